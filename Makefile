@@ -1,0 +1,39 @@
+# `make demo` and `make test` do all the set-up on a fresh machine that has Python >= 3.11 and a C++17 compiler.
+PYTHON ?= python3
+VENV ?= .venv
+DEV ?= .venv-dev
+SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc fastbts models -type f -not -name '*.pyc' 2>/dev/null)
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/installed  ## install, segment a synthetic case with the shipped engine, show where the results are
+	$(VENV)/bin/fastbts demo --out demo
+
+test: $(DEV)/installed  ## all tests; those on real cases run where FASTBTS_DATA or shared/data is
+	$(DEV)/bin/pytest
+
+lint: $(DEV)/installed  ## formatting, lints and types
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/ruff format --check .
+	$(DEV)/bin/mypy
+	$(DEV)/bin/clang-format --dry-run --Werror $$(find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
+
+bench: $(DEV)/installed  ## benchmarks; JSON into benchmarks/results
+	$(DEV)/bin/pytest benchmarks/bench_predict.py --benchmark-only --benchmark-json benchmarks/results/predict.json
+	$(DEV)/bin/python -m benchmarks.make_tables
+
+# The plain install, as a user makes it: no torch, no compiler left behind.
+$(VENV)/installed: $(SOURCES)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check .
+	touch $@
+
+# The developers' install: editable, with training, tests and linters.
+$(DEV)/installed: $(SOURCES)
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/pip install --quiet --disable-pip-version-check "scikit-build-core>=0.10" "pybind11>=2.13" ninja
+	$(DEV)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[train,test,lint]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(DEV) build demo out .pytest_cache .mypy_cache .ruff_cache
