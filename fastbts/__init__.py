@@ -1,0 +1,79 @@
+"""Brain-tumour segmentation that an engineer can embed.
+
+>>> segmenter = fastbts.Segmenter()                       # the shipped engine, loaded and warmed up once
+>>> result = segmenter.predict(flair="flair.nii.gz", t1="t1.nii.gz", t1ce="t1ce.nii.gz", t2="t2.nii.gz")
+>>> result.save("seg.nii.gz")
+
+Research use only: not a medical device.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastbts.engine import Engine, EngineSpec
+from fastbts.errors import (
+    CaseError,
+    DeviceError,
+    EngineFileError,
+    FastBTSError,
+    GeometryError,
+    InputError,
+    OptionsError,
+    OutputError,
+)
+from fastbts.volume import MODALITIES, Geometry, Volume
+
+if TYPE_CHECKING:
+    from fastbts.case import read_case, read_files
+    from fastbts.engines import load_engine
+    from fastbts.segmentation import Segmentation
+    from fastbts.segmenter import Segmenter, SegmenterOptions
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MODALITIES",
+    "CaseError",
+    "DeviceError",
+    "Engine",
+    "EngineFileError",
+    "EngineSpec",
+    "FastBTSError",
+    "Geometry",
+    "GeometryError",
+    "InputError",
+    "OptionsError",
+    "OutputError",
+    "Segmentation",
+    "Segmenter",
+    "SegmenterOptions",
+    "Volume",
+    "load_engine",
+    "read_case",
+    "read_files",
+]
+
+# Loaded on first use, so that `import fastbts` costs NumPy and little else.
+_LAZY = {
+    "Segmentation": "fastbts.segmentation",
+    "Segmenter": "fastbts.segmenter",
+    "SegmenterOptions": "fastbts.segmenter",
+    "load_engine": "fastbts.engines",
+    "read_case": "fastbts.case",
+    "read_files": "fastbts.case",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'fastbts' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

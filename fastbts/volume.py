@@ -1,0 +1,188 @@
+"""The images of one case on their voxel grid, and the glossary of axis letters.
+
+Axes: B batch, M modalities, K regions, X Y Z voxel axes of an image in patient space (RAS+: X to the right, Y to the front,
+Z upwards), i j k voxel axes as stored in a file, (D, H, W) axes inside networks and ops. (D, H, W) is (Z, Y, X): the memory
+order of NIfTI, so that no axis has to be moved on the way in or out. w is the side of a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbts.errors import CaseError, GeometryError, InputError
+
+MODALITIES = ("flair", "t1", "t1ce", "t2")
+"""The order in which fastbts stores modalities, unless an engine says otherwise."""
+
+MIN_SPACING_MM, MAX_SPACING_MM = 0.1, 20.0
+MAX_AFFINE_DIFFERENCE = 1e-3  # mm and direction cosines; scanners' exporters round to about 1e-4
+MAX_SHEAR = 1e-2  # cosine between two voxel axes; gantry-tilt data would need resampling first
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """A voxel grid in patient space.
+
+    Attributes:
+        shape: Voxels along i, j, k.
+        affine: Voxel index -> RAS+ position in mm, float64, (4, 4).
+    Raises:
+        GeometryError: The affine is not finite, singular or sheared, or its spacing lies outside 0.1-20 mm.
+    """
+
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        affine = np.array(self.affine, dtype=np.float64)
+        affine.setflags(write=False)
+        object.__setattr__(self, "affine", affine)
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        problem = _geometry_problem(self.shape, affine)
+        if problem:
+            raise GeometryError(problem)
+
+    @cached_property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Edge lengths of a voxel along i, j, k, in mm."""
+        x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        return float(x), float(y), float(z)
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel in millilitres."""
+        return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
+
+    @cached_property
+    def axis_codes(self) -> str:
+        """Directions of i, j, k, for example "LPS"."""
+        codes = [("RL", "AP", "SI")[axis][step < 0] for axis, step in self.ras_axes]
+        return "".join(codes)
+
+    @cached_property
+    def ras_axes(self) -> tuple[tuple[int, int], ...]:
+        """For each of i, j, k: the patient axis (0 X, 1 Y, 2 Z) that it runs along most, and its direction (+1 or -1)."""
+        from nibabel.orientations import io_orientation  # nibabel only where a geometry is really used
+
+        return tuple((int(axis), int(step)) for axis, step in io_orientation(self.affine))
+
+    def difference(self, other: Geometry) -> str | None:
+        """Tells how the other grid differs beyond tolerance, or None if they agree."""
+        if self.shape != other.shape:
+            return f"shape {other.shape}, expected {self.shape}"
+        if not np.allclose(self.spacing_mm, other.spacing_mm, atol=MAX_AFFINE_DIFFERENCE):
+            return f"spacing {_rounded(other.spacing_mm)} mm, expected {_rounded(self.spacing_mm)} mm"
+        if not np.allclose(self.affine, other.affine, atol=MAX_AFFINE_DIFFERENCE):
+            return f"affine {_rounded(other.affine[:3].ravel())}, expected {_rounded(self.affine[:3].ravel())}"
+        return None
+
+
+def to_network_axes(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
+    """Views the last three axes (i, j, k) as network axes (D, H, W) = (Z, Y, X) of RAS+; no copy.
+
+    Works on any array whose last three axes are the geometry's i, j, k, and also on writable ones: writing into the view
+    writes into the array.
+    """
+    lead = array.ndim - 3
+    source = {axis: (i, step) for i, (axis, step) in enumerate(geometry.ras_axes)}  # patient axis -> stored axis
+    order = [source[axis][0] for axis in (2, 1, 0)]
+    flips = tuple(slice(None, None, source[axis][1]) for axis in (2, 1, 0))
+    moved = array.transpose(*range(lead), *(lead + i for i in order))
+    view: NDArray[Any] = moved[(..., *flips)]  # type: ignore[arg-type]  # mypy knows only plain slices here
+    return view
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """The co-registered MR images of one case, on one voxel grid.
+
+    Attributes:
+        data: Intensities as stored (any real integer or float dtype), (M, i, j, k), in the order of `modalities`. Zero is
+            background. Integers stay integers: every modality is normalised on its own, so a positive factor changes nothing.
+        affine: Voxel index -> RAS+ position in mm, float64, (4, 4).
+        modalities: Names of the M images.
+        names: Where each image came from, for messages; the modality's name by default.
+        warnings: What is suspicious but not wrong, for the report.
+        sha256: Of each image's file, for the report; empty for arrays.
+        header: nibabel header of the first file, so that results are written in the same form; None for arrays.
+    Raises:
+        InputError: The data are not 4-D, or not real numbers.
+        CaseError: The names do not match the data.
+        GeometryError: See `Geometry`.
+    """
+
+    data: NDArray[Any]
+    affine: NDArray[np.float64]
+    modalities: Sequence[str] = MODALITIES
+    names: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    sha256: Sequence[str] = ()
+    header: Any = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modalities", tuple(self.modalities))
+        object.__setattr__(self, "names", tuple(self.names) or self.modalities)
+        if self.data.ndim != 4:
+            raise InputError(
+                f"volume: expected an array (M, X, Y, Z), got shape {self.data.shape}; stack one image per modality"
+            )
+        if self.data.dtype.kind not in "iuf":
+            raise InputError(f"volume: expected real numbers, got {self.data.dtype}; take the magnitude or one channel first")
+        if len(self.data) != len(self.modalities) or len(set(self.modalities)) != len(self.modalities):
+            raise CaseError(
+                f"volume: {len(self.data)} images, but modalities {', '.join(self.modalities)}; name each image exactly once"
+            )
+        _ = self.geometry
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """The grid that all images share."""
+        return Geometry(self.data.shape[1:], self.affine)
+
+    def select(self, modalities: Sequence[str]) -> Volume:
+        """Returns the volume with exactly these modalities, in this order; shares memory where the order already fits.
+
+        Raises:
+            CaseError: One of them is missing.
+        """
+        missing = [m for m in modalities if m not in self.modalities]
+        if missing:
+            raise CaseError(f"modality {', '.join(missing)} is missing; have {', '.join(self.modalities)}; the engine needs all of "
+                            f"{', '.join(modalities)}")  # fmt: skip
+        if tuple(modalities) == tuple(self.modalities):
+            return self
+        index = [self.modalities.index(m) for m in modalities]
+        return replace(
+            self,
+            data=self.data[index],
+            modalities=modalities,
+            names=[self.names[i] for i in index],
+            sha256=[self.sha256[i] for i in index] if self.sha256 else (),
+        )
+
+
+def _geometry_problem(shape: tuple[int, ...], affine: NDArray[np.float64]) -> str | None:
+    if len(shape) != 3 or min(shape) < 2:
+        return f"shape {shape}: expected three axes of at least 2 voxels; a single slice cannot be segmented"
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        return f"affine of shape {affine.shape} with values {_rounded(affine.ravel())}: expected a finite 4x4 matrix"
+    steps = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    if steps.min() < MIN_SPACING_MM or steps.max() > MAX_SPACING_MM:
+        return f"spacing {_rounded(steps)} mm: expected {MIN_SPACING_MM}-{MAX_SPACING_MM} mm; check the header's units"
+    directions = affine[:3, :3] / steps
+    shear = np.abs(directions.T @ directions - np.eye(3)).max()
+    if shear > MAX_SHEAR:
+        return (
+            f"voxel axes are not perpendicular (cosine {shear:.3f}, at most {MAX_SHEAR}); resample to an unsheared grid first"
+        )
+    return None
+
+
+def _rounded(values: Any) -> str:
+    return "(" + ", ".join(f"{v:.4g}" for v in values) + ")"

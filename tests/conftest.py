@@ -1,0 +1,76 @@
+"""Shared fixtures: the real labelled cases, if they are at hand, and an engine simple enough to reason about."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastbts import EngineSpec, Segmenter
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of real labelled cases; skips where there is none."""
+    places = [Path(p) for p in [os.environ.get("FASTBTS_DATA", "")] if p] or [ROOT.parent / "shared/data/brats18"]
+    for place in places:
+        if (place / "cases.csv").is_file():
+            return place
+    pytest.skip(f"no real cases: set FASTBTS_DATA to a folder with cases.csv (looked in {places[0].name}/)")
+
+
+@pytest.fixture(scope="session")
+def val_cases(data_folder: Path) -> list[Path]:
+    with (data_folder / "cases.csv").open(newline="") as stream:
+        return [data_folder / row["case"] for row in csv.DictReader(stream) if row["split"] == "val"]
+
+
+class VoxelEngine:
+    """An engine that looks at one voxel at a time, so that cropping, padding and windows must not matter.
+
+    WT where FLAIR, TC where T2, ET where T1ce is more than one standard deviation above the brain's mean.
+    """
+
+    def __init__(self, **spec: Any) -> None:
+        self.spec = replace(EngineSpec(name="voxel", stride=8, window=(16, 24, 16)), **spec)
+        self.description = {"backend": "test", "device": "cpu", "precision": "f32"}
+        self.n_calls = 0
+
+    def infer(self, tensor: np.ndarray) -> np.ndarray:
+        self.n_calls += 1
+        assert not any(n % self.spec.stride for n in tensor.shape[2:])
+        return (tensor[:, [0, 3, 2]] - 1.0) * 4.0
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def voxel_segmenter() -> Segmenter:
+    return Segmenter(VoxelEngine(), warm_up=False)
+
+
+@pytest.fixture(scope="session")
+def shipped_segmenter() -> Iterator[Segmenter]:
+    segmenter = Segmenter()
+    yield segmenter
+    segmenter.close()
+
+
+@pytest.fixture
+def small_case() -> tuple[np.ndarray, np.ndarray]:
+    """Images (4, 30, 41, 23) int16 with a background of 0 and no symmetry, and an affine (RAS+, 1 mm)."""
+    rng = np.random.default_rng(7)
+    images = np.zeros((4, 30, 41, 23), np.int16)
+    images[:, 3:28, 5:37, 2:21] = rng.integers(50, 900, (4, 25, 32, 19))
+    affine = np.eye(4)
+    affine[:3, 3] = -15, -20, -11
+    return images, affine

@@ -1,0 +1,85 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from fastbts import CaseError, Geometry, GeometryError, InputError, Volume
+from fastbts.volume import to_network_axes
+
+
+def test_lps_codes_and_spacing() -> None:
+    geometry = Geometry((4, 5, 6), np.diag([-1.0, -2.0, 3.0, 1.0]))
+    assert geometry.axis_codes == "LPS"
+    assert geometry.spacing_mm == (1.0, 2.0, 3.0)
+    assert geometry.voxel_ml == pytest.approx(0.006)
+
+
+def test_network_axes_by_hand() -> None:
+    """Stored L-P-S: the network's (Z, Y, X) runs upwards, to the front, to the right."""
+    geometry = Geometry((2, 3, 4), np.diag([-1.0, -1.0, 1.0, 1.0]))
+    stored = np.arange(24).reshape(2, 3, 4)
+    view = to_network_axes(stored, geometry)
+    assert view.shape == (4, 3, 2)
+    assert view[0, 0, 0] == stored[1, 2, 0], "the lowest, hindmost, leftmost voxel"
+    view[0, 0, 0] = 99
+    assert stored[1, 2, 0] == 99, "a view, not a copy"
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("signs", list(itertools.product((1, -1), repeat=3)))
+def test_all_48_orientations_agree(order: tuple[int, ...], signs: tuple[int, ...]) -> None:
+    patient = np.arange(2 * 3 * 4).reshape(4, 3, 2)  # (Z, Y, X)
+    stored = patient.transpose(2, 1, 0).transpose(order)[tuple(slice(None, None, s) for s in signs)]
+    affine = np.zeros((4, 4))
+    affine[3, 3] = 1
+    for i, (axis, sign) in enumerate(zip(order, signs, strict=True)):
+        affine[axis, i] = sign
+    np.testing.assert_array_equal(to_network_axes(stored, Geometry(stored.shape, affine)), patient)
+
+
+@pytest.mark.parametrize(
+    ("affine", "message"),
+    [
+        (np.diag([1.0, 1.0, np.nan, 1.0]), "finite 4x4"),
+        (np.eye(3), "finite 4x4"),
+        (np.diag([1.0, 1.0, 0.01, 1.0]), r"0\.1-20"),
+        (np.diag([1000.0, 1000.0, 1000.0, 1.0]), r"check the header's units"),
+        (np.array([[1, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), "perpendicular"),
+    ],
+)
+def test_bad_affines(affine: np.ndarray, message: str) -> None:
+    with pytest.raises(GeometryError, match=message):
+        Geometry((4, 4, 4), affine)
+
+
+def test_single_slice_is_refused() -> None:
+    with pytest.raises(GeometryError, match="single slice"):
+        Geometry((240, 240, 1), np.eye(4))
+
+
+def test_difference_names_what_differs() -> None:
+    one = Geometry((4, 4, 4), np.eye(4))
+    shifted = np.eye(4)
+    shifted[0, 3] = 2
+    assert one.difference(Geometry((4, 4, 5), np.eye(4))) == "shape (4, 4, 5), expected (4, 4, 4)"
+    assert "spacing" in str(one.difference(Geometry((4, 4, 4), np.diag([1, 1, 1.1, 1]))))
+    assert "affine" in str(one.difference(Geometry((4, 4, 4), shifted)))
+    assert one.difference(Geometry((4, 4, 4), np.eye(4) + 1e-5 * np.eye(4))) is None
+
+
+def test_volume_refuses_what_it_cannot_hold() -> None:
+    with pytest.raises(InputError, match=r"expected an array \(M, X, Y, Z\)"):
+        Volume(np.zeros((4, 4, 4)), np.eye(4))
+    with pytest.raises(InputError, match="real numbers"):
+        Volume(np.zeros((4, 4, 4, 4), complex), np.eye(4))
+    with pytest.raises(CaseError, match="name each image exactly once"):
+        Volume(np.zeros((3, 4, 4, 4)), np.eye(4))
+
+
+def test_select_reorders_and_reports_missing() -> None:
+    volume = Volume(np.arange(2)[:, None, None, None] * np.ones((2, 3, 3, 3)), np.eye(4), ("t1", "flair"), ("a.nii", "b.nii"))
+    chosen = volume.select(("flair", "t1"))
+    assert chosen.data[0, 0, 0, 0] == 1
+    assert chosen.names == ("b.nii", "a.nii")
+    with pytest.raises(CaseError, match="t2 is missing; have t1, flair"):
+        volume.select(("flair", "t2"))
