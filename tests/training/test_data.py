@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fastbts import EngineSpec, FastBTSError
+from fastbts.phantom import make_case, write_case
+from training.augment import Augment, bias_field, random_crop, thick_slices, turned_and_scaled
+from training.config import AugmentConfig, load_recipe
+from training.data import CropDataset, TrainingCase, batches, find_cases, prepare_case, read_labels
+
+PLAIN = AugmentConfig(mirror=(0, 0, 0), affine=0, intensity=0, contrast=0, noise=0, smooth=0, thick_slices=0, bias_field=0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "case_a"
+    write_case(make_case(1, shape=(96, 96, 64)), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def case(folder: Path) -> TrainingCase:
+    return prepare_case(folder, EngineSpec(), folder.parent / "cache")
+
+
+def test_prepared_case_keeps_every_tumour_voxel(folder: Path, case: TrainingCase) -> None:
+    assert case.image.shape == (4, *case.label.shape)
+    assert (
+        np.bincount(case.label.ravel(), minlength=5)[1:].tolist()
+        == np.bincount(read_labels(folder).ravel(), minlength=5)[1:].tolist()
+    )
+    brain = (case.image != 0).any(axis=0)
+    assert brain[case.label > 0].mean() > 0.99, "labels lie on the image"
+    assert abs(float(case.image[0][brain].astype(np.float64).mean())) < 0.01
+    again = prepare_case(folder, EngineSpec(), folder.parent / "cache")
+    np.testing.assert_array_equal(again.image, case.image)
+
+
+def test_crop_by_hand() -> None:
+    image = np.arange(8, dtype=np.float16).reshape(1, 8, 1, 1)
+    label = np.zeros((8, 1, 1), np.uint8)
+    crop, _ = random_crop(image, label, (8, 1, 1), PLAIN, np.random.default_rng(0))
+    np.testing.assert_array_equal(crop, image)
+    padded, _ = random_crop(image, label, (12, 1, 1), PLAIN, np.random.default_rng(0))
+    assert padded.ravel().tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 0, 0], "symmetric padding, as at inference"
+
+
+def test_crops_stay_aligned_and_see_tumour(case: TrainingCase) -> None:
+    tagged = np.where(case.label > 0, np.float16(9), np.float16(1))[None]
+    n_tumour = 0
+    for seed in range(20):
+        image, label = random_crop(
+            tagged, case.label, (32, 48, 32), AugmentConfig(tumour_centred=1.0), np.random.default_rng(seed)
+        )
+        np.testing.assert_array_equal(image[0] == 9, label > 0)
+        n_tumour += bool(label.any())
+    assert n_tumour == 20
+
+
+def test_augmentation_is_seeded_keeps_background_and_labels(case: TrainingCase) -> None:
+    image, label = random_crop(
+        case.image, case.label, (64, 64, 64), AugmentConfig(tumour_centred=1.0), np.random.default_rng(0)
+    )
+    augment = Augment(AugmentConfig(affine=1.0, intensity=1.0, noise=1.0, thick_slices=1.0, bias_field=1.0))
+    one, two, other = augment(image, label, 5), augment(image, label, 5), augment(image, label, 6)
+    assert torch.equal(one[0], two[0])
+    assert torch.equal(one[1], two[1])
+    assert not torch.equal(one[0], other[0])
+    assert set(one[1].unique().tolist()) <= {0, 1, 2, 4}
+    assert one[0].dtype == torch.float32
+    untouched = Augment(PLAIN)(image, label, 5)
+    assert torch.equal(untouched[0], torch.from_numpy(image))
+    assert torch.equal(untouched[1], torch.from_numpy(label))
+
+
+def test_turning_keeps_shape_size_and_alignment() -> None:
+    """A ball stays a ball of the right size in a crop that is no cube, and the labels move with the image."""
+    axes = np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in (40, 60, 50)), indexing="ij")
+    ball = torch.from_numpy((sum(a**2 for a in axes) < 12**2).astype(np.float32))[None]
+    still = replace(PLAIN, rotate_rad=0.5, scale=0.0)
+    image, label = turned_and_scaled(ball, ball, still, np.random.default_rng(0))
+    assert (image - ball).abs().mean() < 0.01, "turning a ball about its centre changes nothing"
+    assert torch.equal(label, (image > 0.5).float()) or (label - image).abs().mean() < 0.01
+    rod = torch.zeros(1, 40, 60, 50)
+    rod[:, :, 29:31, 24:26] = 1
+    turned, _ = turned_and_scaled(rod, rod, still, np.random.default_rng(0))
+    assert (turned - rod).abs().sum() > 20, "a rod does turn"
+    grown, _ = turned_and_scaled(ball, ball, replace(PLAIN, rotate_rad=0.0, scale=0.3), np.random.default_rng(1))
+    zoom = float(grown.sum() / ball.sum()) ** (1 / 3)
+    rng = np.random.default_rng(1)
+    rng.uniform(size=3)
+    assert zoom == pytest.approx(1 + rng.uniform(-0.3, 0.3), abs=0.02)
+
+
+def test_thick_slices_by_hand() -> None:
+    image = torch.arange(8.0).reshape(8, 1, 1).expand(8, 2, 2).contiguous()
+    seen = {tuple(np.round(thick_slices(image, np.random.default_rng(seed))[:, 0, 0].tolist(), 3)) for seed in range(40)}
+    assert tuple(range(8)) in seen, "thick in a plane: unchanged, since the image varies along the first axis only"
+    assert (0.5, 0.75, 1.25, 1.75) not in seen
+    assert (0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 6.5) in seen, "pairs averaged to 0.5, 2.5, 4.5, 6.5 and interpolated"
+
+
+def test_bias_field_is_smooth_and_spares_the_zero() -> None:
+    field = bias_field(torch.full((20, 20, 20), -2.0), np.random.default_rng(0)) + 3
+    assert 0.5 < field.min() < field.max() < 2
+    assert field.diff(dim=0).abs().max() < 0.1
+    assert torch.allclose(bias_field(torch.full((4, 4, 4), -3.0), np.random.default_rng(0)), torch.tensor(-3.0))
+
+
+def test_low_grade_cases_come_more_often(case: TrainingCase) -> None:
+    recipe = replace(load_recipe("smoke"), lgg_repeat=3)
+    cases = [case, replace(case, label=np.full_like(case.label, 4), grade="LGG")]
+    n_low = sum(bool((CropDataset(cases, recipe)[i][1] == 4).float().mean() > 0.3) for i in range(8))
+    assert n_low == 6
+
+
+def test_crops_are_a_function_of_seed_and_number(case: TrainingCase) -> None:
+    recipe = load_recipe("smoke")
+    one, two = CropDataset([case], recipe), CropDataset([case], recipe)
+    assert torch.equal(one[4][0], two[4][0])
+    assert not torch.equal(one[4][0], one[5][0])
+
+
+def test_batches_continue_where_a_run_stopped() -> None:
+    recipe = load_recipe("smoke")  # 3 steps of 1 crop, 3 steps of 2 crops
+    assert batches(recipe, 0) == [[0], [1], [2], [3, 4], [5, 6], [7, 8]]
+    assert batches(recipe, 4) == [[5, 6], [7, 8]]
+
+
+def test_splits(folder: Path, tmp_path: Path) -> None:
+    assert find_cases(folder.parent, "train")[-1].name in ("case_a", "cache")
+    (tmp_path / "cases.csv").write_text("case,split\na,train\nb,val\n")
+    assert find_cases(tmp_path, "val") == [tmp_path / "b"]
+    with pytest.raises(FastBTSError, match="no cases of split 'test'"):
+        find_cases(tmp_path, "test")

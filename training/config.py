@@ -1,0 +1,151 @@
+"""The recipe: everything that decides what a training run makes, as frozen dataclasses read from one YAML file."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import yaml
+
+from training.model import UNetConfig
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """A stretch of training with one crop size."""
+
+    steps: int = 1000
+    """Optimiser steps."""
+    crop: tuple[int, ...] = (112, 128, 112)
+    """Crop in voxels, (D, H, W) = (Z, Y, X); multiples of the network's stride."""
+    batch: int = 1
+    """Crops per step."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How a crop is varied. Probabilities are per crop unless said otherwise."""
+
+    tumour_centred: float = 0.6
+    """Chance that the crop is centred on a tumour voxel rather than placed anywhere."""
+    mirror: tuple[float, ...] = (0.1, 0.1, 0.5)
+    """Chance of mirroring along D, H, W; left-right is the natural one."""
+    affine: float = 0.5
+    """Chance of a rotation and scaling."""
+    rotate_rad: float = 0.3
+    """Largest rotation about each axis, radians."""
+    scale: float = 0.15
+    """Largest relative change of size."""
+    intensity: float = 0.6
+    """Chance of a per-modality gain and offset."""
+    gain: float = 0.25
+    """Largest relative gain."""
+    offset: float = 0.25
+    """Largest offset, in standard deviations of the normalised image."""
+    contrast: float = 0.25
+    """Chance of a gamma change between 0.7 and 1.5."""
+    noise: float = 0.15
+    """Chance of Gaussian noise, standard deviation up to 0.15."""
+    smooth: float = 0.1
+    """Chance of Gaussian smoothing, sigma 0.5 to 1 voxel."""
+    thick_slices: float = 0.15
+    """Chance, per modality, of thick slices along one axis."""
+    bias_field: float = 0.3
+    """Chance, per modality, of a smooth multiplicative field."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run."""
+
+    name: str = "light"
+    """Name of the recipe; becomes part of the engine's name."""
+    seed: int = 0
+    """Seed of the weights and of every crop."""
+    model: UNetConfig = field(default_factory=UNetConfig)
+    """The network."""
+    stages: tuple[StageConfig, ...] = (StageConfig(),)
+    """Run one after the other; one learning-rate schedule spans them all."""
+    lgg_repeat: int = 1
+    """How often a low-grade case (column `grade` of cases.csv) appears per epoch; they are rare, and look different."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Augmentation."""
+    learning_rate: float = 1.5e-3
+    """Peak of the schedule (linear warm-up, cosine to zero)."""
+    weight_decay: float = 1e-4
+    """AdamW's decoupled decay."""
+    warmup_steps: int = 100
+    """Length of the warm-up."""
+    ema: float = 0.998
+    """Decay of the moving average of the weights, which is what gets exported."""
+    side_weight: float = 0.4
+    """Loss weight of the first coarser level; halves with every further one."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be used; the message lists every mistake."""
+
+
+def load_recipe(source: str | Path) -> Recipe:
+    """Reads a recipe: a name (`light`, `smoke`) or a path to a YAML file."""
+    path = Path(source) if Path(source).suffix in (".yaml", ".yml") else RECIPES / f"{source}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+        raise RecipeError(f"{path}: no such recipe; known recipes: {known}")
+    return parse_recipe(yaml.safe_load(path.read_text()) or {}, str(path))
+
+
+def parse_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
+    """Builds a recipe from plain values, as YAML or a checkpoint holds them; reports all mistakes at once."""
+    mistakes: list[str] = []
+    recipe = _build(Recipe, values, "", mistakes)
+    if not mistakes:
+        stride = recipe.model.stride
+        mistakes += [
+            f"stages.{i}.crop: {s.crop} is not 3 multiples of the network's stride {stride}"
+            for i, s in enumerate(recipe.stages)
+            if len(s.crop) != 3 or any(size % stride for size in s.crop)
+        ]
+    if mistakes:
+        raise RecipeError(f"{where}: " + "; ".join(mistakes))
+    return recipe
+
+
+def _build(kind: type, values: Any, where: str, mistakes: list[str]) -> Any:
+    """Turns nested plain values into the dataclass `kind`, collecting mistakes."""
+    if not isinstance(values, dict):
+        mistakes.append(f"{where.rstrip('.') or 'recipe'}: expected a mapping, got {type(values).__name__}")
+        return kind()
+    hints, known = get_type_hints(kind), {}
+    for name, value in values.items():
+        if name not in hints:
+            mistakes.append(f"{where}{name}: unknown field; known: {', '.join(hints)}")
+        else:
+            known[name] = _convert(hints[name], value, f"{where}{name}", mistakes)
+    return kind(**known)
+
+
+def _convert(hint: Any, value: Any, where: str, mistakes: list[str]) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _build(hint, value, f"{where}.", mistakes)
+    if get_args(hint):  # tuple[X, ...]
+        if not isinstance(value, list | tuple):
+            mistakes.append(f"{where}: expected a list, got {value!r}")
+            return ()
+        return tuple(_convert(get_args(hint)[0], v, f"{where}.{i}", mistakes) for i, v in enumerate(value))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        mistakes.append(f"{where}: expected {hint.__name__}, got {value!r}")
+    return value

@@ -1,0 +1,113 @@
+"""Exports a checkpoint as an engine file: `python -m training.export CHECKPOINT -o ENGINE.fbts`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from fastbts import EngineSpec
+from fastbts.enginefile import read_engine_file, write_engine_file
+from fastbts.engines.openvino import OpenVINOEngine
+from training.checkpoint import load_checkpoint
+from training.config import Recipe
+from training.model import UNet3d
+from training.train import averaged, engine_spec
+
+OPSET = 20
+
+
+def trained_network(recipe: Recipe, state: dict[str, Any]) -> nn.Module:
+    """The checkpoint's averaged network, weights rounded to float16 as they will be stored."""
+    average = averaged(UNet3d(recipe.model), recipe.ema)
+    average.load_state_dict(state["average"])
+    network: nn.Module = average.module.eval()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.copy_(weight.half().float())
+    return network
+
+
+def to_onnx(network: nn.Module, spec: EngineSpec) -> onnx.ModelProto:
+    """Exports with dynamic batch and spatial sizes (multiples of the stride)."""
+    sample = torch.zeros(2, len(spec.modalities), *(2 * spec.stride, 3 * spec.stride, 4 * spec.stride))
+    sizes = {axis: spec.stride * torch.export.Dim(name, min=1, max=64) for axis, name in ((2, "d"), (3, "h"), (4, "w"))}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        program = torch.onnx.export(
+            network, (sample,), dynamo=True, opset_version=OPSET, input_names=["volume"], output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("b", min=1, max=16), **sizes},), verbose=False,
+        )  # fmt: skip
+    assert program is not None
+    model = program.model_proto
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Stores float32 weights as float16 with a Cast behind them: half the file, the same float32 network."""
+    casts = []
+    for weight in model.graph.initializer:
+        if weight.data_type != TensorProto.FLOAT:
+            continue
+        name, values = weight.name, numpy_helper.to_array(weight)
+        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_f16"))
+        casts.append(helper.make_node("Cast", [f"{name}_f16"], [name], f"{name}_cast", to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    # Not every tool updates these after the rewrite; they are optional.
+    del model.graph.value_info[:]
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def measure_parity(engine_path: Path, network: nn.Module, tensor: NDArray[np.float32]) -> dict[str, float]:
+    """Largest logit difference and label agreement between the engine in float32 and PyTorch on (B, M, D, H, W)."""
+    logits = OpenVINOEngine(read_engine_file(engine_path), precision="f32").infer(tensor)
+    with torch.inference_mode():
+        exact = network(torch.from_numpy(tensor)).numpy()
+    return {
+        "max_logit_difference": float(np.abs(logits - exact).max()),
+        "label_agreement": float(((logits > 0) == (exact > 0)).mean()),
+    }
+
+
+def export(checkpoint: Path, target: Path, **about: Any) -> dict[str, float]:
+    """Writes the engine file with its training record and measured parity; returns the parity."""
+    recipe, state = load_checkpoint(checkpoint)
+    network, spec = trained_network(recipe, state), replace(engine_spec(recipe), **about.pop("spec", {}))
+    payloads = {"model.onnx": halve_weights(to_onnx(network, spec)).SerializeToString()}
+    record = {"recipe": dataclasses.asdict(recipe), "steps": state["step"], "torch": torch.__version__}
+    write_engine_file(target, spec, payloads, training=record, **about)
+    noise = np.random.default_rng(0).standard_normal((1, len(spec.modalities), *(4 * spec.stride,) * 3), np.float32)
+    parity = measure_parity(target, network, noise)
+    write_engine_file(target, spec, payloads, training=record, parity=parity, **about)
+    return parity
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("-o", "--out", type=Path, required=True, help="engine file to write")
+    parser.add_argument("--license", default="Apache-2.0", help="terms of the weights, for the manifest")
+    parser.add_argument("--data", default="", help="what it was trained on, for the manifest")
+    parser.add_argument("--min-et-mm3", type=float, default=0.0, help="small-ET threshold chosen on validation cases")
+    args = parser.parse_args()
+    parity = export(args.checkpoint, args.out, spec={"min_et_mm3": args.min_et_mm3}, license=args.license, data=args.data)
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB; parity with PyTorch float32: {parity}")
+
+
+if __name__ == "__main__":
+    main()
