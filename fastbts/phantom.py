@@ -157,10 +157,10 @@ class _Grid:
 
     def noise(self, rng: np.random.Generator, period_mm: float) -> Floats:
         """Smooth noise, mean about 0, deviation about 1: uniform cubic B-splines through random knots period_mm apart."""
-        bases = [_splines(axis, low, high, period_mm) for axis, (low, high) in zip(self.axes, HEAD_BOX_MM, strict=True)]
-        values = rng.standard_normal([basis.shape[1] for basis in bases], dtype=np.float32)
-        for basis in bases:
-            values = np.tensordot(values, basis, axes=(0, 1))  # takes the first axis, puts voxels last: in order after three
+        knots = [int((high - low) / period_mm) + 4 for low, high in HEAD_BOX_MM]
+        values = rng.standard_normal(knots, dtype=np.float32)
+        for i, (axis, (low, _)) in enumerate(zip(self.axes, HEAD_BOX_MM, strict=True)):
+            values = _spread(values, i, (axis - low) / np.float32(period_mm))
         return values / np.float32((151 / 315) ** 1.5)  # 151/315: integral of the squared cubic B-spline
 
     def embed(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -173,13 +173,17 @@ class _Grid:
         return whole
 
 
-def _splines(axis: Floats, low: float, high: float, period_mm: float) -> Floats:
-    """Values (n, knots) of the cubic B-splines whose knots cover low to high; each row sums to 1."""
-    knots = np.arange(-1, int((high - low) / period_mm) + 3)
-    distance = np.abs((axis[:, None] - low) / period_mm - knots)
-    near = 2 / 3 - distance**2 + distance**3 / 2
-    far = np.clip(2 - distance, 0, None) ** 3 / 6
-    return np.where(distance < 1, near, far).astype(np.float32)
+def _spread(values: Floats, axis: int, position: Floats) -> Floats:
+    """Cubic B-splines through the knots along one axis, at positions counted in knots from the second one.
+
+    Four taps by hand rather than a matrix product: BLAS would start threads, which stall each other on a busy machine.
+    """
+    first = np.floor(position).astype(int)
+    t = position - first
+    taps = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
+    shape = [-1 if a == axis else 1 for a in range(3)]
+    parts = (values.take(first + k, axis) * (tap / 6).astype(np.float32).reshape(shape) for k, tap in enumerate(taps))
+    return np.sum(list(parts), axis=0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import pytest
 
 from fastbts.errors import GeometryError, OutputError
 from fastbts.labels import ED, ET, NCR
-from fastbts.phantom import PhantomCase, _blur, _splines, make_case, write_case
+from fastbts.phantom import PhantomCase, _blur, _spread, make_case, write_case
 from fastbts.phantom_head import _capsule, _ellipsoid, _join, ramp
 
 COARSE = (120, 120, 78)  # 2 mm voxels: an eighth of the work
@@ -43,10 +43,10 @@ def test_depths_by_eye() -> None:
 
 
 def test_splines_by_eye() -> None:
-    basis = _splines(np.array([0.0, 5.0, 10.0]), 0, 10, period_mm=10)
-    np.testing.assert_allclose(basis[0, :3], [1 / 6, 4 / 6, 1 / 6], atol=1e-6)  # on a knot
-    np.testing.assert_allclose(basis[1, :4], [1 / 48, 23 / 48, 23 / 48, 1 / 48], atol=1e-6)  # half-way
-    np.testing.assert_allclose(basis.sum(axis=1), 1, atol=1e-6)
+    knots = np.eye(4, dtype=np.float32).reshape(4, 2, 2)  # the spline of each knot alone
+    basis = _spread(knots, 0, np.array([0.0, 0.5])).reshape(2, 4)
+    np.testing.assert_allclose(basis[0], [1 / 6, 4 / 6, 1 / 6, 0], atol=1e-6)  # on the second knot
+    np.testing.assert_allclose(basis[1], [1 / 48, 23 / 48, 23 / 48, 1 / 48], atol=1e-6)  # half-way to the third
 
 
 def test_blur_by_eye() -> None:
