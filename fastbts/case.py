@@ -1,0 +1,267 @@
+"""The four images of a case: found by their names, read together, and looked at for mix-ups."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbts.errors import CaseError, GeometryError
+from fastbts.nifti import ImageHeader, read_header, read_voxels
+from fastbts.volume import MODALITIES, Volume
+
+ENDINGS = {
+    "flair": "flair", "t2f": "flair",
+    "t1": "t1", "t1n": "t1", "t1w": "t1",
+    "t1ce": "t1ce", "t1c": "t1ce", "t1gd": "t1ce",
+    "t2": "t2", "t2w": "t2",
+}  # fmt: skip
+"""Last word of a file's name -> modality: BraTS to 2021, BraTS from 2023, BIDS, UPenn."""
+EXPECTED = "*_flair, *_t1, *_t1ce, *_t2, or *-t2f, *-t1n, *-t1c, *-t2w, or BIDS names; .nii or .nii.gz"
+
+_NAMED = re.compile(rf"(?:(?P<stem>.*)[_-])?(?P<kind>{'|'.join(ENDINGS)})\.nii(?:\.gz)?", re.IGNORECASE)
+_NUMBERED = re.compile(r"(?P<stem>.*)_(?P<channel>\d{4})\.nii(?:\.gz)?", re.IGNORECASE)
+_CONTRAST = re.compile(r"(?:^|_)ce-", re.IGNORECASE)  # BIDS entity of a contrast-enhanced image
+
+SAMPLE = 4  # every fourth voxel along each axis is enough to look for mix-ups
+MIN_SAMPLE = 1000  # voxels of it in the brain, for a skewness that means something
+MAX_BRAIN_ML = 2500.0  # brains of the 34 BraTS cases: 1170-1750 ml; a head has more than 3000
+MAX_NONZERO = 0.9  # of the image; a brain in its bounding box fills half of it
+MIN_SKEWNESS = -0.25  # 34 BraTS cases: T1ce - T1 1.15 to 4.6, T2 - FLAIR 0.34 to 3.5; swapped files change the sign
+SWAPPED = (("t1ce", "t1", "contrast agent"), ("t2", "flair", "fluid"))
+
+
+def read_case(folder: str | Path, *, nnunet_order: Sequence[str] | None = None) -> Volume:
+    """Reads the case in a folder; see `find_case` for the names and `read_files` for the checks.
+
+    Args:
+        folder: Holds FLAIR, T1, T1ce and T2 of one case; other files are ignored.
+        nnunet_order: Modalities of `_0000` to `_0003`, for example ("t1", "t1ce", "t2", "flair").
+
+    Raises:
+        CaseError, InputError, GeometryError: See `find_case` and `read_files`.
+    """
+    return read_files(**find_case(folder, nnunet_order))
+
+
+def read_files(
+    *,
+    flair: str | Path | None = None,
+    t1: str | Path | None = None,
+    t1ce: str | Path | None = None,
+    t2: str | Path | None = None,
+) -> Volume:
+    """Reads co-registered images, in parallel. Modalities not given are left out; the engine decides whether it needs them.
+
+    Args:
+        flair: Path of a .nii or .nii.gz file.
+        t1: Likewise.
+        t1ce: Likewise (contrast-enhanced T1).
+        t2: Likewise.
+
+    Returns:
+        The images in the order flair, t1, t1ce, t2, each as stored, with the header of the first. The dtype is the files',
+        or the smallest that holds all of them (float32 rather than float64, unless a file has float64).
+
+    Raises:
+        CaseError: No file was given, or two files hold the same image.
+        InputError: A file cannot be used, see `read_image`.
+        GeometryError: A voxel grid cannot be used, or they differ.
+    """
+    given = {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}
+    heads = {modality: read_header(path) for modality, path in given.items() if path is not None}
+    if not heads:
+        raise CaseError(f"no image was given; expected paths for {', '.join(MODALITIES)}")
+    first = _check_grids(heads.values())
+    # (M, k, j, i) in memory, so that every image keeps the order of its file and is decompressed right into its place.
+    data = np.empty((len(heads), *first.geometry.shape[::-1]), _common_dtype(heads.values())).transpose(0, 3, 2, 1)
+    with ThreadPoolExecutor(len(heads)) as pool:
+        sha256 = tuple(pool.map(read_voxels, heads.values(), data))
+    names = [str(head.path) for head in heads.values()]
+    volume = Volume(data, first.geometry.affine, tuple(heads), names, sha256=sha256, header=first.header)
+    sample = _sample(volume)
+    _check_distinct(volume, sample)
+    return replace(volume, warnings=(*_header_warnings(heads), *_skulls(volume, sample), *_swaps(volume, sample)))
+
+
+def find_case(folder: str | Path, nnunet_order: Sequence[str] | None = None) -> dict[str, Path]:
+    """Finds the images of one case by their names, in upper or lower case.
+
+    `*_flair|_t1|_t1ce|_t2` (BraTS to 2021), `*-t2f|-t1n|-t1c|-t2w` (BraTS from 2023), `*_FLAIR|_T1w|_ce-*_T1w|_T2w` (BIDS),
+    each .nii or .nii.gz; `*_0000` to `*_0003` (nnU-Net) only with `nnunet_order`, because those names do not tell.
+
+    Returns:
+        Modality -> path, in the order flair, t1, t1ce, t2.
+
+    Raises:
+        CaseError: A modality is missing or claimed twice, or the folder holds several cases or none.
+    """
+    folder = Path(folder)
+    if nnunet_order is not None and sorted(nnunet_order) != sorted(MODALITIES):
+        raise CaseError(f"nnunet_order {tuple(nnunet_order)}: expected each of {', '.join(MODALITIES)} once")
+    try:
+        names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+    except OSError as error:
+        raise CaseError(f"{folder}: cannot list: {error.strerror or error}; expected a folder with {EXPECTED}") from error
+    claims = list(_claims(names, nnunet_order))
+    if not claims:
+        raise CaseError(f"{folder}: {_nothing_found(folder, names)}")
+    problem = _ambiguity(claims) or _absence(claims)
+    if problem:
+        raise CaseError(f"{folder}: {problem}")
+    found = {claim.modality: folder / claim.name for claim in claims}
+    return {modality: found[modality] for modality in MODALITIES}
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """A file that says by its name which modality of which case it is."""
+
+    modality: str
+    case: str
+    name: str
+
+
+def _claims(names: Iterable[str], nnunet_order: Sequence[str] | None) -> Iterator[_Claim]:
+    for name in names:
+        if nnunet_order is None and (named := _NAMED.fullmatch(name)):
+            stem, modality = named["stem"] or "", ENDINGS[named["kind"].lower()]
+            if modality == "t1" and _CONTRAST.search(stem):
+                modality = "t1ce"
+            yield _Claim(modality, _case_of(stem), name)
+        elif nnunet_order is not None and (numbered := _NUMBERED.fullmatch(name)):
+            channel = int(numbered["channel"])
+            if channel < len(nnunet_order):
+                yield _Claim(nnunet_order[channel], _case_of(numbered["stem"]), name)
+
+
+def _case_of(stem: str) -> str:
+    """What all files of a case share: the whole beginning of the name, in BIDS only subject and session."""
+    entities = [part for part in stem.lower().split("_") if part.startswith(("sub-", "ses-"))]
+    return "_".join(entities) or stem.lower()
+
+
+def _ambiguity(claims: Sequence[_Claim]) -> str | None:
+    cases = sorted({claim.case for claim in claims})
+    if len(cases) > 1:
+        return f"holds files of several cases ({_listed(cases)}); put each case into a folder of its own, or name the files one by one"
+    rivals = defaultdict(list)
+    for claim in claims:
+        rivals[claim.modality].append(claim.name)
+    double = [f"{modality} ({', '.join(names)})" for modality, names in rivals.items() if len(names) > 1]
+    if double:
+        return f"expected one file per modality, got more for {'; '.join(double)}; remove one, or name the files one by one"
+    return None
+
+
+def _absence(claims: Sequence[_Claim]) -> str | None:
+    missing = [modality for modality in MODALITIES if modality not in {claim.modality for claim in claims}]
+    if not missing:
+        return None
+    found = ", ".join(f"{claim.modality} ({claim.name})" for claim in claims)
+    return f"no file for {', '.join(missing)}; found {found}; expected {EXPECTED}"
+
+
+def _nothing_found(folder: Path, names: Sequence[str]) -> str:
+    if any(_NUMBERED.fullmatch(name) for name in names):
+        return (
+            "nnU-Net names (_0000 ...) do not tell the modality; give nnunet_order, for example ('t1', 't1ce', 't2', 'flair'), "
+            "or name the files one by one"
+        )
+    cases = [name for name in names if _holds_images(folder / name)]
+    if cases:
+        return f"holds no images itself, but folders of cases ({_listed(cases)}); give one of those"
+    return f"holds no images of a case; expected {EXPECTED}; got {_listed(names) or 'an empty folder'}"
+
+
+def _holds_images(folder: Path) -> bool:
+    with suppress(OSError):
+        return any(_NAMED.fullmatch(path.name) for path in folder.iterdir())
+    return False
+
+
+def _listed(names: Sequence[str], at_most: int = 6) -> str:
+    return ", ".join(names[:at_most]) + (f", ... {len(names)} in all" if len(names) > at_most else "")
+
+
+def _check_grids(heads: Iterable[ImageHeader]) -> ImageHeader:
+    first, *others = heads
+    for head in others:
+        difference = first.geometry.difference(head.geometry)
+        if difference:
+            raise GeometryError(f"{head.path}: grid differs from {first.path}: {difference}; co-register the images or resample "
+                                "them to one grid first")  # fmt: skip
+    return first
+
+
+def _common_dtype(heads: Iterable[ImageHeader]) -> np.dtype[Any]:
+    dtypes = [head.dtype for head in heads]
+    common = np.result_type(*dtypes)
+    # NumPy goes to float64 for int32 with float32. An intensity that needs more than 24 bits has no such precision.
+    return np.dtype(np.float32) if common == np.float64 and np.float64 not in dtypes else common
+
+
+def _sample(volume: Volume) -> NDArray[np.float32]:
+    """Copies some voxels of each image, (M, i', j', k')."""
+    return volume.data[:, ::SAMPLE, ::SAMPLE, ::SAMPLE].astype(np.float32)
+
+
+def _check_distinct(volume: Volume, sample: NDArray[np.float32]) -> None:
+    for a, b in combinations(range(len(volume.data)), 2):
+        if np.array_equal(sample[a], sample[b]) and np.array_equal(volume.data[a], volume.data[b]):
+            raise CaseError(
+                f"{volume.names[a]} ({volume.modalities[a]}) and {volume.names[b]} ({volume.modalities[b]}) hold the same voxels; "
+                "expected one image per modality; check the export"
+            )
+
+
+def _header_warnings(heads: Mapping[str, ImageHeader]) -> Iterator[str]:
+    """Warnings of the files, each once, with the modalities that it is about."""
+    about = defaultdict(list)
+    for modality, head in heads.items():
+        for warning in head.warnings:
+            about[warning].append(modality)
+    for warning, modalities in about.items():
+        yield f"{', '.join(modalities)}: {warning}"
+
+
+def _skulls(volume: Volume, sample: NDArray[np.float32]) -> Iterator[str]:
+    image_ml = volume.geometry.voxel_ml * volume.data[0].size
+    for modality, image in zip(volume.modalities, sample, strict=True):
+        nonzero = np.count_nonzero(image) / image.size
+        if nonzero > MAX_NONZERO or nonzero * image_ml > MAX_BRAIN_ML:
+            yield (
+                f"{modality}: {nonzero:.0%} of the image ({nonzero * image_ml:.0f} ml) is not zero, more than a brain: skull or "
+                "background apparently not removed; run a brain extraction first"
+            )
+
+
+def _swaps(volume: Volume, sample: NDArray[np.float32]) -> Iterator[str]:
+    """Contrast agent in T1ce and fluid in T2 are bright in few voxels, so the difference to T1 and FLAIR is skewed to the right."""
+    images = dict(zip(volume.modalities, sample, strict=True))
+    for bright, plain, what in SWAPPED:
+        if bright not in images or plain not in images:
+            continue
+        brain = (images[bright] != 0) & (images[plain] != 0)
+        if np.count_nonzero(brain) >= MIN_SAMPLE:
+            skewness = _skewness(_z_scores(images[bright][brain]) - _z_scores(images[plain][brain]))
+            if skewness < MIN_SKEWNESS:
+                yield f"{plain} and {bright} are perhaps swapped: {what} is bright in {plain}, not in {bright}; check the files"
+
+
+def _z_scores(values: NDArray[Any]) -> NDArray[np.float64]:
+    centred = values - values.mean(dtype=np.float64)
+    return centred / max(float(centred.std()), np.finfo(np.float64).tiny)
+
+
+def _skewness(values: NDArray[np.float64]) -> float:
+    return float((_z_scores(values) ** 3).mean())
