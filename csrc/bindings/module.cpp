@@ -1,0 +1,114 @@
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstdint>
+#include <tuple>
+
+#include "bindings/gate.h"
+#include "ops/blend.h"
+#include "ops/brain_box.h"
+#include "ops/label.h"
+#include "ops/normalize.h"
+#include "ops/window.h"
+
+namespace fastbts {
+namespace {
+
+namespace py = pybind11;
+using gate::Rows;
+using Pairs = std::array<std::array<std::int64_t, 2>, 3>;
+
+Box to_box(const Pairs& pairs) {
+  Box box;
+  for (std::size_t i = 0; i < 3; ++i) box[i] = {pairs[i][0], pairs[i][1]};
+  return box;
+}
+
+Pairs from_box(const Box& box) {
+  Pairs pairs;
+  for (std::size_t i = 0; i < 3; ++i) pairs[i] = {box[i].begin, box[i].end};
+  return pairs;
+}
+
+auto bind_brain_box(const py::object& volume, int n_threads) {
+  const auto view = gate::borrow_any<4>(volume, "brain_box: volume", "a real image (M, D, H, W)");
+  BrainBox found;
+  {
+    const py::gil_scoped_release release;
+    found = brain_box(view, n_threads);
+  }
+  return std::make_tuple(from_box(found.bounds), found.n_brain, found.n_nonfinite, found.n_nonzero);
+}
+
+void bind_normalize(const py::object& volume, const Pairs& box, const std::array<double, 2>& percentiles,
+                    const py::object& tensor, const py::object& stats, int n_threads) {
+  const NormalizeArgs args{gate::borrow_any<4>(volume, "normalize: volume", "a real image (M, D, H, W)"), to_box(box),
+                           percentiles, gate::borrow<float, 4>(tensor, "normalize: tensor", "float32 (M, D, H, W)"),
+                           gate::borrow<double, 2>(stats, "normalize: stats", "float64 (M, 4)")};
+  const py::gil_scoped_release release;
+  normalize(args, n_threads);
+}
+
+void bind_window(const py::object& tensor, const py::object& origins, const py::object& out, int n_threads) {
+  const WindowArgs args{gate::borrow<const float, 4>(tensor, "window: tensor", "float32 (M, D, H, W)"),
+                        gate::borrow<const std::int32_t, 2>(origins, "window: origins", "int32 (B, 3)", Rows::kAny),
+                        gate::borrow<float, 5>(out, "window: out", "float32 (B, M, d, h, w)")};
+  const py::gil_scoped_release release;
+  window(args, n_threads);
+}
+
+void bind_blend(const py::object& logits, const py::object& origins, const std::array<py::object, 3>& weights,
+                const py::object& total, int n_threads) {
+  const BlendArgs args{gate::borrow<const float, 5>(logits, "blend: logits", "float32 (B, K, d, h, w)"),
+                       gate::borrow<const std::int32_t, 2>(origins, "blend: origins", "int32 (B, 3)", Rows::kAny),
+                       {gate::borrow<const float, 2>(weights[0], "blend: weights[0]", "float32 (B, d)"),
+                        gate::borrow<const float, 2>(weights[1], "blend: weights[1]", "float32 (B, h)"),
+                        gate::borrow<const float, 2>(weights[2], "blend: weights[2]", "float32 (B, w)")},
+                       gate::borrow<float, 4>(total, "blend: total", "float32 (K, D, H, W)")};
+  const py::gil_scoped_release release;
+  blend(args, n_threads);
+}
+
+auto bind_label(const py::object& logits, const Shape<3>& offset, const Pairs& box,
+                const std::array<double, 3>& thresholds, const std::array<std::uint8_t, 3>& values,
+                const py::object& labels, int n_threads) {
+  const LabelArgs args{gate::borrow<const float, 4>(logits, "label: logits", "float32 (3, D, H, W)"),
+                       offset,
+                       to_box(box),
+                       thresholds,
+                       values,
+                       gate::borrow<std::uint8_t, 3>(labels, "label: labels", "uint8 (D, H, W)", Rows::kAny)};
+  const py::gil_scoped_release release;
+  const RegionCounts counts = label(args, n_threads);
+  return std::array<std::int64_t, 3>{counts.n_wt, counts.n_tc, counts.n_et};
+}
+
+void raise(const char* type, const char* message) {
+  py::set_error(py::module_::import("fastbts.errors").attr(type), message);
+}
+
+void translate(std::exception_ptr pointer) {
+  try {
+    if (pointer) std::rethrow_exception(pointer);
+  } catch (const InputError& error) {
+    raise("InputError", error.what());
+  } catch (const OptionsError& error) {
+    raise("OptionsError", error.what());
+  }
+}
+
+}  // namespace
+}  // namespace fastbts
+
+PYBIND11_MODULE(_C, module) {
+  using namespace fastbts;
+  using py::literals::operator""_a;
+  module.doc() = "C++ ops of fastbts; use them through fastbts.ops.";
+  py::register_local_exception_translator(translate);
+  module.def("brain_box", bind_brain_box, "volume"_a, "n_threads"_a);
+  module.def("normalize", bind_normalize, "volume"_a, "box"_a, "percentiles"_a, "tensor"_a, "stats"_a, "n_threads"_a);
+  module.def("window", bind_window, "tensor"_a, "origins"_a, "out"_a, "n_threads"_a);
+  module.def("blend", bind_blend, "logits"_a, "origins"_a, "weights"_a, "total"_a, "n_threads"_a);
+  module.def("label", bind_label, "logits"_a, "offset"_a, "box"_a, "thresholds"_a, "values"_a, "labels"_a,
+             "n_threads"_a);
+}

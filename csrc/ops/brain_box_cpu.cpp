@@ -1,0 +1,129 @@
+#include <algorithm>
+#include <mutex>
+#include <numeric>
+#include <type_traits>
+
+#include "core/parallel.h"
+#include "ops/brain_box.h"
+
+namespace fastbts {
+namespace {
+
+using Flags = std::vector<std::uint8_t>;
+
+/// What one thread has seen: counts, and along each axis which positions hold brain.
+struct Seen {
+  explicit Seen(const Shape<4>& shape) : n_nonfinite(shape[0]), n_nonzero(shape[0]) {
+    for (std::size_t axis = 0; axis < 3; ++axis) any[axis].resize(shape[axis + 1]);
+  }
+
+  void add(const Seen& other) {
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+      for (std::size_t i = 0; i < any[axis].size(); ++i) any[axis][i] |= other.any[axis][i];
+    }
+    for (std::size_t m = 0; m < n_nonzero.size(); ++m) {
+      n_nonfinite[m] += other.n_nonfinite[m];
+      n_nonzero[m] += other.n_nonzero[m];
+    }
+    n_brain += other.n_brain;
+  }
+
+  std::array<Flags, 3> any;
+  std::vector<std::int64_t> n_nonfinite, n_nonzero;
+  std::int64_t n_brain = 0;
+};
+
+/// Sets row[w] where the modality is non-zero; returns how many are. NaN is non-zero, -0 is zero.
+template <typename T>
+std::int32_t mark_nonzero(const T* values, std::int64_t stride, Flags& row) {
+  std::int32_t n_nonzero = 0;
+  const auto n = static_cast<std::int64_t>(row.size());
+  with_step(stride, [&](auto step) {
+    for (std::int64_t w = 0; w < n; ++w) {
+      const std::uint8_t nonzero = values[w * step] != T{0};
+      row[w] |= nonzero;
+      n_nonzero += nonzero;
+    }
+  });
+  return n_nonzero;
+}
+
+template <typename T>
+std::int32_t count_nonfinite([[maybe_unused]] const T* values, [[maybe_unused]] std::int64_t stride,
+                             [[maybe_unused]] std::int64_t n) {
+  std::int32_t n_nonfinite = 0;
+  if constexpr (std::is_floating_point_v<T>) {
+    with_step(stride, [&](auto step) {
+      for (std::int64_t w = 0; w < n; ++w) n_nonfinite += !(values[w * step] - values[w * step] == T{0});
+    });
+  }
+  return n_nonfinite;
+}
+
+/// Scans the slices [begin, end) along the first axis.
+template <typename T>
+Seen scan(const View<const T, 4>& volume, std::int64_t begin, std::int64_t end) {
+  const auto [n_modalities, n_d, n_h, n_w] = volume.shape;
+  Seen seen(volume.shape);
+  Flags row(n_w);
+  for (std::int64_t d = begin; d < end; ++d) {
+    for (std::int64_t h = 0; h < n_h; ++h) {
+      std::fill(row.begin(), row.end(), std::uint8_t{0});
+      for (std::int64_t m = 0; m < n_modalities; ++m) {
+        seen.n_nonzero[m] += mark_nonzero(volume.at(m, d, h), volume.strides[3], row);
+        seen.n_nonfinite[m] += count_nonfinite(volume.at(m, d, h), volume.strides[3], n_w);
+      }
+      const std::int32_t n_brain = std::accumulate(row.begin(), row.end(), std::int32_t{0});
+      if (n_brain == 0) continue;
+      seen.n_brain += n_brain;
+      seen.any[0][d] = seen.any[1][h] = 1;
+      for (std::int64_t w = 0; w < n_w; ++w) seen.any[2][w] |= row[w];
+    }
+  }
+  return seen;
+}
+
+Bounds bounds_of(const Flags& any) {
+  const auto first = std::find(any.begin(), any.end(), 1);
+  if (first == any.end()) return {};
+  const auto last = std::find(any.rbegin(), any.rend(), 1);
+  return {first - any.begin(), any.rend() - last};
+}
+
+template <typename T>
+BrainBox find(View<const T, 4> volume, int n_threads) {
+  const auto order = memory_order(volume.shape, volume.strides);
+  volume = volume.permuted(order);
+  std::array<bool, 3> mirrored{};
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    mirrored[axis] = volume.strides[axis + 1] < 0;
+    if (mirrored[axis]) volume = volume.mirrored(axis);  // memory is read forwards, as prefetchers like it
+  }
+
+  Seen total(volume.shape);
+  std::mutex mutex;
+  parallel_for(volume.shape[1], n_threads, [&](std::int64_t begin, std::int64_t end) {
+    const Seen part = scan(volume, begin, end);
+    const std::lock_guard<std::mutex> lock(mutex);
+    total.add(part);
+  });
+  BrainBox result{{}, total.n_brain, total.n_nonfinite, total.n_nonzero};
+  for (std::size_t i = 0; i < 3; ++i) {
+    if (mirrored[i]) std::reverse(total.any[i].begin(), total.any[i].end());
+    result.bounds[order[i]] = bounds_of(total.any[i]);
+  }
+  return result;
+}
+
+}  // namespace
+
+BrainBox brain_box_cpu(const AnyView<4>& volume, int n_threads) {
+  BrainBox result;
+  dispatch(volume.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    result = find(volume.as<T>(), n_threads);
+  });
+  return result;
+}
+
+}  // namespace fastbts

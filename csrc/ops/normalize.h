@@ -1,0 +1,31 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "core/tensor_view.h"
+
+namespace fastbts {
+
+struct NormalizeArgs {
+  AnyView<4> volume;
+  Box box;
+  std::array<double, 2> percentiles;
+  View<float, 4> tensor;
+  View<double, 2> stats;
+};
+
+/// Clips each modality at percentiles of its brain voxels, z-scores it, and centres the brain box in a zero tensor.
+///   volume       (M, D, H, W)     any DType, any strides, finite  read     intensities; brain: any modality non-zero
+///   box          3 x [begin, end) voxels of volume                read     only what lies inside it is looked at
+///   percentiles  2                per cent, 0 <= lo < hi <= 100   read     inverted CDF: each is a value that occurs
+///   tensor       (M, D', H', W')  float32, rows dense             written  box at offset (size - box) / 2, all of it
+///   stats        (M, 4)           float64, rows dense             written  lo, hi, mean and population std once
+///   clipped
+/// A modality that is constant over the brain has std 0 and becomes 0. The percentiles are exact; mean and std are
+/// summed in float64 in an order that depends on the layout of volume, not on n_threads: two runs give the same bits.
+void normalize(const NormalizeArgs& args, int n_threads);
+
+void normalize_cpu(const NormalizeArgs& args, int n_threads);
+
+}  // namespace fastbts

@@ -1,0 +1,39 @@
+#include <algorithm>
+
+#include "core/parallel.h"
+#include "ops/window.h"
+
+namespace fastbts {
+namespace {
+
+/// Copies row[origin, origin + n) of a row of `size` values, zero where there is none; row may be null: all zero.
+void copy_row(const float* row, std::int64_t size, std::int64_t origin, std::int64_t n, float* out) {
+  const std::int64_t begin = row ? std::clamp<std::int64_t>(-origin, 0, n) : n;
+  const std::int64_t end = std::clamp<std::int64_t>(size - origin, begin, n);
+  std::fill(out, out + begin, 0.0F);
+  if (end > begin) std::copy(row + origin + begin, row + origin + end, out + begin);
+  std::fill(out + end, out + n, 0.0F);
+}
+
+void copy_slice(const WindowArgs& args, std::int64_t b, std::int64_t m, std::int64_t d) {
+  const auto [n_modalities, size_d, size_h, size_w] = args.tensor.shape;
+  const auto origin = [&](std::int64_t axis) -> std::int64_t { return *args.origins.at(b, axis); };
+  const std::int64_t from_d = origin(0) + d;
+  for (std::int64_t h = 0; h < args.out.shape[3]; ++h) {
+    const std::int64_t from_h = origin(1) + h;
+    const bool inside = Bounds{0, size_d}.contains(from_d) && Bounds{0, size_h}.contains(from_h);
+    const float* row = inside ? args.tensor.at(m, from_d, from_h) : nullptr;
+    copy_row(row, size_w, origin(2), args.out.shape[4], args.out.at(b, m, d, h));
+  }
+}
+
+}  // namespace
+
+void window_cpu(const WindowArgs& args, int n_threads) {
+  const std::int64_t n_m = args.out.shape[1], n_d = args.out.shape[2];
+  parallel_for(args.out.shape[0] * n_m * n_d, n_threads, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) copy_slice(args, i / (n_m * n_d), i / n_d % n_m, i % n_d);
+  });
+}
+
+}  // namespace fastbts

@@ -1,0 +1,34 @@
+"""C++ ops; `fastbts.ops` is their typed, documented face."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+_Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+def brain_box(volume: NDArray[Any], n_threads: int) -> tuple[_Box, int, list[int], list[int]]: ...
+def normalize(
+    volume: NDArray[Any],
+    box: _Box,
+    percentiles: tuple[float, float],
+    tensor: NDArray[Any],
+    stats: NDArray[Any],
+    n_threads: int,
+) -> None: ...
+def window(tensor: NDArray[Any], origins: NDArray[Any], out: NDArray[Any], n_threads: int) -> None: ...
+def blend(
+    logits: NDArray[Any],
+    origins: NDArray[Any],
+    weights: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
+    total: NDArray[Any],
+    n_threads: int,
+) -> None: ...
+def label(
+    logits: NDArray[Any],
+    offset: tuple[int, int, int],
+    box: _Box,
+    thresholds: tuple[float, float, float],
+    values: tuple[int, int, int],
+    labels: NDArray[Any],
+    n_threads: int,
+) -> list[int]: ...

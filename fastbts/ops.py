@@ -1,0 +1,183 @@
+"""The arithmetic around the network, in C++: `brain_box`, `normalize`, `window`, `blend`, `label`.
+
+Axes are the network's, (D, H, W). Arrays are borrowed with their strides or refused, never silently converted or copied;
+images and labels may have any strides, network tensors must have a contiguous last axis. `n_threads` is 0 for all CPUs
+this process may use; results have the same bits whatever it is. The GIL is released. `fastbts.reference` specifies each
+op in a few lines of NumPy.
+
+Every op raises `InputError` for an array it cannot use, and `OptionsError` for boxes, sizes and numbers that do not fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbts import _C
+from fastbts.errors import InputError, OptionsError
+
+Size = tuple[int, int, int]
+"""Voxels along (D, H, W)."""
+
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""Half-open bounds in voxels along (D, H, W)."""
+
+
+@dataclass(frozen=True)
+class BrainBox:
+    """Where the brain lies, and what a first look at the voxels says.
+
+    Attributes:
+        bounds: Tight box around the brain; all zeros where there is none.
+        n_brain: Voxels where any modality is non-zero.
+        n_nonfinite: NaN or infinite voxels of each modality.
+        n_nonzero: Non-zero voxels of each modality; NaN counts as non-zero.
+    """
+
+    bounds: Box
+    n_brain: int
+    n_nonfinite: tuple[int, ...]
+    n_nonzero: tuple[int, ...]
+
+    @property
+    def size(self) -> Size:
+        """Voxels of the box along (D, H, W)."""
+        (d0, d1), (h0, h1), (w0, w1) = self.bounds
+        return d1 - d0, h1 - h0, w1 - w0
+
+
+class RegionCounts(NamedTuple):
+    """Voxels of each region as the labels nest them: ET is part of TC, TC of WT."""
+
+    n_wt: int
+    n_tc: int
+    n_et: int
+
+
+def brain_box(volume: NDArray[Any], n_threads: int = 0) -> BrainBox:
+    """Finds the brain of a skull-stripped case: voxels where any modality is non-zero.
+
+    Args:
+        volume: Intensities, (M, D, H, W), (u)int8-64 or float32/64 in native byte order, any strides.
+        n_threads: 0 for all CPUs.
+    """
+    bounds, n_brain, n_nonfinite, n_nonzero = _C.brain_box(volume, n_threads)
+    d, h, w = (tuple(pair) for pair in bounds)
+    return BrainBox((d, h, w), n_brain, tuple(n_nonfinite), tuple(n_nonzero))  # type: ignore[arg-type]
+
+
+def normalize(
+    volume: NDArray[Any],
+    box: Box,
+    size: Size,
+    percentiles: tuple[float, float] = (0.1, 99.9),
+    n_threads: int = 0,
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Clips each modality at percentiles of its brain voxels, z-scores it, and centres the box in a zero tensor.
+
+    Brain voxels are those inside the box where any modality is non-zero. The percentiles are exact values of the image
+    (inverted CDF); mean and population std are those of the clipped values, in float64. A modality that is constant over
+    the brain has std 0 and becomes 0.
+
+    Args:
+        volume: Intensities, (M, D, H, W), (u)int8-64 or float32/64 in native byte order, any strides.
+        box: What to take of the volume, usually `brain_box(volume).bounds`.
+        size: (D', H', W') of the tensor, at least that of the box; the box begins at (size - box) // 2.
+        percentiles: Lower and upper, in per cent.
+        n_threads: 0 for all CPUs.
+
+    Returns:
+        The tensor, (M, D', H', W') float32, and (M, 4) float64: lo, hi, mean, std of each modality.
+
+    Raises:
+        InputError: Also where brain voxels are NaN or infinite.
+    """
+    n_modalities = np.shape(volume)[:1]
+    tensor = _empty((*n_modalities, *size))
+    stats = np.empty((*n_modalities, 4), np.float64)
+    _C.normalize(volume, box, percentiles, tensor, stats, n_threads)
+    return tensor, stats
+
+
+def window(
+    tensor: NDArray[np.float32],
+    origins: NDArray[np.int32],
+    size: Size,
+    out: NDArray[np.float32] | None = None,
+    n_threads: int = 0,
+) -> NDArray[np.float32]:
+    """Cuts windows out of a tensor; what lies outside it is zero.
+
+    Args:
+        tensor: (M, D, H, W) float32.
+        origins: First voxel of each window, (B, 3) int32; windows may begin or end outside the tensor.
+        size: (d, h, w) of a window.
+        out: (B, M, d, h, w) float32 to write into; allocated if not given.
+        n_threads: 0 for all CPUs.
+
+    Returns:
+        The windows, (B, M, d, h, w) float32.
+    """
+    if out is None:
+        out = _empty((*np.shape(origins)[:1], *np.shape(tensor)[:1], *size))
+    if out.shape[2:] != tuple(size):
+        raise InputError(f"window: out: expected windows of {tuple(size)} voxels, got shape {out.shape}")
+    _C.window(tensor, origins, out, n_threads)
+    return out
+
+
+def blend(
+    logits: NDArray[np.float32],
+    origins: NDArray[np.int32],
+    weights: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
+    total: NDArray[np.float32],
+    n_threads: int = 0,
+) -> None:
+    """Adds weighted window logits into a volume, in float32.
+
+    total[k, o + p] += weights[0][b, p0] * weights[1][b, p1] * weights[2][b, p2] * logits[b, k, p], windows in the order of
+    b; what a window covers outside the volume is ignored.
+
+    Args:
+        logits: (B, K, d, h, w) float32.
+        origins: First voxel of each window, (B, 3) int32.
+        weights: (B, d), (B, h) and (B, w) float32; their product, summed over all windows, is 1 in every voxel.
+        total: (K, D, H, W) float32, added to.
+        n_threads: 0 for all CPUs.
+    """
+    _C.blend(logits, origins, weights, total, n_threads)
+
+
+def label(
+    logits: NDArray[np.float32],
+    offset: Size,
+    box: Box,
+    thresholds: tuple[float, float, float],
+    values: tuple[int, int, int],
+    labels: NDArray[np.uint8],
+    n_threads: int = 0,
+) -> RegionCounts:
+    """Turns region logits into labels, inside a box.
+
+    A voxel is ET where the probability of ET reaches its threshold, else NCR where that of TC does, else ED where that of
+    WT does, else 0. As in nnU-Net, a region counts even where the one around it does not.
+
+    Args:
+        logits: (3, D', H', W') float32 for WT, TC, ET; NaN belongs to no region.
+        offset: Where the box begins in the logits.
+        box: What to write of the labels.
+        thresholds: Probabilities between 0 and 1 for WT, TC, ET.
+        values: Labels written for ED, NCR, ET (oedema, necrotic core, enhancing tumour).
+        labels: (D, H, W) uint8, any strides, written inside the box only.
+        n_threads: 0 for all CPUs.
+    """
+    return RegionCounts(*_C.label(logits, offset, box, thresholds, values, labels, n_threads))
+
+
+def _empty(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if min(shape) < 0:
+        raise OptionsError(f"size: expected no negative sizes, got {shape[-3:]}")
+    return np.empty(shape, np.float32)

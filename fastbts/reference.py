@@ -1,0 +1,94 @@
+"""The specification of `fastbts.ops`: each op again in NumPy and float64, without cleverness.
+
+Tests compare the ops with these twins. Argument names and shapes are those of the ops; results are float64 where theirs are
+float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Size = tuple[int, int, int]
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+Weights = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
+
+def brain_box(volume: NDArray[Any]) -> tuple[Box, int, tuple[int, ...], tuple[int, ...]]:
+    """Returns bounds, n_brain, n_nonfinite and n_nonzero of a volume (M, D, H, W)."""
+    brain = (volume != 0).any(axis=0)
+    n_nonfinite = tuple(int((~np.isfinite(image)).sum()) for image in volume)
+    n_nonzero = tuple(int((image != 0).sum()) for image in volume)
+    where = np.argwhere(brain)
+    if len(where) == 0:
+        return ((0, 0), (0, 0), (0, 0)), 0, n_nonfinite, n_nonzero
+    d, h, w = zip(where.min(axis=0).tolist(), (where.max(axis=0) + 1).tolist(), strict=True)
+    return (d, h, w), len(where), n_nonfinite, n_nonzero
+
+
+def normalize(
+    volume: NDArray[Any], box: Box, size: Size, percentiles: tuple[float, float] = (0.1, 99.9)
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the tensor (M, *size) and the stats (M, 4)."""
+    inside = volume[(slice(None), *(slice(*bounds) for bounds in box))].astype(np.float64)
+    brain = (inside != 0).any(axis=0)
+    tensor, stats = np.zeros((len(volume), *size)), np.zeros((len(volume), 4))
+    where = tuple(slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(size, brain.shape, strict=True))
+    if not brain.any():
+        return tensor, stats
+    for image, target, row in zip(inside, tensor[(slice(None), *where)], stats, strict=True):
+        lo, hi = np.percentile(image[brain], percentiles, method="inverted_cdf")
+        clipped = image[brain].clip(lo, hi)
+        mean, std = (clipped.mean(), clipped.std()) if lo < hi else (lo, 0.0)
+        row[:] = lo, hi, mean, std
+        target[brain] = (clipped - mean) / std if std > 0 else 0.0
+    return tensor, stats
+
+
+def window(tensor: NDArray[np.float32], origins: NDArray[np.int32], size: Size) -> NDArray[np.float64]:
+    """Returns the windows (B, M, *size)."""
+    windows = np.zeros((len(origins), len(tensor), *size))
+    for b, origin in enumerate(origins):
+        for p in np.ndindex(*size):
+            voxel = tuple(int(o) + i for o, i in zip(origin, p, strict=True))
+            if _inside(voxel, tensor.shape[1:]):
+                windows[(b, slice(None), *p)] = tensor[(slice(None), *voxel)]
+    return windows
+
+
+def blend(
+    logits: NDArray[np.float32], origins: NDArray[np.int32], weights: Weights, total: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Returns the total (K, D, H, W) with the windows added."""
+    wd, wh, ww = (w.astype(np.float64) for w in weights)
+    result = total.astype(np.float64)
+    for b, origin in enumerate(origins):
+        for p in np.ndindex(*logits.shape[2:]):
+            voxel = tuple(int(o) + i for o, i in zip(origin, p, strict=True))
+            if _inside(voxel, total.shape[1:]):
+                result[(slice(None), *voxel)] += wd[b, p[0]] * wh[b, p[1]] * ww[b, p[2]] * logits[(b, slice(None), *p)]
+    return result
+
+
+def label(
+    logits: NDArray[np.float32],
+    offset: Size,
+    box: Box,
+    thresholds: tuple[float, float, float],
+    values: tuple[int, int, int],
+    labels: NDArray[np.uint8],
+) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
+    """Returns the labels (D, H, W) with the box written, and n_wt, n_tc, n_et."""
+    source = tuple(slice(o, o + end - begin) for o, (begin, end) in zip(offset, box, strict=True))
+    inside = logits[(slice(None), *source)].astype(np.float64)
+    wt, tc, et = (z >= np.log(t / (1 - t)) for z, t in zip(inside, thresholds, strict=True))  # sigmoid(z) >= t
+    ed, ncr, enhancing = values
+    result = labels.copy()
+    result[tuple(slice(*bounds) for bounds in box)] = np.select([et, tc, wt], [enhancing, ncr, ed], 0)
+    return result, (int((wt | tc | et).sum()), int((tc | et).sum()), int(et.sum()))
+
+
+def _inside(voxel: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    return all(0 <= i < n for i, n in zip(voxel, shape, strict=True))

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PROGRAM = r"""
+#include <atomic>
+#include <cstdio>
+#include <stdexcept>
+#include "core/parallel.h"
+
+int main() {
+  for (const std::int64_t n : {0, 1, 2, 7, 100}) {
+    for (const int n_threads : {0, 1, 2, 3, 200}) {
+      std::vector<std::atomic<int>> visits(static_cast<std::size_t>(n));
+      fastbts::parallel_for(n, n_threads, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i) ++visits[static_cast<std::size_t>(i)];
+      });
+      for (const auto& count : visits) if (count != 1) return 1;
+    }
+  }
+  std::atomic<int> finished{0};
+  try {
+    fastbts::parallel_for(3, 3, [&](std::int64_t begin, std::int64_t) {
+      if (begin == 2) throw std::runtime_error("from a worker");
+      ++finished;
+    });
+  } catch (const std::runtime_error& error) {
+    std::printf("%s after %d others, %d cpus", error.what(), finished.load(), fastbts::n_available_cpus());
+    return 0;
+  }
+  return 2;
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
+def test_every_item_once_and_errors_reach_the_caller(tmp_path: Path) -> None:
+    """Compiled on its own, as no op can make a worker fail."""
+    source, binary = tmp_path / "parallel.cpp", tmp_path / "parallel"
+    source.write_text(PROGRAM)
+    include = Path(__file__).parents[2] / "csrc"
+    subprocess.run(["c++", "-std=c++17", "-pthread", f"-I{include}", source, "-o", binary], check=True)
+    result = subprocess.run([binary], check=True, capture_output=True, text=True)
+    assert result.stdout == f"from a worker after 2 others, {len(os.sched_getaffinity(0))} cpus"
