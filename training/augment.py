@@ -42,6 +42,38 @@ def random_crop(
     return image_crop, label_crop
 
 
+# Non-enhancing core, in standard deviations of the normalised image: lowest and highest mean of FLAIR, T1 and T2, after the one
+# low-grade training case and the literature: hypointense on T1, bright on T2, on FLAIR anything from suppressed (T2-FLAIR
+# mismatch sign, Patel et al. 2017, doi:10.1158/1078-0432.CCR-17-0560) to bright.
+LOW_GRADE_CORE = {"flair": (-0.5, 2.2), "t1": (-2.2, -0.8), "t2": (1.5, 3.2)}
+
+
+def low_grade_core(image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Repaints the tumour core as a non-enhancing one and relabels it necrotic core (1), which is what BraTS calls it.
+
+    Args:
+        image: (4, D, H, W) float32, normalised, in the order FLAIR, T1, T1ce, T2.
+        label: (D, H, W) uint8.
+        rng: Source of randomness.
+    Returns:
+        New arrays. The core is the annotated one, or the depth of the whole tumour where that is larger.
+    """
+    tumour = torch.from_numpy((label > 0).astype(np.float32))[None, None]
+    nearby = functional.avg_pool3d(functional.avg_pool3d(tumour, 4), 3, 1, 1, count_include_pad=False)  # share within 12 voxels
+    deep = functional.interpolate(nearby, label.shape, mode="trilinear")[0, 0].numpy() > rng.uniform(0.6, 0.95)
+    core = np.isin(label, (1, 4)) | (deep & (label > 0))
+    soft = functional.avg_pool3d(torch.from_numpy(core.astype(np.float32))[None, None], 3, 1, 1)[0, 0].numpy()
+    flair, t1, t2 = (rng.uniform(*bounds) for bounds in LOW_GRADE_CORE.values())
+    painted = image.copy()
+    for modality, mean in zip(painted, (flair, t1, t1 + rng.normal(0, 0.2), t2), strict=True):
+        knots = torch.from_numpy(rng.normal(0, 0.4, (1, 1, 8, 8, 8)).astype(np.float32))
+        texture = functional.interpolate(knots, label.shape, mode="trilinear")[0, 0].numpy()
+        # A third of what was there stays, so that vessels and septa do.
+        own = np.clip(modality - modality[core].mean(), -1, 1) / 3 if core.any() else 0
+        modality += soft * (mean + texture + own - modality)
+    return painted * (image != 0), np.where(core, np.uint8(1), label)
+
+
 class Augment:
     """Varies one crop: mirror, affine, then intensity, keeping the background at zero."""
 
@@ -63,6 +95,8 @@ class Augment:
         self._mirror.set_random_state(seed=seed)
         self._intensity.set_random_state(seed=seed + 1)
         rng = np.random.default_rng((seed, 2))
+        if rng.random() < self._config.low_grade:
+            image, label = low_grade_core(image, label, rng)
         sample = self._mirror({"image": torch.from_numpy(image), "label": torch.from_numpy(label[None])})
         varied, labels = _plain(sample["image"]), _plain(sample["label"])
         if rng.random() < self._config.affine:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,7 @@ import pytest
 import torch
 
 from fastbts import EngineSpec, FastBTSError
-from fastbts.phantom import make_case, write_case
-from training.augment import Augment, bias_field, random_crop, thick_slices, turned_and_scaled
+from training.augment import Augment, bias_field, low_grade_core, random_crop, thick_slices, turned_and_scaled
 from training.config import AugmentConfig, load_recipe
 from training.data import CropDataset, TrainingCase, batches, find_cases, prepare_case, read_labels
 
@@ -17,9 +17,9 @@ PLAIN = AugmentConfig(mirror=(0, 0, 0), affine=0, intensity=0, contrast=0, noise
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, write_small_case: Callable[[int, Path], None]) -> Path:
     path = tmp_path_factory.mktemp("data") / "case_a"
-    write_case(make_case(1, shape=(96, 96, 64)), path)
+    write_small_case(1, path)
     return path
 
 
@@ -95,6 +95,21 @@ def test_turning_keeps_shape_size_and_alignment() -> None:
     rng = np.random.default_rng(1)
     rng.uniform(size=3)
     assert zoom == pytest.approx(1 + rng.uniform(-0.3, 0.3), abs=0.02)
+
+
+def test_low_grade_core_enhances_no_more(case: TrainingCase) -> None:
+    image, label = random_crop(
+        case.image, case.label, (64, 64, 64), AugmentConfig(tumour_centred=1.0), np.random.default_rng(0)
+    )
+    painted, relabelled = low_grade_core(image, label, np.random.default_rng(0))
+    core = relabelled == 1
+    assert not (relabelled == 4).any()
+    np.testing.assert_array_equal(relabelled > 0, label > 0)
+    assert core[np.isin(label, (1, 4))].all(), "the core never shrinks"
+    assert painted[2][core].mean() < -0.3 < 0.5 < painted[3][core].mean(), "dark on T1ce, bright on T2"
+    far = label == 0
+    assert np.abs(painted - image)[:, far].mean() < 0.02, "healthy tissue stays, but for the soft edge"
+    np.testing.assert_array_equal(painted == 0, image == 0)
 
 
 def test_thick_slices_by_hand() -> None:

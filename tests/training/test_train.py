@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ import torch
 
 from fastbts import Segmenter, read_case
 from fastbts.enginefile import read_engine_file
-from fastbts.phantom import make_case, write_case
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import load_recipe
 from training.export import export
@@ -23,10 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory, write_small_case: Callable[[int, Path], None]) -> Path:
     folder = tmp_path_factory.mktemp("data")
     for seed in (1, 2):
-        write_case(make_case(seed, shape=(96, 96, 64)), folder / f"case{seed}")
+        write_small_case(seed, folder / f"case{seed}")
     (folder / "cases.csv").write_text("case,split\ncase1,train\ncase2,train\n")
     return folder
 
