@@ -1,0 +1,205 @@
+"""The command line: `fastbts predict | demo | info`. Exit codes: 0 fine, 1 failed, 2 usage, 3 some cases of many failed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import fastbts
+from fastbts.errors import CaseError, FastBTSError
+
+if TYPE_CHECKING:
+    from fastbts import Segmentation, Segmenter, Volume
+    from fastbts.enginefile import EngineFile
+    from fastbts.segmenter import Progress
+
+Image = Annotated[Path | None, typer.Option(help="image file, instead of a case folder")]
+EngineOption = Annotated[Path | None, typer.Option("--engine", help="engine file (.fbts); default: the shipped one")]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="folder for the results")]
+Mode = Annotated[str, typer.Option(help="auto, one-pass or sliding")]
+Precision = Annotated[str, typer.Option(help="auto, bf16 or f32")]
+Threads = Annotated[int, typer.Option(help="CPU threads; 0 for all")]
+Labels = Annotated[str, typer.Option(help="label scheme: brats2021, brats2023, brats2024 or regions")]
+
+app = typer.Typer(
+    help="Brain-tumour segmentation from FLAIR, T1, T1ce and T2. Research use only: not a medical device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+@app.command()
+def predict(
+    cases: Annotated[list[Path] | None, typer.Argument(help="case folders with FLAIR, T1, T1ce and T2")] = None,
+    out: OutOption = Path("out"),
+    flair: Image = None,
+    t1: Image = None,
+    t1ce: Image = None,
+    t2: Image = None,
+    engine: EngineOption = None,
+    labels: Labels = "brats2021",
+    preview: Annotated[bool, typer.Option("--preview", help="also write preview.png, an overlay on three planes")] = False,
+    mode: Mode = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Segments cases: writes seg.nii.gz and report.json into OUT, or into OUT/<case> for several cases."""
+    readers = _readers(cases or [], {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2})
+    n_failed = 0
+    with ThreadPoolExecutor(1) as pool, _reported_errors():
+        # The engine loads while the first case is read.
+        segmenter = pool.submit(_segmenter, engine, mode, precision, threads)
+        for name, read in readers.items():
+            folder = out / name if len(readers) > 1 else out
+            try:
+                _predict_one(read, segmenter.result, folder, labels, preview)
+            except FastBTSError as error:
+                if len(readers) == 1:
+                    raise
+                _error(error)
+                n_failed += 1
+    if n_failed:
+        raise typer.Exit(3 if n_failed < len(readers) else 1)
+
+
+@app.command()
+def demo(
+    out: OutOption = Path("demo"),
+    seed: Annotated[int, typer.Option(help="seed of the synthetic case")] = 0,
+    engine: EngineOption = None,
+) -> None:
+    """Makes a synthetic case, segments it and shows where the results are. The case says nothing about accuracy."""
+    from fastbts.phantom import make_case, write_case
+
+    with ThreadPoolExecutor(1) as pool, _reported_errors():
+        segmenter = pool.submit(_segmenter, engine, "auto", "auto", 0)
+        with _progress("synthetic case") as progress:
+            progress("making a synthetic case", 0.2)
+            write_case(make_case(seed), out / "case")
+        _predict_one(lambda: fastbts.read_case(out / "case"), segmenter.result, out, "brats2021", preview=True)
+    typer.echo(f"look at {out / 'preview.png'}; the synthetic case (with its truth) is in {out / 'case'}")
+
+
+@app.command()
+def info(
+    engine: Annotated[Path | None, typer.Argument(help="engine file (.fbts); default: the shipped one")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the manifest as JSON")] = False,
+) -> None:
+    """Shows what an engine file says about itself; needs no backend."""
+    from fastbts.enginefile import read_engine_file
+    from fastbts.engines import default_engine_path
+
+    with _reported_errors():
+        file = read_engine_file(engine or default_engine_path())
+    typer.echo(
+        json.dumps({"path": file.path, "sha256": file.sha256, **file.manifest}, indent=1) if as_json else _described(file)
+    )
+
+
+def main() -> None:
+    """Entry point of the `fastbts` command."""
+    app()
+
+
+def _readers(folders: list[Path], images: dict[str, Path | None]) -> dict[str, Callable[[], Volume]]:
+    """Name of each case -> how to read it."""
+    given = {name: path for name, path in images.items() if path is not None}
+    if bool(folders) == bool(given):
+        raise typer.BadParameter("give case folders, or all of --flair --t1 --t1ce --t2")
+    if given:
+        missing = [f"--{name}" for name in images if name not in given]
+        if missing:
+            raise typer.BadParameter(f"missing {' '.join(missing)}: the engine needs all four images")
+        return {"": lambda: fastbts.read_files(**given)}
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) != len(names):
+        raise typer.BadParameter("two case folders have the same name, so their results would overwrite each other")
+    return {name: (lambda f=folder: fastbts.read_case(f)) for name, folder in zip(names, folders, strict=True)}  # type: ignore[misc]
+
+
+def _segmenter(engine: Path | None, mode: str, precision: str, threads: int) -> Segmenter:
+    options = fastbts.SegmenterOptions(mode=mode, threads=threads)
+    return fastbts.Segmenter(engine, precision=precision, options=options, warm_up=False)
+
+
+def _predict_one(read: Callable[[], Volume], segmenter: Callable[[], Segmenter], out: Path, labels: str, preview: bool) -> None:
+    from fastbts.labels import check_scheme
+    from fastbts.output import check_writable
+
+    check_scheme(labels)
+    target = out / "seg.nii.gz"
+    check_writable(target)
+    with _progress(out.name) as progress:
+        progress("read", 0.05)
+        volume = read()
+        result = segmenter().predict(volume, progress=progress)
+    written = result.save(target, labels=labels, sidecar=out / "report.json")
+    if preview:
+        from fastbts.preview import write_preview
+
+        written.append(write_preview(out / "preview.png", result))
+    _tell(result, written)
+
+
+def _tell(result: Segmentation, written: list[Path]) -> None:
+    for warning in result.report["warnings"]:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(", ".join(f"{region} {ml:.1f} ml" for region, ml in result.volumes_ml.items()))
+    typer.echo("wrote " + ", ".join(str(path) for path in written))
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Progress]:
+    """A progress bar on a terminal; nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield lambda stage, fraction: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=1.0)
+        yield lambda stage, fraction: bar.update(task, completed=fraction, description=f"{title}: {stage}")
+
+
+@contextmanager
+def _reported_errors() -> Iterator[None]:
+    try:
+        yield
+    except FastBTSError as error:
+        _error(error)
+        raise typer.Exit(2 if isinstance(error, CaseError) else 1) from None
+
+
+def _error(error: FastBTSError) -> None:
+    typer.echo(f"error: {error}", err=True)
+
+
+def _described(file: EngineFile) -> str:
+    spec, about = file.spec, file.manifest
+    lines: dict[str, Any] = {
+        "engine": spec.name,
+        "file": f"{file.path} (sha256 {file.sha256[:16]}...)",
+        "modalities": ", ".join(spec.modalities),
+        "regions": ", ".join(f"{r} from p = {t:g}" for r, t in zip(spec.regions, spec.thresholds, strict=True)),
+        "trained at": f"{spec.spacing_mm:g} mm, windows of {' x '.join(map(str, spec.window))} voxels (Z, Y, X)",
+        "small-ET rule": f"below {spec.min_et_mm3:g} mm3" if spec.min_et_mm3 else "off",
+        "trained on": about.get("data") or "not stated",
+        "steps": about.get("training", {}).get("steps", "not stated"),
+        "prompts": about.get("prompts", "none"),
+        "parity": ", ".join(f"{k} {v:.3g}" for k, v in about.get("parity", {}).items()) or "not measured",
+        "license": about.get("license", "not stated"),
+    }
+    return "\n".join(f"{key:14} {value}" for key, value in lines.items())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""The main job: `Segmenter.predict` reads as the data's way."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbts import ops
+from fastbts.engine import Engine
+from fastbts.engines import load_engine
+from fastbts.errors import OptionsError
+from fastbts.inputs import as_volume
+from fastbts.postprocess import postprocess
+from fastbts.preprocess import Prepared, preprocess
+from fastbts.report import build_report
+from fastbts.segmentation import Segmentation
+from fastbts.volume import Volume
+from fastbts.windows import WindowPlan
+
+logger = logging.getLogger("fastbts")
+
+MODES = ("auto", "one-pass", "sliding")
+Progress = Callable[[str, float], None]
+"""Called with the stage's name and the fraction of the whole work that is done, 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterOptions:
+    """How to run; none of it changes what the network is."""
+
+    mode: str = "auto"
+    """"one-pass": the whole brain box at once, fastest; "sliding": overlapping windows, bounded memory; "auto": one pass up to
+    `max_one_pass_voxels`."""
+    overlap: float = 0.5
+    """Least overlap of neighbouring sliding windows, as a fraction of their size."""
+    max_one_pass_voxels: int = 12_000_000
+    """Largest tensor that "auto" runs in one pass; a 1 mm brain box has about 4 million voxels and needs about 0.7 GB."""
+    threads: int = 0
+    """CPU threads; 0 for all."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise OptionsError(f"mode {self.mode!r}: expected one of {', '.join(MODES)}")
+        if not 0 <= self.overlap < 1:
+            raise OptionsError(f"overlap {self.overlap}: expected 0 <= overlap < 1")
+        if self.threads < 0:
+            raise OptionsError(f"threads {self.threads}: expected 0 (all) or a positive number")
+
+
+class Segmenter:
+    """Segments brain tumours. Loads its engine and warms it up once; one Segmenter serves many threads.
+
+    Args:
+        engine: A loaded engine, a path to a `.fbts` file, or None for the shipped engine.
+        device: See `load_engine`.
+        precision: See `load_engine`.
+        options: How to run.
+        warm_up: Runs the network once on zeros, so that the first case is as fast as the rest.
+    Raises:
+        EngineFileError, DeviceError, OptionsError: See `load_engine`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine | str | Path | None = None,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        options: SegmenterOptions | None = None,
+        warm_up: bool = True,
+    ) -> None:
+        self.options = options or SegmenterOptions()
+        if engine is None or isinstance(engine, str | Path):
+            engine = load_engine(engine, device=device, precision=precision, threads=self.options.threads)
+        self.engine = engine
+        if warm_up:
+            stride = self.engine.spec.stride
+            self.engine.infer(np.zeros((1, len(self.engine.spec.modalities), *(2 * stride,) * 3), np.float32))
+
+    def predict(
+        self,
+        case: Volume | NDArray[Any] | None = None,
+        *,
+        flair: Any = None,
+        t1: Any = None,
+        t1ce: Any = None,
+        t2: Any = None,
+        affine: NDArray[np.float64] | None = None,
+        progress: Progress | None = None,
+    ) -> Segmentation:
+        """Segments one case.
+
+        Args:
+            case: A Volume, or an array (M, X, Y, Z) in the order of `engine.spec.modalities`; or none, and the modalities by name:
+            flair: Path, nibabel image or array (X, Y, Z).
+            t1: Likewise.
+            t1ce: Likewise (contrast-enhanced T1).
+            t2: Likewise.
+            affine: Voxel index -> RAS+ mm, for arrays; identity (RAS+, 1 mm) if not given, with a warning in the report.
+            progress: Called with the stage and the fraction done.
+        Returns:
+            Labels and volumes on the input's grid, with timings and report.
+        Raises:
+            InputError, GeometryError, CaseError: The input cannot be used.
+        """
+        clock = _Clock(progress)
+        with clock("read", 0.0):
+            given = {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}
+            volume = as_volume(case, given, affine, self.engine.spec.modalities)
+        with clock("normalize", 0.1):
+            prepared = preprocess(volume, self.engine.spec, self.options.threads)
+        logits, windows = self._infer(prepared, clock)
+        with clock("label", 0.95):
+            labelled = postprocess(logits, prepared, volume.geometry, self.engine.spec, self.options.threads)
+        timings_ms = clock.finish()
+        volumes_ml = {region: n * volume.geometry.voxel_ml for region, n in labelled.n_voxels.items()}
+        report = build_report(self.engine, volume, prepared, labelled, windows, volumes_ml, timings_ms)
+        logger.info("segmented in %.0f ms: %s ml", timings_ms["total"], volumes_ml)
+        return Segmentation(labelled.labels, volumes_ml, timings_ms, report, volume, logits, prepared)
+
+    def predict_batch(self, cases: Iterable[Volume | str | Path]) -> Iterator[Segmentation]:
+        """Segments cases one after the other, reading the next while the present one is computed.
+
+        Args:
+            cases: Volumes or case folders.
+        Yields:
+            One Segmentation per case, in order. An error of a case is raised when its turn comes.
+        """
+        from fastbts.case import read_case
+
+        def read(case: Volume | str | Path) -> Volume:
+            return case if isinstance(case, Volume) else read_case(case)
+
+        with ThreadPoolExecutor(1) as reader:
+            waiting = None
+            for case in cases:
+                upcoming = reader.submit(read, case)
+                if waiting is not None:
+                    yield self.predict(waiting.result())
+                waiting = upcoming
+            if waiting is not None:
+                yield self.predict(waiting.result())
+
+    def close(self) -> None:
+        """Frees the engine."""
+        self.engine.close()
+
+    def _infer(self, prepared: Prepared, clock: _Clock) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Runs the network over the tensor; returns logits (K, D, H, W) and what the windows were."""
+        if self._one_pass(prepared):
+            with clock("infer", 0.15):
+                return self.engine.infer(prepared.tensor[None])[0], {"mode": "one-pass", "count": 1}
+        plan = WindowPlan.cover(prepared.tensor.shape[1:], self.engine.spec.window, self.options.overlap)
+        logits = np.zeros((len(self.engine.spec.regions), *prepared.tensor.shape[1:]), np.float32)
+        for b in range(len(plan)):
+            origin = plan.origins[b : b + 1]
+            with clock("window", 0.15 + 0.8 * b / len(plan)):
+                window = ops.window(prepared.tensor, origin, plan.size, n_threads=self.options.threads)
+            with clock("infer", 0.15 + 0.8 * b / len(plan)):
+                part = self.engine.infer(window)
+            with clock("blend", 0.15 + 0.8 * (b + 1) / len(plan)):
+                d, h, w = (axis[b : b + 1] for axis in plan.weights)
+                ops.blend(part, origin, (d, h, w), logits, n_threads=self.options.threads)
+        windows = {"mode": "sliding", "count": len(plan), "size_zyx": list(plan.size), "overlap": self.options.overlap}
+        return logits, windows
+
+    def _one_pass(self, prepared: Prepared) -> bool:
+        fits = prepared.tensor[0].size <= self.options.max_one_pass_voxels
+        return self.options.mode == "one-pass" or (self.options.mode == "auto" and fits)
+
+
+class _Clock:
+    """Adds up wall time per stage and reports progress."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress, self._began = progress, time.perf_counter()
+        self._ms: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str, fraction: float) -> Iterator[None]:
+        if self._progress:
+            self._progress(stage, fraction)
+        began = time.perf_counter()
+        yield
+        self._ms[stage] = self._ms.get(stage, 0.0) + 1000 * (time.perf_counter() - began)
+
+    def finish(self) -> dict[str, float]:
+        if self._progress:
+            self._progress("done", 1.0)
+        total = 1000 * (time.perf_counter() - self._began)
+        return {stage: round(ms, 3) for stage, ms in {**self._ms, "total": total}.items()}

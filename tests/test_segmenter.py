@@ -1,0 +1,214 @@
+"""The whole way with an engine that looks at single voxels: geometry, windows and options must not change its answer."""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from fastbts import CaseError, GeometryError, InputError, OptionsError, Segmenter, SegmenterOptions, Volume
+from tests.conftest import VoxelEngine
+
+Case = tuple[np.ndarray, np.ndarray]
+
+
+def expected_labels(images: np.ndarray) -> np.ndarray:
+    """What VoxelEngine must give, straight from its definition in float64."""
+    brain = (images != 0).any(axis=0)
+    z = np.zeros(images.shape)
+    for image, out in zip(images, z, strict=True):
+        values = image[brain].astype(np.float64)
+        clipped = np.clip(values, *np.percentile(values, [0.1, 99.9], method="inverted_cdf"))
+        out[brain] = (clipped - clipped.mean()) / clipped.std()
+    labels = np.zeros(brain.shape, np.uint8)
+    for channel, value in ((0, 2), (3, 1), (2, 4)):  # WT from FLAIR, TC from T2, ET from T1ce, each overriding
+        labels[z[channel] >= 1] = value
+    return labels
+
+
+def test_known_answer(voxel_segmenter: Segmenter, small_case: Case) -> None:
+    images, affine = small_case
+    result = voxel_segmenter.predict(images, affine=affine)
+    np.testing.assert_array_equal(result.labels, expected_labels(images))
+    assert result.volumes_ml["WT"] == pytest.approx((result.labels > 0).sum() / 1000)
+    assert result.volumes_ml["TC"] == pytest.approx(np.isin(result.labels, (1, 4)).sum() / 1000)
+    assert result.volumes_ml["ET"] == pytest.approx((result.labels == 4).sum() / 1000)
+
+
+def test_probabilities_agree_with_labels(voxel_segmenter: Segmenter, small_case: Case) -> None:
+    images, affine = small_case
+    result = voxel_segmenter.predict(images, affine=affine)
+    assert result.probabilities.shape == (3, *images.shape[1:])
+    np.testing.assert_array_equal(result.labels == 4, result.probabilities[2] >= 0.5)
+    assert not result.probabilities[:, :3].any(), "nothing outside the brain box"
+
+
+def _stored(images: np.ndarray, affine: np.ndarray, order: tuple[int, ...], signs: tuple[int, ...]) -> Case:
+    """The same patient, stored with other axes."""
+    step = np.zeros((4, 4))
+    step[3, 3] = 1
+    shape = images.shape[1:]
+    for i, (axis, sign) in enumerate(zip(order, signs, strict=True)):
+        step[axis, i], step[axis, 3] = sign, step[axis, 3] + (shape[axis] - 1 if sign < 0 else 0)
+    flips = tuple(slice(None, None, s) for s in signs)
+    return images.transpose(0, *(1 + a for a in order))[(slice(None), *flips)], affine @ step
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("oblique", [False, True])
+def test_all_48_orientations_give_the_same_patient(
+    voxel_segmenter: Segmenter, small_case: Case, order: tuple[int, ...], oblique: bool
+) -> None:
+    images, affine = small_case
+    if oblique:
+        c, s = np.cos(0.2), np.sin(0.2)
+        affine = np.array([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]) @ affine
+    wanted = expected_labels(images)
+    for signs in itertools.product((1, -1), repeat=3):
+        stored, stored_affine = _stored(images, affine, order, signs)
+        labels = voxel_segmenter.predict(stored, affine=stored_affine).labels
+        np.testing.assert_array_equal(labels, _stored(wanted[None], affine, order, signs)[0][0])
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int32, np.float32, np.float64])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_files_of_any_dtype(voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path, dtype: type, suffix: str) -> None:
+    images, affine = small_case
+    paths = {}
+    for name, image in zip(("flair", "t1", "t1ce", "t2"), images, strict=True):
+        paths[name] = tmp_path / f"{name}{suffix}"
+        nib.Nifti1Image(image.astype(dtype), affine).to_filename(paths[name])
+    result = voxel_segmenter.predict(**paths)
+    np.testing.assert_array_equal(result.labels, expected_labels(images))
+    saved = nib.load(result.save(tmp_path / f"seg{suffix}")[0])
+    np.testing.assert_array_equal(np.asarray(saved.dataobj), result.labels)
+    np.testing.assert_array_equal(saved.affine, nib.load(paths["flair"]).affine)
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
+def test_sliding_windows_equal_one_pass(small_case: Case, overlap: float) -> None:
+    images, affine = small_case
+    engine = VoxelEngine()
+    sliding = Segmenter(engine, options=SegmenterOptions(mode="sliding", overlap=overlap), warm_up=False)
+    result = sliding.predict(images, affine=affine)
+    assert engine.n_calls == result.report["windows"]["count"] > 1
+    whole = Segmenter(engine, options=SegmenterOptions(mode="one-pass"), warm_up=False).predict(images, affine=affine)
+    np.testing.assert_allclose(result.logits, whole.logits, atol=1e-4)
+
+
+def test_auto_slides_when_the_tensor_is_large(small_case: Case) -> None:
+    images, affine = small_case
+    options = SegmenterOptions(max_one_pass_voxels=1000)
+    assert Segmenter(VoxelEngine(), options=options).predict(images, affine=affine).report["windows"]["mode"] == "sliding"
+
+
+def test_other_spacing_is_mapped_back(voxel_segmenter: Segmenter) -> None:
+    """A smooth blob at 2 x 1 x 3 mm: same grid out, and the same extent in mm as on the 1 mm grid."""
+    volumes = []
+    for spacing in ((1, 1, 1), (2, 1, 3)):
+        grids = np.meshgrid(*(np.arange(n // s) * s + (s - 1) / 2 for n, s in zip((60, 60, 60), spacing, strict=True)), indexing="ij")
+        distance = np.sqrt(sum((g - 29.5) ** 2 for g in grids))
+        image = np.where(distance < 26, 100 + 400 / (1 + np.exp(distance - 10)), 0).astype(np.float32)
+        result = voxel_segmenter.predict(np.stack([image] * 4), affine=np.diag([*spacing, 1.0]))
+        assert result.labels.shape == image.shape
+        assert result.report["preprocessing"]["resampled"] == (spacing != (1, 1, 1))
+        volumes.append(result.volumes_ml["WT"])
+    assert volumes[1] == pytest.approx(volumes[0], rel=0.1)
+
+
+def test_small_et_becomes_core(small_case: Case) -> None:
+    images, affine = small_case
+    plain = Segmenter(VoxelEngine(), warm_up=False).predict(images, affine=affine)
+    ruled = Segmenter(VoxelEngine(min_et_mm3=1e9), warm_up=False).predict(images, affine=affine)
+    assert plain.volumes_ml["ET"] > 0
+    np.testing.assert_array_equal(ruled.labels, np.where(plain.labels == 4, 1, plain.labels))
+    assert ruled.volumes_ml == {**plain.volumes_ml, "ET": 0.0}
+    assert ruled.report["postprocessing"]["small_et"] == {
+        "threshold_mm3": 1e9, "et_mm3_before": pytest.approx(1000 * plain.volumes_ml["ET"]), "applied": True,
+    }  # fmt: skip
+
+
+def test_threads_share_one_segmenter(shipped_segmenter: Segmenter, small_case: Case) -> None:
+    images, affine = small_case
+    cases = [np.roll(images, shift, axis=1) for shift in range(4)]
+    alone = [shipped_segmenter.predict(case, affine=affine).logits for case in cases]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda case: shipped_segmenter.predict(case, affine=affine).logits, cases * 2))
+    for got, wanted in zip(together, alone * 2, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_batch_keeps_order_and_names_the_broken_case(voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path) -> None:
+    images, affine = small_case
+    volumes = [Volume(np.roll(images, shift, axis=2), affine) for shift in (0, 1, 2)]
+    for volume, result in zip(volumes, voxel_segmenter.predict_batch(volumes), strict=True):
+        np.testing.assert_array_equal(result.labels, expected_labels(volume.data))
+    results = voxel_segmenter.predict_batch([volumes[0], tmp_path / "nothing"])
+    next(results)
+    with pytest.raises(CaseError, match="nothing"):
+        next(results)
+
+
+def test_progress_runs_from_zero_to_one(voxel_segmenter: Segmenter, small_case: Case) -> None:
+    seen: list[tuple[str, float]] = []
+    voxel_segmenter.predict(small_case[0], affine=small_case[1], progress=lambda stage, done: seen.append((stage, done)))
+    assert [stage for stage, _ in seen] == ["read", "normalize", "infer", "label", "done"]
+    assert [done for _, done in seen] == sorted(done for _, done in seen)
+    assert seen[-1][1] == 1.0
+
+
+def test_named_images(voxel_segmenter: Segmenter, small_case: Case) -> None:
+    images, affine = small_case
+    named = dict(zip(("t2", "flair", "t1", "t1ce"), images[[3, 0, 1, 2]], strict=True))
+    np.testing.assert_array_equal(voxel_segmenter.predict(**named, affine=affine).labels, expected_labels(images))
+    niftis = {name: nib.Nifti1Image(image, affine) for name, image in named.items()}
+    result = voxel_segmenter.predict(**niftis)
+    np.testing.assert_array_equal(result.labels, expected_labels(images))
+    assert not result.report["warnings"]
+    assert "RAS+" in voxel_segmenter.predict(**named).report["warnings"][0]
+
+
+def test_unusable_input(voxel_segmenter: Segmenter, small_case: Case) -> None:
+    images, affine = small_case
+    named = dict(zip(("flair", "t1", "t1ce", "t2"), images, strict=True))
+    with pytest.raises(CaseError, match="give either"):
+        voxel_segmenter.predict()
+    with pytest.raises(CaseError, match="t2 is missing"):
+        voxel_segmenter.predict(flair=images[0], t1=images[1], t1ce=images[2])
+    with pytest.raises(CaseError, match="mixed"):
+        voxel_segmenter.predict(**{**named, "t1": "t1.nii.gz"})
+    with pytest.raises(CaseError, match="read a folder with fastbts.read_case"):
+        voxel_segmenter.predict("folder")  # type: ignore[arg-type]
+    with pytest.raises(GeometryError, match="shapes differ"):
+        voxel_segmenter.predict(**{**named, "t1": images[1][1:]})
+    with pytest.raises(InputError, match="real numbers"):
+        voxel_segmenter.predict(**{**named, "t1": images[1].astype(complex)})
+    with pytest.raises(GeometryError, match="t1: affine differs"):
+        voxel_segmenter.predict(**{k: nib.Nifti1Image(v, np.eye(4) * (1 + (k == "t1"))) for k, v in named.items()})
+
+
+def test_unusable_content(voxel_segmenter: Segmenter, small_case: Case) -> None:
+    images, affine = small_case
+    broken = images.astype(np.float32)
+    broken[1, 10, 10, 10] = np.nan
+    with pytest.raises(InputError, match="t1: 1 voxels are NaN"):
+        voxel_segmenter.predict(broken, affine=affine)
+    empty = images.copy()
+    empty[2] = 0
+    with pytest.raises(InputError, match="t1ce: all voxels are zero"):
+        voxel_segmenter.predict(empty, affine=affine)
+    flat = images.copy()
+    flat[3] = np.where(flat[3], 5, 0)
+    flat[3][(flat != 0).any(axis=0)] = 5
+    with pytest.raises(InputError, match="t2: all brain voxels have about the value 5"):
+        voxel_segmenter.predict(flat, affine=affine)
+
+
+def test_options_are_checked() -> None:
+    for wrong, message in [({"mode": "fast"}, "mode 'fast'"), ({"overlap": 1.0}, "overlap"), ({"threads": -1}, "threads")]:
+        with pytest.raises(OptionsError, match=message):
+            SegmenterOptions(**wrong)  # type: ignore[arg-type]
