@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEV ?= .venv-dev
-SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc fastbts models -type f -not -name '*.pyc' 2>/dev/null)
+# What an install is made of; the editable one takes Python files as they are.
+NATIVE := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
+SOURCES := $(NATIVE) $(shell find fastbts models -type f -not -name '*.pyc')
 
 .PHONY: demo test lint bench clean
 
@@ -29,10 +31,9 @@ $(VENV)/installed: $(SOURCES)
 	touch $@
 
 # The developers' install: editable, with training, tests and linters.
-$(DEV)/installed: $(SOURCES)
+$(DEV)/installed: $(NATIVE)
 	$(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/pip install --quiet --disable-pip-version-check "scikit-build-core>=0.10" "pybind11>=2.13" ninja
-	$(DEV)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[train,test,lint]"
+	$(DEV)/bin/pip install --quiet --disable-pip-version-check --editable ".[train,test,lint]"
 	touch $@
 
 clean:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,13 +47,16 @@ def predict(
     t2: Image = None,
     engine: EngineOption = None,
     labels: Labels = "brats2021",
+    nnunet_order: Annotated[
+        str | None, typer.Option(help="modalities of nnU-Net's _0000 to _0003, for example t1,t1ce,t2,flair")
+    ] = None,
     preview: Annotated[bool, typer.Option("--preview", help="also write preview.png, an overlay on three planes")] = False,
     mode: Mode = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
 ) -> None:
     """Segments cases: writes seg.nii.gz and report.json into OUT, or into OUT/<case> for several cases."""
-    readers = _readers(cases or [], {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2})
+    readers = _readers(cases or [], {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}, nnunet_order)
     n_failed = 0
     with ThreadPoolExecutor(1) as pool, _reported_errors():
         # The engine loads while the first case is read.
@@ -109,8 +113,9 @@ def main() -> None:
     app()
 
 
-def _readers(folders: list[Path], images: dict[str, Path | None]) -> dict[str, Callable[[], Volume]]:
+def _readers(folders: list[Path], images: dict[str, Path | None], nnunet_order: str | None) -> dict[str, Callable[[], Volume]]:
     """Name of each case -> how to read it."""
+    order = nnunet_order.split(",") if nnunet_order else None
     given = {name: path for name, path in images.items() if path is not None}
     if bool(folders) == bool(given):
         raise typer.BadParameter("give case folders, or all of --flair --t1 --t1ce --t2")
@@ -118,11 +123,12 @@ def _readers(folders: list[Path], images: dict[str, Path | None]) -> dict[str, C
         missing = [f"--{name}" for name in images if name not in given]
         if missing:
             raise typer.BadParameter(f"missing {' '.join(missing)}: the engine needs all four images")
-        return {"": lambda: fastbts.read_files(**given)}
+        return {"": partial(fastbts.read_files, **given)}
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) != len(names):
         raise typer.BadParameter("two case folders have the same name, so their results would overwrite each other")
-    return {name: (lambda f=folder: fastbts.read_case(f)) for name, folder in zip(names, folders, strict=True)}  # type: ignore[misc]
+    readers = [partial(fastbts.read_case, folder, nnunet_order=order) for folder in folders]
+    return dict(zip(names, readers, strict=True))
 
 
 def _segmenter(engine: Path | None, mode: str, precision: str, threads: int) -> Segmenter:
@@ -140,6 +146,7 @@ def _predict_one(read: Callable[[], Volume], segmenter: Callable[[], Segmenter],
     with _progress(out.name) as progress:
         progress("read", 0.05)
         volume = read()
+        check_writable(target, volume.names)
         result = segmenter().predict(volume, progress=progress)
     written = result.save(target, labels=labels, sidecar=out / "report.json")
     if preview:

@@ -74,7 +74,18 @@ def test_predict_by_modality_equals_predict_by_folder(case: Path, tmp_path: Path
     run("predict", case, "-o", tmp_path / "a")
     code, _ = run("predict", *(x for m in MODALITIES for x in (f"--{m}", image_of(case, m))), "-o", tmp_path / "b")
     assert code == 0
-    assert (tmp_path / "a/seg.nii.gz").read_bytes()[:100] != b""
+    one, two = (np.asarray(nib.load(tmp_path / x / "seg.nii.gz").dataobj) for x in "ab")
+    np.testing.assert_array_equal(one, two)
+
+
+def test_nnunet_names_need_their_order(case: Path, tmp_path: Path) -> None:
+    run("predict", case, "-o", tmp_path / "a")
+    folder = tmp_path / "nnunet"
+    folder.mkdir()
+    for number, modality in enumerate(("t1", "t1ce", "t2", "flair")):
+        shutil.copy(image_of(case, modality), folder / f"x_000{number}.nii.gz")
+    assert run("predict", folder, "-o", tmp_path / "b")[0] == 2
+    assert run("predict", folder, "-o", tmp_path / "b", "--nnunet-order", "t1,t1ce,t2,flair")[0] == 0
     one, two = (np.asarray(nib.load(tmp_path / x / "seg.nii.gz").dataobj) for x in "ab")
     np.testing.assert_array_equal(one, two)
 
@@ -162,7 +173,9 @@ def test_usage_errors(case: Path) -> None:
 
 def test_info_needs_no_backend(tmp_path: Path) -> None:
     script = "import sys; sys.modules['openvino'] = None; from fastbts.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", script, "info", "--json"], capture_output=True, text=True, cwd=tmp_path, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, "info", "--json"], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
     assert json.loads(done.stdout)["spec"]["regions"] == ["WT", "TC", "ET"]
     code, output = run("info")
     assert code == 0

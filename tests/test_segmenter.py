@@ -110,7 +110,9 @@ def test_other_spacing_is_mapped_back(voxel_segmenter: Segmenter) -> None:
     """A smooth blob at 2 x 1 x 3 mm: same grid out, and the same extent in mm as on the 1 mm grid."""
     volumes = []
     for spacing in ((1, 1, 1), (2, 1, 3)):
-        grids = np.meshgrid(*(np.arange(n // s) * s + (s - 1) / 2 for n, s in zip((60, 60, 60), spacing, strict=True)), indexing="ij")
+        grids = np.meshgrid(
+            *(np.arange(n // s) * s + (s - 1) / 2 for n, s in zip((60, 60, 60), spacing, strict=True)), indexing="ij"
+        )
         distance = np.sqrt(sum((g - 29.5) ** 2 for g in grids))
         image = np.where(distance < 26, 100 + 400 / (1 + np.exp(distance - 10)), 0).astype(np.float32)
         result = voxel_segmenter.predict(np.stack([image] * 4), affine=np.diag([*spacing, 1.0]))
@@ -173,7 +175,7 @@ def test_named_images(voxel_segmenter: Segmenter, small_case: Case) -> None:
 
 
 def test_unusable_input(voxel_segmenter: Segmenter, small_case: Case) -> None:
-    images, affine = small_case
+    images, _ = small_case
     named = dict(zip(("flair", "t1", "t1ce", "t2"), images, strict=True))
     with pytest.raises(CaseError, match="give either"):
         voxel_segmenter.predict()
@@ -181,7 +183,7 @@ def test_unusable_input(voxel_segmenter: Segmenter, small_case: Case) -> None:
         voxel_segmenter.predict(flair=images[0], t1=images[1], t1ce=images[2])
     with pytest.raises(CaseError, match="mixed"):
         voxel_segmenter.predict(**{**named, "t1": "t1.nii.gz"})
-    with pytest.raises(CaseError, match="read a folder with fastbts.read_case"):
+    with pytest.raises(CaseError, match=r"read a folder with fastbts\.read_case"):
         voxel_segmenter.predict("folder")  # type: ignore[arg-type]
     with pytest.raises(GeometryError, match="shapes differ"):
         voxel_segmenter.predict(**{**named, "t1": images[1][1:]})

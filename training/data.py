@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,7 +17,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fastbts import EngineSpec, FastBTSError, read_case
-from fastbts.nifti import read_image
 from fastbts.preprocess import preprocess
 from fastbts.volume import to_network_axes
 from training.augment import Augment, random_crop
@@ -109,7 +109,8 @@ def read_labels(folder: Path) -> NDArray[np.uint8]:
     found = [p for p in folder.iterdir() if p.name.lower().endswith(("seg.nii.gz", "seg.nii"))]
     if len(found) != 1:
         raise FastBTSError(f"{folder}: expected one file *seg.nii.gz, got {[p.name for p in found]}")
-    labels = np.asarray(read_image(found[0]).data).astype(np.uint8)
+    # Not the product's reader: it refuses an image without contrast, which the labels of a case without tumour are.
+    labels = np.asarray(nib.load(found[0]).dataobj).round().astype(np.uint8)
     return np.where(labels == 3, np.uint8(4), labels)
 
 
