@@ -70,7 +70,8 @@ def _from_named(named: Mapping[str, Any], affine: NDArray[np.float64] | None, mo
         shapes = ", ".join(f"{name} {a.shape}" for name, a in zip(named, arrays, strict=True))
         raise GeometryError(f"shapes differ: {shapes}; co-register the images or resample them to one grid first")
     warnings = () if affine is not None else (NO_AFFINE,)
-    return Volume(np.stack(arrays), np.eye(4) if affine is None else affine, tuple(named), warnings=warnings)
+    header = getattr(next(iter(named.values())), "header", None)
+    return Volume(np.stack(arrays), np.eye(4) if affine is None else affine, tuple(named), warnings=warnings, header=header)
 
 
 def _check_affines(named: Mapping[str, Any], affines: Sequence[Any], wanted: NDArray[np.float64] | None) -> None:

@@ -23,7 +23,9 @@ def test_linear_functions_survive(size: tuple[int, int, int]) -> None:
     ramp = sum(c.reshape([-1 if a == axis else 1 for a in range(3)]) for axis, c in enumerate(centres))
     out = resample(ramp[None].astype(np.float32), size)[0]
     wanted = sum(
-        np.clip((np.arange(n) + 0.5) / n, centres[axis][0], centres[axis][-1]).reshape([-1 if a == axis else 1 for a in range(3)])
+        np.clip((np.arange(n) + 0.5) / n, centres[axis][0], centres[axis][-1]).reshape(
+            [-1 if a == axis else 1 for a in range(3)]
+        )
         for axis, n in enumerate(size)
     )
     np.testing.assert_allclose(out, wanted, atol=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -83,16 +84,41 @@ def measure_parity(engine_path: Path, network: nn.Module, tensor: NDArray[np.flo
     }
 
 
-def export(checkpoint: Path, target: Path, **about: Any) -> dict[str, float]:
-    """Writes the engine file with its training record and measured parity; returns the parity."""
+def training_record(checkpoint: Path, recipe: Recipe, state: dict[str, Any], note: str) -> dict[str, Any]:
+    """What the manifest tells about training: recipe, steps, mean loss per 100 steps (from the run's log), note."""
+    log = checkpoint.parent / "log.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    losses = {line["step"]: line["loss"] for line in lines if line["step"] <= state["step"]}  # repeated steps: the last counts
+    curve = [np.mean([losses[s] for s in range(a + 1, a + 101) if s in losses] or [np.nan]) for a in range(0, len(losses), 100)]
+    return {
+        "recipe": dataclasses.asdict(recipe),
+        "steps": state["step"],
+        "loss_per_100_steps": [round(float(loss), 4) for loss in curve if np.isfinite(loss)],
+        "torch": torch.__version__,
+        "note": note,
+    }
+
+
+def export(
+    checkpoint: Path, target: Path, *, note: str = "", spec: dict[str, Any] | None = None, **about: Any
+) -> dict[str, float]:
+    """Writes the engine file with its training record and measured parity; returns the parity.
+
+    Args:
+        checkpoint: From `training.train`.
+        target: The engine file.
+        note: Anything about the training that the recipe does not tell.
+        spec: Fields of `EngineSpec` that were chosen after training, such as `min_et_mm3`.
+        **about: For the manifest: license, data.
+    """
     recipe, state = load_checkpoint(checkpoint)
-    network, spec = trained_network(recipe, state), replace(engine_spec(recipe), **about.pop("spec", {}))
-    payloads = {"model.onnx": halve_weights(to_onnx(network, spec)).SerializeToString()}
-    record = {"recipe": dataclasses.asdict(recipe), "steps": state["step"], "torch": torch.__version__}
-    write_engine_file(target, spec, payloads, training=record, **about)
-    noise = np.random.default_rng(0).standard_normal((1, len(spec.modalities), *(4 * spec.stride,) * 3), np.float32)
+    network, final = trained_network(recipe, state), replace(engine_spec(recipe), **spec or {})
+    payloads = {"model.onnx": halve_weights(to_onnx(network, final)).SerializeToString()}
+    about["training"] = training_record(checkpoint, recipe, state, note)
+    write_engine_file(target, final, payloads, **about)
+    noise = np.random.default_rng(0).standard_normal((1, len(final.modalities), *(4 * final.stride,) * 3), np.float32)
     parity = measure_parity(target, network, noise)
-    write_engine_file(target, spec, payloads, training=record, parity=parity, **about)
+    write_engine_file(target, final, payloads, **about, parity=parity)
     return parity
 
 
@@ -103,9 +129,11 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="engine file to write")
     parser.add_argument("--license", default="Apache-2.0", help="terms of the weights, for the manifest")
     parser.add_argument("--data", default="", help="what it was trained on, for the manifest")
+    parser.add_argument("--note", default="", help="anything about the training that the recipe does not tell")
     parser.add_argument("--min-et-mm3", type=float, default=0.0, help="small-ET threshold chosen on validation cases")
     args = parser.parse_args()
-    parity = export(args.checkpoint, args.out, spec={"min_et_mm3": args.min_et_mm3}, license=args.license, data=args.data)
+    chosen = {"min_et_mm3": args.min_et_mm3}
+    parity = export(args.checkpoint, args.out, note=args.note, spec=chosen, license=args.license, data=args.data)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB; parity with PyTorch float32: {parity}")
 
 
