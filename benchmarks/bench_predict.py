@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbts import Segmenter, SegmenterOptions, Volume
+from fastbts import Segmenter, Volume
 from training.data import read_labels
 from training.metrics import region_dice
 
@@ -26,24 +26,17 @@ def _about(benchmark: Any, segmenter: Segmenter, labels: np.ndarray, folder: Pat
     benchmark.extra_info["dice"] = region_dice(labels, read_labels(folder))
 
 
-def _predict(benchmark: Any, segmenter: Segmenter, volume: Volume, folder: Path) -> None:
+def test_predict_in_memory(benchmark: Any, segmenter: Segmenter, volume: Volume, case_folder: Path) -> None:
+    """Arrays in memory -> labels in memory, one pass."""
     result = segmenter.predict(volume)
     assert result.labels.any()
-    _about(benchmark, segmenter, result.labels, folder)
+    assert result.report["windows"]["mode"] == "one-pass"
+    _about(benchmark, segmenter, result.labels, case_folder)
     results: list[Any] = []
     benchmark.pedantic(lambda: results.append(segmenter.predict(volume)), rounds=ROUNDS, warmup_rounds=1)
     stages = results[0].timings_ms
     benchmark.extra_info["stages_ms"] = {stage: median(r.timings_ms[stage] for r in results) for stage in stages}
     assert all(np.array_equal(r.labels, result.labels) for r in results), "the same case gives the same labels every time"
-
-
-def test_predict_in_memory_one_pass(benchmark: Any, segmenter: Segmenter, volume: Volume, case_folder: Path) -> None:
-    _predict(benchmark, segmenter, volume, case_folder)
-
-
-def test_predict_in_memory_sliding(benchmark: Any, segmenter: Segmenter, volume: Volume, case_folder: Path) -> None:
-    sliding = Segmenter(segmenter.engine, options=SegmenterOptions(mode="sliding"))
-    _predict(benchmark, sliding, volume, case_folder)
 
 
 def test_files_to_file_in_a_fresh_process(benchmark: Any, case_folder: Path, tmp_path: Path) -> None:
