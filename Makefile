@@ -7,6 +7,7 @@ NATIVE := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 SOURCES := $(NATIVE) $(shell find fastbts models -type f -not -name '*.pyc')
 
 .PHONY: demo test lint bench clean
+.NOTPARALLEL:  # both installs build in build/
 
 demo: $(VENV)/installed  ## install, segment a synthetic case with the shipped engine, show where the results are
 	$(VENV)/bin/fastbts demo --out demo
@@ -33,7 +34,7 @@ $(VENV)/installed: $(SOURCES)
 # The developers' install: editable, with training, tests and linters.
 $(DEV)/installed: $(NATIVE)
 	$(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/pip install --quiet --disable-pip-version-check --editable ".[train,test,lint]"
+	$(DEV)/bin/pip install --quiet --disable-pip-version-check -C cmake.define.FASTBTS_WERROR=ON --editable ".[train,test,lint]"
 	touch $@
 
 clean:

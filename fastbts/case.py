@@ -1,4 +1,4 @@
-"""The four images of a case: found by their names, read together, and looked at for mix-ups."""
+"""The four images of a case: found by their names, and read together."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastbts.errors import CaseError, GeometryError
 from fastbts.nifti import ImageHeader, read_header, read_voxels
+from fastbts.suspicion import inspected
 from fastbts.volume import MODALITIES, Volume
 
 ENDINGS = {
@@ -31,13 +30,6 @@ EXPECTED = "*_flair, *_t1, *_t1ce, *_t2, or *-t2f, *-t1n, *-t1c, *-t2w, or BIDS 
 _NAMED = re.compile(rf"(?:(?P<stem>.*)[_-])?(?P<kind>{'|'.join(ENDINGS)})\.nii(?:\.gz)?", re.IGNORECASE)
 _NUMBERED = re.compile(r"(?P<stem>.*)_(?P<channel>\d{4})\.nii(?:\.gz)?", re.IGNORECASE)
 _CONTRAST = re.compile(r"(?:^|_)ce-", re.IGNORECASE)  # BIDS entity of a contrast-enhanced image
-
-SAMPLE = 4  # every fourth voxel along each axis is enough to look for mix-ups
-MIN_SAMPLE = 1000  # voxels of it in the brain, for a skewness that means something
-MAX_BRAIN_ML = 2500.0  # brains of the 34 BraTS cases: 1170-1750 ml; a head has more than 3000
-MAX_NONZERO = 0.9  # of the image; a brain in its bounding box fills half of it
-MIN_SKEWNESS = -0.25  # 34 BraTS cases: T1ce - T1 1.15 to 4.6, T2 - FLAIR 0.34 to 3.5; swapped files change the sign
-SWAPPED = (("t1ce", "t1", "contrast agent"), ("t2", "flair", "fluid"))
 
 
 def read_case(folder: str | Path, *, nnunet_order: Sequence[str] | None = None) -> Volume:
@@ -88,9 +80,7 @@ def read_files(
         sha256 = tuple(pool.map(read_voxels, heads.values(), data))
     names = [str(head.path) for head in heads.values()]
     volume = Volume(data, first.geometry.affine, tuple(heads), names, sha256=sha256, header=first.header)
-    sample = _sample(volume)
-    _check_distinct(volume, sample)
-    return replace(volume, warnings=(*_header_warnings(heads), *_skulls(volume, sample), *_swaps(volume, sample)))
+    return inspected(replace(volume, warnings=tuple(_header_warnings(heads))))
 
 
 def find_case(folder: str | Path, nnunet_order: Sequence[str] | None = None) -> dict[str, Path]:
@@ -210,20 +200,6 @@ def _common_dtype(heads: Iterable[ImageHeader]) -> np.dtype[Any]:
     return np.dtype(np.float32) if common == np.float64 and np.float64 not in dtypes else common
 
 
-def _sample(volume: Volume) -> NDArray[np.float32]:
-    """Copies some voxels of each image, (M, i', j', k')."""
-    return volume.data[:, ::SAMPLE, ::SAMPLE, ::SAMPLE].astype(np.float32)
-
-
-def _check_distinct(volume: Volume, sample: NDArray[np.float32]) -> None:
-    for a, b in combinations(range(len(volume.data)), 2):
-        if np.array_equal(sample[a], sample[b]) and np.array_equal(volume.data[a], volume.data[b]):
-            raise CaseError(
-                f"{volume.names[a]} ({volume.modalities[a]}) and {volume.names[b]} ({volume.modalities[b]}) hold the same voxels; "
-                "expected one image per modality; check the export"
-            )
-
-
 def _header_warnings(heads: Mapping[str, ImageHeader]) -> Iterator[str]:
     """Warnings of the files, each once, with the modalities that it is about."""
     about = defaultdict(list)
@@ -232,36 +208,3 @@ def _header_warnings(heads: Mapping[str, ImageHeader]) -> Iterator[str]:
             about[warning].append(modality)
     for warning, modalities in about.items():
         yield f"{', '.join(modalities)}: {warning}"
-
-
-def _skulls(volume: Volume, sample: NDArray[np.float32]) -> Iterator[str]:
-    image_ml = volume.geometry.voxel_ml * volume.data[0].size
-    for modality, image in zip(volume.modalities, sample, strict=True):
-        nonzero = np.count_nonzero(image) / image.size
-        if nonzero > MAX_NONZERO or nonzero * image_ml > MAX_BRAIN_ML:
-            yield (
-                f"{modality}: {nonzero:.0%} of the image ({nonzero * image_ml:.0f} ml) is not zero, more than a brain: skull or "
-                "background apparently not removed; run a brain extraction first"
-            )
-
-
-def _swaps(volume: Volume, sample: NDArray[np.float32]) -> Iterator[str]:
-    """Contrast agent in T1ce and fluid in T2 are bright in few voxels, so the difference to T1 and FLAIR is skewed to the right."""
-    images = dict(zip(volume.modalities, sample, strict=True))
-    for bright, plain, what in SWAPPED:
-        if bright not in images or plain not in images:
-            continue
-        brain = (images[bright] != 0) & (images[plain] != 0)
-        if np.count_nonzero(brain) >= MIN_SAMPLE:
-            skewness = _skewness(_z_scores(images[bright][brain]) - _z_scores(images[plain][brain]))
-            if skewness < MIN_SKEWNESS:
-                yield f"{plain} and {bright} are perhaps swapped: {what} is bright in {plain}, not in {bright}; check the files"
-
-
-def _z_scores(values: NDArray[Any]) -> NDArray[np.float64]:
-    centred = values - values.mean(dtype=np.float64)
-    return centred / max(float(centred.std()), np.finfo(np.float64).tiny)
-
-
-def _skewness(values: NDArray[np.float64]) -> float:
-    return float((_z_scores(values) ** 3).mean())

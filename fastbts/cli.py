@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import fastbts
-from fastbts.errors import CaseError, FastBTSError
+from fastbts.errors import FastBTSError, OptionsError
+from fastbts.labels import check_scheme
 
 if TYPE_CHECKING:
     from fastbts import Segmentation, Segmenter, Volume
@@ -57,16 +59,17 @@ def predict(
 ) -> None:
     """Segments cases: writes seg.nii.gz and report.json into OUT, or into OUT/<case> for several cases."""
     readers = _readers(cases or [], {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}, nnunet_order)
+    folders = {name: out / name if len(readers) > 1 else out for name in readers}
     n_failed = 0
     with ThreadPoolExecutor(1) as pool, _reported_errors():
-        # The engine loads while the first case is read.
+        check_scheme(labels)
+        # The engine loads while the first case is read; what is wrong with it is wrong for all cases.
         segmenter = pool.submit(_segmenter, engine, mode, precision, threads)
         for name, read in readers.items():
-            folder = out / name if len(readers) > 1 else out
             try:
-                _predict_one(read, segmenter.result, folder, labels, preview)
+                _predict_one(read, segmenter.result, folders[name], labels, preview)
             except FastBTSError as error:
-                if len(readers) == 1:
+                if len(readers) == 1 or error is segmenter.exception():
                     raise
                 _error(error)
                 n_failed += 1
@@ -87,9 +90,10 @@ def demo(
         segmenter = pool.submit(_segmenter, engine, "auto", "auto", 0)
         with _progress("synthetic case") as progress:
             progress("making a synthetic case", 0.2)
-            write_case(make_case(seed), out / "case")
-        _predict_one(lambda: fastbts.read_case(out / "case"), segmenter.result, out, "brats2021", preview=True)
-    typer.echo(f"look at {out / 'preview.png'}; the synthetic case (with its truth) is in {out / 'case'}")
+            case = make_case(seed)
+            write_case(case, out / case.name)
+        _predict_one(lambda: fastbts.read_case(out / case.name), segmenter.result, out, "brats2021", preview=True)
+    typer.echo(f"look at {out / 'preview.png'}; the synthetic case (with its truth) is in {out / case.name}")
 
 
 @app.command()
@@ -137,22 +141,26 @@ def _segmenter(engine: Path | None, mode: str, precision: str, threads: int) -> 
 
 
 def _predict_one(read: Callable[[], Volume], segmenter: Callable[[], Segmenter], out: Path, labels: str, preview: bool) -> None:
-    from fastbts.labels import check_scheme
     from fastbts.output import check_writable
+    from fastbts.segmentation import image_files
 
-    check_scheme(labels)
-    target = out / "seg.nii.gz"
-    check_writable(target)
+    target, report, picture = out / "seg.nii.gz", out / "report.json", out / "preview.png"
+    outputs = [*image_files(target, labels), report, *([picture] if preview else [])]
+    for path in outputs:  # before the work
+        check_writable(path)
     with _progress(out.name) as progress:
         progress("read", 0.05)
+        began = time.perf_counter()
         volume = read()
-        check_writable(target, volume.names)
-        result = segmenter().predict(volume, progress=progress)
-    written = result.save(target, labels=labels, sidecar=out / "report.json")
+        read_ms = 1000 * (time.perf_counter() - began)
+        for path in outputs:
+            check_writable(path, volume.names)
+        result = segmenter().predict(volume, progress=progress).with_read_time(read_ms)
+    written = result.save(target, labels=labels, sidecar=report)
     if preview:
         from fastbts.preview import write_preview
 
-        written.append(write_preview(out / "preview.png", result))
+        written.append(write_preview(picture, result))
     _tell(result, written)
 
 
@@ -183,7 +191,7 @@ def _reported_errors() -> Iterator[None]:
         yield
     except FastBTSError as error:
         _error(error)
-        raise typer.Exit(2 if isinstance(error, CaseError) else 1) from None
+        raise typer.Exit(2 if isinstance(error, OptionsError) else 1) from None
 
 
 def _error(error: FastBTSError) -> None:

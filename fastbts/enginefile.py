@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fastbts.engine import EngineSpec
+from fastbts.engine import REGIONS, EngineSpec
 from fastbts.errors import EngineFileError
+from fastbts.volume import MODALITIES
 
 MAGIC = b"FASTBTS\n"
 FORMAT_VERSION = 1
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILE_BYTES = 4 << 30
 ALIGNMENT = 64
+EXTERNAL_DATA = b"\n\x08location"  # onnx.proto: an external_data entry of a tensor, key (field 1, 8 bytes) "location"
 _PREAMBLE = struct.Struct("<8sII32s")  # magic, format version, manifest bytes, SHA-256 of the manifest
 
 
@@ -109,7 +112,7 @@ def _manifest(content: bytes) -> tuple[dict[str, Any], int]:
         raise EngineFileError("manifest does not match its checksum: the file is damaged; copy it again")
     try:
         manifest = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EngineFileError(f"manifest is not JSON: {error}") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("payloads"), list):
         raise EngineFileError("manifest lists no payloads")
@@ -137,6 +140,8 @@ def _payloads(manifest: dict[str, Any], content: memoryview, start: int) -> dict
         raise EngineFileError(
             f"expected a payload 'model.onnx' and {end} bytes, got {len(content)} bytes with {sorted(payloads)}"
         )
+    if EXTERNAL_DATA in bytes(payloads["model.onnx"]):
+        raise EngineFileError("model.onnx refers to data in other files; expected a self-contained network; export it again")
     return payloads
 
 
@@ -183,13 +188,14 @@ def _consistent(spec: EngineSpec) -> bool:
     return (
         len(spec.thresholds) == len(spec.regions)
         and all(0 < t < 1 for t in spec.thresholds)
-        and len(set(spec.modalities)) == len(spec.modalities)
+        and spec.regions == REGIONS  # the label op knows these, in this order
+        and len(set(spec.modalities) & set(MODALITIES)) == len(spec.modalities)
         and 0 <= low < high <= 100
         and spec.stride > 0
         and len(spec.window) == 3
         and all(n > 0 and n % spec.stride == 0 for n in spec.window)
-        and spec.spacing_mm > 0
-        and spec.min_et_mm3 >= 0
+        and 0 < spec.spacing_mm < math.inf
+        and 0 <= spec.min_et_mm3 < math.inf
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.errors import CaseError, GeometryError, InputError
-from fastbts.volume import Volume
+from fastbts.suspicion import inspected
+from fastbts.volume import MAX_AFFINE_DIFFERENCE, Volume
 
 NO_AFFINE = "arrays were given without an affine: taken as RAS+ with 1 mm voxels"
 
@@ -33,9 +35,10 @@ def as_volume(
     if (case is None) == (not named):
         raise CaseError("give either a Volume or an array as the first argument, or the modalities by name (flair=..., t1=...)")
     if isinstance(case, Volume):
+        _no_affine(affine, "a Volume")
         return case.select(modalities)
     if case is not None:
-        return _from_array(case, affine, modalities)
+        return inspected(_from_array(case, affine, modalities))
     return _from_named(named, affine, modalities).select(modalities)
 
 
@@ -44,9 +47,8 @@ def _from_array(data: Any, affine: NDArray[np.float64] | None, modalities: Seque
         raise CaseError(
             f"{data}: predict takes a Volume, an array or named modalities; read a folder with fastbts.read_case first"
         )
-    array = _host_array(data, "case")
-    warnings = () if affine is not None else (NO_AFFINE,)
-    return Volume(array, np.eye(4) if affine is None else affine, modalities, warnings=warnings)
+    placed, warnings = (np.eye(4), (NO_AFFINE,)) if affine is None else (affine, ())
+    return Volume(_host_array(data, "case"), placed, modalities, warnings=warnings)
 
 
 def _from_named(named: Mapping[str, Any], affine: NDArray[np.float64] | None, modalities: Sequence[str]) -> Volume:
@@ -55,38 +57,75 @@ def _from_named(named: Mapping[str, Any], affine: NDArray[np.float64] | None, mo
         raise CaseError(
             f"modality {', '.join(missing)} is missing; got {', '.join(named)}; the engine needs {', '.join(modalities)}"
         )
-    if all(isinstance(image, str | PathLike) for image in named.values()):
+    kinds = {_kind(image) for image in named.values()}
+    if len(kinds) > 1:
+        raise CaseError(f"{' and '.join(sorted(kinds))} are mixed; give all modalities in one way")
+    if kinds == {"paths"}:
         from fastbts.case import read_files
 
+        _no_affine(affine, "files")
         return read_files(**named)
-    if any(isinstance(image, str | PathLike) for image in named.values()):
-        raise CaseError("paths and images in memory are mixed; give all modalities in one way")
-    affines = [getattr(image, "affine", None) for image in named.values()]
-    if affine is None and affines[0] is not None:
-        affine = affines[0]
-    _check_affines(named, affines, affine)
-    arrays = [_host_array(getattr(image, "dataobj", image), name) for name, image in named.items()]
-    if len({a.shape for a in arrays}) > 1:
-        shapes = ", ".join(f"{name} {a.shape}" for name, a in zip(named, arrays, strict=True))
-        raise GeometryError(f"shapes differ: {shapes}; co-register the images or resample them to one grid first")
-    warnings = () if affine is not None else (NO_AFFINE,)
-    header = getattr(next(iter(named.values())), "header", None)
-    return Volume(np.stack(arrays), np.eye(4) if affine is None else affine, tuple(named), warnings=warnings, header=header)
+    return inspected(_from_images(named, affine) if kinds == {"nibabel images"} else _from_arrays(named, affine))
 
 
-def _check_affines(named: Mapping[str, Any], affines: Sequence[Any], wanted: NDArray[np.float64] | None) -> None:
-    for name, affine in zip(named, affines, strict=True):
-        if affine is not None and wanted is not None and not np.allclose(affine, wanted, atol=1e-3):
+def _kind(image: Any) -> str:
+    if isinstance(image, str | PathLike):
+        return "paths"
+    return "nibabel images" if hasattr(image, "dataobj") else "arrays"
+
+
+def _from_arrays(named: Mapping[str, Any], affine: NDArray[np.float64] | None) -> Volume:
+    placed, warnings = (np.eye(4), (NO_AFFINE,)) if affine is None else (affine, ())
+    return Volume(
+        _stacked({name: _host_array(image, name) for name, image in named.items()}), placed, tuple(named), warnings=warnings
+    )
+
+
+def _from_images(named: Mapping[str, Any], affine: NDArray[np.float64] | None) -> Volume:
+    import nibabel as nib
+
+    _no_affine(affine, "nibabel images")
+    first = next(iter(named.values()))
+    for name, image in named.items():
+        if not np.allclose(image.affine, first.affine, atol=MAX_AFFINE_DIFFERENCE):
             raise GeometryError(
-                f"{name}: affine differs from the first image's; co-register the images or resample them to one grid first"
+                f"{name}: affine {image.affine.round(4).tolist()} differs from the first image's {first.affine.round(4).tolist()}; "
+                "co-register the images or resample them to one grid first"
             )
+    header = first.header if isinstance(first.header, nib.Nifti1Header) else None
+    return Volume(
+        _stacked({n: _image_array(image, n) for n, image in named.items()}), first.affine, tuple(named), header=header
+    )
+
+
+def _stacked(arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    if len({array.shape for array in arrays.values()}) > 1:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise GeometryError(f"shapes differ: {shapes}; co-register the images or resample them to one grid first")
+    return np.stack(list(arrays.values()))
+
+
+def _image_array(image: Any, name: str) -> NDArray[Any]:
+    """The voxels of a nibabel image, read now if they are still on disk; one volume of a 4-D image is fine."""
+    try:
+        array = np.asarray(image.dataobj)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise InputError(f"{name}: cannot be read: {error}; is the file whole?") from error
+    return _host_array(array[..., 0] if array.ndim == 4 and array.shape[3] == 1 else array, name)
 
 
 def _host_array(data: Any, name: str) -> NDArray[Any]:
-    """Borrows anything that NumPy or DLPack can read without surprises."""
+    """Borrows anything that NumPy or DLPack can read without surprises; other byte orders and float16 are converted."""
     if not hasattr(data, "__array__") and hasattr(data, "__dlpack__"):
-        return np.from_dlpack(data)
+        return np.asarray(np.from_dlpack(data))
     array = np.asarray(data)
-    if array.dtype.kind not in "iuf":
-        raise InputError(f"{name}: expected an array of real numbers, got {type(data).__name__} of dtype {array.dtype}")
-    return array
+    if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
+        raise InputError(
+            f"{name}: expected an array of real numbers of at most 64 bits, got {type(data).__name__} of dtype {array.dtype}"
+        )
+    return array.astype(np.float32 if array.dtype == np.float16 else array.dtype.newbyteorder("="), copy=False)
+
+
+def _no_affine(affine: Any, what: str) -> None:
+    if affine is not None:
+        raise CaseError(f"affine was given with {what}; it is for arrays only, as {what} bring their own")

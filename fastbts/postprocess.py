@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fastbts import ops
 from fastbts.engine import EngineSpec
 from fastbts.labels import ED, ET, NCR
-from fastbts.preprocess import Prepared
+from fastbts.preprocess import Placement
 from fastbts.volume import Geometry, to_network_axes
 
 
@@ -21,7 +21,7 @@ class Labelled:
     Attributes:
         labels: (i, j, k) uint8, values of `fastbts.labels`.
         n_voxels: Voxels per region after all rules.
-        small_et: What the small-ET rule did: threshold_mm3, et_mm3_before, applied.
+        small_et: What the small-ET rule did: threshold_mm3, applied, et_mm3_before, et_mm3_after.
     """
 
     labels: NDArray[np.uint8]
@@ -30,20 +30,25 @@ class Labelled:
 
 
 def postprocess(
-    logits: NDArray[np.float32], prepared: Prepared, geometry: Geometry, spec: EngineSpec, n_threads: int = 0
+    logits: NDArray[np.float32], placement: Placement, geometry: Geometry, spec: EngineSpec, n_threads: int = 0
 ) -> Labelled:
     """Turns logits (K, D, H, W) on the tensor's grid into labels on the input's grid."""
     # Fortran order, like the NIfTI file that will hold them; zeros from the operating system cost nothing until touched.
     labels = np.zeros(geometry.shape[::-1], np.uint8).T
-    restored, offset = prepared.restore(logits)
+    restored, offset = placement.restore(logits)
     view = to_network_axes(labels, geometry)
-    counts = ops.label(restored, offset, prepared.box, spec.thresholds, (ED, NCR, ET), view, n_threads)
+    counts = ops.label(restored, offset, placement.box, spec.thresholds, (ED, NCR, ET), view, n_threads)
     n_voxels = dict(zip(spec.regions, counts, strict=True))
     et_mm3 = n_voxels["ET"] * geometry.voxel_ml * 1000
     small = 0 < et_mm3 < spec.min_et_mm3
     if small:
-        brain = view[tuple(slice(*side) for side in prepared.box)]
+        brain = view[tuple(slice(*side) for side in placement.box)]
         brain[brain == ET] = NCR
         n_voxels["ET"] = 0
-    rule = {"threshold_mm3": spec.min_et_mm3, "et_mm3_before": round(et_mm3, 3), "applied": small}
+    rule = {
+        "threshold_mm3": spec.min_et_mm3,
+        "applied": small,
+        "et_mm3_before": round(et_mm3, 3),
+        "et_mm3_after": 0.0 if small else round(et_mm3, 3),
+    }
     return Labelled(labels, n_voxels, rule)

@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastbts import ops
 from fastbts.engine import EngineSpec
-from fastbts.errors import InputError
+from fastbts.errors import GeometryError, InputError
 from fastbts.ops import Box, Size
 from fastbts.resample import resample
 from fastbts.volume import Volume, to_network_axes
 
+MAX_VOXELS = 64_000_000  # 400 mm cubed at 1 mm: no head is larger, and four such images still fit into memory
 SPACING_TOLERANCE = 0.1  # relative; within it the network sees what its training's scaling showed it (+-15 %)
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A volume ready for the network.
+@dataclass(frozen=True)
+class Placement:
+    """Where the network's tensor lies in the volume: the way back.
 
     Attributes:
-        tensor: (M, D, H, W) float32, normalised; D, H, W multiples of the network's stride.
         box: The brain box in the volume's (Z, Y, X) axes, half-open.
         size: The brain box's size at the network's spacing.
-        stats: Per modality: lower and upper clip, mean, standard deviation, in the input's units, (M, 4).
-        n_brain: Brain voxels of the input.
+        padded: (D, H, W) of the tensor, which holds the box in its middle.
     """
 
-    tensor: NDArray[np.float32]
     box: Box
     size: Size
-    stats: NDArray[np.float64]
-    n_brain: int
+    padded: Size
 
     @property
     def offset(self) -> Size:
-        """Where the brain box begins inside the tensor: the padding is symmetric."""
-        d, h, w = ((n - s) // 2 for n, s in zip(self.tensor.shape[1:], self.size, strict=True))
+        """Where the brain box begins inside the tensor."""
+        d, h, w = ((n - s) // 2 for n, s in zip(self.padded, self.size, strict=True))
         return d, h, w
 
     @property
@@ -54,6 +52,23 @@ class Prepared:
         return resample(logits[(slice(None), *inner)], _size(self.box)), (0, 0, 0)
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A volume ready for the network.
+
+    Attributes:
+        tensor: (M, D, H, W) float32, normalised; D, H, W multiples of the network's stride.
+        placement: Where it lies in the volume.
+        stats: Per modality: lower and upper clip, mean, standard deviation, in the input's units, (M, 4).
+        n_brain: Brain voxels of the input.
+    """
+
+    tensor: NDArray[np.float32]
+    placement: Placement
+    stats: NDArray[np.float64]
+    n_brain: int
+
+
 def preprocess(volume: Volume, spec: EngineSpec, n_threads: int = 0) -> Prepared:
     """Crops to the brain box, normalises each modality over its brain voxels, pads to the network's stride.
 
@@ -62,20 +77,29 @@ def preprocess(volume: Volume, spec: EngineSpec, n_threads: int = 0) -> Prepared
         spec: Tells stride, spacing and percentiles.
         n_threads: CPU threads; 0 for all.
     Raises:
-        InputError: No brain voxel, a constant modality, or non-finite values.
+        InputError: No brain voxel, a constant modality, non-finite or absurd values.
+        GeometryError: The brain would be absurdly large at the network's spacing.
     """
     view = to_network_axes(volume.data, volume.geometry)
     brain = ops.brain_box(view, n_threads)
     _check_content(volume, brain)
-    box, size = brain.bounds, _network_size(brain.size, volume, spec)
-    padded = _padded(size, spec.stride)
-    if size == _size(box):
-        tensor, stats = ops.normalize(view, box, padded, spec.percentiles, n_threads)
-    else:
-        cut = view[(slice(None), *(slice(*side) for side in box))].astype(np.float32)
-        tensor, stats = ops.normalize(resample(cut, size), _whole(size), padded, spec.percentiles, n_threads)
+    size = _network_size(brain.size, volume, spec)
+    placement = Placement(brain.bounds, size, _padded(size, spec.stride))
+    try:
+        tensor, stats = _normalized(view, placement, spec.percentiles, n_threads)
+    except InputError as error:
+        raise InputError(f"{', '.join(volume.names)}: {error}; check the intensities") from error
     _check_contrast(volume, stats)
-    return Prepared(tensor, box, size, stats, brain.n_brain)
+    return Prepared(tensor, placement, stats, brain.n_brain)
+
+
+def _normalized(
+    view: NDArray[Any], placement: Placement, percentiles: tuple[float, float], n_threads: int
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    if not placement.resampled:
+        return ops.normalize(view, placement.box, placement.padded, percentiles, n_threads)
+    cut = view[(slice(None), *(slice(*side) for side in placement.box))].astype(np.float32)
+    return ops.normalize(resample(cut, placement.size), _whole(placement.size), placement.padded, percentiles, n_threads)
 
 
 def _size(box: Box) -> Size:
@@ -102,6 +126,11 @@ def _network_size(brain: Size, volume: Volume, spec: EngineSpec) -> Size:
         factor = spacing / spec.spacing_mm
         sizes.append(n if abs(factor - 1) <= SPACING_TOLERANCE else max(1, round(n * factor)))
     d, h, w = sizes
+    if d * h * w > MAX_VOXELS:
+        raise GeometryError(
+            f"{volume.names[0]}: the brain box would have {d} x {h} x {w} voxels at {spec.spacing_mm:g} mm, spacing "
+            f"{volume.geometry.spacing_mm} mm; expected at most {MAX_VOXELS} voxels; check the header's units"
+        )
     return d, h, w
 
 

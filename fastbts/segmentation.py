@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts import labels as schemes
-from fastbts.preprocess import Prepared
+from fastbts.preprocess import Placement
 from fastbts.volume import Volume, to_network_axes
 
 
@@ -34,19 +35,19 @@ class Segmentation:
     report: Mapping[str, Any]
     volume: Volume = field(repr=False)
     logits: NDArray[np.float32] = field(repr=False)
-    prepared: Prepared = field(repr=False)
+    placement: Placement = field(repr=False)
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
         """Probability of each region WT, TC, ET, (3, i, j, k) float32; 0 outside the brain box. Computed on first use."""
         shape = self.volume.geometry.shape
         whole = np.zeros((len(self.logits), *shape[::-1]), np.float32).transpose(0, 3, 2, 1)
-        restored, offset = self.prepared.restore(self.logits)
-        inner = tuple(slice(o, o + b - a) for o, (a, b) in zip(offset, self.prepared.box, strict=True))
+        restored, offset = self.placement.restore(self.logits)
+        inner = tuple(slice(o, o + b - a) for o, (a, b) in zip(offset, self.placement.box, strict=True))
         view = to_network_axes(whole, self.volume.geometry)
         # exp overflows to inf for logits under -88: the probability is 0 all the same.
         with np.errstate(over="ignore"):
-            view[(slice(None), *(slice(*side) for side in self.prepared.box))] = 1 / (
+            view[(slice(None), *(slice(*side) for side in self.placement.box))] = 1 / (
                 1 + np.exp(-restored[(slice(None), *inner)])
             )
         return whole
@@ -65,22 +66,47 @@ class Segmentation:
             OptionsError: Unknown scheme or file suffix.
             OutputError: A file cannot be written.
         """
-        from fastbts.output import image_stem, write_json, write_labels
+        from fastbts.output import check_writable, write_json, write_labels
 
-        path, stem = Path(path), image_stem(path)
-        written = []
-        for target, array, values in self._images(path, stem, labels):
-            write_labels(target, array, self.volume, values, self.report)
-            written.append(target)
-        sidecar = path.with_name(f"{stem}.json") if sidecar is None else Path(sidecar)
-        write_json(sidecar, {**self.report, "label_scheme": labels, "files": [p.name for p in written]})
-        return [*written, sidecar]
+        sidecar = self.sidecar_of(path) if sidecar is None else Path(sidecar)
+        images = self._images(Path(path), labels)
+        for target in [*(target for target, _, _ in images), sidecar]:
+            check_writable(target, self.volume.names)
+        report = {**self.report, "label_scheme": labels, "files": [target.name for target, _, _ in images]}
+        began = time.perf_counter()
+        for target, array, values in images:
+            write_labels(target, array, self.volume, values, report)
+        write_ms = round(1000 * (time.perf_counter() - began), 3)
+        write_json(sidecar, {**report, "timings_ms": {**self.timings_ms, "write": write_ms}})
+        return [*(target for target, _, _ in images), sidecar]
 
-    def _images(self, path: Path, stem: str, scheme: str) -> list[tuple[Path, NDArray[np.uint8], dict[str, int]]]:
+    def with_read_time(self, ms: float) -> Segmentation:
+        """Adds the time that reading the case took, in milliseconds, to timings and report."""
+        timings_ms = {**self.timings_ms, "read": round(ms, 3), "total": round(self.timings_ms["total"] + ms, 3)}
+        return replace(self, timings_ms=timings_ms, report={**self.report, "timings_ms": timings_ms})
+
+    @staticmethod
+    def sidecar_of(path: str | Path) -> Path:
+        """Where `save` puts the report by default: `seg.nii.gz` -> `seg.json`."""
+        from fastbts.output import image_stem
+
+        return Path(path).with_name(f"{image_stem(path)}.json")
+
+    def _images(self, path: Path, scheme: str) -> list[tuple[Path, NDArray[np.uint8], dict[str, int]]]:
+        """Files to write: path, voxels, name of each label -> value."""
+        targets = image_files(path, scheme)
         if scheme != schemes.REGION_SCHEME:
-            return [(path, schemes.to_scheme(self.labels, scheme), schemes.SCHEMES[scheme])]
-        suffix = path.name[len(stem) :]
-        return [
-            (path.with_name(f"{stem}_{region}{suffix}"), schemes.region_mask(self.labels, region), {region: 1})
-            for region in self.volumes_ml
-        ]
+            return [(targets[0], schemes.to_scheme(self.labels, scheme), schemes.SCHEMES[scheme])]
+        regions = schemes.REGION_LABELS
+        return [(target, schemes.region_mask(self.labels, r), {r: 1}) for target, r in zip(targets, regions, strict=True)]
+
+
+def image_files(path: Path, scheme: str) -> list[Path]:
+    """The image files that `Segmentation.save` writes for a label scheme."""
+    from fastbts.output import image_stem
+
+    schemes.check_scheme(scheme)
+    stem = image_stem(path)
+    if scheme != schemes.REGION_SCHEME:
+        return [path]
+    return [path.with_name(f"{stem}_{region}{path.name[len(stem) :]}") for region in schemes.REGION_LABELS]

@@ -28,6 +28,7 @@ from fastbts.windows import WindowPlan
 
 logger = logging.getLogger("fastbts")
 
+MAX_THREADS = 1024
 MODES = ("auto", "one-pass", "sliding")
 Progress = Callable[[str, float], None]
 """Called with the stage's name and the fraction of the whole work that is done, 0 to 1."""
@@ -50,10 +51,12 @@ class SegmenterOptions:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise OptionsError(f"mode {self.mode!r}: expected one of {', '.join(MODES)}")
-        if not 0 <= self.overlap < 1:
-            raise OptionsError(f"overlap {self.overlap}: expected 0 <= overlap < 1")
-        if self.threads < 0:
-            raise OptionsError(f"threads {self.threads}: expected 0 (all) or a positive number")
+        if not isinstance(self.overlap, int | float) or not 0 <= self.overlap <= 0.9:
+            raise OptionsError(f"overlap {self.overlap!r}: expected a number between 0 and 0.9")
+        if not isinstance(self.threads, int) or not 0 <= self.threads <= MAX_THREADS:
+            raise OptionsError(f"threads {self.threads!r}: expected 0 (all) or a whole number up to {MAX_THREADS}")
+        if not isinstance(self.max_one_pass_voxels, int) or self.max_one_pass_voxels < 0:
+            raise OptionsError(f"max_one_pass_voxels {self.max_one_pass_voxels!r}: expected a whole number, 0 or more")
 
 
 class Segmenter:
@@ -120,12 +123,12 @@ class Segmenter:
             prepared = preprocess(volume, self.engine.spec, self.options.threads)
         logits, windows = self._infer(prepared, clock)
         with clock("label", 0.95):
-            labelled = postprocess(logits, prepared, volume.geometry, self.engine.spec, self.options.threads)
+            labelled = postprocess(logits, prepared.placement, volume.geometry, self.engine.spec, self.options.threads)
         timings_ms = clock.finish()
         volumes_ml = {region: n * volume.geometry.voxel_ml for region, n in labelled.n_voxels.items()}
         report = build_report(self.engine, volume, prepared, labelled, windows, volumes_ml, timings_ms)
         logger.info("segmented in %.0f ms: %s ml", timings_ms["total"], volumes_ml)
-        return Segmentation(labelled.labels, volumes_ml, timings_ms, report, volume, logits, prepared)
+        return Segmentation(labelled.labels, volumes_ml, timings_ms, report, volume, logits, prepared.placement)
 
     def predict_batch(self, cases: Iterable[Volume | str | Path]) -> Iterator[Segmentation]:
         """Segments cases one after the other, reading the next while the present one is computed.
@@ -133,7 +136,10 @@ class Segmenter:
         Args:
             cases: Volumes or case folders.
         Yields:
-            One Segmentation per case, in order. An error of a case is raised when its turn comes.
+            One Segmentation per case, in order.
+        Raises:
+            FastBTSError: A case cannot be used, when its turn comes; that ends the batch. To go on after bad cases call
+                `predict` for each.
         """
         from fastbts.case import read_case
 

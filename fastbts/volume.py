@@ -40,7 +40,10 @@ class Geometry:
     affine: NDArray[np.float64]
 
     def __post_init__(self) -> None:
-        affine = np.array(self.affine, dtype=np.float64)
+        try:
+            affine = np.array(self.affine, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise GeometryError(f"affine {self.affine!r}: expected a finite 4x4 matrix") from error
         affine.setflags(write=False)
         object.__setattr__(self, "affine", affine)
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
@@ -103,7 +106,7 @@ class Volume:
     """The co-registered MR images of one case, on one voxel grid.
 
     Attributes:
-        data: Intensities as stored (any real integer or float dtype), (M, i, j, k), in the order of `modalities`. Zero is
+        data: Intensities as stored (integers, float32 or float64, native byte order), (M, i, j, k), in the order of `modalities`. Zero is
             background. Integers stay integers: every modality is normalised on its own, so a positive factor changes nothing.
         affine: Voxel index -> RAS+ position in mm, float64, (4, 4).
         modalities: Names of the M images.
@@ -132,8 +135,10 @@ class Volume:
             raise InputError(
                 f"volume: expected an array (M, X, Y, Z), got shape {self.data.shape}; stack one image per modality"
             )
-        if self.data.dtype.kind not in "iuf":
-            raise InputError(f"volume: expected real numbers, got {self.data.dtype}; take the magnitude or one channel first")
+        if self.data.dtype.kind not in "iuf" or self.data.dtype.itemsize > 8 or self.data.dtype == np.float16:
+            raise InputError(f"volume: expected integers, float32 or float64, got {self.data.dtype}; convert with astype first")
+        if not self.data.dtype.isnative:
+            raise InputError(f"volume: expected native byte order, got {self.data.dtype}; convert with astype first")
         if len(self.data) != len(self.modalities) or len(set(self.modalities)) != len(self.modalities):
             raise CaseError(
                 f"volume: {len(self.data)} images, but modalities {', '.join(self.modalities)}; name each image exactly once"
@@ -172,6 +177,8 @@ def _geometry_problem(shape: tuple[int, ...], affine: NDArray[np.float64]) -> st
         return f"shape {shape}: expected three axes of at least 2 voxels; a single slice cannot be segmented"
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
         return f"affine of shape {affine.shape} with values {_rounded(affine.ravel())}: expected a finite 4x4 matrix"
+    if not np.array_equal(affine[3], (0, 0, 0, 1)):
+        return f"affine with last row {_rounded(affine[3])}: expected (0, 0, 0, 1); is it transposed?"
     steps = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     if steps.min() < MIN_SPACING_MM or steps.max() > MAX_SPACING_MM:
         return f"spacing {_rounded(steps)} mm: expected {MIN_SPACING_MM}-{MAX_SPACING_MM} mm; check the header's units"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Shape = tuple[int, int, int]
+from fastbts.ops import Size
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,12 +21,12 @@ class WindowPlan:
             the weights of all windows over a voxel sum to one.
     """
 
-    size: Shape
+    size: Size
     origins: NDArray[np.int32]
     weights: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
     @classmethod
-    def cover(cls, shape: Shape, size: Shape, overlap: float) -> WindowPlan:
+    def cover(cls, shape: Size, size: Size, overlap: float) -> WindowPlan:
         """Covers `shape` with windows of `size` that overlap by at least the fraction `overlap`, with Gaussian weights."""
         starts = [axis_starts(n, w, overlap) for n, w in zip(shape, size, strict=True)]
         weights = [axis_weights(s, n, w) for s, n, w in zip(starts, shape, size, strict=True)]

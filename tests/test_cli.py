@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fastbts.cli import app
+from fastbts.engines import default_engine_path
 from fastbts.phantom import make_case, write_case
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
@@ -50,7 +52,7 @@ def test_demo_writes_what_it_says(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     assert str(out / "preview.png") in done.stdout
     assert (out / "preview.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    labels, truth = nib.load(out / "seg.nii.gz"), nib.load(next((out / "case").glob("*_seg.nii.gz")))
+    labels, truth = nib.load(out / "seg.nii.gz"), nib.load(next(out.glob("phantom*/*_seg.nii.gz")))
     np.testing.assert_array_equal(labels.affine, truth.affine)
     found, wanted = np.asarray(labels.dataobj) > 0, np.asarray(truth.dataobj) > 0
     # Not a measure of accuracy, but a broken pipeline (flipped, shifted, unnormalised) would be far below.
@@ -84,7 +86,7 @@ def test_nnunet_names_need_their_order(case: Path, tmp_path: Path) -> None:
     folder.mkdir()
     for number, modality in enumerate(("t1", "t1ce", "t2", "flair")):
         shutil.copy(image_of(case, modality), folder / f"x_000{number}.nii.gz")
-    assert run("predict", folder, "-o", tmp_path / "b")[0] == 2
+    assert run("predict", folder, "-o", tmp_path / "b")[0] == 1
     assert run("predict", folder, "-o", tmp_path / "b", "--nnunet-order", "t1,t1ce,t2,flair")[0] == 0
     one, two = (np.asarray(nib.load(tmp_path / x / "seg.nii.gz").dataobj) for x in "ab")
     np.testing.assert_array_equal(one, two)
@@ -97,7 +99,7 @@ def test_label_schemes(case: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(new, np.where(old == 4, 3, old))
     core = np.asarray(nib.load(tmp_path / "regions/seg_TC.nii.gz").dataobj)
     np.testing.assert_array_equal(core, np.isin(old, (1, 4)))
-    assert run("predict", case, "-o", tmp_path / "x", "--labels", "mine")[0] == 1
+    assert run("predict", case, "-o", tmp_path / "x", "--labels", "mine")[0] == 2
     assert not (tmp_path / "x").exists()
 
 
@@ -140,7 +142,7 @@ def _html(case: Path) -> None:
 def test_bad_input_gives_one_error_and_no_output(case: Path, tmp_path: Path, damage: object, file: str) -> None:
     damage(case)  # type: ignore[operator]
     code, output = run("predict", case, "-o", tmp_path / "out")
-    assert code in (1, 2)
+    assert code == 1
     assert output.count("error:") == 1
     assert file in output
     assert not list(tmp_path.glob("out/*")), "no output file"
@@ -152,6 +154,39 @@ def test_unwritable_output_is_found_before_the_work(case: Path, tmp_path: Path) 
     assert code == 1
     assert output.count("error:") == 1
     assert str(tmp_path / "out") in output
+
+
+@pytest.mark.parametrize(
+    ("blocked", "options"), [("report.json", []), ("preview.png", ["--preview"]), ("seg_ET.nii.gz", ["--labels", "regions"])]
+)
+def test_any_unwritable_output_leaves_none(case: Path, tmp_path: Path, blocked: str, options: list[str]) -> None:
+    (tmp_path / "out" / blocked).mkdir(parents=True)
+    code, output = run("predict", case, "-o", tmp_path / "out", *options)
+    assert code == 1
+    assert output.count("error:") == 1
+    assert blocked in output
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [blocked]
+
+
+def test_a_broken_engine_is_reported_once(case: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(case, tmp_path / "other")
+    code, output = run("predict", case, other, "-o", tmp_path / "out", "--engine", tmp_path / "none.fbts")
+    assert code == 1
+    assert output.count("error:") == 1
+
+
+def test_report_tells_what_ran_and_how_long(case: Path, tmp_path: Path) -> None:
+    assert run("predict", case, "-o", tmp_path / "out", "--labels", "brats2023")[0] == 0
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    stages = ["infer", "label", "normalize", "read", "total", "write"]
+    assert sorted(report["timings_ms"]) == stages
+    assert report["timings_ms"]["read"] > 1
+    assert report["label_scheme"] == "brats2023"
+    extension = json.loads(nib.load(tmp_path / "out/seg.nii.gz").header.extensions[0].get_content().rstrip(b"\0"))
+    assert extension["labels"] == {"NCR": 1, "ED": 2, "ET": 3}
+    assert extension["provenance"]["label_scheme"] == "brats2023"
+    assert report["engine"]["sha256"] == hashlib.sha256(default_engine_path().read_bytes()).hexdigest()
+    assert report["input"]["sha256"]["t2"] == hashlib.sha256(image_of(case, "t2").read_bytes()).hexdigest()
 
 
 def test_one_of_many_cases_fails(case: Path, tmp_path: Path) -> None:
@@ -166,6 +201,8 @@ def test_one_of_many_cases_fails(case: Path, tmp_path: Path) -> None:
 def test_usage_errors(case: Path) -> None:
     assert run("predict")[0] == 2
     assert run("predict", case, "--flair", "x.nii")[0] == 2
+    for option, value in (("--mode", "fast"), ("--precision", "fp8"), ("--threads", "-1"), ("--threads", "100000")):
+        assert run("predict", case, option, value)[0] == 2, option
     code, output = run("predict", "--flair", "x.nii", "--t1", "y.nii")
     assert code == 2
     assert "--t1ce" in output

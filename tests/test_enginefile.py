@@ -87,9 +87,23 @@ def test_lying_specs(tmp_path: Path, good: Path) -> None:
         ({"surprise": 1}, "exactly the fields"),
         ({"stride": "16"}, "stride"),
         ({"thresholds": [0.5, 2.0, 0.5]}, "contradicts"),
+        ({"regions": ["ET", "TC", "WT"]}, "contradicts"),
+        ({"modalities": ["ct", "t1", "t1ce", "t2"]}, "contradicts"),
+        ({"min_et_mm3": float("inf")}, "contradicts"),
     ]:
         with pytest.raises(EngineFileError, match=message):
             read_engine_file(_forge(tmp_path / "x.fbts", {"spec": {**spec, **change}, "payloads": [_entry()]}))
+
+
+def test_external_data_and_deep_nesting_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.fbts"
+    write_engine_file(path, EngineSpec(), {"model.onnx": b"...\n\x08location\x12\x09/etc/data"})
+    with pytest.raises(EngineFileError, match="data in other files"):
+        read_engine_file(path)
+    raw = b"[" * 500_000
+    path.write_bytes(struct.pack("<8sII32s", b"FASTBTS\n", 1, len(raw), hashlib.sha256(raw).digest()) + raw + bytes(64))
+    with pytest.raises(EngineFileError, match="not JSON"):
+        read_engine_file(path)
 
 
 def test_other_files(tmp_path: Path) -> None:

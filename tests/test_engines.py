@@ -30,7 +30,7 @@ def test_unknown_devices_are_refused_not_replaced() -> None:
 
 
 def test_wrong_tensors_are_refused(shipped_segmenter: Segmenter) -> None:
-    for shape in [(4, 32, 32, 32), (1, 3, 32, 32, 32), (1, 4, 32, 33, 32)]:
+    for shape in [(4, 32, 32, 32), (1, 3, 32, 32, 32), (1, 4, 32, 33, 32), (1, 4, 32, 32, 0)]:
         with pytest.raises(OptionsError, match="expected"):
             shipped_segmenter.engine.infer(np.zeros(shape, np.float32))
 

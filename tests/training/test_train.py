@@ -71,7 +71,7 @@ def test_resumed_run_ends_with_the_same_bits(data: Path, run: Path, tmp_path: Pa
 def test_exported_engine_predicts(data: Path, run: Path, tmp_path: Path) -> None:
     parity = export(run / "last.ckpt", tmp_path / "smoke.fbts", license="test", data="phantoms", note="two phantoms")
     assert parity["max_logit_difference"] < 1e-3
-    assert parity["label_agreement"] > 0.99999
+    assert parity["label_agreement"] > 0.999, "an untrained network's logits lie near 0, where rounding decides"
     file = read_engine_file(tmp_path / "smoke.fbts")
     assert file.manifest["training"]["recipe"]["name"] == "smoke"
     assert len(file.manifest["training"]["loss_per_100_steps"]) == 1
