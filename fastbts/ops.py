@@ -1,4 +1,4 @@
-"""The arithmetic around the network, in C++: `brain_box`, `normalize`, `window`, `blend`, `label`.
+"""The arithmetic around the network, in C++: `brain_box`, `normalize`, `window`, `blend`, `label`, `resample`.
 
 Axes are the network's, (D, H, W). Arrays are borrowed with their strides or refused, never silently converted or copied;
 images and labels may have any strides, network tensors must have a contiguous last axis. `n_threads` is 0 for all CPUs
@@ -175,6 +175,22 @@ def label(
         n_threads: 0 for all CPUs.
     """
     return RegionCounts(*_C.label(logits, offset, box, thresholds, values, labels, n_threads))
+
+
+def resample(tensor: NDArray[np.float32], size: Size, n_threads: int = 0) -> NDArray[np.float32]:
+    """Resamples (C, D, H, W) to (C, *size) by linear interpolation, along D, then H, then W, in float32.
+
+    The outer faces of the grid stay where they are (voxel centres at (i + 1/2) n / n' - 1/2), and beyond the outermost
+    centres the edge value holds. An axis of the same size keeps its values.
+
+    Args:
+        tensor: (C, D, H, W) float32, finite.
+        size: (D', H', W').
+        n_threads: 0 for all CPUs.
+    """
+    out = _empty((*np.shape(tensor)[:1], *size))
+    _C.resample(tensor, out, n_threads)
+    return out
 
 
 def _empty(shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -35,7 +35,7 @@ def postprocess(
     """Turns logits (K, D, H, W) on the tensor's grid into labels on the input's grid."""
     # Fortran order, like the NIfTI file that will hold them; zeros from the operating system cost nothing until touched.
     labels = np.zeros(geometry.shape[::-1], np.uint8).T
-    restored, offset = prepared.restore(logits)
+    restored, offset = prepared.restore(logits, n_threads)
     view = to_network_axes(labels, geometry)
     counts = ops.label(restored, offset, prepared.box, spec.thresholds, (ED, NCR, ET), view, n_threads)
     n_voxels = dict(zip(spec.regions, counts, strict=True))

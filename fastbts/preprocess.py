@@ -11,7 +11,6 @@ from fastbts import ops
 from fastbts.engine import EngineSpec
 from fastbts.errors import InputError
 from fastbts.ops import Box, Size
-from fastbts.resample import resample
 from fastbts.volume import Volume, to_network_axes
 
 SPACING_TOLERANCE = 0.1  # relative; within it the network sees what its training's scaling showed it (+-15 %)
@@ -46,12 +45,12 @@ class Prepared:
         """Whether the input's spacing differs from the network's by more than the tolerance."""
         return self.size != _size(self.box)
 
-    def restore(self, logits: NDArray[np.float32]) -> tuple[NDArray[np.float32], Size]:
+    def restore(self, logits: NDArray[np.float32], n_threads: int = 0) -> tuple[NDArray[np.float32], Size]:
         """Maps logits (K, D, H, W) back to the input's spacing; returns them with the box's offset in them."""
         if not self.resampled:
             return logits, self.offset
         inner = tuple(slice(o, o + n) for o, n in zip(self.offset, self.size, strict=True))
-        return resample(logits[(slice(None), *inner)], _size(self.box)), (0, 0, 0)
+        return ops.resample(logits[(slice(None), *inner)], _size(self.box), n_threads), (0, 0, 0)
 
 
 def preprocess(volume: Volume, spec: EngineSpec, n_threads: int = 0) -> Prepared:
@@ -72,8 +71,8 @@ def preprocess(volume: Volume, spec: EngineSpec, n_threads: int = 0) -> Prepared
     if size == _size(box):
         tensor, stats = ops.normalize(view, box, padded, spec.percentiles, n_threads)
     else:
-        cut = view[(slice(None), *(slice(*side) for side in box))].astype(np.float32)
-        tensor, stats = ops.normalize(resample(cut, size), _whole(size), padded, spec.percentiles, n_threads)
+        cut = np.ascontiguousarray(view[(slice(None), *(slice(*side) for side in box))], np.float32)
+        tensor, stats = ops.normalize(ops.resample(cut, size, n_threads), _whole(size), padded, spec.percentiles, n_threads)
     _check_contrast(volume, stats)
     return Prepared(tensor, box, size, stats, brain.n_brain)
 

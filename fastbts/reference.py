@@ -90,5 +90,17 @@ def label(
     return result, (int((wt | tc | et).sum()), int((tc | et).sum()), int(et.sum()))
 
 
+def resample(tensor: NDArray[np.float32], size: Size) -> NDArray[np.float64]:
+    """Returns the tensor (C, *size)."""
+    result = tensor.astype(np.float64)
+    for axis, n_out in enumerate(size, start=1):
+        n_in = result.shape[axis]
+        position = np.clip((np.arange(n_out) + 0.5) * n_in / n_out - 0.5, 0, n_in - 1)
+        low = np.floor(position).astype(int)
+        part = (position - low).reshape([-1 if a == axis else 1 for a in range(4)])
+        result = (1 - part) * result.take(low, axis) + part * result.take(np.minimum(low + 1, n_in - 1), axis)
+    return result
+
+
 def _inside(voxel: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return all(0 <= i < n for i, n in zip(voxel, shape, strict=True))

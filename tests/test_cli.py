@@ -162,7 +162,9 @@ def test_usage_errors(case: Path) -> None:
 
 def test_info_needs_no_backend(tmp_path: Path) -> None:
     script = "import sys; sys.modules['openvino'] = None; from fastbts.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", script, "info", "--json"], capture_output=True, text=True, cwd=tmp_path, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, "info", "--json"], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
     assert json.loads(done.stdout)["spec"]["regions"] == ["WT", "TC", "ET"]
     code, output = run("info")
     assert code == 0

@@ -110,7 +110,9 @@ def test_other_spacing_is_mapped_back(voxel_segmenter: Segmenter) -> None:
     """A smooth blob at 2 x 1 x 3 mm: same grid out, and the same extent in mm as on the 1 mm grid."""
     volumes = []
     for spacing in ((1, 1, 1), (2, 1, 3)):
-        grids = np.meshgrid(*(np.arange(n // s) * s + (s - 1) / 2 for n, s in zip((60, 60, 60), spacing, strict=True)), indexing="ij")
+        grids = np.meshgrid(
+            *(np.arange(n // s) * s + (s - 1) / 2 for n, s in zip((60, 60, 60), spacing, strict=True)), indexing="ij"
+        )
         distance = np.sqrt(sum((g - 29.5) ** 2 for g in grids))
         image = np.where(distance < 26, 100 + 400 / (1 + np.exp(distance - 10)), 0).astype(np.float32)
         result = voxel_segmenter.predict(np.stack([image] * 4), affine=np.diag([*spacing, 1.0]))

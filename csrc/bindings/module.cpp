@@ -9,6 +9,7 @@
 #include "ops/brain_box.h"
 #include "ops/label.h"
 #include "ops/normalize.h"
+#include "ops/resample.h"
 #include "ops/window.h"
 
 namespace fastbts {
@@ -83,6 +84,13 @@ auto bind_label(const py::object& logits, const Shape<3>& offset, const Pairs& b
   return std::array<std::int64_t, 3>{counts.n_wt, counts.n_tc, counts.n_et};
 }
 
+void bind_resample(const py::object& tensor, const py::object& out, int n_threads) {
+  const ResampleArgs args{gate::borrow<const float, 4>(tensor, "resample: tensor", "float32 (C, D, H, W)"),
+                          gate::borrow<float, 4>(out, "resample: out", "float32 (C, D', H', W')")};
+  const py::gil_scoped_release release;
+  resample(args, n_threads);
+}
+
 void raise(const char* type, const char* message) {
   py::set_error(py::module_::import("fastbts.errors").attr(type), message);
 }
@@ -111,4 +119,5 @@ PYBIND11_MODULE(_C, module) {
   module.def("blend", bind_blend, "logits"_a, "origins"_a, "weights"_a, "total"_a, "n_threads"_a);
   module.def("label", bind_label, "logits"_a, "offset"_a, "box"_a, "thresholds"_a, "values"_a, "labels"_a,
              "n_threads"_a);
+  module.def("resample", bind_resample, "tensor"_a, "out"_a, "n_threads"_a);
 }
