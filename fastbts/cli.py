@@ -26,6 +26,7 @@ OutOption = Annotated[Path, typer.Option("--out", "-o", help="folder for the res
 Mode = Annotated[str, typer.Option(help="auto, one-pass or sliding")]
 Precision = Annotated[str, typer.Option(help="auto, bf16 or f32")]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0 for all")]
+MinPart = Annotated[float, typer.Option(help="parts of the tumour smaller than this many mm3 become background; 0 for off")]
 Labels = Annotated[str, typer.Option(help="label scheme: brats2021, brats2023, brats2024 or regions")]
 
 app = typer.Typer(
@@ -50,13 +51,14 @@ def predict(
     mode: Mode = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
+    min_part_mm3: MinPart = 0.0,
 ) -> None:
     """Segments cases: writes seg.nii.gz and report.json into OUT, or into OUT/<case> for several cases."""
     readers = _readers(cases or [], {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2})
     n_failed = 0
     with ThreadPoolExecutor(1) as pool, _reported_errors():
         # The engine loads while the first case is read.
-        segmenter = pool.submit(_segmenter, engine, mode, precision, threads)
+        segmenter = pool.submit(_segmenter, engine, mode, precision, threads, min_part_mm3)
         for name, read in readers.items():
             folder = out / name if len(readers) > 1 else out
             try:
@@ -80,7 +82,7 @@ def demo(
     from fastbts.phantom import make_case, write_case
 
     with ThreadPoolExecutor(1) as pool, _reported_errors():
-        segmenter = pool.submit(_segmenter, engine, "auto", "auto", 0)
+        segmenter = pool.submit(_segmenter, engine, "auto", "auto", 0, 0.0)
         with _progress("synthetic case") as progress:
             progress("making a synthetic case", 0.2)
             write_case(make_case(seed), out / "case")
@@ -125,8 +127,8 @@ def _readers(folders: list[Path], images: dict[str, Path | None]) -> dict[str, C
     return {name: (lambda f=folder: fastbts.read_case(f)) for name, folder in zip(names, folders, strict=True)}  # type: ignore[misc]
 
 
-def _segmenter(engine: Path | None, mode: str, precision: str, threads: int) -> Segmenter:
-    options = fastbts.SegmenterOptions(mode=mode, threads=threads)
+def _segmenter(engine: Path | None, mode: str, precision: str, threads: int, min_part_mm3: float) -> Segmenter:
+    options = fastbts.SegmenterOptions(mode=mode, threads=threads, min_part_mm3=min_part_mm3)
     return fastbts.Segmenter(engine, precision=precision, options=options, warm_up=False)
 
 

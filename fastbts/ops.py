@@ -1,4 +1,4 @@
-"""The arithmetic around the network, in C++: `brain_box`, `normalize`, `window`, `blend`, `label`, `resample`.
+"""The arithmetic in C++. Around the network: `brain_box`, `normalize`, `window`, `blend`, `label`, `resample`, `components`.
 
 Axes are the network's, (D, H, W). Arrays are borrowed with their strides or refused, never silently converted or copied;
 images and labels may have any strides, network tensors must have a contiguous last axis. `n_threads` is 0 for all CPUs
@@ -55,6 +55,14 @@ class RegionCounts(NamedTuple):
     n_wt: int
     n_tc: int
     n_et: int
+
+
+class Parts(NamedTuple):
+    """What `components` found and did: connected parts before and after, and the voxels set to 0 by the label they had."""
+
+    n_before: int
+    n_after: int
+    n_removed: dict[int, int]
 
 
 def brain_box(volume: NDArray[Any], n_threads: int = 0) -> BrainBox:
@@ -191,6 +199,20 @@ def resample(tensor: NDArray[np.float32], size: Size, n_threads: int = 0) -> NDA
     out = _empty((*np.shape(tensor)[:1], *size))
     _C.resample(tensor, out, n_threads)
     return out
+
+
+def components(labels: NDArray[np.uint8], box: Box, min_voxels: int, n_threads: int = 0) -> Parts:
+    """Sets parts of less than `min_voxels` to 0.
+
+    A part is a set of non-zero voxels, whatever their labels, that touch by faces, edges or corners inside the box.
+
+    Args:
+        labels: (D, H, W) uint8, any strides, changed inside the box only.
+        box: What to look at.
+        min_voxels: Least size of a part that stays.
+        n_threads: 0 for all CPUs.
+    """
+    return Parts(*_C.components(labels, box, min_voxels, n_threads))
 
 
 def _empty(shape: tuple[int, ...]) -> NDArray[np.float32]:

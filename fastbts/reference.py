@@ -6,6 +6,7 @@ float32.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,34 @@ def resample(tensor: NDArray[np.float32], size: Size) -> NDArray[np.float64]:
         part = (position - low).reshape([-1 if a == axis else 1 for a in range(4)])
         result = (1 - part) * result.take(low, axis) + part * result.take(np.minimum(low + 1, n_in - 1), axis)
     return result
+
+
+def components(labels: NDArray[np.uint8], box: Box, min_voxels: int) -> tuple[NDArray[np.uint8], int, int]:
+    """Returns the labels with small parts set to 0, and how many parts there were before and after."""
+    result = labels.copy()
+    inside = result[tuple(slice(*bounds) for bounds in box)]
+    waiting, n_before, n_after = inside != 0, 0, 0
+    for d, h, w in np.argwhere(waiting).tolist():
+        part = _flood(waiting, (d, h, w))
+        small = len(part) < min_voxels
+        n_before += bool(part)
+        n_after += bool(part) and not small
+        for voxel in part if small else ():
+            inside[voxel] = 0
+    return result, n_before, n_after
+
+
+def _flood(waiting: NDArray[np.bool_], start: Size) -> list[Size]:
+    """Takes the part that a voxel belongs to out of those waiting; returns its voxels."""
+    part: list[Size] = []
+    front = [start]
+    while front:
+        voxel = front.pop()
+        if _inside(voxel, waiting.shape) and waiting[voxel]:
+            waiting[voxel] = False
+            part.append(voxel)
+            front += [(voxel[0] + d, voxel[1] + h, voxel[2] + w) for d, h, w in product((-1, 0, 1), repeat=3)]
+    return part
 
 
 def _inside(voxel: tuple[int, ...], shape: tuple[int, ...]) -> bool:

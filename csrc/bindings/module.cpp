@@ -2,11 +2,13 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <tuple>
 
 #include "bindings/gate.h"
 #include "ops/blend.h"
 #include "ops/brain_box.h"
+#include "ops/components.h"
 #include "ops/label.h"
 #include "ops/normalize.h"
 #include "ops/resample.h"
@@ -91,6 +93,22 @@ void bind_resample(const py::object& tensor, const py::object& out, int n_thread
   resample(args, n_threads);
 }
 
+auto bind_components(const py::object& labels, const Pairs& box, std::int64_t min_voxels, int n_threads) {
+  const ComponentsArgs args{gate::borrow<std::uint8_t, 3>(labels, "components: labels", "uint8 (D, H, W)", Rows::kAny),
+                            to_box(box), min_voxels};
+  PartCounts counts;
+  {
+    const py::gil_scoped_release release;
+    counts = components(args, n_threads);
+  }
+  std::map<int, std::int64_t> removed;
+  for (int value = 0; value < 256; ++value) {
+    const std::int64_t n = counts.n_removed[static_cast<std::size_t>(value)];
+    if (n > 0) removed[value] = n;
+  }
+  return std::make_tuple(counts.n_before, counts.n_after, removed);
+}
+
 void raise(const char* type, const char* message) {
   py::set_error(py::module_::import("fastbts.errors").attr(type), message);
 }
@@ -120,4 +138,5 @@ PYBIND11_MODULE(_C, module) {
   module.def("label", bind_label, "logits"_a, "offset"_a, "box"_a, "thresholds"_a, "values"_a, "labels"_a,
              "n_threads"_a);
   module.def("resample", bind_resample, "tensor"_a, "out"_a, "n_threads"_a);
+  module.def("components", bind_components, "labels"_a, "box"_a, "min_voxels"_a, "n_threads"_a);
 }
