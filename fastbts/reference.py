@@ -7,10 +7,13 @@ float32.
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from fastbts.ops import AttentionWeights
 
 Size = tuple[int, int, int]
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -129,6 +132,34 @@ def _flood(waiting: NDArray[np.bool_], start: Size) -> list[Size]:
             part.append(voxel)
             front += [(voxel[0] + d, voxel[1] + h, voxel[2] + w) for d, h, w in product((-1, 0, 1), repeat=3)]
     return part
+
+
+def semantic_project(tensor: NDArray[np.float32]) -> tuple[NDArray[np.float64], ...]:
+    """Returns the planes z (B, 2R, H, W), y (B, 2R, D, W), x (B, 2R, D, H)."""
+    exact = tensor.astype(np.float64)
+    return tuple(np.concatenate([exact.mean(axis), exact.max(axis)], axis=1) for axis in (2, 3, 4))
+
+
+def semantic_lift(
+    planes: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], target: NDArray[np.float32] | None = None
+) -> NDArray[np.float64]:
+    """Returns F (B, C, D, H, W), added to the target if there is one."""
+    z, y, x = (plane.astype(np.float64) for plane in planes)
+    lifted = (z[:, :, None] + y[:, :, :, None] + x[..., None]) / 3
+    return lifted if target is None else target + lifted
+
+
+def semantic_attention(
+    skip: NDArray[np.float32], gate: NDArray[np.float32], similarity: NDArray[np.float32], weights: AttentionWeights
+) -> NDArray[np.float64]:
+    """Returns out (B, C, D, H, W)."""
+    up = np.stack([resample(maps, skip.shape[2:]) for maps in similarity])
+    parts = ((weights.w_x, skip), (weights.w_g, gate), (weights.w_s, up))
+    hidden = sum(np.einsum("jc,bc...->bj...", w.astype(np.float64), x) for w, x in parts)
+    hidden += weights.bias.astype(np.float64)[:, None, None, None]
+    activated = np.where(hidden > 0, hidden, 0.01 * hidden)
+    mask = 1 / (1 + np.exp(-np.einsum("j,bj...->b...", weights.w_a.astype(np.float64), activated)))
+    return skip * (1 + weights.scale * (2 * mask[:, None] - 1))
 
 
 def _inside(voxel: tuple[int, ...], shape: tuple[int, ...]) -> bool:
