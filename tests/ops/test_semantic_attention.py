@@ -94,6 +94,14 @@ def test_saturated_masks_stay_finite() -> None:
     np.testing.assert_allclose(np.abs(factor - 1), 0.7, atol=0.05)
 
 
+def test_nan_is_not_hidden_and_stays_in_its_voxel() -> None:
+    arguments = example((2, 3, 9))
+    expected = run(arguments)
+    arguments["gate"][1, 0, 1, 2, 4] = np.nan
+    expected[1, :, 1, 2, 4] = np.nan
+    np.testing.assert_array_equal(run(arguments), expected)
+
+
 def test_agrees_with_torch() -> None:
     torch = pytest.importorskip("torch")
     arguments = example((8, 12, 16))
