@@ -24,8 +24,8 @@ struct PartCounts {
 ///   labels      (D, H, W)        uint8, any strides  read, written  inside the box only
 ///   box         3 x [begin, end) voxels of labels    read
 ///   min_voxels                   voxels, >= 0        read
-/// Scratch is bounded by the box: 24 bytes for each run of non-zero voxels along the densest axis. What a part is does
-/// not depend on the order of voxels, so neither layout nor n_threads change the result.
+/// Scratch is bounded by the box: about 24 bytes for each run of non-zero voxels along the densest axis. What a part is
+/// does not depend on the order of voxels, so neither layout nor n_threads change the result.
 PartCounts components(const ComponentsArgs& args, int n_threads);
 
 PartCounts components_cpu(const ComponentsArgs& args, int n_threads);
