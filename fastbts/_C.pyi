@@ -32,3 +32,22 @@ def label(
     labels: NDArray[Any],
     n_threads: int,
 ) -> list[int]: ...
+def resample(tensor: NDArray[Any], out: NDArray[Any], n_threads: int) -> None: ...
+def components(labels: NDArray[Any], box: _Box, min_voxels: int, n_threads: int) -> tuple[int, int, dict[int, int]]: ...
+def semantic_project(tensor: NDArray[Any], z: NDArray[Any], y: NDArray[Any], x: NDArray[Any], n_threads: int) -> None: ...
+def semantic_lift(
+    z: NDArray[Any], y: NDArray[Any], x: NDArray[Any], tensor: NDArray[Any], add: bool, n_threads: int
+) -> None: ...
+def semantic_attention(
+    skip: NDArray[Any],
+    gate: NDArray[Any],
+    similarity: NDArray[Any],
+    w_x: NDArray[Any],
+    w_g: NDArray[Any],
+    w_s: NDArray[Any],
+    bias: NDArray[Any],
+    w_a: NDArray[Any],
+    scale: float,
+    out: NDArray[Any],
+    n_threads: int,
+) -> None: ...

@@ -29,6 +29,7 @@ OutOption = Annotated[Path, typer.Option("--out", "-o", help="folder for the res
 Mode = Annotated[str, typer.Option(help="auto, one-pass or sliding")]
 Precision = Annotated[str, typer.Option(help="auto, bf16 or f32")]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0 for all")]
+MinPart = Annotated[float, typer.Option(help="parts of the tumour smaller than this many mm3 become background; 0 for off")]
 Labels = Annotated[str, typer.Option(help="label scheme: brats2021, brats2023, brats2024 or regions")]
 
 app = typer.Typer(
@@ -56,6 +57,7 @@ def predict(
     mode: Mode = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
+    min_part_mm3: MinPart = 0.0,
 ) -> None:
     """Segments cases: writes seg.nii.gz and report.json into OUT, or into OUT/<case> for several cases."""
     readers = _readers(cases or [], {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}, nnunet_order)
@@ -64,7 +66,7 @@ def predict(
     with ThreadPoolExecutor(1) as pool, _reported_errors():
         check_scheme(labels)
         # The engine loads while the first case is read; what is wrong with it is wrong for all cases.
-        segmenter = pool.submit(_segmenter, engine, mode, precision, threads)
+        segmenter = pool.submit(_segmenter, engine, mode, precision, threads, min_part_mm3)
         for name, read in readers.items():
             try:
                 _predict_one(read, segmenter.result, folders[name], labels, preview)
@@ -87,7 +89,7 @@ def demo(
     from fastbts.phantom import make_case, write_case
 
     with ThreadPoolExecutor(1) as pool, _reported_errors():
-        segmenter = pool.submit(_segmenter, engine, "auto", "auto", 0)
+        segmenter = pool.submit(_segmenter, engine, "auto", "auto", 0, 0.0)
         with _progress("synthetic case") as progress:
             progress("making a synthetic case", 0.2)
             case = make_case(seed)
@@ -135,8 +137,8 @@ def _readers(folders: list[Path], images: dict[str, Path | None], nnunet_order: 
     return dict(zip(names, readers, strict=True))
 
 
-def _segmenter(engine: Path | None, mode: str, precision: str, threads: int) -> Segmenter:
-    options = fastbts.SegmenterOptions(mode=mode, threads=threads)
+def _segmenter(engine: Path | None, mode: str, precision: str, threads: int, min_part_mm3: float) -> Segmenter:
+    options = fastbts.SegmenterOptions(mode=mode, threads=threads, min_part_mm3=min_part_mm3)
     return fastbts.Segmenter(engine, precision=precision, options=options, warm_up=False)
 
 

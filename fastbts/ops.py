@@ -1,4 +1,5 @@
-"""The arithmetic around the network, in C++: `brain_box`, `normalize`, `window`, `blend`, `label`.
+"""The arithmetic in C++. Around the network: `brain_box`, `normalize`, `window`, `blend`, `label`, `resample`, `components`.
+Inside it: the semantic bridge (`semantic_project`, `semantic_lift`) and `semantic_attention`.
 
 Axes are the network's, (D, H, W). Arrays are borrowed with their strides or refused, never silently converted or copied;
 images and labels may have any strides, network tensors must have a contiguous last axis. `n_threads` is 0 for all CPUs
@@ -55,6 +56,42 @@ class RegionCounts(NamedTuple):
     n_wt: int
     n_tc: int
     n_et: int
+
+
+class Parts(NamedTuple):
+    """What `components` found and did: connected parts before and after, and the voxels set to 0 by the label they had."""
+
+    n_before: int
+    n_after: int
+    n_removed: dict[int, int]
+
+
+class Planes(NamedTuple):
+    """A volume (B, C, D, H, W) seen along each axis: z (B, C', H, W), y (B, C', D, W), x (B, C', D, H), float32."""
+
+    z: NDArray[np.float32]
+    y: NDArray[np.float32]
+    x: NDArray[np.float32]
+
+
+class AttentionWeights(NamedTuple):
+    """Weights of `semantic_attention` with J hidden channels, float32: all shapes are checked by the op.
+
+    Attributes:
+        w_x: (J, C), applied to the skip connection.
+        w_g: (J, G), applied to the decoder's features.
+        w_s: (J, K), applied to the similarity maps.
+        bias: (J,).
+        w_a: (J,), from hidden channels to the mask.
+        scale: lambda; with 0 the skip connection passes unchanged.
+    """
+
+    w_x: NDArray[np.float32]
+    w_g: NDArray[np.float32]
+    w_s: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    w_a: NDArray[np.float32]
+    scale: float
 
 
 def brain_box(volume: NDArray[Any], n_threads: int = 0) -> BrainBox:
@@ -175,6 +212,96 @@ def label(
         n_threads: 0 for all CPUs.
     """
     return RegionCounts(*_C.label(logits, offset, box, thresholds, values, labels, n_threads))
+
+
+def resample(tensor: NDArray[np.float32], size: Size, n_threads: int = 0) -> NDArray[np.float32]:
+    """Resamples (C, D, H, W) to (C, *size) by linear interpolation, along D, then H, then W, in float32.
+
+    The outer faces of the grid stay where they are (voxel centres at (i + 1/2) n / n' - 1/2), and beyond the outermost
+    centres the edge value holds. An axis of the same size keeps its values.
+
+    Args:
+        tensor: (C, D, H, W) float32, finite.
+        size: (D', H', W').
+        n_threads: 0 for all CPUs.
+    """
+    out = _empty((*np.shape(tensor)[:1], *size))
+    _C.resample(tensor, out, n_threads)
+    return out
+
+
+def components(labels: NDArray[np.uint8], box: Box, min_voxels: int, n_threads: int = 0) -> Parts:
+    """Sets parts of less than `min_voxels` to 0.
+
+    A part is a set of non-zero voxels, whatever their labels, that touch by faces, edges or corners inside the box.
+
+    Args:
+        labels: (D, H, W) uint8, any strides, changed inside the box only.
+        box: What to look at.
+        min_voxels: Least size of a part that stays.
+        n_threads: 0 for all CPUs.
+    """
+    return Parts(*_C.components(labels, box, min_voxels, n_threads))
+
+
+def semantic_project(tensor: NDArray[np.float32], n_threads: int = 0) -> Planes:
+    """Projects a volume along each of its axes: mean and maximum, for all three axes in one read.
+
+    Args:
+        tensor: (B, R, D, H, W) float32 without NaN.
+        n_threads: 0 for all CPUs.
+
+    Returns:
+        Planes of 2R channels, R means and then R maxima: z over D, y over H, x over W.
+    """
+    shape = np.shape(tensor)
+    if len(shape) != 5:
+        raise InputError(f"semantic_project: tensor: expected float32 (B, R, D, H, W), got shape {shape}")
+    n_b, n_r, n_d, n_h, n_w = shape
+    planes = Planes(*(_empty((n_b, 2 * n_r, *size)) for size in ((n_h, n_w), (n_d, n_w), (n_d, n_h))))
+    _C.semantic_project(tensor, *planes, n_threads)
+    return planes
+
+
+def semantic_lift(planes: Planes, target: NDArray[np.float32] | None = None, n_threads: int = 0) -> NDArray[np.float32]:
+    """Lifts three planes into a volume: F(d, h, w) = (z(h, w) + y(d, w) + x(d, h)) / 3.
+
+    Args:
+        planes: z (B, C, H, W), y (B, C, D, W) and x (B, C, D, H) float32.
+        target: (B, C, D, H, W) float32 to add F to, in place.
+        n_threads: 0 for all CPUs.
+
+    Returns:
+        F, (B, C, D, H, W) float32, or the target.
+    """
+    out = _empty((*np.shape(planes.x), *np.shape(planes.z)[-1:])) if target is None else target
+    _C.semantic_lift(*planes, out, target is not None, n_threads)
+    return out
+
+
+def semantic_attention(
+    skip: NDArray[np.float32],
+    gate: NDArray[np.float32],
+    similarity: NDArray[np.float32],
+    weights: AttentionWeights,
+    out: NDArray[np.float32],
+    n_threads: int = 0,
+) -> None:
+    """Weighs a skip connection voxel by voxel: out = skip (1 + scale (2m - 1)), with the mask m from all three inputs.
+
+    m = sigmoid(w_a . h) and h = leaky_relu(w_x skip + w_g gate + w_s up(similarity) + bias), slope 0.01. The similarity is
+    upsampled on the fly, trilinearly as in `resample`.
+
+    Args:
+        skip: (B, C, D, H, W) float32.
+        gate: Decoder features on the same grid, (B, G, D, H, W) float32.
+        similarity: Text maps on a coarser grid, (B, K, d, h, w) float32.
+        weights: See `AttentionWeights`.
+        out: (B, C, D, H, W) float32, written; channels of a larger buffer, or `skip` itself.
+        n_threads: 0 for all CPUs.
+    """
+    w_x, w_g, w_s, bias, w_a, scale = weights
+    _C.semantic_attention(skip, gate, similarity, w_x, w_g, w_s, bias, w_a, scale, out, n_threads)
 
 
 def _empty(shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -12,7 +12,6 @@ from fastbts import ops
 from fastbts.engine import EngineSpec
 from fastbts.errors import GeometryError, InputError
 from fastbts.ops import Box, Size
-from fastbts.resample import resample
 from fastbts.volume import Volume, to_network_axes
 
 MAX_VOXELS = 64_000_000  # 400 mm cubed at 1 mm: no head is larger, and four such images still fit into memory
@@ -44,12 +43,12 @@ class Placement:
         """Whether the input's spacing differs from the network's by more than the tolerance."""
         return self.size != _size(self.box)
 
-    def restore(self, logits: NDArray[np.float32]) -> tuple[NDArray[np.float32], Size]:
+    def restore(self, logits: NDArray[np.float32], n_threads: int = 0) -> tuple[NDArray[np.float32], Size]:
         """Maps logits (K, D, H, W) back to the input's spacing; returns them with the box's offset in them."""
         if not self.resampled:
             return logits, self.offset
         inner = tuple(slice(o, o + n) for o, n in zip(self.offset, self.size, strict=True))
-        return resample(logits[(slice(None), *inner)], _size(self.box)), (0, 0, 0)
+        return ops.resample(logits[(slice(None), *inner)], _size(self.box), n_threads), (0, 0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +97,9 @@ def _normalized(
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     if not placement.resampled:
         return ops.normalize(view, placement.box, placement.padded, percentiles, n_threads)
-    cut = view[(slice(None), *(slice(*side) for side in placement.box))].astype(np.float32)
-    return ops.normalize(resample(cut, placement.size), _whole(placement.size), placement.padded, percentiles, n_threads)
+    cut = np.ascontiguousarray(view[(slice(None), *(slice(*side) for side in placement.box))], np.float32)
+    resampled = ops.resample(cut, placement.size, n_threads)
+    return ops.normalize(resampled, _whole(placement.size), placement.padded, percentiles, n_threads)
 
 
 def _size(box: Box) -> Size:

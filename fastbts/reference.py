@@ -6,10 +6,14 @@ float32.
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from fastbts.ops import AttentionWeights
 
 Size = tuple[int, int, int]
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -88,6 +92,74 @@ def label(
     result = labels.copy()
     result[tuple(slice(*bounds) for bounds in box)] = np.select([et, tc, wt], [enhancing, ncr, ed], 0)
     return result, (int((wt | tc | et).sum()), int((tc | et).sum()), int(et.sum()))
+
+
+def resample(tensor: NDArray[np.float32], size: Size) -> NDArray[np.float64]:
+    """Returns the tensor (C, *size)."""
+    result = tensor.astype(np.float64)
+    for axis, n_out in enumerate(size, start=1):
+        n_in = result.shape[axis]
+        position = np.clip((np.arange(n_out) + 0.5) * n_in / n_out - 0.5, 0, n_in - 1)
+        low = np.floor(position).astype(int)
+        part = (position - low).reshape([-1 if a == axis else 1 for a in range(4)])
+        result = (1 - part) * result.take(low, axis) + part * result.take(np.minimum(low + 1, n_in - 1), axis)
+    return result
+
+
+def components(labels: NDArray[np.uint8], box: Box, min_voxels: int) -> tuple[NDArray[np.uint8], int, int]:
+    """Returns the labels with small parts set to 0, and how many parts there were before and after."""
+    result = labels.copy()
+    inside = result[tuple(slice(*bounds) for bounds in box)]
+    waiting, n_before, n_after = inside != 0, 0, 0
+    for d, h, w in np.argwhere(waiting).tolist():
+        part = _flood(waiting, (d, h, w))
+        small = len(part) < min_voxels
+        n_before += bool(part)
+        n_after += bool(part) and not small
+        for voxel in part if small else ():
+            inside[voxel] = 0
+    return result, n_before, n_after
+
+
+def _flood(waiting: NDArray[np.bool_], start: Size) -> list[Size]:
+    """Takes the part that a voxel belongs to out of those waiting; returns its voxels."""
+    part: list[Size] = []
+    front = [start]
+    while front:
+        voxel = front.pop()
+        if _inside(voxel, waiting.shape) and waiting[voxel]:
+            waiting[voxel] = False
+            part.append(voxel)
+            front += [(voxel[0] + d, voxel[1] + h, voxel[2] + w) for d, h, w in product((-1, 0, 1), repeat=3)]
+    return part
+
+
+def semantic_project(tensor: NDArray[np.float32]) -> tuple[NDArray[np.float64], ...]:
+    """Returns the planes z (B, 2R, H, W), y (B, 2R, D, W), x (B, 2R, D, H)."""
+    exact = tensor.astype(np.float64)
+    return tuple(np.concatenate([exact.mean(axis), exact.max(axis)], axis=1) for axis in (2, 3, 4))
+
+
+def semantic_lift(
+    planes: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], target: NDArray[np.float32] | None = None
+) -> NDArray[np.float64]:
+    """Returns F (B, C, D, H, W), added to the target if there is one."""
+    z, y, x = (plane.astype(np.float64) for plane in planes)
+    lifted = (z[:, :, None] + y[:, :, :, None] + x[..., None]) / 3
+    return lifted if target is None else target + lifted
+
+
+def semantic_attention(
+    skip: NDArray[np.float32], gate: NDArray[np.float32], similarity: NDArray[np.float32], weights: AttentionWeights
+) -> NDArray[np.float64]:
+    """Returns out (B, C, D, H, W)."""
+    up = np.stack([resample(maps, skip.shape[2:]) for maps in similarity])
+    parts = ((weights.w_x, skip), (weights.w_g, gate), (weights.w_s, up))
+    hidden = sum(np.einsum("jc,bc...->bj...", w.astype(np.float64), x) for w, x in parts)
+    hidden += weights.bias.astype(np.float64)[:, None, None, None]
+    activated = np.where(hidden > 0, hidden, 0.01 * hidden)
+    mask = 1 / (1 + np.exp(-np.einsum("j,bj...->b...", weights.w_a.astype(np.float64), activated)))
+    return skip * (1 + weights.scale * (2 * mask[:, None] - 1))
 
 
 def _inside(voxel: tuple[int, ...], shape: tuple[int, ...]) -> bool:

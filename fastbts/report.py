@@ -47,7 +47,11 @@ def build_report(
             "clip_low_high_mean_std": {m: [float(v) for v in row] for m, row in zip(volume.modalities, prepared.stats, strict=True)},
         },
         "windows": dict(windows),
-        "postprocessing": {"thresholds": dict(zip(engine.spec.regions, engine.spec.thresholds, strict=True)), "small_et": labelled.small_et},
+        "postprocessing": {
+            "thresholds": dict(zip(engine.spec.regions, engine.spec.thresholds, strict=True)),
+            "small_parts": labelled.small_parts,
+            "small_et": labelled.small_et,
+        },
         "volumes_ml": dict(volumes_ml),
         "timings_ms": dict(timings_ms),
         "warnings": list(volume.warnings),

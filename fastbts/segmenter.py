@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,8 @@ class SegmenterOptions:
     """Largest tensor that "auto" runs in one pass; a 1 mm brain box has about 4 million voxels and needs about 0.7 GB."""
     threads: int = 0
     """CPU threads; 0 for all."""
+    min_part_mm3: float = 0.0
+    """Connected parts of the whole tumour smaller than this become background, before the small-ET rule; 0 for off."""
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -57,6 +60,8 @@ class SegmenterOptions:
             raise OptionsError(f"threads {self.threads!r}: expected 0 (all) or a whole number up to {MAX_THREADS}")
         if not isinstance(self.max_one_pass_voxels, int) or self.max_one_pass_voxels < 0:
             raise OptionsError(f"max_one_pass_voxels {self.max_one_pass_voxels!r}: expected a whole number, 0 or more")
+        if not isinstance(self.min_part_mm3, int | float) or not 0 <= self.min_part_mm3 < math.inf:
+            raise OptionsError(f"min_part_mm3 {self.min_part_mm3!r}: expected 0 (off) or a volume in mm3")
 
 
 class Segmenter:
@@ -123,7 +128,14 @@ class Segmenter:
             prepared = preprocess(volume, self.engine.spec, self.options.threads)
         logits, windows = self._infer(prepared, clock)
         with clock("label", 0.95):
-            labelled = postprocess(logits, prepared.placement, volume.geometry, self.engine.spec, self.options.threads)
+            labelled = postprocess(
+                logits,
+                prepared.placement,
+                volume.geometry,
+                self.engine.spec,
+                self.options.min_part_mm3,
+                self.options.threads,
+            )
         timings_ms = clock.finish()
         volumes_ml = {region: n * volume.geometry.voxel_ml for region, n in labelled.n_voxels.items()}
         report = build_report(self.engine, volume, prepared, labelled, windows, volumes_ml, timings_ms)

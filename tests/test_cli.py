@@ -103,6 +103,16 @@ def test_label_schemes(case: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+def test_small_parts_become_background_on_request(case: Path, tmp_path: Path) -> None:
+    assert run("predict", case, "-o", tmp_path / "out", "--min-part-mm3", 1e9)[0] == 0
+    assert not np.asarray(nib.load(tmp_path / "out/seg.nii.gz").dataobj).any()
+    parts = json.loads((tmp_path / "out/report.json").read_text())["postprocessing"]["small_parts"]
+    assert parts["n_parts_before"] > parts["n_parts_after"] == 0
+    code, output = run("predict", case, "-o", tmp_path / "out", "--min-part-mm3=-1")
+    assert code == 2
+    assert "min_part_mm3 -1.0: expected 0 (off) or a volume in mm3" in output
+
+
 def _remove(case: Path) -> None:
     image_of(case, "t1ce").unlink()
 

@@ -134,6 +134,45 @@ def test_small_et_becomes_core(small_case: Case) -> None:
     }  # fmt: skip
 
 
+def speckled_case() -> np.ndarray:
+    """Images (4, 30, 24, 24): a tumour of 6 x 6 x 6 voxels with a 3 x 3 x 3 spot of ET, and far from it 5 lone voxels of WT."""
+    images = np.zeros((4, 30, 24, 24), np.float32)
+    images[:, 2:28, 2:22, 2:22] = np.random.default_rng(0).normal(100, 0.1, (4, 26, 20, 20))
+    images[0, 6:12, 6:12, 6:12] = images[2:, 7:10, 7:10, 7:10] = 200
+    images[0, 24, 18, 4:17:3] = 200
+    return images
+
+
+def test_small_parts_become_background_before_the_small_et_rule() -> None:
+    images, engine = speckled_case(), VoxelEngine(min_et_mm3=27.5)
+    whole = Segmenter(engine, warm_up=False).predict(images, affine=np.eye(4))
+    assert whole.report["postprocessing"]["small_parts"] == {"threshold_mm3": 0.0}
+    assert whole.report["postprocessing"]["small_et"]["applied"]
+    assert int((whole.labels > 0).sum()) == 6**3 + 5
+    cleaned = Segmenter(engine, options=SegmenterOptions(min_part_mm3=2), warm_up=False).predict(images, affine=np.eye(4))
+    assert cleaned.report["postprocessing"]["small_parts"] == {
+        "threshold_mm3": 2, "n_parts_before": 6, "n_parts_after": 1, "removed_mm3": 5.0,
+    }  # fmt: skip
+    np.testing.assert_array_equal(cleaned.labels[:20], whole.labels[:20])
+    assert not cleaned.labels[20:].any()
+    assert cleaned.volumes_ml == {"WT": pytest.approx(0.216), "TC": pytest.approx(0.027), "ET": 0}
+    nothing = Segmenter(engine, options=SegmenterOptions(min_part_mm3=217), warm_up=False).predict(images, affine=np.eye(4))
+    assert not nothing.labels.any()
+    assert set(nothing.volumes_ml.values()) == {0}
+    assert nothing.report["postprocessing"]["small_et"] == {
+        "threshold_mm3": 27.5, "applied": False, "et_mm3_before": 0, "et_mm3_after": 0,
+    }  # fmt: skip
+
+
+def test_small_parts_are_measured_in_mm3() -> None:
+    """The tumour has 216 voxels: at 2 x 2 x 2 mm, 1728 mm3."""
+    images, affine = speckled_case(), np.diag([2.0, 2.0, 2.0, 1.0])
+    for threshold, n_after in ((8, 6), (8.01, 1), (1728, 1), (1728.1, 0)):
+        segmenter = Segmenter(VoxelEngine(spacing_mm=2.0), options=SegmenterOptions(min_part_mm3=threshold), warm_up=False)
+        parts = segmenter.predict(images, affine=affine).report["postprocessing"]["small_parts"]
+        assert (parts["n_parts_before"], parts["n_parts_after"]) == (6, n_after)
+
+
 def test_threads_share_one_segmenter(shipped_segmenter: Segmenter, small_case: Case) -> None:
     images, affine = small_case
     cases = [np.roll(images, shift, axis=1) for shift in range(4)]
@@ -274,6 +313,8 @@ def test_options_are_checked() -> None:
         ({"threads": -1}, "threads"),
         ({"threads": 1.5}, "threads"),
         ({"max_one_pass_voxels": -1}, "max"),
+        ({"min_part_mm3": -1.0}, "min_part_mm3"),
+        ({"min_part_mm3": float("nan")}, "min_part_mm3"),
     ]:
         with pytest.raises(OptionsError, match=message):
             SegmenterOptions(**wrong)  # type: ignore[arg-type]

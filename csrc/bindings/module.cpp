@@ -2,13 +2,18 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <tuple>
 
 #include "bindings/gate.h"
 #include "ops/blend.h"
 #include "ops/brain_box.h"
+#include "ops/components.h"
 #include "ops/label.h"
 #include "ops/normalize.h"
+#include "ops/resample.h"
+#include "ops/semantic_attention.h"
+#include "ops/semantic_bridge.h"
 #include "ops/window.h"
 
 namespace fastbts {
@@ -83,6 +88,69 @@ auto bind_label(const py::object& logits, const Shape<3>& offset, const Pairs& b
   return std::array<std::int64_t, 3>{counts.n_wt, counts.n_tc, counts.n_et};
 }
 
+void bind_resample(const py::object& tensor, const py::object& out, int n_threads) {
+  const ResampleArgs args{gate::borrow<const float, 4>(tensor, "resample: tensor", "float32 (C, D, H, W)"),
+                          gate::borrow<float, 4>(out, "resample: out", "float32 (C, D', H', W')")};
+  const py::gil_scoped_release release;
+  resample(args, n_threads);
+}
+
+auto bind_components(const py::object& labels, const Pairs& box, std::int64_t min_voxels, int n_threads) {
+  const ComponentsArgs args{gate::borrow<std::uint8_t, 3>(labels, "components: labels", "uint8 (D, H, W)", Rows::kAny),
+                            to_box(box), min_voxels};
+  PartCounts counts;
+  {
+    const py::gil_scoped_release release;
+    counts = components(args, n_threads);
+  }
+  std::map<int, std::int64_t> removed;
+  for (int value = 0; value < 256; ++value) {
+    const std::int64_t n = counts.n_removed[static_cast<std::size_t>(value)];
+    if (n > 0) removed[value] = n;
+  }
+  return std::make_tuple(counts.n_before, counts.n_after, removed);
+}
+
+void bind_semantic_project(const py::object& tensor, const py::object& z, const py::object& y, const py::object& x,
+                           int n_threads) {
+  const SemanticProjectArgs args{
+      gate::borrow<const float, 5>(tensor, "semantic_project: tensor", "float32 (B, R, D, H, W)"),
+      gate::borrow<float, 4>(z, "semantic_project: z", "float32 (B, 2R, H, W)"),
+      gate::borrow<float, 4>(y, "semantic_project: y", "float32 (B, 2R, D, W)"),
+      gate::borrow<float, 4>(x, "semantic_project: x", "float32 (B, 2R, D, H)")};
+  const py::gil_scoped_release release;
+  semantic_project(args, n_threads);
+}
+
+void bind_semantic_lift(const py::object& z, const py::object& y, const py::object& x, const py::object& tensor,
+                        bool add, int n_threads) {
+  const SemanticLiftArgs args{gate::borrow<const float, 4>(z, "semantic_lift: z", "float32 (B, C, H, W)"),
+                              gate::borrow<const float, 4>(y, "semantic_lift: y", "float32 (B, C, D, W)"),
+                              gate::borrow<const float, 4>(x, "semantic_lift: x", "float32 (B, C, D, H)"),
+                              gate::borrow<float, 5>(tensor, "semantic_lift: tensor", "float32 (B, C, D, H, W)"), add};
+  const py::gil_scoped_release release;
+  semantic_lift(args, n_threads);
+}
+
+void bind_semantic_attention(const py::object& skip, const py::object& gate_features, const py::object& similarity,
+                             const py::object& w_x, const py::object& w_g, const py::object& w_s,
+                             const py::object& bias, const py::object& w_a, float scale, const py::object& out,
+                             int n_threads) {
+  const SemanticAttentionArgs args{
+      gate::borrow<const float, 5>(skip, "semantic_attention: skip", "float32 (B, C, D, H, W)"),
+      gate::borrow<const float, 5>(gate_features, "semantic_attention: gate", "float32 (B, G, D, H, W)"),
+      gate::borrow<const float, 5>(similarity, "semantic_attention: similarity", "float32 (B, K, d, h, w)"),
+      gate::borrow<const float, 2>(w_x, "semantic_attention: w_x", "float32 (J, C)"),
+      gate::borrow<const float, 2>(w_g, "semantic_attention: w_g", "float32 (J, G)"),
+      gate::borrow<const float, 2>(w_s, "semantic_attention: w_s", "float32 (J, K)"),
+      gate::borrow<const float, 1>(bias, "semantic_attention: bias", "float32 (J)"),
+      gate::borrow<const float, 1>(w_a, "semantic_attention: w_a", "float32 (J)"),
+      scale,
+      gate::borrow<float, 5>(out, "semantic_attention: out", "float32 (B, C, D, H, W)")};
+  const py::gil_scoped_release release;
+  semantic_attention(args, n_threads);
+}
+
 void raise(const char* type, const char* message) {
   py::set_error(py::module_::import("fastbts.errors").attr(type), message);
 }
@@ -111,4 +179,10 @@ PYBIND11_MODULE(_C, module) {
   module.def("blend", bind_blend, "logits"_a, "origins"_a, "weights"_a, "total"_a, "n_threads"_a);
   module.def("label", bind_label, "logits"_a, "offset"_a, "box"_a, "thresholds"_a, "values"_a, "labels"_a,
              "n_threads"_a);
+  module.def("resample", bind_resample, "tensor"_a, "out"_a, "n_threads"_a);
+  module.def("components", bind_components, "labels"_a, "box"_a, "min_voxels"_a, "n_threads"_a);
+  module.def("semantic_project", bind_semantic_project, "tensor"_a, "z"_a, "y"_a, "x"_a, "n_threads"_a);
+  module.def("semantic_lift", bind_semantic_lift, "z"_a, "y"_a, "x"_a, "tensor"_a, "add"_a, "n_threads"_a);
+  module.def("semantic_attention", bind_semantic_attention, "skip"_a, "gate"_a, "similarity"_a, "w_x"_a, "w_g"_a,
+             "w_s"_a, "bias"_a, "w_a"_a, "scale"_a, "out"_a, "n_threads"_a);
 }

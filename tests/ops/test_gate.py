@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -90,3 +92,10 @@ def test_inputs_may_be_read_only() -> None:
 def test_negative_thread_count_is_refused() -> None:
     with pytest.raises(OptionsError, match=r"n_threads: expected 0 \(all CPUs\) or more, got -1"):
         ops.brain_box(np.ones((1, 2, 2, 2), np.int16), n_threads=-1)
+
+
+def test_messages_keep_their_numbers_beside_other_cpp_libraries() -> None:
+    """The module carries its own C++ library; one that is loaded later must not break it."""
+    script = "from fastbts import ops; import numpy, openvino; ops.brain_box(numpy.ones((0, 2, 3, 5)))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "expected at least one modality, got shape (0, 2, 3, 5)" in result.stderr

@@ -1,0 +1,344 @@
+"""Every op at BraTS size: verified against its twin on a small input, then timed next to libraries that do the same work.
+
+    pytest benchmarks/bench_ops.py --benchmark-json ops.json
+
+`extra_info` of each benchmark holds the bytes that the op must move (inputs once, outputs once), the bandwidth this makes
+and its share of that of a copy measured in the same run with as many threads, the peers' medians, and the machine's load.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fastbts import ops, reference
+from fastbts.ops import AttentionWeights, Planes
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the peers
+
+ROUNDS, PEER_ROUNDS = 7, 3
+VOLUME = (155, 240, 240)
+TENSOR = (144, 176, 144)
+HALF = (0.5, 0.5, 0.5)
+
+Peers = Mapping[str, Callable[[], Any]]
+
+
+def random(*shape: int) -> NDArray[np.float32]:
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+
+def optional(name: str) -> Any:
+    """A peer's module, or None where it is not installed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+@cache
+def copy_bandwidth(n_threads: int) -> float:
+    """Bytes read and written per second by np.copyto, best of five; 256 MiB, far more than any cache."""
+    sources, targets = ([np.ones(2**26 // n_threads, np.float32) for _ in range(n_threads)] for _ in range(2))
+    seconds = []
+    with ThreadPoolExecutor(n_threads) as pool:
+        for _ in range(5):
+            began = time.perf_counter()
+            list(pool.map(np.copyto, targets, sources))
+            seconds.append(time.perf_counter() - began)
+    return 2 * 2**28 / min(seconds)
+
+
+Measure = Callable[..., None]
+
+
+@pytest.fixture(params=(1, 2))
+def n_threads(request: pytest.FixtureRequest) -> int:
+    if torch := optional("torch"):
+        torch.set_num_threads(request.param)
+    return request.param
+
+
+@pytest.fixture
+def measure(benchmark: Any, n_threads: int) -> Measure:
+    """Times an op and its peers, in turns, and writes `extra_info`."""
+
+    def run(op: Callable[[], Any], peers: Peers, n_bytes: int, target_ms: float | None = None) -> None:
+        times: dict[str, list[float]] = {name: [] for name in peers}
+        for _ in range(PEER_ROUNDS):
+            for name, peer in peers.items():
+                began = time.perf_counter()
+                peer()
+                times[name].append(1000 * (time.perf_counter() - began))
+        benchmark.pedantic(op, rounds=ROUNDS, warmup_rounds=1)
+        peers_ms = {name: round(statistics.median(values), 3) for name, values in times.items()}
+        ms = 1000 * benchmark.stats.stats.median
+        rate = n_bytes / ms * 1000
+        benchmark.extra_info.update(
+            n_threads=n_threads,
+            median_ms=round(ms, 3),
+            best_ms=round(1000 * benchmark.stats.stats.min, 3),
+            target_ms=target_ms,
+            n_bytes=n_bytes,
+            gb_per_s=round(rate / 1e9, 2),
+            copy_gb_per_s=round(copy_bandwidth(n_threads) / 1e9, 2),
+            share_of_copy=round(rate / copy_bandwidth(n_threads), 3),
+            peers_ms=peers_ms,
+            times_faster={name: round(peer_ms / ms, 2) for name, peer_ms in peers_ms.items()},
+            machine={"cpu": platform.processor() or platform.machine(), "n_cpus": os.cpu_count(), "load": os.getloadavg()},
+            versions={name: module.__version__ for name in ("numpy", "scipy", "torch", "monai") if (module := optional(name))},
+        )
+
+    return run
+
+
+def head(shape: tuple[int, int, int], n_modalities: int = 4) -> NDArray[np.int16]:
+    """Noise inside an ellipsoid of about a brain's size; (M, D, H, W)."""
+    axes = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in shape), indexing="ij", sparse=True)
+    inside = sum((axis / s) ** 2 for axis, s in zip(axes, (0.9, 0.72, 0.6), strict=True)) < 1
+    noise = np.random.default_rng(0).integers(50, 1500, (n_modalities, *shape), np.int16)
+    return noise * inside
+
+
+def numpy_box(volume: NDArray[Any]) -> ops.Box:
+    brain = (volume != 0).any(axis=0)
+    sides = [np.flatnonzero(brain.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    d, h, w = ((int(side[0]), int(side[-1]) + 1) for side in sides)
+    return d, h, w
+
+
+def numpy_normalize(volume: NDArray[Any]) -> NDArray[np.float32]:
+    cut = volume[(slice(None), *(slice(*side) for side in numpy_box(volume)))].astype(np.float32)
+    brain = (cut != 0).any(axis=0)
+    out = np.zeros(cut.shape, np.float32)
+    for image, target in zip(cut, out, strict=True):
+        values = image[brain]
+        values = np.clip(values, *np.percentile(values, (0.1, 99.9), method="inverted_cdf"))
+        target[brain] = (values - values.mean()) / values.std()
+    return out
+
+
+def normalize(volume: NDArray[Any], n_threads: int) -> NDArray[np.float32]:
+    """Box, crop, clip, z-score and cast, without padding."""
+    brain = ops.brain_box(volume, n_threads)
+    return ops.normalize(volume, brain.bounds, brain.size, n_threads=n_threads)[0]
+
+
+def test_brain_box(measure: Measure, n_threads: int) -> None:
+    small = head((15, 24, 23))
+    found = ops.brain_box(small)
+    assert (found.bounds, found.n_brain, found.n_nonfinite, found.n_nonzero) == reference.brain_box(small)
+    volume = head(VOLUME)
+    measure(lambda: ops.brain_box(volume, n_threads), {"numpy": lambda: numpy_box(volume)}, volume.nbytes)
+
+
+def test_normalize(measure: Measure, n_threads: int) -> None:
+    small = head((15, 24, 23))
+    box, size = ops.brain_box(small).bounds, ops.brain_box(small).size
+    np.testing.assert_allclose(normalize(small, n_threads), reference.normalize(small, box, size)[0], atol=1e-5)
+    volume = head(VOLUME)
+    np.testing.assert_allclose(normalize(volume, n_threads), numpy_normalize(volume), atol=1e-2)
+    peers = {"numpy": lambda: numpy_normalize(volume)}
+    if transforms := optional("monai.transforms"):
+        chain = [transforms.CropForeground(), transforms.NormalizeIntensity(nonzero=True, channel_wise=True)]
+        peers["monai"] = lambda: transforms.Compose(chain)(volume.astype(np.float32))  # without the percentiles
+    n_bytes = volume.nbytes + normalize(volume, n_threads).nbytes
+    measure(lambda: normalize(volume, n_threads), peers, n_bytes, target_ms=40)
+
+
+def windows_of(size: int, shape: tuple[int, int, int]) -> NDArray[np.int32]:
+    """Origins of eight windows, one in each corner."""
+    return np.array([[(n - size) * (b >> i & 1) for i, n in enumerate(shape)] for b in range(8)], np.int32)
+
+
+def numpy_window(tensor: NDArray[Any], origins: NDArray[Any], size: int) -> NDArray[Any]:
+    return np.stack([tensor[:, d : d + size, h : h + size, w : w + size] for d, h, w in origins.tolist()])
+
+
+def test_window(measure: Measure, n_threads: int) -> None:
+    small, origins = random(2, 7, 8, 9), windows_of(6, (7, 8, 9))
+    np.testing.assert_array_equal(ops.window(small, origins, (6, 6, 6)), reference.window(small, origins, (6, 6, 6)))
+    tensor, origins = random(4, *TENSOR), windows_of(128, TENSOR)
+    out = np.empty((8, 4, 128, 128, 128), np.float32)
+    peers = {"numpy": lambda: numpy_window(tensor, origins, 128)}
+    measure(lambda: ops.window(tensor, origins, (128, 128, 128), out, n_threads), peers, tensor.nbytes + out.nbytes)
+
+
+def blend_with(arrays: Any, logits: Any, origins: NDArray[Any], weight: Any, total: Any) -> None:
+    """The same in NumPy or torch, with the product of the weights made beforehand."""
+    size = logits.shape[-1]
+    for part, (d, h, w) in zip(logits, origins.tolist(), strict=True):
+        total[:, d : d + size, h : h + size, w : w + size] += arrays.multiply(part, weight)
+
+
+def test_blend(measure: Measure, n_threads: int) -> None:
+    def example(size: int, shape: tuple[int, int, int]) -> Any:
+        profile = np.exp(-(np.linspace(-2, 2, size) ** 2)).astype(np.float32)
+        return random(8, 3, size, size, size), windows_of(size, shape), (np.tile(profile, (8, 1)),) * 3
+
+    logits, origins, weights = example(5, (6, 7, 8))
+    total = np.zeros((3, 6, 7, 8), np.float32)
+    exact = reference.blend(logits, origins, weights, total)
+    ops.blend(logits, origins, weights, total, n_threads)
+    np.testing.assert_allclose(total, exact, atol=1e-5)
+
+    logits, origins, weights = example(128, TENSOR)
+    total = np.zeros((3, *TENSOR), np.float32)
+    profile = weights[0][0]
+    weight = profile[:, None, None] * profile[:, None] * profile
+    peers = {"numpy": lambda: blend_with(np, logits, origins, weight, total)}
+    if torch := optional("torch"):
+        tensors = [torch.from_numpy(x) for x in (logits, weight, total)]
+        peers["torch"] = lambda: blend_with(torch, tensors[0], origins, tensors[1], tensors[2])
+    measure(
+        lambda: ops.blend(logits, origins, weights, total, n_threads), peers, logits.nbytes + 2 * total.nbytes, target_ms=60
+    )
+
+
+def label_with(arrays: Any, logits: Any, labels: Any, where: Any) -> None:
+    wt, tc, et = 1 / (1 + arrays.exp(-logits)) >= 0.5
+    inside = labels[where]
+    inside[:] = 0
+    for region, value in ((wt, 2), (tc, 1), (et, 4)):
+        inside[region] = value
+
+
+def test_label(measure: Measure, n_threads: int) -> None:
+    def example(n: tuple[int, int, int], shape: tuple[int, int, int]) -> dict[str, Any]:
+        box = tuple((m // 2 - k // 2, m // 2 - k // 2 + k) for k, m in zip(n, shape, strict=True))
+        options = {"offset": (0, 0, 0), "box": box, "thresholds": HALF, "values": (2, 1, 4)}
+        return {"logits": random(3, *n) - 1, "labels": np.zeros(shape, np.uint8), **options}
+
+    small = example((5, 6, 7), (9, 10, 11))
+    expected, counts = reference.label(**small)
+    assert ops.label(**small, n_threads=n_threads) == counts
+    np.testing.assert_array_equal(small["labels"], expected)
+
+    whole = example((138, 171, 141), VOLUME)
+    logits, labels, where = whole["logits"], np.zeros(VOLUME, np.uint8), tuple(slice(*side) for side in whole["box"])
+    peers = {"numpy": lambda: label_with(np, logits, labels, where)}
+    if torch := optional("torch"):
+        tensors = torch.from_numpy(logits), torch.zeros(VOLUME, dtype=torch.uint8)
+        peers["torch"] = lambda: label_with(torch, *tensors, where)
+    measure(lambda: ops.label(**whole, n_threads=n_threads), peers, logits.nbytes + logits[0].size, target_ms=15)
+    peers["numpy"]()
+    np.testing.assert_array_equal(whole["labels"], labels)
+
+
+def test_resample(measure: Measure, n_threads: int) -> None:
+    small = random(2, 5, 6, 7)
+    np.testing.assert_allclose(ops.resample(small, (9, 4, 8), n_threads), reference.resample(small, (9, 4, 8)), atol=1e-5)
+    logits, size = random(3, 69, 171, 141), (138, 171, 141)  # slices of 2 mm
+    peers = {}
+    if torch := optional("torch"):
+        tensor = torch.from_numpy(logits)[None]
+        peers["torch"] = lambda: torch.nn.functional.interpolate(tensor, size=size, mode="trilinear")[0].numpy()
+    if ndimage := optional("scipy.ndimage"):
+        peers["scipy"] = lambda: ndimage.zoom(logits, (1, 2, 1, 1), order=1, grid_mode=True, mode="nearest")
+    out = ops.resample(logits, size, n_threads)
+    for peer in peers.values():
+        np.testing.assert_allclose(out, peer(), atol=1e-4)
+    measure(lambda: ops.resample(logits, size, n_threads), peers, logits.nbytes + out.nbytes)
+
+
+def speckled(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """A large part in the middle, and about one lone voxel in a thousand."""
+    axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij", sparse=True)
+    tumour = sum(axis**2 for axis in axes) < 0.1
+    return (tumour | (np.random.default_rng(0).random(shape) < 1e-3)).astype(np.uint8)
+
+
+def test_components(measure: Measure, n_threads: int) -> None:
+    small = speckled((9, 20, 21))
+    expected, *counts = reference.components(small, ((0, 9), (0, 20), (0, 21)), 2)
+    assert [*ops.components(small, ((0, 9), (0, 20), (0, 21)), 2, n_threads)[:2]] == counts
+    np.testing.assert_array_equal(small, expected)
+
+    labels, box = speckled(TENSOR), ((0, TENSOR[0]), (0, TENSOR[1]), (0, TENSOR[2]))
+    peers = {}
+    if ndimage := optional("scipy.ndimage"):
+        peers["scipy"] = lambda: np.bincount(ndimage.label(labels, np.ones((3, 3, 3)))[0].ravel())
+        assert ops.components(labels, box, 0).n_before == len(peers["scipy"]()) - 1
+    # 0 removes nothing, so that every round does the same.
+    measure(lambda: ops.components(labels, box, 0, n_threads), peers, labels.nbytes)
+
+
+def project_with_torch(torch: Any, tensor: Any) -> list[Any]:
+    return [torch.cat([tensor.mean(axis), tensor.amax(axis)], dim=1) for axis in (2, 3, 4)]
+
+
+def test_semantic_project(measure: Measure, n_threads: int) -> None:
+    small = random(2, 3, 5, 6, 9)
+    for got, exact in zip(ops.semantic_project(small, n_threads), reference.semantic_project(small), strict=True):
+        np.testing.assert_allclose(got, exact, atol=1e-5)
+    tensor = random(1, 32, *(n // 8 for n in TENSOR))
+    planes, peers = ops.semantic_project(tensor, n_threads), {}
+    if torch := optional("torch"):
+        peers["torch"] = torch.inference_mode()(lambda: project_with_torch(torch, torch.from_numpy(tensor)))
+        for got, peer in zip(planes, peers["torch"](), strict=True):
+            np.testing.assert_allclose(got, peer.numpy(), atol=1e-5)
+    measure(lambda: ops.semantic_project(tensor, n_threads), peers, tensor.nbytes + sum(plane.nbytes for plane in planes))
+
+
+def test_semantic_lift(measure: Measure, n_threads: int) -> None:
+    def example(n_c: int, d: int, h: int, w: int) -> Planes:
+        return Planes(random(1, n_c, h, w), random(1, n_c, d, w), random(1, n_c, d, h))
+
+    small = example(3, 5, 6, 7)
+    np.testing.assert_allclose(ops.semantic_lift(small, n_threads=n_threads), reference.semantic_lift(small), atol=1e-5)
+    planes = example(128, *(n // 8 for n in TENSOR))
+    out, peers = ops.semantic_lift(planes, n_threads=n_threads), {}
+    if torch := optional("torch"):
+        z, y, x = (torch.from_numpy(plane) for plane in planes)
+        peers["torch"] = torch.inference_mode()(lambda: (z[:, :, None] + y[:, :, :, None] + x[..., None]) / 3)
+        np.testing.assert_allclose(out, peers["torch"]().numpy(), atol=1e-5)
+    n_bytes = out.nbytes + sum(plane.nbytes for plane in planes)
+    measure(lambda: ops.semantic_lift(planes, n_threads=n_threads), peers, n_bytes)
+
+
+def attend_with_torch(torch: Any, skip: Any, gate: Any, similarity: Any, weights: Any, out: Any) -> Any:
+    def conv(x: Any, weight: Any, bias: Any = None) -> Any:
+        return torch.nn.functional.conv3d(x, weight[:, :, None, None, None], bias)
+
+    w_x, w_g, w_s, bias, w_a = (torch.from_numpy(w) for w in weights[:5])
+    up = torch.nn.functional.interpolate(similarity, size=skip.shape[2:], mode="trilinear")
+    hidden = torch.nn.functional.leaky_relu(conv(skip, w_x, bias) + conv(gate, w_g) + conv(up, w_s), 0.01)
+    out[:] = skip * (1 + weights.scale * (2 * torch.sigmoid(conv(hidden, w_a[None])) - 1))
+    return out
+
+
+def test_semantic_attention(measure: Measure, n_threads: int) -> None:
+    def example(n_c: int, shape: tuple[int, int, int]) -> tuple[Any, ...]:
+        weights = AttentionWeights(random(16, n_c), random(16, n_c), random(16, 3), random(16), random(16), scale=0.5)
+        return random(1, n_c, *shape), random(1, n_c, *shape), random(1, 3, *(n // 4 for n in shape)), weights
+
+    small = example(5, (8, 8, 12))
+    out = np.empty_like(small[0])
+    ops.semantic_attention(*small, out, n_threads)
+    np.testing.assert_allclose(out, reference.semantic_attention(*small), atol=1e-5)
+
+    d, h, w = (n // 2 for n in TENSOR)  # the finer of the two levels that have it
+    inputs = example(32, (d, h, w))
+    buffer, peers = np.zeros((2, 1, 64, d, h, w), np.float32), {}  # ours and the peer's concatenation
+    ops.semantic_attention(*inputs, buffer[0, :, :32], n_threads)
+    if torch := optional("torch"):
+        skip, gate, similarity = (torch.from_numpy(x) for x in inputs[:3])
+        target = torch.from_numpy(buffer[1, :, :32])
+        peers["torch"] = torch.inference_mode()(lambda: attend_with_torch(torch, skip, gate, similarity, inputs[3], target))
+        peers["torch"]()
+        np.testing.assert_allclose(buffer[0], buffer[1], atol=1e-4)
+    measure(lambda: ops.semantic_attention(*inputs, buffer[0, :, :32], n_threads), peers, 3 * inputs[0].nbytes)

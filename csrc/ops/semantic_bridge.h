@@ -1,0 +1,38 @@
+#pragma once
+
+#include "core/tensor_view.h"
+
+namespace fastbts {
+
+struct SemanticProjectArgs {
+  View<const float, 5> tensor;
+  View<float, 4> z, y, x;
+};
+
+/// Projects a volume along each of its axes, the 3D -> 2D half of the semantic bridge: z over D, y over H, x over W.
+///   tensor  (B, R, D, H, W)   float32, rows dense  read     once; no NaN
+///   z       (B, 2R, H, W)     float32, rows dense  written  R channels of means, then R of maxima
+///   y       (B, 2R, D, W)     float32, rows dense  written  likewise
+///   x       (B, 2R, D, H)     float32, rows dense  written  likewise
+/// Sums in float32; one thread has one channel, in an order of its own: two runs give the same bits, whatever
+/// n_threads.
+void semantic_project(const SemanticProjectArgs& args, int n_threads);
+
+struct SemanticLiftArgs {
+  View<const float, 4> z, y, x;
+  View<float, 5> tensor;
+  bool add;
+};
+
+/// Lifts three planes into a volume, the 2D -> 3D half: F(d, h, w) = (z(h, w) + y(d, w) + x(d, h)) / 3.
+///   z       (B, C, H, W)     float32, rows dense  read
+///   y       (B, C, D, W)     float32, rows dense  read
+///   x       (B, C, D, H)     float32, rows dense  read
+///   tensor  (B, C, D, H, W)  float32, rows dense  written, or added to if add
+/// Two runs give the same bits, whatever n_threads.
+void semantic_lift(const SemanticLiftArgs& args, int n_threads);
+
+void semantic_project_cpu(const SemanticProjectArgs& args, int n_threads);
+void semantic_lift_cpu(const SemanticLiftArgs& args, int n_threads);
+
+}  // namespace fastbts
