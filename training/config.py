@@ -86,6 +86,12 @@ class Recipe:
     """Decay of the moving average of the weights, which is what gets exported."""
     side_weight: float = 0.4
     """Loss weight of the first coarser level; halves with every further one."""
+    similarity_weight: float = 0.2
+    """Loss weight of the similarity map; counts only with guidance."""
+    bridge_weight: float = 0.1
+    """Loss weight of the bridge's cosine to its teacher; counts only where a teacher is given."""
+    prompts: str = ""
+    """A file of `training.prompts.save_prompts`; empty for orthonormal vectors."""
     checkpoint_every: int = 100
     """Steps between checkpoints."""
 

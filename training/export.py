@@ -15,7 +15,6 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from torch import nn
 
 from fastbts import EngineSpec
 from fastbts.enginefile import read_engine_file, write_engine_file
@@ -28,38 +27,47 @@ from training.train import averaged, engine_spec
 OPSET = 20
 
 
-def trained_network(recipe: Recipe, state: dict[str, Any]) -> nn.Module:
+def trained_network(recipe: Recipe, state: dict[str, Any]) -> UNet3d:
     """The checkpoint's averaged network, weights rounded to float16 as they will be stored."""
     average = averaged(UNet3d(recipe.model), recipe.ema)
     average.load_state_dict(state["average"])
-    network: nn.Module = average.module.eval()
+    network = average.module.eval()
+    assert isinstance(network, UNet3d)
     with torch.no_grad():
         for weight in network.parameters():
             weight.copy_(weight.half().float())
     return network
 
 
-def to_onnx(network: nn.Module, spec: EngineSpec) -> onnx.ModelProto:
-    """Exports with dynamic batch and spatial sizes (multiples of the stride)."""
+def to_onnx(network: UNet3d, spec: EngineSpec) -> onnx.ModelProto:
+    """Exports with dynamic batch and spatial sizes (multiples of the stride).
+
+    A network that reads text gets a second input, "text" (K, T), whose default is the network's own table.
+    """
+    text = network.get_buffer("text") if network.config.semantic.uses_text else None
     sample = torch.zeros(2, len(spec.modalities), *(2 * spec.stride, 3 * spec.stride, 4 * spec.stride))
     sizes = {axis: spec.stride * torch.export.Dim(name, min=1, max=64) for axis, name in ((2, "d"), (3, "h"), (4, "w"))}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
-            network, (sample,), dynamo=True, opset_version=OPSET, input_names=["volume"], output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("b", min=1, max=16), **sizes},), verbose=False,
+            network, (sample,) if text is None else (sample, text.clone()), dynamo=True, opset_version=OPSET,
+            input_names=["volume", "text"][: 1 if text is None else 2], output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("b", min=1, max=16), **sizes}, *([] if text is None else [{}])), verbose=False,
         )  # fmt: skip
     assert program is not None
     model = program.model_proto
+    if text is not None:
+        # An initializer of an input's name is that input's default (ONNX IR, "Graphs").
+        model.graph.initializer.append(numpy_helper.from_array(text.numpy(), "text"))
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
 def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """Stores float32 weights as float16 with a Cast behind them: half the file, the same float32 network."""
-    casts = []
+    casts, inputs = [], {i.name for i in model.graph.input}
     for weight in model.graph.initializer:
-        if weight.data_type != TensorProto.FLOAT:
+        if weight.data_type != TensorProto.FLOAT or weight.name in inputs:  # a default stays what a caller would give
             continue
         name, values = weight.name, numpy_helper.to_array(weight)
         weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_f16"))
@@ -73,7 +81,7 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def measure_parity(engine_path: Path, network: nn.Module, tensor: NDArray[np.float32]) -> dict[str, float]:
+def measure_parity(engine_path: Path, network: UNet3d, tensor: NDArray[np.float32]) -> dict[str, float]:
     """Largest logit difference and label agreement between the engine in float32 and PyTorch on (B, M, D, H, W)."""
     logits = OpenVINOEngine(read_engine_file(engine_path), precision="f32").infer(tensor)
     with torch.inference_mode():
@@ -114,6 +122,8 @@ def export(
     recipe, state = load_checkpoint(checkpoint)
     network, final = trained_network(recipe, state), replace(engine_spec(recipe), **spec or {})
     payloads = {"model.onnx": halve_weights(to_onnx(network, final)).SerializeToString()}
+    if state.get("prompts"):
+        about["prompts"] = state["prompts"]
     about["training"] = training_record(checkpoint, recipe, state, note)
     write_engine_file(target, final, payloads, **about)
     noise = np.random.default_rng(0).standard_normal((1, len(final.modalities), *(4 * final.stride,) * 3), np.float32)

@@ -20,6 +20,7 @@ from training.config import Recipe, load_recipe
 from training.data import CropDataset, TrainingCase, batches, find_cases, prepare_case, to_batch
 from training.losses import supervised_loss
 from training.model import UNet3d
+from training.prompts import Prompts, PromptsError, load_prompts, orthonormal_prompts, region_texts
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -39,13 +40,36 @@ def averaged(network: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(network, avg_fn=average)
 
 
+def recipe_prompts(recipe: Recipe) -> Prompts | None:
+    """The prompts a recipe asks for; None where its network reads none.
+
+    Raises:
+        PromptsError: The file of prompts cannot be used, or does not fit the network.
+    """
+    model = recipe.model
+    if not model.semantic.uses_text:
+        return None
+    texts = region_texts()
+    width = model.semantic.text_width
+    prompts = (
+        load_prompts(Path(recipe.prompts)) if recipe.prompts else orthonormal_prompts([*texts], [*texts.values()], width=width)
+    )
+    if prompts.embeddings.shape != (model.n_regions, width):
+        raise PromptsError(
+            f"{recipe.prompts or 'prompts.yaml'}: embeddings of shape {prompts.embeddings.shape}, expected "
+            f"{(model.n_regions, width)}: one row per region, of length model.semantic.text_width; change either"
+        )
+    return prompts
+
+
 class Trainer:
     """One run: network, moving average, optimiser and the step they are at."""
 
     def __init__(self, recipe: Recipe, run: Path) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.checkpoint, self.step = recipe, run / "last.ckpt", 0
-        self.network = UNet3d(recipe.model)
+        self.prompts = recipe_prompts(recipe)
+        self.network = UNet3d(recipe.model, None if self.prompts is None else torch.from_numpy(self.prompts.embeddings))
         self.average = averaged(self.network, recipe.ema)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), weight_decay=recipe.weight_decay)
         self.log = run / "log.jsonl"
@@ -67,15 +91,19 @@ class Trainer:
             network=self.network.state_dict(),
             average=self.average.state_dict(),
             optimiser=self.optimiser.state_dict(),
+            prompts=None if self.prompts is None else self.prompts.about(),
         )
 
     def train_step(self, image: torch.Tensor, label: torch.Tensor) -> float:
         """One optimiser step; returns the loss."""
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.recipe, self.step)
+        # Modality dropout, the network's only chance: a function of (seed, step), so that a resumed run continues exactly.
+        torch.manual_seed(self.recipe.seed * 1_000_003 + self.step)
         with torch.autocast("cpu", torch.bfloat16):
             outputs = self.network(image)
-        loss = supervised_loss(outputs, label, self.recipe.side_weight)
+        recipe = self.recipe
+        loss = supervised_loss(outputs, label, recipe.side_weight, similarity_weight=recipe.similarity_weight)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), 12.0)

@@ -24,6 +24,9 @@ class OpenVINOEngine:
         EngineFileError: OpenVINO refuses the network.
     """
 
+    text: NDArray[np.float32] | None
+    """Text table baked into the engine, (K, T); None where the network reads no text."""
+
     def __init__(self, file: EngineFile, *, precision: str = "auto", threads: int = 0) -> None:
         ov = _openvino()
         self.file, self.spec = file, file.spec
@@ -34,7 +37,9 @@ class OpenVINOEngine:
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
         try:
-            self._model = core.compile_model(core.read_model(bytes(file.payloads["model.onnx"])), "CPU", settings)
+            network = core.read_model(bytes(file.payloads["model.onnx"]))
+            self.text = _open_text(ov, network)
+            self._model = core.compile_model(network, "CPU", settings)
         except RuntimeError as error:
             raise EngineFileError(f"{file.path}: OpenVINO {ov.__version__} cannot compile the network: {error}") from error
         self._tensor = ov.Tensor
@@ -51,11 +56,15 @@ class OpenVINOEngine:
             "threads": int(self._model.get_property("INFERENCE_NUM_THREADS")),
         }
 
-    def infer(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, tensor: NDArray[np.float32], text: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Runs the network: (B, M, D, H, W) normalised images -> (B, K, D, H, W) logits.
 
+        Args:
+            tensor: The images.
+            text: Text embeddings of length 1 in place of the baked prompts, in the shape of `self.text`.
         Raises:
-            OptionsError: Wrong number of modalities, or a spatial size that is no multiple of the stride.
+            OptionsError: Wrong number of modalities, a spatial size that is no multiple of the stride, or a text table that
+                does not fit.
             DeviceError: The runtime failed, for example for want of memory.
         """
         if (
@@ -67,9 +76,12 @@ class OpenVINOEngine:
                 f"tensor of shape {tensor.shape}: expected (B, {len(self.spec.modalities)}, D, H, W) with D, H, W multiples of "
                 f"{self.spec.stride}"
             )
+        table = self._table(text)
         logits = np.empty((len(tensor), len(self.spec.regions), *tensor.shape[2:]), np.float32)
         request = self._take()
-        request.set_input_tensor(self._tensor(np.ascontiguousarray(tensor, np.float32), shared_memory=True))
+        request.set_input_tensor(0, self._tensor(np.ascontiguousarray(tensor, np.float32), shared_memory=True))
+        if table is not None:
+            request.set_input_tensor(1, self._tensor(table, shared_memory=True))
         request.set_output_tensor(self._tensor(logits, shared_memory=True))
         try:
             request.infer()
@@ -82,6 +94,15 @@ class OpenVINOEngine:
         """Frees the network."""
         self._requests = SimpleQueue()
         self._model = None
+
+    def _table(self, text: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+        if text is None:
+            return self.text
+        if self.text is None:
+            raise OptionsError(f"{self.file.path}: its network reads no text; leave `text` out or load an engine that does")
+        if text.shape != self.text.shape:
+            raise OptionsError(f"text of shape {text.shape}: expected {self.text.shape}, one embedding per region")
+        return np.ascontiguousarray(text, np.float32)
 
     def _take(self) -> Any:
         if self._model is None:
@@ -98,6 +119,22 @@ def _openvino() -> Any:
     except ImportError as error:
         raise DeviceError("OpenVINO is not installed; install it with: pip install openvino") from error
     return openvino
+
+
+def _open_text(ov: Any, network: Any) -> NDArray[np.float32] | None:
+    """Makes the input "text" one again and returns its default; None where the network has none.
+
+    OpenVINO takes an ONNX input that has a default for a constant.
+    """
+    baked = [op for op in network.get_ops() if op.get_friendly_name() == "text" and op.get_type_name() == "Constant"]
+    if not baked:
+        return None
+    default = np.array(baked[0].data, np.float32)
+    parameter = ov.op.Parameter(ov.Type.f32, ov.PartialShape(list(default.shape)))
+    parameter.set_friendly_name("text")
+    baked[0].output(0).replace(parameter.output(0))
+    network.add_parameters([parameter])
+    return default
 
 
 def _precision(core: Any, wanted: str) -> str:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from training.losses import dice_bce, regions_of, supervised_loss
+from training.losses import bridge_loss, dice_bce, regions_of, similarity_loss, supervised_loss
 from training.metrics import dice, region_dice
+from training.model import Outputs
 
 
 def test_regions_by_hand() -> None:
@@ -22,7 +23,7 @@ def test_loss_by_hand() -> None:
 def test_perfect_logits_cost_nothing_even_without_tumour() -> None:
     for label in (torch.zeros(1, 4, 4, 4, dtype=torch.uint8), torch.full((1, 4, 4, 4), 4, dtype=torch.uint8)):
         logits = 40 * (2 * regions_of(label) - 1)
-        assert supervised_loss([logits], label, 0.4).item() < 1e-4
+        assert supervised_loss(Outputs([logits]), label, 0.4).item() < 1e-4
 
 
 def test_small_et_survives_in_the_coarse_targets() -> None:
@@ -31,7 +32,35 @@ def test_small_et_survives_in_the_coarse_targets() -> None:
     full = 40 * (2 * regions_of(label) - 1)
     blind, seeing = -40 * torch.ones(1, 3, 4, 4, 4), -40 * torch.ones(1, 3, 4, 4, 4)
     seeing[0, :, 1, 1, 1] = 40
-    assert supervised_loss([full, seeing], label, 0.4) < 1e-3 < supervised_loss([full, blind], label, 0.4)
+    assert supervised_loss(Outputs([full, seeing]), label, 0.4) < 1e-3 < supervised_loss(Outputs([full, blind]), label, 0.4)
+
+
+def test_bridge_loss_by_hand() -> None:
+    """Three views: the same direction at another length, a right angle, the opposite: 0, 1 and 2, mean 1."""
+    views = torch.tensor([[[3.0, 0.0], [1.0, 0.0], [1.0, 0.0]]])
+    teacher = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]])
+    assert bridge_loss(views, teacher).item() == pytest.approx(1.0, abs=1e-6)
+    assert bridge_loss(views, views).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_similarity_loss_by_hand() -> None:
+    """One enhancing voxel makes its whole coarse voxel ET; logits 0 on 1 of 2 coarse voxels: as in `test_loss_by_hand`."""
+    label = torch.zeros(1, 2, 2, 4, dtype=torch.uint8)
+    label[0, 1, 1, 3] = 4
+    loss = similarity_loss(torch.zeros(1, 3, 1, 1, 2), regions_of(label))
+    assert loss.item() == pytest.approx(1 - 2 / 3 + math.log(2), rel=1e-6)
+
+
+def test_semantic_losses_count_only_where_their_outputs_are() -> None:
+    label = torch.zeros(1, 2, 2, 4, dtype=torch.uint8)
+    logits, similarity = torch.zeros(1, 3, 2, 2, 4), torch.zeros(1, 3, 1, 1, 2)
+    views, teacher = torch.tensor([[[1.0, 0.0]] * 3]), torch.tensor([[[0.0, 1.0]] * 3])
+    plain = supervised_loss(Outputs([logits]), label, 0.4, similarity_weight=9.0, teacher=teacher, bridge_weight=9.0)
+    assert plain == dice_bce(logits, regions_of(label))
+    outputs = Outputs([logits], similarity, views)
+    assert supervised_loss(outputs, label, 0.4, bridge_weight=9.0) == plain, "no teacher, no weight: nothing added"
+    whole = supervised_loss(outputs, label, 0.4, similarity_weight=0.5, teacher=teacher, bridge_weight=2.0)
+    assert (whole - plain).item() == pytest.approx(0.5 * similarity_loss(similarity, regions_of(label)).item() + 2.0, rel=1e-5)
 
 
 def test_dice_by_hand() -> None:

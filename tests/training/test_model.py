@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from training.model.unet import UNet3d, UNetConfig, pack_voxels, unpack_voxels
+from training.model import UNet3d, UNetConfig
+from training.model.blocks import pack_voxels, unpack_last, unpack_voxels
 
 
 def test_pack_by_hand() -> None:
@@ -12,7 +13,9 @@ def test_pack_by_hand() -> None:
 
 def test_unpack_undoes_pack() -> None:
     x = torch.randn(2, 3, 4, 6, 8)
-    assert torch.equal(unpack_voxels(pack_voxels(x, 2), 2), x)
+    packed = pack_voxels(x, 2)
+    assert torch.equal(unpack_voxels(packed, 2), x)
+    assert torch.equal(unpack_last(packed.permute(0, 2, 3, 4, 1), 2), x)
 
 
 @pytest.mark.parametrize("patch", [1, 2])
@@ -21,11 +24,11 @@ def test_logits_have_the_input_size(patch: int) -> None:
     network = UNet3d(config)
     x = torch.randn(1, 4, *(2 * config.stride, 3 * config.stride, config.stride))
     outputs = network(x)
-    assert [o.shape[2:] for o in outputs] == [x.shape[2:], tuple(n // (2 * patch) for n in x.shape[2:])]
+    assert [o.shape[2:] for o in outputs.levels] == [x.shape[2:], tuple(n // (2 * patch) for n in x.shape[2:])]
     assert network.eval()(x).shape == (1, 3, *x.shape[2:])
 
 
 def test_every_weight_learns() -> None:
     network = UNet3d(UNetConfig(widths=(4, 8, 8)))
-    sum(o.square().mean() for o in network(torch.randn(1, 4, 32, 32, 32))).backward()
+    sum(o.square().mean() for o in network(torch.randn(1, 4, 32, 32, 32)).levels).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())

@@ -31,13 +31,13 @@ def data(tmp_path_factory: pytest.TempPathFactory, write_small_case: Callable[[i
     return folder
 
 
-def train(data: Path, run: Path) -> None:
+def train(data: Path, run: Path, recipe: str) -> None:
     command = [
         sys.executable,
         "-m",
         "training.train",
         "--recipe",
-        "smoke",
+        recipe,
         "--data",
         str(data),
         "--out",
@@ -48,10 +48,10 @@ def train(data: Path, run: Path) -> None:
     subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "PYTHONWARNINGS": "ignore"}, capture_output=True)
 
 
-@pytest.fixture(scope="module")
-def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["smoke", "smoke-clip"])
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    train(data, folder)
+    train(data, folder, request.param)
     return folder
 
 
@@ -60,7 +60,7 @@ def test_resumed_run_ends_with_the_same_bits(data: Path, run: Path, tmp_path: Pa
     recipe, state = load_checkpoint(run / "last.previous")
     assert state["step"] == 4
     save_checkpoint(tmp_path / "last.ckpt", recipe, **state)
-    train(data, tmp_path)
+    train(data, tmp_path, recipe.name)
     whole, resumed = load_checkpoint(run / "last.ckpt")[1], load_checkpoint(tmp_path / "last.ckpt")[1]
     assert resumed["step"] == whole["step"] == 6
     for part in ("network", "average"):
@@ -73,9 +73,13 @@ def test_exported_engine_predicts(data: Path, run: Path, tmp_path: Path) -> None
     assert parity["max_logit_difference"] < 1e-3
     assert parity["label_agreement"] > 0.999, "an untrained network's logits lie near 0, where rounding decides"
     file = read_engine_file(tmp_path / "smoke.fbts")
-    assert file.manifest["training"]["recipe"]["name"] == "smoke"
+    recipe = load_checkpoint(run / "last.ckpt")[0]
+    assert file.manifest["training"]["recipe"]["name"] == recipe.name
     assert len(file.manifest["training"]["loss_per_100_steps"]) == 1
     assert file.manifest["training"]["note"] == "two phantoms"
+    assert file.manifest.get("prompts", {}).get("encoder") == (
+        "orthonormal prompts, not CLIP" if recipe.name == "smoke-clip" else None
+    )
     result = Segmenter(tmp_path / "smoke.fbts", precision="f32").predict(read_case(data / "case1"))
     assert result.labels.shape == (96, 96, 64)
     assert set(np.unique(result.labels)) <= {0, 1, 2, 4}

@@ -1,4 +1,4 @@
-"""The 3D U-Net backbone.
+"""The network: a 3D U-Net, and around it whichever semantic mechanisms the recipe switches on.
 
 Two sizes come from the recipes: `light` packs 2x2x2 voxels into channels before the first convolution (`patch = 2`), so
 that no convolution runs at full resolution; `full` is the classical network (`patch = 1`). The logits have full resolution
@@ -13,60 +13,41 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from training.model.attention import SemanticAttention
+from training.model.blocks import ConvBlock, pack_voxels, unpack_last, unpack_voxels
+from training.model.bridge import SemanticBridge
+from training.model.config import UNetConfig
+from training.model.fusion import PixelFusion
+from training.model.guidance import Guidance, TextTable
+from training.model.head import TextHead
+from training.prompts import orthonormal_prompts
+
 
 @dataclass(frozen=True)
-class UNetConfig:
-    """Shape of the backbone."""
+class Outputs:
+    """What the network gives in training.
 
-    n_modalities: int = 4
-    """Input channels, in the order of `fastbts.MODALITIES`."""
-    n_regions: int = 3
-    """Output channels: WT, TC, ET."""
-    widths: tuple[int, ...] = (32, 64, 128, 256)
-    """Channels per level, finest first; each level halves the resolution."""
-    patch: int = 2
-    """Voxels per axis that the stem packs into channels, and that the head unpacks: 1 or 2."""
+    Attributes:
+        levels: Logits (B, K, D, H, W), then those of the coarser levels for deep supervision, (B, K, D/s, H/s, W/s).
+        similarity: Similarity map (B, K, D/8, H/8, W/8), logits; None without guidance.
+        views: The bridge's guess of the teacher's embeddings (B, 3, T); None without bridge or teacher.
+    """
 
-    @property
-    def stride(self) -> int:
-        """Spatial sizes must be multiples of this."""
-        return self.patch * 2 ** (len(self.widths) - 1)
-
-
-def pack_voxels(x: Tensor, patch: int) -> Tensor:
-    """Moves each patch x patch x patch block of voxels into channels: (B, C, D, H, W) -> (B, C p^3, D/p, H/p, W/p)."""
-    b, c, d, h, w = x.shape
-    x = x.reshape(b, c, d // patch, patch, h // patch, patch, w // patch, patch)
-    return x.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(b, c * patch**3, d // patch, h // patch, w // patch)
-
-
-def unpack_voxels(x: Tensor, patch: int) -> Tensor:
-    """Inverse of `pack_voxels`: (B, C p^3, D, H, W) -> (B, C, D p, H p, W p)."""
-    b, c, d, h, w = x.shape
-    x = x.reshape(b, c // patch**3, patch, patch, patch, d, h, w)
-    return x.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(b, c // patch**3, d * patch, h * patch, w * patch)
-
-
-class ConvBlock(nn.Sequential):
-    """(conv 3^3, InstanceNorm, LeakyReLU) twice; the first convolution may stride."""
-
-    def __init__(self, n_in: int, n_out: int, stride: int = 1) -> None:
-        super().__init__(*self._unit(n_in, n_out, stride), *self._unit(n_out, n_out, 1))
-
-    @staticmethod
-    def _unit(n_in: int, n_out: int, stride: int) -> tuple[nn.Module, ...]:
-        # No convolution bias: InstanceNorm would subtract it again.
-        return (
-            nn.Conv3d(n_in, n_out, 3, stride=stride, padding=1, bias=False),
-            nn.InstanceNorm3d(n_out, affine=True),
-            nn.LeakyReLU(0.01, inplace=True),
-        )
+    levels: list[Tensor]
+    similarity: Tensor | None = None
+    views: Tensor | None = None
 
 
 class UNet3d(nn.Module):
-    """3D U-Net from normalised modalities to region logits."""
+    """3D U-Net from normalised modalities to region logits.
 
-    def __init__(self, config: UNetConfig) -> None:
+    Args:
+        config: Shape of the backbone and the mechanisms.
+        text: Text embeddings of length 1 that serve as default, (K, T); None for orthonormal vectors. Only with guidance or
+            text-conditioned head.
+    """
+
+    def __init__(self, config: UNetConfig, text: Tensor | None = None) -> None:
         super().__init__()
         self.config = config
         widths, packed = config.widths, config.patch**3
@@ -78,28 +59,82 @@ class UNet3d(nn.Module):
         self.head = nn.Conv3d(widths[0], config.n_regions * packed, 1)
         # Deep supervision: one head per decoder level but the finest and the two coarsest (too few voxels to learn from).
         self.side_heads = nn.ModuleList(nn.Conv3d(w, config.n_regions, 1) for w in widths[1:-1])
+        # After the backbone, so that a seed gives the same backbone whatever is switched on.
+        self._add_mechanisms(text)
 
-    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+    def _add_mechanisms(self, text: Tensor | None) -> None:
+        config, on = self.config, self.config.semantic
+        widths, packed, level, regions = config.widths, config.patch**3, config.semantic_level, config.n_regions
+        self.fusion = PixelFusion(config.n_modalities, packed, widths[0], on.modality_dropout) if on.fusion else None
+        self.bridge = SemanticBridge(widths[level], on.bridge_width, on.teacher_width) if on.bridge else None
+        self.table = TextTable(on.text_width, on.width) if on.uses_text else None
+        self.guidance = Guidance(widths[level], widths[-1], on.width, regions, widths[-2:0:-1]) if on.guidance else None
+        self.text_head = TextHead(widths[0], packed, widths[-1], on.width) if on.head else None
+        gates = {}
+        for i, stride in enumerate(config.strides[:-1]):
+            if on.attention and stride in (2, 4):
+                finer, seen = config.strides[level] // (2 * stride), regions if on.guidance else 0
+                gates[str(i)] = SemanticAttention(widths[i + 1], on.gate_width, seen, finer)
+        self.gates = nn.ModuleDict(gates)
+        if on.uses_text:
+            default = orthonormal_prompts([""] * regions, width=on.text_width).embeddings
+            self.register_buffer("text", torch.from_numpy(default) if text is None else text)
+
+    def forward(self, x: Tensor, text: Tensor | None = None) -> Tensor | Outputs:
         """Computes region logits.
 
         Args:
             x: (B, M, D, H, W), D, H, W multiples of `config.stride`; (D, H, W) are the voxel axes (Z, Y, X).
+            text: Text embeddings of length 1, (K, T), in place of the default.
         Returns:
-            Logits (B, K, D, H, W) in eval mode; in training mode a list with the logits first and the deep-supervision logits
-            of the coarser levels after them, (B, K, D/s, H/s, W/s).
+            Logits (B, K, D, H, W) in eval mode; `Outputs` in training mode.
         """
-        skips = []
-        x = pack_voxels(x, self.config.patch) if self.config.patch > 1 else x
-        for block in self.encoder:
-            x = block(x)
-            skips.append(x)
-        skips.pop()
-        features = []
-        for up, block in zip(self.up, self.decoder, strict=True):
-            x = block(torch.cat([up(x), skips.pop()], dim=1))
-            features.append(x)
-        logits = self.head(x)
-        logits = unpack_voxels(logits, self.config.patch) if self.config.patch > 1 else logits
+        patch = self.config.patch
+        x = pack_voxels(x, patch) if patch > 1 else x
+        table = None if self.table is None else self.table(self.text if text is None else text)  # (K, E)
+        skips, similarity, views = self._encode(x, table)
+        x = skips[-1]
+        if table is not None:
+            table = table.unsqueeze(0).expand(x.shape[0], -1, -1)  # (B, K, E): from here on the table knows the case
+        if self.guidance is not None:
+            x, table = self.guidance.attention(x, table)
+        pooled = x.mean((2, 3, 4)) if table is not None else None
+        features = self._decode(x, skips, self.guidance.film(pooled, table) if self.guidance else None, similarity)
+        if self.text_head is not None:
+            logits = unpack_last(self.text_head(features[-1], self.head, pooled, table), patch)
+        else:
+            logits = self.head(features[-1])
+            logits = unpack_voxels(logits, patch) if patch > 1 else logits
         if not self.training:
             return logits
-        return [logits, *(head(f) for head, f in zip(self.side_heads, features[-2::-1], strict=False))]
+        sides = [head(f) for head, f in zip(self.side_heads, features[-2::-1], strict=False)]
+        return Outputs([logits, *sides], similarity, views)
+
+    def _encode(self, x: Tensor, table: Tensor | None) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
+        """Packed input -> features of all levels, finest first; similarity map and views, where there are such."""
+        skips: list[Tensor] = []
+        offset = similarity = views = None
+        if self.fusion is not None:
+            x, offset = self.fusion(x)
+        for level, block in enumerate(self.encoder):
+            x = block(x) if level else block(x, offset)
+            if level == self.config.semantic_level:
+                if self.bridge is not None:
+                    x, views = self.bridge(x)
+                if self.guidance is not None:
+                    similarity = self.guidance.similarity(x, table)
+            skips.append(x)
+        return skips, similarity, views
+
+    def _decode(
+        self, x: Tensor, skips: list[Tensor], films: list[tuple[Tensor, Tensor]] | None, similarity: Tensor | None
+    ) -> list[Tensor]:
+        """Bottleneck and encoder features, finest first -> decoder features, coarsest first."""
+        features = []
+        for i, (up, block) in enumerate(zip(self.up, self.decoder, strict=True)):
+            below, skip, level = skips[-1 - i], skips[-2 - i], str(len(skips) - 2 - i)
+            if level in self.gates:
+                skip = self.gates[level](skip, below, x, similarity)
+            x = block(torch.cat([up(x), skip], dim=1), film=films[i] if films and i < len(films) else None)
+            features.append(x)
+        return features

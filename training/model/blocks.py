@@ -1,0 +1,69 @@
+"""What the parts of the network are made of: voxel packing, the convolution block, layers that begin at zero."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+Layer = TypeVar("Layer", nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+def pack_voxels(x: Tensor, patch: int) -> Tensor:
+    """Moves each patch x patch x patch block of voxels into channels: (B, C, D, H, W) -> (B, C p^3, D/p, H/p, W/p)."""
+    b, c, d, h, w = x.shape
+    x = x.reshape(b, c, d // patch, patch, h // patch, patch, w // patch, patch)
+    return x.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(b, c * patch**3, d // patch, h // patch, w // patch)
+
+
+def unpack_voxels(x: Tensor, patch: int) -> Tensor:
+    """Inverse of `pack_voxels`: (B, C p^3, D, H, W) -> (B, C, D p, H p, W p)."""
+    b, c, d, h, w = x.shape
+    x = x.reshape(b, c // patch**3, patch, patch, patch, d, h, w)
+    return x.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(b, c // patch**3, d * patch, h * patch, w * patch)
+
+
+def unpack_last(x: Tensor, patch: int) -> Tensor:
+    """`unpack_voxels` of channels that come last: (B, D, H, W, C p^3) -> (B, C, D p, H p, W p)."""
+    b, d, h, w, c = x.shape
+    x = x.reshape(b, d, h, w, c // patch**3, patch, patch, patch)
+    return x.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(b, c // patch**3, d * patch, h * patch, w * patch)
+
+
+def zeroed(layer: Layer) -> Layer:
+    """Sets a layer's weights and bias to zero, so that the branch it ends begins as nothing."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class ConvBlock(nn.Sequential):
+    """(conv 3^3, InstanceNorm, LeakyReLU) twice; the first convolution may stride."""
+
+    def __init__(self, n_in: int, n_out: int, stride: int = 1) -> None:
+        super().__init__(*self._unit(n_in, n_out, stride), *self._unit(n_out, n_out, 1))
+
+    @staticmethod
+    def _unit(n_in: int, n_out: int, stride: int) -> tuple[nn.Module, ...]:
+        # No convolution bias: InstanceNorm would subtract it again.
+        return (
+            nn.Conv3d(n_in, n_out, 3, stride=stride, padding=1, bias=False),
+            nn.InstanceNorm3d(n_out, affine=True),
+            nn.LeakyReLU(0.01, inplace=True),
+        )
+
+    def forward(self, x: Tensor, offset: Tensor | None = None, film: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Runs the block.
+
+        Args:
+            x: (B, n_in, D, H, W).
+            offset: Added to the first convolution's result, (B, n_out, D', H', W'), or None.
+            film: Relative scale and shift after the second InstanceNorm, each (B, n_out, 1, 1, 1), or None.
+        Returns:
+            (B, n_out, D', H', W').
+        """
+        conv_1, norm_1, act_1, conv_2, norm_2, act_2 = self
+        x = conv_1(x)
+        x = norm_2(conv_2(act_1(norm_1(x if offset is None else x + offset))))
+        return act_2(x if film is None else x * (1 + film[0]) + film[1])

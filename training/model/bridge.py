@@ -1,0 +1,52 @@
+"""3D-2D semantic bridge: looks at the volume as CLIP does, in planes, and brings back what it saw.
+
+The bridge between the 3D network and 2D CLIP is the paper's (arXiv 2507.09966 v1/v2, abstract), the 1/3 mean over three
+orthogonal views its author's; the layers are ours.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.model.blocks import zeroed
+
+AXES = (2, 3, 4)
+"""Axes of (B, C, D, H, W) along which the three views look: axial, coronal, sagittal."""
+
+
+class SemanticBridge(nn.Module):
+    """Adds the mean of three lifted views to a feature volume. Identity when fresh (`expand` begins at zero).
+
+    Args:
+        n_channels: C.
+        width: R, channels of a plane.
+        teacher_width: Length of the teacher's embeddings; 0 for none.
+    """
+
+    def __init__(self, n_channels: int, width: int, teacher_width: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv3d(n_channels, width, 1)
+        self.plane = nn.Conv2d(2 * width, width, 3, padding=1)
+        self.view = nn.Parameter(torch.zeros(len(AXES), width, 1, 1))
+        self.expand = zeroed(nn.Conv2d(width, n_channels, 1, bias=False))
+        self.teacher = nn.Linear(width, teacher_width) if teacher_width else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Computes x + 1/3 (Q_z(x, y) + Q_y(x, z) + Q_x(y, z)), with Q_d = W2 lrelu(conv2d([mean_d R; max_d R]) + view_d).
+
+        Args:
+            x: (B, C, D, H, W) at stride 8.
+        Returns:
+            The same shape, and in training with a teacher the views' embeddings (B, 3, T) for `bridge_loss`, else None.
+        """
+        reduced = self.reduce(x)
+        planes = [torch.cat([reduced.mean(axis), reduced.amax(axis)], 1) for axis in AXES]
+        seen = [functional.leaky_relu(self.plane(p) + v, 0.01) for p, v in zip(planes, self.view, strict=True)]
+        # Lifting is broadcasting: a plane is repeated along the axis it looks along.
+        views = [self.expand(s).unsqueeze(axis) for s, axis in zip(seen, AXES, strict=True)]
+        lifted = x + (views[0] + views[1] + views[2]) / len(AXES)
+        if self.teacher is None or not self.training:
+            return lifted, None
+        return lifted, self.teacher(torch.stack([s.mean((2, 3)) for s in seen], 1))
