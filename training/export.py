@@ -59,8 +59,17 @@ def to_onnx(network: UNet3d, spec: EngineSpec) -> onnx.ModelProto:
     if text is not None:
         # An initializer of an input's name is that input's default (ONNX IR, "Graphs").
         model.graph.initializer.append(numpy_helper.from_array(text.numpy(), "text"))
+    _forget_origin(model)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _forget_origin(model: onnx.ModelProto) -> None:
+    """Drops the exporter's stack traces and scopes: they hold paths of the machine that exported."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -77,6 +77,9 @@ def test_exported_engine_predicts(data: Path, run: Path, tmp_path: Path) -> None
     assert file.manifest["training"]["recipe"]["name"] == recipe.name
     assert len(file.manifest["training"]["loss_per_100_steps"]) == 1
     assert file.manifest["training"]["note"] == "two phantoms"
+    content = (tmp_path / "smoke.fbts").read_bytes()
+    assert str(ROOT).encode() not in content, "no path of the machine that exported"
+    assert b"stack_trace" not in content
     assert file.manifest.get("prompts", {}).get("encoder") == (
         "orthonormal prompts, not CLIP" if recipe.name == "smoke-clip" else None
     )
