@@ -24,7 +24,13 @@ def speed_table(results: dict[str, Any]) -> str:
         where = f", {'synthetic' if info['case'] == 'case' else info['case']}" if "case" in info else ""
         lines.append(f"| {job}{where} | {info.get('precision', '')} | {run['stats']['median']:.2f} | {parts} | {dice} |")
     about = f"{machine['device_name']}, {results['benchmarks'][0]['extra_info'].get('threads', '?')} threads"
-    return "\n".join([*lines, "", f"Measured on {about}; `make bench` repeats it (`benchmarks/results/predict.json`)."])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Measured on {about}; `make bench` repeats it (`benchmarks/results/predict.json`). The Dice of the synthetic case says nothing about accuracy.",
+        ]
+    )
 
 
 def dice_table(results: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 Synthetic, and no evidence of accuracy: it shows that an installation works from files to mask, not how well a network
 segments patients. Nothing in it was cut from a patient's images. Only its contrasts were tuned, by hand, until the normalised
-intensities of each tissue agreed roughly with those of BraTS 2018 cases.
+intensities of each tissue agreed roughly with those of BraTS 2018 cases and the shipped network found little else than the tumour.
 
 Anatomy is a set of signed depths in mm, positive inside, on points (x, y, z) in mm: x to the patient's right, y to the front,
 z up, the origin near the anterior commissure. A tissue's share of a voxel is a ramp over such a depth, which gives partial
