@@ -47,8 +47,7 @@ def _from_array(data: Any, affine: NDArray[np.float64] | None, modalities: Seque
         raise CaseError(
             f"{data}: predict takes a Volume, an array or named modalities; read a folder with fastbts.read_case first"
         )
-    placed, warnings = (np.eye(4), (NO_AFFINE,)) if affine is None else (affine, ())
-    return Volume(_host_array(data, "case"), placed, modalities, warnings=warnings)
+    return _placed(_host_array(data, "case"), affine, modalities)
 
 
 def _from_named(named: Mapping[str, Any], affine: NDArray[np.float64] | None, modalities: Sequence[str]) -> Volume:
@@ -65,7 +64,10 @@ def _from_named(named: Mapping[str, Any], affine: NDArray[np.float64] | None, mo
 
         _no_affine(affine, "files")
         return read_files(**named)
-    return inspected(_from_images(named, affine) if kinds == {"nibabel images"} else _from_arrays(named, affine))
+    if kinds == {"nibabel images"}:
+        return inspected(_from_images(named, affine))
+    arrays = {name: _host_array(image, name) for name, image in named.items()}
+    return inspected(_placed(_stacked(arrays), affine, tuple(named)))
 
 
 def _kind(image: Any) -> str:
@@ -74,11 +76,10 @@ def _kind(image: Any) -> str:
     return "nibabel images" if hasattr(image, "dataobj") else "arrays"
 
 
-def _from_arrays(named: Mapping[str, Any], affine: NDArray[np.float64] | None) -> Volume:
-    placed, warnings = (np.eye(4), (NO_AFFINE,)) if affine is None else (affine, ())
-    return Volume(
-        _stacked({name: _host_array(image, name) for name, image in named.items()}), placed, tuple(named), warnings=warnings
-    )
+def _placed(data: NDArray[Any], affine: NDArray[np.float64] | None, modalities: Sequence[str]) -> Volume:
+    if affine is None:
+        return Volume(data, np.eye(4), modalities, warnings=(NO_AFFINE,))
+    return Volume(data, affine, modalities)
 
 
 def _from_images(named: Mapping[str, Any], affine: NDArray[np.float64] | None) -> Volume:

@@ -57,7 +57,7 @@ def postprocess(
     et_mm3 = n_voxels["ET"] * voxel_mm3
     small = 0 < et_mm3 < spec.min_et_mm3
     if small:
-        brain = view[tuple(slice(*side) for side in placement.box)]
+        brain = view[placement.in_volume]
         brain[brain == ET] = NCR
         n_voxels["ET"] = 0
     rule = {

@@ -14,6 +14,8 @@ from fastbts.errors import GeometryError, InputError
 from fastbts.ops import Box, Size
 from fastbts.volume import Volume, to_network_axes
 
+Slices = tuple[slice, slice, slice]
+
 MAX_VOXELS = 64_000_000  # 400 mm cubed at 1 mm: no head is larger, and four such images still fit into memory
 SPACING_TOLERANCE = 0.1  # relative; within it the network sees what its training's scaling showed it (+-15 %)
 
@@ -39,6 +41,18 @@ class Placement:
         return d, h, w
 
     @property
+    def in_volume(self) -> Slices:
+        """The brain box as an index of the volume's (Z, Y, X) axes."""
+        d, h, w = (slice(*side) for side in self.box)
+        return d, h, w
+
+    @property
+    def in_tensor(self) -> Slices:
+        """The brain box, at the network's spacing, as an index of the tensor's (D, H, W) axes."""
+        d, h, w = (slice(o, o + n) for o, n in zip(self.offset, self.size, strict=True))
+        return d, h, w
+
+    @property
     def resampled(self) -> bool:
         """Whether the input's spacing differs from the network's by more than the tolerance."""
         return self.size != _size(self.box)
@@ -47,8 +61,7 @@ class Placement:
         """Maps logits (K, D, H, W) back to the input's spacing; returns them with the box's offset in them."""
         if not self.resampled:
             return logits, self.offset
-        inner = tuple(slice(o, o + n) for o, n in zip(self.offset, self.size, strict=True))
-        return ops.resample(logits[(slice(None), *inner)], _size(self.box), n_threads), (0, 0, 0)
+        return ops.resample(logits[(slice(None), *self.in_tensor)], _size(self.box), n_threads), (0, 0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +110,7 @@ def _normalized(
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     if not placement.resampled:
         return ops.normalize(view, placement.box, placement.padded, percentiles, n_threads)
-    cut = np.ascontiguousarray(view[(slice(None), *(slice(*side) for side in placement.box))], np.float32)
+    cut = np.ascontiguousarray(view[(slice(None), *placement.in_volume)], np.float32)
     resampled = ops.resample(cut, placement.size, n_threads)
     return ops.normalize(resampled, _whole(placement.size), placement.padded, percentiles, n_threads)
 

@@ -47,9 +47,7 @@ class Segmentation:
         view = to_network_axes(whole, self.volume.geometry)
         # exp overflows to inf for logits under -88: the probability is 0 all the same.
         with np.errstate(over="ignore"):
-            view[(slice(None), *(slice(*side) for side in self.placement.box))] = 1 / (
-                1 + np.exp(-restored[(slice(None), *inner)])
-            )
+            view[(slice(None), *self.placement.in_volume)] = 1 / (1 + np.exp(-restored[(slice(None), *inner)]))
         return whole
 
     def save(self, path: str | Path, *, labels: str = "brats2021", sidecar: str | Path | None = None) -> list[Path]:

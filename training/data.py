@@ -135,6 +135,5 @@ def _network_arrays(folder: Path, spec: EngineSpec) -> tuple[NDArray[np.float16]
     placement = prepared.placement
     if placement.resampled:
         raise FastBTSError(f"{folder}: spacing {volume.geometry.spacing_mm} mm; training cases must be at {spec.spacing_mm} mm")
-    inner = tuple(slice(o, o + n) for o, n in zip(placement.offset, placement.size, strict=True))
-    label = to_network_axes(read_labels(folder), volume.geometry)[tuple(slice(*side) for side in placement.box)]
-    return prepared.tensor[(slice(None), *inner)].astype(np.float16), np.ascontiguousarray(label)
+    label = to_network_axes(read_labels(folder), volume.geometry)[placement.in_volume]
+    return prepared.tensor[(slice(None), *placement.in_tensor)].astype(np.float16), np.ascontiguousarray(label)
