@@ -57,26 +57,24 @@ def test_other_text_gives_other_logits() -> None:
 
 
 def test_fusion_by_hand() -> None:
-    fusion = PixelFusion(2, 1, 1, dropout=0.0).eval()
+    fusion = PixelFusion(2, 1, dropout=0.0).eval()
     with torch.no_grad():
         fusion.gate.weight.copy_(torch.tensor([[0.0, -1.0], [0.0, 0.0]]))
-        fusion.mask.weight[0, 0, 1, 1, 1] = 7.0
-    x = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).reshape(1, 2, 1, 1, 2)  # the second modality is missing
-    gated, offset = fusion(x)
-    assert gated.flatten().tolist() == [1, 0, 0, 0], "p = (1, 0): A p = 0, gate 2 sigmoid(0) = 1"
-    assert offset.flatten().tolist() == [7, 0], "the mask is 1 where any modality is not 0"
-    x[0, 1] = 2.0
-    assert fusion(x)[0][0, 0, 0, 0, 0].item() == pytest.approx(2 / (1 + torch.e)), "p = (1, 1): gate 2 sigmoid(-1)"
+        fusion.background.copy_(torch.tensor([[7.0, 8.0]]))
+    x = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).reshape(1, 2, 1, 1, 2)
+    assert fusion(x).flatten().tolist() == [1, 7, 8, 8], "zeros are filled; without modality 1 the gate of modality 0 is open"
+    x[0, 1, 0, 0, 0] = 3
+    assert fusion(x)[0, 0, 0, 0, 0].item() == pytest.approx(2 / (1 + torch.e)), "p = (1, 1): gate 2 sigmoid(-1)"
 
 
 def test_modality_dropout_hides_whole_modalities_but_never_all() -> None:
-    fusion = PixelFusion(4, 8, 2, dropout=0.9).train()
-    kept = fusion(torch.ones(200, 32, 1, 1, 1))[0].reshape(200, 4, 8)
+    fusion = PixelFusion(4, 8, dropout=0.9).train()
+    kept = fusion(torch.ones(200, 32, 1, 1, 1)).reshape(200, 4, 8)
     assert ((kept == 0).all(2) | (kept == 1).all(2)).all()
     alive = (kept[:, :, 0] == 1).sum(1)
     assert alive.min() >= 1
     assert (alive == 1).any()
-    assert torch.equal(fusion.eval()(torch.ones(1, 32, 1, 1, 1))[0], torch.ones(1, 32, 1, 1, 1))
+    assert torch.equal(fusion.eval()(torch.ones(1, 32, 1, 1, 1)), torch.ones(1, 32, 1, 1, 1))
 
 
 def test_similarity_of_one_direction_by_hand() -> None:

@@ -53,17 +53,15 @@ class ConvBlock(nn.Sequential):
             nn.LeakyReLU(0.01, inplace=True),
         )
 
-    def forward(self, x: Tensor, offset: Tensor | None = None, film: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, film: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Runs the block.
 
         Args:
             x: (B, n_in, D, H, W).
-            offset: Added to the first convolution's result, (B, n_out, D', H', W'), or None.
             film: Relative scale and shift after the second InstanceNorm, each (B, n_out, 1, 1, 1), or None.
         Returns:
             (B, n_out, D', H', W').
         """
         conv_1, norm_1, act_1, conv_2, norm_2, act_2 = self
-        x = conv_1(x)
-        x = norm_2(conv_2(act_1(norm_1(x if offset is None else x + offset))))
+        x = norm_2(conv_2(act_1(norm_1(conv_1(x)))))
         return act_2(x if film is None else x * (1 + film[0]) + film[1])

@@ -1,7 +1,7 @@
 """Pixel level: which voxels are brain, which modalities are there, and how much each counts.
 
-Ours; the paper's abstract (arXiv 2507.09966 v1/v2) names only a pixel level. Works on the packed input, so that nothing runs
-at full resolution.
+Ours; the paper's abstract (arXiv 2507.09966 v1/v2) names only a pixel level. Works on the packed input, and costs one pass over
+it.
 """
 
 from __future__ import annotations
@@ -15,38 +15,34 @@ from training.model.blocks import zeroed
 class PixelFusion(nn.Module):
     """Brain mask, modality gate and, in training, modality dropout. Identity when fresh, but for the dropout.
 
-    A missing modality is a channel of zeros; the background of every modality is zero after normalisation.
+    Normalisation leaves the background at exactly zero, which is also the brain's mean; and a missing modality is all zeros.
+    Filling zeros with a learned value tells the three apart, as a mask channel would, without widening the first convolution.
 
     Args:
         n_modalities: M.
         packed: p^3, channels per modality.
-        n_out: Channels of the first convolution.
         dropout: Chance of hiding a modality in training.
     """
 
-    def __init__(self, n_modalities: int, packed: int, n_out: int, dropout: float) -> None:
+    def __init__(self, n_modalities: int, packed: int, dropout: float) -> None:
         super().__init__()
         self.packed, self.dropout = packed, dropout
         self.gate = zeroed(nn.Linear(n_modalities, n_modalities))
-        # Convolving the mask by itself and adding is the same as one more input channel, but leaves the stem's 32 channels,
-        # which the CPU's kernels like, and the weights of plain checkpoints as they are.
-        self.mask = zeroed(nn.Conv3d(1, n_out, 3, padding=1, bias=False))
+        self.background = nn.Parameter(torch.zeros(1, n_modalities))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes g = 2 sigmoid(A p + a) for present modalities p in {0, 1}^M, and the mask's part of the first convolution.
+    def forward(self, x: Tensor) -> Tensor:
+        """Computes x g outside the background and b_m in it, with g = 2 sigmoid(A p + a) for present modalities p in {0, 1}^M.
 
         Args:
             x: Packed input (B, M p^3, D, H, W).
         Returns:
-            The gated input, same shape, and the offset to the first convolution, (B, n_out, D, H, W).
+            The same shape.
         """
         if self.training:
             x = x * self._spread(self._keep(x))
         # One voxel of each block tells for the block: an eighth of the memory traffic, and a brain has many blocks.
-        size = x[:, :: self.packed].abs()  # (B, M, D, H, W)
-        brain = (size.amax(1, keepdim=True) > 0).to(x.dtype)
-        present = (size.amax((2, 3, 4)) > 0).to(x.dtype)
-        return x * self._spread(2 * self.gate(present).sigmoid()), self.mask(brain)
+        present = (x[:, :: self.packed].abs().amax((2, 3, 4)) > 0).to(x.dtype)
+        return torch.where(x == 0, self._spread(self.background), x * self._spread(2 * self.gate(present).sigmoid()))
 
     def _keep(self, x: Tensor) -> Tensor:
         """Draws which modalities stay, (B, M) of 0 and 1; never none."""

@@ -65,7 +65,7 @@ class UNet3d(nn.Module):
     def _add_mechanisms(self, text: Tensor | None) -> None:
         config, on = self.config, self.config.semantic
         widths, packed, level, regions = config.widths, config.patch**3, config.semantic_level, config.n_regions
-        self.fusion = PixelFusion(config.n_modalities, packed, widths[0], on.modality_dropout) if on.fusion else None
+        self.fusion = PixelFusion(config.n_modalities, packed, on.modality_dropout) if on.fusion else None
         self.bridge = SemanticBridge(widths[level], on.bridge_width, on.teacher_width) if on.bridge else None
         self.table = TextTable(on.text_width, on.width) if on.uses_text else None
         self.guidance = Guidance(widths[level], widths[-1], on.width, regions, widths[-2:0:-1]) if on.guidance else None
@@ -113,11 +113,11 @@ class UNet3d(nn.Module):
     def _encode(self, x: Tensor, table: Tensor | None) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
         """Packed input -> features of all levels, finest first; similarity map and views, where there are such."""
         skips: list[Tensor] = []
-        offset = similarity = views = None
+        similarity = views = None
         if self.fusion is not None:
-            x, offset = self.fusion(x)
+            x = self.fusion(x)
         for level, block in enumerate(self.encoder):
-            x = block(x) if level else block(x, offset)
+            x = block(x)
             if level == self.config.semantic_level:
                 if self.bridge is not None:
                     x, views = self.bridge(x)
