@@ -13,33 +13,66 @@ from training.config import AugmentConfig
 KEYS = ("image", "label")
 
 
-def random_crop(
-    image: np.ndarray, label: np.ndarray, crop: tuple[int, ...], config: AugmentConfig, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts one crop, zero-padded where the case is smaller.
+def crop_start(label: np.ndarray, crop: tuple[int, ...], config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    """Draws where a crop begins: (3,) voxels; negative where the case is smaller than the crop.
 
     Args:
-        image: (M, D, H, W) normalised.
         label: (D, H, W) uint8 label map.
         crop: Size in voxels.
         config: Tells how often the crop is centred on tumour.
         rng: Source of randomness.
-    Returns:
-        Copies of shape (M, *crop) float32 and crop uint8.
     """
     shape, size = np.array(label.shape), np.array(crop)
     centre = rng.uniform(size / 2, np.maximum(shape - size / 2, size / 2))
     if rng.random() < config.tumour_centred and label.any():
         centre = rng.choice(np.argwhere(label[::4, ::4, ::4])) * 4 if label[::4, ::4, ::4].any() else centre
-    low = np.minimum(shape - size, 0) // 2
-    start = np.clip(np.round(centre - size / 2), low, np.maximum(shape - size, low)).astype(int)
-    source = tuple(slice(max(s, 0), min(s + n, d)) for s, n, d in zip(start, size, shape, strict=True))
+    return inside(np.round(centre - size / 2), label.shape, crop)
+
+
+def inside(start: np.ndarray, shape: tuple[int, ...], crop: tuple[int, ...]) -> np.ndarray:
+    """Moves a crop into the case, or centres it where the case is smaller."""
+    room = np.array(shape) - crop
+    low = np.minimum(room, 0) // 2
+    return np.clip(start, low, np.maximum(room, low)).astype(int)
+
+
+def cut(image: np.ndarray, label: np.ndarray, start: np.ndarray, crop: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts a crop, zero-padded outside the case.
+
+    Args:
+        image: (M, D, H, W) normalised.
+        label: (D, H, W) uint8 label map.
+        start: From `crop_start`.
+        crop: Size in voxels.
+    Returns:
+        Copies of shape (M, *crop) float32 and crop uint8.
+    """
+    source = tuple(slice(max(s, 0), min(s + n, d)) for s, n, d in zip(start, crop, label.shape, strict=True))
     target = tuple(slice(c.start - s, c.stop - s) for c, s in zip(source, start, strict=True))
     image_crop = np.zeros((len(image), *crop), np.float32)
     label_crop = np.zeros(crop, np.uint8)
     image_crop[(slice(None), *target)] = image[(slice(None), *source)]
     label_crop[target] = label[source]
     return image_crop, label_crop
+
+
+Crop = tuple[np.ndarray, np.ndarray]
+"""(M, D, H, W) float32 image and (D, H, W) uint8 labels."""
+
+
+def carve_mix(host: Crop, donor: Crop, rng: np.random.Generator) -> Crop:
+    """Carves the donor's tumour out, with a rim of random width, and sets it into the host's brain at the same place.
+
+    After CarveMix (Zhang et al. 2021, arXiv 2108.06883), whose signed distance becomes a share of tumour nearby. The edge is
+    blended over three voxels.
+    """
+    (image, label), (donor_image, donor_label) = host, donor
+    tumour = torch.from_numpy((donor_label > 0).astype(np.float32))[None, None]
+    carved = functional.avg_pool3d(tumour, 7, 1, 3)[0, 0].numpy() > rng.uniform(0.02, 0.5)
+    carved &= image.any(0) & donor_image.any(0)
+    soft = functional.avg_pool3d(torch.from_numpy(carved.astype(np.float32))[None, None], 3, 1, 1)[0, 0].numpy()
+    mixed = image + soft * (donor_image - image)
+    return mixed * (image != 0), np.where(carved, donor_label, label)
 
 
 # Non-enhancing core, in standard deviations of the normalised image: lowest and highest mean of FLAIR, T1 and T2, after the one

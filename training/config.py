@@ -34,6 +34,8 @@ class AugmentConfig:
     """Chance that the crop is centred on a tumour voxel rather than placed anywhere."""
     low_grade: float = 0.0
     """Chance that the tumour core is repainted as a non-enhancing one, as low-grade gliomas have; they are rare in the cases."""
+    carve_mix: float = 0.0
+    """Chance that another case's tumour is set into the crop."""
     mirror: tuple[float, ...] = (0.1, 0.1, 0.5)
     """Chance of mirroring along D, H, W; left-right is the natural one."""
     affine: float = 0.5

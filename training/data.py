@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from fastbts import EngineSpec, FastBTSError, read_case
 from fastbts.preprocess import preprocess
 from fastbts.volume import to_network_axes
-from training.augment import Augment, random_crop
+from training.augment import Augment, Crop, carve_mix, crop_start, cut, inside
 from training.config import Recipe
 
 
@@ -57,8 +57,21 @@ class CropDataset(Dataset[tuple[Tensor, Tensor]]):
         order = np.random.default_rng((self.recipe.seed, 1, epoch)).permutation(self._turns)
         rng = np.random.default_rng((self.recipe.seed, 2, index))
         case = self.cases[order[position]]
-        crop = random_crop(case.image, case.label, self._sizes[index], self.recipe.augment, rng)
+        crop = self._crop(case, self._sizes[index], rng)
         return self._augment(*crop, seed=int(rng.integers(2**31)))
+
+    def _crop(self, case: TrainingCase, size: tuple[int, ...], rng: np.random.Generator) -> Crop:
+        """A crop of the case, perhaps with another case's tumour set into it."""
+        config = self.recipe.augment
+        start = crop_start(case.label, size, config, rng)
+        crop = cut(case.image, case.label, start, size)
+        if not config.carve_mix or rng.random() >= config.carve_mix:
+            return crop
+        donor = self.cases[rng.integers(len(self.cases))]
+        # The same place of the brain, as brain boxes go.
+        centre = (start + np.array(size) / 2) * donor.label.shape / case.label.shape
+        start = inside(np.round(centre - np.array(size) / 2), donor.label.shape, size)
+        return carve_mix(crop, cut(donor.image, donor.label, start, size), rng)
 
 
 def batches(recipe: Recipe, first_step: int) -> list[list[int]]:

@@ -9,8 +9,18 @@ import pytest
 import torch
 
 from fastbts import EngineSpec, FastBTSError
-from training.augment import Augment, bias_field, low_grade_core, random_crop, thick_slices, turned_and_scaled
-from training.config import AugmentConfig, load_recipe
+from training.augment import (
+    Augment,
+    Crop,
+    bias_field,
+    carve_mix,
+    crop_start,
+    cut,
+    low_grade_core,
+    thick_slices,
+    turned_and_scaled,
+)
+from training.config import AugmentConfig, Recipe, StageConfig, load_recipe
 from training.data import CropDataset, TrainingCase, batches, find_cases, prepare_case, read_labels
 
 PLAIN = AugmentConfig(mirror=(0, 0, 0), affine=0, intensity=0, contrast=0, noise=0, smooth=0, thick_slices=0, bias_field=0)
@@ -39,6 +49,12 @@ def test_prepared_case_keeps_every_tumour_voxel(folder: Path, case: TrainingCase
     assert abs(float(case.image[0][brain].astype(np.float64).mean())) < 0.01
     again = prepare_case(folder, EngineSpec(), folder.parent / "cache")
     np.testing.assert_array_equal(again.image, case.image)
+
+
+def random_crop(
+    image: np.ndarray, label: np.ndarray, crop: tuple[int, ...], config: AugmentConfig, rng: np.random.Generator
+) -> Crop:
+    return cut(image, label, crop_start(label, crop, config, rng), crop)
 
 
 def test_crop_by_hand() -> None:
@@ -110,6 +126,30 @@ def test_low_grade_core_enhances_no_more(case: TrainingCase) -> None:
     far = label == 0
     assert np.abs(painted - image)[:, far].mean() < 0.02, "healthy tissue stays, but for the soft edge"
     np.testing.assert_array_equal(painted == 0, image == 0)
+
+
+def test_carve_mix_by_hand() -> None:
+    """The donor's tumour, a cube, comes with or without its rim; the host keeps the rest, its background and its own tumour."""
+    size = (24, 24, 24)
+    host, donor = np.full((1, *size), 1.0, np.float32), np.full((1, *size), 5.0, np.float32)
+    host_label, donor_label = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
+    host[:, 20:], host_label[2:4, 2:4, 2:4], donor_label[8:16, 8:16, 8:16] = 0, 2, 4
+    image, label = carve_mix((host, host_label), (donor, donor_label), np.random.default_rng(0))
+    assert (donor_label[label == 4] == 4).all()
+    assert (label[9:15, 9:15, 9:15] == 4).all()
+    np.testing.assert_array_equal(label[2:4, 2:4, 2:4], 2)
+    assert (image[0, 11:13, 11:13, 11:13] == 5).all()
+    assert (image[0, :3] == 1).all()
+    assert (image[0, 20:] == 0).all()
+    edge = np.unique(image[0, :20])
+    assert len(edge) > 2, "the edge is blended"
+
+
+def test_carved_crops_are_a_function_of_seed_and_index(case: TrainingCase) -> None:
+    recipe = Recipe(stages=(StageConfig(steps=3, crop=(32, 32, 32)),), augment=AugmentConfig(carve_mix=1.0))
+    mixed, plain = (CropDataset([case, case], r) for r in (recipe, replace(recipe, augment=AugmentConfig())))
+    assert all(torch.equal(a, b) for a, b in zip(mixed[1], mixed[1], strict=True))
+    assert not torch.equal(mixed[1][0], plain[1][0])
 
 
 def test_thick_slices_by_hand() -> None:
