@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
-from fastbts import MODALITIES, CaseError, EngineSpec, Segmenter, Volume, read_case
+from fastbts import MODALITIES, CaseError, Segmenter, Volume, read_case
 from fastbts.cli import app
-from fastbts.enginefile import write_engine_file
 from fastbts.preprocess import preprocess
-from tests.conftest import VoxelEngine
+from tests.conftest import VoxelEngine, write_voxel_engine
 from tests.test_segmenter import expected_labels
 
 Case = tuple[np.ndarray, np.ndarray]
@@ -36,26 +32,6 @@ def write_case(folder: Path, images: np.ndarray, affine: np.ndarray, without: st
     for modality, image in named(images, without).items():
         nib.Nifti1Image(image, affine).to_filename(folder / f"x_{modality}.nii.gz")
     return folder
-
-
-def write_voxel_engine(path: Path, **spec: Any) -> Path:
-    """`VoxelEngine` as an engine file."""
-    constants = {"channels": np.array([0, 3, 2]), "one": np.float32(1), "four": np.float32(4)}
-    nodes = [
-        helper.make_node("Gather", ["x", "channels"], ["picked"], axis=1),
-        helper.make_node("Sub", ["picked", "one"], ["shifted"]),
-        helper.make_node("Mul", ["shifted", "four"], ["logits"]),
-    ]
-    ends = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", n, "d", "h", "w"]) for name, n in (("x", 4), ("logits", 3))
-    ]
-    weights = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, "voxel", ends[:1], ends[1:], weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx.checker.check_model(model)
-    spec = {"name": "voxel", "stride": 8, "window": (16, 24, 16), **spec}
-    write_engine_file(path, EngineSpec(**spec), {"model.onnx": model.SerializeToString()})
-    return path
 
 
 def test_a_modality_that_the_network_does_not_look_at_changes_nothing(tolerant: Segmenter, small_case: Case) -> None:

@@ -16,8 +16,8 @@ from tests.conftest import VoxelEngine
 Case = tuple[np.ndarray, np.ndarray]
 
 
-def expected_labels(images: np.ndarray) -> np.ndarray:
-    """What VoxelEngine must give, straight from its definition in float64."""
+def expected_labels(images: np.ndarray, at: float = 1.0) -> np.ndarray:
+    """What VoxelEngine must give, straight from its definition in float64; tumour begins `at` standard deviations."""
     brain = (images != 0).any(axis=0)
     z = np.zeros(images.shape)
     for image, out in zip(images, z, strict=True):
@@ -26,7 +26,7 @@ def expected_labels(images: np.ndarray) -> np.ndarray:
         out[brain] = (clipped - clipped.mean()) / clipped.std()
     labels = np.zeros(brain.shape, np.uint8)
     for channel, value in ((0, 2), (3, 1), (2, 4)):  # WT from FLAIR, TC from T2, ET from T1ce, each overriding
-        labels[z[channel] >= 1] = value
+        labels[z[channel] >= at] = value
     return labels
 
 
