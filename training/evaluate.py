@@ -24,7 +24,7 @@ from training.metrics import region_dice
 from training.results import Row, dice_rows, mean_row, summary, write_csv
 from training.scores import region_scores
 
-SHOWN = {  # score -> heading in the console
+SHOWN = {  # score -> what the console calls it
     "dice": "Dice", "hd95_mm": "HD95 mm, penalty", "hd95_nonempty_mm": "HD95 mm, non-empty", "sensitivity": "sensitivity",
     "precision": "precision", "specificity": "specificity", "lesion_recognition": "lesion F1", "lesion_dice": "lesion Dice",
 }  # fmt: skip
@@ -98,12 +98,11 @@ def dice_table(rows: list[Row], title: str) -> Table:
 
 
 def summary_table(means: dict[str, dict[str, dict[str, Any]]], n_cases: int) -> Table:
-    """Mean over cases of every score, then the mean over regions; n where it is not all cases."""
-    shown = {name: heading for name, heading in SHOWN.items() if name in means["mean"]}
-    table = Table("region", *shown.values(), title=f"means over n = {n_cases} cases")
-    for region, scores in means.items():
-        expected = len(means) - 1 if region == "mean" else n_cases
-        table.add_row(region, *[_cell(scores[name], expected) for name in shown])
+    """Mean over cases of every score, then the mean over regions; n where it is not all of them."""
+    table = Table("score", *means, title=f"means over n = {n_cases} cases")
+    expected = {region: len(means) - 1 if region == "mean" else n_cases for region in means}
+    for name in (name for name in SHOWN if name in means["mean"]):
+        table.add_row(SHOWN[name], *[_cell(scores[name], expected[region]) for region, scores in means.items()])
     return table
 
 
