@@ -32,17 +32,18 @@ _NUMBERED = re.compile(r"(?P<stem>.*)_(?P<channel>\d{4})\.nii(?:\.gz)?", re.IGNO
 _CONTRAST = re.compile(r"(?:^|_)ce-", re.IGNORECASE)  # BIDS entity of a contrast-enhanced image
 
 
-def read_case(folder: str | Path, *, nnunet_order: Sequence[str] | None = None) -> Volume:
+def read_case(folder: str | Path, *, nnunet_order: Sequence[str] | None = None, optional: Sequence[str] = ()) -> Volume:
     """Reads the case in a folder; see `find_case` for the names and `read_files` for the checks.
 
     Args:
         folder: Holds FLAIR, T1, T1ce and T2 of one case; other files are ignored.
         nnunet_order: Modalities of `_0000` to `_0003`, for example ("t1", "t1ce", "t2", "flair").
+        optional: Modalities that may be missing, such as `segmenter.engine.spec.optional_modalities`.
 
     Raises:
         CaseError, InputError, GeometryError: See `find_case` and `read_files`.
     """
-    return read_files(**find_case(folder, nnunet_order))
+    return read_files(**find_case(folder, nnunet_order, optional))
 
 
 def read_files(
@@ -83,7 +84,7 @@ def read_files(
     return inspected(replace(volume, warnings=tuple(_header_warnings(heads))))
 
 
-def find_case(folder: str | Path, nnunet_order: Sequence[str] | None = None) -> dict[str, Path]:
+def find_case(folder: str | Path, nnunet_order: Sequence[str] | None = None, optional: Sequence[str] = ()) -> dict[str, Path]:
     """Finds the images of one case by their names, in upper or lower case.
 
     `*_flair|_t1|_t1ce|_t2` (BraTS to 2021), `*-t2f|-t1n|-t1c|-t2w` (BraTS from 2023), `*_FLAIR|_T1w|_ce-*_T1w|_T2w` (BIDS),
@@ -93,7 +94,7 @@ def find_case(folder: str | Path, nnunet_order: Sequence[str] | None = None) -> 
         Modality -> path, in the order flair, t1, t1ce, t2.
 
     Raises:
-        CaseError: A modality is missing or claimed twice, or the folder holds several cases or none.
+        CaseError: A modality that is not in `optional` is missing, one is claimed twice, or the folder holds several cases or none.
     """
     folder = Path(folder)
     if nnunet_order is not None and sorted(nnunet_order) != sorted(MODALITIES):
@@ -105,11 +106,11 @@ def find_case(folder: str | Path, nnunet_order: Sequence[str] | None = None) -> 
     claims = list(_claims(names, nnunet_order))
     if not claims:
         raise CaseError(f"{folder}: {_nothing_found(folder, names)}")
-    problem = _ambiguity(claims) or _absence(claims)
+    problem = _ambiguity(claims) or _absence(claims, optional)
     if problem:
         raise CaseError(f"{folder}: {problem}")
     found = {claim.modality: folder / claim.name for claim in claims}
-    return {modality: found[modality] for modality in MODALITIES}
+    return {modality: found[modality] for modality in MODALITIES if modality in found}
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,8 @@ def _ambiguity(claims: Sequence[_Claim]) -> str | None:
     return None
 
 
-def _absence(claims: Sequence[_Claim]) -> str | None:
-    missing = [modality for modality in MODALITIES if modality not in {claim.modality for claim in claims}]
+def _absence(claims: Sequence[_Claim], optional: Sequence[str]) -> str | None:
+    missing = [m for m in MODALITIES if m not in optional and m not in {claim.modality for claim in claims}]
     if not missing:
         return None
     found = ", ".join(f"{claim.modality} ({claim.name})" for claim in claims)

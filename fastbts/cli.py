@@ -23,13 +23,19 @@ if TYPE_CHECKING:
     from fastbts.enginefile import EngineFile
     from fastbts.segmenter import Progress
 
+Read = Callable[[Callable[[], "Segmenter"]], "Volume"]
+"""Reads a case; is given the segmenter, to be waited for if needed."""
+
 Image = Annotated[Path | None, typer.Option(help="image file, instead of a case folder")]
 EngineOption = Annotated[Path | None, typer.Option("--engine", help="engine file (.fbts); default: the shipped one")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="folder for the results")]
 Mode = Annotated[str, typer.Option(help="auto, one-pass or sliding")]
 Precision = Annotated[str, typer.Option(help="auto, bf16 or f32")]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0 for all")]
-MinPart = Annotated[float, typer.Option(help="parts of the tumour smaller than this many mm3 become background; 0 for off")]
+MinPart = Annotated[
+    float | None,
+    typer.Option(help="parts of the tumour smaller than this many mm3 become background; 0 for off; default: the engine's"),
+]
 Labels = Annotated[str, typer.Option(help="label scheme: brats2021, brats2023, brats2024 or regions")]
 
 app = typer.Typer(
@@ -57,7 +63,7 @@ def predict(
     mode: Mode = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
-    min_part_mm3: MinPart = 0.0,
+    min_part_mm3: MinPart = None,
 ) -> None:
     """Segments cases: writes seg.nii.gz and report.json into OUT, or into OUT/<case> for several cases."""
     readers = _readers(cases or [], {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}, nnunet_order)
@@ -89,12 +95,12 @@ def demo(
     from fastbts.phantom import make_case, write_case
 
     with ThreadPoolExecutor(1) as pool, _reported_errors():
-        segmenter = pool.submit(_segmenter, engine, "auto", "auto", 0, 0.0)
+        segmenter = pool.submit(_segmenter, engine, "auto", "auto", 0, None)
         with _progress("synthetic case") as progress:
             progress("making a synthetic case", 0.2)
             case = make_case(seed)
             write_case(case, out / case.name)
-        _predict_one(lambda: fastbts.read_case(out / case.name), segmenter.result, out, "brats2021", preview=True)
+        _predict_one(lambda _: fastbts.read_case(out / case.name), segmenter.result, out, "brats2021", preview=True)
     typer.echo(f"look at {out / 'preview.png'}; the synthetic case (with its truth) is in {out / case.name}")
 
 
@@ -119,30 +125,35 @@ def main() -> None:
     app()
 
 
-def _readers(folders: list[Path], images: dict[str, Path | None], nnunet_order: str | None) -> dict[str, Callable[[], Volume]]:
+def _readers(folders: list[Path], images: dict[str, Path | None], nnunet_order: str | None) -> dict[str, Read]:
     """Name of each case -> how to read it."""
     order = nnunet_order.split(",") if nnunet_order else None
     given = {name: path for name, path in images.items() if path is not None}
     if bool(folders) == bool(given):
-        raise typer.BadParameter("give case folders, or all of --flair --t1 --t1ce --t2")
+        raise typer.BadParameter("give case folders, or the images by --flair --t1 --t1ce --t2")
     if given:
-        missing = [f"--{name}" for name in images if name not in given]
-        if missing:
-            raise typer.BadParameter(f"missing {' '.join(missing)}: the engine needs all four images")
-        return {"": partial(fastbts.read_files, **given)}
+        return {"": lambda segmenter: fastbts.read_files(**given)}
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) != len(names):
         raise typer.BadParameter("two case folders have the same name, so their results would overwrite each other")
-    readers = [partial(fastbts.read_case, folder, nnunet_order=order) for folder in folders]
-    return dict(zip(names, readers, strict=True))
+    return {name: partial(_read_folder, folder, order) for name, folder in zip(names, folders, strict=True)}
 
 
-def _segmenter(engine: Path | None, mode: str, precision: str, threads: int, min_part_mm3: float) -> Segmenter:
+def _read_folder(folder: Path, order: list[str] | None, segmenter: Callable[[], Segmenter]) -> Volume:
+    """Waits for the engine only where an image is missing, which not every engine allows."""
+    from fastbts.case import find_case
+
+    whole = len(find_case(folder, order, fastbts.MODALITIES)) == len(fastbts.MODALITIES)
+    optional = () if whole else segmenter().spec.optional_modalities
+    return fastbts.read_case(folder, nnunet_order=order, optional=optional)
+
+
+def _segmenter(engine: Path | None, mode: str, precision: str, threads: int, min_part_mm3: float | None) -> Segmenter:
     options = fastbts.SegmenterOptions(mode=mode, threads=threads, min_part_mm3=min_part_mm3)
     return fastbts.Segmenter(engine, precision=precision, options=options, warm_up=False)
 
 
-def _predict_one(read: Callable[[], Volume], segmenter: Callable[[], Segmenter], out: Path, labels: str, preview: bool) -> None:
+def _predict_one(read: Read, segmenter: Callable[[], Segmenter], out: Path, labels: str, preview: bool) -> None:
     from fastbts.output import check_writable
     from fastbts.segmentation import image_files
 
@@ -153,7 +164,7 @@ def _predict_one(read: Callable[[], Volume], segmenter: Callable[[], Segmenter],
     with _progress(out.name) as progress:
         progress("read", 0.05)
         began = time.perf_counter()
-        volume = read()
+        volume = read(segmenter)
         read_ms = 1000 * (time.perf_counter() - began)
         for path in outputs:
             check_writable(path, volume.names)
@@ -206,9 +217,12 @@ def _described(file: EngineFile) -> str:
         "engine": spec.name,
         "file": f"{file.path} (sha256 {file.sha256[:16]}...)",
         "modalities": ", ".join(spec.modalities),
+        "may be missing": ", ".join(spec.optional_modalities) or "none",
         "regions": ", ".join(f"{r} from p = {t:g}" for r, t in zip(spec.regions, spec.thresholds, strict=True)),
         "trained at": f"{spec.spacing_mm:g} mm, windows of {' x '.join(map(str, spec.window))} voxels (Z, Y, X)",
         "small-ET rule": f"below {spec.min_et_mm3:g} mm3" if spec.min_et_mm3 else "off",
+        "small parts": f"removed below {spec.min_part_mm3:g} mm3" if spec.min_part_mm3 else "kept",
+        "calibration": f"temperature {spec.temperature:g}" if spec.temperature != 1 else "none",
         "trained on": about.get("data") or "not stated",
         "steps": about.get("training", {}).get("steps", "not stated"),
         "prompts": about.get("prompts", "none"),

@@ -36,6 +36,12 @@ class EngineSpec:
     """Probability from which a voxel belongs to each region."""
     min_et_mm3: float = 0.0
     """Enhancing tumour smaller than this in total becomes necrotic core; chosen on validation cases."""
+    min_part_mm3: float = 0.0
+    """Connected parts of the whole tumour smaller than this become background; chosen on validation cases."""
+    temperature: float = 1.0
+    """Calibration: probability = sigmoid(logit / temperature); chosen on validation cases."""
+    optional_modalities: tuple[str, ...] = ()
+    """Modalities that a case may lack, because training hid them at times; at least one must be there."""
 
 
 class Engine(Protocol):

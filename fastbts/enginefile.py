@@ -21,6 +21,8 @@ MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILE_BYTES = 4 << 30
 ALIGNMENT = 64
 EXTERNAL_DATA = b"\n\x08location"  # onnx.proto: an external_data entry of a tensor, key (field 1, 8 bytes) "location"
+ADDED_FIELDS = {"min_part_mm3", "temperature", "optional_modalities"}  # of the spec; files from before have none of them
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0  # calibrated networks have 0.5 to 3
 _PREAMBLE = struct.Struct("<8sII32s")  # magic, format version, manifest bytes, SHA-256 of the manifest
 
 
@@ -163,9 +165,9 @@ def _entry(entry: Any) -> tuple[str, int, int, str]:
 
 
 def _spec(values: Any) -> EngineSpec:
-    """Builds the spec, refusing anything but exactly its fields with values of their types that make sense together."""
+    """Builds the spec, refusing anything but its fields with values of their types that make sense together."""
     default = asdict(EngineSpec())
-    if not isinstance(values, dict) or set(values) != set(default):
+    if not isinstance(values, dict) or not set(default) - ADDED_FIELDS <= set(values) <= set(default):
         raise EngineFileError(f"manifest's spec: expected exactly the fields {', '.join(default)}, got {values!r}")
     plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     wrong = [k for k, v in plain.items() if not _same_kind(v, default[k])]
@@ -179,7 +181,9 @@ def _spec(values: Any) -> EngineSpec:
 
 def _same_kind(value: Any, example: Any) -> bool:
     if isinstance(example, tuple):
-        return isinstance(value, tuple) and len(value) > 0 and all(_same_kind(v, example[0]) for v in value)
+        # Only lists of names may be empty: the default of `optional_modalities` is.
+        kind = example[0] if example else ""
+        return isinstance(value, tuple) and bool(value or not example) and all(_same_kind(v, kind) for v in value)
     return type(value) is type(example) or (isinstance(example, float) and type(value) is int)
 
 
@@ -196,6 +200,9 @@ def _consistent(spec: EngineSpec) -> bool:
         and all(n > 0 and n % spec.stride == 0 for n in spec.window)
         and 0 < spec.spacing_mm < math.inf
         and 0 <= spec.min_et_mm3 < math.inf
+        and 0 <= spec.min_part_mm3 < math.inf
+        and MIN_TEMPERATURE <= spec.temperature <= MAX_TEMPERATURE
+        and len(set(spec.optional_modalities) & set(spec.modalities)) == len(spec.optional_modalities)
     )
 
 

@@ -10,23 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbts.engine import EngineSpec
 from fastbts.errors import CaseError, GeometryError, InputError
 from fastbts.suspicion import inspected
-from fastbts.volume import MAX_AFFINE_DIFFERENCE, Volume
+from fastbts.volume import MAX_AFFINE_DIFFERENCE, Volume, check_present
 
 NO_AFFINE = "arrays were given without an affine: taken as RAS+ with 1 mm voxels"
 
 
 def as_volume(
-    case: Volume | NDArray[Any] | None, given: Mapping[str, Any], affine: NDArray[np.float64] | None, modalities: Sequence[str]
+    case: Volume | NDArray[Any] | None, given: Mapping[str, Any], affine: NDArray[np.float64] | None, spec: EngineSpec
 ) -> Volume:
-    """Makes a Volume with exactly `modalities`, in this order.
+    """Makes a Volume with the engine's modalities, in its order; without those of its optional ones that were not given.
 
     Args:
         case: A Volume, an array (M, X, Y, Z), or None.
         given: Modality -> path, nibabel image, array, or None.
         affine: For arrays.
-        modalities: What the engine needs.
+        spec: What the engine needs.
     Raises:
         CaseError: Nothing, too much or too little was given.
         InputError, GeometryError: See `Volume`, `read_files`.
@@ -36,10 +37,11 @@ def as_volume(
         raise CaseError("give either a Volume or an array as the first argument, or the modalities by name (flair=..., t1=...)")
     if isinstance(case, Volume):
         _no_affine(affine, "a Volume")
-        return case.select(modalities)
+        return case.select(spec.modalities, spec.optional_modalities)
     if case is not None:
-        return inspected(_from_array(case, affine, modalities))
-    return _from_named(named, affine, modalities).select(modalities)
+        return inspected(_from_array(case, affine, spec.modalities))
+    check_present(tuple(named), spec.modalities, spec.optional_modalities)  # before anything is read
+    return _from_named(named, affine).select(spec.modalities, spec.optional_modalities)
 
 
 def _from_array(data: Any, affine: NDArray[np.float64] | None, modalities: Sequence[str]) -> Volume:
@@ -50,12 +52,7 @@ def _from_array(data: Any, affine: NDArray[np.float64] | None, modalities: Seque
     return _placed(_host_array(data, "case"), affine, modalities)
 
 
-def _from_named(named: Mapping[str, Any], affine: NDArray[np.float64] | None, modalities: Sequence[str]) -> Volume:
-    missing = [m for m in modalities if m not in named]
-    if missing:
-        raise CaseError(
-            f"modality {', '.join(missing)} is missing; got {', '.join(named)}; the engine needs {', '.join(modalities)}"
-        )
+def _from_named(named: Mapping[str, Any], affine: NDArray[np.float64] | None) -> Volume:
     kinds = {_kind(image) for image in named.values()}
     if len(kinds) > 1:
         raise CaseError(f"{' and '.join(sorted(kinds))} are mixed; give all modalities in one way")

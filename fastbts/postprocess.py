@@ -39,20 +39,19 @@ def postprocess(
     placement: Placement,
     geometry: Geometry,
     spec: EngineSpec,
-    min_part_mm3: float = 0.0,
     n_threads: int = 0,
 ) -> Labelled:
     """Turns logits (K, D, H, W) on the tensor's grid into labels on the input's grid.
 
-    Connected parts of the whole tumour smaller than `min_part_mm3` become background before the small-ET rule looks.
+    Connected parts of the whole tumour smaller than `spec.min_part_mm3` become background before the small-ET rule looks.
     """
     # Fortran order, like the NIfTI file that will hold them; zeros from the operating system cost nothing until touched.
     labels = np.zeros(geometry.shape[::-1], np.uint8).T
     restored, offset = placement.restore(logits, n_threads)
     view = to_network_axes(labels, geometry)
-    counts = ops.label(restored, offset, placement.box, spec.thresholds, (ED, NCR, ET), view, n_threads)
+    counts = ops.label(restored, offset, placement.box, _uncalibrated(spec), (ED, NCR, ET), view, n_threads)
     voxel_mm3 = geometry.voxel_ml * 1000
-    counts, small_parts = _remove_small_parts(view, placement.box, counts, min_part_mm3, voxel_mm3, n_threads)
+    counts, small_parts = _remove_small_parts(view, placement.box, counts, spec.min_part_mm3, voxel_mm3, n_threads)
     n_voxels = dict(zip(spec.regions, counts, strict=True))
     et_mm3 = n_voxels["ET"] * voxel_mm3
     small = 0 < et_mm3 < spec.min_et_mm3
@@ -67,6 +66,16 @@ def postprocess(
         "et_mm3_after": 0.0 if small else round(et_mm3, 3),
     }
     return Labelled(labels, n_voxels, small_parts, rule)
+
+
+def _uncalibrated(spec: EngineSpec) -> tuple[float, float, float]:
+    """The thresholds as probabilities sigmoid(logit), which is what the op compares: sigmoid(logit / T) >= t likewise."""
+    wt, tc, et = (spec.temperature * math.log(t / (1 - t)) for t in spec.thresholds)
+    return _sigmoid(wt), _sigmoid(tc), _sigmoid(et)
+
+
+def _sigmoid(logit: float) -> float:
+    return 1 / (1 + math.exp(min(-logit, 700)))  # exp(710) overflows
 
 
 def _remove_small_parts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,12 @@ class Placement:
             return logits, self.offset
         return ops.resample(logits[(slice(None), *self.in_tensor)], _size(self.box), n_threads), (0, 0, 0)
 
+    def in_box(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (K, D, H, W) on the tensor's grid as (K, *box): those of the brain box alone, at the input's spacing."""
+        restored, offset = self.restore(logits)
+        d, h, w = (slice(o, o + n) for o, n in zip(offset, _size(self.box), strict=True))
+        return restored[:, d, h, w]
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -71,7 +78,7 @@ class Prepared:
     Attributes:
         tensor: (M, D, H, W) float32, normalised; D, H, W multiples of the network's stride.
         placement: Where it lies in the volume.
-        stats: Per modality: lower and upper clip, mean, standard deviation, in the input's units, (M, 4).
+        stats: Per modality of the volume: lower and upper clip, mean, standard deviation, in the input's units, (M, 4).
         n_brain: Brain voxels of the input.
     """
 
@@ -85,7 +92,8 @@ def preprocess(volume: Volume, spec: EngineSpec, n_threads: int = 0) -> Prepared
     """Crops to the brain box, normalises each modality over its brain voxels, pads to the network's stride.
 
     Args:
-        volume: Any orientation and spacing; modalities in the order of `spec`.
+        volume: Any orientation and spacing; modalities of `spec`, in its order. One that is missing becomes a channel of zeros,
+            which is what modality dropout showed the network.
         spec: Tells stride, spacing and percentiles.
         n_threads: CPU threads; 0 for all.
     Raises:
@@ -102,7 +110,15 @@ def preprocess(volume: Volume, spec: EngineSpec, n_threads: int = 0) -> Prepared
     except InputError as error:
         raise InputError(f"{', '.join(volume.names)}: {error}; check the intensities") from error
     _check_contrast(volume, stats)
-    return Prepared(tensor, placement, stats, brain.n_brain)
+    return Prepared(_with_missing(tensor, volume.modalities, spec.modalities), placement, stats, brain.n_brain)
+
+
+def _with_missing(tensor: NDArray[np.float32], present: Sequence[str], modalities: Sequence[str]) -> NDArray[np.float32]:
+    if tuple(present) == tuple(modalities):
+        return tensor
+    whole = np.zeros((len(modalities), *tensor.shape[1:]), np.float32)
+    whole[[modalities.index(m) for m in present]] = tensor
+    return whole
 
 
 def _normalized(

@@ -33,6 +33,7 @@ def build_report(
         "engine": {"name": engine.spec.name, **engine.description},
         "input": {
             "modalities": list(volume.modalities),
+            "missing": [m for m in engine.spec.modalities if m not in volume.modalities],
             "sha256": dict(zip(volume.modalities, volume.sha256, strict=False)),
             "shape": list(geometry.shape),
             "spacing_mm": [round(s, 6) for s in geometry.spacing_mm],
@@ -48,6 +49,7 @@ def build_report(
         },
         "windows": dict(windows),
         "postprocessing": {
+            "temperature": engine.spec.temperature,
             "thresholds": dict(zip(engine.spec.regions, engine.spec.thresholds, strict=True)),
             "small_parts": labelled.small_parts,
             "small_et": labelled.small_et,

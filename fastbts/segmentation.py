@@ -36,18 +36,19 @@ class Segmentation:
     volume: Volume = field(repr=False)
     logits: NDArray[np.float32] = field(repr=False)
     placement: Placement = field(repr=False)
+    temperature: float = field(default=1.0, repr=False)
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
         """Probability of each region WT, TC, ET, (3, i, j, k) float32; 0 outside the brain box. Computed on first use."""
         shape = self.volume.geometry.shape
         whole = np.zeros((len(self.logits), *shape[::-1]), np.float32).transpose(0, 3, 2, 1)
-        restored, offset = self.placement.restore(self.logits)
-        inner = tuple(slice(o, o + b - a) for o, (a, b) in zip(offset, self.placement.box, strict=True))
         view = to_network_axes(whole, self.volume.geometry)
         # exp overflows to inf for logits under -88: the probability is 0 all the same.
         with np.errstate(over="ignore"):
-            view[(slice(None), *self.placement.in_volume)] = 1 / (1 + np.exp(-restored[(slice(None), *inner)]))
+            view[(slice(None), *self.placement.in_volume)] = 1 / (
+                1 + np.exp(-self.placement.in_box(self.logits) / self.temperature)
+            )
         return whole
 
     def save(self, path: str | Path, *, labels: str = "brats2021", sidecar: str | Path | None = None) -> list[Path]:

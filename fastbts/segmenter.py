@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,9 @@ class SegmenterOptions:
     """Largest tensor that "auto" runs in one pass; a 1 mm brain box has about 4 million voxels and needs about 0.7 GB."""
     threads: int = 0
     """CPU threads; 0 for all."""
-    min_part_mm3: float = 0.0
-    """Connected parts of the whole tumour smaller than this become background, before the small-ET rule; 0 for off."""
+    min_part_mm3: float | None = None
+    """Connected parts of the whole tumour smaller than this become background, before the small-ET rule; 0 for off, None for what
+    the engine's manifest says."""
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -60,12 +61,15 @@ class SegmenterOptions:
             raise OptionsError(f"threads {self.threads!r}: expected 0 (all) or a whole number up to {MAX_THREADS}")
         if not isinstance(self.max_one_pass_voxels, int) or self.max_one_pass_voxels < 0:
             raise OptionsError(f"max_one_pass_voxels {self.max_one_pass_voxels!r}: expected a whole number, 0 or more")
-        if not isinstance(self.min_part_mm3, int | float) or not 0 <= self.min_part_mm3 < math.inf:
-            raise OptionsError(f"min_part_mm3 {self.min_part_mm3!r}: expected 0 (off) or a volume in mm3")
+        part = 0 if self.min_part_mm3 is None else self.min_part_mm3
+        if not isinstance(part, int | float) or not 0 <= part < math.inf:
+            raise OptionsError(f"min_part_mm3 {part!r}: expected 0 (off) or a volume in mm3")
 
 
 class Segmenter:
     """Segments brain tumours. Loads its engine and warms it up once; one Segmenter serves many threads.
+
+    `spec` is the engine's, with what the options override.
 
     Args:
         engine: A loaded engine, a path to a `.fbts` file, or None for the shipped engine.
@@ -90,6 +94,8 @@ class Segmenter:
         if engine is None or isinstance(engine, str | Path):
             engine = load_engine(engine, device=device, precision=precision, threads=self.options.threads)
         self.engine = engine
+        part = self.options.min_part_mm3
+        self.spec = engine.spec if part is None else replace(engine.spec, min_part_mm3=part)
         if warm_up:
             stride = self.engine.spec.stride
             self.engine.infer(np.zeros((1, len(self.engine.spec.modalities), *(2 * stride,) * 3), np.float32))
@@ -108,7 +114,8 @@ class Segmenter:
         """Segments one case.
 
         Args:
-            case: A Volume, or an array (M, X, Y, Z) in the order of `engine.spec.modalities`; or none, and the modalities by name:
+            case: A Volume, or an array (M, X, Y, Z) in the order of `engine.spec.modalities`; or none, and the modalities by name,
+                of which those in `engine.spec.optional_modalities` may be left out:
             flair: Path, nibabel image or array (X, Y, Z).
             t1: Likewise.
             t1ce: Likewise (contrast-enhanced T1).
@@ -123,24 +130,19 @@ class Segmenter:
         clock = _Clock(progress)
         with clock("read", 0.0):
             given = {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}
-            volume = as_volume(case, given, affine, self.engine.spec.modalities)
+            volume = as_volume(case, given, affine, self.spec)
         with clock("normalize", 0.1):
-            prepared = preprocess(volume, self.engine.spec, self.options.threads)
+            prepared = preprocess(volume, self.spec, self.options.threads)
         logits, windows = self._infer(prepared, clock)
         with clock("label", 0.95):
-            labelled = postprocess(
-                logits,
-                prepared.placement,
-                volume.geometry,
-                self.engine.spec,
-                self.options.min_part_mm3,
-                self.options.threads,
-            )
+            labelled = postprocess(logits, prepared.placement, volume.geometry, self.spec, self.options.threads)
         timings_ms = clock.finish()
         volumes_ml = {region: n * volume.geometry.voxel_ml for region, n in labelled.n_voxels.items()}
         report = build_report(self.engine, volume, prepared, labelled, windows, volumes_ml, timings_ms)
         logger.info("segmented in %.0f ms: %s ml", timings_ms["total"], volumes_ml)
-        return Segmentation(labelled.labels, volumes_ml, timings_ms, report, volume, logits, prepared.placement)
+        return Segmentation(
+            labelled.labels, volumes_ml, timings_ms, report, volume, logits, prepared.placement, self.spec.temperature
+        )
 
     def predict_batch(self, cases: Iterable[Volume | str | Path]) -> Iterator[Segmentation]:
         """Segments cases one after the other, reading the next while the present one is computed.
@@ -156,7 +158,7 @@ class Segmenter:
         from fastbts.case import read_case
 
         def read(case: Volume | str | Path) -> Volume:
-            return case if isinstance(case, Volume) else read_case(case)
+            return case if isinstance(case, Volume) else read_case(case, optional=self.spec.optional_modalities)
 
         with ThreadPoolExecutor(1) as reader:
             waiting = None

@@ -150,26 +150,43 @@ class Volume:
         """The grid that all images share."""
         return Geometry(self.data.shape[1:], self.affine)
 
-    def select(self, modalities: Sequence[str]) -> Volume:
-        """Returns the volume with exactly these modalities, in this order; shares memory where the order already fits.
+    def select(self, modalities: Sequence[str], optional: Sequence[str] = ()) -> Volume:
+        """Returns the volume with these modalities, in this order; shares memory where the order already fits.
 
+        Args:
+            modalities: Names.
+            optional: Those of them that may be absent, with a warning.
         Raises:
-            CaseError: One of them is missing.
+            CaseError: One of them is missing and not optional, or none is there.
         """
-        missing = [m for m in modalities if m not in self.modalities]
-        if missing:
-            raise CaseError(f"modality {', '.join(missing)} is missing; have {', '.join(self.modalities)}; the engine needs all of "
-                            f"{', '.join(modalities)}")  # fmt: skip
-        if tuple(modalities) == tuple(self.modalities):
+        check_present(self.modalities, modalities, optional)
+        present = tuple(m for m in modalities if m in self.modalities)
+        missing = [m for m in modalities if m not in present]
+        warnings = (
+            [f"{', '.join(missing)}: missing; the engine was trained for that, but the result is less certain"]
+            if missing
+            else []
+        )
+        if present == self.modalities and not missing:
             return self
-        index = [self.modalities.index(m) for m in modalities]
+        index = [self.modalities.index(m) for m in present]
         return replace(
             self,
-            data=self.data[index],
-            modalities=modalities,
+            data=self.data if present == self.modalities else self.data[index],
+            modalities=present,
+            warnings=(*self.warnings, *warnings),
             names=[self.names[i] for i in index],
             sha256=[self.sha256[i] for i in index] if self.sha256 else (),
         )
+
+
+def check_present(given: Sequence[str], modalities: Sequence[str], optional: Sequence[str]) -> None:
+    """Raises CaseError if one of `modalities` that is not optional was not given, or none was."""
+    missing = [m for m in modalities if m not in given and m not in optional]
+    if missing or not set(given) & set(modalities):
+        needed = [m for m in modalities if m not in optional] or [f"at least one of {', '.join(modalities)}"]
+        raise CaseError(f"modality {', '.join(missing) or 'of any kind'} is missing; got {', '.join(given)}; the engine needs "
+                        f"{', '.join(needed)}; give the missing images, or use an engine trained to do without them")  # fmt: skip
 
 
 def _geometry_problem(shape: tuple[int, ...], affine: NDArray[np.float64]) -> str | None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fastbts import EngineSpec, Segmenter
+from fastbts.enginefile import write_engine_file
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,6 +52,29 @@ class VoxelEngine:
 
     def close(self) -> None:
         pass
+
+
+def write_voxel_engine(path: Path, **spec: Any) -> Path:
+    """`VoxelEngine` as an engine file."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants = {"channels": np.array([0, 3, 2]), "one": np.float32(1), "four": np.float32(4)}
+    nodes = [
+        helper.make_node("Gather", ["x", "channels"], ["picked"], axis=1),
+        helper.make_node("Sub", ["picked", "one"], ["shifted"]),
+        helper.make_node("Mul", ["shifted", "four"], ["logits"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", n, "d", "h", "w"]) for name, n in (("x", 4), ("logits", 3))
+    ]
+    weights = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "voxel", ends[:1], ends[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model)
+    spec = {"name": "voxel", "stride": 8, "window": (16, 24, 16), **spec}
+    write_engine_file(path, EngineSpec(**spec), {"model.onnx": model.SerializeToString()})
+    return path
 
 
 @pytest.fixture

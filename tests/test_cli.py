@@ -213,9 +213,6 @@ def test_usage_errors(case: Path) -> None:
     assert run("predict", case, "--flair", "x.nii")[0] == 2
     for option, value in (("--mode", "fast"), ("--precision", "fp8"), ("--threads", "-1"), ("--threads", "100000")):
         assert run("predict", case, option, value)[0] == 2, option
-    code, output = run("predict", "--flair", "x.nii", "--t1", "y.nii")
-    assert code == 2
-    assert "--t1ce" in output
 
 
 def test_info_needs_no_backend(tmp_path: Path) -> None:

@@ -90,9 +90,28 @@ def test_lying_specs(tmp_path: Path, good: Path) -> None:
         ({"regions": ["ET", "TC", "WT"]}, "contradicts"),
         ({"modalities": ["ct", "t1", "t1ce", "t2"]}, "contradicts"),
         ({"min_et_mm3": float("inf")}, "contradicts"),
+        ({"min_part_mm3": -1.0}, "contradicts"),
+        ({"temperature": 0.0}, "contradicts"),
+        ({"temperature": float("nan")}, "contradicts"),
+        ({"optional_modalities": ["ct"]}, "contradicts"),
+        ({"optional_modalities": ["t1", "t1"]}, "contradicts"),
+        ({"optional_modalities": [1]}, "optional_modalities"),
+        ({"modalities": []}, "modalities"),
     ]:
         with pytest.raises(EngineFileError, match=message):
             read_engine_file(_forge(tmp_path / "x.fbts", {"spec": {**spec, **change}, "payloads": [_entry()]}))
+
+
+def test_files_from_before_a_field_existed(tmp_path: Path, good: Path) -> None:
+    spec = read_engine_file(good).manifest["spec"]
+    for field, default in (("temperature", 1.0), ("min_part_mm3", 0.0), ("optional_modalities", ())):
+        old = {k: v for k, v in spec.items() if k != field}
+        assert (
+            getattr(read_engine_file(_forge(tmp_path / "x.fbts", {"spec": old, "payloads": [_entry()]})).spec, field) == default
+        )
+    del spec["stride"]
+    with pytest.raises(EngineFileError, match="exactly the fields"):
+        read_engine_file(_forge(tmp_path / "x.fbts", {"spec": spec, "payloads": [_entry()]}))
 
 
 def test_external_data_and_deep_nesting_are_refused(tmp_path: Path) -> None:

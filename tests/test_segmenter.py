@@ -16,8 +16,8 @@ from tests.conftest import VoxelEngine
 Case = tuple[np.ndarray, np.ndarray]
 
 
-def expected_labels(images: np.ndarray) -> np.ndarray:
-    """What VoxelEngine must give, straight from its definition in float64."""
+def expected_labels(images: np.ndarray, at: float = 1.0) -> np.ndarray:
+    """What VoxelEngine must give, straight from its definition in float64; tumour begins `at` standard deviations."""
     brain = (images != 0).any(axis=0)
     z = np.zeros(images.shape)
     for image, out in zip(images, z, strict=True):
@@ -26,7 +26,7 @@ def expected_labels(images: np.ndarray) -> np.ndarray:
         out[brain] = (clipped - clipped.mean()) / clipped.std()
     labels = np.zeros(brain.shape, np.uint8)
     for channel, value in ((0, 2), (3, 1), (2, 4)):  # WT from FLAIR, TC from T2, ET from T1ce, each overriding
-        labels[z[channel] >= 1] = value
+        labels[z[channel] >= at] = value
     return labels
 
 
@@ -162,6 +162,34 @@ def test_small_parts_become_background_before_the_small_et_rule() -> None:
     assert nothing.report["postprocessing"]["small_et"] == {
         "threshold_mm3": 27.5, "applied": False, "et_mm3_before": 0, "et_mm3_after": 0,
     }  # fmt: skip
+
+
+def test_the_engine_may_ask_to_remove_small_parts() -> None:
+    images, engine = speckled_case(), VoxelEngine(min_part_mm3=2)
+    for option, n_after in ((None, 1), (0, 6), (217, 0)):
+        segmenter = Segmenter(engine, options=SegmenterOptions(min_part_mm3=option), warm_up=False)
+        report = segmenter.predict(images, affine=np.eye(4)).report["postprocessing"]["small_parts"]
+        assert report.get("n_parts_after", 6) == n_after
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_thresholds_are_on_calibrated_probabilities(small_case: Case, temperature: float) -> None:
+    images, affine = small_case
+    engine = VoxelEngine(temperature=temperature, thresholds=(0.5, 0.4, 0.7))
+    result = Segmenter(engine, warm_up=False).predict(images, affine=affine)
+    inside = result.probabilities[2] > 0
+    logits = np.log(result.probabilities[2][inside] / (1 - result.probabilities[2][inside])) * temperature
+    plain = Segmenter(VoxelEngine(), warm_up=False).predict(images, affine=affine).probabilities[2][inside]
+    np.testing.assert_allclose(logits, np.log(plain / (1 - plain)), atol=2e-3)
+    np.testing.assert_array_equal(result.labels == 4, result.probabilities[2] >= 0.7)
+    assert 0 < (result.labels == 4).sum() < inside.sum()
+
+
+def test_extreme_thresholds_do_not_overflow(small_case: Case) -> None:
+    """The op's threshold is the sigmoid of -69000: no voxel of the brain box lies below it."""
+    engine = VoxelEngine(temperature=100.0, thresholds=(1e-300, 1e-300, 1e-300))
+    labels = Segmenter(engine, warm_up=False).predict(small_case[0], affine=small_case[1]).labels
+    assert (labels > 0).sum() == np.prod(np.ptp(np.argwhere(labels), axis=0) + 1)
 
 
 def test_small_parts_are_measured_in_mm3() -> None:

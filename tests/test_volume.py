@@ -85,5 +85,5 @@ def test_select_reorders_and_reports_missing() -> None:
     chosen = volume.select(("flair", "t1"))
     assert chosen.data[0, 0, 0, 0] == 1
     assert chosen.names == ("b.nii", "a.nii")
-    with pytest.raises(CaseError, match="t2 is missing; have t1, flair"):
+    with pytest.raises(CaseError, match="t2 is missing; got t1, flair; the engine needs flair, t2; give the missing"):
         volume.select(("flair", "t2"))

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from fastbts import EngineSpec
+from fastbts import MODALITIES, EngineSpec
 from fastbts.enginefile import read_engine_file, write_engine_file
 from fastbts.engines.openvino import OpenVINOEngine
 from training.checkpoint import load_checkpoint
@@ -101,6 +101,12 @@ def measure_parity(engine_path: Path, network: UNet3d, tensor: NDArray[np.float3
     }
 
 
+def optional_modalities(recipe: Recipe) -> tuple[str, ...]:
+    """All modalities where training hid them at times, else none."""
+    semantic = recipe.model.semantic
+    return MODALITIES if semantic.fusion and semantic.modality_dropout > 0 else ()
+
+
 def training_record(checkpoint: Path, recipe: Recipe, state: dict[str, Any], note: str) -> dict[str, Any]:
     """What the manifest tells about training: recipe, steps, mean loss per 100 steps (from the run's log), note."""
     log = checkpoint.parent / "log.jsonl"
@@ -129,7 +135,8 @@ def export(
         **about: For the manifest: license, data.
     """
     recipe, state = load_checkpoint(checkpoint)
-    network, final = trained_network(recipe, state), replace(engine_spec(recipe), **spec or {})
+    network = trained_network(recipe, state)
+    final = replace(engine_spec(recipe), optional_modalities=optional_modalities(recipe), **spec or {})
     payloads = {"model.onnx": halve_weights(to_onnx(network, final)).SerializeToString()}
     if state.get("prompts"):
         about["prompts"] = state["prompts"]

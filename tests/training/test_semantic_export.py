@@ -8,11 +8,12 @@ import onnx
 import pytest
 import torch
 
-from fastbts import EngineSpec, OptionsError
+from fastbts import MODALITIES, EngineSpec, OptionsError
 from fastbts.enginefile import read_engine_file, write_engine_file
 from fastbts.engines.openvino import OpenVINOEngine
 from tests.training.tiny import KINDS, awake, tiny
-from training.export import halve_weights, to_onnx
+from training.config import parse_recipe
+from training.export import halve_weights, optional_modalities, to_onnx
 from training.model import UNet3d
 
 SPEC = EngineSpec(stride=16, window=(32, 32, 32))
@@ -64,6 +65,15 @@ def test_a_missing_modality_runs(network: UNet3d, engine: OpenVINOEngine) -> Non
     x[:, 2] = 0
     with torch.inference_mode():
         assert np.abs(engine.infer(x) - network(torch.from_numpy(x)).numpy()).max() <= 1e-3
+
+
+def test_modalities_are_optional_where_training_hid_them() -> None:
+    for semantic, optional in (
+        ({"fusion": True, "modality_dropout": 0.1}, MODALITIES),
+        ({"fusion": True, "modality_dropout": 0.0}, ()),
+        ({"fusion": False, "modality_dropout": 0.1}, ()),
+    ):
+        assert optional_modalities(parse_recipe({"model": {"semantic": semantic}})) == optional
 
 
 def test_wrong_text_is_refused(engine: OpenVINOEngine) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastbts import Segmenter, read_case
+from fastbts import MODALITIES, Segmenter, read_case
 from fastbts.enginefile import read_engine_file
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import load_recipe
@@ -74,6 +74,7 @@ def test_exported_engine_predicts(data: Path, run: Path, tmp_path: Path) -> None
     assert parity["label_agreement"] > 0.999, "an untrained network's logits lie near 0, where rounding decides"
     file = read_engine_file(tmp_path / "smoke.fbts")
     recipe = load_checkpoint(run / "last.ckpt")[0]
+    assert file.spec.optional_modalities == (MODALITIES if recipe.name == "smoke-clip" else ())
     assert file.manifest["training"]["recipe"]["name"] == recipe.name
     assert len(file.manifest["training"]["loss_per_100_steps"]) == 1
     assert file.manifest["training"]["note"] == "two phantoms"
