@@ -12,6 +12,7 @@ import yaml
 from training.model import UNetConfig
 
 RECIPES = Path(__file__).parent / "recipes"
+PRECISIONS = ("bf16-mixed", "16-mixed", "32-true")
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,13 @@ class Recipe:
     prompts: str = ""
     """A file of `training.prompts.save_prompts`; empty for orthonormal vectors."""
     checkpoint_every: int = 100
-    """Steps between checkpoints."""
+    """Most steps between checkpoints."""
+    checkpoint_minutes: float = 5.0
+    """Most minutes between checkpoints."""
+    validate_every: int = 500
+    """Steps between validations, where there are cases for that."""
+    precision: str = "bf16-mixed"
+    """Of the forward and backward pass, in Lightning's words; weights are float32 throughout."""
 
     @property
     def steps(self) -> int:
@@ -127,6 +134,8 @@ def parse_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
             for i, s in enumerate(recipe.stages)
             if len(s.crop) != 3 or any(size % stride for size in s.crop)
         ]
+        if recipe.precision not in PRECISIONS:
+            mistakes.append(f"precision: expected one of {', '.join(PRECISIONS)}, got {recipe.precision!r}")
     if mistakes:
         raise RecipeError(f"{where}: " + "; ".join(mistakes))
     return recipe

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -41,13 +42,13 @@ class TrainingCase:
 
 
 class CropDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Crop number i of a run: a pure function of (seed, i), so a resumed run continues exactly."""
+    """Crop number i of a run: a pure function of (seed, i), so a resumed run continues exactly; `ranks` train together."""
 
-    def __init__(self, cases: Sequence[TrainingCase], recipe: Recipe) -> None:
+    def __init__(self, cases: Sequence[TrainingCase], recipe: Recipe, ranks: int = 1) -> None:
         self.cases, self.recipe = cases, recipe
         self._augment = Augment(recipe.augment)
         self._turns = np.repeat(np.arange(len(cases)), [recipe.lgg_repeat if case.grade == "LGG" else 1 for case in cases])
-        self._sizes = [stage.crop for stage in recipe.stages for _ in range(stage.steps * stage.batch)]
+        self._sizes = [stage.crop for stage in recipe.stages for _ in range(stage.steps * stage.batch * ranks)]
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -74,17 +75,35 @@ class CropDataset(Dataset[tuple[Tensor, Tensor]]):
         return carve_mix(crop, cut(donor.image, donor.label, start, size), rng)
 
 
-def batches(recipe: Recipe, first_step: int) -> list[list[int]]:
-    """Crop numbers of each step from `first_step` on (a batch sampler)."""
-    sizes = [stage.batch for stage in recipe.stages for _ in range(stage.steps)]
-    ends = np.cumsum(sizes)
-    return [list(range(end - n, end)) for n, end in zip(sizes, ends.tolist(), strict=True)][first_step:]
+class Batches:
+    """Crop numbers of each step from `first_step` on (a batch sampler); of `ranks` batches per step, number `rank`.
+
+    As long as the whole run wherever it begins: Lightning goes on counting where the checkpoint stopped.
+    """
+
+    def __init__(self, recipe: Recipe, first_step: int = 0, rank: int = 0, ranks: int = 1) -> None:
+        sizes = np.repeat([stage.batch for stage in recipe.stages], [stage.steps for stage in recipe.stages])
+        starts = (np.cumsum(sizes) - sizes) * ranks + rank * sizes
+        self._batches = [list(range(start, start + n)) for start, n in zip(starts.tolist(), sizes.tolist(), strict=True)]
+        self._first_step = first_step
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self._batches[self._first_step :])
+
+    def __len__(self) -> int:
+        return len(self._batches)
 
 
 def to_batch(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Stacks crops: (B, M, D, H, W) and (B, D, H, W)."""
     images, labels = zip(*samples, strict=True)
     return torch.stack(images), torch.stack(labels)
+
+
+def engine_spec(recipe: Recipe) -> EngineSpec:
+    """The preprocessing and shapes that the recipe's network expects at inference."""
+    d, h, w = recipe.stages[-1].crop
+    return EngineSpec(name=f"fastbts-{recipe.name}", stride=recipe.model.stride, window=(d, h, w))
 
 
 def find_cases(data: Path, split: str) -> list[Path]:
@@ -135,7 +154,7 @@ def prepare_case(folder: Path, spec: EngineSpec, cache: Path) -> TrainingCase:
     if not path.is_file():
         image, label = _network_arrays(folder, spec)
         cache.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp.npz")
+        temporary = path.with_suffix(f".{os.getpid()}.npz")  # of this process: ranks prepare side by side
         np.savez(temporary, image=image, label=label)
         temporary.replace(path)
     with np.load(path, allow_pickle=False) as stored:

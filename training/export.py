@@ -21,18 +21,17 @@ from fastbts.enginefile import read_engine_file, write_engine_file
 from fastbts.engines.openvino import OpenVINOEngine
 from training.checkpoint import load_checkpoint
 from training.config import Recipe
+from training.data import engine_spec
 from training.model import UNet3d
-from training.train import averaged, engine_spec
 
 OPSET = 20
 
 
 def trained_network(recipe: Recipe, state: dict[str, Any]) -> UNet3d:
     """The checkpoint's averaged network, weights rounded to float16 as they will be stored."""
-    average = averaged(UNet3d(recipe.model), recipe.ema)
-    average.load_state_dict(state["average"])
-    network = average.module.eval()
-    assert isinstance(network, UNet3d)
+    weights = {name.removeprefix("module."): w for name, w in state["average"].items() if name != "n_averaged"}
+    network = UNet3d(recipe.model).eval()
+    network.load_state_dict(weights)
     with torch.no_grad():
         for weight in network.parameters():
             weight.copy_(weight.half().float())

@@ -1,145 +1,101 @@
-"""The training loop: `python -m training.train --recipe light --data DIR --out RUN`."""
+"""Training: `python -m training.train --recipe light --data DIR --out RUN`.
+
+On several GPUs: `torchrun --nproc_per_node=N -m training.train ...`; every rank trains on crops of its own.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import time
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
+import lightning as L
 import torch
-from rich.progress import Progress, track
-from torch import nn
-from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from rich.progress import track
 
-from fastbts import EngineSpec
-from training.checkpoint import load_checkpoint, save_checkpoint
+from fastbts import FastBTSError
+from training.callbacks import Checkpoints, Log, MovingAverage, Terminated, WholeFiles
 from training.config import Recipe, load_recipe
-from training.data import CropDataset, TrainingCase, batches, find_cases, prepare_case, to_batch
-from training.losses import supervised_loss
+from training.data import TrainingCase, engine_spec, find_cases, prepare_case
+from training.lit import LitData, LitNetwork
 from training.model import UNet3d
-from training.prompts import Prompts, PromptsError, load_prompts, orthonormal_prompts, region_texts
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then cosine to zero over all stages."""
-    if step < recipe.warmup_steps:
-        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+def fit(
+    recipe: Recipe, cases: Sequence[TrainingCase], run: Path, *, val: Sequence[Path] | None = None, progress: bool = False
+) -> UNet3d:
+    """Trains to the end of the recipe, from the run's last checkpoint on if it has one.
 
-
-def averaged(network: nn.Module, decay: float) -> AveragedModel:
-    """Moving average of the weights; the decay ramps up so that the random start is forgotten."""
-
-    def average(old: torch.Tensor, new: torch.Tensor, n: torch.Tensor | int) -> torch.Tensor:
-        return torch.lerp(new, old, min(decay, (1 + int(n)) / (10 + int(n))))
-
-    return AveragedModel(network, avg_fn=average)
-
-
-def recipe_prompts(recipe: Recipe) -> Prompts | None:
-    """The prompts a recipe asks for; None where its network reads none.
-
+    Args:
+        recipe: What to train.
+        cases: Prepared cases.
+        run: Folder of the run: last.ckpt, log.jsonl, tensorboard/.
+        val: Folders of labelled cases whose Dice is logged every `recipe.validate_every` steps; None for no validation.
+        progress: Whether to show a progress bar.
+    Returns:
+        The averaged network.
     Raises:
-        PromptsError: The file of prompts cannot be used, or does not fit the network.
+        Terminated: SIGTERM came and the run is saved.
+        CheckpointError: The last checkpoint cannot be continued.
     """
-    model = recipe.model
-    if not model.semantic.uses_text:
-        return None
-    texts = region_texts()
-    width = model.semantic.text_width
-    prompts = (
-        load_prompts(Path(recipe.prompts)) if recipe.prompts else orthonormal_prompts([*texts], [*texts.values()], width=width)
+    run.mkdir(parents=True, exist_ok=True)
+    average, checkpoints = MovingAverage(recipe.ema), Checkpoints(run / "last.ckpt", recipe)
+    callbacks = [average, Log(run / "log.jsonl"), checkpoints, *([RichProgressBar(refresh_rate=1)] if progress else [])]
+    trainer = _trainer(recipe, run, callbacks, validate=bool(val))
+    with warnings.catch_warnings():
+        # Guesses about too few workers and about a data loader that would not resume; ours does, by the step's number.
+        warnings.simplefilter("ignore", PossibleUserWarning)
+        last = checkpoints.path if checkpoints.path.is_file() else None
+        trainer.fit(LitNetwork(recipe), datamodule=LitData(cases, recipe, val or ()), ckpt_path=last, weights_only=True)
+    return average.network
+
+
+def _trainer(recipe: Recipe, run: Path, callbacks: list[Callback], *, validate: bool) -> L.Trainer:
+    """Lightning's trainer on the devices that torchrun has given, or on one."""
+    ranks, here = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    return L.Trainer(
+        devices=here,
+        num_nodes=ranks // here,
+        # The only buffer is the text table, which never changes; and ranks may have different numbers of cases to validate.
+        strategy=DDPStrategy(broadcast_buffers=False) if ranks > 1 else "auto",
+        precision=recipe.precision,  # type: ignore[arg-type]  # one of `config.PRECISIONS`
+        max_steps=recipe.steps,
+        max_epochs=1,
+        gradient_clip_val=12.0,
+        callbacks=callbacks,
+        plugins=[WholeFiles(recipe)],
+        logger=TensorBoardLogger(run, name="tensorboard", version="", default_hp_metric=False),
+        log_every_n_steps=1,
+        limit_val_batches=1.0 if validate else 0,
+        val_check_interval=recipe.validate_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        enable_progress_bar=any(isinstance(callback, RichProgressBar) for callback in callbacks),
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=run,
     )
-    if prompts.embeddings.shape != (model.n_regions, width):
-        raise PromptsError(
-            f"{recipe.prompts or 'prompts.yaml'}: embeddings of shape {prompts.embeddings.shape}, expected "
-            f"{(model.n_regions, width)}: one row per region, of length model.semantic.text_width; change either"
-        )
-    return prompts
 
 
-class Trainer:
-    """One run: network, moving average, optimiser and the step they are at."""
-
-    def __init__(self, recipe: Recipe, run: Path) -> None:
-        torch.manual_seed(recipe.seed)
-        self.recipe, self.checkpoint, self.step = recipe, run / "last.ckpt", 0
-        self.prompts = recipe_prompts(recipe)
-        self.network = UNet3d(recipe.model, None if self.prompts is None else torch.from_numpy(self.prompts.embeddings))
-        self.average = averaged(self.network, recipe.ema)
-        self.optimiser = torch.optim.AdamW(self.network.parameters(), weight_decay=recipe.weight_decay)
-        self.log = run / "log.jsonl"
-
-    def resume(self) -> None:
-        """Continues from the run's last checkpoint."""
-        _, state = load_checkpoint(self.checkpoint)
-        self.step = state["step"]
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-
-    def save(self) -> None:
-        """Writes the run's checkpoint."""
-        save_checkpoint(
-            self.checkpoint,
-            self.recipe,
-            self.step,
-            network=self.network.state_dict(),
-            average=self.average.state_dict(),
-            optimiser=self.optimiser.state_dict(),
-            prompts=None if self.prompts is None else self.prompts.about(),
-        )
-
-    def train_step(self, image: torch.Tensor, label: torch.Tensor) -> float:
-        """One optimiser step; returns the loss."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.recipe, self.step)
-        # Modality dropout, the network's only chance: a function of (seed, step), so that a resumed run continues exactly.
-        torch.manual_seed(self.recipe.seed * 1_000_003 + self.step)
-        with torch.autocast("cpu", torch.bfloat16):
-            outputs = self.network(image)
-        recipe = self.recipe
-        loss = supervised_loss(outputs, label, recipe.side_weight, similarity_weight=recipe.similarity_weight)
-        self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), 12.0)
-        self.optimiser.step()
-        self.average.update_parameters(self.network)
-        self.step += 1
-        return loss.item()
-
-    def fit(self, cases: list[TrainingCase]) -> None:
-        """Trains to the end of the recipe, with a progress bar, a log and checkpoints."""
-        data = DataLoader(
-            CropDataset(cases, self.recipe), batch_sampler=batches(self.recipe, self.step), collate_fn=to_batch, num_workers=1
-        )
-        with Progress(*Progress.get_default_columns(), "{task.fields[loss]}") as progress, self.log.open("a") as log:
-            bar = progress.add_task("training", total=self.recipe.steps, completed=self.step, loss="")
-            for image, label in data:
-                began = time.monotonic()
-                loss = self.train_step(image, label)
-                log.write(
-                    json.dumps({"step": self.step, "loss": round(loss, 4), "s": round(time.monotonic() - began, 3)}) + "\n"
-                )
-                log.flush()
-                progress.update(bar, completed=self.step, loss=f"loss {loss:.3f}")
-                if self.step % self.recipe.checkpoint_every == 0 or self.step == self.recipe.steps:
-                    self.save()
-
-
-def engine_spec(recipe: Recipe) -> EngineSpec:
-    """The preprocessing and shapes that the recipe's network expects at inference."""
-    d, h, w = recipe.stages[-1].crop
-    return EngineSpec(name=f"fastbts-{recipe.name}", stride=recipe.model.stride, window=(d, h, w))
+def _validation(data: Path) -> list[Path] | None:
+    try:
+        return find_cases(data, "val")
+    except FastBTSError as error:
+        print(f"training without validation: {error}", file=sys.stderr)
+        return None
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="light", help="name or YAML file")
     parser.add_argument("--data", type=Path, required=True, help="folder of cases, with cases.csv")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an interrupted run continues from there")
@@ -148,18 +104,19 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    recipe = load_recipe(args.recipe)
-    args.out.mkdir(parents=True, exist_ok=True)
-    folders = find_cases(args.data, "train")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    recipe, first = load_recipe(args.recipe), os.environ.get("RANK", "0") == "0"
     cases = [
         prepare_case(folder, engine_spec(recipe), args.cache or args.out / "cache")
-        for folder in track(folders, "preparing cases")
+        for folder in track(find_cases(args.data, "train"), "preparing cases", disable=not first)
     ]
-    trainer = Trainer(recipe, args.out)
-    if trainer.checkpoint.is_file():
-        trainer.resume()
-    trainer.fit(cases)
-    print(f"trained {trainer.step} steps; next: python -m training.export {trainer.checkpoint} -o {recipe.name}.fbts")
+    try:
+        fit(recipe, cases, args.out, val=_validation(args.data), progress=True)
+    except Terminated as stopped:
+        print(stopped, file=sys.stderr)
+        raise
+    if first:
+        print(f"trained {recipe.steps} steps; next: python -m training.export {args.out / 'last.ckpt'} -o {recipe.name}.fbts")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from fastbts.phantom import make_case, write_case
 
@@ -20,3 +21,24 @@ def _write(seed: int, folder: Path) -> None:
 @pytest.fixture(scope="session")
 def write_small_case() -> Callable[[int, Path], None]:
     return _write
+
+
+def _write_all(folder: Path) -> None:
+    for number in (1, 2, 3):
+        _write(number, folder / f"case{number}")
+    (folder / "cases.csv").write_text("case,split\ncase1,train\ncase2,train\ncase3,val\n")
+
+
+@pytest.fixture(scope="session")
+def write_cases() -> Callable[[Path], None]:
+    """Writes three small cases and their cases.csv: case1 and case2 train, case3 validates."""
+    return _write_all
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Bits depend on the number of torch's threads, and small crops need no more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

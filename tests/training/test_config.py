@@ -2,8 +2,10 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
 from training.config import RECIPES, Recipe, RecipeError, load_recipe, parse_recipe
+from training.model import UNet3d
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
@@ -12,6 +14,21 @@ def test_every_recipe_is_valid(path: Path) -> None:
     assert recipe.name == path.stem
     assert recipe.steps > 0
     assert parse_recipe(dataclasses.asdict(recipe)) == recipe, "survives the checkpoint"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_recipe_has_a_network_that_runs(path: Path) -> None:
+    model = load_recipe(path).model
+    network = UNet3d(model).eval()
+    size = (2 * model.stride,) * 3
+    with torch.inference_mode():
+        assert network(torch.randn(1, 4, *size)).shape == (1, 3, *size)
+
+
+def test_full_is_the_classical_network() -> None:
+    model = load_recipe("full").model
+    assert (model.patch, model.widths, model.stride) == (1, (32, 64, 128, 256, 320), 16)
+    assert all(getattr(model.semantic, name) for name in ("fusion", "bridge", "guidance", "attention", "head"))
 
 
 def test_defaults_are_a_recipe() -> None:
@@ -32,6 +49,8 @@ def test_all_mistakes_are_reported_at_once() -> None:
         assert part in str(caught.value)
     with pytest.raises(RecipeError, match=r"stages\.0\.crop: \(30, 32, 32\) is not 3 multiples"):
         parse_recipe({"stages": [{"crop": [30, 32, 32]}]})
+    with pytest.raises(RecipeError, match="precision: expected one of bf16-mixed, 16-mixed, 32-true, got 'bf16'"):
+        parse_recipe({"precision": "bf16"})
 
 
 def test_unknown_recipe_names_the_known_ones() -> None:

@@ -21,7 +21,7 @@ from training.augment import (
     turned_and_scaled,
 )
 from training.config import AugmentConfig, Recipe, StageConfig, load_recipe
-from training.data import CropDataset, TrainingCase, batches, find_cases, prepare_case, read_labels
+from training.data import Batches, CropDataset, TrainingCase, find_cases, prepare_case, read_labels
 
 PLAIN = AugmentConfig(mirror=(0, 0, 0), affine=0, intensity=0, contrast=0, noise=0, smooth=0, thick_slices=0, bias_field=0)
 
@@ -183,8 +183,20 @@ def test_crops_are_a_function_of_seed_and_number(case: TrainingCase) -> None:
 
 def test_batches_continue_where_a_run_stopped() -> None:
     recipe = load_recipe("smoke")  # 3 steps of 1 crop, 3 steps of 2 crops
-    assert batches(recipe, 0) == [[0], [1], [2], [3, 4], [5, 6], [7, 8]]
-    assert batches(recipe, 4) == [[5, 6], [7, 8]]
+    assert list(Batches(recipe)) == [[0], [1], [2], [3, 4], [5, 6], [7, 8]]
+    assert list(Batches(recipe, 4)) == [[5, 6], [7, 8]]
+    assert len(Batches(recipe, 4)) == 6
+
+
+def test_ranks_share_every_step(case: TrainingCase) -> None:
+    recipe = load_recipe("smoke")
+    one, two = (list(Batches(recipe, 0, rank, 2)) for rank in (0, 1))
+    assert one == [[0], [2], [4], [6, 7], [10, 11], [14, 15]]
+    assert two == [[1], [3], [5], [8, 9], [12, 13], [16, 17]]
+    crops = CropDataset([case], recipe, ranks=2)
+    assert len(crops) == 18
+    assert {crops[i][1].shape for i in (0, 5)} == {(32, 32, 32)}
+    assert {crops[i][1].shape for i in (6, 17)} == {(32, 48, 32)}
 
 
 def test_splits(folder: Path, tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from fastbts.engine import REGIONS
 from training.config import load_recipe
+from training.lit import LitNetwork, recipe_prompts
 from training.prompts import Prompts, PromptsError, load_prompts, orthonormal_prompts, region_texts, save_prompts
-from training.train import Trainer, recipe_prompts
 
 
 def test_orthonormal_prompts_are_what_they_say() -> None:
@@ -51,8 +51,7 @@ def test_the_recipe_decides_on_the_prompts(tmp_path: Path) -> None:
     recipe = replace(load_recipe("smoke-clip"), prompts=str(tmp_path / "prompts.npz"))
     mine = Prompts(REGIONS, ((),) * 3, np.eye(3, 16, dtype=np.float32), "mine")
     save_prompts(tmp_path / "prompts.npz", mine)
-    trainer = Trainer(recipe, tmp_path)
-    assert np.array_equal(trainer.network.get_buffer("text").numpy(), mine.embeddings)
+    assert np.array_equal(LitNetwork(recipe).network.get_buffer("text").numpy(), mine.embeddings)
     save_prompts(tmp_path / "prompts.npz", orthonormal_prompts(REGIONS, width=8))
     with pytest.raises(PromptsError, match=r"expected \(3, 16\)"):
         recipe_prompts(recipe)

@@ -1,71 +1,54 @@
-"""From a case on disk to a prediction by the engine it trained: smoke recipe, interrupted and resumed."""
+"""From a case on disk to a prediction by the engine it trained: smoke recipes, in this process."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 from fastbts import MODALITIES, Segmenter, read_case
 from fastbts.enginefile import read_engine_file
-from training.checkpoint import load_checkpoint, save_checkpoint
-from training.config import load_recipe
+from training.callbacks import ramped
+from training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from training.config import Recipe, StageConfig, load_recipe
+from training.data import TrainingCase, engine_spec, prepare_case
+from training.evaluate import evaluate, mean_row
 from training.export import export
-from training.train import Trainer, learning_rate
+from training.lit import LitNetwork, NetworkEngine, learning_rate
+from training.train import fit
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, write_small_case: Callable[[int, Path], None]) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory, write_cases: Callable[[Path], None]) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    for seed in (1, 2):
-        write_small_case(seed, folder / f"case{seed}")
-    (folder / "cases.csv").write_text("case,split\ncase1,train\ncase2,train\n")
+    write_cases(folder)
     return folder
 
 
-def train(data: Path, run: Path, recipe: str) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "training.train",
-        "--recipe",
-        recipe,
-        "--data",
-        str(data),
-        "--out",
-        str(run),
-        "--threads",
-        "1",
-    ]
-    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "PYTHONWARNINGS": "ignore"}, capture_output=True)
+@pytest.fixture(scope="module")
+def cases(data: Path) -> list[TrainingCase]:
+    spec = engine_spec(load_recipe("smoke"))
+    return [prepare_case(data / name, spec, data / "cache") for name in ("case1", "case2")]
 
 
 @pytest.fixture(scope="module", params=["smoke", "smoke-clip"])
-def run(data: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+def run(cases: list[TrainingCase], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    train(data, folder, request.param)
+    fit(load_recipe(request.param), cases, folder)
     return folder
 
 
-def test_resumed_run_ends_with_the_same_bits(data: Path, run: Path, tmp_path: Path) -> None:
-    """Starts from the checkpoint at step 4 of 6, as a killed run would."""
-    recipe, state = load_checkpoint(run / "last.previous")
-    assert state["step"] == 4
-    save_checkpoint(tmp_path / "last.ckpt", recipe, **state)
-    train(data, tmp_path, recipe.name)
-    whole, resumed = load_checkpoint(run / "last.ckpt")[1], load_checkpoint(tmp_path / "last.ckpt")[1]
-    assert resumed["step"] == whole["step"] == 6
-    for part in ("network", "average"):
-        for name, weight in whole[part].items():
-            assert torch.equal(weight, resumed[part][name]), name
+def short(steps: int) -> Recipe:
+    return replace(load_recipe("smoke"), stages=(StageConfig(steps, (32, 32, 32)),), checkpoint_every=1)
 
 
 def test_exported_engine_predicts(data: Path, run: Path, tmp_path: Path) -> None:
@@ -76,6 +59,7 @@ def test_exported_engine_predicts(data: Path, run: Path, tmp_path: Path) -> None
     recipe = load_checkpoint(run / "last.ckpt")[0]
     assert file.spec.optional_modalities == (MODALITIES if recipe.name == "smoke-clip" else ())
     assert file.manifest["training"]["recipe"]["name"] == recipe.name
+    assert file.manifest["training"]["steps"] == recipe.steps == 6
     assert len(file.manifest["training"]["loss_per_100_steps"]) == 1
     assert file.manifest["training"]["note"] == "two phantoms"
     content = (tmp_path / "smoke.fbts").read_bytes()
@@ -95,13 +79,118 @@ def test_learning_rate_by_hand() -> None:
     assert rates == pytest.approx([0.5, 1, 1, 0.5 + 0.5 * 2**-0.5, 0.5, 0.5 - 0.5 * 2**-0.5, 0])
 
 
-def test_checkpoint_is_whole_or_absent(tmp_path: Path) -> None:
-    trainer = Trainer(load_recipe("smoke"), tmp_path)
-    trainer.save()
-    trainer.step = 1
+def test_moving_average_by_hand(cases: list[TrainingCase], tmp_path: Path) -> None:
+    """After one step the average is the network; after two it keeps 2/11 of it; later at most `decay`."""
+    old, new = torch.tensor([1.0]), torch.tensor([0.0])
+    assert ramped(0.9)(old, new, 1).item() == pytest.approx(2 / 11)
+    assert ramped(0.9)(old, new, 1000).item() == pytest.approx(0.9)
+    averaged = fit(short(2), cases, tmp_path).state_dict()
+    first, second = (load_checkpoint(tmp_path / name)[1] for name in ("last.previous", "last.ckpt"))
+    assert (first["step"], second["step"]) == (1, 2)
+    for name, weight in first["network"].items():
+        assert torch.equal(first["average"][f"module.{name}"], weight), name
+        expected = torch.lerp(second["network"][name], weight, 2 / 11)
+        assert torch.allclose(second["average"][f"module.{name}"], expected, atol=1e-7), name
+        assert torch.equal(averaged[name], second["average"][f"module.{name}"]), name
+
+
+def test_step_is_that_of_a_plain_loop(cases: list[TrainingCase], tmp_path: Path) -> None:
+    """One step written out: same seed, crop and rate, Adam with decay, gradients clipped at 12."""
+    from training.data import CropDataset, to_batch
+    from training.losses import supervised_loss
+
+    recipe = short(1)
+    fit(recipe, cases, tmp_path)
+    network = LitNetwork(recipe).network
+    image, label = to_batch([CropDataset(cases, recipe)[0]])
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = network(image)
+    supervised_loss(outputs, label, recipe.side_weight).backward()
+    nn.utils.clip_grad_norm_(network.parameters(), 12.0)
+    torch.optim.AdamW(network.parameters(), lr=learning_rate(recipe, 0), weight_decay=recipe.weight_decay).step()
+    trained = load_checkpoint(tmp_path / "last.ckpt")[1]["network"]
+    for name, weight in network.state_dict().items():
+        assert torch.equal(trained[name], weight), name
+
+
+def test_validation_runs_the_products_path_on_the_averaged_network(
+    data: Path, cases: list[TrainingCase], tmp_path: Path
+) -> None:
+    recipe = replace(short(4), validate_every=2)
+    averaged = fit(recipe, cases, tmp_path, val=[data / "case3"]).eval()
+    written = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert {"loss", "learning_rate", "step_s", "dice/WT", "dice/TC", "dice/ET", "dice/mean"} <= set(written.Tags()["scalars"])
+    assert len(written.Scalars("loss")) == 4
+    logged = {region: written.Scalars(f"dice/{region}") for region in ("WT", "TC", "ET", "mean")}
+    assert {len(scores) for scores in logged.values()} == {2}
+    with torch.autocast("cpu", torch.bfloat16):
+        segmenter = Segmenter(NetworkEngine(averaged, engine_spec(recipe)))
+        expected = mean_row(evaluate(segmenter, [data / "case3"]))
+    assert {region: scores[-1].value for region, scores in logged.items()} == {
+        region: pytest.approx(expected[region], abs=1e-6) for region in logged
+    }
+
+
+def test_validation_leaves_no_trace_in_the_weights(data: Path, cases: list[TrainingCase], tmp_path: Path) -> None:
+    recipe = replace(short(4), validate_every=2)
+    watched = fit(recipe, cases, tmp_path / "a", val=[data / "case3"]).state_dict()
+    alone = fit(recipe, cases, tmp_path / "b").state_dict()
+    assert all(torch.equal(watched[name], weight) for name, weight in alone.items())
+
+
+def test_network_engine_by_eye(voxel_segmenter: Segmenter, small_case: tuple[np.ndarray, np.ndarray]) -> None:
+    """A 1x1x1 convolution that computes what the tests' voxel engine does gives the same labels."""
+    images, affine = small_case
+    network = nn.Conv3d(4, 3, 1)
+    with torch.no_grad():
+        network.weight.zero_()
+        network.bias.fill_(-4.0)
+        for region, modality in enumerate((0, 3, 2)):
+            network.weight[region, modality] = 4.0
+    segmenter = Segmenter(NetworkEngine(network, voxel_segmenter.engine.spec))
+    ours, expected = (s.predict(images, affine=affine).labels for s in (segmenter, voxel_segmenter))
+    assert len(np.unique(expected)) == 4
+    np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+def test_teacher_counts_where_the_data_give_one() -> None:
+    recipe = load_recipe("smoke-clip")
+    recipe = replace(recipe, model=replace(recipe.model, semantic=replace(recipe.model.semantic, teacher_width=5)))
+    module = LitNetwork(recipe)
+    image, label = torch.randn(1, 4, 32, 32, 32), torch.randint(0, 3, (1, 32, 32, 32))
+    without, taught = module.training_step([image, label], 0), module.training_step([image, label, torch.ones(1, 3, 5)], 0)
+    assert 0 < abs((taught - without).item()) <= 2 * recipe.bridge_weight
+
+
+def test_checkpoint_is_whole_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, recipe = tmp_path / "last.ckpt", load_recipe("smoke")
+    save_checkpoint(path, recipe, 1)
     with pytest.raises(AttributeError):
-        save_checkpoint(tmp_path / "last.ckpt", trainer.recipe, 2, broken=lambda: None)
-    assert load_checkpoint(tmp_path / "last.ckpt")[1]["step"] == 0
-    trainer.save()
-    assert load_checkpoint(tmp_path / "last.ckpt")[1]["step"] == 1
-    assert load_checkpoint(tmp_path / "last.previous")[1]["step"] == 0
+        save_checkpoint(path, recipe, 2, broken=lambda: None)
+    assert load_checkpoint(path)[1]["step"] == 1
+
+    def fail(*_: Path) -> None:
+        raise OSError("stopped before the new file gets its name")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fail)
+        with pytest.raises(OSError, match="stopped"):
+            save_checkpoint(path, recipe, 2)
+    assert load_checkpoint(path)[1]["step"] == 1
+    save_checkpoint(path, recipe, 3)
+    assert load_checkpoint(path)[1]["step"] == 3
+    assert load_checkpoint(tmp_path / "last.previous")[1]["step"] == 1
+
+
+def test_unusable_checkpoints_are_refused(cases: list[TrainingCase], tmp_path: Path) -> None:
+    recipe, path = load_recipe("smoke"), tmp_path / "last.ckpt"
+    save_checkpoint(path, recipe, 4, network={}, average={})
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: holds weights but no state of Lightning's loops"):
+        fit(recipe, cases, tmp_path)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(CheckpointError, match=r"not a whole checkpoint.*last\.previous"):
+        load_checkpoint(path)
+    torch.save({"recipe": Path("x")}, path)
+    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+        load_checkpoint(path)

@@ -1,0 +1,176 @@
+"""The run as Lightning sees it: the module (what a step computes, how it validates) and the data (which crops a step sees)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+
+from fastbts import EngineSpec, Segmenter, SegmenterOptions, read_case
+from training.config import Recipe
+from training.data import Batches, CropDataset, TrainingCase, engine_spec, read_labels, to_batch
+from training.losses import supervised_loss
+from training.metrics import region_dice
+from training.model import UNet3d
+from training.prompts import Prompts, PromptsError, load_prompts, orthonormal_prompts, region_texts
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, then cosine to zero over all stages."""
+    if step < recipe.warmup_steps:
+        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def recipe_prompts(recipe: Recipe) -> Prompts | None:
+    """The prompts a recipe asks for; None where its network reads none.
+
+    Raises:
+        PromptsError: The file of prompts cannot be used, or does not fit the network.
+    """
+    model = recipe.model
+    if not model.semantic.uses_text:
+        return None
+    texts = region_texts()
+    width = model.semantic.text_width
+    prompts = (
+        load_prompts(Path(recipe.prompts)) if recipe.prompts else orthonormal_prompts([*texts], [*texts.values()], width=width)
+    )
+    if prompts.embeddings.shape != (model.n_regions, width):
+        raise PromptsError(
+            f"{recipe.prompts or 'prompts.yaml'}: embeddings of shape {prompts.embeddings.shape}, expected "
+            f"{(model.n_regions, width)}: one row per region, of length model.semantic.text_width; change either"
+        )
+    return prompts
+
+
+class NetworkEngine:
+    """A network in eval mode as the engine of a `fastbts.Segmenter`, so that validation takes the product's own path.
+
+    Args:
+        network: Gives logits (B, K, D, H, W) of images (B, M, D, H, W).
+        spec: Preprocessing and shapes.
+    """
+
+    def __init__(self, network: nn.Module, spec: EngineSpec) -> None:
+        self.spec, self._network = spec, network
+        self._device = next(network.parameters()).device
+        self.description = {"backend": "torch", "device": str(self._device), "precision": "as in training"}
+
+    def infer(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Runs the network: (B, M, D, H, W) normalised images -> (B, K, D, H, W) float32 logits."""
+        with torch.inference_mode():
+            return self._network(torch.from_numpy(tensor).to(self._device)).float().cpu().numpy()
+
+    def close(self) -> None:
+        """Nothing to free: the network belongs to its run."""
+
+
+class LitNetwork(L.LightningModule):
+    """The network of a recipe and how it learns.
+
+    Args:
+        recipe: Tells network, seed, loss weights and schedule.
+    Raises:
+        PromptsError: See `recipe_prompts`.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.prompts = recipe, recipe_prompts(recipe)
+        self.network = UNet3d(recipe.model, None if self.prompts is None else torch.from_numpy(self.prompts.embeddings))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; its own rate is 1, so that the schedule's values are the rates to the last bit."""
+        optimiser = torch.optim.AdamW(self.network.parameters(), lr=1.0, weight_decay=self.recipe.weight_decay)
+        schedule = LambdaLR(optimiser, lambda step: learning_rate(self.recipe, step))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def training_step(self, batch: Sequence[Tensor], index: int) -> Tensor:
+        """Loss of images (B, M, D, H, W) and labels (B, D, H, W), and where the data give them CLIP embeddings (B, 3, T)."""
+        image, label, *teacher = batch
+        # Modality dropout, the network's only chance: a function of (seed, step), so that a resumed run continues exactly.
+        torch.manual_seed(self.recipe.seed * 1_000_003 + self.global_step + self.global_rank * 1_000_000_007)
+        recipe, outputs = self.recipe, self.network(image)
+        loss = supervised_loss(
+            outputs,
+            label,
+            recipe.side_weight,
+            similarity_weight=recipe.similarity_weight,
+            teacher=teacher[0] if teacher else None,
+            bridge_weight=recipe.bridge_weight,
+        )
+        self.log("loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, folder: Path, index: int) -> None:
+        """Dice of one case by the product's inference; Lightning has put the averaged weights and eval mode in place."""
+        options = SegmenterOptions(threads=torch.get_num_threads())
+        segmenter = Segmenter(NetworkEngine(self.network, engine_spec(self.recipe)), options=options, warm_up=False)
+        scores = region_dice(segmenter.predict(read_case(folder)).labels, read_labels(folder))
+        scores["mean"] = sum(scores.values()) / len(scores)
+        self.log_dict({f"dice/{region}": score for region, score in scores.items()}, batch_size=1, sync_dist=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Names things as `training.export` reads them; until here `state_dict` is the moving average (`WeightAveraging`)."""
+        weights, average = checkpoint.pop("current_model_state"), checkpoint.pop("state_dict")
+        checkpoint["network"] = {name.removeprefix("network."): value for name, value in weights.items()}
+        checkpoint["average"] = checkpoint.pop("averaging_state") | {
+            name.replace("network.", "module.", 1): value for name, value in average.items()
+        }
+        checkpoint["prompts"] = None if self.prompts is None else self.prompts.about()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Undoes `on_save_checkpoint`."""
+        average = checkpoint.pop("average")
+        checkpoint["current_model_state"] = {f"network.{name}": value for name, value in checkpoint.pop("network").items()}
+        checkpoint["averaging_state"] = {name: value for name, value in average.items() if not name.startswith("module.")}
+        checkpoint["state_dict"] = {
+            name.replace("module.", "network.", 1): value for name, value in average.items() if name.startswith("module.")
+        }
+
+
+class LitData(L.LightningDataModule):
+    """Crops to learn from, from the step on at which the run is, and cases to validate on; each rank has its own.
+
+    Args:
+        cases: Prepared cases to cut crops from.
+        recipe: Tells crop sizes, batch (per rank) and augmentation.
+        val: Case folders with labels.
+    """
+
+    def __init__(self, cases: Sequence[TrainingCase], recipe: Recipe, val: Sequence[Path] = ()) -> None:
+        super().__init__()
+        self.cases, self.recipe, self.val = cases, recipe, list(val)
+
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        """Crops of this rank, prepared one step ahead by one process: torch's threads need the other cores."""
+        trainer = self.trainer
+        assert trainer is not None
+        return DataLoader(
+            CropDataset(self.cases, self.recipe, trainer.world_size),
+            batch_sampler=Batches(self.recipe, trainer.global_step, trainer.global_rank, trainer.world_size),
+            collate_fn=to_batch,
+            num_workers=1,
+            persistent_workers=True,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> DataLoader[Path]:
+        """Case folders of this rank, one by one; where there are fewer than ranks, every rank takes all."""
+        trainer = self.trainer
+        assert trainer is not None
+        few = len(self.val) < trainer.world_size
+        mine = self.val if few else self.val[trainer.global_rank :: trainer.world_size]
+        return DataLoader(mine, batch_size=None)  # type: ignore[arg-type]  # a list is a dataset to torch
