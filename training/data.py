@@ -20,7 +20,7 @@ from fastbts import EngineSpec, FastBTSError, read_case
 from fastbts.preprocess import preprocess
 from fastbts.volume import to_network_axes
 from training.augment import Augment, random_crop
-from training.config import Recipe, RecipeError
+from training.config import Recipe
 
 SYNTHETIC = "synthetic"
 """Grade of the cases that `training.synthetic` makes."""
@@ -49,14 +49,14 @@ class CropDataset(Dataset[tuple[Tensor, Tensor]]):
     Synthetic cases take the turns that `recipe.synthetic` gives them, and leave the other crops as they are.
 
     Raises:
-        RecipeError: The recipe wants synthetic cases, and there is none; or there are no others.
+        FastBTSError: The recipe wants synthetic cases, and there is none; or there are no others.
     """
 
     def __init__(self, cases: Sequence[TrainingCase], recipe: Recipe) -> None:
         self._synthetic = [case for case in cases if case.grade == SYNTHETIC]
         cases = [case for case in cases if case.grade != SYNTHETIC]
         if not cases or (recipe.synthetic > 0 and not self._synthetic):
-            raise RecipeError(
+            raise FastBTSError(
                 f"synthetic: {recipe.synthetic} of the crops shall come from synthetic cases; got {len(cases)} real and "
                 f"{len(self._synthetic)} synthetic cases; make such with python -m training.synthetic, or set it to 0"
             )
@@ -64,6 +64,13 @@ class CropDataset(Dataset[tuple[Tensor, Tensor]]):
         self._augment = Augment(recipe.augment)
         self._turns = np.repeat(np.arange(len(cases)), [recipe.lgg_repeat if case.grade == "LGG" else 1 for case in cases])
         self._sizes = [stage.crop for stage in recipe.stages for _ in range(stage.steps * stage.batch)]
+
+    def _stand_in(self, index: int) -> TrainingCase | None:
+        """The synthetic case of a crop, if it is to have one."""
+        rng = np.random.default_rng((self.recipe.seed, 3, index))
+        if rng.random() >= self.recipe.synthetic:
+            return None
+        return self._synthetic[rng.integers(len(self._synthetic))]
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -75,13 +82,6 @@ class CropDataset(Dataset[tuple[Tensor, Tensor]]):
         case = self._stand_in(index) or self.cases[order[position]]
         crop = random_crop(case.image, case.label, self._sizes[index], self.recipe.augment, rng)
         return self._augment(*crop, seed=int(rng.integers(2**31)))
-
-    def _stand_in(self, index: int) -> TrainingCase | None:
-        """The synthetic case of a crop, if it is to have one."""
-        rng = np.random.default_rng((self.recipe.seed, 3, index))
-        if rng.random() >= self.recipe.synthetic:
-            return None
-        return self._synthetic[rng.integers(len(self._synthetic))]
 
 
 def batches(recipe: Recipe, first_step: int) -> list[list[int]]:

@@ -84,7 +84,7 @@ def make_synthetic(
     """
     config = config or SyntheticConfig()
     rng = np.random.default_rng((seed, 4, index))
-    head, shape = heads[rng.integers(len(heads))], shapes.read(int(rng.integers(len(shapes.names))))
+    head, shape = heads[int(rng.integers(len(heads)))], shapes.read(int(rng.integers(len(shapes.names))))
     tumour = place_tumour(shape, config, rng)
     tissue, brain = deform(head, _middle(tumour), config, rng)
     box = _box(brain)  # what lies outside has no part in what follows

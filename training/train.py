@@ -21,6 +21,7 @@ from training.data import CropDataset, TrainingCase, batches, find_cases, prepar
 from training.losses import supervised_loss
 from training.model import UNet3d
 from training.prompts import Prompts, PromptsError, load_prompts, orthonormal_prompts, region_texts
+from training.synthetic import load_synthetic
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -144,6 +145,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of cases, with cases.csv")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an interrupted run continues from there")
     parser.add_argument("--cache", type=Path, help="folder for prepared cases; default: OUT/cache")
+    parser.add_argument("--synthetic", type=Path, help="folder made by training.synthetic, for recipes that mix it in")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 for all")
     args = parser.parse_args()
     if args.threads:
@@ -155,6 +157,8 @@ def main() -> None:
         prepare_case(folder, engine_spec(recipe), args.cache or args.out / "cache")
         for folder in track(folders, "preparing cases")
     ]
+    if args.synthetic:
+        cases += load_synthetic(args.synthetic)
     trainer = Trainer(recipe, args.out)
     if trainer.checkpoint.is_file():
         trainer.resume()
