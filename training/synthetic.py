@@ -39,7 +39,7 @@ PARTS = {"oedema": (2.05, 0.05, -0.15, 0.8), "necrosis": (2.75, -0.55, -0.35, 1.
 PART_SPREAD = {"oedema": (0.6, 0.4, 0.35, 0.55), "necrosis": (1.0, 0.5, 0.4, 0.65), "rim": (0.8, 0.45, 0.8, 0.55)}
 TISSUES = ("csf", "grey", "white", "nuclei")  # values of `Head.tissue`
 TISSUE_SPREAD = 0.25
-PATCH, SICK_PATCH = 0.15, (0.7, 0.3, 0.4, 0.5)  # deviation of what varies over 5 to 12 mm, in healthy tissue and in a tumour
+PATCH, SICK_PATCH = 0.15, (0.7, 0.3, 0.4, 0.5)  # deviation of what varies over 4 to 10 mm, in healthy tissue and in a tumour
 
 
 @dataclass(frozen=True)
@@ -197,15 +197,20 @@ def paint(tissue: Tensor, tumour: Tensor, config: SyntheticConfig, rng: np.rando
     images = torch.from_numpy(healthy.astype(np.float32))[:, tissue]
     _add_vessels(images, tissue, rng)
     images = _blur(images)
-    patch = smooth(tissue.shape, [n // 10 for n in tissue.shape], 4, rng) + smooth(
-        tissue.shape, [n // 4 for n in tissue.shape], 4, rng
-    )
+    patch = _texture(tissue.shape, rng)
     where = (slice(None), *_box(tumour[0] > 0)) if tumour.any() else (slice(None), slice(0), slice(0), slice(0))
     part, shares = images[where], tumour[where]
     for share, mean in zip(shares, _part_means(bool(tumour[2].any()), rng), strict=True):
         part += share * (torch.from_numpy(mean)[:, None, None, None] - part)
     part += (torch.tensor(SICK_PATCH)[:, None, None, None] * rng.uniform(0.5, 1.2) - PATCH) * shares[0] * patch[where]
     return images.add_(patch, alpha=PATCH)
+
+
+def _texture(shape: Sequence[int], rng: np.random.Generator) -> Tensor:
+    """What varies over 4 to 10 voxels, (4, *shape); drawn at half the resolution, which shows no difference."""
+    half = [n // 2 for n in shape]
+    drawn = smooth(half, [n // 10 for n in shape], 4, rng) + smooth(half, [n // 4 for n in shape], 4, rng)
+    return functional.interpolate(drawn[None], tuple(shape), mode="trilinear")[0]
 
 
 def _part_means(enhancing: bool, rng: np.random.Generator) -> list[NDArray[np.float32]]:
@@ -226,12 +231,15 @@ def _add_vessels(images: Tensor, tissue: Tensor, rng: np.random.Generator) -> No
 
 
 def scan(images: Tensor, config: SyntheticConfig, rng: np.random.Generator) -> Tensor:
-    """Thick slices, bias field and noise, then whole-number-free scanner units well above 0; (4, D, H, W)."""
-    images = torch.stack([thick_slices(m, rng) if rng.random() < config.thick_slices else m for m in images])
-    images = torch.stack([bias_field(m, rng) if rng.random() < config.bias_field else m for m in images])
-    noise = torch.from_numpy(rng.standard_normal(images.shape, dtype=np.float32))
-    noise *= torch.from_numpy(rng.uniform(0.1, 0.3, 4).astype(np.float32))[:, None, None, None]
-    return (images + noise + 10).clamp(min=0.1)
+    """Thick slices, bias field and noise, then positive scanner units; (4, D, H, W), changed in place."""
+    for image in images:
+        if rng.random() < config.thick_slices:
+            image.copy_(thick_slices(image, rng))
+        if rng.random() < config.bias_field:
+            image.copy_(bias_field(image, rng))
+        noise = torch.from_numpy(rng.standard_normal(image.shape, dtype=np.float32))
+        image.add_(noise, alpha=rng.uniform(0.1, 0.3)).add_(10).clamp_(min=0.1)  # 0 is background
+    return images
 
 
 def smooth(shape: Sequence[int], knots: Sequence[int], n: int, rng: np.random.Generator) -> Tensor:
