@@ -175,7 +175,6 @@ def _cases(data: Path, cache: Path, spec: EngineSpec) -> list[TrainingCase]:
 
 def run_job(job: Job) -> None:
     """Trains, segments the validation cases in one pass, and writes the result whole or not at all."""
-    torch.set_num_threads(1)
     spec, began = engine_spec(job.recipe), time.monotonic()
     cases = choose_cases(_cases(job.data, job.out / "cache", EngineSpec()), job.arm.n_cases, job.seed)
     made = load_synthetic(job.synthetic) if job.arm.synthetic and job.synthetic else []
@@ -193,6 +192,12 @@ def run_job(job: Job) -> None:
         json.dumps({**about, "train_s": round(trained_s, 1), "scores": scores, **job.settings}, indent=1) + "\n"
     )
     temporary.replace(job.result)
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    # A spawned process would spawn its data loader too, and send it every case; the platform's default is cheaper.
+    multiprocessing.set_start_method(None, force=True)
 
 
 def finished(job: Job) -> bool:
@@ -269,7 +274,8 @@ def main() -> None:
     jobs = plan(args)
     left = [job for job in jobs if not finished(job)]
     _cases(args.data, args.out / "cache", EngineSpec())  # prepared once, before the workers all want to
-    with ProcessPoolExecutor(args.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")  # forking a process that has used torch's threads can hang
+    with ProcessPoolExecutor(args.processes, spawn, _start_worker) as pool:
         for _ in track(pool.map(run_job, left), "training", total=len(left)):
             pass
     runs = [json.loads(job.result.read_text()) for job in jobs]
