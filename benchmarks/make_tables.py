@@ -42,13 +42,54 @@ def dice_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-TABLES = {"speed": (speed_table, "predict.json"), "dice": (dice_table, "dice-val.json")}
+def _dice(arm: dict[str, Any]) -> str:
+    return " | ".join(f"{arm[r]:.3f}" for r in ("WT", "TC", "ET", "mean"))
 
 
-def filled(text: str) -> str:
+def ablation_table(results: dict[str, Any]) -> str:
+    """Every arm against its bases: difference of the mean Dice in points, interval and p."""
+    lines = ["| network | WT | TC | ET | mean | against | points, 95 % interval | p |", "|---|---|---|---|---|---|---|---|"]
+    for name, arm in results["arms"].items():
+        against = [c for c in results["comparisons"] if c["name"] == name]
+        lines.append(f"| {name} | {_dice(arm)} | " + (" | ".join(_against(against[0])) if against else " | | ") + " |")
+        lines += ["| | | | | | " + " | ".join(_against(c)) + " |" for c in against[1:]]
+    first = results["comparisons"][0] if results["comparisons"] else {"n_cases": 0, "n_seeds": 0}
+    about = (
+        f"n = {first['n_cases']} validation cases, {first['n_seeds']} seeds. Interval: bootstrap over cases and seeds; p: Wilcoxon's "
+        f"signed-rank test over case means, exact, not corrected for the number of rows; none can be below "
+        f"{2 ** (1 - first['n_cases']):.3f}."
+    )
+    return "\n".join([*lines, "", about])
+
+
+def curve_table(results: dict[str, Any]) -> str:
+    """Dice of the plain network by training cases and steps."""
+    lines = ["| training cases | steps | WT | TC | ET | mean |", "|---|---|---|---|---|---|"]
+    plain = [arm for name, arm in results["arms"].items() if name.startswith("plain")]
+    for arm in sorted(plain, key=lambda arm: (arm["steps"], arm["n_cases"])):
+        lines.append(f"| {arm['n_cases']} | {arm['steps']} | {_dice(arm)} |")
+    return "\n".join(lines)
+
+
+def _against(comparison: dict[str, Any]) -> tuple[str, str, str]:
+    points = [f"{100 * comparison[key]:+.1f}" for key in ("difference", "low", "high")]
+    return comparison["base"], f"{points[0]} [{points[1]}, {points[2]}]", f"{comparison['p']:.3f}"
+
+
+TABLES = {
+    "speed": (speed_table, "predict.json"),
+    "dice": (dice_table, "dice-val.json"),
+    "ablation": (ablation_table, "ablation.json"),
+    "curve": (curve_table, "ablation.json"),
+}
+PAGES = (ROOT / "README.md", ROOT / "models/fastbts-light.md", ROOT / "training/README.md")
+
+
+def filled(text: str, results: Path = RESULTS) -> str:
     """The text with every `<!-- table:NAME -->...<!-- end -->` filled in."""
     for name, (make, file) in TABLES.items():
-        table = make(json.loads((RESULTS / file).read_text()))
+        path = results / file
+        table = make(json.loads(path.read_text())) if path.is_file() else "Not measured yet."
         text = re.sub(
             rf"(<!-- table:{name} -->\n).*?(<!-- end -->)", lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL
         )  # type: ignore[misc]
@@ -56,8 +97,8 @@ def filled(text: str) -> str:
 
 
 def main() -> None:
-    """Rewrites the README and the model card; with --check only compares."""
-    for path in (ROOT / "README.md", ROOT / "models/fastbts-light.md"):
+    """Rewrites the pages; with --check only compares."""
+    for path in PAGES:
         text = path.read_text()
         if filled(text) == text:
             continue

@@ -77,6 +77,8 @@ class Recipe:
     """Run one after the other; one learning-rate schedule spans them all."""
     lgg_repeat: int = 1
     """How often a low-grade case (column `grade` of cases.csv) appears per epoch; they are rare, and look different."""
+    synthetic: float = 0.0
+    """Share of the crops that come from synthetic cases (`training.synthetic`), which have to be among the cases then."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Augmentation."""
     learning_rate: float = 1.5e-3

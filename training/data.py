@@ -23,6 +23,9 @@ from fastbts.volume import to_network_axes
 from training.augment import Augment, Crop, carve_mix, crop_start, cut, inside
 from training.config import Recipe
 
+SYNTHETIC = "synthetic"
+"""Grade of the cases that `training.synthetic` makes."""
+
 
 @dataclass(frozen=True)
 class TrainingCase:
@@ -32,7 +35,7 @@ class TrainingCase:
         name: Folder name of the case.
         image: (M, D, H, W) float16, normalised, brain box only.
         label: (D, H, W) uint8, BraTS <= 2021 values.
-        grade: "HGG" or "LGG", where cases.csv tells.
+        grade: "HGG" or "LGG", where cases.csv tells; `SYNTHETIC` for a case that `training.synthetic` made.
     """
 
     name: str
@@ -42,13 +45,33 @@ class TrainingCase:
 
 
 class CropDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Crop number i of a run: a pure function of (seed, i), so a resumed run continues exactly; `ranks` train together."""
+    """Crop number i of a run: a pure function of (seed, i), so a resumed run continues exactly; `ranks` train together.
+
+    Synthetic cases take the turns that `recipe.synthetic` gives them, and leave the other crops as they are.
+
+    Raises:
+        FastBTSError: The recipe wants synthetic cases, and there is none; or there are no others.
+    """
 
     def __init__(self, cases: Sequence[TrainingCase], recipe: Recipe, ranks: int = 1) -> None:
+        self._synthetic = [case for case in cases if case.grade == SYNTHETIC]
+        cases = [case for case in cases if case.grade != SYNTHETIC]
+        if not cases or (recipe.synthetic > 0 and not self._synthetic):
+            raise FastBTSError(
+                f"synthetic: {recipe.synthetic} of the crops shall come from synthetic cases; got {len(cases)} real and "
+                f"{len(self._synthetic)} synthetic cases; make such with python -m training.synthetic, or set it to 0"
+            )
         self.cases, self.recipe = cases, recipe
         self._augment = Augment(recipe.augment)
         self._turns = np.repeat(np.arange(len(cases)), [recipe.lgg_repeat if case.grade == "LGG" else 1 for case in cases])
         self._sizes = [stage.crop for stage in recipe.stages for _ in range(stage.steps * stage.batch * ranks)]
+
+    def _stand_in(self, index: int) -> TrainingCase | None:
+        """The synthetic case of a crop, if it is to have one."""
+        rng = np.random.default_rng((self.recipe.seed, 3, index))
+        if rng.random() >= self.recipe.synthetic:
+            return None
+        return self._synthetic[rng.integers(len(self._synthetic))]
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -57,7 +80,7 @@ class CropDataset(Dataset[tuple[Tensor, Tensor]]):
         epoch, position = divmod(index, len(self._turns))
         order = np.random.default_rng((self.recipe.seed, 1, epoch)).permutation(self._turns)
         rng = np.random.default_rng((self.recipe.seed, 2, index))
-        case = self.cases[order[position]]
+        case = self._stand_in(index) or self.cases[order[position]]
         crop = self._crop(case, self._sizes[index], rng)
         return self._augment(*crop, seed=int(rng.integers(2**31)))
 

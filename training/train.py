@@ -27,6 +27,7 @@ from training.config import Recipe, load_recipe
 from training.data import TrainingCase, engine_spec, find_cases, prepare_case
 from training.lit import LitData, LitNetwork
 from training.model import UNet3d
+from training.synthetic import load_synthetic
 
 
 def fit(
@@ -100,6 +101,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of cases, with cases.csv")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an interrupted run continues from there")
     parser.add_argument("--cache", type=Path, help="folder for prepared cases; default: OUT/cache")
+    parser.add_argument("--synthetic", type=Path, help="folder made by training.synthetic, for recipes that mix it in")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 for all")
     args = parser.parse_args()
     if args.threads:
@@ -110,6 +112,8 @@ def main() -> None:
         prepare_case(folder, engine_spec(recipe), args.cache or args.out / "cache")
         for folder in track(find_cases(args.data, "train"), "preparing cases", disable=not first)
     ]
+    if args.synthetic:
+        cases += load_synthetic(args.synthetic)
     try:
         fit(recipe, cases, args.out, val=_validation(args.data), progress=True)
     except Terminated as stopped:

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.make_tables import filled
+from fastbts import FastBTSError
+from training.ablate import ARMS, Job, arm_recipe, choose_cases, clip_prompts, finished, main, plan, summarise
+from training.config import load_recipe
+from training.data import TrainingCase
+from training.lit import LitNetwork
+from training.prompts import PromptsError, load_prompts
+
+
+def run_of(name: str, seed: int, dice: list[float]) -> dict[str, object]:
+    scores = [{"case": f"c{i}", "WT": d, "TC": d, "ET": d} for i, d in enumerate(dice)]
+    return {"name": name, "seed": seed, "n_cases": 28, "n_synthetic": 0, "steps": 360, "scores": scores}
+
+
+def test_arms_share_the_backbone_of_their_seed(tmp_path: Path) -> None:
+    base = load_recipe("smoke-clip")
+    base = replace(
+        base, model=replace(base.model, semantic=replace(base.model.semantic, **dict.fromkeys(ARMS["all"].semantic, False)))
+    )
+    plain, everything, other = (
+        LitNetwork(arm_recipe(name, base, seed, tmp_path)).network for name, seed in (("plain", 1), ("all", 1), ("all", 2))
+    )
+    assert plain.bridge is plain.guidance is plain.fusion is None
+    backbone = plain.state_dict()
+    assert all(torch.equal(everything.state_dict()[key], value) for key, value in backbone.items())
+    assert not torch.equal(other.state_dict()["head.weight"], backbone["head.weight"])
+    assert len(everything.state_dict()) > len(backbone)
+
+
+def test_fewer_cases_are_part_of_more() -> None:
+    cases = [TrainingCase(str(i), np.zeros((4, 1, 1, 1), np.float16), np.zeros((1, 1, 1), np.uint8)) for i in range(28)]
+    few, more = ({c.name for c in choose_cases(cases, n, seed=0)} for n in (7, 14))
+    assert (len(few), len(more)) == (7, 14)
+    assert few < more
+    assert choose_cases(cases, 0, seed=0) == cases
+    assert few != {c.name for c in choose_cases(cases, 7, seed=1)}
+
+
+def test_clip_vectors_by_hand(tmp_path: Path) -> None:
+    rows = torch.zeros(35, 512)
+    rows[32:, :3] = torch.eye(3)  # NCR, ED, ET
+    rows[32:, 5] = 7  # what they share
+    torch.save(rows.half(), tmp_path / "text.pth")
+    made = clip_prompts(tmp_path / "text.pth")
+    long, short = 2 / 6**0.5, -1 / 6**0.5
+    expected = [[short, long, short], [long, short, short], [short, short, long]]  # WT is ED's, TC is NCR's
+    np.testing.assert_allclose(made["clip"].embeddings[:, :3], expected, atol=1e-6)
+    np.testing.assert_array_equal(made["clip"].embeddings[:, 3:], 0)
+    np.testing.assert_array_equal(made["shuffled"].embeddings, made["clip"].embeddings[[1, 2, 0]])
+    assert made["shuffled"].texts[0] == made["clip"].texts[1]
+    torch.save(rows[:3], tmp_path / "few.pth")
+    with pytest.raises(PromptsError, match="expected a tensor of 35 x 512"):
+        clip_prompts(tmp_path / "few.pth")
+
+
+def test_summary_by_hand() -> None:
+    runs = [
+        run_of("plain", 0, [0.5, 0.6]),
+        run_of("bridge", 0, [0.6, 0.8]),
+        run_of("plain", 1, [0.5, 0.5]),
+        run_of("all", 1, [0.4, 0.4]),
+    ]
+    summary = summarise(runs)
+    assert summary["arms"]["plain"]["mean"] == pytest.approx(0.525)
+    assert summary["arms"]["plain"]["n_seeds"] == 2
+    by_name = {c["name"]: c for c in summary["comparisons"]}
+    assert set(by_name) == {"bridge", "all"}, "what was not run is not compared"
+    assert by_name["bridge"]["difference"] == pytest.approx(0.15), "over seed 0 only, which both have"
+    assert (by_name["bridge"]["n_seeds"], by_name["bridge"]["n_cases"]) == (1, 2)
+    assert by_name["all"]["difference"] == pytest.approx(-0.1)
+
+
+def test_tables_of_a_summary(tmp_path: Path) -> None:
+    runs = [run_of("plain", 0, [0.5] * 6), run_of("bridge", 0, [0.6] * 6), run_of("plain, 7 cases", 0, [0.4] * 6)]
+    page = "<!-- table:ablation -->\n<!-- end -->\n<!-- table:curve -->\n<!-- end -->\n"
+    assert filled(page, tmp_path).count("Not measured yet.") == 2
+    (tmp_path / "ablation.json").write_text(json.dumps(summarise(runs)))
+    text = filled(page, tmp_path)
+    assert "| bridge | 0.600 | 0.600 | 0.600 | 0.600 | plain | +10.0 [+10.0, +10.0] | 0.031 |" in text
+    assert "n = 6 validation cases, 1 seeds" in text
+    assert text.count("| 28 | 360 | 0.500 |") == 1, "the curve: plain ones only"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, write_small_case: Callable[[int, Path], None]) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for seed in (1, 2):
+        write_small_case(seed, folder / f"case{seed}")
+    (folder / "cases.csv").write_text("case,split\ncase1,train\ncase2,val\n")
+    return folder
+
+
+@pytest.mark.slow
+def test_runs_resume_and_are_summarised(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["ablate", "--data", str(data), "--out", str(tmp_path), "--recipe", "smoke", "--seeds", "1", "--processes", "1"]
+    monkeypatch.setattr(sys, "argv", [*command, "--arms", "plain", "bridge", "--json", str(tmp_path / "ablation.json")])
+    main()
+    written = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
+    assert set(written) == {"plain-0.json", "bridge-0.json"}
+    (tmp_path / "runs/bridge-0.json").unlink()
+    main()
+    again = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
+    assert again["plain-0.json"] == written["plain-0.json"], "a finished run is not repeated"
+    assert set(again) == set(written)
+    summary = json.loads((tmp_path / "ablation.json").read_text())
+    assert set(summary["arms"]) == {"plain", "bridge"}
+    assert all(0 <= score[r] <= 1 for run in summary["runs"] for score in run["scores"] for r in ("WT", "TC", "ET"))
+    assert str(tmp_path) not in (tmp_path / "ablation.json").read_text(), "no paths of this machine"
+
+
+def test_results_of_other_settings_are_refused(tmp_path: Path) -> None:
+    recipe = load_recipe("smoke")
+    job = Job("plain", 0, arm_recipe("plain", recipe, 0, tmp_path), tmp_path, tmp_path)
+    assert not finished(job)
+    job.result.parent.mkdir()
+    job.result.write_text(json.dumps(job.settings))
+    assert finished(job)
+    with pytest.raises(FastBTSError, match=r"plain-0\.json: made with other settings"):
+        finished(replace(job, recipe=replace(job.recipe, learning_rate=1.0)))
+
+
+def test_plan_goes_seed_by_seed_and_leaves_out_what_it_cannot_run(tmp_path: Path) -> None:
+    options = {
+        "data": tmp_path,
+        "out": tmp_path,
+        "recipe": "ablation",
+        "seeds": 2,
+        "arms": None,
+        "clip_vectors": tmp_path / "none",
+    }
+    names = [job.name for job in plan(Namespace(**options, synthetic=None))]
+    assert names[: len(names) // 2] == names[len(names) // 2 :], "all arms of a seed before the next seed"
+    assert not {"synthetic", "all, CLIP text"} & set(names)
+    torch.save(torch.randn(35, 512, generator=torch.Generator().manual_seed(0)), tmp_path / "text.pth")
+    jobs = plan(Namespace(**{**options, "clip_vectors": tmp_path / "text.pth"}, synthetic=tmp_path))
+    assert {job.name for job in jobs} == set(ARMS)
+    assert len({job.result for job in jobs}) == 2 * len(ARMS)
+    (clip,) = {job.recipe.prompts for job in jobs if job.name == "all, CLIP text"}
+    assert load_prompts(Path(clip)).labels == ("WT", "TC", "ET")
