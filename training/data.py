@@ -32,15 +32,21 @@ class TrainingCase:
         image: (M, D, H, W) float16, normalised, brain box only.
         label: (D, H, W) uint8, BraTS <= 2021 values.
         grade: "HGG" or "LGG", where cases.csv tells.
+        teacher: CLIP's embeddings of the whole case's three views, (3, T), where `clip_teacher.teacher_for` gave them.
     """
 
     name: str
     image: NDArray[np.float16]
     label: NDArray[np.uint8]
     grade: str = ""
+    teacher: NDArray[np.float32] | None = None
 
 
-class CropDataset(Dataset[tuple[Tensor, Tensor]]):
+Sample = tuple[Tensor, Tensor, Tensor | None]
+"""Image (M, D, H, W), label (D, H, W), the case's teacher (3, T) if there is one; the same with a leading B in a batch."""
+
+
+class CropDataset(Dataset[Sample]):
     """Crop number i of a run: a pure function of (seed, i), so a resumed run continues exactly."""
 
     def __init__(self, cases: Sequence[TrainingCase], recipe: Recipe) -> None:
@@ -52,13 +58,14 @@ class CropDataset(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self._sizes)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> Sample:
         epoch, position = divmod(index, len(self._turns))
         order = np.random.default_rng((self.recipe.seed, 1, epoch)).permutation(self._turns)
         rng = np.random.default_rng((self.recipe.seed, 2, index))
         case = self.cases[order[position]]
         crop = random_crop(case.image, case.label, self._sizes[index], self.recipe.augment, rng)
-        return self._augment(*crop, seed=int(rng.integers(2**31)))
+        image, label = self._augment(*crop, seed=int(rng.integers(2**31)))
+        return image, label, None if case.teacher is None else torch.from_numpy(case.teacher)
 
 
 def batches(recipe: Recipe, first_step: int) -> list[list[int]]:
@@ -68,10 +75,10 @@ def batches(recipe: Recipe, first_step: int) -> list[list[int]]:
     return [list(range(end - n, end)) for n, end in zip(sizes, ends.tolist(), strict=True)][first_step:]
 
 
-def to_batch(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Stacks crops: (B, M, D, H, W) and (B, D, H, W)."""
-    images, labels = zip(*samples, strict=True)
-    return torch.stack(images), torch.stack(labels)
+def to_batch(samples: list[Sample]) -> Sample:
+    """Stacks crops: (B, M, D, H, W), (B, D, H, W), and teachers (B, 3, T) or None."""
+    images, labels, teachers = zip(*samples, strict=True)
+    return torch.stack(images), torch.stack(labels), None if teachers[0] is None else torch.stack(teachers)
 
 
 def find_cases(data: Path, split: str) -> list[Path]:

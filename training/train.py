@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from fastbts import EngineSpec
 from training.checkpoint import load_checkpoint, save_checkpoint
+from training.clip_teacher import teacher_for, token_reader
 from training.config import Recipe, load_recipe
 from training.data import CropDataset, TrainingCase, batches, find_cases, prepare_case, to_batch
 from training.losses import supervised_loss
@@ -69,6 +70,8 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.recipe, self.checkpoint, self.step = recipe, run / "last.ckpt", 0
         self.prompts = recipe_prompts(recipe)
+        self.teacher = recipe.teacher.encoder if recipe.teacher.model else None
+        self.read_tokens = token_reader(recipe)
         self.network = UNet3d(recipe.model, None if self.prompts is None else torch.from_numpy(self.prompts.embeddings))
         self.average = averaged(self.network, recipe.ema)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), weight_decay=recipe.weight_decay)
@@ -92,18 +95,23 @@ class Trainer:
             average=self.average.state_dict(),
             optimiser=self.optimiser.state_dict(),
             prompts=None if self.prompts is None else self.prompts.about(),
+            teacher=self.teacher,
         )
 
-    def train_step(self, image: torch.Tensor, label: torch.Tensor) -> float:
+    def train_step(self, image: torch.Tensor, label: torch.Tensor, teacher: torch.Tensor | None = None) -> float:
         """One optimiser step; returns the loss."""
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.recipe, self.step)
         # Modality dropout, the network's only chance: a function of (seed, step), so that a resumed run continues exactly.
         torch.manual_seed(self.recipe.seed * 1_000_003 + self.step)
+        tokens = None if self.read_tokens is None else self.read_tokens(image)
         with torch.autocast("cpu", torch.bfloat16):
-            outputs = self.network(image)
+            outputs = self.network(image, tokens=tokens)
         recipe = self.recipe
-        loss = supervised_loss(outputs, label, recipe.side_weight, similarity_weight=recipe.similarity_weight)
+        loss = supervised_loss(
+            outputs, label, recipe.side_weight, similarity_weight=recipe.similarity_weight, teacher=teacher,
+            bridge_weight=recipe.bridge_weight,
+        )  # fmt: skip
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), 12.0)
@@ -119,9 +127,9 @@ class Trainer:
         )
         with Progress(*Progress.get_default_columns(), "{task.fields[loss]}") as progress, self.log.open("a") as log:
             bar = progress.add_task("training", total=self.recipe.steps, completed=self.step, loss="")
-            for image, label in data:
+            for image, label, teacher in data:
                 began = time.monotonic()
-                loss = self.train_step(image, label)
+                loss = self.train_step(image, label, teacher)
                 log.write(
                     json.dumps({"step": self.step, "loss": round(loss, 4), "s": round(time.monotonic() - began, 3)}) + "\n"
                 )
@@ -150,15 +158,12 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     recipe = load_recipe(args.recipe)
     args.out.mkdir(parents=True, exist_ok=True)
-    folders = find_cases(args.data, "train")
-    cases = [
-        prepare_case(folder, engine_spec(recipe), args.cache or args.out / "cache")
-        for folder in track(folders, "preparing cases")
-    ]
+    folders, cache = find_cases(args.data, "train"), args.cache or args.out / "cache"
+    cases = [prepare_case(folder, engine_spec(recipe), cache) for folder in track(folders, "preparing cases")]
     trainer = Trainer(recipe, args.out)
     if trainer.checkpoint.is_file():
         trainer.resume()
-    trainer.fit(cases)
+    trainer.fit(teacher_for(recipe, cases, cache))
     print(f"trained {trainer.step} steps; next: python -m training.export {trainer.checkpoint} -o {recipe.name}.fbts")
 
 

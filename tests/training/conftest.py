@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fastbts.phantom import make_case, write_case
+from tests.training.clips import register_tiny_clip
 
 
 def _write(seed: int, folder: Path) -> None:
@@ -20,3 +21,9 @@ def _write(seed: int, folder: Path) -> None:
 @pytest.fixture(scope="session")
 def write_small_case() -> Callable[[int, Path], None]:
     return _write
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Name of a small architecture that open_clip knows from here on; see `tests/training/clips.py`."""
+    return register_tiny_clip(tmp_path_factory.mktemp("clip"))
