@@ -211,7 +211,7 @@ def _described(file: EngineFile) -> str:
         "small-ET rule": f"below {spec.min_et_mm3:g} mm3" if spec.min_et_mm3 else "off",
         "trained on": about.get("data") or "not stated",
         "steps": about.get("training", {}).get("steps", "not stated"),
-        "prompts": about.get("prompts", "none"),
+        "prompts": file.prompts,
         "parity": ", ".join(f"{k} {v:.3g}" for k, v in about.get("parity", {}).items()) or "not measured",
         "license": about.get("license", "not stated"),
     }
