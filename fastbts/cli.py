@@ -225,7 +225,7 @@ def _described(file: EngineFile) -> str:
         "calibration": f"temperature {spec.temperature:g}" if spec.temperature != 1 else "none",
         "trained on": about.get("data") or "not stated",
         "steps": about.get("training", {}).get("steps", "not stated"),
-        "prompts": about.get("prompts", "none"),
+        "prompts": file.prompts,
         "parity": ", ".join(f"{k} {v:.3g}" for k, v in about.get("parity", {}).items()) or "not measured",
         "license": about.get("license", "not stated"),
     }

@@ -44,6 +44,13 @@ class EngineFile:
     spec: EngineSpec
     payloads: dict[str, memoryview]
 
+    @property
+    def prompts(self) -> str:
+        """What made the network's prompts: a text encoder and its weights, or why it is none; "none" where it reads no text."""
+        about = self.manifest.get("prompts")
+        encoder = about.get("encoder") if isinstance(about, dict) else None
+        return "none" if about is None else str(encoder or "not stated")
+
 
 def write_engine_file(path: str | Path, spec: EngineSpec, payloads: Mapping[str, bytes], **about: Any) -> None:
     """Packs a network into an engine file, atomically.

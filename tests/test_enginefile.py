@@ -147,3 +147,17 @@ def test_shipped_engine_fits_its_format() -> None:
     assert {"license", "training", "parity", "data"} <= set(file.manifest)
     assert file.manifest["parity"]["max_logit_difference"] <= 1e-3
     assert np.prod(file.spec.window) > 0
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({}, "none"),
+        ({"prompts": {"encoder": "ViT-B-32 laion2b_s34b_b79k", "sha256": "00"}}, "ViT-B-32 laion2b_s34b_b79k"),
+        ({"prompts": {"sha256": "00"}}, "not stated"),
+        ({"prompts": ["CLIP"]}, "not stated"),
+    ],
+)
+def test_prompts_are_named_by_what_made_them(tmp_path: Path, about: dict[str, object], said: str) -> None:
+    write_engine_file(tmp_path / "x.fbts", EngineSpec(), {"model.onnx": b"onnx"}, **about)
+    assert read_engine_file(tmp_path / "x.fbts").prompts == said

@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from fastbts import DeviceError, EngineFileError, OptionsError, Segmenter, load_engine
-from fastbts.enginefile import write_engine_file
+from fastbts.enginefile import read_engine_file, write_engine_file
 from fastbts.engines import default_engine_path
 
 
@@ -51,3 +53,10 @@ def test_rubbish_network_is_an_engine_file_error(tmp_path) -> None:  # type: ign
 
 def test_shipped_engine_is_found() -> None:
     assert default_engine_path().is_file()
+
+
+def test_model_cards_say_what_made_the_prompts() -> None:
+    engines = sorted((Path(__file__).resolve().parents[1] / "models").glob("*.fbts"))
+    assert default_engine_path().name in [path.name for path in engines]
+    for path in engines:
+        assert f"| prompts | {read_engine_file(path).prompts} |" in path.with_suffix(".md").read_text()

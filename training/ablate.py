@@ -31,7 +31,7 @@ from training.data import TrainingCase, engine_spec, find_cases, prepare_case, r
 from training.lit import NetworkEngine
 from training.metrics import region_dice
 from training.paired import compare
-from training.prompts import Prompts, PromptsError, save_prompts
+from training.prompts import Prompts, save_prompts, shuffled, vector_prompts
 from training.synthetic import load_synthetic
 from training.train import fit
 
@@ -113,25 +113,15 @@ def arm_recipe(name: str, base: Recipe, seed: int, out: Path) -> Recipe:
 
 
 def clip_prompts(path: Path) -> dict[str, Prompts]:
-    """Reads CLIP text vectors of NCR, ED and ET (rows 32 to 34 of 35, T = 512) for TC, WT and ET: as they are, and shuffled.
+    """CLIP text vectors of ED, NCR and ET (rows 33, 32, 34) for WT, TC and ET: as they are, and shuffled.
 
     They are much alike (cosine 0.97), so their mean is taken off before they are made 1 long.
 
     Raises:
-        PromptsError: The file holds no such tensor.
+        PromptsError: The file holds no such vectors.
     """
-    stored = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(stored, torch.Tensor) or stored.shape != (35, 512):
-        raise PromptsError(f"{path}: got {getattr(stored, 'shape', type(stored).__name__)}; expected a tensor of 35 x 512")
-    rows = stored[[33, 32, 34]].float().numpy()
-    rows = rows - rows.mean(axis=0)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    texts = tuple((f"A computerized tomography of a {label} Brain",) for label in ("ED", "NC", "ET"))
-    regions, turned = ("WT", "TC", "ET"), [1, 2, 0]
-    return {
-        "clip": Prompts(regions, texts, rows, "CLIP ViT-B/32, centred"),
-        "shuffled": Prompts(regions, tuple(texts[i] for i in turned), rows[turned], "CLIP ViT-B/32, centred, shuffled"),
-    }
+    prompts = vector_prompts(path, (33, 32, 34), centre=True)
+    return {"clip": prompts, "shuffled": shuffled(prompts)}
 
 
 def choose_cases(cases: Sequence[TrainingCase], n: int, seed: int) -> list[TrainingCase]:

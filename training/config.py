@@ -9,6 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 
+from training.clip import ClipSource
 from training.model import UNetConfig
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -95,6 +96,10 @@ class Recipe:
     """Loss weight of the similarity map; counts only with guidance."""
     bridge_weight: float = 0.1
     """Loss weight of the bridge's cosine to its teacher; counts only where a teacher is given."""
+    teacher: ClipSource = field(default_factory=ClipSource)
+    """CLIP whose pictures teach the bridge, and whose patch tokens it reads with `model.semantic.token_width`."""
+    slices: int = 12
+    """Slices per axis that the teacher looks at."""
     prompts: str = ""
     """A file of `training.prompts.save_prompts`; empty for orthonormal vectors."""
     checkpoint_every: int = 100
@@ -138,9 +143,24 @@ def parse_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
         ]
         if recipe.precision not in PRECISIONS:
             mistakes.append(f"precision: expected one of {', '.join(PRECISIONS)}, got {recipe.precision!r}")
+        mistakes += _teacher_mistakes(recipe)
     if mistakes:
         raise RecipeError(f"{where}: " + "; ".join(mistakes))
     return recipe
+
+
+def _teacher_mistakes(recipe: Recipe) -> list[str]:
+    semantic, given = recipe.model.semantic, bool(recipe.teacher.model)
+    used = semantic.bridge and bool(semantic.teacher_width or semantic.token_width)
+    mistakes = [f"teacher: {recipe.teacher.mistake()}"] if recipe.teacher.mistake() else []
+    if given != used:
+        mistakes.append(
+            "teacher: needs model.semantic.bridge with teacher_width or token_width, and these need a teacher; "
+            f"got {'one' if given else 'none'}, bridge {semantic.bridge}, widths {semantic.teacher_width}, {semantic.token_width}"
+        )
+    if recipe.slices < 1:
+        mistakes.append(f"slices: {recipe.slices}, expected at least 1")
+    return mistakes
 
 
 def _build(kind: type, values: Any, where: str, mistakes: list[str]) -> Any:

@@ -36,15 +36,21 @@ class TrainingCase:
         image: (M, D, H, W) float16, normalised, brain box only.
         label: (D, H, W) uint8, BraTS <= 2021 values.
         grade: "HGG" or "LGG", where cases.csv tells; `SYNTHETIC` for a case that `training.synthetic` made.
+        teacher: CLIP's embeddings of the whole case's three views, (3, T), where `clip_teacher.teacher_for` gave them.
     """
 
     name: str
     image: NDArray[np.float16]
     label: NDArray[np.uint8]
     grade: str = ""
+    teacher: NDArray[np.float32] | None = None
 
 
-class CropDataset(Dataset[tuple[Tensor, Tensor]]):
+Sample = tuple[Tensor, Tensor, Tensor | None]
+"""Image (M, D, H, W), label (D, H, W), the case's teacher (3, T) if there is one; the same with a leading B in a batch."""
+
+
+class CropDataset(Dataset[Sample]):
     """Crop number i of a run: a pure function of (seed, i), so a resumed run continues exactly; `ranks` train together.
 
     Synthetic cases take the turns that `recipe.synthetic` gives them, and leave the other crops as they are.
@@ -76,13 +82,14 @@ class CropDataset(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self._sizes)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> Sample:
         epoch, position = divmod(index, len(self._turns))
         order = np.random.default_rng((self.recipe.seed, 1, epoch)).permutation(self._turns)
         rng = np.random.default_rng((self.recipe.seed, 2, index))
         case = self._stand_in(index) or self.cases[order[position]]
         crop = self._crop(case, self._sizes[index], rng)
-        return self._augment(*crop, seed=int(rng.integers(2**31)))
+        image, label = self._augment(*crop, seed=int(rng.integers(2**31)))
+        return image, label, None if case.teacher is None else torch.from_numpy(case.teacher)
 
     def _crop(self, case: TrainingCase, size: tuple[int, ...], rng: np.random.Generator) -> Crop:
         """A crop of the case, perhaps with another case's tumour set into it."""
@@ -117,10 +124,10 @@ class Batches:
         return len(self._batches)
 
 
-def to_batch(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Stacks crops: (B, M, D, H, W) and (B, D, H, W)."""
-    images, labels = zip(*samples, strict=True)
-    return torch.stack(images), torch.stack(labels)
+def to_batch(samples: list[Sample]) -> Sample:
+    """Stacks crops: (B, M, D, H, W), (B, D, H, W), and teachers (B, 3, T) or None."""
+    images, labels, teachers = zip(*samples, strict=True)
+    return torch.stack(images), torch.stack(labels), None if teachers[0] is None else torch.stack(teachers)
 
 
 def engine_spec(recipe: Recipe) -> EngineSpec:

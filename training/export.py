@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from fastbts import MODALITIES, EngineSpec
+from fastbts import MODALITIES, EngineSpec, OptionsError
 from fastbts.enginefile import read_engine_file, write_engine_file
 from fastbts.engines.openvino import OpenVINOEngine
 from training.checkpoint import load_checkpoint
@@ -116,6 +116,7 @@ def training_record(checkpoint: Path, recipe: Recipe, state: dict[str, Any], not
         "recipe": dataclasses.asdict(recipe),
         "steps": state["step"],
         "loss_per_100_steps": [round(float(loss), 4) for loss in curve if np.isfinite(loss)],
+        "teacher": state.get("teacher"),
         "torch": torch.__version__,
         "note": note,
     }
@@ -132,8 +133,14 @@ def export(
         note: Anything about the training that the recipe does not tell.
         spec: Fields of `EngineSpec` that were chosen after training, such as `min_et_mm3`.
         **about: For the manifest: license, data.
+    Raises:
+        OptionsError: The network reads CLIP's patch tokens, which no engine computes.
     """
     recipe, state = load_checkpoint(checkpoint)
+    if recipe.model.semantic.token_width:
+        raise OptionsError(
+            f"{checkpoint}: its bridge reads CLIP's patch tokens; train without model.semantic.token_width to export"
+        )
     network = trained_network(recipe, state)
     final = replace(engine_spec(recipe), optional_modalities=optional_modalities(recipe), **spec or {})
     payloads = {"model.onnx": halve_weights(to_onnx(network, final)).SerializeToString()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from fastbts import EngineSpec, Segmenter, SegmenterOptions, read_case
+from training.clip_teacher import token_reader
 from training.config import Recipe
-from training.data import Batches, CropDataset, TrainingCase, engine_spec, read_labels, to_batch
+from training.data import Batches, CropDataset, Sample, TrainingCase, engine_spec, read_labels, to_batch
 from training.losses import supervised_loss
 from training.metrics import region_dice
 from training.model import UNet3d
@@ -60,17 +61,20 @@ class NetworkEngine:
     Args:
         network: Gives logits (B, K, D, H, W) of images (B, M, D, H, W).
         spec: Preprocessing and shapes.
+        read_tokens: Gives the images' patch tokens to a network that reads such.
     """
 
-    def __init__(self, network: nn.Module, spec: EngineSpec) -> None:
-        self.spec, self._network = spec, network
+    def __init__(self, network: nn.Module, spec: EngineSpec, read_tokens: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.spec, self._network, self._read_tokens = spec, network, read_tokens
         self._device = next(network.parameters()).device
         self.description = {"backend": "torch", "device": str(self._device), "precision": "as in training"}
 
     def infer(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
         """Runs the network: (B, M, D, H, W) normalised images -> (B, K, D, H, W) float32 logits."""
+        image = torch.from_numpy(tensor).to(self._device)
         with torch.inference_mode():
-            return self._network(torch.from_numpy(tensor).to(self._device)).float().cpu().numpy()
+            tokens = {} if self._read_tokens is None else {"tokens": self._read_tokens(image)}
+            return self._network(image, **tokens).float().cpu().numpy()
 
     def close(self) -> None:
         """Nothing to free: the network belongs to its run."""
@@ -88,7 +92,7 @@ class LitNetwork(L.LightningModule):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         torch.manual_seed(recipe.seed)
-        self.recipe, self.prompts = recipe, recipe_prompts(recipe)
+        self.recipe, self.prompts, self.read_tokens = recipe, recipe_prompts(recipe), token_reader(recipe)
         self.network = UNet3d(recipe.model, None if self.prompts is None else torch.from_numpy(self.prompts.embeddings))
 
     def configure_optimizers(self) -> Any:
@@ -97,27 +101,32 @@ class LitNetwork(L.LightningModule):
         schedule = LambdaLR(optimiser, lambda step: learning_rate(self.recipe, step))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def training_step(self, batch: Sequence[Tensor], index: int) -> Tensor:
+    def loss(self, image: Tensor, label: Tensor, teacher: Tensor | None = None) -> Tensor:
         """Loss of images (B, M, D, H, W) and labels (B, D, H, W), and where the data give them CLIP embeddings (B, 3, T)."""
-        image, label, *teacher = batch
-        # Modality dropout, the network's only chance: a function of (seed, step), so that a resumed run continues exactly.
-        torch.manual_seed(self.recipe.seed * 1_000_003 + self.global_step + self.global_rank * 1_000_000_007)
-        recipe, outputs = self.recipe, self.network(image)
-        loss = supervised_loss(
-            outputs,
+        recipe, tokens = self.recipe, None if self.read_tokens is None else self.read_tokens(image)
+        return supervised_loss(
+            self.network(image, tokens=tokens),
             label,
             recipe.side_weight,
             similarity_weight=recipe.similarity_weight,
-            teacher=teacher[0] if teacher else None,
+            teacher=teacher,
             bridge_weight=recipe.bridge_weight,
         )
+
+    def training_step(self, batch: Sample, index: int) -> Tensor:
+        """One step's loss."""
+        # Modality dropout, the network's only chance: a function of (seed, step), so that a resumed run continues exactly.
+        torch.manual_seed(self.recipe.seed * 1_000_003 + self.global_step + self.global_rank * 1_000_000_007)
+        loss = self.loss(*batch)
         self.log("loss", loss.detach(), prog_bar=True)
         return loss
 
     def validation_step(self, folder: Path, index: int) -> None:
         """Dice of one case by the product's inference; Lightning has put the averaged weights and eval mode in place."""
         options = SegmenterOptions(threads=torch.get_num_threads())
-        segmenter = Segmenter(NetworkEngine(self.network, engine_spec(self.recipe)), options=options, warm_up=False)
+        segmenter = Segmenter(
+            NetworkEngine(self.network, engine_spec(self.recipe), self.read_tokens), options=options, warm_up=False
+        )
         scores = region_dice(segmenter.predict(read_case(folder)).labels, read_labels(folder))
         scores["mean"] = sum(scores.values()) / len(scores)
         self.log_dict({f"dice/{region}": score for region, score in scores.items()}, batch_size=1, sync_dist=True)
@@ -130,6 +139,7 @@ class LitNetwork(L.LightningModule):
             name.replace("network.", "module.", 1): value for name, value in average.items()
         }
         checkpoint["prompts"] = None if self.prompts is None else self.prompts.about()
+        checkpoint["teacher"] = self.recipe.teacher.encoder if self.recipe.teacher.model else None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Undoes `on_save_checkpoint`."""

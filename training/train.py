@@ -23,6 +23,7 @@ from rich.progress import track
 
 from fastbts import FastBTSError
 from training.callbacks import Checkpoints, Log, MovingAverage, Terminated, WholeFiles
+from training.clip_teacher import teacher_for
 from training.config import Recipe, load_recipe
 from training.data import TrainingCase, engine_spec, find_cases, prepare_case
 from training.lit import LitData, LitNetwork
@@ -108,14 +109,12 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     recipe, first = load_recipe(args.recipe), os.environ.get("RANK", "0") == "0"
-    cases = [
-        prepare_case(folder, engine_spec(recipe), args.cache or args.out / "cache")
-        for folder in track(find_cases(args.data, "train"), "preparing cases", disable=not first)
-    ]
+    cache, folders = args.cache or args.out / "cache", find_cases(args.data, "train")
+    cases = [prepare_case(f, engine_spec(recipe), cache) for f in track(folders, "preparing cases", disable=not first)]
     if args.synthetic:
         cases += load_synthetic(args.synthetic)
     try:
-        fit(recipe, cases, args.out, val=_validation(args.data), progress=True)
+        fit(recipe, teacher_for(recipe, cases, cache), args.out, val=_validation(args.data), progress=True)
     except Terminated as stopped:
         print(stopped, file=sys.stderr)
         raise

@@ -48,6 +48,7 @@ class OpenVINOEngine:
         self.description = {
             "sha256": file.sha256,
             "license": file.manifest.get("license", "not stated"),
+            "prompts": file.prompts,
             "backend": "openvino",
             "backend_version": ov.__version__.split("-")[0],
             "device": "cpu",

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fastbts.phantom import make_case, write_case
+from tests.training.clips import register_tiny_clip
 
 
 def _write(seed: int, folder: Path) -> None:
@@ -42,3 +43,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Name of a small architecture that open_clip knows from here on; see `tests/training/clips.py`."""
+    return register_tiny_clip(tmp_path_factory.mktemp("clip"))

@@ -60,9 +60,9 @@ def test_clip_vectors_by_hand(tmp_path: Path) -> None:
     np.testing.assert_allclose(made["clip"].embeddings[:, :3], expected, atol=1e-6)
     np.testing.assert_array_equal(made["clip"].embeddings[:, 3:], 0)
     np.testing.assert_array_equal(made["shuffled"].embeddings, made["clip"].embeddings[[1, 2, 0]])
-    assert made["shuffled"].texts[0] == made["clip"].texts[1]
+    assert made["shuffled"].encoder.endswith("shuffled")
     torch.save(rows[:3], tmp_path / "few.pth")
-    with pytest.raises(PromptsError, match="expected a tensor of 35 x 512"):
+    with pytest.raises(PromptsError, match="expected one tensor"):
         clip_prompts(tmp_path / "few.pth")
 
 

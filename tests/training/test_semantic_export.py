@@ -8,13 +8,14 @@ import onnx
 import pytest
 import torch
 
-from fastbts import MODALITIES, EngineSpec, OptionsError
+from fastbts import MODALITIES, EngineSpec, OptionsError, Segmenter
 from fastbts.enginefile import read_engine_file, write_engine_file
 from fastbts.engines.openvino import OpenVINOEngine
 from tests.training.tiny import KINDS, awake, tiny
 from training.config import parse_recipe
 from training.export import halve_weights, optional_modalities, to_onnx
 from training.model import UNet3d
+from training.prompts import ORTHONORMAL
 
 SPEC = EngineSpec(stride=16, window=(32, 32, 32))
 
@@ -36,7 +37,7 @@ def exported(network: UNet3d) -> onnx.ModelProto:
 @pytest.fixture(scope="module")
 def engine(exported: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenVINOEngine]:
     path = tmp_path_factory.mktemp("engine") / "tiny.fbts"
-    write_engine_file(path, SPEC, {"model.onnx": exported.SerializeToString()})
+    write_engine_file(path, SPEC, {"model.onnx": exported.SerializeToString()}, prompts={"encoder": ORTHONORMAL})
     engine = OpenVINOEngine(read_engine_file(path), precision="f32")
     yield engine
     engine.close()
@@ -74,6 +75,11 @@ def test_modalities_are_optional_where_training_hid_them() -> None:
         ({"fusion": False, "modality_dropout": 0.1}, ()),
     ):
         assert optional_modalities(parse_recipe({"model": {"semantic": semantic}})) == optional
+
+
+def test_reports_of_its_predictions_say_what_the_prompts_are(engine: OpenVINOEngine) -> None:
+    volume = np.random.default_rng(0).random((4, 32, 32, 32), np.float32)
+    assert Segmenter(engine, warm_up=False).predict(volume).report["engine"]["prompts"] == "orthonormal prompts, not CLIP"
 
 
 def test_wrong_text_is_refused(engine: OpenVINOEngine) -> None:

@@ -29,6 +29,8 @@ class SemanticConfig:
     """Channels inside an attention gate."""
     teacher_width: int = 0
     """Length of the CLIP image embeddings that teach the bridge; 0 for no teacher. Training only."""
+    token_width: int = 0
+    """Accuracy mode: channels of CLIP's patch tokens that the bridge adds, 768 for ViT-B/32; 0 for none. Not for export."""
     modality_dropout: float = 0.1
     """Chance, per modality and crop, that fusion hides a modality in training."""
 

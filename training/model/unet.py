@@ -66,7 +66,7 @@ class UNet3d(nn.Module):
         config, on = self.config, self.config.semantic
         widths, packed, level, regions = config.widths, config.patch**3, config.semantic_level, config.n_regions
         self.fusion = PixelFusion(config.n_modalities, packed, on.modality_dropout) if on.fusion else None
-        self.bridge = SemanticBridge(widths[level], on.bridge_width, on.teacher_width) if on.bridge else None
+        self.bridge = SemanticBridge(widths[level], on.bridge_width, on.teacher_width, on.token_width) if on.bridge else None
         self.table = TextTable(on.text_width, on.width) if on.uses_text else None
         self.guidance = Guidance(widths[level], widths[-1], on.width, regions, widths[-2:0:-1]) if on.guidance else None
         self.text_head = TextHead(widths[0], packed, widths[-1], on.width) if on.head else None
@@ -80,19 +80,20 @@ class UNet3d(nn.Module):
             default = orthonormal_prompts([""] * regions, width=on.text_width).embeddings
             self.register_buffer("text", torch.from_numpy(default) if text is None else text)
 
-    def forward(self, x: Tensor, text: Tensor | None = None) -> Tensor | Outputs:
+    def forward(self, x: Tensor, text: Tensor | None = None, tokens: Tensor | None = None) -> Tensor | Outputs:
         """Computes region logits.
 
         Args:
             x: (B, M, D, H, W), D, H, W multiples of `config.stride`; (D, H, W) are the voxel axes (Z, Y, X).
             text: Text embeddings of length 1, (K, T), in place of the default.
+            tokens: CLIP's patch tokens for the bridge, (B, T', D/8, H/8, W/8); exactly with `token_width`.
         Returns:
             Logits (B, K, D, H, W) in eval mode; `Outputs` in training mode.
         """
         patch = self.config.patch
         x = pack_voxels(x, patch) if patch > 1 else x
         table = None if self.table is None else self.table(self.text if text is None else text)  # (K, E)
-        skips, similarity, views = self._encode(x, table)
+        skips, similarity, views = self._encode(x, table, tokens)
         x = skips[-1]
         if table is not None:
             table = table.unsqueeze(0).expand(x.shape[0], -1, -1)  # (B, K, E): from here on the table knows the case
@@ -110,7 +111,9 @@ class UNet3d(nn.Module):
         sides = [head(f) for head, f in zip(self.side_heads, features[-2::-1], strict=False)]
         return Outputs([logits, *sides], similarity, views)
 
-    def _encode(self, x: Tensor, table: Tensor | None) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
+    def _encode(
+        self, x: Tensor, table: Tensor | None, tokens: Tensor | None
+    ) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
         """Packed input -> features of all levels, finest first; similarity map and views, where there are such."""
         skips: list[Tensor] = []
         similarity = views = None
@@ -120,7 +123,7 @@ class UNet3d(nn.Module):
             x = block(x)
             if level == self.config.semantic_level:
                 if self.bridge is not None:
-                    x, views = self.bridge(x)
+                    x, views = self.bridge(x, tokens)
                 if self.guidance is not None:
                     similarity = self.guidance.similarity(x, table)
             skips.append(x)
