@@ -8,10 +8,10 @@ from fastbts.engine import Engine
 from fastbts.enginefile import EngineFile, read_engine_file
 from fastbts.errors import DeviceError, OptionsError
 
-BACKENDS = {"openvino": ("cpu",), "onnxruntime": ("cpu", "cuda")}
+BACKENDS = {"openvino": ("cpu",), "onnxruntime": ("cpu", "cuda"), "tensorrt": ("cuda",), "tensorrt-rtx": ("cuda",)}
 """Devices of each backend; the first is what "auto" means to it."""
 DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("auto", "bf16", "f32")
+PRECISIONS = ("auto", "bf16", "f16", "f32")
 
 
 def default_engine_path() -> Path:
@@ -35,9 +35,10 @@ def load_engine(
         path: A `.fbts` file; None for the shipped engine.
         device: "cpu", "cuda", or "auto" for the backend's own.
         precision: "f32" is faithful; "bf16" is about twice as fast where the CPU computes in it; "auto" is bf16 on such CPUs
-            and f32 on others. ONNX Runtime has f32 only.
+            and f32 on others. ONNX Runtime has f32 only; a TensorRT plan has the one it was built with.
         threads: CPU threads for the network; 0 for all.
-        backend: "openvino" or "onnxruntime"; "auto" for what suits file and device: OpenVINO on the CPU, ONNX Runtime on CUDA.
+        backend: "openvino", "onnxruntime", "tensorrt" or "tensorrt-rtx"; "auto" for what suits file and device: the plan's own if
+            the file has an `engine.plan` and the device is not the CPU, else OpenVINO, or ONNX Runtime for CUDA.
     Raises:
         EngineFileError: The file is damaged or not an engine.
         DeviceError: The device, the precision or the backend cannot be used here.
@@ -47,7 +48,7 @@ def load_engine(
     _known("precision", precision, PRECISIONS)
     _known("backend", backend, ("auto", *BACKENDS))
     file = read_engine_file(path or default_engine_path())
-    return _load(file, _backend(backend, device), device, precision, threads)
+    return _load(file, _backend(file, backend, device), device, precision, threads)
 
 
 def _load(file: EngineFile, backend: str, device: str, precision: str, threads: int) -> Engine:
@@ -57,14 +58,22 @@ def _load(file: EngineFile, backend: str, device: str, precision: str, threads: 
         from fastbts.engines.onnxruntime import ONNXRuntimeEngine
 
         return ONNXRuntimeEngine(file, device=device, precision=precision, threads=threads)
+    if backend in ("tensorrt", "tensorrt-rtx"):
+        from fastbts.engines.tensorrt import TensorRTEngine
+
+        return TensorRTEngine(file, backend, precision=precision)
     from fastbts.engines.openvino import OpenVINOEngine
 
     return OpenVINOEngine(file, precision=precision, threads=threads)
 
 
-def _backend(wanted: str, device: str) -> str:
+def _backend(file: EngineFile, wanted: str, device: str) -> str:
     if wanted != "auto":
         return wanted
+    if "engine.plan" in file.payloads and device != "cpu":
+        from fastbts.engines.tensorrt import plan_backend
+
+        return plan_backend(file)
     return "onnxruntime" if device == "cuda" else "openvino"
 
 
