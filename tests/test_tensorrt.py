@@ -95,7 +95,7 @@ def test_what_cannot_be_built_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         tensorrt.build(b"", EngineSpec(), "fp16", backend="tensorrt-rtx")
     with pytest.raises(EngineFileError, match="cannot parse the network"):
         tensorrt.build(b"\x3a\x04\x0a\x02\xff\xff", EngineSpec(), backend="tensorrt-rtx")  # a graph with a damaged node
-    with pytest.raises(DeviceError, match="cannot build the network.*at least one output"):
+    with pytest.raises(DeviceError, match=r"cannot build the network.*at least one output"):
         tensorrt.build(b"\x3a\x00", EngineSpec(), backend="tensorrt-rtx")  # an empty graph
     monkeypatch.setitem(__import__("sys").modules, "tensorrt_rtx_bindings", None)
     with pytest.raises(DeviceError, match=r"pip install 'fastbts\[tensorrt-rtx\]'"):
