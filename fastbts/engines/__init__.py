@@ -35,7 +35,7 @@ def load_engine(
         path: A `.fbts` file; None for the shipped engine.
         device: "cpu", "cuda", or "auto" for the backend's own.
         precision: "f32" is faithful; "bf16" is about twice as fast where the CPU computes in it; "auto" is bf16 on such CPUs
-            and f32 on others. ONNX Runtime has f32 only; a TensorRT plan has the one it was built with.
+            and f32 on others. ONNX Runtime and TensorRT compute in what the ONNX was exported in.
         threads: CPU threads for the network; 0 for all.
         backend: "openvino", "onnxruntime", "tensorrt" or "tensorrt-rtx"; "auto" for what suits file and device: the plan's own if
             the file has an `engine.plan` and the device is not the CPU, else OpenVINO, or ONNX Runtime for CUDA.

@@ -5,10 +5,9 @@ from __future__ import annotations
 from queue import Empty, SimpleQueue
 from typing import Any
 
-import numpy as np
-
 from fastbts.enginefile import EngineFile
-from fastbts.engines.common import Floats, check_arguments, describe
+from fastbts.engines.common import Floats, check_arguments, describe, open_text
+from fastbts.engines.openvino_nodes import register_nodes
 from fastbts.errors import DeviceError, EngineFileError
 
 
@@ -27,16 +26,16 @@ class OpenVINOEngine:
     def __init__(self, file: EngineFile, *, precision: str = "auto", threads: int = 0) -> None:
         ov = _openvino()
         self.file, self.spec = file, file.spec
+        onnx_bytes, self.text = open_text(file)
         core = ov.Core()
+        register_nodes(core)
         self.precision = _precision(core, precision)
         # LATENCY: all threads work on one case. Never left to default: OpenVINO's own default precision differs by CPU.
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self.precision}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
         try:
-            network = core.read_model(bytes(file.payloads["model.onnx"]))
-            self.text = _open_text(ov, network)
-            self._model = core.compile_model(network, "CPU", settings)
+            self._model = core.compile_model(core.read_model(onnx_bytes), "CPU", settings)
         except RuntimeError as error:
             raise EngineFileError(f"{file.path}: OpenVINO {ov.__version__} cannot compile the network: {error}") from error
         self._tensor = ov.Tensor
@@ -89,24 +88,10 @@ def _openvino() -> Any:
     return openvino
 
 
-def _open_text(ov: Any, network: Any) -> Floats | None:
-    """Makes the input "text" one again and returns its default; None where the network has none.
-
-    OpenVINO takes an ONNX input that has a default for a constant.
-    """
-    baked = [op for op in network.get_ops() if op.get_friendly_name() == "text" and op.get_type_name() == "Constant"]
-    if not baked:
-        return None
-    default = np.array(baked[0].data, np.float32)
-    parameter = ov.op.Parameter(ov.Type.f32, ov.PartialShape(list(default.shape)))
-    parameter.set_friendly_name("text")
-    baked[0].output(0).replace(parameter.output(0))
-    network.add_parameters([parameter])
-    return default
-
-
 def _precision(core: Any, wanted: str) -> str:
     # bf16 that the CPU does not list is emulated (about 6x slower) or fails to compile.
+    if wanted == "f16":  # its CPU plugin would take bf16 instead, without a word
+        raise DeviceError("precision 'f16': OpenVINO's CPU backend has none; use precision='f32', 'bf16' or 'auto'")
     has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if wanted == "bf16" and not has_bf16:
         raise DeviceError("precision 'bf16': this CPU does not compute in bf16; use precision='f32' or 'auto'")
