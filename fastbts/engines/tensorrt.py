@@ -1,8 +1,8 @@
 """TensorRT (10.10 or later, 11) and TensorRT-RTX: building a plan from an engine file's ONNX, and running it.
 
 Both packages have the same Python API, so one module serves them. Building needs no GPU with TensorRT-RTX, and the tests do it.
-**`TensorRTEngine` beyond its constructor's device check, and `cuda.py` beyond its own, have never run on a GPU**; the tests
-hold every name that they use against the real bindings.
+**Running has never been tried on a GPU**: of `TensorRTEngine` and `cuda.py` nothing beyond the check for a device has ever run,
+nor has anything with the full TensorRT; the tests hold every name that both modules use against the real bindings.
 """
 
 from __future__ import annotations
@@ -122,10 +122,12 @@ class TensorRTEngine:
         if max(tensor.shape[2:]) > MAX_SIDE:
             raise OptionsError(f"tensor of shape {tensor.shape}: this plan takes sides up to {MAX_SIDE}; use mode='sliding'")
         slot = self._take()
-        for b in range(len(tensor)):
-            inputs = {"volume": tensor[b : b + 1]} | ({} if table is None else {"text": table})
-            slot.run(inputs, logits[b : b + 1])
-        self._slots.put(slot)
+        try:
+            for b in range(len(tensor)):
+                inputs = {"volume": tensor[b : b + 1]} | ({} if table is None else {"text": table})
+                slot.run(inputs, logits[b : b + 1])
+        finally:
+            self._slots.put(slot)
         return logits
 
     def close(self) -> None:
