@@ -5,11 +5,10 @@ from __future__ import annotations
 from queue import Empty, SimpleQueue
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fastbts.enginefile import EngineFile
-from fastbts.errors import DeviceError, EngineFileError, OptionsError
+from fastbts.engines.common import Floats, check_arguments, describe, open_text
+from fastbts.engines.openvino_nodes import register_nodes
+from fastbts.errors import DeviceError, EngineFileError
 
 
 class OpenVINOEngine:
@@ -24,63 +23,39 @@ class OpenVINOEngine:
         EngineFileError: OpenVINO refuses the network.
     """
 
-    text: NDArray[np.float32] | None
-    """Text table baked into the engine, (K, T); None where the network reads no text."""
-
     def __init__(self, file: EngineFile, *, precision: str = "auto", threads: int = 0) -> None:
         ov = _openvino()
         self.file, self.spec = file, file.spec
+        onnx_bytes, self.text = open_text(file)
         core = ov.Core()
+        register_nodes(core)
         self.precision = _precision(core, precision)
         # LATENCY: all threads work on one case. Never left to default: OpenVINO's own default precision differs by CPU.
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self.precision}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
         try:
-            network = core.read_model(bytes(file.payloads["model.onnx"]))
-            self.text = _open_text(ov, network)
-            self._model = core.compile_model(network, "CPU", settings)
+            self._model = core.compile_model(core.read_model(onnx_bytes), "CPU", settings)
         except RuntimeError as error:
             raise EngineFileError(f"{file.path}: OpenVINO {ov.__version__} cannot compile the network: {error}") from error
         self._tensor = ov.Tensor
         # A request belongs to one call at a time; calls from further threads make further requests.
         self._requests: SimpleQueue[Any] = SimpleQueue()
-        self.description = {
-            "sha256": file.sha256,
-            "license": file.manifest.get("license", "not stated"),
-            "prompts": file.prompts,
-            "backend": "openvino",
-            "backend_version": ov.__version__.split("-")[0],
-            "device": "cpu",
-            "device_name": str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip(),
-            "precision": self.precision,
-            "threads": int(self._model.get_property("INFERENCE_NUM_THREADS")),
-        }
+        self.description = describe(
+            file,
+            backend="openvino",
+            backend_version=ov.__version__.split("-")[0],
+            device="cpu",
+            device_name=str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip(),
+            precision=self.precision,
+            threads=int(self._model.get_property("INFERENCE_NUM_THREADS")),
+        )
 
-    def infer(self, tensor: NDArray[np.float32], text: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Runs the network: (B, M, D, H, W) normalised images -> (B, K, D, H, W) logits.
-
-        Args:
-            tensor: The images.
-            text: Text embeddings of length 1 in place of the baked prompts, in the shape of `self.text`.
-        Raises:
-            OptionsError: Wrong number of modalities, a spatial size that is no multiple of the stride, or a text table that
-                does not fit.
-            DeviceError: The runtime failed, for example for want of memory.
-        """
-        if (
-            tensor.ndim != 5
-            or tensor.shape[1] != len(self.spec.modalities)
-            or any(n == 0 or n % self.spec.stride for n in tensor.shape[2:])
-        ):
-            raise OptionsError(
-                f"tensor of shape {tensor.shape}: expected (B, {len(self.spec.modalities)}, D, H, W) with D, H, W multiples of "
-                f"{self.spec.stride}"
-            )
-        table = self._table(text)
-        logits = np.empty((len(tensor), len(self.spec.regions), *tensor.shape[2:]), np.float32)
+    def infer(self, tensor: Floats, text: Floats | None = None, *, out: Floats | None = None) -> Floats:
+        """See `Engine.infer`."""
+        tensor, table, logits = check_arguments(self.file, self.text, tensor, text, out)
         request = self._take()
-        request.set_input_tensor(0, self._tensor(np.ascontiguousarray(tensor, np.float32), shared_memory=True))
+        request.set_input_tensor(0, self._tensor(tensor, shared_memory=True))
         if table is not None:
             request.set_input_tensor(1, self._tensor(table, shared_memory=True))
         request.set_output_tensor(self._tensor(logits, shared_memory=True))
@@ -95,15 +70,6 @@ class OpenVINOEngine:
         """Frees the network."""
         self._requests = SimpleQueue()
         self._model = None
-
-    def _table(self, text: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
-        if text is None:
-            return self.text
-        if self.text is None:
-            raise OptionsError(f"{self.file.path}: its network reads no text; leave `text` out or load an engine that does")
-        if text.shape != self.text.shape:
-            raise OptionsError(f"text of shape {text.shape}: expected {self.text.shape}, one embedding per region")
-        return np.ascontiguousarray(text, np.float32)
 
     def _take(self) -> Any:
         if self._model is None:
@@ -122,24 +88,10 @@ def _openvino() -> Any:
     return openvino
 
 
-def _open_text(ov: Any, network: Any) -> NDArray[np.float32] | None:
-    """Makes the input "text" one again and returns its default; None where the network has none.
-
-    OpenVINO takes an ONNX input that has a default for a constant.
-    """
-    baked = [op for op in network.get_ops() if op.get_friendly_name() == "text" and op.get_type_name() == "Constant"]
-    if not baked:
-        return None
-    default = np.array(baked[0].data, np.float32)
-    parameter = ov.op.Parameter(ov.Type.f32, ov.PartialShape(list(default.shape)))
-    parameter.set_friendly_name("text")
-    baked[0].output(0).replace(parameter.output(0))
-    network.add_parameters([parameter])
-    return default
-
-
 def _precision(core: Any, wanted: str) -> str:
     # bf16 that the CPU does not list is emulated (about 6x slower) or fails to compile.
+    if wanted == "f16":  # its CPU plugin would take bf16 instead, without a word
+        raise DeviceError("precision 'f16': OpenVINO's CPU backend has none; use precision='f32', 'bf16' or 'auto'")
     has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if wanted == "bf16" and not has_bf16:
         raise DeviceError("precision 'bf16': this CPU does not compute in bf16; use precision='f32' or 'auto'")
