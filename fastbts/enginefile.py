@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,8 +20,12 @@ MAGIC = b"FASTBTS\n"
 FORMAT_VERSION = 1
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILE_BYTES = 4 << 30
+MAX_WINDOW = 1024  # voxels per axis: a lying spec must not make a reader ask for terabytes
 ALIGNMENT = 64
-EXTERNAL_DATA = b"\n\x08location"  # onnx.proto: an external_data entry of a tensor, key (field 1, 8 bytes) "location"
+# onnx.proto: an external_data entry of a tensor has the key "location", behind its length of 8 in any form of a varint.
+EXTERNAL_DATA = re.compile(rb"(?:\x08|\x88\x80*\x00)location")
+# What the manifest says beside spec and payloads; each may be absent.
+SECTIONS = {"license": str, "data": str, "training": dict, "parity": dict, "prompts": dict, "build": dict}
 _PREAMBLE = struct.Struct("<8sII32s")  # magic, format version, manifest bytes, SHA-256 of the manifest
 
 
@@ -74,7 +79,15 @@ def read_engine_file(path: str | Path) -> EngineFile:
     Raises:
         EngineFileError: The file is missing, damaged, not an engine file, or newer than this version of fastbts.
     """
-    content = _read_bounded(Path(path))
+    return parse_engine_file(_read_bounded(Path(path)), path)
+
+
+def parse_engine_file(content: bytes, path: str | Path) -> EngineFile:
+    """Verifies the bytes of an engine file; `path` is for messages only.
+
+    Raises:
+        EngineFileError: See `read_engine_file`.
+    """
     try:
         manifest, start = _manifest(content)
         payloads = _payloads(manifest, memoryview(content), start)
@@ -103,7 +116,9 @@ def _manifest(content: bytes) -> tuple[dict[str, Any], int]:
         raise EngineFileError(
             f"format version {version}, this fastbts reads version {FORMAT_VERSION}; update fastbts or rebuild"
         )
-    if size > MAX_MANIFEST_BYTES or _PREAMBLE.size + size > len(content):
+    if size > MAX_MANIFEST_BYTES:
+        raise EngineFileError(f"manifest of {size} bytes, at most {MAX_MANIFEST_BYTES} are allowed; the file is damaged")
+    if _PREAMBLE.size + size > len(content):
         raise EngineFileError(
             f"manifest of {size} bytes in a file of {len(content)} bytes: truncated or damaged; copy it again"
         )
@@ -116,6 +131,13 @@ def _manifest(content: bytes) -> tuple[dict[str, Any], int]:
         raise EngineFileError(f"manifest is not JSON: {error}") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("payloads"), list):
         raise EngineFileError("manifest lists no payloads")
+    wrong = [
+        f"{name} = {manifest[name]!r:.40}"
+        for name, kind in SECTIONS.items()
+        if not isinstance(manifest.get(name, kind()), kind)
+    ]
+    if wrong:
+        raise EngineFileError(f"manifest has sections of a wrong type: {', '.join(wrong)}; export the engine again")
     return manifest, _end_of_padding(memoryview(content), _PREAMBLE.size + size)
 
 
@@ -140,7 +162,7 @@ def _payloads(manifest: dict[str, Any], content: memoryview, start: int) -> dict
         raise EngineFileError(
             f"expected a payload 'model.onnx' and {end} bytes, got {len(content)} bytes with {sorted(payloads)}"
         )
-    if EXTERNAL_DATA in bytes(payloads["model.onnx"]):
+    if EXTERNAL_DATA.search(payloads["model.onnx"]):
         raise EngineFileError("model.onnx refers to data in other files; expected a self-contained network; export it again")
     return payloads
 
@@ -155,7 +177,7 @@ def _end_of_padding(content: memoryview, end: int) -> int:
 
 def _entry(entry: Any) -> tuple[str, int, int, str]:
     kinds = {"name": str, "offset": int, "size": int, "sha256": str}
-    if not isinstance(entry, dict) or any(not isinstance(entry.get(k), kind) for k, kind in kinds.items()):
+    if not isinstance(entry, dict) or any(type(entry.get(k)) is not kind for k, kind in kinds.items()):
         raise EngineFileError(f"payload entry {entry!r}: expected name, offset, size and sha256")
     if not 0 <= entry["size"] <= MAX_FILE_BYTES or not 0 <= entry["offset"] <= MAX_FILE_BYTES:
         raise EngineFileError(f"payload {entry['name']!r}: size {entry['size']} at offset {entry['offset']} is out of bounds")
@@ -193,7 +215,7 @@ def _consistent(spec: EngineSpec) -> bool:
         and 0 <= low < high <= 100
         and spec.stride > 0
         and len(spec.window) == 3
-        and all(n > 0 and n % spec.stride == 0 for n in spec.window)
+        and all(0 < n <= MAX_WINDOW and n % spec.stride == 0 for n in spec.window)
         and 0 < spec.spacing_mm < math.inf
         and 0 <= spec.min_et_mm3 < math.inf
     )
