@@ -48,7 +48,7 @@ class EngineFile:
     payloads: dict[str, memoryview]
 
 
-def write_engine_file(path: str | Path, spec: EngineSpec, payloads: Mapping[str, bytes], **about: Any) -> None:
+def write_engine_file(path: str | Path, spec: EngineSpec, payloads: Mapping[str, bytes | memoryview], **about: Any) -> None:
     """Packs a network into an engine file, atomically.
 
     Args:
@@ -61,16 +61,19 @@ def write_engine_file(path: str | Path, spec: EngineSpec, payloads: Mapping[str,
     """
     from fastbts.output import atomic_write
 
+    with atomic_write(Path(path)) as stream:
+        stream.write(pack_engine(spec, payloads, **about))
+
+
+def pack_engine(spec: EngineSpec, payloads: Mapping[str, bytes | memoryview], **about: Any) -> bytes:
+    """The bytes of an engine file; see `write_engine_file`."""
     entries, offset = [], 0
     for name, content in payloads.items():
         entries.append({"name": name, "offset": offset, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()})
         offset = _aligned(offset + len(content))
     manifest = json.dumps({"spec": asdict(spec), **about, "payloads": entries}, indent=1).encode()
     head = _PREAMBLE.pack(MAGIC, FORMAT_VERSION, len(manifest), hashlib.sha256(manifest).digest()) + manifest
-    with atomic_write(Path(path)) as stream:
-        stream.write(_padded(head))
-        for content in payloads.values():
-            stream.write(_padded(content))
+    return b"".join(part for content in (head, *payloads.values()) for part in (content, _padding(content)))
 
 
 def read_engine_file(path: str | Path) -> EngineFile:
@@ -91,7 +94,7 @@ def parse_engine_file(content: bytes, path: str | Path) -> EngineFile:
     try:
         manifest, start = _manifest(content)
         payloads = _payloads(manifest, memoryview(content), start)
-        spec = _spec(manifest.get("spec"))
+        spec = parse_spec(manifest.get("spec"))
     except EngineFileError as error:
         raise EngineFileError(f"{path}: {error}") from None
     return EngineFile(str(path), hashlib.sha256(content).hexdigest(), manifest, spec, payloads)
@@ -184,8 +187,12 @@ def _entry(entry: Any) -> tuple[str, int, int, str]:
     return entry["name"], entry["offset"], entry["size"], entry["sha256"]
 
 
-def _spec(values: Any) -> EngineSpec:
-    """Builds the spec, refusing anything but exactly its fields with values of their types that make sense together."""
+def parse_spec(values: Any) -> EngineSpec:
+    """Builds the spec from plain values.
+
+    Raises:
+        EngineFileError: Anything but exactly its fields, with values of their types that make sense together.
+    """
     default = asdict(EngineSpec())
     if not isinstance(values, dict) or set(values) != set(default):
         raise EngineFileError(f"manifest's spec: expected exactly the fields {', '.join(default)}, got {values!r}")
@@ -225,5 +232,5 @@ def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _padded(content: bytes) -> bytes:
-    return content + bytes(_aligned(len(content)) - len(content))
+def _padding(content: bytes | memoryview) -> bytes:
+    return bytes(_aligned(len(content)) - len(content))

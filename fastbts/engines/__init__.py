@@ -9,7 +9,7 @@ from fastbts.enginefile import read_engine_file
 from fastbts.errors import DeviceError, OptionsError
 
 DEVICES = ("auto", "cpu")
-PRECISIONS = ("auto", "bf16", "f32")
+PRECISIONS = ("auto", "bf16", "f32", "int8")
 
 
 def default_engine_path() -> Path:
@@ -25,8 +25,8 @@ def load_engine(path: str | Path | None = None, *, device: str = "auto", precisi
     Args:
         path: A `.fbts` file; None for the shipped engine.
         device: "cpu", or "auto" for the best device that this installation can use (today the CPU).
-        precision: "f32" is faithful; "bf16" is about twice as fast where the CPU computes in it; "auto" is bf16 on such CPUs
-            and f32 on others.
+        precision: "f32" is faithful; "bf16" is about twice as fast where the CPU computes in it; "int8" needs a file that
+            `fastbts build` made for it; "auto" is what the file was built for, else bf16 on such CPUs and f32 on others.
         threads: CPU threads for the network; 0 for all.
     Raises:
         EngineFileError: The file is damaged or not an engine.

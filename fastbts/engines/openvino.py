@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -11,16 +13,22 @@ from numpy.typing import NDArray
 from fastbts.enginefile import EngineFile
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
 
+PRECISIONS = ("f32", "bf16", "int8")
+INT8_PAYLOADS = ("openvino.xml", "openvino.bin")
+"""The quantised network as OpenVINO IR: topology and weights."""
+
 
 class OpenVINOEngine:
     """Runs an engine file on the CPU; `infer` is safe to call from several threads at once.
 
     Args:
         file: The verified engine file.
-        precision: "f32", "bf16", or "auto": bf16 where the CPU computes in it.
+        precision: "f32"; "bf16"; "int8", if the file was built so; or "auto": what the file was built for, else bf16 where the
+            CPU computes in it.
         threads: CPU threads; 0 for all.
     Raises:
         DeviceError: OpenVINO is not installed, or this CPU has no bf16.
+        OptionsError: int8 of a file that was not built for it.
         EngineFileError: OpenVINO refuses the network.
     """
 
@@ -31,14 +39,13 @@ class OpenVINOEngine:
         ov = _openvino()
         self.file, self.spec = file, file.spec
         core = ov.Core()
-        self.precision = _precision(core, precision)
+        self.precision = _precision(core, file, precision)
         # LATENCY: all threads work on one case. Never left to default: OpenVINO's own default precision differs by CPU.
-        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self.precision}
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _floats(core, self.precision)}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
         try:
-            network = core.read_model(bytes(file.payloads["model.onnx"]))
-            self.text = _open_text(ov, network)
+            network, self.text = _network(ov, core, file, self.precision == "int8")
             self._model = core.compile_model(network, "CPU", settings)
         except RuntimeError as error:
             raise EngineFileError(f"{file.path}: OpenVINO {ov.__version__} cannot compile the network: {error}") from error
@@ -137,9 +144,64 @@ def _open_text(ov: Any, network: Any) -> NDArray[np.float32] | None:
     return default
 
 
-def _precision(core: Any, wanted: str) -> str:
-    # bf16 that the CPU does not list is emulated (about 6x slower) or fails to compile.
-    has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if wanted == "bf16" and not has_bf16:
+def _network(ov: Any, core: Any, file: EngineFile, int8: bool) -> tuple[Any, NDArray[np.float32] | None]:
+    """The network with its text input open, and that input's default."""
+    network = core.read_model(bytes(file.payloads["model.onnx"]))
+    text = _open_text(ov, network)
+    if int8:
+        xml, weights = (bytes(file.payloads[name]) for name in INT8_PAYLOADS)
+        network = core.read_model(xml, ov.Tensor(np.frombuffer(weights, np.uint8)))
+    return network, text
+
+
+def _precision(core: Any, file: EngineFile, wanted: str) -> str:
+    if wanted == "auto":
+        wanted = file.manifest.get("build", {}).get("precision", "bf16" if _has_bf16(core) else "f32")
+    if wanted not in PRECISIONS:
+        raise OptionsError(f"{file.path}: precision {wanted!r}: the openvino backend has {', '.join(PRECISIONS)}")
+    if wanted == "bf16" and not _has_bf16(core):
         raise DeviceError("precision 'bf16': this CPU does not compute in bf16; use precision='f32' or 'auto'")
-    return "bf16" if wanted == "auto" and has_bf16 else wanted.replace("auto", "f32")
+    if wanted == "int8" and not set(INT8_PAYLOADS) <= set(file.payloads):
+        raise OptionsError(
+            f"{file.path}: precision 'int8': the file holds no int8 network; make one with: fastbts build {Path(file.path).name} "
+            "-o OUT --precision int8 --calibrate CASE"
+        )
+    return wanted
+
+
+def _floats(core: Any, precision: str) -> str:
+    """What is computed in floating point: all of it, or what int8 leaves."""
+    return precision if precision != "int8" else "bf16" if _has_bf16(core) else "f32"
+
+
+def _has_bf16(core: Any) -> bool:
+    # bf16 that the CPU does not list is emulated (about 6x slower) or fails to compile.
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def build(file: EngineFile, precision: str, tensors: Sequence[NDArray[np.float32]]) -> dict[str, bytes]:
+    """What a file must hold beside the ONNX to run in a precision: the quantised network for int8, else nothing.
+
+    Args:
+        file: The network.
+        precision: "f32", "bf16" or "int8".
+        tensors: Prepared cases (M, D, H, W) to calibrate on, in the shapes of later use; int8 needs at least one.
+    Raises:
+        DeviceError: OpenVINO or NNCF is not installed.
+        OptionsError: Another precision, or nothing to calibrate on.
+        EngineFileError: The network cannot be read or quantised.
+    """
+    if precision not in PRECISIONS:
+        raise OptionsError(f"precision {precision!r}: the openvino backend has {', '.join(PRECISIONS)}")
+    if precision != "int8":
+        return {}
+    if not tensors:
+        raise OptionsError("precision 'int8': needs real cases to calibrate on; give some with --calibrate")
+    from fastbts.engines.quantize import quantize
+
+    ov = _openvino()
+    try:
+        network, text = _network(ov, ov.Core(), file, int8=False)
+    except RuntimeError as error:
+        raise EngineFileError(f"{file.path}: OpenVINO {ov.__version__} cannot read the network: {error}") from error
+    return dict(zip(INT8_PAYLOADS, quantize(network, text, tensors), strict=True))
