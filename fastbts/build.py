@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Sequence
-from importlib.metadata import version
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastbts.case import read_case
-from fastbts.enginefile import EngineFile, pack_engine, parse_engine_file, read_engine_file
-from fastbts.errors import OptionsError
+from fastbts.engine import EngineSpec
+from fastbts.enginefile import SECTIONS, EngineFile, pack_engine, parse_engine_file, parse_spec, read_engine_file
+from fastbts.engines import build_payloads, open_engine
+from fastbts.errors import EngineFileError
+from fastbts.onnxfile import read_metadata
 from fastbts.output import atomic_write, check_writable
-from fastbts.parity import check_parity, labelled_cases, measure_parity
+from fastbts.parity import LabelledCase, check_parity, labelled_cases, measure_parity
 from fastbts.preprocess import preprocess
 from fastbts.segmenter import Progress
 
-BACKENDS = {"openvino": ("openvino", "nncf")}
-"""Backend -> distributions whose versions matter to what it builds."""
+SUFFIX = ".onnx"
+SPEC_KEY = "fastbts.spec"
+"""Key of the spec, as JSON, in an ONNX's metadata."""
 
 
 def build_engine(
@@ -33,10 +36,11 @@ def build_engine(
     """Builds an engine file for a backend and a precision, which become its default.
 
     Args:
-        source: Any engine file.
+        source: Any engine file; or an ONNX with its spec in the metadata (`fastbts.spec`, as `training.export` writes it) or,
+            under the key "spec", in a JSON file beside it (`model.onnx`, `model.json`).
         target: The engine file to write. Its ONNX stays in it, so that it can be a source in turn.
-        backend: "openvino".
-        precision: "f32", "bf16" or "int8".
+        backend: One of `fastbts.engines.BACKENDS`.
+        precision: One that the backend has: "f32", "bf16" or "int8".
         calibrate: Case folders: int8 takes the ranges of its activations from them, and parity is measured on those with a
             reference segmentation (`*seg.nii.gz`), else on the synthetic case.
         accept_parity: Writes the file even if parity is worse than the bounds in `fastbts.parity`.
@@ -50,33 +54,74 @@ def build_engine(
         InputError, GeometryError, CaseError: A case cannot be used.
         OutputError: The target cannot be written.
     """
-    if backend not in BACKENDS:
-        raise OptionsError(f"backend {backend!r}: expected one of {', '.join(BACKENDS)}")
     tell = progress or (lambda stage, fraction: None)
     check_writable(target, [source])
-    file = read_engine_file(source)
     tell("read", 0.0)
-    folders = [Path(folder) for folder in calibrate]
+    file, folders = read_source(source), [Path(folder) for folder in calibrate]
     volumes = [read_case(folder) for folder in folders]
-    tell("compile" if precision != "int8" else "quantize", 0.1)
     tensors = [preprocess(volume, file.spec).tensor for volume in volumes]
-    payloads = _payloads(file, backend, precision, tensors)
+    tell("build", 0.1)
+    payloads = {"model.onnx": file.payloads["model.onnx"], **build_payloads(file, backend, precision, tensors)}
     about = {
         "backend": backend,
         "precision": precision,
-        "versions": {name: version(name) for name in BACKENDS[backend] if name == backend or precision == "int8"},
-        "machine": platform.machine(),
         "source_sha256": file.sha256,
-        "calibration": [list(tensor.shape[1:]) for tensor in tensors] if precision == "int8" else [],
+        "calibration_zyx": [list(tensor.shape[1:]) for tensor in tensors] if precision == "int8" else [],
     }
     tell("measure parity", 0.6)
     cases = labelled_cases(folders, volumes)
-    parity = _parity(file, payloads, about, cases, lambda n: tell("measure parity", 0.6 + 0.35 * n / len(cases)))
+    parity = _parity(file, _packed(file, payloads, about), cases, lambda n: tell("measure parity", 0.6 + 0.35 * n / len(cases)))
     if not accept_parity:
         check_parity(parity, precision)
-    content = _packed(file, payloads, {**about, "parity": parity})
     tell("write", 0.95)
     with atomic_write(target) as stream:
-        stream.write(content)
+        stream.write(_packed(file, payloads, {**about, "parity": parity}))
     tell("done", 1.0)
     return {**about, "parity": parity}
+
+
+def read_source(source: str | Path) -> EngineFile:
+    """Reads what an engine can be built from; an ONNX comes back as the engine file that it would be.
+
+    Raises:
+        EngineFileError: It cannot be read, or an ONNX does not say what it takes and gives.
+    """
+    path = Path(source)
+    if path.suffix.lower() != SUFFIX:
+        return read_engine_file(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EngineFileError(f"{path}: cannot be read: {error.strerror}") from error
+    return parse_engine_file(pack_engine(_onnx_spec(path, content), {"model.onnx": content}), path)
+
+
+def _onnx_spec(path: Path, content: bytes) -> EngineSpec:
+    sidecar, inside = path.with_suffix(".json"), read_metadata(content).get(SPEC_KEY)
+    try:
+        if inside is not None:
+            return parse_spec(json.loads(inside))
+        if sidecar.is_file():
+            return parse_spec(json.loads(sidecar.read_bytes())["spec"])
+    except (ValueError, RecursionError, KeyError, TypeError, OSError) as error:
+        raise EngineFileError(f"{path}: its spec cannot be read: {error}; export it again") from error
+    raise EngineFileError(
+        f"{path}: does not say what it takes and gives: expected a spec in its metadata ({SPEC_KEY}) or in {sidecar.name}; "
+        "export it with training.export"
+    )
+
+
+def _packed(file: EngineFile, payloads: Mapping[str, bytes | memoryview], build: dict[str, Any]) -> bytes:
+    kept = {key: value for key, value in file.manifest.items() if key in SECTIONS}
+    return pack_engine(file.spec, payloads, **{**kept, "build": build})
+
+
+def _parity(file: EngineFile, packed: bytes, cases: list[LabelledCase], progress: Callable[[int], None]) -> dict[str, Any]:
+    """Parity of the engine that is about to be written with the source's ONNX in float32."""
+    built = open_engine(parse_engine_file(packed, file.path))
+    reference = open_engine(file, backend="openvino", precision="f32")
+    try:
+        return measure_parity(reference, built, cases, progress)
+    finally:
+        built.close()
+        reference.close()

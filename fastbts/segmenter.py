@@ -179,12 +179,13 @@ class Segmenter:
                 return self.engine.infer(prepared.tensor[None])[0], {"mode": "one-pass", "count": 1}
         plan = WindowPlan.cover(prepared.tensor.shape[1:], self.engine.spec.window, self.options.overlap)
         logits = np.zeros((len(self.engine.spec.regions), *prepared.tensor.shape[1:]), np.float32)
+        part = np.empty((1, len(logits), *plan.size), np.float32)
         for b in range(len(plan)):
             origin = plan.origins[b : b + 1]
             with clock("window", 0.15 + 0.8 * b / len(plan)):
                 window = ops.window(prepared.tensor, origin, plan.size, n_threads=self.options.threads)
             with clock("infer", 0.15 + 0.8 * b / len(plan)):
-                part = self.engine.infer(window)
+                self.engine.infer(window, out=part)
             with clock("blend", 0.15 + 0.8 * (b + 1) / len(plan)):
                 d, h, w = (axis[b : b + 1] for axis in plan.weights)
                 ops.blend(part, origin, (d, h, w), logits, n_threads=self.options.threads)

@@ -42,12 +42,16 @@ class VoxelEngine:
     def __init__(self, **spec: Any) -> None:
         self.spec = replace(EngineSpec(name="voxel", stride=8, window=(16, 24, 16)), **spec)
         self.description = {"backend": "test", "device": "cpu", "precision": "f32"}
+        self.text = None
         self.n_calls = 0
 
-    def infer(self, tensor: np.ndarray) -> np.ndarray:
+    def infer(self, tensor: np.ndarray, text: np.ndarray | None = None, *, out: np.ndarray | None = None) -> np.ndarray:
         self.n_calls += 1
+        assert text is None
         assert not any(n % self.spec.stride for n in tensor.shape[2:])
-        return (tensor[:, [0, 3, 2]] - 1.0) * 4.0
+        out = np.empty((len(tensor), 3, *tensor.shape[2:]), np.float32) if out is None else out
+        out[:] = (tensor[:, [0, 3, 2]] - 1.0) * 4.0
+        return out
 
     def close(self) -> None:
         pass

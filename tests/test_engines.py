@@ -1,9 +1,26 @@
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from fastbts import DeviceError, EngineFileError, OptionsError, Segmenter, load_engine
-from fastbts.enginefile import write_engine_file
-from fastbts.engines import default_engine_path
+from fastbts import DeviceError, Engine, EngineFileError, OptionsError, load_engine
+from fastbts.enginefile import read_engine_file, write_engine_file
+from fastbts.engines import BACKENDS, default_engine_path, onnxruntime
+
+ON_CPU = [name for name, devices in BACKENDS.items() if "cpu" in devices]
+
+
+@pytest.fixture(scope="module", params=ON_CPU)
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    engine = load_engine(precision="f32", backend=request.param)
+    assert engine.description["backend"] == request.param
+    yield engine
+    engine.close()
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
 def test_bf16_stays_near_f32() -> None:
@@ -13,40 +30,102 @@ def test_bf16_stays_near_f32() -> None:
         with pytest.raises(DeviceError, match="does not compute in bf16"):
             load_engine(precision="bf16")
         return
-    x = np.random.default_rng(0).standard_normal((1, 4, 64, 64, 64), np.float32)
+    x = noise(1, 4, 64, 64, 64)
     faithful, fast = (load_engine(precision=p).infer(x) for p in ("f32", "bf16"))
     # bf16 has 8 bits of mantissa; through some 20 layers the logits keep about two digits.
     assert np.abs(fast - faithful).max() <= 0.05 * np.abs(faithful).max() + 0.1
     assert (np.sign(fast) == np.sign(faithful)).mean() > 0.99
 
 
-def test_unknown_devices_are_refused_not_replaced() -> None:
-    with pytest.raises(DeviceError, match="no CUDA backend"):
-        load_engine(device="cuda")
+def test_backends_agree() -> None:
+    x = noise(2, 4, 32, 48, 32)
+    one, other = (load_engine(precision="f32", backend=name).infer(x) for name in ON_CPU)
+    assert np.abs(one - other).max() <= 1e-3
+    assert ((one > 0) == (other > 0)).mean() >= 0.99999
+
+
+def test_logits_go_where_they_are_wanted(engine: Engine) -> None:
+    x = noise(1, 4, 32, 32, 48)
+    buffer = np.full((2, 3, 32, 32, 48), np.nan, np.float32)
+    returned = engine.infer(x, out=buffer[:1])
+    assert returned.base is buffer
+    assert np.isnan(buffer[1]).all()
+    np.testing.assert_array_equal(buffer[:1], engine.infer(x))
+
+
+def test_wrong_buffers_are_refused(engine: Engine) -> None:
+    x, good = np.zeros((1, 4, 32, 32, 32), np.float32), np.zeros((1, 3, 32, 32, 32), np.float32)
+    frozen = good.copy()
+    frozen.flags.writeable = False
+    for out in [good[:, :2], good.astype(np.float64), good.transpose(0, 1, 4, 3, 2), frozen]:
+        with pytest.raises(OptionsError, match=r"expected a writable, contiguous float32 array of shape \(1, 3, 32, 32, 32\)"):
+            engine.infer(x, out=out)
+
+
+def test_wrong_tensors_are_refused(engine: Engine) -> None:
+    for shape in [(4, 32, 32, 32), (1, 3, 32, 32, 32), (1, 4, 32, 33, 32), (1, 4, 32, 32, 0)]:
+        with pytest.raises(OptionsError, match="expected"):
+            engine.infer(np.zeros(shape, np.float32))
+
+
+def test_unknown_names_and_pairs_are_refused_not_replaced() -> None:
     with pytest.raises(OptionsError, match="device 'tpu'"):
         load_engine(device="tpu")
     with pytest.raises(OptionsError, match="precision 'fp8'"):
         load_engine(precision="fp8")
+    with pytest.raises(OptionsError, match="backend 'tvm'"):
+        load_engine(backend="tvm")
+    with pytest.raises(DeviceError, match="'openvino' runs on cpu"):
+        load_engine(device="cuda", backend="openvino")
+    with pytest.raises(DeviceError, match="'bf16': the onnxruntime backend computes in float32"):
+        load_engine(precision="bf16", backend="onnxruntime")
 
 
-def test_wrong_tensors_are_refused(shipped_segmenter: Segmenter) -> None:
-    for shape in [(4, 32, 32, 32), (1, 3, 32, 32, 32), (1, 4, 32, 33, 32), (1, 4, 32, 32, 0)]:
-        with pytest.raises(OptionsError, match="expected"):
-            shipped_segmenter.engine.infer(np.zeros(shape, np.float32))
+def test_cuda_is_cuda_or_an_error() -> None:
+    import onnxruntime as ort
+
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        pytest.skip("this ONNX Runtime has the CUDA provider")
+    with pytest.raises(DeviceError, match="pip install onnxruntime-gpu"):
+        load_engine(device="cuda")
 
 
-def test_closed_engine_says_so() -> None:
-    engine = load_engine(precision="f32")
+@pytest.mark.parametrize(
+    ("backend", "package", "command"),
+    [("openvino", "openvino", "pip install openvino"), ("onnxruntime", "onnxruntime", r"pip install 'fastbts\[onnxruntime\]'")],
+)
+def test_missing_packages_come_with_the_command(
+    monkeypatch: pytest.MonkeyPatch, backend: str, package: str, command: str
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, package, None)  # the import system's own way of "not there"
+    with pytest.raises(DeviceError, match=command):
+        load_engine(backend=backend)
+
+
+@pytest.mark.parametrize("backend", ON_CPU)
+def test_closed_engine_says_so(backend: str) -> None:
+    engine = load_engine(precision="f32", backend=backend)
     engine.close()
     with pytest.raises(DeviceError, match="closed"):
         engine.infer(np.zeros((1, 4, 32, 32, 32), np.float32))
 
 
-def test_rubbish_network_is_an_engine_file_error(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    path = tmp_path / "rubbish.fbts"
-    write_engine_file(path, load_engine().spec, {"model.onnx": b"not an onnx"})
-    with pytest.raises(EngineFileError, match="cannot compile"):
-        load_engine(path)
+@pytest.mark.parametrize("backend", ON_CPU)
+def test_rubbish_network_is_an_engine_file_error(tmp_path: Path, backend: str) -> None:
+    path, spec = tmp_path / "rubbish.fbts", read_engine_file(default_engine_path()).spec
+    write_engine_file(path, spec, {"model.onnx": b"not an onnx"})
+    with pytest.raises(EngineFileError, match=r"cannot compile|not an ONNX file"):
+        load_engine(path, backend=backend)
+
+
+def test_build_for_onnxruntime_takes_what_loads() -> None:
+    file = read_engine_file(default_engine_path())
+    content = bytes(file.payloads["model.onnx"])
+    assert onnxruntime.build(content, file.spec) == {"model.onnx": content}
+    with pytest.raises(DeviceError, match="build with fp32"):
+        onnxruntime.build(content, file.spec, "int8")
+    with pytest.raises(EngineFileError, match="cannot load the network"):
+        onnxruntime.build(content[: len(content) // 2], file.spec)
 
 
 def test_shipped_engine_is_found() -> None:

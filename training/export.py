@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from fastbts import EngineSpec
+from fastbts.build import SPEC_KEY
 from fastbts.enginefile import read_engine_file, write_engine_file
 from fastbts.engines.openvino import OpenVINOEngine
 from training.checkpoint import load_checkpoint
@@ -130,7 +131,9 @@ def export(
     """
     recipe, state = load_checkpoint(checkpoint)
     network, final = trained_network(recipe, state), replace(engine_spec(recipe), **spec or {})
-    payloads = {"model.onnx": halve_weights(to_onnx(network, final)).SerializeToString()}
+    model = halve_weights(to_onnx(network, final))
+    helper.set_model_props(model, {SPEC_KEY: json.dumps(dataclasses.asdict(final))})  # so that the ONNX alone is a source too
+    payloads = {"model.onnx": model.SerializeToString()}
     if state.get("prompts"):
         about["prompts"] = state["prompts"]
     about["training"] = training_record(checkpoint, recipe, state, note)

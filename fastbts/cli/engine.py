@@ -1,13 +1,14 @@
-"""Commands on engine files: `fastbts info`."""
+"""Commands on engine files: `fastbts info`, `fastbts build`."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastbts.cli.common import AsJson, EngineArgument, app, reported_errors
+from fastbts.cli.common import AsJson, EngineArgument, app, progress_bar, reported_errors
 
 if TYPE_CHECKING:
     from fastbts.enginefile import EngineFile
@@ -24,6 +25,30 @@ def info(engine: EngineArgument = None, as_json: AsJson = False) -> None:
     typer.echo(
         json.dumps({"path": file.path, "sha256": file.sha256, **file.manifest}, indent=1) if as_json else _described(file)
     )
+
+
+@app.command()
+def build(
+    source: Annotated[Path, typer.Argument(help="an engine file (.fbts), or an ONNX that training.export wrote")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="engine file to write")],
+    backend: Annotated[str, typer.Option(help="openvino or onnxruntime")] = "openvino",
+    precision: Annotated[str, typer.Option(help="fp32, bf16, fp16 or int8, as far as the backend has it")] = "fp32",
+    calibrate: Annotated[
+        list[Path] | None,
+        typer.Option(help="case folder; repeat for more. int8 needs some; parity is measured on labelled ones"),
+    ] = None,
+    accept_parity: Annotated[bool, typer.Option("--accept-parity", help="write also if parity is worse than allowed")] = False,
+) -> None:
+    """Builds an engine for a backend and precision, measures its parity with float32, and refuses to write a bad one."""
+    from fastbts.build import build_engine
+
+    runtime_name = precision.replace("fp", "f")  # f32, as `predict` and the manifest call it
+    with reported_errors(), progress_bar("build") as progress:
+        about = build_engine(
+            source, out, backend=backend, precision=runtime_name, calibrate=calibrate or [], accept_parity=accept_parity,
+            progress=progress,
+        )  # fmt: skip
+    typer.echo(f"wrote {out} for {backend}, {runtime_name}; against float32: {_listed(about['parity'])}")
 
 
 def _described(file: EngineFile) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Image = Annotated[Path | None, typer.Option(help="image file, instead of a case folder")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="folder for the results")]
 Mode = Annotated[str, typer.Option(help="auto, one-pass or sliding")]
-Precision = Annotated[str, typer.Option(help="auto, bf16 or f32")]
+Precision = Annotated[str, typer.Option(help="auto, bf16, f32, or int8 of an engine built for it")]
 MinPart = Annotated[float, typer.Option(help="parts of the tumour smaller than this many mm3 become background; 0 for off")]
 Labels = Annotated[str, typer.Option(help="label scheme: brats2021, brats2023, brats2024 or regions")]
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from fastbts.engine import Engine
-from fastbts.enginefile import read_engine_file
-from fastbts.errors import DeviceError, OptionsError
+import numpy as np
+from numpy.typing import NDArray
 
-DEVICES = ("auto", "cpu")
+from fastbts.engine import Engine
+from fastbts.enginefile import EngineFile, read_engine_file
+from fastbts.errors import DeviceError, EngineFileError, OptionsError
+
+BACKENDS = {"openvino": ("cpu",), "onnxruntime": ("cpu", "cuda")}
+"""Devices of each backend; the first is what "auto" means to it."""
+DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "bf16", "f32", "int8")
 
 
@@ -19,27 +25,96 @@ def default_engine_path() -> Path:
     return installed if installed.is_file() else Path(__file__).parents[2] / "models" / name
 
 
-def load_engine(path: str | Path | None = None, *, device: str = "auto", precision: str = "auto", threads: int = 0) -> Engine:
+def load_engine(
+    path: str | Path | None = None,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int = 0,
+    backend: str = "auto",
+) -> Engine:
     """Loads an engine file.
 
     Args:
         path: A `.fbts` file; None for the shipped engine.
-        device: "cpu", or "auto" for the best device that this installation can use (today the CPU).
+        device: "cpu", "cuda", or "auto" for the backend's own.
         precision: "f32" is faithful; "bf16" is about twice as fast where the CPU computes in it; "int8" needs a file that
-            `fastbts build` made for it; "auto" is what the file was built for, else bf16 on such CPUs and f32 on others.
+            `fastbts build` made for it; "auto" is what the file was built for, else bf16 on such CPUs and f32 on others. ONNX
+            Runtime has f32 only.
         threads: CPU threads for the network; 0 for all.
+        backend: "openvino" or "onnxruntime"; "auto" for what the file was built for, if that runs on the device, else OpenVINO
+            on the CPU and ONNX Runtime on CUDA.
     Raises:
         EngineFileError: The file is damaged or not an engine.
         DeviceError: The device, the precision or the backend cannot be used here.
-        OptionsError: An unknown device or precision.
+        OptionsError: An unknown device, precision or backend.
     """
-    if device not in DEVICES:
-        if device.startswith("cuda"):
-            raise DeviceError(f"device {device!r}: this version of fastbts has no CUDA backend; use device='cpu' or 'auto'")
-        raise OptionsError(f"device {device!r}: expected one of {', '.join(DEVICES)}")
-    if precision not in PRECISIONS:
-        raise OptionsError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
-    file = read_engine_file(path or default_engine_path())
+    _known("device", device, DEVICES)
+    _known("precision", precision, PRECISIONS)
+    _known("backend", backend, ("auto", *BACKENDS))
+    return open_engine(
+        read_engine_file(path or default_engine_path()), device=device, precision=precision, threads=threads, backend=backend
+    )
+
+
+def open_engine(
+    file: EngineFile, *, device: str = "auto", precision: str = "auto", threads: int = 0, backend: str = "auto"
+) -> Engine:
+    """Loads an engine from a file that has been read; see `load_engine`."""
+    built_for, built_in = _built(file)
+    if backend == "auto":
+        backend = built_for if device in ("auto", *BACKENDS.get(built_for, ())) else "auto"
+    if backend == "auto":
+        backend = "onnxruntime" if device == "cuda" else "openvino"
+    if precision == "auto" and backend == built_for:
+        precision = built_in
+    return _load(file, backend, device, precision, threads)
+
+
+def build_payloads(file: EngineFile, backend: str, precision: str, tensors: Sequence[NDArray[np.float32]]) -> dict[str, bytes]:
+    """What an engine file for a backend and precision holds beside the source's ONNX, or in its place.
+
+    Args:
+        file: The source.
+        backend: One of `BACKENDS`.
+        precision: "f32", "bf16", ...: one that the backend has.
+        tensors: Prepared cases (M, D, H, W) to calibrate int8 on.
+    Raises:
+        OptionsError, DeviceError, EngineFileError: See `build` of the backend's module.
+    """
+    _known("backend", backend, tuple(BACKENDS))
+    if backend == "openvino":
+        from fastbts.engines import openvino
+
+        return openvino.build(file, precision, tensors)
+    from fastbts.engines import onnxruntime
+
+    return onnxruntime.build(bytes(file.payloads["model.onnx"]), file.spec, precision.replace("f", "fp"))
+
+
+def _built(file: EngineFile) -> tuple[str, str]:
+    """Backend and precision that the file was built for; "auto" where it was not."""
+    build = file.manifest.get("build", {})
+    backend, precision = build.get("backend", "auto"), build.get("precision", "auto")
+    if backend not in ("auto", *BACKENDS) or precision not in PRECISIONS:
+        raise EngineFileError(
+            f"{file.path}: built for backend {backend!r} in {precision!r}, which this fastbts does not know; update it or rebuild"
+        )
+    return backend, precision
+
+
+def _load(file: EngineFile, backend: str, device: str, precision: str, threads: int) -> Engine:
+    if device not in ("auto", *BACKENDS[backend]):
+        raise DeviceError(f"device {device!r}: backend {backend!r} runs on {' or '.join(BACKENDS[backend])}")
+    if backend == "onnxruntime":
+        from fastbts.engines.onnxruntime import ONNXRuntimeEngine
+
+        return ONNXRuntimeEngine(file, device=device, precision=precision, threads=threads)
     from fastbts.engines.openvino import OpenVINOEngine
 
     return OpenVINOEngine(file, precision=precision, threads=threads)
+
+
+def _known(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise OptionsError(f"{what} {value!r}: expected one of {', '.join(known)}")

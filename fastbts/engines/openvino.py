@@ -8,9 +8,9 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastbts.enginefile import EngineFile
+from fastbts.engines.common import Floats, check_arguments, describe
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
 
 PRECISIONS = ("f32", "bf16", "int8")
@@ -23,17 +23,13 @@ class OpenVINOEngine:
 
     Args:
         file: The verified engine file.
-        precision: "f32"; "bf16"; "int8", if the file was built so; or "auto": what the file was built for, else bf16 where the
-            CPU computes in it.
+        precision: "f32"; "bf16"; "int8", if the file was built for it; or "auto": bf16 where the CPU computes in it.
         threads: CPU threads; 0 for all.
     Raises:
         DeviceError: OpenVINO is not installed, or this CPU has no bf16.
         OptionsError: int8 of a file that was not built for it.
         EngineFileError: OpenVINO refuses the network.
     """
-
-    text: NDArray[np.float32] | None
-    """Text table baked into the engine, (K, T); None where the network reads no text."""
 
     def __init__(self, file: EngineFile, *, precision: str = "auto", threads: int = 0) -> None:
         ov = _openvino()
@@ -52,41 +48,21 @@ class OpenVINOEngine:
         self._tensor = ov.Tensor
         # A request belongs to one call at a time; calls from further threads make further requests.
         self._requests: SimpleQueue[Any] = SimpleQueue()
-        self.description = {
-            "sha256": file.sha256,
-            "license": file.manifest.get("license", "not stated"),
-            "backend": "openvino",
-            "backend_version": ov.__version__.split("-")[0],
-            "device": "cpu",
-            "device_name": str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip(),
-            "precision": self.precision,
-            "threads": int(self._model.get_property("INFERENCE_NUM_THREADS")),
-        }
+        self.description = describe(
+            file,
+            backend="openvino",
+            backend_version=ov.__version__.split("-")[0],
+            device="cpu",
+            device_name=str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip(),
+            precision=self.precision,
+            threads=int(self._model.get_property("INFERENCE_NUM_THREADS")),
+        )
 
-    def infer(self, tensor: NDArray[np.float32], text: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Runs the network: (B, M, D, H, W) normalised images -> (B, K, D, H, W) logits.
-
-        Args:
-            tensor: The images.
-            text: Text embeddings of length 1 in place of the baked prompts, in the shape of `self.text`.
-        Raises:
-            OptionsError: Wrong number of modalities, a spatial size that is no multiple of the stride, or a text table that
-                does not fit.
-            DeviceError: The runtime failed, for example for want of memory.
-        """
-        if (
-            tensor.ndim != 5
-            or tensor.shape[1] != len(self.spec.modalities)
-            or any(n == 0 or n % self.spec.stride for n in tensor.shape[2:])
-        ):
-            raise OptionsError(
-                f"tensor of shape {tensor.shape}: expected (B, {len(self.spec.modalities)}, D, H, W) with D, H, W multiples of "
-                f"{self.spec.stride}"
-            )
-        table = self._table(text)
-        logits = np.empty((len(tensor), len(self.spec.regions), *tensor.shape[2:]), np.float32)
+    def infer(self, tensor: Floats, text: Floats | None = None, *, out: Floats | None = None) -> Floats:
+        """See `Engine.infer`."""
+        tensor, table, logits = check_arguments(self.file, self.text, tensor, text, out)
         request = self._take()
-        request.set_input_tensor(0, self._tensor(np.ascontiguousarray(tensor, np.float32), shared_memory=True))
+        request.set_input_tensor(0, self._tensor(tensor, shared_memory=True))
         if table is not None:
             request.set_input_tensor(1, self._tensor(table, shared_memory=True))
         request.set_output_tensor(self._tensor(logits, shared_memory=True))
@@ -101,15 +77,6 @@ class OpenVINOEngine:
         """Frees the network."""
         self._requests = SimpleQueue()
         self._model = None
-
-    def _table(self, text: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
-        if text is None:
-            return self.text
-        if self.text is None:
-            raise OptionsError(f"{self.file.path}: its network reads no text; leave `text` out or load an engine that does")
-        if text.shape != self.text.shape:
-            raise OptionsError(f"text of shape {text.shape}: expected {self.text.shape}, one embedding per region")
-        return np.ascontiguousarray(text, np.float32)
 
     def _take(self) -> Any:
         if self._model is None:
@@ -128,7 +95,7 @@ def _openvino() -> Any:
     return openvino
 
 
-def _open_text(ov: Any, network: Any) -> NDArray[np.float32] | None:
+def _open_text(ov: Any, network: Any) -> Floats | None:
     """Makes the input "text" one again and returns its default; None where the network has none.
 
     OpenVINO takes an ONNX input that has a default for a constant.
@@ -144,7 +111,7 @@ def _open_text(ov: Any, network: Any) -> NDArray[np.float32] | None:
     return default
 
 
-def _network(ov: Any, core: Any, file: EngineFile, int8: bool) -> tuple[Any, NDArray[np.float32] | None]:
+def _network(ov: Any, core: Any, file: EngineFile, int8: bool) -> tuple[Any, Floats | None]:
     """The network with its text input open, and that input's default."""
     network = core.read_model(bytes(file.payloads["model.onnx"]))
     text = _open_text(ov, network)
@@ -156,7 +123,7 @@ def _network(ov: Any, core: Any, file: EngineFile, int8: bool) -> tuple[Any, NDA
 
 def _precision(core: Any, file: EngineFile, wanted: str) -> str:
     if wanted == "auto":
-        wanted = file.manifest.get("build", {}).get("precision", "bf16" if _has_bf16(core) else "f32")
+        return "bf16" if _has_bf16(core) else "f32"
     if wanted not in PRECISIONS:
         raise OptionsError(f"{file.path}: precision {wanted!r}: the openvino backend has {', '.join(PRECISIONS)}")
     if wanted == "bf16" and not _has_bf16(core):
@@ -179,7 +146,7 @@ def _has_bf16(core: Any) -> bool:
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def build(file: EngineFile, precision: str, tensors: Sequence[NDArray[np.float32]]) -> dict[str, bytes]:
+def build(file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[str, bytes]:
     """What a file must hold beside the ONNX to run in a precision: the quantised network for int8, else nothing.
 
     Args:

@@ -1,4 +1,4 @@
-"""The semantic network as ONNX and in OpenVINO: one file, text as an input with a default, nothing of what is off."""
+"""The semantic network as ONNX and in the engines: one file, text as an input with a default, nothing of what is off."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +8,8 @@ import onnx
 import pytest
 import torch
 
-from fastbts import EngineSpec, OptionsError
-from fastbts.enginefile import read_engine_file, write_engine_file
-from fastbts.engines.openvino import OpenVINOEngine
+from fastbts import Engine, EngineSpec, OptionsError, load_engine
+from fastbts.enginefile import write_engine_file
 from tests.training.tiny import KINDS, awake, tiny
 from training.export import halve_weights, to_onnx
 from training.model import UNet3d
@@ -32,11 +31,13 @@ def exported(network: UNet3d) -> onnx.ModelProto:
     return halve_weights(to_onnx(network, SPEC))
 
 
-@pytest.fixture(scope="module")
-def engine(exported: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenVINOEngine]:
+@pytest.fixture(scope="module", params=["openvino", "onnxruntime"])
+def engine(
+    request: pytest.FixtureRequest, exported: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Engine]:
     path = tmp_path_factory.mktemp("engine") / "tiny.fbts"
     write_engine_file(path, SPEC, {"model.onnx": exported.SerializeToString()})
-    engine = OpenVINOEngine(read_engine_file(path), precision="f32")
+    engine = load_engine(path, precision="f32", backend=request.param)
     yield engine
     engine.close()
 
@@ -49,24 +50,25 @@ def test_text_is_an_input_with_a_default(network: UNet3d, exported: onnx.ModelPr
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 32, 32, 32), (3, 4, 48, 32, 64)])
-def test_openvino_agrees_with_torch(network: UNet3d, engine: OpenVINOEngine, shape: tuple[int, ...]) -> None:
+def test_engines_agree_with_torch(network: UNet3d, engine: Engine, shape: tuple[int, ...]) -> None:
     x = np.random.default_rng(0).standard_normal(shape, np.float32)
     text = np.roll(network.get_buffer("text").numpy(), 1, axis=0)
     with torch.inference_mode():
         default, other = network(torch.from_numpy(x)).numpy(), network(torch.from_numpy(x), torch.from_numpy(text)).numpy()
+    np.testing.assert_array_equal(engine.text, network.get_buffer("text"))
     assert np.abs(engine.infer(x) - default).max() <= 1e-3
     assert np.abs(engine.infer(x, text) - other).max() <= 1e-3
     assert np.abs(other - default).max() > 1e-2, "so the text was used"
 
 
-def test_a_missing_modality_runs(network: UNet3d, engine: OpenVINOEngine) -> None:
+def test_a_missing_modality_runs(network: UNet3d, engine: Engine) -> None:
     x = np.random.default_rng(0).standard_normal((1, 4, 32, 32, 32), np.float32)
     x[:, 2] = 0
     with torch.inference_mode():
         assert np.abs(engine.infer(x) - network(torch.from_numpy(x)).numpy()).max() <= 1e-3
 
 
-def test_wrong_text_is_refused(engine: OpenVINOEngine) -> None:
+def test_wrong_text_is_refused(engine: Engine) -> None:
     x = np.zeros((1, 4, 32, 32, 32), np.float32)
     with pytest.raises(OptionsError, match=r"text of shape \(2, 16\): expected \(3, 16\)"):
         engine.infer(x, np.zeros((2, 16), np.float32))
@@ -80,7 +82,7 @@ def test_bypass_leaves_nothing_behind(exported: onnx.ModelProto, tmp_path: Path)
     assert not used & semantic
     assert semantic <= more
     write_engine_file(tmp_path / "plain.fbts", SPEC, {"model.onnx": plain.SerializeToString()})
-    engine = OpenVINOEngine(read_engine_file(tmp_path / "plain.fbts"), precision="f32")
+    engine = load_engine(tmp_path / "plain.fbts", precision="f32")
     assert engine.text is None
     with pytest.raises(OptionsError, match="reads no text"):
         engine.infer(np.zeros((1, 4, 32, 32, 32), np.float32), np.zeros((3, 16), np.float32))

@@ -1,0 +1,63 @@
+"""What all backends share: checking what a caller hands to `infer`, and how an engine describes itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbts.enginefile import EngineFile
+from fastbts.errors import OptionsError
+
+Floats = NDArray[np.float32]
+
+
+def check_arguments(
+    file: EngineFile, default: Floats | None, tensor: Floats, text: Floats | None, out: Floats | None
+) -> tuple[Floats, Floats | None, Floats]:
+    """Checks the arguments of `Engine.infer` and fills in what was left out.
+
+    Args:
+        file: The engine's file.
+        default: The baked text table (K, T); None where the network reads no text.
+        tensor: See `Engine.infer`.
+        text: See `Engine.infer`.
+        out: See `Engine.infer`.
+    Returns:
+        Images, text table and the buffer for the logits: float32, contiguous; `out` itself where it was given.
+    Raises:
+        OptionsError: Something has the wrong shape or kind.
+    """
+    spec = file.spec
+    if tensor.ndim != 5 or tensor.shape[1] != len(spec.modalities) or any(n == 0 or n % spec.stride for n in tensor.shape[2:]):
+        raise OptionsError(
+            f"tensor of shape {tensor.shape}: expected (B, {len(spec.modalities)}, D, H, W) with D, H, W multiples of {spec.stride}"
+        )
+    shape = (len(tensor), len(spec.regions), *tensor.shape[2:])
+    return np.ascontiguousarray(tensor, np.float32), _table(file, default, text), _buffer(out, shape)
+
+
+def describe(file: EngineFile, **more: Any) -> dict[str, Any]:
+    """What every engine's description begins with: which file, on what terms."""
+    return {"sha256": file.sha256, "license": file.manifest.get("license", "not stated"), **more}
+
+
+def _table(file: EngineFile, default: Floats | None, text: Floats | None) -> Floats | None:
+    if text is None:
+        return default
+    if default is None:
+        raise OptionsError(f"{file.path}: its network reads no text; leave `text` out or load an engine that does")
+    if text.shape != default.shape:
+        raise OptionsError(f"text of shape {text.shape}: expected {default.shape}, one embedding per region")
+    return np.ascontiguousarray(text, np.float32)
+
+
+def _buffer(out: Floats | None, shape: tuple[int, ...]) -> Floats:
+    if out is None:
+        return np.empty(shape, np.float32)
+    if out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous or not out.flags.writeable:
+        raise OptionsError(
+            f"out of shape {out.shape}, {out.dtype}: expected a writable, contiguous float32 array of shape {shape}"
+        )
+    return out
