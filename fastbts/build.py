@@ -11,7 +11,7 @@ from fastbts.case import read_case
 from fastbts.engine import EngineSpec
 from fastbts.enginefile import SECTIONS, EngineFile, pack_engine, parse_engine_file, parse_spec, read_engine_file
 from fastbts.engines import build_payloads, open_engine
-from fastbts.errors import EngineFileError
+from fastbts.errors import DeviceError, EngineFileError
 from fastbts.onnxfile import read_metadata
 from fastbts.output import atomic_write, check_writable
 from fastbts.parity import LabelledCase, check_parity, labelled_cases, measure_parity
@@ -19,8 +19,8 @@ from fastbts.preprocess import preprocess
 from fastbts.segmenter import Progress
 
 SUFFIX = ".onnx"
-SPEC_KEY = "fastbts.spec"
-"""Key of the spec, as JSON, in an ONNX's metadata."""
+SPEC_KEY = "spec"
+"""Key of the spec, as JSON, in an ONNX's metadata or in the JSON file beside it."""
 
 
 def build_engine(
@@ -36,14 +36,14 @@ def build_engine(
     """Builds an engine file for a backend and a precision, which become its default.
 
     Args:
-        source: Any engine file; or an ONNX with its spec in the metadata (`fastbts.spec`, as `training.export` writes it) or,
-            under the key "spec", in a JSON file beside it (`model.onnx`, `model.json`).
+        source: Any engine file; or an ONNX with its spec in its metadata, as `training.export` writes it, or in a JSON file beside it (`model.onnx`, `model.json`), under the key "spec" both times.
         target: The engine file to write. Its ONNX stays in it, so that it can be a source in turn.
         backend: One of `fastbts.engines.BACKENDS`.
         precision: One that the backend has: "f32", "bf16" or "int8".
         calibrate: Case folders: int8 takes the ranges of its activations from them, and parity is measured on those with a
             reference segmentation (`*seg.nii.gz`), else on the synthetic case.
-        accept_parity: Writes the file even if parity is worse than the bounds in `fastbts.parity`.
+        accept_parity: Writes the file even if parity is worse than the bounds in `fastbts.parity`, or cannot be measured because
+            this machine has no device for it (TensorRT-RTX builds without a GPU).
         progress: Called with the stage and the fraction done.
     Returns:
         What the manifest says under `build`: backend, precision, versions, source, calibration, parity.
@@ -70,7 +70,8 @@ def build_engine(
     }
     tell("measure parity", 0.6)
     cases = labelled_cases(folders, volumes)
-    parity = _parity(file, _packed(file, payloads, about), cases, lambda n: tell("measure parity", 0.6 + 0.35 * n / len(cases)))
+    built = parse_engine_file(_packed(file, payloads, about), source)
+    parity = _parity(file, built, accept_parity, cases, lambda n: tell("measure parity", 0.6 + 0.35 * n / len(cases)))
     if not accept_parity:
         check_parity(parity, precision)
     tell("write", 0.95)
@@ -102,11 +103,11 @@ def _onnx_spec(path: Path, content: bytes) -> EngineSpec:
         if inside is not None:
             return parse_spec(json.loads(inside))
         if sidecar.is_file():
-            return parse_spec(json.loads(sidecar.read_bytes())["spec"])
+            return parse_spec(json.loads(sidecar.read_bytes())[SPEC_KEY])
     except (ValueError, RecursionError, KeyError, TypeError, OSError) as error:
         raise EngineFileError(f"{path}: its spec cannot be read: {error}; export it again") from error
     raise EngineFileError(
-        f"{path}: does not say what it takes and gives: expected a spec in its metadata ({SPEC_KEY}) or in {sidecar.name}; "
+        f"{path}: does not say what it takes and gives: expected {SPEC_KEY!r} in its metadata or in {sidecar.name}; "
         "export it with training.export"
     )
 
@@ -116,12 +117,21 @@ def _packed(file: EngineFile, payloads: Mapping[str, bytes | memoryview], build:
     return pack_engine(file.spec, payloads, **{**kept, "build": build})
 
 
-def _parity(file: EngineFile, packed: bytes, cases: list[LabelledCase], progress: Callable[[int], None]) -> dict[str, Any]:
-    """Parity of the engine that is about to be written with the source's ONNX in float32."""
-    built = open_engine(parse_engine_file(packed, file.path))
+def _parity(
+    file: EngineFile, built: EngineFile, may_miss: bool, cases: list[LabelledCase], progress: Callable[[int], None]
+) -> dict[str, Any]:
+    """Parity of what is about to be written with the source's ONNX in float32; {} where it cannot run here and may not be."""
+    try:
+        engine = open_engine(built)
+    except DeviceError as error:
+        if may_miss:
+            return {}
+        raise DeviceError(
+            f"{error}; so parity cannot be measured here: build on a machine with the device, or --accept-parity"
+        ) from error
     reference = open_engine(file, backend="openvino", precision="f32")
     try:
-        return measure_parity(reference, built, cases, progress)
+        return measure_parity(reference, engine, cases, progress)
     finally:
-        built.close()
+        engine.close()
         reference.close()

@@ -42,6 +42,26 @@ def read_default(onnx_bytes: bytes | memoryview, name: str) -> NDArray[np.float3
     return None
 
 
+def drop_default(onnx_bytes: bytes | memoryview, name: str) -> bytes:
+    """The same ONNX without the initializer of that name: the input of that name then has no default.
+
+    Raises:
+        EngineFileError: The bytes are no protobuf message.
+    """
+
+    def is_default(number: int, value: int | memoryview) -> bool:
+        return number == INITIALIZER and not isinstance(value, int) and _text(dict(_fields(value)).get(NAME, b"")) == name
+
+    parts: list[bytes | memoryview] = []
+    for number, value, span in _spans(onnx_bytes):
+        if number == GRAPH and isinstance(value, memoryview):
+            graph = b"".join(inner for field, content, inner in _spans(value) if not is_default(field, content))
+            parts += [_written(GRAPH << 3 | 2), _written(len(graph)), graph]
+        else:
+            parts.append(span)
+    return b"".join(parts)
+
+
 def _array(fields: list[tuple[int, int | memoryview]], name: str) -> NDArray[np.float32]:
     single, shape = dict(fields), []
     for number, value in fields:
@@ -60,23 +80,28 @@ def _each(message: bytes | memoryview | int, wanted: int) -> Iterator[memoryview
 
 
 def _fields(message: bytes | memoryview | int) -> Iterator[tuple[int, int | memoryview]]:
-    """Field number and value of a message, one after the other: https://protobuf.dev/programming-guides/encoding."""
+    return ((number, value) for number, value, _ in _spans(message))
+
+
+def _spans(message: bytes | memoryview | int) -> Iterator[tuple[int, int | memoryview, memoryview]]:
+    """Number, value and all bytes of each field of a message: https://protobuf.dev/programming-guides/encoding."""
     if isinstance(message, int):
         raise EngineFileError("not an ONNX file: a number where a message should be")
     view, at = memoryview(message), 0
     while at < len(view):
+        begin = at
         tag, at = _varint(view, at)
         kind, size = tag & 7, {1: 8, 5: 4}.get(tag & 7, 0)
-        if kind == 0:
-            number, at = _varint(view, at)
-            yield tag >> 3, number
-            continue
-        if kind == 2:
-            size, at = _varint(view, at)
-        if size > len(view) - at or kind not in (1, 2, 5):
+        value: int | memoryview = 0
+        if kind in (0, 2):
+            value, at = _varint(view, at)
+            size = value if kind == 2 else 0
+        if size > len(view) - at or kind not in (0, 1, 2, 5):
             raise EngineFileError("not an ONNX file: it is damaged or cut short; export it again")
-        yield tag >> 3, view[at : at + size]
+        if kind:
+            value = view[at : at + size]
         at += size
+        yield tag >> 3, value, view[begin:at]
 
 
 def _varints(view: memoryview) -> Iterator[int]:
@@ -93,6 +118,15 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
         if byte < 128:
             return value, at + n + 1
     raise EngineFileError("not an ONNX file: a number without end; export it again")
+
+
+def _written(value: int) -> bytes:
+    """A number as a varint."""
+    groups = bytearray()
+    while value > 127:
+        groups.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*groups, value])
 
 
 def _text(value: int | bytes | memoryview) -> str:

@@ -8,7 +8,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from fastbts import EngineFileError
-from fastbts.onnxfile import read_default, read_metadata
+from fastbts.onnxfile import drop_default, read_default, read_metadata
 
 NAME_IS_HI = b"\x0a\x04name\x12\x02hi"  # key (field 1): 4 bytes "name"; value (field 2): 2 bytes "hi"
 
@@ -33,6 +33,14 @@ def test_what_onnx_writes() -> None:
     assert read_metadata(content) == {"name": "läufer", "empty": ""}
     np.testing.assert_array_equal(read_default(content, "text"), [[0, 1, 2], [3, 4, 5]])
     assert read_default(content, "prompt") is None
+
+
+def test_dropping_a_default_changes_nothing_else() -> None:
+    wanted = model()
+    del wanted.graph.initializer[1]
+    dropped = drop_default(model().SerializeToString(), "text")
+    assert onnx.load_from_string(dropped) == wanted
+    assert drop_default(dropped, "text") == dropped
 
 
 def test_other_dtypes_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import json
 import warnings
@@ -15,17 +16,32 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
 
+import fastbts
 from fastbts import EngineSpec
-from fastbts.build import SPEC_KEY
 from fastbts.enginefile import read_engine_file, write_engine_file
 from fastbts.engines.openvino import OpenVINOEngine
 from training.checkpoint import load_checkpoint
 from training.config import Recipe
 from training.model import UNet3d
+from training.onnx_nodes import OPSET, add_bodies, translations, with_nodes
 from training.train import averaged, engine_spec
 
-OPSET = 20
+PRECISIONS = ("fp32", "fp16")
+
+
+class Half(nn.Module):
+    """A network in float16 between float32 ends, for devices that take their precision from the ONNX (TensorRT)."""
+
+    def __init__(self, network: UNet3d) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).half()
+
+    def forward(self, volume: Tensor, text: Tensor | None = None) -> Tensor:
+        """As `UNet3d.forward` in eval mode."""
+        logits: Tensor = self.network(volume.half(), None if text is None else text.half())
+        return logits.float()
 
 
 def trained_network(recipe: Recipe, state: dict[str, Any]) -> UNet3d:
@@ -40,20 +56,28 @@ def trained_network(recipe: Recipe, state: dict[str, Any]) -> UNet3d:
     return network
 
 
-def to_onnx(network: UNet3d, spec: EngineSpec) -> onnx.ModelProto:
-    """Exports with dynamic batch and spatial sizes (multiples of the stride).
+def to_onnx(network: UNet3d, spec: EngineSpec, precision: str = "fp32") -> onnx.ModelProto:
+    """Exports with dynamic batch and spatial sizes (multiples of the stride); inputs and logits are float32 in any precision.
 
-    A network that reads text gets a second input, "text" (K, T), whose default is the network's own table.
+    Bridge and attention become nodes of the domain `fastbts` that bring their bodies along (`onnx_nodes.py`). A network that
+    reads text gets a second input, "text" (K, T), whose default is the network's own table.
+
+    Args:
+        network: In eval mode.
+        spec: Also goes into the file's metadata, as JSON.
+        precision: What the graph computes in, "fp32" or "fp16".
     """
     text = network.get_buffer("text") if network.config.semantic.uses_text else None
     sample = torch.zeros(2, len(spec.modalities), *(2 * spec.stride, 3 * spec.stride, 4 * spec.stride))
     sizes = {axis: spec.stride * torch.export.Dim(name, min=1, max=64) for axis, name in ((2, "d"), (3, "h"), (4, "w"))}
+    exported = Half(with_nodes(network)) if precision == "fp16" else with_nodes(network)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
-            network, (sample,) if text is None else (sample, text.clone()), dynamo=True, opset_version=OPSET,
+            exported, (sample,) if text is None else (sample, text.clone()), dynamo=True, opset_version=OPSET,
             input_names=["volume", "text"][: 1 if text is None else 2], output_names=["logits"],
             dynamic_shapes=({0: torch.export.Dim("b", min=1, max=16), **sizes}, *([] if text is None else [{}])), verbose=False,
+            custom_translation_table=translations(),
         )  # fmt: skip
     assert program is not None
     model = program.model_proto
@@ -61,6 +85,9 @@ def to_onnx(network: UNet3d, spec: EngineSpec) -> onnx.ModelProto:
         # An initializer of an input's name is that input's default (ONNX IR, "Graphs").
         model.graph.initializer.append(numpy_helper.from_array(text.numpy(), "text"))
     _forget_origin(model)
+    add_bodies(model)
+    about = {"name": spec.name, "version": fastbts.__version__, "precision": precision}
+    helper.set_model_props(model, {**about, "spec": json.dumps(dataclasses.asdict(spec))})
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -118,7 +145,13 @@ def training_record(checkpoint: Path, recipe: Recipe, state: dict[str, Any], not
 
 
 def export(
-    checkpoint: Path, target: Path, *, note: str = "", spec: dict[str, Any] | None = None, **about: Any
+    checkpoint: Path,
+    target: Path,
+    *,
+    note: str = "",
+    spec: dict[str, Any] | None = None,
+    precision: str = "fp32",
+    **about: Any,
 ) -> dict[str, float]:
     """Writes the engine file with its training record and measured parity; returns the parity.
 
@@ -127,13 +160,12 @@ def export(
         target: The engine file.
         note: Anything about the training that the recipe does not tell.
         spec: Fields of `EngineSpec` that were chosen after training, such as `min_et_mm3`.
+        precision: What the ONNX computes in, "fp32" or "fp16".
         **about: For the manifest: license, data.
     """
     recipe, state = load_checkpoint(checkpoint)
     network, final = trained_network(recipe, state), replace(engine_spec(recipe), **spec or {})
-    model = halve_weights(to_onnx(network, final))
-    helper.set_model_props(model, {SPEC_KEY: json.dumps(dataclasses.asdict(final))})  # so that the ONNX alone is a source too
-    payloads = {"model.onnx": model.SerializeToString()}
+    payloads = {"model.onnx": halve_weights(to_onnx(network, final, precision)).SerializeToString()}
     if state.get("prompts"):
         about["prompts"] = state["prompts"]
     about["training"] = training_record(checkpoint, recipe, state, note)
@@ -153,9 +185,13 @@ def main() -> None:
     parser.add_argument("--data", default="", help="what it was trained on, for the manifest")
     parser.add_argument("--note", default="", help="anything about the training that the recipe does not tell")
     parser.add_argument("--min-et-mm3", type=float, default=0.0, help="small-ET threshold chosen on validation cases")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32", help="what the ONNX computes in; fp16 is for TensorRT"
+    )
     args = parser.parse_args()
     chosen = {"min_et_mm3": args.min_et_mm3}
-    parity = export(args.checkpoint, args.out, note=args.note, spec=chosen, license=args.license, data=args.data)
+    about = {"license": args.license, "data": args.data}
+    parity = export(args.checkpoint, args.out, note=args.note, spec=chosen, precision=args.precision, **about)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB; parity with PyTorch float32: {parity}")
 
 

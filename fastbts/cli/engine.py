@@ -31,7 +31,7 @@ def info(engine: EngineArgument = None, as_json: AsJson = False) -> None:
 def build(
     source: Annotated[Path, typer.Argument(help="an engine file (.fbts), or an ONNX that training.export wrote")],
     out: Annotated[Path, typer.Option("--out", "-o", help="engine file to write")],
-    backend: Annotated[str, typer.Option(help="openvino or onnxruntime")] = "openvino",
+    backend: Annotated[str, typer.Option(help="openvino, onnxruntime, tensorrt or tensorrt-rtx")] = "openvino",
     precision: Annotated[str, typer.Option(help="fp32, bf16, fp16 or int8, as far as the backend has it")] = "fp32",
     calibrate: Annotated[
         list[Path] | None,
@@ -48,7 +48,7 @@ def build(
             source, out, backend=backend, precision=runtime_name, calibrate=calibrate or [], accept_parity=accept_parity,
             progress=progress,
         )  # fmt: skip
-    typer.echo(f"wrote {out} for {backend}, {runtime_name}; against float32: {_listed(about['parity'])}")
+    typer.echo(f"wrote {out} for {backend}, {runtime_name}; against float32: {_listed(about['parity']) or 'not measured'}")
 
 
 def _described(file: EngineFile) -> str:

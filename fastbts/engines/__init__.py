@@ -12,10 +12,10 @@ from fastbts.engine import Engine
 from fastbts.enginefile import EngineFile, read_engine_file
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
 
-BACKENDS = {"openvino": ("cpu",), "onnxruntime": ("cpu", "cuda")}
+BACKENDS = {"openvino": ("cpu",), "onnxruntime": ("cpu", "cuda"), "tensorrt": ("cuda",), "tensorrt-rtx": ("cuda",)}
 """Devices of each backend; the first is what "auto" means to it."""
 DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("auto", "bf16", "f32", "int8")
+PRECISIONS = ("auto", "bf16", "f16", "f32", "int8")
 
 
 def default_engine_path() -> Path:
@@ -40,10 +40,10 @@ def load_engine(
         device: "cpu", "cuda", or "auto" for the backend's own.
         precision: "f32" is faithful; "bf16" is about twice as fast where the CPU computes in it; "int8" needs a file that
             `fastbts build` made for it; "auto" is what the file was built for, else bf16 on such CPUs and f32 on others. ONNX
-            Runtime has f32 only.
+            Runtime has f32 only; a TensorRT plan has the one it was built with.
         threads: CPU threads for the network; 0 for all.
-        backend: "openvino" or "onnxruntime"; "auto" for what the file was built for, if that runs on the device, else OpenVINO
-            on the CPU and ONNX Runtime on CUDA.
+        backend: "openvino", "onnxruntime", "tensorrt" or "tensorrt-rtx"; "auto" for what the file was built for, if that runs on
+            the device, else OpenVINO, or ONNX Runtime for CUDA.
     Raises:
         EngineFileError: The file is damaged or not an engine.
         DeviceError: The device, the precision or the backend cannot be used here.
@@ -62,10 +62,7 @@ def open_engine(
 ) -> Engine:
     """Loads an engine from a file that has been read; see `load_engine`."""
     built_for, built_in = _built(file)
-    if backend == "auto":
-        backend = built_for if device in ("auto", *BACKENDS.get(built_for, ())) else "auto"
-    if backend == "auto":
-        backend = "onnxruntime" if device == "cuda" else "openvino"
+    backend = _backend(file, backend, device, built_for)
     if precision == "auto" and backend == built_for:
         precision = built_in
     return _load(file, backend, device, precision, threads)
@@ -87,9 +84,14 @@ def build_payloads(file: EngineFile, backend: str, precision: str, tensors: Sequ
         from fastbts.engines import openvino
 
         return openvino.build(file, precision, tensors)
-    from fastbts.engines import onnxruntime
+    onnx_bytes, name = bytes(file.payloads["model.onnx"]), {"f32": "fp32", "f16": "fp16"}.get(precision, precision)
+    if backend == "onnxruntime":
+        from fastbts.engines import onnxruntime
 
-    return onnxruntime.build(bytes(file.payloads["model.onnx"]), file.spec, precision.replace("f", "fp"))
+        return onnxruntime.build(onnx_bytes, file.spec, name)
+    from fastbts.engines import tensorrt
+
+    return tensorrt.build(onnx_bytes, file.spec, name, backend=backend)
 
 
 def _built(file: EngineFile) -> tuple[str, str]:
@@ -110,9 +112,25 @@ def _load(file: EngineFile, backend: str, device: str, precision: str, threads: 
         from fastbts.engines.onnxruntime import ONNXRuntimeEngine
 
         return ONNXRuntimeEngine(file, device=device, precision=precision, threads=threads)
+    if backend in ("tensorrt", "tensorrt-rtx"):
+        from fastbts.engines.tensorrt import TensorRTEngine
+
+        return TensorRTEngine(file, backend, precision=precision)
     from fastbts.engines.openvino import OpenVINOEngine
 
     return OpenVINOEngine(file, precision=precision, threads=threads)
+
+
+def _backend(file: EngineFile, wanted: str, device: str, built_for: str) -> str:
+    if wanted != "auto":
+        return wanted
+    if built_for != "auto" and device in ("auto", *BACKENDS[built_for]):
+        return built_for
+    if "engine.plan" in file.payloads and device != "cpu":
+        from fastbts.engines.tensorrt import plan_backend
+
+        return plan_backend(file)
+    return "onnxruntime" if device == "cuda" else "openvino"
 
 
 def _known(what: str, value: str, known: tuple[str, ...]) -> None:

@@ -1,0 +1,62 @@
+"""The nodes `fastbts::SemanticBridge` and `fastbts::SemanticAttention` in OpenVINO's operations.
+
+OpenVINO does not read the bodies that the ONNX brings for its own nodes (model-local functions); these say the same. The maths
+is that of `training/model/bridge.py` and `training/model/attention.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def register(core: Any) -> None:
+    """Teaches an OpenVINO core the two nodes."""
+    from openvino.frontend.onnx import ConversionExtension
+
+    core.add_extension(ConversionExtension("SemanticBridge", "fastbts", _bridge))
+    core.add_extension(ConversionExtension("SemanticAttention", "fastbts", _attention))
+
+
+def _bridge(node: Any) -> list[Any]:
+    """x + 1/3 (Q_z + Q_y + Q_x), Q_d = expand lrelu(conv2d([mean_d R; max_d R]) + view_d)."""
+    from openvino import opset13 as ops
+
+    x, reduced, weight, bias, view, expand = (node.get_input(i) for i in range(6))
+    lift, views = ops.unsqueeze(expand, [2, 3]), []
+    for row, axis in enumerate((2, 3, 4)):
+        plane = ops.concat([ops.reduce_mean(reduced, [axis]), ops.reduce_max(reduced, [axis])], 1)
+        offset = ops.unsqueeze(ops.add(bias, ops.gather(view, row, 0)), [0, 2, 3])
+        seen = _leaky(ops.add(ops.convolution(plane, weight, [1, 1], [1, 1], [1, 1], [1, 1]), offset))
+        views.append(ops.unsqueeze(ops.convolution(seen, lift, [1, 1], [0, 0], [0, 0], [1, 1]), [axis]))
+    third = ops.convert_like(np.float32(1 / 3), x)
+    return ops.add(x, ops.multiply(ops.add(ops.add(views[0], views[1]), views[2]), third)).outputs()
+
+
+def _attention(node: Any) -> list[Any]:
+    """S (1 + lambda (2 m - 1)), m = sigmoid(w_a^T lrelu(w_x E' + bias + w_g G + w_s up(s)))."""
+    from openvino import opset13 as ops
+
+    skip, encoded, decoded, similarity, w_x, bias, w_g, w_s, w_a, strength = (node.get_input(i) for i in range(10))
+    size = ops.slice(ops.shape_of(encoded), [2], [5], [1])
+    up = ops.interpolate(similarity, size, "linear_onnx", "sizes", coordinate_transformation_mode="half_pixel", axes=[2, 3, 4])
+    hidden = ops.add(_mix(encoded, w_x), ops.unsqueeze(bias, [0, 2, 3, 4]))
+    hidden = ops.add(ops.add(hidden, _mix(decoded, w_g)), _mix(up, w_s))
+    cube, none = ops.unsqueeze(w_a, [1]), [0, 0, 0]
+    mask = ops.sigmoid(ops.convolution_backprop_data(_leaky(hidden), cube, [2, 2, 2], pads_begin=none, pads_end=none))
+    one, two = (ops.convert_like(np.float32(n), skip) for n in (1, 2))
+    return ops.multiply(skip, ops.add(one, ops.multiply(strength, ops.subtract(ops.multiply(two, mask), one)))).outputs()
+
+
+def _mix(x: Any, weight: Any) -> Any:
+    """A 1^3 convolution: channels of x (B, C, D, H, W) by weight (J, C)."""
+    from openvino import opset13 as ops
+
+    return ops.convolution(x, ops.unsqueeze(weight, [2, 3, 4]), [1] * 3, [0] * 3, [0] * 3, [1] * 3)
+
+
+def _leaky(x: Any) -> Any:
+    from openvino import opset13 as ops
+
+    return ops.prelu(x, ops.convert_like(np.float32(0.01), x))

@@ -1,0 +1,169 @@
+"""The two semantic ops as nodes of the ONNX domain `fastbts`, each with a body of standard ops.
+
+A backend with a kernel of its own runs that; every other one runs the body. The maths is that of `model/bridge.py` and
+`model/attention.py`; the bodies are in ONNX's text format (docs/Syntax.md of ONNX).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import onnx
+import torch
+from onnx import defs, helper
+from onnxscript import values
+from torch import Tensor, nn
+
+from training.model import UNet3d
+from training.model.attention import SemanticAttention
+from training.model.bridge import SemanticBridge
+
+DOMAIN, VERSION, OPSET = "fastbts", 1, 20
+INPUTS = {
+    "SemanticBridge": ("x", "reduced", "plane_weight", "plane_bias", "view", "expand"),
+    "SemanticAttention": ("skip", "encoded", "decoded", "similarity", "w_x", "bias", "w_g", "w_s", "w_a", "strength"),
+}
+
+
+def _view(row: int) -> str:
+    """Q_d of one view as `q{row}`, with an axis of length 1 where it looked along."""
+    v = f"v{row}"
+    return f"""
+  {v}_axis = Constant <value_ints = [{row + 2}]> ()
+  {v}_mean = ReduceMean <keepdims = 0> (reduced, {v}_axis)
+  {v}_max = ReduceMax <keepdims = 0> (reduced, {v}_axis)
+  {v}_plane = Concat <axis = 1> ({v}_mean, {v}_max)
+  {v}_conv = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> ({v}_plane, plane_weight, plane_bias)
+  {v}_row = Constant <value_int = {row}> ()
+  {v}_offset = Gather <axis = 0> (view, {v}_row)
+  {v}_column = Unsqueeze ({v}_offset, column)
+  {v}_sum = Add ({v}_conv, {v}_column)
+  {v}_seen = LeakyRelu <alpha = 0.01> ({v}_sum)
+  {v}_lifted = Conv <kernel_shape = [1, 1]> ({v}_seen, lift)
+  q{row} = Unsqueeze ({v}_lifted, {v}_axis)"""
+
+
+BODIES = {
+    "SemanticBridge": f"""
+  column = Constant <value_ints = [1, 2]> ()
+  kernel = Constant <value_ints = [2, 3]> ()
+  lift = Unsqueeze (expand, kernel){_view(0)}{_view(1)}{_view(2)}
+  q01 = Add (q0, q1)
+  q012 = Add (q01, q2)
+  three = Constant <value_float = 3.0> ()
+  three_like = CastLike (three, x)
+  mean = Div (q012, three_like)
+  y = Add (x, mean)""",
+    "SemanticAttention": """
+  kernel = Constant <value_ints = [2, 3, 4]> ()
+  single = Constant <value_ints = [1]> ()
+  cubes_x = Unsqueeze (w_x, kernel)
+  cubes_g = Unsqueeze (w_g, kernel)
+  cubes_s = Unsqueeze (w_s, kernel)
+  cubes_a = Unsqueeze (w_a, single)
+  hidden_x = Conv <kernel_shape = [1, 1, 1]> (encoded, cubes_x, bias)
+  hidden_g = Conv <kernel_shape = [1, 1, 1]> (decoded, cubes_g)
+  hidden_xg = Add (hidden_x, hidden_g)
+  maps = Shape <start = 0, end = 2> (similarity)
+  size = Shape <start = 2> (encoded)
+  sizes = Concat <axis = 0> (maps, size)
+  up = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel"> (similarity, , , sizes)
+  hidden_s = Conv <kernel_shape = [1, 1, 1]> (up, cubes_s)
+  hidden = Add (hidden_xg, hidden_s)
+  open = LeakyRelu <alpha = 0.01> (hidden)
+  gate = ConvTranspose <kernel_shape = [2, 2, 2], strides = [2, 2, 2]> (open, cubes_a)
+  m = Sigmoid (gate)
+  one = Constant <value_float = 1.0> ()
+  one_like = CastLike (one, skip)
+  twice = Add (m, m)
+  signed = Sub (twice, one_like)
+  change = Mul (strength, signed)
+  factor = Add (one_like, change)
+  y = Mul (skip, factor)""",
+}
+
+# Only shapes are ever asked of these two: the exporter traces them and the table below turns them into nodes.
+torch.library.define("fastbts::SemanticBridge", f"({', '.join(f'Tensor {i}' for i in INPUTS['SemanticBridge'])}) -> Tensor")
+torch.library.define(
+    "fastbts::SemanticAttention", f"({', '.join(f'Tensor {i}' for i in INPUTS['SemanticAttention'])}) -> Tensor"
+)
+
+
+def _like_first(first: Tensor, *others: Tensor) -> Tensor:
+    return torch.empty_like(first)
+
+
+for _name in INPUTS:
+    torch.library.register_fake(f"fastbts::{_name}", _like_first)
+
+
+class BridgeNode(nn.Module):
+    """A bridge whose maths is one node; its 1^3 convolution stays outside."""
+
+    def __init__(self, bridge: SemanticBridge) -> None:
+        super().__init__()
+        self.reduce, self.plane = bridge.reduce, bridge.plane
+        self.view = nn.Parameter(bridge.view.detach().flatten(1))  # (3, R)
+        self.expand = nn.Parameter(bridge.expand.weight.detach().flatten(1))  # (C, R)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        """As `SemanticBridge.forward` in eval mode."""
+        arguments = self.reduce(x), self.plane.weight, self.plane.bias, self.view, self.expand
+        return torch.ops.fastbts.SemanticBridge(x, *arguments), None
+
+
+class AttentionNode(nn.Module):
+    """An attention gate that is one node."""
+
+    def __init__(self, gate: SemanticAttention) -> None:
+        super().__init__()
+        assert gate.map is not None
+        flat = [gate.encoded.weight.flatten(1), gate.encoded.bias, gate.decoded.weight.flatten(1), gate.map.weight.flatten(1)]
+        self.weights = nn.ParameterList([w.detach() for w in [*flat, gate.gate.weight.flatten(0, 1), gate.strength]])
+
+    def forward(self, skip: Tensor, encoded: Tensor, decoded: Tensor, similarity: Tensor) -> Tensor:
+        """As `SemanticAttention.forward`."""
+        result: Tensor = torch.ops.fastbts.SemanticAttention(skip, encoded, decoded, similarity, *self.weights)
+        return result
+
+
+def with_nodes(network: UNet3d) -> UNet3d:
+    """A copy of the network for export, with nodes in place of bridge and gates; gates without similarity map stay as they are."""
+    network = copy.deepcopy(network)
+    if network.bridge is not None:
+        network.bridge = BridgeNode(network.bridge)  # type: ignore[assignment]
+    for level, gate in network.gates.items():
+        if gate.map is not None:
+            network.gates[level] = AttentionNode(gate)  # type: ignore[arg-type]
+    return network
+
+
+def translations() -> dict[Any, Callable[..., Any]]:
+    """For the exporter's `custom_translation_table`."""
+    return {
+        getattr(torch.ops.fastbts, name).default: values.Op(values.Opset(DOMAIN, VERSION), name, _schema(name))
+        for name in INPUTS
+    }
+
+
+def add_bodies(model: onnx.ModelProto) -> None:
+    """Appends the bodies of the nodes that the graph uses, as model-local functions."""
+    used = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
+    for name in sorted(used):
+        text = (
+            f'<domain: "{DOMAIN}", opset_import: ["": {OPSET}]>\n{name} ({", ".join(INPUTS[name])}) => (y) {{{BODIES[name]}\n}}'
+        )
+        model.functions.append(onnx.parser.parse_function(text))
+    if used and not any(o.domain == DOMAIN for o in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
+
+
+def _schema(name: str) -> defs.OpSchema:
+    parameter = defs.OpSchema.FormalParameter
+    return defs.OpSchema(
+        name, DOMAIN, VERSION,
+        inputs=[parameter(i, "T") for i in INPUTS[name]], outputs=[parameter("y", "T")],
+        type_constraints=[("T", ["tensor(float)", "tensor(float16)"], "")],
+    )  # fmt: skip
