@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from fastbts import EngineFileError, OptionsError, Volume
+from fastbts import DeviceError, EngineFileError, OptionsError, Volume
 from fastbts.build import build_engine, read_source
 from fastbts.enginefile import pack_engine, read_engine_file
 from fastbts.engines import default_engine_path
@@ -69,6 +69,18 @@ def test_what_cannot_be_built_is_refused_and_leaves_nothing(tmp_path: Path) -> N
     with pytest.raises(OptionsError, match="backend 'abacus'"):
         build_engine(source, target, backend="abacus")
     assert not target.exists()
+
+
+def test_parity_that_cannot_be_measured_must_be_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_device(file: object) -> None:
+        raise DeviceError("no CUDA device")
+
+    monkeypatch.setattr("fastbts.build.open_engine", no_device)
+    with pytest.raises(DeviceError, match="no CUDA device; so parity cannot be measured here"):
+        build_engine(default_engine_path(), tmp_path / "x.fbts")
+    assert not list(tmp_path.iterdir())
+    build_engine(default_engine_path(), tmp_path / "x.fbts", accept_parity=True)
+    assert read_engine_file(tmp_path / "x.fbts").manifest["build"]["parity"] == {}
 
 
 def test_an_onnx_must_say_what_it_takes(tmp_path: Path) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fastbts.cli import engine, predict
+from fastbts.cli import check, engine, predict
 from fastbts.cli.common import app
 
-__all__ = ["app", "engine", "main", "predict"]
+__all__ = ["app", "check", "engine", "main", "predict"]
 
 
 def main() -> None:
