@@ -61,7 +61,10 @@ def build_engine(
     volumes = [read_case(folder) for folder in folders]
     tensors = [preprocess(volume, file.spec).tensor for volume in volumes]
     tell("build", 0.1)
-    payloads = {"model.onnx": file.payloads["model.onnx"], **build_payloads(file, backend, precision, tensors)}
+    payloads: dict[str, bytes | memoryview] = {
+        "model.onnx": file.payloads["model.onnx"],
+        **build_payloads(file, backend, precision, tensors),
+    }
     about = {
         "backend": backend,
         "precision": precision,
@@ -113,7 +116,7 @@ def _onnx_spec(path: Path, content: bytes) -> EngineSpec:
 
 
 def _packed(file: EngineFile, payloads: Mapping[str, bytes | memoryview], build: dict[str, Any]) -> bytes:
-    kept = {key: value for key, value in file.manifest.items() if key in SECTIONS}
+    kept = {key: value for key, value in file.manifest.items() if key in SECTIONS and key != "signature"}
     return pack_engine(file.spec, payloads, **{**kept, "build": build})
 
 

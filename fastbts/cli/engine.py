@@ -1,4 +1,4 @@
-"""Commands on engine files: `fastbts info`, `fastbts build`."""
+"""Commands on engine files: `fastbts info`, `build`, `export-triton`, `keygen`, `sign`, `verify-engine`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastbts.cli.common import AsJson, EngineArgument, app, progress_bar, reported_errors
+from fastbts.cli.common import AsJson, EngineArgument, EngineOption, app, progress_bar, reported_errors
 
 if TYPE_CHECKING:
     from fastbts.enginefile import EngineFile
@@ -51,6 +51,62 @@ def build(
     typer.echo(f"wrote {out} for {backend}, {runtime_name}; against float32: {_listed(about['parity']) or 'not measured'}")
 
 
+@app.command(name="export-triton")
+def export_triton(
+    repository: Annotated[Path, typer.Argument(help="folder of the model repository")],
+    engine: EngineOption = None,
+    name: Annotated[str, typer.Option(help="name of the model; the network alone becomes NAME_network")] = "fastbts",
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    instances: Annotated[int, typer.Option(help="copies of each model that run at once")] = 1,
+) -> None:
+    """Writes a model repository for Triton Inference Server: the whole job, and the network alone."""
+    from fastbts.engines import default_engine_path
+    from fastbts.triton import export_triton as export
+
+    with reported_errors():
+        written = export(engine or default_engine_path(), repository, name=name, device=device, instances=instances)
+    typer.echo("wrote " + ", ".join(str(path) for path in written))
+
+
+@app.command()
+def keygen(key: Annotated[Path, typer.Argument(help="private key to write; the public one goes beside it as KEY.pub")]) -> None:
+    """Makes a pair of keys for signing engine files."""
+    from fastbts.signing import generate_keys
+
+    with reported_errors():
+        public = generate_keys(key)
+    typer.echo(f"wrote {key} (keep it secret) and {public} (give it to those who load your engines)")
+
+
+@app.command()
+def sign(
+    engine: Annotated[Path, typer.Argument(help="engine file")],
+    key: Annotated[Path, typer.Option(help="private key of `fastbts keygen`")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="signed engine file; default: in place")] = None,
+) -> None:
+    """Signs an engine file (Ed25519); a signature that it had is replaced."""
+    from fastbts.signing import sign_engine
+
+    with reported_errors():
+        sign_engine(engine, key, out or engine)
+    typer.echo(f"wrote {out or engine}")
+
+
+@app.command(name="verify-engine")
+def verify_engine(
+    engine: Annotated[Path, typer.Argument(help="engine file")],
+    trusted_key: Annotated[Path, typer.Option(help="public key of the one who signed it")],
+) -> None:
+    """Checks an engine file, and that the holder of a key signed it."""
+    from fastbts.enginefile import read_engine_file
+    from fastbts.signing import check_signature
+
+    with reported_errors():
+        file = read_engine_file(engine)
+        check_signature(file, trusted_key)
+    typer.echo(f"{engine}: whole, and signed by {trusted_key}")
+
+
 def _described(file: EngineFile) -> str:
     spec, about = file.spec, file.manifest
     lines: dict[str, Any] = {
@@ -66,6 +122,7 @@ def _described(file: EngineFile) -> str:
         "prompts": about.get("prompts", "none"),
         "parity": _listed(about.get("parity", {})) or "not measured",
         "license": about.get("license", "not stated"),
+        "signature": "present; check it with: fastbts verify-engine" if "signature" in about else "none",
         **_built(about.get("build", {})),
     }
     return "\n".join(f"{key:14} {value}" for key, value in lines.items())

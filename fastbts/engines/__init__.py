@@ -32,6 +32,7 @@ def load_engine(
     precision: str = "auto",
     threads: int = 0,
     backend: str = "auto",
+    trusted_key: str | Path | None = None,
 ) -> Engine:
     """Loads an engine file.
 
@@ -44,17 +45,21 @@ def load_engine(
         threads: CPU threads for the network; 0 for all.
         backend: "openvino", "onnxruntime", "tensorrt" or "tensorrt-rtx"; "auto" for what the file was built for, if that runs on
             the device, else OpenVINO, or ONNX Runtime for CUDA.
+        trusted_key: Public key (PEM, `fastbts keygen`) whose holder must have signed the file; None asks for no signature.
     Raises:
-        EngineFileError: The file is damaged or not an engine.
+        EngineFileError: The file is damaged, not an engine, or not signed as demanded.
         DeviceError: The device, the precision or the backend cannot be used here.
         OptionsError: An unknown device, precision or backend.
     """
     _known("device", device, DEVICES)
     _known("precision", precision, PRECISIONS)
     _known("backend", backend, ("auto", *BACKENDS))
-    return open_engine(
-        read_engine_file(path or default_engine_path()), device=device, precision=precision, threads=threads, backend=backend
-    )
+    file = read_engine_file(path or default_engine_path())
+    if trusted_key is not None:
+        from fastbts.signing import check_signature
+
+        check_signature(file, trusted_key)
+    return open_engine(file, device=device, precision=precision, threads=threads, backend=backend)
 
 
 def open_engine(

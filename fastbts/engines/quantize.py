@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,10 @@ def quantize(network: Any, text: NDArray[np.float32] | None, tensors: Sequence[N
     samples = [tensor[None] if text is None else [tensor[None], text] for tensor in tensors]
     try:
         # Activations asymmetric (MIXED): what follows a LeakyReLU is mostly positive.
-        small = nncf.quantize(network, nncf.Dataset(samples), preset=nncf.QuantizationPreset.MIXED, subset_size=len(samples))
+        with redirect_stdout(StringIO()):  # it draws progress bars, also into pipes
+            small = nncf.quantize(
+                network, nncf.Dataset(samples), preset=nncf.QuantizationPreset.MIXED, subset_size=len(samples)
+            )
     except RuntimeError as error:
         raise EngineFileError(f"NNCF {nncf.__version__} cannot quantise the network: {error}") from error
     return _serialized(small)
