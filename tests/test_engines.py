@@ -77,7 +77,9 @@ def test_unknown_names_and_pairs_are_refused_not_replaced() -> None:
         load_engine(backend="tvm")
     with pytest.raises(DeviceError, match="'openvino' runs on cpu"):
         load_engine(device="cuda", backend="openvino")
-    with pytest.raises(DeviceError, match="'bf16': the onnxruntime backend computes in float32"):
+    with pytest.raises(DeviceError, match="'f16': OpenVINO's CPU backend has f32, bf16, int8"):
+        load_engine(precision="f16", backend="openvino")
+    with pytest.raises(DeviceError, match="'bf16': the network computes in fp32"):
         load_engine(precision="bf16", backend="onnxruntime")
 
 
@@ -114,7 +116,10 @@ def test_closed_engine_says_so(backend: str) -> None:
 def test_rubbish_network_is_an_engine_file_error(tmp_path: Path, backend: str) -> None:
     path, spec = tmp_path / "rubbish.fbts", read_engine_file(default_engine_path()).spec
     write_engine_file(path, spec, {"model.onnx": b"not an onnx"})
-    with pytest.raises(EngineFileError, match=r"cannot compile|not an ONNX file"):
+    with pytest.raises(EngineFileError, match=r"rubbish\.fbts: not an ONNX file"):
+        load_engine(path, backend=backend)
+    write_engine_file(path, spec, {"model.onnx": b"\x3a\x00"})  # an empty graph
+    with pytest.raises(EngineFileError, match=r"rubbish\.fbts: .* cannot (compile|load) the network"):
         load_engine(path, backend=backend)
 
 
@@ -122,7 +127,7 @@ def test_build_for_onnxruntime_takes_what_loads() -> None:
     file = read_engine_file(default_engine_path())
     content = bytes(file.payloads["model.onnx"])
     assert onnxruntime.build(content, file.spec) == {"model.onnx": content}
-    with pytest.raises(DeviceError, match="build with fp32"):
+    with pytest.raises(DeviceError, match="the network computes in fp32"):
         onnxruntime.build(content, file.spec, "int8")
     with pytest.raises(EngineFileError, match="cannot load the network"):
         onnxruntime.build(content[: len(content) // 2], file.spec)

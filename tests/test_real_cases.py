@@ -8,7 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from fastbts import Segmenter, SegmenterOptions, read_case
+from fastbts import Segmenter, SegmenterOptions, load_engine, read_case
+from fastbts.preprocess import preprocess
 from training.data import read_labels
 from training.evaluate import evaluate, mean_row
 from training.metrics import dice
@@ -36,6 +37,14 @@ def test_one_pass_is_not_worse_than_sliding(
 ) -> None:
     sliding = Segmenter(shipped_segmenter.engine, options=SegmenterOptions(mode="sliding"), warm_up=False)
     assert mean_row(val_scores)["mean"] >= mean_row(evaluate(sliding, val_cases))["mean"] - 0.01
+
+
+def test_backends_agree_on_a_real_case(val_cases: list[Path]) -> None:
+    engines = [load_engine(precision="f32", backend=name) for name in ("openvino", "onnxruntime")]
+    tensor = preprocess(read_case(val_cases[0]), engines[0].spec).tensor[None]
+    one, other = (engine.infer(tensor) for engine in engines)
+    assert np.abs(one - other).max() <= 1e-3
+    assert ((one > 0) == (other > 0)).mean() >= 0.99999
 
 
 def test_saved_on_the_input_grid(shipped_segmenter: Segmenter, val_cases: list[Path], tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,10 +61,36 @@ def test_every_cuda_name_exists() -> None:
     assert not [name for name in names if not any(hasattr(place, name) for place in (runtime, *enums))]
 
 
+def test_every_cuda_call_has_as_many_arguments_as_the_function() -> None:
+    trees = [ast.parse(Path(str(module.__file__)).read_text()) for module in (tensorrt, cuda)]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
+    checked = 0
+    for call in calls:
+        name = str(getattr(call.args[0], "value", ""))
+        if re.fullmatch(r"cuda[A-Z]\w+", name):
+            assert len(inspect.signature(getattr(runtime, name)).parameters) == len(call.args) - 1, name
+            checked += 1
+    assert checked >= 14
+
+
 @pytest.mark.slow
-def test_the_shipped_network_builds(built: dict[str, bytes]) -> None:
+def test_the_shipped_networks_build() -> None:
+    shipped = sorted(default_engine_path().parent.glob("*.fbts"))
+    assert shipped
+    for path in shipped:
+        file = read_engine_file(path)
+        plan = tensorrt.build_plan(bytes(file.payloads["model.onnx"]), file.spec, "tensorrt-rtx")
+        assert len(plan.content) > 1e6
+        activations = re.search(r"Total Activation Memory: (\d+) bytes", plan.log)
+        assert activations
+        assert int(activations[1]) < 2e9, "at the largest box"
+        assert len(re.findall(r"LayerType: (correlation|deconv),", plan.log)) >= 16, "the log names the convolutions"
+
+
+@pytest.mark.slow
+def test_what_a_build_gives(built: dict[str, bytes]) -> None:
     assert set(built) == {"model.onnx", "engine.plan", "engine.json"}
-    assert len(built["engine.plan"]) > 1e6
+    assert json.loads(built["engine.json"]) == {"backend": "tensorrt-rtx", "version": trt.__version__, "precision": "fp32"}
 
 
 @pytest.mark.slow
@@ -91,7 +119,7 @@ def test_files_without_plan_or_record_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_built_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DeviceError, match=r"computes in fp32.*training\.export --precision fp16"):
+    with pytest.raises(DeviceError, match=r"computes in fp32.*training\.export --precision"):
         tensorrt.build(b"", EngineSpec(), "fp16", backend="tensorrt-rtx")
     with pytest.raises(EngineFileError, match="cannot parse the network"):
         tensorrt.build(b"\x3a\x04\x0a\x02\xff\xff", EngineSpec(), backend="tensorrt-rtx")  # a graph with a damaged node

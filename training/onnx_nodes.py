@@ -120,6 +120,7 @@ class AttentionNode(nn.Module):
     def __init__(self, gate: SemanticAttention) -> None:
         super().__init__()
         assert gate.map is not None
+        assert gate.encoded.bias is not None
         flat = [gate.encoded.weight.flatten(1), gate.encoded.bias, gate.decoded.weight.flatten(1), gate.map.weight.flatten(1)]
         self.weights = nn.ParameterList([w.detach() for w in [*flat, gate.gate.weight.flatten(0, 1), gate.strength]])
 

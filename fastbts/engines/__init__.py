@@ -41,7 +41,7 @@ def load_engine(
         device: "cpu", "cuda", or "auto" for the backend's own.
         precision: "f32" is faithful; "bf16" is about twice as fast where the CPU computes in it; "int8" needs a file that
             `fastbts build` made for it; "auto" is what the file was built for, else bf16 on such CPUs and f32 on others. ONNX
-            Runtime has f32 only; a TensorRT plan has the one it was built with.
+            Runtime and TensorRT compute in what the ONNX was exported in.
         threads: CPU threads for the network; 0 for all.
         backend: "openvino", "onnxruntime", "tensorrt" or "tensorrt-rtx"; "auto" for what the file was built for, if that runs on
             the device, else OpenVINO, or ONNX Runtime for CUDA.

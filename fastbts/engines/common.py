@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.enginefile import EngineFile
-from fastbts.errors import OptionsError
+from fastbts.errors import DeviceError, EngineFileError, OptionsError
+from fastbts.onnxfile import drop_default, read_default, read_metadata
 
 Floats = NDArray[np.float32]
 
@@ -36,6 +37,39 @@ def check_arguments(
         )
     shape = (len(tensor), len(spec.regions), *tensor.shape[2:])
     return np.ascontiguousarray(tensor, np.float32), _table(file, default, text), _buffer(out, shape)
+
+
+def open_text(file: EngineFile) -> tuple[bytes, Floats | None]:
+    """The file's ONNX with the input "text" freed of its default, and that default (K, T); None where it reads no text.
+
+    Runtimes take an input that has a default for a constant, or cannot bind it.
+
+    Raises:
+        EngineFileError: `model.onnx` is no ONNX file.
+    """
+    onnx_bytes = file.payloads["model.onnx"]
+    try:
+        return drop_default(onnx_bytes, "text"), read_default(onnx_bytes, "text")
+    except EngineFileError as error:
+        raise EngineFileError(f"{file.path}: {error}") from None
+
+
+def stored_precision(onnx_bytes: bytes | memoryview, wanted: str) -> str:
+    """What the ONNX computes in, "fp32" or "fp16", for backends that take the precision from it.
+
+    Args:
+        onnx_bytes: The network.
+        wanted: "auto", or what it must be: "fp32", "fp16".
+    Raises:
+        DeviceError: It computes in something else.
+    """
+    stored = read_metadata(onnx_bytes).get("precision", "fp32")
+    if wanted not in ("auto", stored):
+        raise DeviceError(
+            f"precision {wanted!r}: the network computes in {stored}, and this backend takes the precision from the ONNX; "
+            "export another with: python -m training.export --precision fp32|fp16"
+        )
+    return stored
 
 
 def describe(file: EngineFile, **more: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The little of the CUDA runtime that the TensorRT backend needs, through `cuda.bindings`; every status is checked.
 
-Has been run on machines without a GPU only, where it says so; see the note in `tensorrt.py`.
+Of this only the check for a device has ever run, on machines without one; see the note in `tensorrt.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The small alternative: ONNX Runtime runs the engine file's ONNX in float32, on the CPU or with its CUDA provider."""
+"""The small alternative: ONNX Runtime runs the engine file's ONNX as it is, on the CPU or with its CUDA provider."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import numpy as np
 
 from fastbts.engine import EngineSpec
 from fastbts.enginefile import EngineFile
-from fastbts.engines.common import Floats, check_arguments, describe
+from fastbts.engines.common import Floats, check_arguments, describe, open_text, stored_precision
 from fastbts.errors import DeviceError, EngineFileError
-from fastbts.onnxfile import read_default
 
 PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),
@@ -26,7 +25,7 @@ class ONNXRuntimeEngine:
     Args:
         file: The verified engine file.
         device: "cpu" (also "auto") or "cuda".
-        precision: "f32" (also "auto"): ONNX Runtime computes in what the ONNX says.
+        precision: "auto", or what the ONNX says, "f32" or "f16": ONNX Runtime computes in that.
         threads: CPU threads; 0 for all.
     Raises:
         DeviceError: ONNX Runtime or its CUDA provider is not there, or a precision that it does not have.
@@ -35,16 +34,18 @@ class ONNXRuntimeEngine:
 
     def __init__(self, file: EngineFile, *, device: str = "auto", precision: str = "auto", threads: int = 0) -> None:
         ort = _onnxruntime()
-        if precision not in ("auto", "f32"):
-            raise DeviceError(
-                f"precision {precision!r}: the onnxruntime backend computes in float32; use precision='f32' or 'auto'"
-            )
         self.device = "cpu" if device == "auto" else device
-        self.file, self.spec, onnx_bytes = file, file.spec, bytes(file.payloads["model.onnx"])
-        self.text = read_default(onnx_bytes, "text")
+        self.file, self.spec = file, file.spec
+        onnx_bytes, self.text = open_text(file)
+        stored = stored_precision(onnx_bytes, {"f32": "fp32", "f16": "fp16"}.get(precision, precision))
         self._session: Any = _session(ort, onnx_bytes, file.path, self.device, threads)
         self.description = describe(
-            file, backend="onnxruntime", backend_version=ort.__version__, device=self.device, precision="f32", threads=threads
+            file,
+            backend="onnxruntime",
+            backend_version=ort.__version__,
+            device=self.device,
+            precision=stored.replace("fp", "f"),
+            threads=threads,
         )
 
     def infer(self, tensor: Floats, text: Floats | None = None, *, out: Floats | None = None) -> Floats:
@@ -69,19 +70,18 @@ class ONNXRuntimeEngine:
         self._session = None
 
 
-def build(onnx_bytes: bytes, spec: EngineSpec, precision: str = "fp32") -> dict[str, bytes]:
+def build(onnx_bytes: bytes, spec: EngineSpec, precision: str = "auto") -> dict[str, bytes]:
     """What an engine file for this backend holds: the ONNX itself, once it has been seen to load.
 
     Args:
         onnx_bytes: The network.
         spec: What the network takes and gives.
-        precision: Only "fp32".
+        precision: "fp32" or "fp16" to insist on what the ONNX must be; "auto" for what it is.
     Raises:
         DeviceError: ONNX Runtime is not installed, or another precision.
         EngineFileError: ONNX Runtime refuses the network.
     """
-    if precision != "fp32":
-        raise DeviceError(f"precision {precision!r}: the onnxruntime backend computes in float32; build with fp32")
+    stored_precision(onnx_bytes, precision)
     _session(_onnxruntime(), onnx_bytes, spec.name, "cpu", 1)
     return {"model.onnx": onnx_bytes}
 

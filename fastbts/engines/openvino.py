@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from fastbts.enginefile import EngineFile
-from fastbts.engines.common import Floats, check_arguments, describe
+from fastbts.engines.common import Floats, check_arguments, describe, open_text
+from fastbts.engines.openvino_nodes import register_nodes
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
 
 PRECISIONS = ("f32", "bf16", "int8")
@@ -34,6 +35,7 @@ class OpenVINOEngine:
     def __init__(self, file: EngineFile, *, precision: str = "auto", threads: int = 0) -> None:
         ov = _openvino()
         self.file, self.spec = file, file.spec
+        onnx_bytes, self.text = open_text(file)
         core = ov.Core()
         self.precision = _precision(core, file, precision)
         # LATENCY: all threads work on one case. Never left to default: OpenVINO's own default precision differs by CPU.
@@ -41,7 +43,7 @@ class OpenVINOEngine:
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
         try:
-            network, self.text = _network(ov, core, file, self.precision == "int8")
+            network = _quantized(ov, core, file) if self.precision == "int8" else _read(core, onnx_bytes)
             self._model = core.compile_model(network, "CPU", settings)
         except RuntimeError as error:
             raise EngineFileError(f"{file.path}: OpenVINO {ov.__version__} cannot compile the network: {error}") from error
@@ -95,37 +97,21 @@ def _openvino() -> Any:
     return openvino
 
 
-def _open_text(ov: Any, network: Any) -> Floats | None:
-    """Makes the input "text" one again and returns its default; None where the network has none.
-
-    OpenVINO takes an ONNX input that has a default for a constant.
-    """
-    baked = [op for op in network.get_ops() if op.get_friendly_name() == "text" and op.get_type_name() == "Constant"]
-    if not baked:
-        return None
-    default = np.array(baked[0].data, np.float32)
-    parameter = ov.op.Parameter(ov.Type.f32, ov.PartialShape(list(default.shape)))
-    parameter.set_friendly_name("text")
-    baked[0].output(0).replace(parameter.output(0))
-    network.add_parameters([parameter])
-    return default
+def _read(core: Any, onnx_bytes: bytes) -> Any:
+    register_nodes(core)
+    return core.read_model(onnx_bytes)
 
 
-def _network(ov: Any, core: Any, file: EngineFile, int8: bool) -> tuple[Any, Floats | None]:
-    """The network with its text input open, and that input's default."""
-    network = core.read_model(bytes(file.payloads["model.onnx"]))
-    text = _open_text(ov, network)
-    if int8:
-        xml, weights = (bytes(file.payloads[name]) for name in INT8_PAYLOADS)
-        network = core.read_model(xml, ov.Tensor(np.frombuffer(weights, np.uint8)))
-    return network, text
+def _quantized(ov: Any, core: Any, file: EngineFile) -> Any:
+    xml, weights = (bytes(file.payloads[name]) for name in INT8_PAYLOADS)
+    return core.read_model(xml, ov.Tensor(np.frombuffer(weights, np.uint8)))
 
 
 def _precision(core: Any, file: EngineFile, wanted: str) -> str:
     if wanted == "auto":
         return "bf16" if _has_bf16(core) else "f32"
-    if wanted not in PRECISIONS:
-        raise OptionsError(f"{file.path}: precision {wanted!r}: the openvino backend has {', '.join(PRECISIONS)}")
+    if wanted not in PRECISIONS:  # given f16, its CPU plugin would take bf16 without a word
+        raise DeviceError(f"precision {wanted!r}: OpenVINO's CPU backend has {', '.join(PRECISIONS)}")
     if wanted == "bf16" and not _has_bf16(core):
         raise DeviceError("precision 'bf16': this CPU does not compute in bf16; use precision='f32' or 'auto'")
     if wanted == "int8" and not set(INT8_PAYLOADS) <= set(file.payloads):
@@ -154,12 +140,12 @@ def build(file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[s
         precision: "f32", "bf16" or "int8".
         tensors: Prepared cases (M, D, H, W) to calibrate on, in the shapes of later use; int8 needs at least one.
     Raises:
-        DeviceError: OpenVINO or NNCF is not installed.
-        OptionsError: Another precision, or nothing to calibrate on.
+        DeviceError: OpenVINO or NNCF is not installed, or another precision.
+        OptionsError: Nothing to calibrate on.
         EngineFileError: The network cannot be read or quantised.
     """
     if precision not in PRECISIONS:
-        raise OptionsError(f"precision {precision!r}: the openvino backend has {', '.join(PRECISIONS)}")
+        raise DeviceError(f"precision {precision!r}: OpenVINO's CPU backend has {', '.join(PRECISIONS)}")
     if precision != "int8":
         return {}
     if not tensors:
@@ -168,7 +154,8 @@ def build(file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[s
 
     ov = _openvino()
     try:
-        network, text = _network(ov, ov.Core(), file, int8=False)
+        onnx_bytes, text = open_text(file)
+        network = _read(ov.Core(), onnx_bytes)
     except RuntimeError as error:
         raise EngineFileError(f"{file.path}: OpenVINO {ov.__version__} cannot read the network: {error}") from error
     return dict(zip(INT8_PAYLOADS, quantize(network, text, tensors), strict=True))

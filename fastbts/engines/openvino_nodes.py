@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 
-def register(core: Any) -> None:
+def register_nodes(core: Any) -> None:
     """Teaches an OpenVINO core the two nodes."""
     from openvino.frontend.onnx import ConversionExtension
 

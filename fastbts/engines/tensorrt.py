@@ -1,8 +1,8 @@
 """TensorRT (10.10 or later, 11) and TensorRT-RTX: building a plan from an engine file's ONNX, and running it.
 
 Both packages have the same Python API, so one module serves them. Building needs no GPU with TensorRT-RTX, and the tests do it.
-**`TensorRTEngine` beyond its constructor's device check, and `cuda.py` beyond its own, have never run on a GPU**; the tests
-hold every name that they use against the real bindings.
+**Running has never been tried on a GPU**: of `TensorRTEngine` and `cuda.py` nothing beyond the check for a device has ever run,
+nor has anything with the full TensorRT; the tests hold every name that both modules use against the real bindings.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 
 from fastbts.engine import EngineSpec
 from fastbts.enginefile import EngineFile
-from fastbts.engines.common import Floats, check_arguments, describe
+from fastbts.engines.common import Floats, check_arguments, describe, open_text, stored_precision
 from fastbts.engines.cuda import Buffer, Cuda
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
-from fastbts.onnxfile import drop_default, read_default, read_metadata
+from fastbts.onnxfile import drop_default
 
 PACKAGES = {
     "tensorrt": ("tensorrt", "pip install 'fastbts[tensorrt]'"),
@@ -53,12 +53,7 @@ def build(onnx_bytes: bytes, spec: EngineSpec, precision: str = "auto", *, backe
         DeviceError: The package is not installed, the build failed, or the ONNX has another precision.
         EngineFileError: The parser refuses the ONNX.
     """
-    stored = read_metadata(onnx_bytes).get("precision", "fp32")
-    if precision not in ("auto", stored):
-        raise DeviceError(
-            f"precision {precision!r}: this ONNX computes in {stored}, and TensorRT takes the precision from the ONNX; "
-            f"export it with: python -m training.export --precision {precision}"
-        )
+    stored = stored_precision(onnx_bytes, precision)
     plan = build_plan(onnx_bytes, spec, backend)
     record = {"backend": backend, "version": _package(backend).__version__, "precision": stored}
     return {"model.onnx": onnx_bytes, "engine.plan": plan.content, "engine.json": json.dumps(record).encode()}
@@ -106,7 +101,7 @@ class TensorRTEngine:
         trt = _package(backend)
         if precision not in ("auto", record["precision"].replace("fp", "f")):
             raise DeviceError(f"precision {precision!r}: this plan computes in {record['precision']}; use precision='auto'")
-        self.file, self.spec, self.text = file, file.spec, read_default(file.payloads["model.onnx"], "text")
+        self.file, self.spec, self.text = file, file.spec, open_text(file)[1]
         self._cuda = Cuda()
         self._log = _log(trt)
         self._runtime = trt.Runtime(self._log)
@@ -127,10 +122,12 @@ class TensorRTEngine:
         if max(tensor.shape[2:]) > MAX_SIDE:
             raise OptionsError(f"tensor of shape {tensor.shape}: this plan takes sides up to {MAX_SIDE}; use mode='sliding'")
         slot = self._take()
-        for b in range(len(tensor)):
-            inputs = {"volume": tensor[b : b + 1]} | ({} if table is None else {"text": table})
-            slot.run(inputs, logits[b : b + 1])
-        self._slots.put(slot)
+        try:
+            for b in range(len(tensor)):
+                inputs = {"volume": tensor[b : b + 1]} | ({} if table is None else {"text": table})
+                slot.run(inputs, logits[b : b + 1])
+        finally:
+            self._slots.put(slot)
         return logits
 
     def close(self) -> None:

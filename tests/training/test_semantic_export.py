@@ -1,6 +1,10 @@
 """The semantic network as ONNX and in the engines: one file, text as an input with a default, nothing of what is off."""
 
+import json
+import re
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +12,12 @@ import onnx
 import pytest
 import torch
 
-from fastbts import Engine, EngineSpec, OptionsError, load_engine
+import fastbts
+from fastbts import Engine, EngineSpec, OptionsError, load_engine, read_case
 from fastbts.enginefile import write_engine_file
+from fastbts.engines.tensorrt import build_plan
+from fastbts.onnxfile import read_metadata
+from fastbts.preprocess import preprocess
 from tests.training.tiny import KINDS, awake, tiny
 from training.export import halve_weights, to_onnx
 from training.model import UNet3d
@@ -31,6 +39,11 @@ def exported(network: UNet3d) -> onnx.ModelProto:
     return halve_weights(to_onnx(network, SPEC))
 
 
+@pytest.fixture(scope="module")
+def half(network: UNet3d) -> onnx.ModelProto:
+    return to_onnx(network, SPEC, "fp16")
+
+
 @pytest.fixture(scope="module", params=["openvino", "onnxruntime"])
 def engine(
     request: pytest.FixtureRequest, exported: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory
@@ -40,6 +53,52 @@ def engine(
     engine = load_engine(path, precision="f32", backend=request.param)
     yield engine
     engine.close()
+
+
+def op_types(model: onnx.ModelProto) -> set[str]:
+    return {node.op_type for part in (model.graph, *model.functions) for node in part.node}
+
+
+def test_bridge_and_attention_are_nodes_with_bodies(exported: onnx.ModelProto) -> None:
+    nodes = Counter(node.op_type for node in exported.graph.node if node.domain == "fastbts")
+    assert nodes == {"SemanticBridge": 1, "SemanticAttention": 2}  # gates on the skips at strides 2 and 4
+    assert {f.name: len(f.input) for f in exported.functions} == {"SemanticBridge": 6, "SemanticAttention": 10}
+
+
+def test_the_file_says_what_it_is(exported: onnx.ModelProto) -> None:
+    about = read_metadata(exported.SerializeToString())
+    assert (about["name"], about["version"], about["precision"]) == (SPEC.name, fastbts.__version__, "fp32")
+    assert json.loads(about["spec"]) == json.loads(json.dumps(asdict(SPEC)))
+
+
+def test_half_precision_keeps_float32_ends(network: UNet3d, half: onnx.ModelProto, tmp_path: Path) -> None:
+    assert {i.type.tensor_type.elem_type for i in (*half.graph.input, *half.graph.output)} == {onnx.TensorProto.FLOAT}
+    assert [i.name for i in half.graph.initializer if i.data_type == onnx.TensorProto.FLOAT] == ["text"]
+    assert read_metadata(half.SerializeToString())["precision"] == "fp16"
+    write_engine_file(tmp_path / "half.fbts", SPEC, {"model.onnx": half.SerializeToString()})
+    x = np.random.default_rng(0).standard_normal((1, 4, 32, 32, 48), np.float32)
+    with torch.inference_mode():
+        exact = network(torch.from_numpy(x)).numpy()
+    for backend, precision in [("openvino", "f32"), ("onnxruntime", "f16")]:
+        logits = load_engine(tmp_path / "half.fbts", precision=precision, backend=backend).infer(x)
+        # float16 has 11 bits of mantissa; through some 15 layers about three digits are left.
+        assert np.abs(logits - exact).max() <= 0.01 * np.abs(exact).max(), backend
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_tensorrt_rtx_builds_it(exported: onnx.ModelProto, half: onnx.ModelProto, precision: str) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed: pip install 'fastbts[tensorrt-rtx]'")
+    content = (exported if precision == "fp32" else half).SerializeToString()
+    plan = build_plan(content, SPEC, "tensorrt-rtx")
+    layers = re.findall(r"^Name: .*?LayerType: (\w+).*Outputs: \[(.*?)\], Tactic", plan.log, re.MULTILINE)
+    heavy = [outputs for kind, outputs in layers if kind in ("correlation", "deconv", "gemm")]
+    assert len(heavy) >= 10, "the log names the layers"
+    wanted = "Float" if precision == "fp32" else "Half"
+    assert not [outputs for outputs in heavy if f"Datatype: {wanted}" not in outputs]
+    activations = re.search(r"Total Activation Memory: (\d+) bytes", plan.log)
+    assert activations
+    assert int(activations[1]) < 2e9, "at the largest box"
+    assert "Name: text, IOMode: Input" in plan.log
 
 
 def test_text_is_an_input_with_a_default(network: UNet3d, exported: onnx.ModelProto) -> None:
@@ -61,6 +120,16 @@ def test_engines_agree_with_torch(network: UNet3d, engine: Engine, shape: tuple[
     assert np.abs(other - default).max() > 1e-2, "so the text was used"
 
 
+@pytest.mark.data
+def test_engines_agree_with_torch_on_a_real_case(network: UNet3d, engine: Engine, val_cases: list[Path]) -> None:
+    x = preprocess(read_case(val_cases[0]), SPEC).tensor[None]
+    with torch.inference_mode():
+        exact = network(torch.from_numpy(x)).numpy()
+    logits = engine.infer(x)
+    assert np.abs(logits - exact).max() <= 1e-3
+    assert ((logits > 0) == (exact > 0)).mean() >= 0.99999
+
+
 def test_a_missing_modality_runs(network: UNet3d, engine: Engine) -> None:
     x = np.random.default_rng(0).standard_normal((1, 4, 32, 32, 32), np.float32)
     x[:, 2] = 0
@@ -77,7 +146,8 @@ def test_wrong_text_is_refused(engine: Engine) -> None:
 def test_bypass_leaves_nothing_behind(exported: onnx.ModelProto, tmp_path: Path) -> None:
     plain = halve_weights(to_onnx(tiny().eval(), SPEC))
     assert [i.name for i in plain.graph.input] == ["volume"]
-    used, more = ({node.op_type for node in model.graph.node} for model in (plain, exported))
+    used, more = (op_types(model) for model in (plain, exported))
+    assert not plain.functions
     semantic = {"MatMul", "Gemm", "Sigmoid", "Softmax", "Gelu", "Resize", "ReduceMax", "ReduceMean"}
     assert not used & semantic
     assert semantic <= more
