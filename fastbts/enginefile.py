@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,10 +20,13 @@ MAGIC = b"FASTBTS\n"
 FORMAT_VERSION = 1
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILE_BYTES = 4 << 30
+MAX_WINDOW = 1024  # voxels per axis: a lying spec must not make a reader ask for terabytes
 ALIGNMENT = 64
-EXTERNAL_DATA = b"\n\x08location"  # onnx.proto: an external_data entry of a tensor, key (field 1, 8 bytes) "location"
-ADDED_FIELDS = {"min_part_mm3", "temperature", "optional_modalities"}  # of the spec; files from before have none of them
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0  # calibrated networks have 0.5 to 3
+# onnx.proto: an external_data entry of a tensor has the key "location", behind its length of 8 in any form of a varint.
+EXTERNAL_DATA = re.compile(rb"(?:\x08|\x88\x80*\x00)location")
+# What the manifest says beside spec and payloads; each may be absent.
+SECTIONS = {"license": str, "data": str, "training": dict, "tuned": dict, "parity": dict, "prompts": dict, "build": dict, "signature": dict}
 _PREAMBLE = struct.Struct("<8sII32s")  # magic, format version, manifest bytes, SHA-256 of the manifest
 
 
@@ -52,7 +56,7 @@ class EngineFile:
         return "none" if about is None else str(encoder or "not stated")
 
 
-def write_engine_file(path: str | Path, spec: EngineSpec, payloads: Mapping[str, bytes], **about: Any) -> None:
+def write_engine_file(path: str | Path, spec: EngineSpec, payloads: Mapping[str, bytes | memoryview], **about: Any) -> None:
     """Packs a network into an engine file, atomically.
 
     Args:
@@ -65,16 +69,19 @@ def write_engine_file(path: str | Path, spec: EngineSpec, payloads: Mapping[str,
     """
     from fastbts.output import atomic_write
 
+    with atomic_write(Path(path)) as stream:
+        stream.write(pack_engine(spec, payloads, **about))
+
+
+def pack_engine(spec: EngineSpec, payloads: Mapping[str, bytes | memoryview], **about: Any) -> bytes:
+    """The bytes of an engine file; see `write_engine_file`."""
     entries, offset = [], 0
     for name, content in payloads.items():
         entries.append({"name": name, "offset": offset, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()})
         offset = _aligned(offset + len(content))
     manifest = json.dumps({"spec": asdict(spec), **about, "payloads": entries}, indent=1).encode()
     head = _PREAMBLE.pack(MAGIC, FORMAT_VERSION, len(manifest), hashlib.sha256(manifest).digest()) + manifest
-    with atomic_write(Path(path)) as stream:
-        stream.write(_padded(head))
-        for content in payloads.values():
-            stream.write(_padded(content))
+    return b"".join(part for content in (head, *payloads.values()) for part in (content, _padding(content)))
 
 
 def read_engine_file(path: str | Path) -> EngineFile:
@@ -83,11 +90,19 @@ def read_engine_file(path: str | Path) -> EngineFile:
     Raises:
         EngineFileError: The file is missing, damaged, not an engine file, or newer than this version of fastbts.
     """
-    content = _read_bounded(Path(path))
+    return parse_engine_file(_read_bounded(Path(path)), path)
+
+
+def parse_engine_file(content: bytes, path: str | Path) -> EngineFile:
+    """Verifies the bytes of an engine file; `path` is for messages only.
+
+    Raises:
+        EngineFileError: See `read_engine_file`.
+    """
     try:
         manifest, start = _manifest(content)
         payloads = _payloads(manifest, memoryview(content), start)
-        spec = _spec(manifest.get("spec"))
+        spec = parse_spec(manifest.get("spec"))
     except EngineFileError as error:
         raise EngineFileError(f"{path}: {error}") from None
     return EngineFile(str(path), hashlib.sha256(content).hexdigest(), manifest, spec, payloads)
@@ -112,7 +127,9 @@ def _manifest(content: bytes) -> tuple[dict[str, Any], int]:
         raise EngineFileError(
             f"format version {version}, this fastbts reads version {FORMAT_VERSION}; update fastbts or rebuild"
         )
-    if size > MAX_MANIFEST_BYTES or _PREAMBLE.size + size > len(content):
+    if size > MAX_MANIFEST_BYTES:
+        raise EngineFileError(f"manifest of {size} bytes, at most {MAX_MANIFEST_BYTES} are allowed; the file is damaged")
+    if _PREAMBLE.size + size > len(content):
         raise EngineFileError(
             f"manifest of {size} bytes in a file of {len(content)} bytes: truncated or damaged; copy it again"
         )
@@ -125,6 +142,13 @@ def _manifest(content: bytes) -> tuple[dict[str, Any], int]:
         raise EngineFileError(f"manifest is not JSON: {error}") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("payloads"), list):
         raise EngineFileError("manifest lists no payloads")
+    wrong = [
+        f"{name} = {manifest[name]!r:.40}"
+        for name, kind in SECTIONS.items()
+        if not isinstance(manifest.get(name, kind()), kind)
+    ]
+    if wrong:
+        raise EngineFileError(f"manifest has sections of a wrong type: {', '.join(wrong)}; export the engine again")
     return manifest, _end_of_padding(memoryview(content), _PREAMBLE.size + size)
 
 
@@ -149,7 +173,7 @@ def _payloads(manifest: dict[str, Any], content: memoryview, start: int) -> dict
         raise EngineFileError(
             f"expected a payload 'model.onnx' and {end} bytes, got {len(content)} bytes with {sorted(payloads)}"
         )
-    if EXTERNAL_DATA in bytes(payloads["model.onnx"]):
+    if EXTERNAL_DATA.search(payloads["model.onnx"]):
         raise EngineFileError("model.onnx refers to data in other files; expected a self-contained network; export it again")
     return payloads
 
@@ -164,17 +188,21 @@ def _end_of_padding(content: memoryview, end: int) -> int:
 
 def _entry(entry: Any) -> tuple[str, int, int, str]:
     kinds = {"name": str, "offset": int, "size": int, "sha256": str}
-    if not isinstance(entry, dict) or any(not isinstance(entry.get(k), kind) for k, kind in kinds.items()):
+    if not isinstance(entry, dict) or any(type(entry.get(k)) is not kind for k, kind in kinds.items()):
         raise EngineFileError(f"payload entry {entry!r}: expected name, offset, size and sha256")
     if not 0 <= entry["size"] <= MAX_FILE_BYTES or not 0 <= entry["offset"] <= MAX_FILE_BYTES:
         raise EngineFileError(f"payload {entry['name']!r}: size {entry['size']} at offset {entry['offset']} is out of bounds")
     return entry["name"], entry["offset"], entry["size"], entry["sha256"]
 
 
-def _spec(values: Any) -> EngineSpec:
-    """Builds the spec, refusing anything but its fields with values of their types that make sense together."""
+def parse_spec(values: Any) -> EngineSpec:
+    """Builds the spec from plain values.
+
+    Raises:
+        EngineFileError: Anything but exactly its fields, with values of their types that make sense together.
+    """
     default = asdict(EngineSpec())
-    if not isinstance(values, dict) or not set(default) - ADDED_FIELDS <= set(values) <= set(default):
+    if not isinstance(values, dict) or set(values) != set(default):
         raise EngineFileError(f"manifest's spec: expected exactly the fields {', '.join(default)}, got {values!r}")
     plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     wrong = [k for k, v in plain.items() if not _same_kind(v, default[k])]
@@ -204,7 +232,7 @@ def _consistent(spec: EngineSpec) -> bool:
         and 0 <= low < high <= 100
         and spec.stride > 0
         and len(spec.window) == 3
-        and all(n > 0 and n % spec.stride == 0 for n in spec.window)
+        and all(0 < n <= MAX_WINDOW and n % spec.stride == 0 for n in spec.window)
         and 0 < spec.spacing_mm < math.inf
         and 0 <= spec.min_et_mm3 < math.inf
         and 0 <= spec.min_part_mm3 < math.inf
@@ -217,5 +245,5 @@ def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _padded(content: bytes) -> bytes:
-    return content + bytes(_aligned(len(content)) - len(content))
+def _padding(content: bytes | memoryview) -> bytes:
+    return bytes(_aligned(len(content)) - len(content))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -76,7 +77,8 @@ class Segmentation:
         for target, array, values in images:
             write_labels(target, array, self.volume, values, report)
         write_ms = round(1000 * (time.perf_counter() - began), 3)
-        write_json(sidecar, {**report, "timings_ms": {**self.timings_ms, "write": write_ms}})
+        hashes = {target.name: hashlib.sha256(target.read_bytes()).hexdigest() for target, _, _ in images}
+        write_json(sidecar, {**report, "files_sha256": hashes, "timings_ms": {**self.timings_ms, "write": write_ms}})
         return [*(target for target, _, _ in images), sidecar]
 
     def with_read_time(self, ms: float) -> Segmentation:

@@ -77,7 +77,7 @@ def test_unknown_names_and_pairs_are_refused_not_replaced() -> None:
         load_engine(backend="tvm")
     with pytest.raises(DeviceError, match="'openvino' runs on cpu"):
         load_engine(device="cuda", backend="openvino")
-    with pytest.raises(DeviceError, match="'f16': OpenVINO's CPU backend has none"):
+    with pytest.raises(DeviceError, match="'f16': OpenVINO's CPU backend has f32, bf16, int8"):
         load_engine(precision="f16", backend="openvino")
     with pytest.raises(DeviceError, match="'bf16': the network computes in fp32"):
         load_engine(precision="bf16", backend="onnxruntime")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fastbts.engine import Engine
 from fastbts.enginefile import EngineFile, read_engine_file
-from fastbts.errors import DeviceError, OptionsError
+from fastbts.errors import DeviceError, EngineFileError, OptionsError
 
 BACKENDS = {"openvino": ("cpu",), "onnxruntime": ("cpu", "cuda"), "tensorrt": ("cuda",), "tensorrt-rtx": ("cuda",)}
 """Devices of each backend; the first is what "auto" means to it."""
 DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("auto", "bf16", "f16", "f32")
+PRECISIONS = ("auto", "bf16", "f16", "f32", "int8")
 
 
 def default_engine_path() -> Path:
@@ -28,19 +32,22 @@ def load_engine(
     precision: str = "auto",
     threads: int = 0,
     backend: str = "auto",
+    trusted_key: str | Path | None = None,
 ) -> Engine:
     """Loads an engine file.
 
     Args:
         path: A `.fbts` file; None for the shipped engine.
         device: "cpu", "cuda", or "auto" for the backend's own.
-        precision: "f32" is faithful; "bf16" is about twice as fast where the CPU computes in it; "auto" is bf16 on such CPUs
-            and f32 on others. ONNX Runtime and TensorRT compute in what the ONNX was exported in.
+        precision: "f32" is faithful; "bf16" is about twice as fast where the CPU computes in it; "int8" needs a file that
+            `fastbts build` made for it; "auto" is what the file was built for, else bf16 on such CPUs and f32 on others. ONNX
+            Runtime and TensorRT compute in what the ONNX was exported in.
         threads: CPU threads for the network; 0 for all.
-        backend: "openvino", "onnxruntime", "tensorrt" or "tensorrt-rtx"; "auto" for what suits file and device: the plan's own if
-            the file has an `engine.plan` and the device is not the CPU, else OpenVINO, or ONNX Runtime for CUDA.
+        backend: "openvino", "onnxruntime", "tensorrt" or "tensorrt-rtx"; "auto" for what the file was built for, if that runs on
+            the device, else OpenVINO, or ONNX Runtime for CUDA.
+        trusted_key: Public key (PEM, `fastbts keygen`) whose holder must have signed the file; None asks for no signature.
     Raises:
-        EngineFileError: The file is damaged or not an engine.
+        EngineFileError: The file is damaged, not an engine, or not signed as demanded.
         DeviceError: The device, the precision or the backend cannot be used here.
         OptionsError: An unknown device, precision or backend.
     """
@@ -48,7 +55,59 @@ def load_engine(
     _known("precision", precision, PRECISIONS)
     _known("backend", backend, ("auto", *BACKENDS))
     file = read_engine_file(path or default_engine_path())
-    return _load(file, _backend(file, backend, device), device, precision, threads)
+    if trusted_key is not None:
+        from fastbts.signing import check_signature
+
+        check_signature(file, trusted_key)
+    return open_engine(file, device=device, precision=precision, threads=threads, backend=backend)
+
+
+def open_engine(
+    file: EngineFile, *, device: str = "auto", precision: str = "auto", threads: int = 0, backend: str = "auto"
+) -> Engine:
+    """Loads an engine from a file that has been read; see `load_engine`."""
+    built_for, built_in = _built(file)
+    backend = _backend(file, backend, device, built_for)
+    if precision == "auto" and backend == built_for:
+        precision = built_in
+    return _load(file, backend, device, precision, threads)
+
+
+def build_payloads(file: EngineFile, backend: str, precision: str, tensors: Sequence[NDArray[np.float32]]) -> dict[str, bytes]:
+    """What an engine file for a backend and precision holds beside the source's ONNX, or in its place.
+
+    Args:
+        file: The source.
+        backend: One of `BACKENDS`.
+        precision: "f32", "bf16", ...: one that the backend has.
+        tensors: Prepared cases (M, D, H, W) to calibrate int8 on.
+    Raises:
+        OptionsError, DeviceError, EngineFileError: See `build` of the backend's module.
+    """
+    _known("backend", backend, tuple(BACKENDS))
+    if backend == "openvino":
+        from fastbts.engines import openvino
+
+        return openvino.build(file, precision, tensors)
+    onnx_bytes, name = bytes(file.payloads["model.onnx"]), {"f32": "fp32", "f16": "fp16"}.get(precision, precision)
+    if backend == "onnxruntime":
+        from fastbts.engines import onnxruntime
+
+        return onnxruntime.build(onnx_bytes, file.spec, name)
+    from fastbts.engines import tensorrt
+
+    return tensorrt.build(onnx_bytes, file.spec, name, backend=backend)
+
+
+def _built(file: EngineFile) -> tuple[str, str]:
+    """Backend and precision that the file was built for; "auto" where it was not."""
+    build = file.manifest.get("build", {})
+    backend, precision = build.get("backend", "auto"), build.get("precision", "auto")
+    if backend not in ("auto", *BACKENDS) or precision not in PRECISIONS:
+        raise EngineFileError(
+            f"{file.path}: built for backend {backend!r} in {precision!r}, which this fastbts does not know; update it or rebuild"
+        )
+    return backend, precision
 
 
 def _load(file: EngineFile, backend: str, device: str, precision: str, threads: int) -> Engine:
@@ -67,9 +126,11 @@ def _load(file: EngineFile, backend: str, device: str, precision: str, threads: 
     return OpenVINOEngine(file, precision=precision, threads=threads)
 
 
-def _backend(file: EngineFile, wanted: str, device: str) -> str:
+def _backend(file: EngineFile, wanted: str, device: str, built_for: str) -> str:
     if wanted != "auto":
         return wanted
+    if built_for != "auto" and device in ("auto", *BACKENDS[built_for]):
+        return built_for
     if "engine.plan" in file.payloads and device != "cpu":
         from fastbts.engines.tensorrt import plan_backend
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
+
+import numpy as np
 
 from fastbts.enginefile import EngineFile
 from fastbts.engines.common import Floats, check_arguments, describe, open_text
 from fastbts.engines.openvino_nodes import register_nodes
-from fastbts.errors import DeviceError, EngineFileError
+from fastbts.errors import DeviceError, EngineFileError, OptionsError
+
+PRECISIONS = ("f32", "bf16", "int8")
+INT8_PAYLOADS = ("openvino.xml", "openvino.bin")
+"""The quantised network as OpenVINO IR: topology and weights."""
 
 
 class OpenVINOEngine:
@@ -16,10 +24,11 @@ class OpenVINOEngine:
 
     Args:
         file: The verified engine file.
-        precision: "f32", "bf16", or "auto": bf16 where the CPU computes in it.
+        precision: "f32"; "bf16"; "int8", if the file was built for it; or "auto": bf16 where the CPU computes in it.
         threads: CPU threads; 0 for all.
     Raises:
         DeviceError: OpenVINO is not installed, or this CPU has no bf16.
+        OptionsError: int8 of a file that was not built for it.
         EngineFileError: OpenVINO refuses the network.
     """
 
@@ -28,14 +37,14 @@ class OpenVINOEngine:
         self.file, self.spec = file, file.spec
         onnx_bytes, self.text = open_text(file)
         core = ov.Core()
-        register_nodes(core)
-        self.precision = _precision(core, precision)
+        self.precision = _precision(core, file, precision)
         # LATENCY: all threads work on one case. Never left to default: OpenVINO's own default precision differs by CPU.
-        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self.precision}
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _floats(core, self.precision)}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
         try:
-            self._model = core.compile_model(core.read_model(onnx_bytes), "CPU", settings)
+            network = _quantized(ov, core, file) if self.precision == "int8" else _read(core, onnx_bytes)
+            self._model = core.compile_model(network, "CPU", settings)
         except RuntimeError as error:
             raise EngineFileError(f"{file.path}: OpenVINO {ov.__version__} cannot compile the network: {error}") from error
         self._tensor = ov.Tensor
@@ -88,11 +97,65 @@ def _openvino() -> Any:
     return openvino
 
 
-def _precision(core: Any, wanted: str) -> str:
-    # bf16 that the CPU does not list is emulated (about 6x slower) or fails to compile.
-    if wanted == "f16":  # its CPU plugin would take bf16 instead, without a word
-        raise DeviceError("precision 'f16': OpenVINO's CPU backend has none; use precision='f32', 'bf16' or 'auto'")
-    has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if wanted == "bf16" and not has_bf16:
+def _read(core: Any, onnx_bytes: bytes) -> Any:
+    register_nodes(core)
+    return core.read_model(onnx_bytes)
+
+
+def _quantized(ov: Any, core: Any, file: EngineFile) -> Any:
+    xml, weights = (bytes(file.payloads[name]) for name in INT8_PAYLOADS)
+    return core.read_model(xml, ov.Tensor(np.frombuffer(weights, np.uint8)))
+
+
+def _precision(core: Any, file: EngineFile, wanted: str) -> str:
+    if wanted == "auto":
+        return "bf16" if _has_bf16(core) else "f32"
+    if wanted not in PRECISIONS:  # given f16, its CPU plugin would take bf16 without a word
+        raise DeviceError(f"precision {wanted!r}: OpenVINO's CPU backend has {', '.join(PRECISIONS)}")
+    if wanted == "bf16" and not _has_bf16(core):
         raise DeviceError("precision 'bf16': this CPU does not compute in bf16; use precision='f32' or 'auto'")
-    return "bf16" if wanted == "auto" and has_bf16 else wanted.replace("auto", "f32")
+    if wanted == "int8" and not set(INT8_PAYLOADS) <= set(file.payloads):
+        raise OptionsError(
+            f"{file.path}: precision 'int8': the file holds no int8 network; make one with: fastbts build {Path(file.path).name} "
+            "-o OUT --precision int8 --calibrate CASE"
+        )
+    return wanted
+
+
+def _floats(core: Any, precision: str) -> str:
+    """What is computed in floating point: all of it, or what int8 leaves."""
+    return precision if precision != "int8" else "bf16" if _has_bf16(core) else "f32"
+
+
+def _has_bf16(core: Any) -> bool:
+    # bf16 that the CPU does not list is emulated (about 6x slower) or fails to compile.
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def build(file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[str, bytes]:
+    """What a file must hold beside the ONNX to run in a precision: the quantised network for int8, else nothing.
+
+    Args:
+        file: The network.
+        precision: "f32", "bf16" or "int8".
+        tensors: Prepared cases (M, D, H, W) to calibrate on, in the shapes of later use; int8 needs at least one.
+    Raises:
+        DeviceError: OpenVINO or NNCF is not installed, or another precision.
+        OptionsError: Nothing to calibrate on.
+        EngineFileError: The network cannot be read or quantised.
+    """
+    if precision not in PRECISIONS:
+        raise DeviceError(f"precision {precision!r}: OpenVINO's CPU backend has {', '.join(PRECISIONS)}")
+    if precision != "int8":
+        return {}
+    if not tensors:
+        raise OptionsError("precision 'int8': needs real cases to calibrate on; give some with --calibrate")
+    from fastbts.engines.quantize import quantize
+
+    ov = _openvino()
+    try:
+        onnx_bytes, text = open_text(file)
+        network = _read(ov.Core(), onnx_bytes)
+    except RuntimeError as error:
+        raise EngineFileError(f"{file.path}: OpenVINO {ov.__version__} cannot read the network: {error}") from error
+    return dict(zip(INT8_PAYLOADS, quantize(network, text, tensors), strict=True))

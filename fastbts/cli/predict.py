@@ -1,49 +1,36 @@
-"""The command line: `fastbts predict | demo | info`. Exit codes: 0 fine, 1 failed, 2 usage, 3 some cases of many failed."""
+"""`fastbts predict` and `fastbts demo`: from images to labels."""
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import fastbts
-from fastbts.errors import FastBTSError, OptionsError
+from fastbts.cli.common import EngineOption, Threads, app, progress_bar, reported_errors, tell_error
+from fastbts.errors import FastBTSError
 from fastbts.labels import check_scheme
 
 if TYPE_CHECKING:
     from fastbts import Segmentation, Segmenter, Volume
-    from fastbts.enginefile import EngineFile
-    from fastbts.segmenter import Progress
 
 Read = Callable[[Callable[[], "Segmenter"]], "Volume"]
 """Reads a case; is given the segmenter, to be waited for if needed."""
 
 Image = Annotated[Path | None, typer.Option(help="image file, instead of a case folder")]
-EngineOption = Annotated[Path | None, typer.Option("--engine", help="engine file (.fbts); default: the shipped one")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="folder for the results")]
 Mode = Annotated[str, typer.Option(help="auto, one-pass or sliding")]
-Precision = Annotated[str, typer.Option(help="auto, bf16 or f32")]
-Threads = Annotated[int, typer.Option(help="CPU threads; 0 for all")]
+Precision = Annotated[str, typer.Option(help="auto, bf16, f32, or int8 of an engine built for it")]
 MinPart = Annotated[
     float | None,
     typer.Option(help="parts of the tumour smaller than this many mm3 become background; 0 for off; default: the engine's"),
 ]
 Labels = Annotated[str, typer.Option(help="label scheme: brats2021, brats2023, brats2024 or regions")]
-
-app = typer.Typer(
-    help="Brain-tumour segmentation from FLAIR, T1, T1ce and T2. Research use only: not a medical device.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
 
 
 @app.command()
@@ -69,7 +56,7 @@ def predict(
     readers = _readers(cases or [], {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}, nnunet_order)
     folders = {name: out / name if len(readers) > 1 else out for name in readers}
     n_failed = 0
-    with ThreadPoolExecutor(1) as pool, _reported_errors():
+    with ThreadPoolExecutor(1) as pool, reported_errors():
         check_scheme(labels)
         # The engine loads while the first case is read; what is wrong with it is wrong for all cases.
         segmenter = pool.submit(_segmenter, engine, mode, precision, threads, min_part_mm3)
@@ -79,7 +66,7 @@ def predict(
             except FastBTSError as error:
                 if len(readers) == 1 or error is segmenter.exception():
                     raise
-                _error(error)
+                tell_error(error)
                 n_failed += 1
     if n_failed:
         raise typer.Exit(3 if n_failed < len(readers) else 1)
@@ -94,35 +81,14 @@ def demo(
     """Makes a synthetic case, segments it and shows where the results are. The case says nothing about accuracy."""
     from fastbts.phantom import make_case, write_case
 
-    with ThreadPoolExecutor(1) as pool, _reported_errors():
+    with ThreadPoolExecutor(1) as pool, reported_errors():
         segmenter = pool.submit(_segmenter, engine, "auto", "auto", 0, None)
-        with _progress("synthetic case") as progress:
+        with progress_bar("synthetic case") as progress:
             progress("making a synthetic case", 0.2)
             case = make_case(seed)
             write_case(case, out / case.name)
         _predict_one(lambda _: fastbts.read_case(out / case.name), segmenter.result, out, "brats2021", preview=True)
     typer.echo(f"look at {out / 'preview.png'}; the synthetic case (with its truth) is in {out / case.name}")
-
-
-@app.command()
-def info(
-    engine: Annotated[Path | None, typer.Argument(help="engine file (.fbts); default: the shipped one")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the manifest as JSON")] = False,
-) -> None:
-    """Shows what an engine file says about itself; needs no backend."""
-    from fastbts.enginefile import read_engine_file
-    from fastbts.engines import default_engine_path
-
-    with _reported_errors():
-        file = read_engine_file(engine or default_engine_path())
-    typer.echo(
-        json.dumps({"path": file.path, "sha256": file.sha256, **file.manifest}, indent=1) if as_json else _described(file)
-    )
-
-
-def main() -> None:
-    """Entry point of the `fastbts` command."""
-    app()
 
 
 def _readers(folders: list[Path], images: dict[str, Path | None], nnunet_order: str | None) -> dict[str, Read]:
@@ -161,7 +127,7 @@ def _predict_one(read: Read, segmenter: Callable[[], Segmenter], out: Path, labe
     outputs = [*image_files(target, labels), report, *([picture] if preview else [])]
     for path in outputs:  # before the work
         check_writable(path)
-    with _progress(out.name) as progress:
+    with progress_bar(out.name) as progress:
         progress("read", 0.05)
         began = time.perf_counter()
         volume = read(segmenter)
@@ -182,55 +148,3 @@ def _tell(result: Segmentation, written: list[Path]) -> None:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(", ".join(f"{region} {ml:.1f} ml" for region, ml in result.volumes_ml.items()))
     typer.echo("wrote " + ", ".join(str(path) for path in written))
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Progress]:
-    """A progress bar on a terminal; nothing in a pipe."""
-    if not sys.stderr.isatty():
-        yield lambda stage, fraction: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=1.0)
-        yield lambda stage, fraction: bar.update(task, completed=fraction, description=f"{title}: {stage}")
-
-
-@contextmanager
-def _reported_errors() -> Iterator[None]:
-    try:
-        yield
-    except FastBTSError as error:
-        _error(error)
-        raise typer.Exit(2 if isinstance(error, OptionsError) else 1) from None
-
-
-def _error(error: FastBTSError) -> None:
-    typer.echo(f"error: {error}", err=True)
-
-
-def _described(file: EngineFile) -> str:
-    spec, about = file.spec, file.manifest
-    lines: dict[str, Any] = {
-        "engine": spec.name,
-        "file": f"{file.path} (sha256 {file.sha256[:16]}...)",
-        "modalities": ", ".join(spec.modalities),
-        "may be missing": ", ".join(spec.optional_modalities) or "none",
-        "regions": ", ".join(f"{r} from p = {t:g}" for r, t in zip(spec.regions, spec.thresholds, strict=True)),
-        "trained at": f"{spec.spacing_mm:g} mm, windows of {' x '.join(map(str, spec.window))} voxels (Z, Y, X)",
-        "small-ET rule": f"below {spec.min_et_mm3:g} mm3" if spec.min_et_mm3 else "off",
-        "small parts": f"removed below {spec.min_part_mm3:g} mm3" if spec.min_part_mm3 else "kept",
-        "calibration": f"temperature {spec.temperature:g}" if spec.temperature != 1 else "none",
-        "trained on": about.get("data") or "not stated",
-        "steps": about.get("training", {}).get("steps", "not stated"),
-        "prompts": file.prompts,
-        "parity": ", ".join(f"{k} {v:.3g}" for k, v in about.get("parity", {}).items()) or "not measured",
-        "license": about.get("license", "not stated"),
-    }
-    return "\n".join(f"{key:14} {value}" for key, value in lines.items())
-
-
-if __name__ == "__main__":
-    main()

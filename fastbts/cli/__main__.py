@@ -1,0 +1,5 @@
+"""`python -m fastbts.cli`."""
+
+from fastbts.cli import main
+
+main()

@@ -1,0 +1,57 @@
+"""What all commands share: the application, options, progress on a terminal, errors with exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastbts.errors import FastBTSError, OptionsError
+
+if TYPE_CHECKING:
+    from fastbts.segmenter import Progress
+
+EngineOption = Annotated[Path | None, typer.Option("--engine", help="engine file (.fbts); default: the shipped one")]
+EngineArgument = Annotated[Path | None, typer.Argument(help="engine file (.fbts); default: the shipped one")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+Threads = Annotated[int, typer.Option(help="CPU threads; 0 for all")]
+
+app = typer.Typer(
+    help="Brain-tumour segmentation from FLAIR, T1, T1ce and T2. Research use only: not a medical device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Progress]:
+    """A progress bar on a terminal; nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield lambda stage, fraction: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=1.0)
+        yield lambda stage, fraction: bar.update(task, completed=fraction, description=f"{title}: {stage}")
+
+
+@contextmanager
+def reported_errors() -> Iterator[None]:
+    """Turns our errors into one line and an exit code."""
+    try:
+        yield
+    except FastBTSError as error:
+        tell_error(error)
+        raise typer.Exit(2 if isinstance(error, OptionsError) else 1) from None
+
+
+def tell_error(error: FastBTSError) -> None:
+    """Prints one line on the error stream."""
+    typer.echo(f"error: {error}", err=True)
