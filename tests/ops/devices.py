@@ -18,7 +18,7 @@ REQUIRE_CUDA = os.environ.get("FASTBTS_REQUIRE_CUDA") == "1"
 
 
 def available_devices() -> list[str]:
-    """ "cpu", and "cuda" where it can be used or must be."""
+    """The CPU, and CUDA where it can be used or must be."""
     try:
         ops.n_cuda_devices()
     except DeviceError:

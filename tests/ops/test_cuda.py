@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from fastbts import _C, DeviceError, InputError, ops
 from tests.ops.devices import available_devices, cupy, put
@@ -83,7 +84,6 @@ def test_non_finite_brain_shows_in_the_statistics(bad: float) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_rounded_once(dtype: str) -> None:
     """Windows keep their bits; sums and comparisons are float32."""
-    torch = pytest.importorskip("torch")
     tensor = torch.randn(3, 5, 6, 7, device="cuda", dtype=getattr(torch, dtype))
     out = torch.empty(1, 3, 5, 6, 7, device="cuda", dtype=tensor.dtype)
     origins = torch.zeros(1, 3, device="cuda", dtype=torch.int32)
