@@ -4,34 +4,41 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from fastbts.arrays import Array
+
+HAS_CUDA: bool
+
 _Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
-def brain_box(volume: NDArray[Any], n_threads: int) -> tuple[_Box, int, list[int], list[int]]: ...
+def n_cuda_devices() -> int: ...
+def cuda_synchronize(stream: int) -> None: ...
+def brain_box(volume: Array, found: Array, n_threads: int, stream: int) -> None: ...
+def normalize_scratch(n_modalities: int, n_voxels: int) -> int: ...
 def normalize(
-    volume: NDArray[Any],
+    volume: Array,
     box: _Box,
     percentiles: tuple[float, float],
-    tensor: NDArray[Any],
-    stats: NDArray[Any],
+    tensor: Array,
+    stats: Array,
+    scratch: Array | None,
     n_threads: int,
+    stream: int,
 ) -> None: ...
-def window(tensor: NDArray[Any], origins: NDArray[Any], out: NDArray[Any], n_threads: int) -> None: ...
+def window(tensor: Array, origins: Array, out: Array, n_threads: int, stream: int) -> None: ...
 def blend(
-    logits: NDArray[Any],
-    origins: NDArray[Any],
-    weights: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
-    total: NDArray[Any],
-    n_threads: int,
+    logits: Array, origins: Array, weights: tuple[Array, Array, Array], total: Array, n_threads: int, stream: int
 ) -> None: ...
 def label(
-    logits: NDArray[Any],
+    logits: Array,
     offset: tuple[int, int, int],
     box: _Box,
     thresholds: tuple[float, float, float],
     values: tuple[int, int, int],
-    labels: NDArray[Any],
+    labels: Array,
+    counts: Array,
     n_threads: int,
-) -> list[int]: ...
+    stream: int,
+) -> None: ...
 def resample(tensor: NDArray[Any], out: NDArray[Any], n_threads: int) -> None: ...
 def components(labels: NDArray[Any], box: _Box, min_voxels: int, n_threads: int) -> tuple[int, int, dict[int, int]]: ...
 def semantic_project(tensor: NDArray[Any], z: NDArray[Any], y: NDArray[Any], x: NDArray[Any], n_threads: int) -> None: ...

@@ -6,11 +6,18 @@ images and labels may have any strides, network tensors must have a contiguous l
 this process may use; results have the same bits whatever it is. The GIL is released. `fastbts.reference` specifies each
 op in a few lines of NumPy.
 
-Every op raises `InputError` for an array it cannot use, and `OptionsError` for boxes, sizes and numbers that do not fit.
+Ops with a `stream` also take arrays on a CUDA device (CuPy, torch, anything with DLPack or `__cuda_array_interface__`), all
+on the same one, where network tensors may be float16 or bfloat16, too. There they are queued on the stream and return at
+once; they allocate nothing (outputs and scratch are given by the caller) and never wait, so that a chain of them can be
+captured in a CUDA graph. Only `brain_box` waits, as it returns numbers.
+
+Every op raises `InputError` for an array it cannot use, `OptionsError` for boxes, sizes and numbers that do not fit, and
+`DeviceError` for a device that cannot be used.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts import _C
-from fastbts.errors import InputError, OptionsError
+from fastbts.arrays import Array, is_on_device, result, stream_handle
+from fastbts.errors import InputError
 
 Size = tuple[int, int, int]
 """Voxels along (D, H, W)."""
@@ -51,7 +59,7 @@ class BrainBox:
 
 
 class RegionCounts(NamedTuple):
-    """Voxels of each region as the labels nest them: ET is part of TC, TC of WT."""
+    """Voxels of each region as the labels nest them: ET is part of TC, TC of WT. On a device these are arrays of one."""
 
     n_wt: int
     n_tc: int
@@ -94,24 +102,44 @@ class AttentionWeights(NamedTuple):
     scale: float
 
 
-def brain_box(volume: NDArray[Any], n_threads: int = 0) -> BrainBox:
+def n_cuda_devices() -> int:
+    """Number of CUDA devices, at least one.
+
+    Raises:
+        DeviceError: Says why there is none: no driver, no device, or a build without CUDA.
+    """
+    return _C.n_cuda_devices()
+
+
+def brain_box(volume: Array, n_threads: int = 0, *, found: Array | None = None, stream: Any = None) -> BrainBox:
     """Finds the brain of a skull-stripped case: voxels where any modality is non-zero.
 
     Args:
         volume: Intensities, (M, D, H, W), (u)int8-64 or float32/64 in native byte order, any strides.
         n_threads: 0 for all CPUs.
+        found: (7 + 2M,) int64, written: bounds, n_brain, n_nonfinite, n_nonzero. Needed on a device.
+        stream: CUDA stream, for arrays on a device; waited for.
     """
-    bounds, n_brain, n_nonfinite, n_nonzero = _C.brain_box(volume, n_threads)
-    d, h, w = (tuple(pair) for pair in bounds)
-    return BrainBox((d, h, w), n_brain, tuple(n_nonfinite), tuple(n_nonzero))  # type: ignore[arg-type]
+    found = result("brain_box: found", found, volume, (7 + 2 * (*np.shape(volume), 0)[0],), np.int64)
+    _C.brain_box(volume, found, n_threads, stream_handle(stream))
+    if is_on_device(found):
+        _C.cuda_synchronize(stream_handle(stream))
+    d0, d1, h0, h1, w0, w1, n_brain, *counts = found.tolist()
+    half = len(counts) // 2
+    return BrainBox(((d0, d1), (h0, h1), (w0, w1)), n_brain, tuple(counts[:half]), tuple(counts[half:]))
 
 
 def normalize(
-    volume: NDArray[Any],
+    volume: Array,
     box: Box,
     size: Size,
     percentiles: tuple[float, float] = (0.1, 99.9),
     n_threads: int = 0,
+    *,
+    out: Array | None = None,
+    stats: Array | None = None,
+    scratch: Array | None = None,
+    stream: Any = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Clips each modality at percentiles of its brain voxels, z-scores it, and centres the box in a zero tensor.
 
@@ -125,26 +153,39 @@ def normalize(
         size: (D', H', W') of the tensor, at least that of the box; the box begins at (size - box) // 2.
         percentiles: Lower and upper, in per cent.
         n_threads: 0 for all CPUs.
+        out: (M, D', H', W') float32 to write into; needed on a device.
+        stats: (M, 4) float64 to write into; needed on a device.
+        scratch: uint8, `normalize_scratch` of them; needed on a device, unused on the CPU.
+        stream: CUDA stream, for arrays on a device.
 
     Returns:
         The tensor, (M, D', H', W') float32, and (M, 4) float64: lo, hi, mean, std of each modality.
 
     Raises:
-        InputError: Also where brain voxels are NaN or infinite.
+        InputError: Also where brain voxels are NaN or infinite. On a device mean and std of such a modality are NaN instead.
     """
     n_modalities = np.shape(volume)[:1]
-    tensor = _empty((*n_modalities, *size))
-    stats = np.empty((*n_modalities, 4), np.float64)
-    _C.normalize(volume, box, percentiles, tensor, stats, n_threads)
-    return tensor, stats
+    out = result("normalize: out", out, volume, (*n_modalities, *size))
+    if out.shape[1:] != tuple(size):
+        raise InputError(f"normalize: out: expected a tensor of {tuple(size)} voxels, got shape {out.shape}")
+    stats = result("normalize: stats", stats, volume, (*n_modalities, 4), np.float64)
+    _C.normalize(volume, box, percentiles, out, stats, scratch, n_threads, stream_handle(stream))
+    return out, stats
+
+
+def normalize_scratch(n_modalities: int, box: Box) -> int:
+    """Bytes of scratch that `normalize` needs on a device for this box."""
+    return _C.normalize_scratch(n_modalities, math.prod(stop - start for start, stop in box))
 
 
 def window(
-    tensor: NDArray[np.float32],
-    origins: NDArray[np.int32],
+    tensor: Array,
+    origins: Array,
     size: Size,
-    out: NDArray[np.float32] | None = None,
+    out: Array | None = None,
     n_threads: int = 0,
+    *,
+    stream: Any = None,
 ) -> NDArray[np.float32]:
     """Cuts windows out of a tensor; what lies outside it is zero.
 
@@ -152,26 +193,28 @@ def window(
         tensor: (M, D, H, W) float32.
         origins: First voxel of each window, (B, 3) int32; windows may begin or end outside the tensor.
         size: (d, h, w) of a window.
-        out: (B, M, d, h, w) float32 to write into; allocated if not given.
+        out: (B, M, d, h, w) float32 to write into; allocated if not given; needed on a device.
         n_threads: 0 for all CPUs.
+        stream: CUDA stream, for arrays on a device.
 
     Returns:
         The windows, (B, M, d, h, w) float32.
     """
-    if out is None:
-        out = _empty((*np.shape(origins)[:1], *np.shape(tensor)[:1], *size))
+    out = result("window: out", out, tensor, (*np.shape(origins)[:1], *np.shape(tensor)[:1], *size))
     if out.shape[2:] != tuple(size):
         raise InputError(f"window: out: expected windows of {tuple(size)} voxels, got shape {out.shape}")
-    _C.window(tensor, origins, out, n_threads)
+    _C.window(tensor, origins, out, n_threads, stream_handle(stream))
     return out
 
 
 def blend(
-    logits: NDArray[np.float32],
-    origins: NDArray[np.int32],
-    weights: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
-    total: NDArray[np.float32],
+    logits: Array,
+    origins: Array,
+    weights: tuple[Array, Array, Array],
+    total: Array,
     n_threads: int = 0,
+    *,
+    stream: Any = None,
 ) -> None:
     """Adds weighted window logits into a volume, in float32.
 
@@ -184,18 +227,22 @@ def blend(
         weights: (B, d), (B, h) and (B, w) float32; their product, summed over all windows, is 1 in every voxel.
         total: (K, D, H, W) float32, added to.
         n_threads: 0 for all CPUs.
+        stream: CUDA stream, for arrays on a device.
     """
-    _C.blend(logits, origins, weights, total, n_threads)
+    _C.blend(logits, origins, weights, total, n_threads, stream_handle(stream))
 
 
 def label(
-    logits: NDArray[np.float32],
+    logits: Array,
     offset: Size,
     box: Box,
     thresholds: tuple[float, float, float],
     values: tuple[int, int, int],
-    labels: NDArray[np.uint8],
+    labels: Array,
     n_threads: int = 0,
+    *,
+    counts: Array | None = None,
+    stream: Any = None,
 ) -> RegionCounts:
     """Turns region logits into labels, inside a box.
 
@@ -210,8 +257,12 @@ def label(
         values: Labels written for ED, NCR, ET (oedema, necrotic core, enhancing tumour).
         labels: (D, H, W) uint8, any strides, written inside the box only.
         n_threads: 0 for all CPUs.
+        counts: (3,) int64, written: voxels of WT, TC, ET. Needed on a device.
+        stream: CUDA stream, for arrays on a device.
     """
-    return RegionCounts(*_C.label(logits, offset, box, thresholds, values, labels, n_threads))
+    counts = result("label: counts", counts, logits, (3,), np.int64)
+    _C.label(logits, offset, box, thresholds, values, labels, counts, n_threads, stream_handle(stream))
+    return RegionCounts(*(counts.tolist() if isinstance(counts, np.ndarray) else counts))
 
 
 def resample(tensor: NDArray[np.float32], size: Size, n_threads: int = 0) -> NDArray[np.float32]:
@@ -225,7 +276,7 @@ def resample(tensor: NDArray[np.float32], size: Size, n_threads: int = 0) -> NDA
         size: (D', H', W').
         n_threads: 0 for all CPUs.
     """
-    out = _empty((*np.shape(tensor)[:1], *size))
+    out = result("resample: out", None, None, (*np.shape(tensor)[:1], *size))
     _C.resample(tensor, out, n_threads)
     return out
 
@@ -258,7 +309,9 @@ def semantic_project(tensor: NDArray[np.float32], n_threads: int = 0) -> Planes:
     if len(shape) != 5:
         raise InputError(f"semantic_project: tensor: expected float32 (B, R, D, H, W), got shape {shape}")
     n_b, n_r, n_d, n_h, n_w = shape
-    planes = Planes(*(_empty((n_b, 2 * n_r, *size)) for size in ((n_h, n_w), (n_d, n_w), (n_d, n_h))))
+    planes = Planes(
+        *(result("semantic_project: out", None, None, (n_b, 2 * n_r, *size)) for size in ((n_h, n_w), (n_d, n_w), (n_d, n_h)))
+    )
     _C.semantic_project(tensor, *planes, n_threads)
     return planes
 
@@ -274,7 +327,7 @@ def semantic_lift(planes: Planes, target: NDArray[np.float32] | None = None, n_t
     Returns:
         F, (B, C, D, H, W) float32, or the target.
     """
-    out = _empty((*np.shape(planes.x), *np.shape(planes.z)[-1:])) if target is None else target
+    out = result("semantic_lift: target", target, None, (*np.shape(planes.x), *np.shape(planes.z)[-1:]))
     _C.semantic_lift(*planes, out, target is not None, n_threads)
     return out
 
@@ -302,9 +355,3 @@ def semantic_attention(
     """
     w_x, w_g, w_s, bias, w_a, scale = weights
     _C.semantic_attention(skip, gate, similarity, w_x, w_g, w_s, bias, w_a, scale, out, n_threads)
-
-
-def _empty(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    if min(shape) < 0:
-        raise OptionsError(f"size: expected no negative sizes, got {shape[-3:]}")
-    return np.empty(shape, np.float32)

@@ -1,105 +1,144 @@
 #pragma once
 
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <optional>
 #include <string>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
-#include "core/error.h"
+#include "bindings/source.h"
 #include "core/tensor_view.h"
 
-/// The gate: borrows a NumPy array with its strides, or refuses it. Nothing is converted or copied.
 namespace fastbts::gate {
 
-namespace py = pybind11;
-
 enum class Rows { kAny, kDense };
-
-/// "float64 of shape (4, 155, 240, 240)" or "a list": what was got, for messages.
-inline std::string described(const py::object& object) {
-  if (!py::isinstance<py::array>(object)) return "a " + std::string(py::str(py::type::of(object).attr("__name__")));
-  return std::string(py::str(object.attr("dtype"))) + " of shape " + std::string(py::str(object.attr("shape")));
-}
-
-inline std::optional<DType> dtype_of(const py::dtype& dtype) {
-  const auto is = [&](char kind, py::ssize_t size) { return dtype.kind() == kind && dtype.itemsize() == size; };
-  if (is('i', 1)) return DType::kInt8;
-  if (is('u', 1)) return DType::kUint8;
-  if (is('i', 2)) return DType::kInt16;
-  if (is('u', 2)) return DType::kUint16;
-  if (is('i', 4)) return DType::kInt32;
-  if (is('u', 4)) return DType::kUint32;
-  if (is('i', 8)) return DType::kInt64;
-  if (is('u', 8)) return DType::kUint64;
-  if (is('f', 4)) return DType::kFloat32;
-  if (is('f', 8)) return DType::kFloat64;
-  return std::nullopt;
-}
-
-/// An array as NumPy describes it, checked for what every op needs: rank, byte order, alignment, sane sizes.
-template <std::size_t N>
-struct Checked {
-  py::array array;
-  DType dtype;
-  Shape<N> shape{}, strides{};
-};
-
-template <std::size_t N>
-Checked<N> check(const py::object& object, const char* name, const std::string& expected) {
-  const auto refuse = [&](bool ok, const char* why) {
-    if (!ok) throw InputError(name + (": expected " + expected) + ", got " + described(object) + why);
-  };
-  refuse(py::isinstance<py::array>(object), "");
-  const auto array = py::reinterpret_borrow<py::array>(object);
-  const char order = array.dtype().byteorder();
-  refuse(order == '=' || order == '|', ", which is not in native byte order; use x.astype(x.dtype.newbyteorder('='))");
-  const auto dtype = dtype_of(array.dtype());
-  refuse(array.ndim() == static_cast<py::ssize_t>(N) && dtype.has_value(), "");
-  // Strides then are whole elements: on 64-bit machines these types are aligned to their size.
-  refuse((array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0, ", which is not aligned; use x.copy()");
-  Checked<N> checked{array, *dtype, {}, {}};
-  for (std::size_t i = 0; i < N; ++i) {
-    checked.shape[i] = array.shape(static_cast<py::ssize_t>(i));
-    checked.strides[i] = array.strides(static_cast<py::ssize_t>(i)) / array.itemsize();
-    refuse(checked.shape[i] <= std::numeric_limits<std::int32_t>::max(), ", with an axis too long");
-  }
-  return checked;
-}
 
 template <typename T>
 inline constexpr DType kDType = std::is_same_v<T, float>          ? DType::kFloat32
                                 : std::is_same_v<T, double>       ? DType::kFloat64
                                 : std::is_same_v<T, std::int32_t> ? DType::kInt32
+                                : std::is_same_v<T, std::int64_t> ? DType::kInt64
                                                                   : DType::kUint8;
 
-/// Borrows an array of one element type; if T is not const, the array must be writable.
-template <typename T, std::size_t N>
-View<T, N> borrow(const py::object& object, const char* name, const std::string& expected, Rows rows = Rows::kDense) {
-  using Element = std::remove_const_t<T>;
-  const Checked<N> checked = check<N>(object, name, expected);
-  const auto refuse = [&](bool ok, const char* why) {
-    if (!ok) throw InputError(name + (": expected " + expected) + ", got " + described(object) + why);
-  };
-  refuse(checked.dtype == kDType<Element>, "");
-  const bool dense = checked.strides[N - 1] == 1 || checked.shape[N - 1] == 1 || checked.array.size() == 0;
-  refuse(rows == Rows::kAny || dense, ", whose last axis is not contiguous; use np.ascontiguousarray(x)");
-  if constexpr (std::is_const_v<T>) {
-    return {static_cast<T*>(checked.array.data()), checked.shape, checked.strides};
-  } else {
-    refuse(checked.array.writeable(), ", which is read-only");
-    return {static_cast<T*>(const_cast<void*>(checked.array.data())), checked.shape, checked.strides};
-  }
+inline std::string written(const Device& device) {
+  return device.is_cuda ? "cuda:" + std::to_string(device.index) : "the CPU";
 }
 
-/// Borrows an image of any real element type.
-template <std::size_t N>
-AnyView<N> borrow_any(const py::object& object, const char* name, const std::string& expected) {
-  const Checked<N> checked = check<N>(object, name, expected);
-  return {checked.array.data(), checked.dtype, checked.shape, checked.strides};
-}
+/// The gate: borrows the arrays of one call with their strides, or refuses them; they must all lie on one device.
+/// Nothing is converted or copied. Views last as long as the gate, which must go while the GIL is held.
+class Gate {
+ public:
+  /// For ops of the CPU only.
+  Gate() = default;
+
+  /// For ops of the CPU and of CUDA devices.
+  explicit Gate(Stream stream) : stream_(stream), host_only_(false) {}
+
+  /// Borrows an array of one element type; if T is not const, the array must be writable.
+  template <typename T, std::size_t N>
+  View<T, N> borrow(const py::object& object, const char* name, const std::string& expected, Rows rows = Rows::kDense) {
+    const Source& source = take(object, name, expected, N);
+    refuse_unless(source.dtype == kDType<std::remove_const_t<T>>, source, "");
+    check_layout(source, rows, !std::is_const_v<T>);
+    return fill(View<T, N>{static_cast<T*>(source.data)}, source);
+  }
+
+  /// Borrows an image of any real element type and any strides.
+  template <std::size_t N>
+  AnyView<N> borrow_any(const py::object& object, const char* name, const std::string& expected) {
+    const Source& source = take(object, name, expected, N);
+    refuse_unless(source.dtype.has_value() && (source.device.is_cuda || !is_half(*source.dtype)), source, "");
+    return fill(AnyView<N>{source.data, *source.dtype}, source);
+  }
+
+  /// Borrows a network tensor with dense rows: float32, on a device also float16 or bfloat16. Void as in AnyView.
+  template <std::size_t N, typename Void = const void>
+  AnyView<N, Void> borrow_floats(const py::object& object, const char* name, const std::string& axes) {
+    const Source& source = take(object, name, "float32 " + axes, N);
+    const bool half = source.device.is_cuda && source.dtype && is_half(*source.dtype);
+    refuse_unless(half || source.dtype == DType::kFloat32, source, "");
+    check_layout(source, Rows::kDense, !std::is_const_v<Void>);
+    return fill(AnyView<N, Void>{source.data, *source.dtype}, source);
+  }
+
+ private:
+  static bool is_half(DType dtype) { return dtype == DType::kFloat16 || dtype == DType::kBfloat16; }
+
+  /// What every op needs: an array of this rank, on the device of the others, of sane size, as its type wants it.
+  const Source& take(const py::object& object, const char* name, const std::string& expected, std::size_t rank) {
+    name_ = name;
+    expected_ = expected;
+    const Source& source = described(object);
+    if (source.flaw) refuse_unless(false, source, source.flaw);
+    refuse_unless(source.dtype.has_value() && source.shape.size() == rank, source, "");
+    for (const auto n : source.shape) {
+      refuse_unless(n <= std::numeric_limits<std::int32_t>::max(), source, ", with an axis too long");
+    }
+    check_device(source.device);
+    return source;
+  }
+
+  const Source& described(const py::object& object) {
+    std::optional<Source> source;
+    try {
+      source = source_of(object, stream_);
+    } catch (const py::error_already_set& error) {
+      throw InputError(name_ + ": expected " + expected_ + ", got " + type_of(object) +
+                       " that cannot be lent: " + error.what());
+    } catch (const DeviceError& error) {
+      throw DeviceError(name_ + ": " + error.what());
+    }
+    if (!source) throw InputError(name_ + ": expected " + expected_ + ", got " + type_of(object));
+    sources_.push_back(*std::move(source));
+    return sources_.back();
+  }
+
+  static std::string type_of(const py::object& object) {
+    return "a " + std::string(py::str(py::type::of(object).attr("__name__")));
+  }
+
+  /// "InputError: blend: logits: expected float32 (B, K, d, h, w), got float64 of shape (1, 2, 3)" and why, unless ok.
+  void refuse_unless(bool ok, const Source& source, const char* why) const {
+    if (ok) return;
+    const std::string shape = py::str(py::tuple(py::cast(source.shape)));
+    throw InputError(name_ + ": expected " + expected_ + ", got " + source.type + " of shape " + shape + why);
+  }
+
+  void check_device(const Device& device) {
+    require<DeviceError>(!(host_only_ && device.is_cuda), name_, ": expected an array on the CPU, as this op has no ",
+                         "CUDA code, got one on ", written(device));
+    if (!device_) device_ = device;
+    require<InputError>(device == *device_, name_, ": expected an array on ", written(*device_),
+                        " as the first one, got one on ", written(device));
+  }
+
+  void check_layout(const Source& source, Rows rows, bool written_to) const {
+    std::int64_t size = 1;
+    for (const auto n : source.shape) size *= n;
+    const bool dense = source.strides.back() == 1 || source.shape.back() == 1 || size == 0;
+    refuse_unless(rows == Rows::kAny || dense, source,
+                  ", whose last axis is not contiguous; use np.ascontiguousarray(x)");
+    refuse_unless(source.writable || !written_to, source, ", which is read-only");
+  }
+
+  template <typename AView>
+  static AView fill(AView view, const Source& source) {
+    std::copy(source.shape.begin(), source.shape.end(), view.shape.begin());
+    std::copy(source.strides.begin(), source.strides.end(), view.strides.begin());
+    view.device = source.device;
+    return view;
+  }
+
+  Stream stream_{};
+  bool host_only_ = true;
+  std::optional<Device> device_;
+  std::string name_, expected_;  // of the array at hand
+  std::vector<Source> sources_;  // what the views borrow from
+};
 
 }  // namespace fastbts::gate

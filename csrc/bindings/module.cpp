@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "bindings/gate.h"
+#include "core/cuda_device.h"
 #include "ops/blend.h"
 #include "ops/brain_box.h"
 #include "ops/components.h"
@@ -20,6 +21,7 @@ namespace fastbts {
 namespace {
 
 namespace py = pybind11;
+using gate::Gate;
 using gate::Rows;
 using Pairs = std::array<std::array<std::int64_t, 2>, 3>;
 
@@ -29,74 +31,80 @@ Box to_box(const Pairs& pairs) {
   return box;
 }
 
-Pairs from_box(const Box& box) {
-  Pairs pairs;
-  for (std::size_t i = 0; i < 3; ++i) pairs[i] = {box[i].begin, box[i].end};
-  return pairs;
-}
+Stream stream_of(std::uintptr_t handle) { return {reinterpret_cast<void*>(handle)}; }
 
-auto bind_brain_box(const py::object& volume, int n_threads) {
-  const auto view = gate::borrow_any<4>(volume, "brain_box: volume", "a real image (M, D, H, W)");
-  BrainBox found;
-  {
-    const py::gil_scoped_release release;
-    found = brain_box(view, n_threads);
-  }
-  return std::make_tuple(from_box(found.bounds), found.n_brain, found.n_nonfinite, found.n_nonzero);
+void bind_brain_box(const py::object& volume, const py::object& found, int n_threads, std::uintptr_t stream) {
+  Gate gate(stream_of(stream));
+  const BrainBoxArgs args{gate.borrow_any<4>(volume, "brain_box: volume", "a real image (M, D, H, W)"),
+                          gate.borrow<std::int64_t, 1>(found, "brain_box: found", "int64 (7 + 2M)")};
+  const py::gil_scoped_release release;
+  brain_box(args, n_threads, stream_of(stream));
 }
 
 void bind_normalize(const py::object& volume, const Pairs& box, const std::array<double, 2>& percentiles,
-                    const py::object& tensor, const py::object& stats, int n_threads) {
-  const NormalizeArgs args{gate::borrow_any<4>(volume, "normalize: volume", "a real image (M, D, H, W)"), to_box(box),
-                           percentiles, gate::borrow<float, 4>(tensor, "normalize: tensor", "float32 (M, D, H, W)"),
-                           gate::borrow<double, 2>(stats, "normalize: stats", "float64 (M, 4)")};
+                    const py::object& tensor, const py::object& stats, const py::object& scratch, int n_threads,
+                    std::uintptr_t stream) {
+  Gate gate(stream_of(stream));
+  NormalizeArgs args{gate.borrow_any<4>(volume, "normalize: volume", "a real image (M, D, H, W)"),
+                     to_box(box),
+                     percentiles,
+                     gate.borrow_floats<4, void>(tensor, "normalize: tensor", "(M, D, H, W)"),
+                     gate.borrow<double, 2>(stats, "normalize: stats", "float64 (M, 4)"),
+                     {}};
+  if (!scratch.is_none()) args.scratch = gate.borrow<std::uint8_t, 1>(scratch, "normalize: scratch", "uint8 (n)");
   const py::gil_scoped_release release;
-  normalize(args, n_threads);
+  normalize(args, n_threads, stream_of(stream));
 }
 
-void bind_window(const py::object& tensor, const py::object& origins, const py::object& out, int n_threads) {
-  const WindowArgs args{gate::borrow<const float, 4>(tensor, "window: tensor", "float32 (M, D, H, W)"),
-                        gate::borrow<const std::int32_t, 2>(origins, "window: origins", "int32 (B, 3)", Rows::kAny),
-                        gate::borrow<float, 5>(out, "window: out", "float32 (B, M, d, h, w)")};
+void bind_window(const py::object& tensor, const py::object& origins, const py::object& out, int n_threads,
+                 std::uintptr_t stream) {
+  Gate gate(stream_of(stream));
+  const WindowArgs args{gate.borrow_floats<4>(tensor, "window: tensor", "(M, D, H, W)"),
+                        gate.borrow<const std::int32_t, 2>(origins, "window: origins", "int32 (B, 3)", Rows::kAny),
+                        gate.borrow_floats<5, void>(out, "window: out", "(B, M, d, h, w)")};
   const py::gil_scoped_release release;
-  window(args, n_threads);
+  window(args, n_threads, stream_of(stream));
 }
 
 void bind_blend(const py::object& logits, const py::object& origins, const std::array<py::object, 3>& weights,
-                const py::object& total, int n_threads) {
-  const BlendArgs args{gate::borrow<const float, 5>(logits, "blend: logits", "float32 (B, K, d, h, w)"),
-                       gate::borrow<const std::int32_t, 2>(origins, "blend: origins", "int32 (B, 3)", Rows::kAny),
-                       {gate::borrow<const float, 2>(weights[0], "blend: weights[0]", "float32 (B, d)"),
-                        gate::borrow<const float, 2>(weights[1], "blend: weights[1]", "float32 (B, h)"),
-                        gate::borrow<const float, 2>(weights[2], "blend: weights[2]", "float32 (B, w)")},
-                       gate::borrow<float, 4>(total, "blend: total", "float32 (K, D, H, W)")};
+                const py::object& total, int n_threads, std::uintptr_t stream) {
+  Gate gate(stream_of(stream));
+  const BlendArgs args{gate.borrow_floats<5>(logits, "blend: logits", "(B, K, d, h, w)"),
+                       gate.borrow<const std::int32_t, 2>(origins, "blend: origins", "int32 (B, 3)", Rows::kAny),
+                       {gate.borrow<const float, 2>(weights[0], "blend: weights[0]", "float32 (B, d)"),
+                        gate.borrow<const float, 2>(weights[1], "blend: weights[1]", "float32 (B, h)"),
+                        gate.borrow<const float, 2>(weights[2], "blend: weights[2]", "float32 (B, w)")},
+                       gate.borrow<float, 4>(total, "blend: total", "float32 (K, D, H, W)")};
   const py::gil_scoped_release release;
-  blend(args, n_threads);
+  blend(args, n_threads, stream_of(stream));
 }
 
-auto bind_label(const py::object& logits, const Shape<3>& offset, const Pairs& box,
+void bind_label(const py::object& logits, const Shape<3>& offset, const Pairs& box,
                 const std::array<double, 3>& thresholds, const std::array<std::uint8_t, 3>& values,
-                const py::object& labels, int n_threads) {
-  const LabelArgs args{gate::borrow<const float, 4>(logits, "label: logits", "float32 (3, D, H, W)"),
+                const py::object& labels, const py::object& counts, int n_threads, std::uintptr_t stream) {
+  Gate gate(stream_of(stream));
+  const LabelArgs args{gate.borrow_floats<4>(logits, "label: logits", "(3, D, H, W)"),
                        offset,
                        to_box(box),
                        thresholds,
                        values,
-                       gate::borrow<std::uint8_t, 3>(labels, "label: labels", "uint8 (D, H, W)", Rows::kAny)};
+                       gate.borrow<std::uint8_t, 3>(labels, "label: labels", "uint8 (D, H, W)", Rows::kAny),
+                       gate.borrow<std::int64_t, 1>(counts, "label: counts", "int64 (3)")};
   const py::gil_scoped_release release;
-  const RegionCounts counts = label(args, n_threads);
-  return std::array<std::int64_t, 3>{counts.n_wt, counts.n_tc, counts.n_et};
+  label(args, n_threads, stream_of(stream));
 }
 
 void bind_resample(const py::object& tensor, const py::object& out, int n_threads) {
-  const ResampleArgs args{gate::borrow<const float, 4>(tensor, "resample: tensor", "float32 (C, D, H, W)"),
-                          gate::borrow<float, 4>(out, "resample: out", "float32 (C, D', H', W')")};
+  Gate gate;
+  const ResampleArgs args{gate.borrow<const float, 4>(tensor, "resample: tensor", "float32 (C, D, H, W)"),
+                          gate.borrow<float, 4>(out, "resample: out", "float32 (C, D', H', W')")};
   const py::gil_scoped_release release;
   resample(args, n_threads);
 }
 
 auto bind_components(const py::object& labels, const Pairs& box, std::int64_t min_voxels, int n_threads) {
-  const ComponentsArgs args{gate::borrow<std::uint8_t, 3>(labels, "components: labels", "uint8 (D, H, W)", Rows::kAny),
+  Gate gate;
+  const ComponentsArgs args{gate.borrow<std::uint8_t, 3>(labels, "components: labels", "uint8 (D, H, W)", Rows::kAny),
                             to_box(box), min_voxels};
   PartCounts counts;
   {
@@ -113,21 +121,23 @@ auto bind_components(const py::object& labels, const Pairs& box, std::int64_t mi
 
 void bind_semantic_project(const py::object& tensor, const py::object& z, const py::object& y, const py::object& x,
                            int n_threads) {
+  Gate gate;
   const SemanticProjectArgs args{
-      gate::borrow<const float, 5>(tensor, "semantic_project: tensor", "float32 (B, R, D, H, W)"),
-      gate::borrow<float, 4>(z, "semantic_project: z", "float32 (B, 2R, H, W)"),
-      gate::borrow<float, 4>(y, "semantic_project: y", "float32 (B, 2R, D, W)"),
-      gate::borrow<float, 4>(x, "semantic_project: x", "float32 (B, 2R, D, H)")};
+      gate.borrow<const float, 5>(tensor, "semantic_project: tensor", "float32 (B, R, D, H, W)"),
+      gate.borrow<float, 4>(z, "semantic_project: z", "float32 (B, 2R, H, W)"),
+      gate.borrow<float, 4>(y, "semantic_project: y", "float32 (B, 2R, D, W)"),
+      gate.borrow<float, 4>(x, "semantic_project: x", "float32 (B, 2R, D, H)")};
   const py::gil_scoped_release release;
   semantic_project(args, n_threads);
 }
 
 void bind_semantic_lift(const py::object& z, const py::object& y, const py::object& x, const py::object& tensor,
                         bool add, int n_threads) {
-  const SemanticLiftArgs args{gate::borrow<const float, 4>(z, "semantic_lift: z", "float32 (B, C, H, W)"),
-                              gate::borrow<const float, 4>(y, "semantic_lift: y", "float32 (B, C, D, W)"),
-                              gate::borrow<const float, 4>(x, "semantic_lift: x", "float32 (B, C, D, H)"),
-                              gate::borrow<float, 5>(tensor, "semantic_lift: tensor", "float32 (B, C, D, H, W)"), add};
+  Gate gate;
+  const SemanticLiftArgs args{gate.borrow<const float, 4>(z, "semantic_lift: z", "float32 (B, C, H, W)"),
+                              gate.borrow<const float, 4>(y, "semantic_lift: y", "float32 (B, C, D, W)"),
+                              gate.borrow<const float, 4>(x, "semantic_lift: x", "float32 (B, C, D, H)"),
+                              gate.borrow<float, 5>(tensor, "semantic_lift: tensor", "float32 (B, C, D, H, W)"), add};
   const py::gil_scoped_release release;
   semantic_lift(args, n_threads);
 }
@@ -136,17 +146,18 @@ void bind_semantic_attention(const py::object& skip, const py::object& gate_feat
                              const py::object& w_x, const py::object& w_g, const py::object& w_s,
                              const py::object& bias, const py::object& w_a, float scale, const py::object& out,
                              int n_threads) {
+  Gate gate;
   const SemanticAttentionArgs args{
-      gate::borrow<const float, 5>(skip, "semantic_attention: skip", "float32 (B, C, D, H, W)"),
-      gate::borrow<const float, 5>(gate_features, "semantic_attention: gate", "float32 (B, G, D, H, W)"),
-      gate::borrow<const float, 5>(similarity, "semantic_attention: similarity", "float32 (B, K, d, h, w)"),
-      gate::borrow<const float, 2>(w_x, "semantic_attention: w_x", "float32 (J, C)"),
-      gate::borrow<const float, 2>(w_g, "semantic_attention: w_g", "float32 (J, G)"),
-      gate::borrow<const float, 2>(w_s, "semantic_attention: w_s", "float32 (J, K)"),
-      gate::borrow<const float, 1>(bias, "semantic_attention: bias", "float32 (J)"),
-      gate::borrow<const float, 1>(w_a, "semantic_attention: w_a", "float32 (J)"),
+      gate.borrow<const float, 5>(skip, "semantic_attention: skip", "float32 (B, C, D, H, W)"),
+      gate.borrow<const float, 5>(gate_features, "semantic_attention: gate", "float32 (B, G, D, H, W)"),
+      gate.borrow<const float, 5>(similarity, "semantic_attention: similarity", "float32 (B, K, d, h, w)"),
+      gate.borrow<const float, 2>(w_x, "semantic_attention: w_x", "float32 (J, C)"),
+      gate.borrow<const float, 2>(w_g, "semantic_attention: w_g", "float32 (J, G)"),
+      gate.borrow<const float, 2>(w_s, "semantic_attention: w_s", "float32 (J, K)"),
+      gate.borrow<const float, 1>(bias, "semantic_attention: bias", "float32 (J)"),
+      gate.borrow<const float, 1>(w_a, "semantic_attention: w_a", "float32 (J)"),
       scale,
-      gate::borrow<float, 5>(out, "semantic_attention: out", "float32 (B, C, D, H, W)")};
+      gate.borrow<float, 5>(out, "semantic_attention: out", "float32 (B, C, D, H, W)")};
   const py::gil_scoped_release release;
   semantic_attention(args, n_threads);
 }
@@ -162,6 +173,8 @@ void translate(std::exception_ptr pointer) {
     raise("InputError", error.what());
   } catch (const OptionsError& error) {
     raise("OptionsError", error.what());
+  } catch (const DeviceError& error) {
+    raise("DeviceError", error.what());
   }
 }
 
@@ -173,12 +186,23 @@ PYBIND11_MODULE(_C, module) {
   using py::literals::operator""_a;
   module.doc() = "C++ ops of fastbts; use them through fastbts.ops.";
   py::register_local_exception_translator(translate);
-  module.def("brain_box", bind_brain_box, "volume"_a, "n_threads"_a);
-  module.def("normalize", bind_normalize, "volume"_a, "box"_a, "percentiles"_a, "tensor"_a, "stats"_a, "n_threads"_a);
-  module.def("window", bind_window, "tensor"_a, "origins"_a, "out"_a, "n_threads"_a);
-  module.def("blend", bind_blend, "logits"_a, "origins"_a, "weights"_a, "total"_a, "n_threads"_a);
-  module.def("label", bind_label, "logits"_a, "offset"_a, "box"_a, "thresholds"_a, "values"_a, "labels"_a,
-             "n_threads"_a);
+  module.attr("HAS_CUDA") = kHasCuda;
+  module.def("n_cuda_devices", n_cuda_devices);
+  module.def(
+      "cuda_synchronize",
+      [](std::uintptr_t stream) {
+        const py::gil_scoped_release release;
+        cuda_synchronize(stream_of(stream));
+      },
+      "stream"_a);
+  module.def("normalize_scratch", normalize_scratch, "n_modalities"_a, "n_voxels"_a);
+  module.def("brain_box", bind_brain_box, "volume"_a, "found"_a, "n_threads"_a, "stream"_a);
+  module.def("normalize", bind_normalize, "volume"_a, "box"_a, "percentiles"_a, "tensor"_a, "stats"_a, "scratch"_a,
+             "n_threads"_a, "stream"_a);
+  module.def("window", bind_window, "tensor"_a, "origins"_a, "out"_a, "n_threads"_a, "stream"_a);
+  module.def("blend", bind_blend, "logits"_a, "origins"_a, "weights"_a, "total"_a, "n_threads"_a, "stream"_a);
+  module.def("label", bind_label, "logits"_a, "offset"_a, "box"_a, "thresholds"_a, "values"_a, "labels"_a, "counts"_a,
+             "n_threads"_a, "stream"_a);
   module.def("resample", bind_resample, "tensor"_a, "out"_a, "n_threads"_a);
   module.def("components", bind_components, "labels"_a, "box"_a, "min_voxels"_a, "n_threads"_a);
   module.def("semantic_project", bind_semantic_project, "tensor"_a, "z"_a, "y"_a, "x"_a, "n_threads"_a);

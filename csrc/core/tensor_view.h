@@ -11,6 +11,7 @@
 
 #include "core/box.h"
 #include "core/dtype.h"
+#include "core/stream.h"
 
 namespace fastbts {
 
@@ -20,6 +21,7 @@ struct View {
   T* data = nullptr;
   Shape<N> shape{};
   Shape<N> strides{};
+  Device device{};
 
   /// Address of the element with these leading indices; the missing ones are zero.
   template <typename... Index>
@@ -33,7 +35,7 @@ struct View {
 
   /// One entry of the first axis.
   View<T, N - 1> slice(std::int64_t index) const {
-    View<T, N - 1> view{at(index), {}, {}};
+    View<T, N - 1> view{at(index), {}, {}, device};
     std::copy(shape.begin() + 1, shape.end(), view.shape.begin());
     std::copy(strides.begin() + 1, strides.end(), view.strides.begin());
     return view;
@@ -68,17 +70,31 @@ struct View {
   }
 };
 
-/// A borrowed read-only N-d array whose element type is known at run time.
-template <std::size_t N>
+/// A borrowed N-d array whose element type is known at run time; read-only unless Void is void.
+template <std::size_t N, typename Void = const void>
 struct AnyView {
-  const void* data = nullptr;
+  Void* data = nullptr;
   DType dtype{};
   Shape<N> shape{};
   Shape<N> strides{};
+  Device device{};
+
+  /// The part of the last three axes inside box.
+  AnyView cropped(const Box& box) const {
+    AnyView view = *this;
+    std::int64_t offset = 0;
+    for (std::size_t i = 0; i < 3; ++i) {
+      offset += box[i].begin * strides[N - 3 + i];
+      view.shape[N - 3 + i] = box[i].size();
+    }
+    view.data = static_cast<const char*>(data) + offset * size_of(dtype);
+    return view;
+  }
 
   template <typename T>
-  View<const T, N> as() const {
-    return {static_cast<const T*>(data), shape, strides};
+  auto as() const {
+    using Element = std::conditional_t<std::is_const_v<Void>, const T, T>;
+    return View<Element, N>{static_cast<Element*>(data), shape, strides, device};
   }
 };
 

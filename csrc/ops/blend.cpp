@@ -1,10 +1,11 @@
 #include "ops/blend.h"
 
+#include "core/cuda_device.h"
 #include "core/error.h"
 
 namespace fastbts {
 
-void blend(const BlendArgs& args, int n_threads) {
+void blend(const BlendArgs& args, int n_threads, Stream stream) {
   const auto& logits = args.logits.shape;
   require<InputError>(args.origins.shape == Shape<2>{logits[0], 3}, "blend: origins: expected shape ",
                       Shape<2>{logits[0], 3}, " as logits has ", logits[0], " windows, got ", args.origins.shape);
@@ -15,7 +16,7 @@ void blend(const BlendArgs& args, int n_threads) {
   }
   require<InputError>(args.total.shape[0] == logits[1], "blend: total: expected ", logits[1],
                       " regions as in logits, got ", args.total.shape[0]);
-  blend_cpu(args, n_threads);
+  on_device(args.logits.device, [&] { blend_cpu(args, n_threads); }, [&](auto) { blend_cuda(args, stream); });
 }
 
 }  // namespace fastbts

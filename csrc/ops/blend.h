@@ -8,21 +8,23 @@
 namespace fastbts {
 
 struct BlendArgs {
-  View<const float, 5> logits;
+  AnyView<5> logits;
   View<const std::int32_t, 2> origins;
   std::array<View<const float, 2>, 3> weights;
   View<float, 4> total;
 };
 
 /// Adds weighted window logits into a volume.
-///   logits   (B, K, d, h, w)           float32, rows dense  read      K tumour regions
+///   logits   (B, K, d, h, w)           floats, rows dense   read      K tumour regions
 ///   origins  (B, 3)                    int32, voxels        read      window b covers [o, o + size); may reach outside
 ///   weights  (B, d), (B, h), (B, w)    float32, rows dense  read      separable; over all windows they sum to 1
 ///   total    (K, D, H, W)              float32, rows dense  added to
 /// total[k, o + p] += wd[b, p0] * wh[b, p1] * ww[b, p2] * logits[b, k, p], in float32. Gathers: each voxel of total
-/// adds its windows in the order of b, so two runs give the same bits, whatever n_threads.
-void blend(const BlendArgs& args, int n_threads);
+/// adds its windows in the order of b, so two runs give the same bits, whatever n_threads. Floats are float32; on a
+/// CUDA device, where all arrays must be, also float16 or bfloat16.
+void blend(const BlendArgs& args, int n_threads, Stream stream);
 
 void blend_cpu(const BlendArgs& args, int n_threads);
+void blend_cuda(const BlendArgs& args, Stream stream);
 
 }  // namespace fastbts

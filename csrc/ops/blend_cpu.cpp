@@ -8,12 +8,13 @@ namespace {
 
 /// Adds window b to one row of the volume, if it covers it.
 void add_window(const BlendArgs& args, std::int64_t b, std::int64_t k, std::int64_t d, std::int64_t h, float* total) {
-  const auto& size = args.logits.shape;
+  const auto logits_of = args.logits.as<float>();
+  const auto& size = logits_of.shape;
   const std::int64_t p0 = d - *args.origins.at(b, 0), p1 = h - *args.origins.at(b, 1), origin = *args.origins.at(b, 2);
   if (!Bounds{0, size[2]}.contains(p0) || !Bounds{0, size[3]}.contains(p1)) return;
   const float weight = *args.weights[0].at(b, p0) * *args.weights[1].at(b, p1);
   const float* weights = args.weights[2].at(b);
-  const float* logits = args.logits.at(b, k, p0, p1);
+  const float* logits = logits_of.at(b, k, p0, p1);
   const std::int64_t begin = std::max<std::int64_t>(0, -origin), end = std::min(size[4], args.total.shape[3] - origin);
   for (std::int64_t w = begin; w < end; ++w) total[origin + w] += weight * weights[w] * logits[w];
 }

@@ -1,13 +1,17 @@
 #include "ops/brain_box.h"
 
+#include "core/cuda_device.h"
 #include "core/error.h"
 
 namespace fastbts {
 
-BrainBox brain_box(const AnyView<4>& volume, int n_threads) {
-  require<InputError>(volume.shape[0] > 0, "brain_box: volume: expected at least one modality, got shape ",
-                      volume.shape);
-  return brain_box_cpu(volume, n_threads);
+void brain_box(const BrainBoxArgs& args, int n_threads, Stream stream) {
+  const std::int64_t n_modalities = args.volume.shape[0];
+  require<InputError>(n_modalities > 0, "brain_box: volume: expected at least one modality, got shape ",
+                      args.volume.shape);
+  require<InputError>(args.found.shape[0] == 7 + 2 * n_modalities, "brain_box: found: expected shape (",
+                      7 + 2 * n_modalities, "), got ", args.found.shape);
+  on_device(args.volume.device, [&] { brain_box_cpu(args, n_threads); }, [&](auto) { brain_box_cuda(args, stream); });
 }
 
 }  // namespace fastbts

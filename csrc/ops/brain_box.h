@@ -1,24 +1,25 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "core/tensor_view.h"
 
 namespace fastbts {
 
-struct BrainBox {
-  Box bounds;                             // tight; all zero where there is no brain
-  std::int64_t n_brain = 0;               // voxels where any modality is non-zero
-  std::vector<std::int64_t> n_nonfinite;  // NaN or infinite voxels of each modality
-  std::vector<std::int64_t> n_nonzero;    // non-zero voxels of each modality; NaN counts as non-zero
+struct BrainBoxArgs {
+  AnyView<4> volume;
+  View<std::int64_t, 1> found;
 };
 
 /// Finds the brain of a skull-stripped case: voxels where any modality is non-zero.
-///   volume  (M, D, H, W)  any DType, any strides  read  intensities
+///   volume  (M, D, H, W)  any DType, any strides  read     intensities
+///   found   7 + 2M        int64, dense            written  begin, end along D, H, W (tight; all zero without brain);
+///                                                          number of brain voxels; of NaN or infinite voxels of each
+///                                                          modality; of non-zero voxels of each, NaN being non-zero
 /// One pass. Counts are exact, whatever n_threads.
-BrainBox brain_box(const AnyView<4>& volume, int n_threads);
+void brain_box(const BrainBoxArgs& args, int n_threads, Stream stream);
 
-BrainBox brain_box_cpu(const AnyView<4>& volume, int n_threads);
+void brain_box_cpu(const BrainBoxArgs& args, int n_threads);
+void brain_box_cuda(const BrainBoxArgs& args, Stream stream);
 
 }  // namespace fastbts

@@ -2,6 +2,7 @@
 #include <mutex>
 #include <numeric>
 #include <type_traits>
+#include <vector>
 
 #include "core/parallel.h"
 #include "ops/brain_box.h"
@@ -91,7 +92,7 @@ Bounds bounds_of(const Flags& any) {
 }
 
 template <typename T>
-BrainBox find(View<const T, 4> volume, int n_threads) {
+void find(View<const T, 4> volume, int n_threads, std::int64_t* found) {
   const auto order = memory_order(volume.shape, volume.strides);
   volume = volume.permuted(order);
   std::array<bool, 3> mirrored{};
@@ -107,23 +108,24 @@ BrainBox find(View<const T, 4> volume, int n_threads) {
     const std::lock_guard<std::mutex> lock(mutex);
     total.add(part);
   });
-  BrainBox result{{}, total.n_brain, total.n_nonfinite, total.n_nonzero};
   for (std::size_t i = 0; i < 3; ++i) {
     if (mirrored[i]) std::reverse(total.any[i].begin(), total.any[i].end());
-    result.bounds[order[i]] = bounds_of(total.any[i]);
+    const Bounds bounds = bounds_of(total.any[i]);
+    found[2 * order[i]] = bounds.begin;
+    found[2 * order[i] + 1] = bounds.end;
   }
-  return result;
+  found[6] = total.n_brain;
+  std::copy(total.n_nonfinite.begin(), total.n_nonfinite.end(), found + 7);
+  std::copy(total.n_nonzero.begin(), total.n_nonzero.end(), found + 7 + volume.shape[0]);
 }
 
 }  // namespace
 
-BrainBox brain_box_cpu(const AnyView<4>& volume, int n_threads) {
-  BrainBox result;
-  dispatch(volume.dtype, [&](auto tag) {
+void brain_box_cpu(const BrainBoxArgs& args, int n_threads) {
+  dispatch(args.volume.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    result = find(volume.as<T>(), n_threads);
+    find(args.volume.as<T>(), n_threads, args.found.data);
   });
-  return result;
 }
 
 }  // namespace fastbts

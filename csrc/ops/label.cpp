@@ -1,10 +1,25 @@
 #include "ops/label.h"
 
+#include <cmath>
+#include <limits>
+
+#include "core/cuda_device.h"
 #include "core/error.h"
 
 namespace fastbts {
 
-RegionCounts label(const LabelArgs& args, int n_threads) {
+std::array<float, 3> least_logits(const std::array<double, 3>& thresholds) {
+  std::array<float, 3> least{};
+  for (std::size_t i = 0; i < 3; ++i) {
+    const double logit = std::log(thresholds[i] / (1 - thresholds[i]));
+    const auto nearest = static_cast<float>(logit);
+    const bool below = static_cast<double>(nearest) < logit;
+    least[i] = below ? std::nextafter(nearest, std::numeric_limits<float>::infinity()) : nearest;
+  }
+  return least;
+}
+
+void label(const LabelArgs& args, int n_threads, Stream stream) {
   require<InputError>(args.logits.shape[0] == 3, "label: logits: expected 3 regions (WT, TC, ET), got shape ",
                       args.logits.shape);
   for (const double threshold : args.thresholds) {
@@ -18,7 +33,8 @@ RegionCounts label(const LabelArgs& args, int n_threads) {
     require<OptionsError>(inside, "label: offset: expected the box of ", size, " at ", args.offset,
                           " to lie inside logits of shape ", args.logits.shape);
   }
-  return label_cpu(args, n_threads);
+  require<InputError>(args.counts.shape[0] == 3, "label: counts: expected shape (3), got ", args.counts.shape);
+  on_device(args.logits.device, [&] { label_cpu(args, n_threads); }, [&](auto) { label_cuda(args, stream); });
 }
 
 }  // namespace fastbts

@@ -1,5 +1,4 @@
-#include <cmath>
-#include <limits>
+#include <algorithm>
 #include <mutex>
 
 #include "core/parallel.h"
@@ -9,13 +8,9 @@
 namespace fastbts {
 namespace {
 
-/// The least float whose sigmoid reaches the threshold: comparing with it is comparing in double.
-float least_logit(double threshold) {
-  const double logit = std::log(threshold / (1 - threshold));
-  const auto nearest = static_cast<float>(logit);
-  return static_cast<double>(nearest) < logit ? std::nextafter(nearest, std::numeric_limits<float>::infinity())
-                                              : nearest;
-}
+struct RegionCounts {
+  std::int64_t n_wt = 0, n_tc = 0, n_et = 0;
+};
 
 struct Row {
   const float *wt, *tc, *et;
@@ -45,12 +40,11 @@ void add(RegionCounts& total, const RegionCounts& part) {
 
 }  // namespace
 
-RegionCounts label_cpu(const LabelArgs& args, int n_threads) {
-  const std::array<float, 3> least{least_logit(args.thresholds[0]), least_logit(args.thresholds[1]),
-                                   least_logit(args.thresholds[2])};
+void label_cpu(const LabelArgs& args, int n_threads) {
+  const std::array<float, 3> least = least_logits(args.thresholds);
   const Shape<3> size = size_of(args.box);
   const auto source = [&](std::int64_t k) {
-    return args.logits
+    return args.logits.as<float>()
         .cropped({{{args.offset[0], args.offset[0] + size[0]},
                    {args.offset[1], args.offset[1] + size[1]},
                    {args.offset[2], args.offset[2] + size[2]}}})
@@ -74,7 +68,8 @@ RegionCounts label_cpu(const LabelArgs& args, int n_threads) {
     const std::lock_guard<std::mutex> lock(mutex);
     add(total, part);
   });
-  return total;
+  const std::array<std::int64_t, 3> counts{total.n_wt, total.n_tc, total.n_et};
+  std::copy(counts.begin(), counts.end(), args.counts.data);
 }
 
 }  // namespace fastbts

@@ -1,6 +1,8 @@
 #include "ops/normalize.h"
 
+#include "core/cuda_device.h"
 #include "core/error.h"
+#include "ops/normalize_scratch.h"
 
 namespace fastbts {
 namespace {
@@ -16,9 +18,30 @@ void check_box(const Box& box, const Shape<4>& volume, const Shape<3>& room) {
                         "normalize: box: expected fewer than 2^32 voxels, got ", box);
 }
 
+void check_scratch(const NormalizeArgs& args) {
+  const auto [d, h, w] = size_of(args.box);
+  const std::int64_t expected = normalize_scratch(args.volume.shape[0], d * h * w), got = args.scratch.shape[0];
+  const bool aligned = reinterpret_cast<std::uintptr_t>(args.scratch.data) % alignof(OrderKey) == 0;
+  require<InputError>(got >= expected && aligned, "normalize: scratch: expected at least ", expected,
+                      " bytes at a multiple of 8, got ", got);
+}
+
 }  // namespace
 
-void normalize(const NormalizeArgs& args, int n_threads) {
+std::int64_t normalize_scratch(std::int64_t n_modalities, std::int64_t n_voxels) {
+  return static_cast<std::int64_t>(NormalizeScratch(nullptr, n_modalities, n_voxels).n_bytes);
+}
+
+Box centred(const Box& box, const Shape<4>& tensor) {
+  Box inner;
+  for (std::size_t i = 0; i < 3; ++i) {
+    inner[i].begin = (tensor[i + 1] - box[i].size()) / 2;
+    inner[i].end = inner[i].begin + box[i].size();
+  }
+  return inner;
+}
+
+void normalize(const NormalizeArgs& args, int n_threads, Stream stream) {
   const auto [lo, hi] = args.percentiles;
   require<OptionsError>(0 <= lo && lo < hi && hi <= 100, "normalize: percentiles: expected 0 <= lo < hi <= 100, got ",
                         args.percentiles);
@@ -29,7 +52,12 @@ void normalize(const NormalizeArgs& args, int n_threads) {
   const Shape<2> stats{n_modalities, 4};
   require<InputError>(args.stats.shape == stats, "normalize: stats: expected shape ", stats, ", got ",
                       args.stats.shape);
-  normalize_cpu(args, n_threads);
+  on_device(
+      args.volume.device, [&] { normalize_cpu(args, n_threads); },
+      [&](auto) {
+        check_scratch(args);
+        normalize_cuda(args, stream);
+      });
 }
 
 }  // namespace fastbts

@@ -129,25 +129,16 @@ void clear_outside(const View<float, 4>& tensor, const Box& inner, int n_threads
   });
 }
 
-/// The box, placed in the middle of the tensor.
-Box centred(const Box& box, const Shape<4>& tensor) {
-  Box inner;
-  for (std::size_t i = 0; i < 3; ++i) {
-    inner[i].begin = (tensor[i + 1] - box[i].size()) / 2;
-    inner[i].end = inner[i].begin + box[i].size();
-  }
-  return inner;
-}
-
 template <typename T>
 void run(const NormalizeArgs& args, int n_threads) {
-  const Box inner = centred(args.box, args.tensor.shape);
-  clear_outside(args.tensor, inner, n_threads);
+  const View<float, 4> tensor = args.tensor.as<float>();
+  const Box inner = centred(args.box, tensor.shape);
+  clear_outside(tensor, inner, n_threads);
 
   View<const T, 4> box = args.volume.as<T>().cropped(args.box);
   const auto order = memory_order(box.shape, box.strides);
   box = box.permuted(order);
-  View<float, 4> target = args.tensor.cropped(inner).permuted(order);
+  View<float, 4> target = tensor.cropped(inner).permuted(order);
   for (std::size_t axis = 0; axis < 3; ++axis) {
     if (box.strides[axis + 1] >= 0) continue;
     box = box.mirrored(axis);

@@ -1,16 +1,18 @@
 #include "ops/window.h"
 
+#include "core/cuda_device.h"
 #include "core/error.h"
 
 namespace fastbts {
 
-void window(const WindowArgs& args, int n_threads) {
+void window(const WindowArgs& args, int n_threads, Stream stream) {
   const auto [n_windows, n_modalities, d, h, w] = args.out.shape;
   require<InputError>(args.origins.shape == Shape<2>{n_windows, 3}, "window: origins: expected shape ",
                       Shape<2>{n_windows, 3}, " as out has ", n_windows, " windows, got ", args.origins.shape);
   require<InputError>(n_modalities == args.tensor.shape[0], "window: out: expected ", args.tensor.shape[0],
                       " modalities as in tensor, got ", n_modalities);
-  window_cpu(args, n_threads);
+  require<InputError>(args.out.dtype == args.tensor.dtype, "window: out: expected the element type of tensor");
+  on_device(args.tensor.device, [&] { window_cpu(args, n_threads); }, [&](auto) { window_cuda(args, stream); });
 }
 
 }  // namespace fastbts

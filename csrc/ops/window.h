@@ -7,17 +7,19 @@
 namespace fastbts {
 
 struct WindowArgs {
-  View<const float, 4> tensor;
+  AnyView<4> tensor;
   View<const std::int32_t, 2> origins;
-  View<float, 5> out;
+  AnyView<5, void> out;
 };
 
 /// Cuts windows out of a tensor.
-///   tensor   (M, D, H, W)     float32, rows dense        read
+///   tensor   (M, D, H, W)     floats, rows dense         read
 ///   origins  (B, 3)           int32, voxels, any strides read     window b covers [o, o + size); may reach outside
-///   out      (B, M, d, h, w)  float32, rows dense        written  zero outside the tensor
-void window(const WindowArgs& args, int n_threads);
+///   out      (B, M, d, h, w)  as tensor, rows dense      written  zero outside the tensor
+/// Floats are float32; on a CUDA device, where all three arrays must be, also float16 or bfloat16.
+void window(const WindowArgs& args, int n_threads, Stream stream);
 
 void window_cpu(const WindowArgs& args, int n_threads);
+void window_cuda(const WindowArgs& args, Stream stream);
 
 }  // namespace fastbts

@@ -16,14 +16,16 @@ void copy_row(const float* row, std::int64_t size, std::int64_t origin, std::int
 }
 
 void copy_slice(const WindowArgs& args, std::int64_t b, std::int64_t m, std::int64_t d) {
-  const auto [n_modalities, size_d, size_h, size_w] = args.tensor.shape;
+  const auto tensor = args.tensor.as<float>();
+  const auto out = args.out.as<float>();
+  const auto [n_modalities, size_d, size_h, size_w] = tensor.shape;
   const auto origin = [&](std::int64_t axis) -> std::int64_t { return *args.origins.at(b, axis); };
   const std::int64_t from_d = origin(0) + d;
-  for (std::int64_t h = 0; h < args.out.shape[3]; ++h) {
+  for (std::int64_t h = 0; h < out.shape[3]; ++h) {
     const std::int64_t from_h = origin(1) + h;
     const bool inside = Bounds{0, size_d}.contains(from_d) && Bounds{0, size_h}.contains(from_h);
-    const float* row = inside ? args.tensor.at(m, from_d, from_h) : nullptr;
-    copy_row(row, size_w, origin(2), args.out.shape[4], args.out.at(b, m, d, h));
+    const float* row = inside ? tensor.at(m, from_d, from_h) : nullptr;
+    copy_row(row, size_w, origin(2), out.shape[4], out.at(b, m, d, h));
   }
 }
 

@@ -7,19 +7,20 @@ import pytest
 from numpy.typing import NDArray
 
 from fastbts import InputError, ops, reference
+from tests.ops.devices import Ops
 from tests.ops.views import N_THREADS, restrided
 from tests.tolerances import assert_close
 
 
-def test_4x4_by_hand() -> None:
+def test_4x4_by_hand(device: Ops) -> None:
     """Two windows of 4 rows and 3 columns overlap in the two columns in the middle, where each weighs one half."""
     logits = np.array([2, 4], np.float32).reshape(2, 1, 1, 1, 1) * np.ones((2, 1, 1, 4, 3), np.float32)
     origins = np.array([[0, 0, 0], [0, 0, 1]], np.int32)
     weights = (np.ones((2, 1), np.float32), np.ones((2, 4), np.float32), np.array([[1, 0.5, 0.5], [0.5, 0.5, 1]], np.float32))
     total = np.zeros((1, 1, 4, 4), np.float32)
-    ops.blend(logits, origins, weights, total)
+    device.blend(logits, origins, weights, total)
     assert total[0, 0].tolist() == [[2, 3, 3, 4]] * 4
-    ops.blend(logits, origins, weights, total)
+    device.blend(logits, origins, weights, total)
     assert total[0, 0].tolist() == [[4, 6, 6, 8]] * 4  # adds to what is there
 
 
@@ -57,15 +58,15 @@ def peer(
 
 @pytest.mark.parametrize("n_threads", N_THREADS)
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 7, 5), (4, 5, 6), (5, 6, 7), (6, 7, 8)])
-def test_agrees_with_twin(shape: tuple[int, int, int], n_threads: int) -> None:
+def test_agrees_with_twin(device: Ops, shape: tuple[int, int, int], n_threads: int) -> None:
     logits, origins, weights, total = example(shape, window=(5, 6, 7))
     exact = reference.blend(logits, origins, weights, total)
     expected = peer(logits, origins, weights, total)
-    ops.blend(logits, origins, weights, total, n_threads)
+    device.blend(logits, origins, weights, total, n_threads)
     assert_close(total, expected, exact)
 
 
-def test_partition_of_unity() -> None:
+def test_partition_of_unity(device: Ops) -> None:
     """Overlapping windows whose weights sum to 1 reproduce the tensor they were cut from."""
     rng = np.random.default_rng(3)
     tensor = rng.normal(size=(3, 8, 12, 12)).astype(np.float32)
@@ -81,7 +82,7 @@ def test_partition_of_unity() -> None:
         np.array([first, second, first, second], np.float32),
     )
     total = np.zeros_like(tensor)
-    ops.blend(ops.window(tensor, origins, (8, 8, 8)), origins, weights, total)
+    device.blend(device.window(tensor, origins, (8, 8, 8)), origins, weights, total)
     np.testing.assert_allclose(total, tensor, atol=4 * np.finfo(np.float32).eps * np.abs(tensor).max())  # 4 rounded terms
 
 
@@ -95,12 +96,12 @@ def test_same_bits_for_any_threads_and_run() -> None:
     assert not np.array_equal(totals[0], start)
 
 
-def test_outer_axes_may_have_any_strides() -> None:
+def test_outer_axes_may_have_any_strides(device: Ops) -> None:
     logits, origins, weights, total = example((5, 6, 7), (4, 4, 4))
     exact = reference.blend(logits, origins, weights, total)
     expected = peer(logits, origins, weights, total)
     view = restrided(total, (1, 0, 2), (-1, -1, 1))
-    ops.blend(restrided(logits, (1, 0, 2), (1, -1, 1)), origins, weights, view)
+    device.blend(restrided(logits, (1, 0, 2), (1, -1, 1)), origins, weights, view)
     assert_close(view, expected, exact)
 
 

@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 
 from fastbts import ops, reference
+from tests.ops.devices import Ops
 from tests.ops.views import DTYPES, N_THREADS, RAGGED, head, orientations
 
 
-def test_by_hand() -> None:
+def test_by_hand(device: Ops) -> None:
     volume = np.zeros((2, 2, 3, 5), np.int16)
     volume[0, 1, 1, 2] = 7
     volume[1, 1, 1, 2] = -7
     volume[1, 1, 2, 3] = 1
-    box = ops.brain_box(volume)
+    box = device.brain_box(volume)
     assert box.bounds == ((1, 2), (1, 3), (2, 4))
     assert box.size == (1, 2, 2)
     assert box.n_brain == 2
@@ -20,17 +21,17 @@ def test_by_hand() -> None:
     assert box.n_nonfinite == (0, 0)
 
 
-def test_nonfinite_voxels_are_counted_as_brain_and_minus_zero_is_not() -> None:
+def test_nonfinite_voxels_are_counted_as_brain_and_minus_zero_is_not(device: Ops) -> None:
     volume = np.zeros((1, 1, 1, 6), np.float32)
     volume[0, 0, 0] = [-0.0, np.nan, np.inf, -np.inf, 1e-45, 0.0]
-    box = ops.brain_box(volume)
+    box = device.brain_box(volume)
     assert box.bounds[2] == (1, 5)
     assert (box.n_brain, box.n_nonfinite, box.n_nonzero) == (4, (3,), (4,))
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (0, 4, 5), (3, 4, 0)])
-def test_without_brain_the_box_is_empty(shape: tuple[int, int, int]) -> None:
-    box = ops.brain_box(np.zeros((2, *shape), np.uint8))
+def test_without_brain_the_box_is_empty(device: Ops, shape: tuple[int, int, int]) -> None:
+    box = device.brain_box(np.zeros((2, *shape), np.uint8))
     assert box == ops.BrainBox(((0, 0), (0, 0), (0, 0)), 0, (0, 0), (0, 0))
     assert box.size == (0, 0, 0)
 
@@ -42,19 +43,19 @@ def as_tuple(box: ops.BrainBox) -> tuple[ops.Box, int, tuple[int, ...], tuple[in
 @pytest.mark.parametrize("n_threads", N_THREADS)
 @pytest.mark.parametrize("shape", RAGGED)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_agrees_with_twin(dtype: str, shape: tuple[int, int, int], n_threads: int) -> None:
+def test_agrees_with_twin(device: Ops, dtype: str, shape: tuple[int, int, int], n_threads: int) -> None:
     volume = head(shape, dtype, n_modalities=3)
     volume[:, : shape[0] // 3] = 0
     volume[..., shape[2] - shape[2] // 4 :] = 0
-    assert as_tuple(ops.brain_box(volume, n_threads)) == reference.brain_box(volume)
+    assert as_tuple(device.brain_box(volume, n_threads)) == reference.brain_box(volume)
 
 
-def test_every_orientation_in_memory_gives_the_same() -> None:
+def test_every_orientation_in_memory_gives_the_same(device: Ops) -> None:
     volume = head((7, 17, 13), "i2")
     volume[:, :2] = volume[:, :, 12:] = volume[..., :3] = 0
     expected = reference.brain_box(volume)
     for view in orientations(volume):
-        assert as_tuple(ops.brain_box(view)) == expected
+        assert as_tuple(device.brain_box(view)) == expected
 
 
 def test_modalities_interleaved_in_memory() -> None:

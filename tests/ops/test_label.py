@@ -6,38 +6,39 @@ import numpy as np
 import pytest
 
 from fastbts import InputError, OptionsError, ops, reference
+from tests.ops.devices import Ops
 from tests.ops.views import N_THREADS, RAGGED, orientations
 
 HALF = (0.5, 0.5, 0.5)
 BRATS2021 = (2, 1, 4)
 
 
-def test_by_hand() -> None:
+def test_by_hand(device: Ops) -> None:
     """From left to right: nothing, WT only, TC, ET, and ET or TC where the outer regions say no."""
     logits = np.array([[-1, 1, 1, 1, -1, -1], [-1, -1, 1, 1, -1, 1], [-1, -1, -1, 1, 1, -1]], np.float32).reshape(3, 1, 1, 6)
     labels = np.zeros((1, 1, 6), np.uint8)
-    counts = ops.label(logits, (0, 0, 0), ((0, 1), (0, 1), (0, 6)), HALF, BRATS2021, labels)
+    counts = device.label(logits, (0, 0, 0), ((0, 1), (0, 1), (0, 6)), HALF, BRATS2021, labels)
     assert labels[0, 0].tolist() == [0, 2, 1, 4, 4, 1]
     assert counts == ops.RegionCounts(n_wt=5, n_tc=4, n_et=2)
 
 
-def test_a_probability_equal_to_the_threshold_counts_and_nan_does_not() -> None:
+def test_a_probability_equal_to_the_threshold_counts_and_nan_does_not(device: Ops) -> None:
     logits = np.full((3, 1, 1, 3), -9, np.float32)
     logits[0, 0, 0] = 0.0, -1e-45, np.nan
     labels = np.zeros((1, 1, 3), np.uint8)
-    ops.label(logits, (0, 0, 0), ((0, 1), (0, 1), (0, 3)), HALF, BRATS2021, labels)
+    device.label(logits, (0, 0, 0), ((0, 1), (0, 1), (0, 3)), HALF, BRATS2021, labels)
     assert labels[0, 0].tolist() == [2, 0, 0]
 
 
 @pytest.mark.parametrize("threshold", [1e-6, 0.1, 0.3, 0.7, 0.999])
-def test_thresholds_are_compared_in_float64(threshold: float) -> None:
+def test_thresholds_are_compared_in_float64(device: Ops, threshold: float) -> None:
     """The float32 neighbours of logit(threshold) fall on the side float64 puts them."""
     cut = np.float32(np.log(threshold / (1 - threshold)))
     logits = np.full((3, 1, 1, 3), -99, np.float32)
     logits[0, 0, 0] = np.nextafter(cut, np.float32(-99)), cut, np.nextafter(cut, np.float32(99))
     labels = np.zeros((1, 1, 3), np.uint8)
     box = ((0, 1), (0, 1), (0, 3))
-    ops.label(logits, (0, 0, 0), box, (threshold,) * 3, BRATS2021, labels)
+    device.label(logits, (0, 0, 0), box, (threshold,) * 3, BRATS2021, labels)
     expected, _ = reference.label(logits, (0, 0, 0), box, (threshold,) * 3, BRATS2021, np.zeros_like(labels))
     assert labels.tolist() == expected.tolist()
     assert labels[0, 0, 0] == 0
@@ -54,18 +55,18 @@ def example(shape: tuple[int, int, int]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("n_threads", N_THREADS)
 @pytest.mark.parametrize("shape", [*RAGGED, (0, 4, 4)])
-def test_agrees_with_twin_and_leaves_the_rest_alone(shape: tuple[int, int, int], n_threads: int) -> None:
+def test_agrees_with_twin_and_leaves_the_rest_alone(device: Ops, shape: tuple[int, int, int], n_threads: int) -> None:
     arguments = example(shape)
     expected, counts = reference.label(**arguments)
-    assert ops.label(**arguments, n_threads=n_threads) == counts
+    assert device.label(**arguments, n_threads=n_threads) == counts
     assert np.array_equal(arguments["labels"], expected)
 
 
-def test_every_orientation_in_memory_gives_the_same() -> None:
+def test_every_orientation_in_memory_gives_the_same(device: Ops) -> None:
     arguments = example((7, 66, 13))
     expected, _ = reference.label(**arguments)
     for view in orientations(arguments["labels"]):
-        ops.label(**{**arguments, "labels": view})
+        device.label(**{**arguments, "labels": view})
         assert np.array_equal(view, expected)
 
 
@@ -79,10 +80,10 @@ def test_labels_inside_a_larger_array() -> None:
     assert (buffer == 9).all()
 
 
-def test_regions_are_counted_by_rule_not_by_value() -> None:
+def test_regions_are_counted_by_rule_not_by_value(device: Ops) -> None:
     logits = np.full((3, 2, 2, 2), 5, np.float32)
     labels = np.zeros((2, 2, 2), np.uint8)
-    counts = ops.label(logits, (0, 0, 0), ((0, 2), (0, 2), (0, 2)), HALF, (1, 1, 1), labels)
+    counts = device.label(logits, (0, 0, 0), ((0, 2), (0, 2), (0, 2)), HALF, (1, 1, 1), labels)
     assert counts == (8, 8, 8)
 
 

@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fastbts import InputError, OptionsError, ops, reference
+from tests.ops.devices import Ops
 from tests.ops.views import DTYPES, N_THREADS, RAGGED, head, orientations
 from tests.tolerances import assert_close
 
@@ -27,13 +28,14 @@ def peer(volume: NDArray[Any], box: ops.Box, size: ops.Size, stats: NDArray[np.f
 
 
 def check(
+    device: Ops,
     volume: NDArray[Any],
     box: ops.Box,
     size: ops.Size,
     percentiles: tuple[float, float] = (0.1, 99.9),
     n_threads: int = 0,
 ) -> NDArray[np.float32]:
-    tensor, stats = ops.normalize(volume, box, size, percentiles, n_threads)
+    tensor, stats = device.normalize(volume, box, size, percentiles, n_threads)
     exact, exact_stats = reference.normalize(volume, box, size, percentiles)
     assert np.array_equal(stats[:, :2], exact_stats[:, :2])  # percentiles are values of the image
     np.testing.assert_allclose(stats[:, 2:], exact_stats[:, 2:], rtol=1e-12)  # float64 sums of few voxels
@@ -41,44 +43,44 @@ def check(
     return tensor
 
 
-def test_by_hand() -> None:
+def test_by_hand(device: Ops) -> None:
     volume = np.zeros((1, 1, 1, 7), np.int16)
     volume[0, 0, 0, 2:5] = 1, 2, 3
-    tensor, stats = ops.normalize(volume, ((0, 1), (0, 1), (2, 5)), (1, 1, 6), percentiles=(0, 100))
+    tensor, stats = device.normalize(volume, ((0, 1), (0, 1), (2, 5)), (1, 1, 6), percentiles=(0, 100))
     assert tensor.dtype == np.float32
     np.testing.assert_allclose(tensor[0, 0, 0], [0, -np.sqrt(1.5), 0, np.sqrt(1.5), 0, 0], rtol=1e-7)  # (6 - 3) // 2 = 1
     np.testing.assert_allclose(stats, [[1, 3, 2, np.sqrt(2 / 3)]])
 
 
-def test_clips_at_values_that_occur() -> None:
+def test_clips_at_values_that_occur(device: Ops) -> None:
     volume = np.arange(1, 11, dtype=np.float32).reshape(1, 1, 1, 10)
-    _, stats = ops.normalize(volume, whole(volume), (1, 1, 10), percentiles=(20, 90))
+    _, stats = device.normalize(volume, whole(volume), (1, 1, 10), percentiles=(20, 90))
     clipped = [2, 2, 3, 4, 5, 6, 7, 8, 9, 9]
     np.testing.assert_allclose(stats, [[2, 9, float(np.mean(clipped)), float(np.std(clipped))]], rtol=1e-15)
 
 
-def test_a_voxel_is_brain_where_any_modality_is_non_zero() -> None:
+def test_a_voxel_is_brain_where_any_modality_is_non_zero(device: Ops) -> None:
     volume = np.array([[4, 0, 0, 2], [0, 0, 1, 3]], np.uint8).reshape(2, 1, 1, 4)
-    tensor, stats = ops.normalize(volume, whole(volume), (1, 1, 4), percentiles=(0, 100))
+    tensor, stats = device.normalize(volume, whole(volume), (1, 1, 4), percentiles=(0, 100))
     np.testing.assert_allclose(stats[:, 2], [2, 4 / 3])
     assert (tensor[:, 0, 0, 1] == 0).all()
     assert tensor[0, 0, 0, 2] < 0 < tensor[0, 0, 0, 0]
 
 
-def test_constant_modality_becomes_zero() -> None:
+def test_constant_modality_becomes_zero(device: Ops) -> None:
     volume = head((5, 6, 7), "f8")
     brain = (volume != 0).any(axis=0)
     volume[1, brain] = 0.1  # a float64 mean of many 0.1 is not 0.1
-    tensor, stats = ops.normalize(volume, whole(volume), (5, 6, 7))
+    tensor, stats = device.normalize(volume, whole(volume), (5, 6, 7))
     assert stats[1].tolist() == [0.1, 0.1, 0.1, 0]
     assert not tensor[1].any()
     assert tensor[0].any()
 
 
-def test_without_brain_all_is_zero() -> None:
+def test_without_brain_all_is_zero(device: Ops) -> None:
     volume = head((5, 6, 7), "i2")
     for box in (((0, 1), (0, 1), (0, 1)), ((2, 2), (0, 6), (0, 7)), ((0, 5), (0, 6), (3, 3))):
-        tensor, stats = ops.normalize(volume, box, (6, 6, 8))
+        tensor, stats = device.normalize(volume, box, (6, 6, 8))
         assert not tensor.any()
         assert not stats.any()
 
@@ -86,43 +88,43 @@ def test_without_brain_all_is_zero() -> None:
 @pytest.mark.parametrize("n_threads", N_THREADS)
 @pytest.mark.parametrize("shape", RAGGED)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_agrees_with_twin(dtype: str, shape: tuple[int, int, int], n_threads: int) -> None:
+def test_agrees_with_twin(device: Ops, dtype: str, shape: tuple[int, int, int], n_threads: int) -> None:
     volume = head(shape, dtype)
     d, h, w = shape
-    check(volume, whole(volume), (d, h + 1, w + 2), n_threads=n_threads)
+    check(device, volume, whole(volume), (d, h + 1, w + 2), n_threads=n_threads)
 
 
 @pytest.mark.parametrize("percentiles", [(0, 100), (0.1, 99.9), (1, 99), (33.3, 66.7), (50, 100)])
 @pytest.mark.parametrize("dtype", ["i2", "i4", "f4", "f8"])
-def test_percentiles_are_those_of_numpy(dtype: str, percentiles: tuple[float, float]) -> None:
+def test_percentiles_are_those_of_numpy(device: Ops, dtype: str, percentiles: tuple[float, float]) -> None:
     volume = head((11, 12, 13), dtype)
-    check(volume, ((1, 10), (0, 12), (3, 11)), (16, 16, 16), percentiles)
+    check(device, volume, ((1, 10), (0, 12), (3, 11)), (16, 16, 16), percentiles)
 
 
-def test_percentiles_are_those_of_numpy_for_any_number_of_voxels() -> None:
+def test_percentiles_are_those_of_numpy_for_any_number_of_voxels(device: Ops) -> None:
     for n in range(2, 250):
         values = np.arange(1, n + 1, dtype=np.uint16)
         for percentiles in ((0.1, 99.9), (10, 90), (100 / 3, 200 / 3)):
-            _, stats = ops.normalize(values.reshape(1, 1, 1, n), ((0, 1), (0, 1), (0, n)), (1, 1, n), percentiles)
+            _, stats = device.normalize(values.reshape(1, 1, 1, n), ((0, 1), (0, 1), (0, n)), (1, 1, n), percentiles)
             assert stats[0, :2].tolist() == np.percentile(values, percentiles, method="inverted_cdf").tolist()
 
 
 @pytest.mark.parametrize("dtype", ["i4", "u4", "i8", "u8", "f4", "f8"])
-def test_wide_ranges_of_values(dtype: str) -> None:
+def test_wide_ranges_of_values(device: Ops, dtype: str) -> None:
     rng = np.random.default_rng(1)
     volume = head((12, 13, 14), dtype)
     scale = 10.0 ** rng.integers(0, 6, volume.shape)
     volume = (volume * scale).astype(dtype)
-    check(volume, whole(volume), volume.shape[1:])
+    check(device, volume, whole(volume), volume.shape[1:])
 
 
-def test_every_orientation_in_memory_gives_the_same() -> None:
+def test_every_orientation_in_memory_gives_the_same(device: Ops) -> None:
     for dtype in ("i2", "f4"):
         volume = head((9, 18, 21), dtype)
         box, size = ((1, 9), (2, 17), (0, 20)), (8, 16, 24)
-        expected = check(volume, box, size)
+        expected = check(device, volume, box, size)
         for view in orientations(volume):
-            tensor = check(view, box, size)
+            tensor = check(device, view, box, size)
             assert dtype == "f4" or np.array_equal(tensor, expected)  # integers: the same bits, too
 
 

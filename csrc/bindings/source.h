@@ -1,0 +1,187 @@
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bindings/dlpack.h"
+#include "core/cuda_device.h"
+#include "core/dtype.h"
+#include "core/error.h"
+
+/// How arrays are described to us: by NumPy, by DLPack capsules, by __cuda_array_interface__. Nothing is copied.
+namespace fastbts::gate {
+
+namespace py = pybind11;
+
+/// An array as its owner describes it, not yet checked.
+struct Source {
+  py::object owner;  // keeps the memory and its description alive
+  void* data = nullptr;
+  std::string type;                              // "float32", for messages
+  std::optional<DType> dtype;                    // none for types that no op takes
+  std::vector<std::int64_t> shape{}, strides{};  // in elements
+  Device device{};
+  bool writable = false;
+  const char* flaw = nullptr;  // why no op can use it
+};
+
+/// DType of a kind as in NumPy ('i', 'u', 'f', and 'b' for bfloat16) and a number of bytes.
+inline std::optional<DType> dtype_of(char kind, std::int64_t n_bytes) {
+  const auto is = [&](char k, std::int64_t n) { return kind == k && n_bytes == n; };
+  if (is('i', 1)) return DType::kInt8;
+  if (is('u', 1)) return DType::kUint8;
+  if (is('i', 2)) return DType::kInt16;
+  if (is('u', 2)) return DType::kUint16;
+  if (is('i', 4)) return DType::kInt32;
+  if (is('u', 4)) return DType::kUint32;
+  if (is('i', 8)) return DType::kInt64;
+  if (is('u', 8)) return DType::kUint64;
+  if (is('f', 4)) return DType::kFloat32;
+  if (is('f', 8)) return DType::kFloat64;
+  if (is('f', 2)) return DType::kFloat16;
+  if (is('b', 2)) return DType::kBfloat16;
+  return std::nullopt;
+}
+
+inline std::vector<std::int64_t> row_major(const std::vector<std::int64_t>& shape) {
+  std::vector<std::int64_t> strides(shape.size(), 1);
+  for (std::size_t i = shape.size(); i-- > 1;) strides[i - 1] = strides[i] * shape[i];
+  return strides;
+}
+
+inline Source from_numpy(const py::array& array) {
+  const py::dtype dtype = array.dtype();
+  Source source{array, const_cast<void*>(array.data()), std::string(py::str(dtype)),
+                dtype_of(dtype.kind(), dtype.itemsize())};
+  for (py::ssize_t i = 0; i < array.ndim(); ++i) {
+    source.shape.push_back(array.shape(i));
+    source.strides.push_back(array.strides(i) / std::max<py::ssize_t>(1, array.itemsize()));
+  }
+  source.writable = array.writeable();
+  const bool native = dtype.byteorder() == '=' || dtype.byteorder() == '|';
+  // Aligned arrays have strides of whole elements: on 64-bit machines these types are aligned to their size.
+  const bool aligned = (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;
+  if (!aligned) source.flaw = ", which is not aligned; use x.copy()";
+  if (!native) source.flaw = ", which is not in native byte order; use x.astype(x.dtype.newbyteorder('='))";
+  return source;
+}
+
+/// Asks for a capsule; a device array is made ready for our stream. Throws what its owner raises.
+inline py::object capsule_of(const py::object& array, const Device& device, Stream stream) {
+  py::dict options;
+  options["max_version"] = py::make_tuple(1, 0);
+  if (device.is_cuda) options["stream"] = stream.handle ? reinterpret_cast<std::intptr_t>(stream.handle) : 1;
+  const py::object method = array.attr("__dlpack__");
+  try {
+    return method(**options);
+  } catch (const py::error_already_set& error) {
+    if (!error.matches(PyExc_TypeError)) throw;
+  }
+  options.attr("pop")("max_version");  // owners from before DLPack 1.0 do not know it
+  return method(**options);
+}
+
+inline std::string type_name(const DLDataType& type) {
+  const auto named = [&](const char* name) { return name + std::to_string(type.bits); };
+  switch (type.code) {
+    case dlpack::kInt:
+      return named("int");
+    case dlpack::kUint:
+      return named("uint");
+    case dlpack::kFloat:
+      return named("float");
+    case dlpack::kBfloat:
+      return named("bfloat");
+    case dlpack::kBool:
+      return "bool";
+    default:
+      return "DLPack type " + std::to_string(type.code) + " of " + std::to_string(type.bits) + " bits";
+  }
+}
+
+inline std::optional<DType> dtype_of(const DLDataType& type) {
+  if (type.lanes != 1 || type.code > dlpack::kBfloat) return std::nullopt;
+  return dtype_of("iuf?b"[type.code], type.bits / 8);
+}
+
+inline Source from_tensor(const py::object& capsule, const DLTensor& tensor, bool writable) {
+  Source source{capsule, static_cast<char*>(tensor.data) + tensor.byte_offset, type_name(tensor.dtype),
+                dtype_of(tensor.dtype)};
+  source.shape.assign(tensor.shape, tensor.shape + tensor.ndim);
+  source.strides = tensor.strides ? std::vector<std::int64_t>(tensor.strides, tensor.strides + tensor.ndim)
+                                  : row_major(source.shape);
+  source.writable = writable;
+  const auto n_bytes = std::max<std::uintptr_t>(1, tensor.dtype.bits / 8);
+  if (reinterpret_cast<std::uintptr_t>(source.data) % n_bytes) source.flaw = ", which is not aligned; copy it";
+  return source;
+}
+
+/// The capsule stays ours and unconsumed: its own destructor releases the array when the call is over.
+inline Source from_capsule(const py::object& capsule) {
+  if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {
+    const auto* managed =
+        static_cast<DLManagedTensorVersioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
+    if (managed->version.major == 1) {
+      return from_tensor(capsule, managed->dl_tensor, (managed->flags & dlpack::kReadOnly) == 0);
+    }
+  } else if (PyCapsule_IsValid(capsule.ptr(), "dltensor")) {
+    return from_tensor(capsule,
+                       static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"))->dl_tensor, true);
+  }
+  Source source{capsule, nullptr, "an unknown type", std::nullopt};
+  source.flaw = ", which is no capsule of DLPack 1 or older";
+  return source;
+}
+
+inline Source from_dlpack(const py::object& array, Stream stream) {
+  const auto [type, index] = array.attr("__dlpack_device__")().cast<std::pair<std::int32_t, std::int32_t>>();
+  const bool is_cuda = type == dlpack::kCuda || type == dlpack::kCudaManaged;
+  if (is_cuda) n_cuda_devices();  // throws where there is none
+  require<DeviceError>(is_cuda || type == dlpack::kCpu || type == dlpack::kCudaHost,
+                       "expected an array on the CPU or a CUDA device, got one on DLPack device ", type);
+  const Device device{is_cuda, is_cuda ? index : 0};
+  Source source = from_capsule(capsule_of(array, device, stream));
+  source.device = device;
+  return source;
+}
+
+/// Numba's protocol, version 3, for owners without DLPack.
+inline Source from_cuda_interface(const py::object& array, Stream stream) {
+  n_cuda_devices();  // throws where there is none
+  const auto interface = array.attr("__cuda_array_interface__").cast<py::dict>();
+  const auto [address, read_only] = interface["data"].cast<std::pair<std::uintptr_t, bool>>();
+  const auto dtype = py::dtype::from_args(interface["typestr"]);
+  Source source{array, reinterpret_cast<void*>(address), std::string(py::str(dtype)),
+                dtype_of(dtype.kind(), dtype.itemsize())};
+  source.shape = interface["shape"].cast<std::vector<std::int64_t>>();
+  source.strides = row_major(source.shape);
+  if (const py::object strides = interface.attr("get")("strides"); !strides.is_none()) {
+    source.strides = strides.cast<std::vector<std::int64_t>>();  // in bytes
+    for (auto& stride : source.strides) stride /= dtype.itemsize();
+  }
+  if (dtype.byteorder() == '>') source.flaw = ", which is not in native byte order";
+  if (!py::object(interface.attr("get")("mask")).is_none()) source.flaw = ", which is masked";
+  source.device = cuda_device_of(source.data);
+  source.writable = !read_only;
+  if (const py::object producer = interface.attr("get")("stream"); !producer.is_none()) {
+    cuda_wait(stream, {reinterpret_cast<void*>(producer.cast<std::uintptr_t>())});
+  }
+  return source;
+}
+
+/// Any array; nothing for what is none.
+inline std::optional<Source> source_of(const py::object& object, Stream stream) {
+  if (py::isinstance<py::array>(object)) return from_numpy(py::reinterpret_borrow<py::array>(object));
+  if (py::hasattr(object, "__dlpack_device__")) return from_dlpack(object, stream);
+  if (py::hasattr(object, "__cuda_array_interface__")) return from_cuda_interface(object, stream);
+  return std::nullopt;
+}
+
+}  // namespace fastbts::gate

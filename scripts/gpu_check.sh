@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# What a machine with an NVIDIA GPU must show: scripts/gpu_check.sh OUTDIR. Builds, runs the tests of the ops (where a skipped
+# CUDA test is a failure), compute-sanitizer's four tools and the benchmarks; writes a log of each, tests.xml, ops.json and
+# summary.json there, and fails if one of them fails. Takes what is installed and no network: CUDA 13 with nvcc and
+# compute-sanitizer; Python with pip, scikit-build-core, pybind11, ninja, fastbts's test packages, cupy and torch.
+set -uo pipefail
+out=$(realpath -m "${1:?folder for the results}")
+python=$(command -v "${PYTHON:-python3}")
+cd "$(dirname "$0")/.."
+commit=$(git rev-parse HEAD 2>/dev/null)
+mkdir -p "$out"
+
+declare -A passed
+check() {  # NAME COMMAND...
+  local name=$1
+  shift
+  if "$@" >"$out/$name.log" 2>&1; then passed[$name]=true; else passed[$name]=false && tail -n 30 "$out/$name.log"; fi
+}
+
+# In a folder of its own, so that nothing of the machine's is changed.
+check build "$python" -m pip install --no-build-isolation --no-deps --no-index --upgrade --target "$out/site" . \
+  -C cmake.define.FASTBTS_CUDA=ON -C build-dir="$out/build"
+[[ ${passed[build]} == true ]] || exit 1
+
+# From a copy without the sources of the package, so that the one just built is what runs.
+rm -rf "$out/run"
+mkdir "$out/run"
+cp -r tests benchmarks csrc pyproject.toml "$out/run/"
+cd "$out/run"
+export PYTHONPATH="$out/site" PYTHONDONTWRITEBYTECODE=1 FASTBTS_REQUIRE_CUDA=1
+pytest=("$python" -m pytest -p no:cacheprovider)
+check tests "${pytest[@]}" tests/ops tests/test_ptxas.py --junitxml "$out/tests.xml"
+for tool in memcheck racecheck initcheck synccheck; do
+  # The impossible launch is an error by intent; the rest left out repeats kernels on other numbers.
+  check "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 --target-processes all \
+    "${pytest[@]}" tests/ops -k "cuda and not impossible_launch and not orientation and not any_number"
+done
+check ops "$python" -m benchmarks.cuda_ops "$out/ops.json"
+
+{
+  echo "{"
+  for name in "${!passed[@]}"; do echo "  \"$name\": ${passed[$name]},"; done
+  echo "  \"commit\": \"$commit\","
+  echo "  \"device\": \"$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -n 1)\""
+  echo "}"
+} | tee "$out/summary.json"
+[[ ! " ${passed[*]} " =~ " false " ]]

@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.ops.devices import Ops, available_devices, on
+
+
+@pytest.fixture(params=available_devices())
+def device(request: pytest.FixtureRequest) -> Ops:
+    """The ops on each device: a test that takes it runs on all."""
+    return on(request.param)

@@ -1,0 +1,144 @@
+"""What only a CUDA device can show, and what is said where there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fastbts import _C, DeviceError, InputError, ops
+from tests.ops.devices import available_devices, cupy, put
+from tests.ops.test_dlpack import ORIGIN, OnDevice
+from tests.ops.views import head
+
+HAS_DEVICE = "cuda" in available_devices()
+needs_device = pytest.mark.skipif(not HAS_DEVICE, reason="needs a CUDA device")
+without_device = pytest.mark.skipif(HAS_DEVICE, reason="needs a machine without CUDA devices")
+
+REASON = "no CUDA device: " + (".*; install a driver" if _C.HAS_CUDA else "fastbts was built without CUDA")
+
+
+@without_device
+def test_says_why_there_is_no_device() -> None:
+    with pytest.raises(DeviceError, match=REASON):
+        ops.n_cuda_devices()
+
+
+class CudaInterface:
+    """Numba's protocol, with an address that must not be looked at."""
+
+    shape = (1, 2, 2, 2)
+    __cuda_array_interface__: Any = {"shape": shape, "typestr": "<f4", "data": (4096, False), "version": 3}  # noqa: RUF012
+
+
+@without_device
+@pytest.mark.parametrize("tensor", [OnDevice(2), OnDevice(13), CudaInterface()])
+def test_a_device_array_never_runs_on_the_cpu(tensor: Any) -> None:
+    out = np.full((1, 1, 1, 1, 1), 7, np.float32)
+    with pytest.raises(DeviceError, match="window: tensor: " + REASON):
+        ops.window(tensor, ORIGIN, (1, 1, 1), out)
+    assert (out == 7).all()
+
+
+@needs_device
+def test_an_impossible_launch_is_reported() -> None:
+    """Each modality takes 8 bytes of a block's shared memory: these need more than there is."""
+    volume = put(np.ones((40_000, 1, 1, 1), np.uint8))
+    with pytest.raises(DeviceError, match=r"brain_box_kernel: cudaErrorInvalid"):
+        ops.brain_box(volume, found=put(np.zeros(80_007, np.int64)))
+    assert ops.brain_box(volume[:1], found=put(np.zeros(9, np.int64))).n_brain == 1, "the error must be gone"
+
+
+@needs_device
+def test_arrays_of_one_call_lie_on_one_device() -> None:
+    tensor = put(np.ones((1, 2, 2, 2), np.float32))
+    with pytest.raises(InputError, match=r"window: origins: expected an array on cuda:0 as the first one, got one on the CPU"):
+        ops.window(tensor, ORIGIN, (1, 1, 1), put(np.zeros((1, 1, 1, 1, 1), np.float32)))
+    with pytest.raises(DeviceError, match=r"semantic_project: tensor: expected an array on the CPU, as this op has no CUDA"):
+        ops.semantic_project(put(np.ones((1, 1, 2, 2, 2), np.float32))[:, :, 0:2])
+
+
+@needs_device
+def test_scratch_that_is_too_small_is_refused() -> None:
+    volume, box = head((4, 5, 6), "i2"), ((0, 4), (0, 5), (0, 6))
+    out, stats = put(np.empty((2, 4, 5, 6), np.float32)), put(np.empty((2, 4)))
+    with pytest.raises(InputError, match=r"normalize: scratch: expected at least \d+ bytes"):
+        ops.normalize(put(volume), box, (4, 5, 6), out=out, stats=stats, scratch=put(np.empty(8, np.uint8)))
+
+
+@needs_device
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_non_finite_brain_shows_in_the_statistics(bad: float) -> None:
+    volume, box = head((4, 5, 6), "f4"), ((0, 4), (0, 5), (0, 6))
+    volume[1, 2, 2, 3] = bad
+    stats = put(np.empty((2, 4)))
+    scratch = put(np.empty(ops.normalize_scratch(2, box), np.uint8))
+    ops.normalize(put(volume), box, (4, 5, 6), out=put(np.empty((2, 4, 5, 6), np.float32)), stats=stats, scratch=scratch)
+    assert np.isfinite(stats.get()[0]).all()
+    assert np.isnan(stats.get()[1, 2:]).all()
+
+
+@needs_device
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_rounded_once(dtype: str) -> None:
+    """Windows keep their bits; sums and comparisons are float32."""
+    tensor = torch.randn(3, 5, 6, 7, device="cuda", dtype=getattr(torch, dtype))
+    out = torch.empty(1, 3, 5, 6, 7, device="cuda", dtype=tensor.dtype)
+    origins = torch.zeros(1, 3, device="cuda", dtype=torch.int32)
+    ops.window(tensor, origins, (5, 6, 7), out)
+    assert torch.equal(out[0], tensor)
+    total = torch.zeros(3, 5, 6, 7, device="cuda")
+    ops.blend(out, origins, tuple(torch.ones(1, n, device="cuda") for n in (5, 6, 7)), total)
+    assert torch.equal(total, tensor.float())
+    labels, counts = torch.zeros(5, 6, 7, device="cuda", dtype=torch.uint8), torch.zeros(3, device="cuda", dtype=torch.int64)
+    box = ((0, 5), (0, 6), (0, 7))
+    found = ops.label(tensor, (0, 0, 0), box, (0.5,) * 3, (2, 1, 4), labels, counts=counts)
+    assert int(found.n_et) == int((tensor[2] >= 0).sum()) == int((labels == 4).sum())
+
+
+@needs_device
+def test_the_chain_around_the_network_fits_into_a_cuda_graph() -> None:
+    """Captured once, replayed on other voxels: no allocation, no waiting, no numbers that pass through the host."""
+    volume, other = head((9, 10, 11), "i2", 3), head((9, 10, 11), "i2", 3, seed=1)
+    box, size = ((0, 9), (1, 9), (2, 10)), (9, 8, 8)
+    image, out, stats = put(volume), put(np.empty((3, *size), np.float32)), put(np.empty((3, 4)))
+    scratch = put(np.empty(ops.normalize_scratch(3, box), np.uint8))
+    windows, total = put(np.empty((1, 3, *size), np.float32)), put(np.empty((3, *size), np.float32))
+    origins, weights = put(ORIGIN), tuple(put(np.ones((1, n), np.float32)) for n in size)
+    labels, counts = put(np.zeros((9, 10, 11), np.uint8)), put(np.empty(3, np.int64))
+
+    def chain(stream: Any) -> None:
+        ops.normalize(image, box, size, out=out, stats=stats, scratch=scratch, stream=stream)
+        ops.window(out, origins, size, windows, stream=stream)
+        total.fill(0)
+        ops.blend(windows, origins, weights, total, stream=stream)
+        ops.label(total, (0, 0, 0), box, (0.5,) * 3, (2, 1, 4), labels, counts=counts, stream=stream)
+
+    stream = cupy().cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        chain(stream)
+        graph = stream.end_capture()
+        for case in (volume, other):
+            image.set(case, stream=stream)
+            graph.launch(stream)
+            stream.synchronize()
+            expected = np.zeros((9, 10, 11), np.uint8)
+            tensor, _ = ops.normalize(case, box, size)
+            n = ops.label(tensor, (0, 0, 0), box, (0.5,) * 3, (2, 1, 4), expected)
+            assert np.array_equal(labels.get(), expected)
+            assert tuple(counts.get().tolist()) == n
+
+
+@needs_device
+def test_runs_give_the_same_bits() -> None:
+    volume, box = head((40, 50, 60), "f4"), ((0, 40), (0, 50), (0, 60))
+    runs = []
+    for _ in range(3):
+        out, stats = put(np.empty((2, 40, 50, 60), np.float32)), put(np.empty((2, 4)))
+        scratch = put(np.empty(ops.normalize_scratch(2, box), np.uint8))
+        ops.normalize(put(volume), box, (40, 50, 60), out=out, stats=stats, scratch=scratch)
+        runs.append((out.get().tobytes(), stats.get().tobytes()))
+    assert runs[0] == runs[1] == runs[2]
