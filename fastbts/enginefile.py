@@ -26,7 +26,16 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0  # calibrated networks have 0.5 t
 # onnx.proto: an external_data entry of a tensor has the key "location", behind its length of 8 in any form of a varint.
 EXTERNAL_DATA = re.compile(rb"(?:\x08|\x88\x80*\x00)location")
 # What the manifest says beside spec and payloads; each may be absent.
-SECTIONS = {"license": str, "data": str, "training": dict, "tuned": dict, "parity": dict, "prompts": dict, "build": dict, "signature": dict}
+SECTIONS = {
+    "license": str,
+    "data": str,
+    "training": dict,
+    "tuned": dict,
+    "parity": dict,
+    "prompts": dict,
+    "build": dict,
+    "signature": dict,
+}
 _PREAMBLE = struct.Struct("<8sII32s")  # magic, format version, manifest bytes, SHA-256 of the manifest
 
 

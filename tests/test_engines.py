@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastbts import DeviceError, Engine, EngineFileError, OptionsError, Segmenter, load_engine
+from fastbts import DeviceError, Engine, EngineFileError, OptionsError, load_engine
 from fastbts.enginefile import read_engine_file, write_engine_file
 from fastbts.engines import BACKENDS, default_engine_path, onnxruntime
 
