@@ -129,8 +129,10 @@ def test_build_for_onnxruntime_takes_what_loads() -> None:
     assert onnxruntime.build(content, file.spec) == {"model.onnx": content}
     with pytest.raises(DeviceError, match="the network computes in fp32"):
         onnxruntime.build(content, file.spec, "int8")
-    with pytest.raises(EngineFileError, match="cannot load the network"):
+    with pytest.raises(EngineFileError, match="damaged or cut short"):
         onnxruntime.build(content[: len(content) // 2], file.spec)
+    with pytest.raises(EngineFileError, match="cannot load the network"):
+        onnxruntime.build(b"\x3a\x00", file.spec)  # an empty graph
 
 
 def test_shipped_engine_is_found() -> None:
