@@ -5,8 +5,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+HAS_CUDA: bool
 _Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
+def n_cuda_devices() -> int: ...
 def brain_box(volume: NDArray[Any], n_threads: int) -> tuple[_Box, int, list[int], list[int]]: ...
 def normalize(
     volume: NDArray[Any],

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "bindings/gate.h"
+#include "core/cuda_device.h"
 #include "ops/blend.h"
 #include "ops/brain_box.h"
 #include "ops/components.h"
@@ -185,6 +186,8 @@ void translate(std::exception_ptr pointer) {
     raise("InputError", error.what());
   } catch (const OptionsError& error) {
     raise("OptionsError", error.what());
+  } catch (const DeviceError& error) {
+    raise("DeviceError", error.what());
   }
 }
 
@@ -196,6 +199,8 @@ PYBIND11_MODULE(_C, module) {
   using py::literals::operator""_a;
   module.doc() = "C++ ops of fastbts; use them through fastbts.ops.";
   py::register_local_exception_translator(translate);
+  module.attr("HAS_CUDA") = kHasCuda;
+  module.def("n_cuda_devices", n_cuda_devices);
   module.def("brain_box", bind_brain_box, "volume"_a, "n_threads"_a);
   module.def("normalize", bind_normalize, "volume"_a, "box"_a, "percentiles"_a, "tensor"_a, "stats"_a, "n_threads"_a);
   module.def("window", bind_window, "tensor"_a, "origins"_a, "out"_a, "n_threads"_a);

@@ -18,6 +18,11 @@ class OptionsError : public std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
+/// A device that was asked for and cannot be used here; fastbts.errors.DeviceError in Python.
+class DeviceError : public std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 /// Writes "(1, 2, 3)"; declared before require, which could not find it otherwise as std::array is not of this
 /// namespace.
 template <typename T, std::size_t N>

@@ -1,0 +1,38 @@
+# The CUDA ops, in a library of their own: options of the host compiler stay out of nvcc's way.
+include(CheckLanguage)
+
+if(NOT FASTBTS_CUDA STREQUAL "OFF")
+  # A reused build folder remembers an nvcc that has gone, or that there was none.
+  if(NOT EXISTS "${CMAKE_CUDA_COMPILER}")
+    unset(CMAKE_CUDA_COMPILER CACHE)
+  endif()
+  check_language(CUDA)
+  if(FASTBTS_CUDA STREQUAL "ON" AND NOT CMAKE_CUDA_COMPILER)
+    message(FATAL_ERROR "FASTBTS_CUDA=ON, but no CUDA compiler works here: install nvcc, set CUDACXX, or take AUTO or OFF")
+  endif()
+endif()
+
+if(FASTBTS_CUDA STREQUAL "OFF" OR NOT CMAKE_CUDA_COMPILER)
+  message(STATUS "fastbts: CUDA ops: no")
+  return()
+endif()
+
+# Turing to Blackwell, and PTX for what comes after; CUDA 13 knows nothing older.
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90-real 100-real 120)
+endif()
+enable_language(CUDA)
+message(STATUS "fastbts: CUDA ops: ${CMAKE_CUDA_COMPILER_VERSION}, for ${CMAKE_CUDA_ARCHITECTURES}")
+
+add_library(cuda_ops STATIC csrc/core/cuda_device.cu)
+target_include_directories(cuda_ops PRIVATE csrc)
+target_compile_features(cuda_ops PRIVATE cuda_std_17)
+set_target_properties(cuda_ops PROPERTIES POSITION_INDEPENDENT_CODE ON CUDA_VISIBILITY_PRESET hidden
+                                          CUDA_RUNTIME_LIBRARY Static)
+# As on the CPU no fused multiply-adds: the same bits on every device.
+target_compile_options(cuda_ops PRIVATE -fmad=false -lineinfo "SHELL:-Xcompiler -Wall,-Wextra"
+                                        $<$<BOOL:${FASTBTS_WERROR}>:--Werror=all-warnings>)
+set_target_properties(_C PROPERTIES CUDA_RUNTIME_LIBRARY Static)
+target_compile_definitions(_C PRIVATE FASTBTS_HAS_CUDA)
+target_compile_definitions(cuda_ops PRIVATE FASTBTS_HAS_CUDA)
+target_link_libraries(_C PRIVATE cuda_ops)
