@@ -24,7 +24,13 @@ endif()
 enable_language(CUDA)
 message(STATUS "fastbts: CUDA ops: ${CMAKE_CUDA_COMPILER_VERSION}, for ${CMAKE_CUDA_ARCHITECTURES}")
 
-add_library(cuda_ops STATIC csrc/core/cuda_device.cu)
+add_library(
+  cuda_ops STATIC
+  csrc/core/cuda_device.cu
+  csrc/ops/components_cuda.cu
+  csrc/ops/resample_cuda.cu
+  csrc/ops/semantic_attention_cuda.cu
+  csrc/ops/semantic_bridge_cuda.cu)
 target_include_directories(cuda_ops PRIVATE csrc)
 target_compile_features(cuda_ops PRIVATE cuda_std_17)
 set_target_properties(cuda_ops PROPERTIES POSITION_INDEPENDENT_CODE ON CUDA_VISIBILITY_PRESET hidden

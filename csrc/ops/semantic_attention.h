@@ -1,5 +1,6 @@
 #pragma once
 
+#include "core/stream.h"
 #include "core/tensor_view.h"
 
 namespace fastbts {
@@ -34,5 +35,8 @@ struct SemanticAttentionArgs {
 void semantic_attention(const SemanticAttentionArgs& args, int n_threads);
 
 void semantic_attention_cpu(const SemanticAttentionArgs& args, int n_threads);
+
+/// Arrays and weights on a CUDA device, dense but for the cases of out.
+void semantic_attention_cuda(const SemanticAttentionArgs& args, Stream stream);
 
 }  // namespace fastbts

@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "core/stream.h"
 #include "core/tensor_view.h"
 
 namespace fastbts {
@@ -56,5 +57,10 @@ void semantic_lift(const SemanticLiftArgs& args, int n_threads);
 void semantic_project_cpu(const SemanticProjectArgs& args, int n_threads);
 void semantic_plane_cpu(const SemanticPlaneArgs& args, int n_threads);
 void semantic_lift_cpu(const SemanticLiftArgs& args, int n_threads);
+
+// Arrays on a CUDA device, dense; the weights of semantic_plane too.
+void semantic_project_cuda(const SemanticProjectArgs& args, Stream stream);
+void semantic_plane_cuda(const SemanticPlaneArgs& args, Stream stream);
+void semantic_lift_cuda(const SemanticLiftArgs& args, Stream stream);
 
 }  // namespace fastbts
