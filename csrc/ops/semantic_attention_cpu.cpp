@@ -42,14 +42,18 @@ struct AllTaps {
 struct Scratch {
   Scratch(const SemanticAttentionArgs& args, const Mix& mix)
       : n_w(args.encoded.shape[4]),
-        panels(static_cast<std::size_t>((n_w + kLanes - 1) / kLanes * kLanes * mix.hidden.n_columns())),
+        n_channels(mix.hidden.n_columns()),
+        n_in_row((n_w + kLanes - 1) / kLanes * kLanes * n_channels),
+        panels(static_cast<std::size_t>(kTileRows * n_in_row)),
         maps(static_cast<std::size_t>(n_w)),
         coarse(static_cast<std::size_t>(2 * args.similarity.shape[4])),
         hidden(static_cast<std::size_t>(mix.hidden.n_rows() * kLanes)),
         factors(static_cast<std::size_t>(kChildren * kTileRows * n_w)) {}
 
-  std::int64_t n_w;
-  std::vector<float> panels;  // inputs of one row, kLanes voxels after kLanes voxels
+  float* panels_of(std::int64_t row) { return panels.data() + row * n_in_row; }
+
+  std::int64_t n_w, n_channels, n_in_row;
+  std::vector<float> panels;  // inputs of each row of a tile, kLanes voxels after kLanes voxels
   std::vector<float> maps, coarse, hidden;
   std::vector<float> factors;  // (2, 2 kTileRows, 2 n_w)
 };
@@ -74,17 +78,22 @@ void upsample_row(const View<const float, 3>& map, const AllTaps& taps, std::int
   lerp_along(low, taps.w, out);
 }
 
-/// Collects the inputs of row (d, h) of case b.
-void collect(const SemanticAttentionArgs& args, const AllTaps& taps, std::int64_t b, std::int64_t d, std::int64_t h,
-             std::int64_t n_channels, Scratch& scratch) {
+/// Collects the inputs of rows of slice d of case b, channel after channel: long steps through memory.
+void collect(const SemanticAttentionArgs& args, const AllTaps& taps, std::int64_t b, std::int64_t d, const Bounds& rows,
+             Scratch& scratch) {
+  const std::int64_t n_w = scratch.n_w, n_channels = scratch.n_channels;
   std::int64_t channel = 0;
-  const auto add = [&](const float* row) { spread(row, scratch.n_w, channel++, n_channels, scratch.panels.data()); };
   for (const auto& features : {args.encoded, args.decoded}) {
-    for (std::int64_t c = 0; c < features.shape[1]; ++c) add(features.at(b, c, d, h));
+    for (std::int64_t c = 0; c < features.shape[1]; ++c, ++channel) {
+      for (std::int64_t h = rows.begin; h < rows.end; ++h)
+        spread(features.at(b, c, d, h), n_w, channel, n_channels, scratch.panels_of(h - rows.begin));
+    }
   }
-  for (std::int64_t k = 0; k < args.similarity.shape[1]; ++k) {
-    upsample_row(args.similarity.slice(b).slice(k), taps, d, h, scratch.coarse, scratch.maps.data());
-    add(scratch.maps.data());
+  for (std::int64_t k = 0; k < args.similarity.shape[1]; ++k, ++channel) {
+    for (std::int64_t h = rows.begin; h < rows.end; ++h) {
+      upsample_row(args.similarity.slice(b).slice(k), taps, d, h, scratch.coarse, scratch.maps.data());
+      spread(scratch.maps.data(), n_w, channel, n_channels, scratch.panels_of(h - rows.begin));
+    }
   }
 }
 
@@ -93,12 +102,13 @@ void to_factors(float* z, float strength, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) z[i] = 1 + strength * (2 / (1 + fast_exp(-z[i])) - 1);
 }
 
-/// Computes the factors of one row from its panels, into the rows of its children; out is row 2h of slice 2d.
-void attend(const Mix& mix, float strength, Scratch& scratch, float* out) {
+/// Computes the factors of one row of a tile from its panels, into the rows of its children.
+void attend(const Mix& mix, float strength, std::int64_t row_of_tile, Scratch& scratch) {
   constexpr float kNoBias[kChildren] = {};
-  float* hidden = scratch.hidden.data();
+  const float* panels = scratch.panels_of(row_of_tile);
+  float *hidden = scratch.hidden.data(), *out = scratch.factors.data() + 4 * row_of_tile * scratch.n_w;
   for (std::int64_t begin = 0; begin < scratch.n_w; begin += kLanes) {
-    mix.hidden.multiply(scratch.panels.data() + begin * mix.hidden.n_columns(), mix.bias.data(), hidden);
+    mix.hidden.multiply(panels + begin * scratch.n_channels, mix.bias.data(), hidden);
     for (float& value : scratch.hidden) value = value > 0 ? value : kSlope * value;
     float children[kChildren * kLanes];
     mix.children.multiply(hidden, kNoBias, children);
@@ -137,10 +147,8 @@ void semantic_attention_cpu(const SemanticAttentionArgs& args, int n_threads) {
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t b = i / (shape[2] * n_tiles), d = i / n_tiles % shape[2], first = i % n_tiles * kTileRows;
       const Bounds rows{first, std::min(first + kTileRows, shape[3])};
-      for (std::int64_t h = rows.begin; h < rows.end; ++h) {
-        collect(args, taps, b, d, h, mix.hidden.n_columns(), scratch);
-        attend(mix, args.strength, scratch, scratch.factors.data() + 4 * (h - first) * scratch.n_w);
-      }
+      collect(args, taps, b, d, rows, scratch);
+      for (std::int64_t row = 0; row < rows.size(); ++row) attend(mix, args.strength, row, scratch);
       for (const std::int64_t half : {0, 1}) {
         const float* factors = scratch.factors.data() + half * 4 * kTileRows * scratch.n_w;
         weigh(args, b, 2 * d + half, {2 * rows.begin, 2 * rows.end}, factors);

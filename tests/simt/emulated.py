@@ -28,7 +28,8 @@ class EmulationError(Exception):
 
 def build(*options: str) -> Path:
     """Compiles the kernels; returns the library."""
-    parts = [*sorted((ROOT / "tests/simt").glob("*.[hc]*")), *sorted((ROOT / "csrc").rglob("*.[hc]*"))]
+    folders = (ROOT / "tests/simt").iterdir(), (ROOT / "csrc").rglob("*")
+    parts = [p for folder in folders for p in sorted(folder) if p.suffix in (".h", ".cuh") or p.name == "kernels.cpp"]
     state = hashlib.sha256(b"".join(p.read_bytes() for p in parts) + " ".join(FLAGS + options).encode()).hexdigest()
     library = ROOT / "build/simt" / f"kernels-{state[:16]}.so"
     if not library.exists():
