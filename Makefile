@@ -19,7 +19,7 @@ lint: $(DEV)/installed  ## formatting, lints and types
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/mypy
-	$(DEV)/bin/clang-format --dry-run --Werror $$(find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
+	$(DEV)/bin/clang-format --dry-run --Werror $$(find csrc tests/simt -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 
 bench: $(DEV)/installed  ## benchmarks; JSON into benchmarks/results
 	$(DEV)/bin/pytest benchmarks/bench_predict.py --benchmark-only --benchmark-json benchmarks/results/predict.json

@@ -24,7 +24,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fastbts import ops, reference
-from fastbts.ops import AttentionWeights, Planes
+from fastbts.ops import AttentionWeights, Planes, PlaneWeights
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the peers
 
@@ -310,35 +310,73 @@ def test_semantic_lift(measure: Measure, n_threads: int) -> None:
     measure(lambda: ops.semantic_lift(planes, n_threads=n_threads), peers, n_bytes)
 
 
-def attend_with_torch(torch: Any, skip: Any, gate: Any, similarity: Any, weights: Any, out: Any) -> Any:
-    def conv(x: Any, weight: Any, bias: Any = None) -> Any:
-        return torch.nn.functional.conv3d(x, weight[:, :, None, None, None], bias)
+def bridge_with_torch(torch: Any, reduced: Any, x: Any, weights: Any) -> Any:
+    """`training.model.bridge` after its first convolution, in eager torch."""
+    functional, (conv, bias, view, expand) = torch.nn.functional, weights
+    planes = project_with_torch(torch, reduced)
+    seen = [
+        functional.leaky_relu(functional.conv2d(p, conv, bias, padding=1) + v, 0.01) for p, v in zip(planes, view, strict=True)
+    ]
+    views = [functional.conv2d(s, expand).unsqueeze(axis) for s, axis in zip(seen, (2, 3, 4), strict=True)]
+    return x + (views[0] + views[1] + views[2]) / 3
 
-    w_x, w_g, w_s, bias, w_a = (torch.from_numpy(w) for w in weights[:5])
-    up = torch.nn.functional.interpolate(similarity, size=skip.shape[2:], mode="trilinear")
-    hidden = torch.nn.functional.leaky_relu(conv(skip, w_x, bias) + conv(gate, w_g) + conv(up, w_s), 0.01)
-    out[:] = skip * (1 + weights.scale * (2 * torch.sigmoid(conv(hidden, w_a[None])) - 1))
+
+def test_semantic_bridge(measure: Measure, n_threads: int) -> None:
+    """Project, plane and lift together, with the light network's channels at stride 8."""
+    shape = tuple(n // 8 for n in TENSOR)
+    reduced, x = random(1, 32, *shape), random(1, 128, *shape)
+    weights = PlaneWeights(random(32, 64, 3, 3) / 24, random(32), random(3, 32), random(128, 32) / 6)
+
+    def bridge(target: NDArray[np.float32]) -> NDArray[np.float32]:
+        planes = ops.semantic_plane(ops.semantic_project(reduced, n_threads), weights, n_threads)
+        return ops.semantic_lift(planes, target, n_threads)
+
+    exact = reference.semantic_plane(reference.semantic_project(reduced), weights)  # type: ignore[arg-type]
+    np.testing.assert_allclose(bridge(x.copy()), reference.semantic_lift(exact, x), atol=1e-4)  # type: ignore[arg-type]
+    target, peers = x.copy(), {}
+    if torch := optional("torch"):
+        tensors = [torch.from_numpy(w) for w in weights]
+        tensors[2], tensors[3] = tensors[2][:, :, None, None], tensors[3][:, :, None, None]
+        inputs = torch.from_numpy(reduced), torch.from_numpy(x)
+        peers["torch"] = torch.inference_mode()(lambda: bridge_with_torch(torch, *inputs, tensors))
+        np.testing.assert_allclose(bridge(x.copy()), peers["torch"]().numpy(), atol=1e-4)
+    measure(lambda: bridge(target), peers, reduced.nbytes + 2 * x.nbytes)
+
+
+def attend_with_torch(torch: Any, inputs: Any, weights: Any, strength: float, out: Any) -> Any:
+    """`training.model.attention` in eager torch, into the buffer of the concatenation."""
+    functional, (skip, encoded, decoded, similarity), (w_x, bias, w_g, w_s, w_a) = torch.nn.functional, inputs, weights
+    hidden = functional.conv3d(encoded, w_x, bias) + functional.conv3d(decoded, w_g)
+    up = functional.interpolate(similarity, size=encoded.shape[2:], mode="trilinear")
+    hidden = functional.leaky_relu(hidden + functional.conv3d(up, w_s), 0.01)
+    mask = functional.conv_transpose3d(hidden, w_a, stride=2).sigmoid()
+    out[:] = skip * (1 + strength * (2 * mask - 1))
     return out
 
 
 def test_semantic_attention(measure: Measure, n_threads: int) -> None:
     def example(n_c: int, shape: tuple[int, int, int]) -> tuple[Any, ...]:
-        weights = AttentionWeights(random(16, n_c), random(16, n_c), random(16, 3), random(16), random(16), scale=0.5)
-        return random(1, n_c, *shape), random(1, n_c, *shape), random(1, 3, *(n // 4 for n in shape)), weights
+        w_x, bias, w_g = random(16, 2 * n_c) / 8, random(16), random(16, 2 * n_c) / 8
+        weights = AttentionWeights(w_x, bias, w_g, random(16, 3), random(16, 2, 2, 2), strength=0.5)
+        below, coarse = (tuple(n // k for n in shape) for k in (2, 4))
+        features = random(1, n_c, *shape), random(1, 2 * n_c, *below), random(1, 2 * n_c, *below), random(1, 3, *coarse)
+        return features, weights
 
-    small = example(5, (8, 8, 12))
-    out = np.empty_like(small[0])
-    ops.semantic_attention(*small, out, n_threads)
-    np.testing.assert_allclose(out, reference.semantic_attention(*small), atol=1e-5)
+    features, weights = example(5, (8, 8, 12))
+    out = np.empty_like(features[0])
+    ops.semantic_attention(*features, weights, out, n_threads)
+    np.testing.assert_allclose(out, reference.semantic_attention(*features, weights), atol=1e-5)
 
     d, h, w = (n // 2 for n in TENSOR)  # the finer of the two levels that have it
-    inputs = example(32, (d, h, w))
+    features, weights = example(32, (d, h, w))
     buffer, peers = np.zeros((2, 1, 64, d, h, w), np.float32), {}  # ours and the peer's concatenation
-    ops.semantic_attention(*inputs, buffer[0, :, :32], n_threads)
+    ops.semantic_attention(*features, weights, buffer[0, :, :32], n_threads)
     if torch := optional("torch"):
-        skip, gate, similarity = (torch.from_numpy(x) for x in inputs[:3])
+        inputs, tensors = ([torch.from_numpy(x) for x in arrays] for arrays in (features, weights[:5]))
+        matrices = [t if i == 1 else t[:, :, None, None, None] for i, t in enumerate(tensors[:4])] + [tensors[4][:, None]]
         target = torch.from_numpy(buffer[1, :, :32])
-        peers["torch"] = torch.inference_mode()(lambda: attend_with_torch(torch, skip, gate, similarity, inputs[3], target))
+        peers["torch"] = torch.inference_mode()(lambda: attend_with_torch(torch, inputs, matrices, 0.5, target))
         peers["torch"]()
         np.testing.assert_allclose(buffer[0], buffer[1], atol=1e-4)
-    measure(lambda: ops.semantic_attention(*inputs, buffer[0, :, :32], n_threads), peers, 3 * inputs[0].nbytes)
+    n_bytes = sum(x.nbytes for x in features) + features[0].nbytes
+    measure(lambda: ops.semantic_attention(*features, weights, buffer[0, :, :32], n_threads), peers, n_bytes)

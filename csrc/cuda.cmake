@@ -44,8 +44,12 @@ add_library(
   csrc/core/cuda_device.cu
   csrc/ops/blend_cuda.cu
   csrc/ops/brain_box_cuda.cu
+  csrc/ops/components_cuda.cu
   csrc/ops/label_cuda.cu
   csrc/ops/normalize_cuda.cu
+  csrc/ops/resample_cuda.cu
+  csrc/ops/semantic_attention_cuda.cu
+  csrc/ops/semantic_bridge_cuda.cu
   csrc/ops/window_cuda.cu)
 target_include_directories(cuda_ops PRIVATE csrc)
 target_compile_features(cuda_ops PRIVATE cuda_std_17)

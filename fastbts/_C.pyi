@@ -1,5 +1,6 @@
 """C++ ops; `fastbts.ops` is their typed, documented face."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -45,16 +46,26 @@ def semantic_project(tensor: NDArray[Any], z: NDArray[Any], y: NDArray[Any], x: 
 def semantic_lift(
     z: NDArray[Any], y: NDArray[Any], x: NDArray[Any], tensor: NDArray[Any], add: bool, n_threads: int
 ) -> None: ...
+def semantic_plane(
+    planes: Sequence[NDArray[Any]],
+    conv: NDArray[Any],
+    bias: NDArray[Any],
+    view: NDArray[Any],
+    expand: NDArray[Any],
+    out: Sequence[NDArray[Any]],
+    n_threads: int,
+) -> None: ...
 def semantic_attention(
     skip: NDArray[Any],
-    gate: NDArray[Any],
+    encoded: NDArray[Any],
+    decoded: NDArray[Any],
     similarity: NDArray[Any],
     w_x: NDArray[Any],
+    bias: NDArray[Any],
     w_g: NDArray[Any],
     w_s: NDArray[Any],
-    bias: NDArray[Any],
     w_a: NDArray[Any],
-    scale: float,
+    strength: float,
     out: NDArray[Any],
     n_threads: int,
 ) -> None: ...

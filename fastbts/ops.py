@@ -1,5 +1,5 @@
 """The arithmetic in C++. Around the network: `brain_box`, `normalize`, `window`, `blend`, `label`, `resample`, `components`.
-Inside it: the semantic bridge (`semantic_project`, `semantic_lift`) and `semantic_attention`.
+Inside it: the semantic bridge (`semantic_project`, `semantic_plane`, `semantic_lift`) and `semantic_attention`.
 
 Axes are the network's, (D, H, W). Arrays are borrowed with their strides or refused, never silently converted or copied;
 images and labels may have any strides, network tensors must have a contiguous last axis. `n_threads` is 0 for all CPUs
@@ -82,24 +82,40 @@ class Planes(NamedTuple):
     x: NDArray[np.float32]
 
 
+class PlaneWeights(NamedTuple):
+    """Weights of `semantic_plane` for planes of 2R channels, float32: all shapes are checked by the op.
+
+    Attributes:
+        conv: (R, 2R, 3, 3), the convolution all three views share.
+        bias: (R,), of the convolution.
+        view: (3, R), added to the views z, y, x.
+        expand: (C, R), from what is seen to the channels of the volume.
+    """
+
+    conv: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    view: NDArray[np.float32]
+    expand: NDArray[np.float32]
+
+
 class AttentionWeights(NamedTuple):
     """Weights of `semantic_attention` with J hidden channels, float32: all shapes are checked by the op.
 
     Attributes:
-        w_x: (J, C), applied to the skip connection.
-        w_g: (J, G), applied to the decoder's features.
-        w_s: (J, K), applied to the similarity maps.
+        w_x: (J, C'), applied to the encoder's features.
         bias: (J,).
-        w_a: (J,), from hidden channels to the mask.
-        scale: lambda; with 0 the skip connection passes unchanged.
+        w_g: (J, C'), applied to the decoder's features.
+        w_s: (J, K), applied to the similarity maps.
+        w_a: (J, 2, 2, 2), from hidden channels to the mask of the eight voxels in one at half resolution.
+        strength: lambda; with 0 the skip connection passes unchanged.
     """
 
     w_x: NDArray[np.float32]
+    bias: NDArray[np.float32]
     w_g: NDArray[np.float32]
     w_s: NDArray[np.float32]
-    bias: NDArray[np.float32]
     w_a: NDArray[np.float32]
-    scale: float
+    strength: float
 
 
 def n_cuda_devices() -> int:
@@ -316,6 +332,25 @@ def semantic_project(tensor: NDArray[np.float32], n_threads: int = 0) -> Planes:
     return planes
 
 
+def semantic_plane(planes: Planes, weights: PlaneWeights, n_threads: int = 0) -> Planes:
+    """Looks at the planes of a volume in 2D: Q = expand leaky_relu(conv plane + bias + view), slope 0.01, zeros around.
+
+    Args:
+        planes: As `semantic_project` returns them, 2R channels, float32.
+        weights: See `PlaneWeights`.
+        n_threads: 0 for all CPUs.
+
+    Returns:
+        Planes of C channels, for `semantic_lift`.
+    """
+    sizes = [np.shape(plane) for plane in planes]
+    if any(len(size) != 4 for size in sizes):
+        raise InputError(f"semantic_plane: planes: expected three times float32 (B, 2R, *, *), got shapes {sizes}")
+    seen = Planes(*(_empty((size[0], *np.shape(weights.expand)[:1], *size[2:])) for size in sizes))
+    _C.semantic_plane(planes, *weights, seen, n_threads)
+    return seen
+
+
 def semantic_lift(planes: Planes, target: NDArray[np.float32] | None = None, n_threads: int = 0) -> NDArray[np.float32]:
     """Lifts three planes into a volume: F(d, h, w) = (z(h, w) + y(d, w) + x(d, h)) / 3.
 
@@ -334,24 +369,31 @@ def semantic_lift(planes: Planes, target: NDArray[np.float32] | None = None, n_t
 
 def semantic_attention(
     skip: NDArray[np.float32],
-    gate: NDArray[np.float32],
+    encoded: NDArray[np.float32],
+    decoded: NDArray[np.float32],
     similarity: NDArray[np.float32],
     weights: AttentionWeights,
     out: NDArray[np.float32],
     n_threads: int = 0,
 ) -> None:
-    """Weighs a skip connection voxel by voxel: out = skip (1 + scale (2m - 1)), with the mask m from all three inputs.
+    """Weighs a skip connection voxel by voxel: out = skip (1 + strength (2m - 1)), with a mask m from the level below.
 
-    m = sigmoid(w_a . h) and h = leaky_relu(w_x skip + w_g gate + w_s up(similarity) + bias), slope 0.01. The similarity is
-    upsampled on the fly, trilinearly as in `resample`.
+    There h = leaky_relu(w_x encoded + bias + w_g decoded + w_s up(similarity)), slope 0.01, the similarity upsampled on
+    the fly, trilinearly as in `resample`; each voxel below holds 2 x 2 x 2 of the skip, with m = sigmoid(sum_j w_a[j] h_j).
 
     Args:
         skip: (B, C, D, H, W) float32.
-        gate: Decoder features on the same grid, (B, G, D, H, W) float32.
-        similarity: Text maps on a coarser grid, (B, K, d, h, w) float32.
+        encoded: The encoder's next level, (B, C', D/2, H/2, W/2) float32.
+        decoded: The decoder's features before their upsampling, same shape.
+        similarity: Text maps on a grid of any size, (B, K, d, h, w) float32; K may be 0.
         weights: See `AttentionWeights`.
         out: (B, C, D, H, W) float32, written; channels of a larger buffer, or `skip` itself.
         n_threads: 0 for all CPUs.
     """
-    w_x, w_g, w_s, bias, w_a, scale = weights
-    _C.semantic_attention(skip, gate, similarity, w_x, w_g, w_s, bias, w_a, scale, out, n_threads)
+    _C.semantic_attention(skip, encoded, decoded, similarity, *weights, out, n_threads)
+
+
+def _empty(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if min(shape) < 0:
+        raise OptionsError(f"size: expected no negative sizes, got {shape[-3:]}")
+    return np.empty(shape, np.float32)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from fastbts.ops import AttentionWeights
+    from fastbts.ops import AttentionWeights, PlaneWeights
 
 Size = tuple[int, int, int]
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -149,17 +149,37 @@ def semantic_lift(
     return lifted if target is None else target + lifted
 
 
+def semantic_plane(planes: tuple[NDArray[np.float32], ...], weights: PlaneWeights) -> tuple[NDArray[np.float64], ...]:
+    """Returns the planes z, y, x with C channels."""
+    conv, bias, view, expand = (w.astype(np.float64) for w in weights)
+    seen = []
+    for plane, shift in zip(planes, view, strict=True):
+        n_rows, n_columns = plane.shape[2:]
+        padded = np.pad(plane.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
+        hidden = np.zeros((len(plane), len(conv), n_rows, n_columns)) + (bias + shift)[:, None, None]
+        for i, j in product(range(3), repeat=2):
+            hidden += np.einsum("rc,bchw->brhw", conv[:, :, i, j], padded[:, :, i : i + n_rows, j : j + n_columns])
+        seen.append(np.einsum("cr,brhw->bchw", expand, np.where(hidden > 0, hidden, 0.01 * hidden)))
+    return tuple(seen)
+
+
 def semantic_attention(
-    skip: NDArray[np.float32], gate: NDArray[np.float32], similarity: NDArray[np.float32], weights: AttentionWeights
+    skip: NDArray[np.float32],
+    encoded: NDArray[np.float32],
+    decoded: NDArray[np.float32],
+    similarity: NDArray[np.float32],
+    weights: AttentionWeights,
 ) -> NDArray[np.float64]:
     """Returns out (B, C, D, H, W)."""
-    up = np.stack([resample(maps, skip.shape[2:]) for maps in similarity])
-    parts = ((weights.w_x, skip), (weights.w_g, gate), (weights.w_s, up))
-    hidden = sum(np.einsum("jc,bc...->bj...", w.astype(np.float64), x) for w, x in parts)
+    up = np.zeros((len(similarity), similarity.shape[1], *encoded.shape[2:]))
+    up[:] = [resample(maps, encoded.shape[2:]) for maps in similarity]
+    parts = ((weights.w_x, encoded), (weights.w_g, decoded), (weights.w_s, up))
+    hidden = sum(np.einsum("jc,bcdhw->bjdhw", w.astype(np.float64), x) for w, x in parts)
     hidden += weights.bias.astype(np.float64)[:, None, None, None]
     activated = np.where(hidden > 0, hidden, 0.01 * hidden)
-    mask = 1 / (1 + np.exp(-np.einsum("j,bj...->b...", weights.w_a.astype(np.float64), activated)))
-    return skip * (1 + weights.scale * (2 * mask[:, None] - 1))
+    children = np.einsum("jxyz,bjdhw->bdxhywz", weights.w_a.astype(np.float64), activated)
+    mask = 1 / (1 + np.exp(-children.reshape(len(skip), 1, *skip.shape[2:])))
+    return skip * (1 + weights.strength * (2 * mask - 1))
 
 
 def _inside(voxel: tuple[int, ...], shape: tuple[int, ...]) -> bool:

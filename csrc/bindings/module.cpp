@@ -142,21 +142,45 @@ void bind_semantic_lift(const py::object& z, const py::object& y, const py::obje
   semantic_lift(args, n_threads);
 }
 
-void bind_semantic_attention(const py::object& skip, const py::object& gate_features, const py::object& similarity,
-                             const py::object& w_x, const py::object& w_g, const py::object& w_s,
-                             const py::object& bias, const py::object& w_a, float scale, const py::object& out,
-                             int n_threads) {
+void bind_semantic_plane(const std::array<py::object, 3>& planes, const py::object& conv, const py::object& bias,
+                         const py::object& view, const py::object& expand, const std::array<py::object, 3>& out,
+                         int n_threads) {
+  Gate gate;
+  const auto borrow_plane = [&gate](const py::object& plane, const char* name) {
+    return gate.borrow<const float, 4>(plane, name, "float32 (B, 2R, *, *)");
+  };
+  const auto borrow_out = [&gate](const py::object& plane, const char* name) {
+    return gate.borrow<float, 4>(plane, name, "float32 (B, C, *, *)");
+  };
+  const SemanticPlaneArgs args{
+      {borrow_plane(planes[0], "semantic_plane: planes.z"), borrow_plane(planes[1], "semantic_plane: planes.y"),
+       borrow_plane(planes[2], "semantic_plane: planes.x")},
+      gate.borrow<const float, 4>(conv, "semantic_plane: conv", "float32 (R, 2R, 3, 3)"),
+      gate.borrow<const float, 1>(bias, "semantic_plane: bias", "float32 (R)"),
+      gate.borrow<const float, 2>(view, "semantic_plane: view", "float32 (3, R)"),
+      gate.borrow<const float, 2>(expand, "semantic_plane: expand", "float32 (C, R)"),
+      {borrow_out(out[0], "semantic_plane: out.z"), borrow_out(out[1], "semantic_plane: out.y"),
+       borrow_out(out[2], "semantic_plane: out.x")}};
+  const py::gil_scoped_release release;
+  semantic_plane(args, n_threads);
+}
+
+void bind_semantic_attention(const py::object& skip, const py::object& encoded, const py::object& decoded,
+                             const py::object& similarity, const py::object& w_x, const py::object& bias,
+                             const py::object& w_g, const py::object& w_s, const py::object& w_a, float strength,
+                             const py::object& out, int n_threads) {
   Gate gate;
   const SemanticAttentionArgs args{
       gate.borrow<const float, 5>(skip, "semantic_attention: skip", "float32 (B, C, D, H, W)"),
-      gate.borrow<const float, 5>(gate_features, "semantic_attention: gate", "float32 (B, G, D, H, W)"),
+      gate.borrow<const float, 5>(encoded, "semantic_attention: encoded", "float32 (B, C', D/2, H/2, W/2)"),
+      gate.borrow<const float, 5>(decoded, "semantic_attention: decoded", "float32 (B, C', D/2, H/2, W/2)"),
       gate.borrow<const float, 5>(similarity, "semantic_attention: similarity", "float32 (B, K, d, h, w)"),
-      gate.borrow<const float, 2>(w_x, "semantic_attention: w_x", "float32 (J, C)"),
-      gate.borrow<const float, 2>(w_g, "semantic_attention: w_g", "float32 (J, G)"),
-      gate.borrow<const float, 2>(w_s, "semantic_attention: w_s", "float32 (J, K)"),
+      gate.borrow<const float, 2>(w_x, "semantic_attention: w_x", "float32 (J, C')"),
       gate.borrow<const float, 1>(bias, "semantic_attention: bias", "float32 (J)"),
-      gate.borrow<const float, 1>(w_a, "semantic_attention: w_a", "float32 (J)"),
-      scale,
+      gate.borrow<const float, 2>(w_g, "semantic_attention: w_g", "float32 (J, C')"),
+      gate.borrow<const float, 2>(w_s, "semantic_attention: w_s", "float32 (J, K)"),
+      gate.borrow<const float, 4>(w_a, "semantic_attention: w_a", "float32 (J, 2, 2, 2)"),
+      strength,
       gate.borrow<float, 5>(out, "semantic_attention: out", "float32 (B, C, D, H, W)")};
   const py::gil_scoped_release release;
   semantic_attention(args, n_threads);
@@ -207,6 +231,8 @@ PYBIND11_MODULE(_C, module) {
   module.def("components", bind_components, "labels"_a, "box"_a, "min_voxels"_a, "n_threads"_a);
   module.def("semantic_project", bind_semantic_project, "tensor"_a, "z"_a, "y"_a, "x"_a, "n_threads"_a);
   module.def("semantic_lift", bind_semantic_lift, "z"_a, "y"_a, "x"_a, "tensor"_a, "add"_a, "n_threads"_a);
-  module.def("semantic_attention", bind_semantic_attention, "skip"_a, "gate"_a, "similarity"_a, "w_x"_a, "w_g"_a,
-             "w_s"_a, "bias"_a, "w_a"_a, "scale"_a, "out"_a, "n_threads"_a);
+  module.def("semantic_plane", bind_semantic_plane, "planes"_a, "conv"_a, "bias"_a, "view"_a, "expand"_a, "out"_a,
+             "n_threads"_a);
+  module.def("semantic_attention", bind_semantic_attention, "skip"_a, "encoded"_a, "decoded"_a, "similarity"_a, "w_x"_a,
+             "bias"_a, "w_g"_a, "w_s"_a, "w_a"_a, "strength"_a, "out"_a, "n_threads"_a);
 }

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 
+#include "core/stream.h"
 #include "core/tensor_view.h"
 
 namespace fastbts {
@@ -29,5 +30,18 @@ struct PartCounts {
 PartCounts components(const ComponentsArgs& args, int n_threads);
 
 PartCounts components_cpu(const ComponentsArgs& args, int n_threads);
+
+constexpr std::int64_t kComponentsCounts = 258;
+
+/// What the kernels work in, on the device.
+///   parent, n_in_part  (voxels of the box)   int32   written
+///   counts             (kComponentsCounts)   uint64  written  parts before, parts after, then voxels removed by label
+struct ComponentsScratch {
+  int *parent, *n_in_part;
+  unsigned long long* counts;
+};
+
+/// Labels on a CUDA device, any strides. Integer atomics only: the same result whatever the order of threads.
+void components_cuda(const ComponentsArgs& args, const ComponentsScratch& scratch, Stream stream);
 
 }  // namespace fastbts

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "core/stream.h"
 #include "core/tensor_view.h"
 
 namespace fastbts {
@@ -17,5 +18,6 @@ struct ResampleArgs {
 void resample(const ResampleArgs& args, int n_threads);
 
 void resample_cpu(const ResampleArgs& args, int n_threads);
+void resample_cuda(const ResampleArgs& args, Stream stream);  // arrays on a CUDA device, dense
 
 }  // namespace fastbts

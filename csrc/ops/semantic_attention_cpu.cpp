@@ -1,5 +1,6 @@
 #include <vector>
 
+#include "core/panel.h"
 #include "core/parallel.h"
 #include "core/simd_math.h"
 #include "core/taps.h"
@@ -9,43 +10,61 @@ namespace fastbts {
 namespace {
 
 constexpr float kSlope = 0.01F;  // of leaky_relu, as everywhere in the network
+constexpr std::int64_t kTileRows =
+    8;  // rows at half resolution: their 32 rows of factors stay in the first-level cache
+constexpr std::int64_t kChildren = 8;  // voxels of the skip in one at half resolution
 
-/// [w_x | w_g | w_s] as one matrix (J, C + G + K), padded with zeros to a multiple of four columns.
+/// The weights as two products: inputs -> hidden channels -> logits of the children.
 struct Mix {
   explicit Mix(const SemanticAttentionArgs& args)
-      : n_rows(args.w_a.shape[0]),
-        n_columns((args.w_x.shape[1] + args.w_g.shape[1] + args.w_s.shape[1] + 3) / 4 * 4),
-        values(static_cast<std::size_t>(n_rows * n_columns)) {
-    for (std::int64_t j = 0; j < n_rows; ++j) {
-      float* out = values.data() + j * n_columns;
-      for (const auto& part : {args.w_x, args.w_g, args.w_s}) out = std::copy_n(part.at(j), part.shape[1], out);
+      : hidden(args.w_a.shape[0], args.w_x.shape[1] + args.w_g.shape[1] + args.w_s.shape[1]),
+        children(kChildren, args.w_a.shape[0]),
+        bias(static_cast<std::size_t>(hidden.n_rows())) {
+    for (std::int64_t j = 0; j < args.w_a.shape[0]; ++j) {
+      bias[static_cast<std::size_t>(j)] = *args.bias.at(j);
+      std::int64_t column = 0;
+      for (const auto& part : {args.w_x, args.w_g, args.w_s}) {
+        for (std::int64_t i = 0; i < part.shape[1]; ++i) hidden.at(j, column++) = part.at(j)[i];
+      }
+      for (std::int64_t i = 0; i < kChildren; ++i) children.at(i, j) = args.w_a.at(j, i / 4, i / 2 % 2)[i % 2];
     }
   }
-  const float* at(std::int64_t j, std::int64_t column) const { return values.data() + j * n_columns + column; }
 
-  std::int64_t n_rows, n_columns;
-  std::vector<float> values;
+  PanelMatrix hidden, children;
+  std::vector<float> bias;
 };
 
 struct AllTaps {
   Taps d, h, w;
 };
 
-/// What one thread works in: rows of one row of voxels.
+/// What one thread works in.
 struct Scratch {
   Scratch(const SemanticAttentionArgs& args, const Mix& mix)
-      : n_w(args.skip.shape[4]),
-        inputs(static_cast<std::size_t>(mix.n_columns)),
-        zeros(static_cast<std::size_t>(n_w)),
-        maps(static_cast<std::size_t>(args.similarity.shape[1] * n_w)),
+      : n_w(args.encoded.shape[4]),
+        n_channels(mix.hidden.n_columns()),
+        n_in_row((n_w + kLanes - 1) / kLanes * kLanes * n_channels),
+        panels(static_cast<std::size_t>(kTileRows * n_in_row)),
+        maps(static_cast<std::size_t>(n_w)),
         coarse(static_cast<std::size_t>(2 * args.similarity.shape[4])),
-        hidden(static_cast<std::size_t>(n_w)),
-        factor(static_cast<std::size_t>(n_w)) {}
+        hidden(static_cast<std::size_t>(mix.hidden.n_rows() * kLanes)),
+        factors(static_cast<std::size_t>(kChildren * kTileRows * n_w)) {}
 
-  std::int64_t n_w;
-  std::vector<const float*> inputs;  // rows of skip, gate and upsampled similarity; zeros as padding
-  std::vector<float> zeros, maps, coarse, hidden, factor;
+  float* panels_of(std::int64_t row) { return panels.data() + row * n_in_row; }
+
+  std::int64_t n_w, n_channels, n_in_row;
+  std::vector<float> panels;  // inputs of each row of a tile, kLanes voxels after kLanes voxels
+  std::vector<float> maps, coarse, hidden;
+  std::vector<float> factors;  // (2, 2 kTileRows, 2 n_w)
 };
+
+/// Copies a row of one channel into the panels of its voxels.
+void spread(const float* row, std::int64_t n, std::int64_t channel, std::int64_t n_channels, float* panels) {
+  float* out = panels + channel * kLanes;
+  std::int64_t w = 0;
+  for (; w + kLanes <= n; w += kLanes, out += n_channels * kLanes) std::copy_n(row + w, kLanes, out);
+  std::copy_n(row + w, n - w, out);
+}
 
 /// Upsamples one row of one similarity map.
 void upsample_row(const View<const float, 3>& map, const AllTaps& taps, std::int64_t d, std::int64_t h,
@@ -59,68 +78,81 @@ void upsample_row(const View<const float, 3>& map, const AllTaps& taps, std::int
   lerp_along(low, taps.w, out);
 }
 
-/// Collects the input rows of row (d, h) of case b.
-void collect_rows(const SemanticAttentionArgs& args, const AllTaps& taps, std::int64_t b, std::int64_t d,
-                  std::int64_t h, Scratch& scratch) {
-  auto next = scratch.inputs.begin();
-  for (std::int64_t c = 0; c < args.skip.shape[1]; ++c) *next++ = args.skip.at(b, c, d, h);
-  for (std::int64_t g = 0; g < args.gate.shape[1]; ++g) *next++ = args.gate.at(b, g, d, h);
-  for (std::int64_t k = 0; k < args.similarity.shape[1]; ++k) {
-    float* out = scratch.maps.data() + k * scratch.n_w;
-    upsample_row(args.similarity.slice(b).slice(k), taps, d, h, scratch.coarse, out);
-    *next++ = out;
+/// Collects the inputs of rows of slice d of case b, channel after channel: long steps through memory.
+void collect(const SemanticAttentionArgs& args, const AllTaps& taps, std::int64_t b, std::int64_t d, const Bounds& rows,
+             Scratch& scratch) {
+  const std::int64_t n_w = scratch.n_w, n_channels = scratch.n_channels;
+  std::int64_t channel = 0;
+  for (const auto& features : {args.encoded, args.decoded}) {
+    for (std::int64_t c = 0; c < features.shape[1]; ++c, ++channel) {
+      for (std::int64_t h = rows.begin; h < rows.end; ++h)
+        spread(features.at(b, c, d, h), n_w, channel, n_channels, scratch.panels_of(h - rows.begin));
+    }
   }
-  std::fill(next, scratch.inputs.end(), scratch.zeros.data());
-}
-
-/// Adds four weighted rows to one; four, so that it is loaded and stored less often.
-void mix_rows(const float* const* rows, const float* weights, std::int64_t n, float* __restrict out) {
-  const float *a = rows[0], *b = rows[1], *c = rows[2], *d = rows[3];
-  const float wa = weights[0], wb = weights[1], wc = weights[2], wd = weights[3];
-  for (std::int64_t w = 0; w < n; ++w) out[w] += (wa * a[w] + wb * b[w]) + (wc * c[w] + wd * d[w]);
-}
-
-/// Adds weight * leaky_relu(hidden).
-void add_activated(const float* hidden, float weight, std::int64_t n, float* __restrict out) {
-  for (std::int64_t w = 0; w < n; ++w) out[w] += weight * (hidden[w] > 0 ? hidden[w] : kSlope * hidden[w]);
-}
-
-/// Turns logits z into 1 + scale (2 sigmoid(z) - 1).
-void to_factor(float* z, float scale, std::int64_t n) {
-  for (std::int64_t w = 0; w < n; ++w) z[w] = 1 + scale * (2 / (1 + fast_exp(-z[w])) - 1);
-}
-
-void attend_row(const SemanticAttentionArgs& args, const Mix& mix, std::int64_t b, std::int64_t d, std::int64_t h,
-                Scratch& scratch) {
-  const std::int64_t n = scratch.n_w;
-  float *hidden = scratch.hidden.data(), *factor = scratch.factor.data();
-  std::fill_n(factor, n, 0.0F);
-  for (std::int64_t j = 0; j < mix.n_rows; ++j) {
-    std::fill_n(hidden, n, *args.bias.at(j));
-    for (std::int64_t i = 0; i < mix.n_columns; i += 4)
-      mix_rows(&scratch.inputs[static_cast<std::size_t>(i)], mix.at(j, i), n, hidden);
-    add_activated(hidden, *args.w_a.at(j), n, factor);
+  for (std::int64_t k = 0; k < args.similarity.shape[1]; ++k, ++channel) {
+    for (std::int64_t h = rows.begin; h < rows.end; ++h) {
+      upsample_row(args.similarity.slice(b).slice(k), taps, d, h, scratch.coarse, scratch.maps.data());
+      spread(scratch.maps.data(), n_w, channel, n_channels, scratch.panels_of(h - rows.begin));
+    }
   }
-  to_factor(factor, args.scale, n);
+}
+
+/// Turns logits into 1 + strength (2 sigmoid(z) - 1).
+void to_factors(float* z, float strength, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) z[i] = 1 + strength * (2 / (1 + fast_exp(-z[i])) - 1);
+}
+
+/// Computes the factors of one row of a tile from its panels, into the rows of its children.
+void attend(const Mix& mix, float strength, std::int64_t row_of_tile, Scratch& scratch) {
+  constexpr float kNoBias[kChildren] = {};
+  const float* panels = scratch.panels_of(row_of_tile);
+  float *hidden = scratch.hidden.data(), *out = scratch.factors.data() + 4 * row_of_tile * scratch.n_w;
+  for (std::int64_t begin = 0; begin < scratch.n_w; begin += kLanes) {
+    mix.hidden.multiply(panels + begin * scratch.n_channels, mix.bias.data(), hidden);
+    for (float& value : scratch.hidden) value = value > 0 ? value : kSlope * value;
+    float children[kChildren * kLanes];
+    mix.children.multiply(hidden, kNoBias, children);
+    to_factors(children, strength, kChildren * kLanes);
+    const std::int64_t n = std::min(kLanes, scratch.n_w - begin);
+    for (std::int64_t child = 0; child < kChildren; ++child) {
+      const std::int64_t row = child / 4 * 2 * kTileRows + child / 2 % 2;
+      float* target = out + 2 * (row * scratch.n_w + begin) + child % 2;
+      for (std::int64_t lane = 0; lane < n; ++lane) target[2 * lane] = children[child * kLanes + lane];
+    }
+  }
+}
+
+/// Multiplies rows [begin, end) of slice d by their factors, channel after channel: long steps through memory.
+void weigh(const SemanticAttentionArgs& args, std::int64_t b, std::int64_t d, const Bounds& rows,
+           const float* factors) {
+  const std::int64_t n = args.skip.shape[4];
   for (std::int64_t c = 0; c < args.skip.shape[1]; ++c) {
-    const float* skip = args.skip.at(b, c, d, h);
-    float* out = args.out.at(b, c, d, h);
-    for (std::int64_t w = 0; w < n; ++w) out[w] = skip[w] * factor[w];
+    for (std::int64_t h = rows.begin; h < rows.end; ++h) {
+      const float *skip = args.skip.at(b, c, d, h), *factor = factors + (h - rows.begin) * n;
+      float* out = args.out.at(b, c, d, h);
+      for (std::int64_t w = 0; w < n; ++w) out[w] = skip[w] * factor[w];
+    }
   }
 }
 
 }  // namespace
 
 void semantic_attention_cpu(const SemanticAttentionArgs& args, int n_threads) {
-  const Shape<5>&shape = args.skip.shape, maps = args.similarity.shape;
+  const Shape<5>&shape = args.encoded.shape, maps = args.similarity.shape;
   const AllTaps taps{{maps[2], shape[2]}, {maps[3], shape[3]}, {maps[4], shape[4]}};
   const Mix mix(args);
-  parallel_for(shape[0] * shape[2] * shape[3], n_threads, [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t n_tiles = (shape[3] + kTileRows - 1) / kTileRows;
+  parallel_for(shape[0] * shape[2] * n_tiles, n_threads, [&](std::int64_t begin, std::int64_t end) {
     Scratch scratch(args, mix);
     for (std::int64_t i = begin; i < end; ++i) {
-      const std::int64_t b = i / (shape[2] * shape[3]), d = i / shape[3] % shape[2], h = i % shape[3];
-      collect_rows(args, taps, b, d, h, scratch);
-      attend_row(args, mix, b, d, h, scratch);
+      const std::int64_t b = i / (shape[2] * n_tiles), d = i / n_tiles % shape[2], first = i % n_tiles * kTileRows;
+      const Bounds rows{first, std::min(first + kTileRows, shape[3])};
+      collect(args, taps, b, d, rows, scratch);
+      for (std::int64_t row = 0; row < rows.size(); ++row) attend(mix, args.strength, row, scratch);
+      for (const std::int64_t half : {0, 1}) {
+        const float* factors = scratch.factors.data() + half * 4 * kTileRows * scratch.n_w;
+        weigh(args, b, 2 * d + half, {2 * rows.begin, 2 * rows.end}, factors);
+      }
     }
   });
 }

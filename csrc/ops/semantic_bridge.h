@@ -1,5 +1,8 @@
 #pragma once
 
+#include <array>
+
+#include "core/stream.h"
 #include "core/tensor_view.h"
 
 namespace fastbts {
@@ -18,6 +21,25 @@ struct SemanticProjectArgs {
 /// n_threads.
 void semantic_project(const SemanticProjectArgs& args, int n_threads);
 
+struct SemanticPlaneArgs {
+  std::array<View<const float, 4>, 3> planes;
+  View<const float, 4> conv;
+  View<const float, 1> bias;
+  View<const float, 2> view, expand;
+  std::array<View<float, 4>, 3> out;
+};
+
+/// What the bridge sees in its planes: out_d = expand leaky_relu(conv plane_d + bias + view_d), slope 0.01, with the
+/// same 3 x 3 convolution (zeros around) and the same expansion for the three planes.
+///   planes  z, y, x, each (B, 2R, *, *)  float32, rows dense  read     as semantic_project writes them
+///   conv    (R, 2R, 3, 3)                float32, rows dense  read
+///   bias    (R)                          float32, dense       read
+///   view    (3, R)                       float32, rows dense  read     what tells the views apart
+///   expand  (C, R)                       float32, rows dense  read
+///   out     z, y, x, each (B, C, *, *)   float32, rows dense  written  no part of planes
+/// Sums in float32 in a fixed order: the same bits, whatever n_threads.
+void semantic_plane(const SemanticPlaneArgs& args, int n_threads);
+
 struct SemanticLiftArgs {
   View<const float, 4> z, y, x;
   View<float, 5> tensor;
@@ -33,6 +55,12 @@ struct SemanticLiftArgs {
 void semantic_lift(const SemanticLiftArgs& args, int n_threads);
 
 void semantic_project_cpu(const SemanticProjectArgs& args, int n_threads);
+void semantic_plane_cpu(const SemanticPlaneArgs& args, int n_threads);
 void semantic_lift_cpu(const SemanticLiftArgs& args, int n_threads);
+
+// Arrays on a CUDA device, dense; the weights of semantic_plane too.
+void semantic_project_cuda(const SemanticProjectArgs& args, Stream stream);
+void semantic_plane_cuda(const SemanticPlaneArgs& args, Stream stream);
+void semantic_lift_cuda(const SemanticLiftArgs& args, Stream stream);
 
 }  // namespace fastbts

@@ -83,21 +83,22 @@ void project_channel(const View<const float, 3>& volume, const Plane& z, const P
   divide(x.sum, n_w);
 }
 
+/// out = (z + y + x) / 3, or added to it; the rows do not overlap.
+template <bool kAdd>
+void lift_row(const float* __restrict z, const float* __restrict y, float x, std::int64_t n, float* __restrict out) {
+  constexpr float kThird = 1.0F / 3.0F;
+  for (std::int64_t w = 0; w < n; ++w) {
+    const float lifted = (z[w] + y[w] + x) * kThird;
+    out[w] = kAdd ? out[w] + lifted : lifted;
+  }
+}
+
 /// Writes or adds slice d of one channel.
 void lift_slice(const SemanticLiftArgs& args, std::int64_t b, std::int64_t c, std::int64_t d) {
-  constexpr float kThird = 1.0F / 3.0F;
   const std::int64_t n_h = args.tensor.shape[3], n_w = args.tensor.shape[4];
-  const float* y = args.y.at(b, c, d);
-  for (std::int64_t h = 0; h < n_h; ++h) {
-    const float* z = args.z.at(b, c, h);
-    const float x = args.x.at(b, c, d)[h];
-    float* out = args.tensor.at(b, c, d, h);
-    if (args.add) {
-      for (std::int64_t w = 0; w < n_w; ++w) out[w] += (z[w] + y[w] + x) * kThird;
-    } else {
-      for (std::int64_t w = 0; w < n_w; ++w) out[w] = (z[w] + y[w] + x) * kThird;
-    }
-  }
+  const float *y = args.y.at(b, c, d), *x = args.x.at(b, c, d);
+  const auto lift = args.add ? lift_row<true> : lift_row<false>;
+  for (std::int64_t h = 0; h < n_h; ++h) lift(args.z.at(b, c, h), y, x[h], n_w, args.tensor.at(b, c, d, h));
 }
 
 }  // namespace

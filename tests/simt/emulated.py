@@ -1,0 +1,72 @@
+"""The CUDA kernels under the SIMT emulation, as functions of NumPy arrays.
+
+The library is built with the C++ compiler at first use, into `build/simt`, once per state of the sources.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).resolve().parents[2]
+FLAGS = ("-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas")
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
+
+
+class EmulationError(Exception):
+    """What the emulation says of a launch or a kernel."""
+
+
+def build(*options: str) -> Path:
+    """Compiles the kernels; returns the library."""
+    folders = (ROOT / "tests/simt").iterdir(), (ROOT / "csrc").rglob("*")
+    parts = [p for folder in folders for p in sorted(folder) if p.suffix in (".h", ".cuh") or p.name == "kernels.cpp"]
+    state = hashlib.sha256(b"".join(p.read_bytes() for p in parts) + " ".join(FLAGS + options).encode()).hexdigest()
+    library = ROOT / "build/simt" / f"kernels-{state[:16]}.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = library.with_suffix(f".{os.getpid()}")
+        includes = ("-DFASTBTS_SIMT", f"-I{ROOT / 'tests/simt'}", f"-I{ROOT / 'csrc'}")
+        source = str(ROOT / "tests/simt/kernels.cpp")
+        subprocess.run([os.environ.get("CXX", "c++"), *FLAGS, *options, *includes, source, "-o", unfinished], check=True)
+        unfinished.replace(library)
+    return library
+
+
+@cache
+def load(*options: str) -> ctypes.CDLL:
+    return ctypes.CDLL(str(build(*options)))
+
+
+def call(name: str, *arguments: Any, options: tuple[str, ...] | None = None) -> None:
+    """Calls a function of the library; arrays become pointers, lists of sizes int32 arrays."""
+    if options is None:
+        options = SANITIZE if os.environ.get("FASTBTS_SIMT_SANITIZE") else ()
+    function = getattr(load(*options), f"simt_{name}")
+    function.restype = ctypes.c_char_p
+    kept = [np.array(a, np.int32) if isinstance(a, list) else a for a in arguments]
+    message = function(*(ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else a for a in kept))
+    if message is not None:
+        raise EmulationError(message.decode())
+
+
+def stored(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:
+    """The bits of an array in a type of the network."""
+    if dtype != "bfloat16":
+        return array.astype(dtype)
+    bits = array.view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def loaded(array: NDArray[Any], dtype: str) -> NDArray[np.float32]:
+    """The inverse of `stored`."""
+    return array.astype(np.float32) if dtype != "bfloat16" else (array.astype(np.uint32) << 16).view(np.float32)

@@ -1,0 +1,159 @@
+// The CUDA kernels behind a C interface, each launched by the SIMT emulation; tests/simt/emulated.py loads it.
+// Element types: 0 float32, 1 float16, 2 bfloat16. Every function returns null or what went wrong.
+#include "simt.h"
+// The emulation first: kernels are written in its words.
+#include <string>
+
+#include "ops/components_kernel.cuh"
+#include "ops/resample_kernel.cuh"
+#include "ops/semantic_attention_kernel.cuh"
+#include "ops/semantic_bridge_kernel.cuh"
+
+namespace {
+
+using namespace fastbts;
+
+template <typename Fn>
+const char* guarded(Fn&& fn) {
+  static thread_local std::string message;
+  try {
+    fn();
+    return nullptr;
+  } catch (const std::exception& error) {
+    message = error.what();
+    return message.c_str();
+  }
+}
+
+template <typename Fn>
+const char* with_type(int dtype, Fn&& fn) {
+  return guarded([&] {
+    if (dtype == 0) fn(float{});
+    if (dtype == 1) fn(Half{});
+    if (dtype == 2) fn(Bfloat16{});
+  });
+}
+
+BridgeSizes bridge_sizes(const int* s) { return {s[0], s[1], s[2], s[3], s[4]}; }
+
+// What every warp function gives, for one warp whose first `n` lanes take part; out (32, 6).
+FASTBTS_KERNEL void warp_kernel(int n, int* out) {
+  const int lane = static_cast<int>(threadIdx.x);
+  if (lane >= n) return;
+  const unsigned mask = n == 32 ? kAllLanes : (1U << n) - 1;
+  int* row = out + 6 * lane;
+  row[0] = __shfl_sync(mask, lane * 10, 1);
+  row[1] = __shfl_xor_sync(mask, lane, 1);
+  row[2] = __shfl_down_sync(mask, lane, 2);
+  row[3] = __shfl_up_sync(mask, lane, 1);
+  row[4] = static_cast<int>(__ballot_sync(mask, lane % 3 == 0));
+  row[5] = __any_sync(mask, lane == 5) + 2 * __all_sync(mask, lane < 5);
+}
+
+// Where some threads never reach a barrier, where a lane is not in its mask, and where a mask names one that has left.
+FASTBTS_KERNEL void wrong_kernel(int kind) {
+  if (kind == 0 && threadIdx.x < 16) __syncthreads();
+  if (kind == 1) __shfl_sync(0xFFFF, 1, 0);
+  if (kind == 2 && threadIdx.x < 16) __shfl_sync(kAllLanes, 1, 0);
+}
+
+FASTBTS_KERNEL void atomic_kernel(int* total, int* smallest) {
+  atomicAdd(total, 1);
+  atomicMin(smallest, static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x));
+}
+
+}  // namespace
+
+extern "C" {
+
+const char* simt_warp(unsigned seed, int n, int* out) {
+  return guarded([&] { simt::launch(seed, 1, 32, 0, warp_kernel, n, out); });
+}
+
+const char* simt_wrong(unsigned seed, int kind) {
+  return guarded([&] { simt::launch(seed, 1, 32, 0, wrong_kernel, kind); });
+}
+
+const char* simt_atomic(unsigned seed, int* total, int* smallest) {
+  return guarded([&] { simt::launch(seed, 5, 40, 0, atomic_kernel, total, smallest); });
+}
+
+const char* simt_resample(unsigned seed, int dtype, const void* tensor, const int* s, void* out) {
+  return with_type(dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const ResampleSizes sizes{s[0], {s[1], s[2], s[3]}, {s[4], s[5], s[6]}};
+    simt::launch(seed, 3, 64, 0, resample_kernel<T>, static_cast<const T*>(tensor), sizes, static_cast<T*>(out));
+  });
+}
+
+const char* simt_project(unsigned seed, int dtype, const void* tensor, const int* s, void* z, void* y, void* x) {
+  return with_type(dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const auto* in = static_cast<const T*>(tensor);
+    simt::launch(seed, 3, 64, 0, project_kernel<T, true>, in, bridge_sizes(s), static_cast<T*>(z));
+    simt::launch(seed, 3, 64, 0, project_kernel<T, false>, in, bridge_sizes(s), static_cast<T*>(y));
+    simt::launch(seed, 3, 64, 0, project_rows_kernel<T>, in, bridge_sizes(s), static_cast<T*>(x));
+  });
+}
+
+// n_missing: how many bytes of shared memory the launch forgets to ask for.
+const char* simt_plane(unsigned seed, int dtype, const void* plane, const float* conv, const float* bias,
+                       const float* view, const float* expand, int n_b, const int* s, void* out, int n_threads,
+                       int n_missing) {
+  return with_type(dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const PlaneSizes sizes{s[0], s[1], s[2], s[3]};
+    const dim3 grid(static_cast<unsigned>((s[2] * s[3] + kWarp - 1) / kWarp), static_cast<unsigned>(n_b));
+    const auto bytes = static_cast<std::size_t>(s[0] * kWarp) * sizeof(float) - static_cast<std::size_t>(n_missing);
+    simt::launch(seed, grid, static_cast<unsigned>(n_threads), bytes, plane_kernel<T>, static_cast<const T*>(plane),
+                 conv, bias, view, expand, sizes, static_cast<T*>(out));
+  });
+}
+
+const char* simt_lift(unsigned seed, int dtype, const void* z, const void* y, const void* x, const int* s, int add,
+                      void* out) {
+  return with_type(dtype, [&](auto tag) {
+    using T = decltype(tag);
+    simt::launch(seed, 3, 64, 0, lift_kernel<T>, static_cast<const T*>(z), static_cast<const T*>(y),
+                 static_cast<const T*>(x), bridge_sizes(s), add != 0, static_cast<T*>(out));
+  });
+}
+
+// s: C, C', J, K, below (3), maps (3), cases.
+const char* simt_attention(unsigned seed, int dtype, const void* skip, const void* encoded, const void* decoded,
+                           const void* similarity, const float* w_x, const float* bias, const float* w_g,
+                           const float* w_s, const float* w_a, float strength, const int* s, std::int64_t out_step,
+                           void* out) {
+  return with_type(dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const AttentionSizes sizes{s[0], s[1], s[2], s[3], {s[4], s[5], s[6]}, {s[7], s[8], s[9]}, out_step};
+    const AttentionPointers<T> pointers{static_cast<const T*>(skip),
+                                        static_cast<const T*>(encoded),
+                                        static_cast<const T*>(decoded),
+                                        static_cast<const T*>(similarity),
+                                        w_x,
+                                        bias,
+                                        w_g,
+                                        w_s,
+                                        w_a,
+                                        strength,
+                                        static_cast<T*>(out)};
+    const dim3 grid(static_cast<unsigned>((s[4] * s[5] * s[6] + 63) / 64), static_cast<unsigned>(s[10]));
+    simt::launch(seed, grid, 64, attention_shared_bytes(sizes), attention_kernel<T>, pointers, sizes);
+  });
+}
+
+// labels: first voxel of the box; counts (258) zeros; scratch (2, voxels of the box).
+const char* simt_components(unsigned seed, std::uint8_t* labels, const int* size, const std::int64_t* steps,
+                            int min_voxels, int* scratch, unsigned long long* counts) {
+  return guarded([&] {
+    const LabelBox box{labels, {size[0], size[1], size[2]}, {steps[0], steps[1], steps[2]}};
+    int *parent = scratch, *n_in_part = scratch + size[0] * size[1] * size[2];
+    simt::launch(seed, 4, 64, 0, components_begin_kernel, box, parent, n_in_part);
+    simt::launch(seed, 4, 64, 0, components_unite_kernel, box, parent);
+    simt::launch(seed, 4, 64, 0, components_count_kernel, box, parent, n_in_part);
+    simt::launch(seed, 4, 64, 0, components_remove_kernel, box, parent, n_in_part, min_voxels, counts);
+  });
+}
+
+}  // extern "C"
