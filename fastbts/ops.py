@@ -346,7 +346,8 @@ def semantic_plane(planes: Planes, weights: PlaneWeights, n_threads: int = 0) ->
     sizes = [np.shape(plane) for plane in planes]
     if any(len(size) != 4 for size in sizes):
         raise InputError(f"semantic_plane: planes: expected three times float32 (B, 2R, *, *), got shapes {sizes}")
-    seen = Planes(*(_empty((size[0], *np.shape(weights.expand)[:1], *size[2:])) for size in sizes))
+    n_c = np.shape(weights.expand)[:1]
+    seen = Planes(*(result("semantic_plane: out", None, None, (size[0], *n_c, *size[2:])) for size in sizes))
     _C.semantic_plane(planes, *weights, seen, n_threads)
     return seen
 
@@ -391,9 +392,3 @@ def semantic_attention(
         n_threads: 0 for all CPUs.
     """
     _C.semantic_attention(skip, encoded, decoded, similarity, *weights, out, n_threads)
-
-
-def _empty(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    if min(shape) < 0:
-        raise OptionsError(f"size: expected no negative sizes, got {shape[-3:]}")
-    return np.empty(shape, np.float32)
