@@ -108,8 +108,10 @@ class BridgeNode(nn.Module):
         self.view = nn.Parameter(bridge.view.detach().flatten(1))  # (3, R)
         self.expand = nn.Parameter(bridge.expand.weight.detach().flatten(1))  # (C, R)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, None]:
-        """As `SemanticBridge.forward` in eval mode."""
+    def forward(self, x: Tensor, tokens: Tensor | None = None) -> tuple[Tensor, None]:
+        """As `SemanticBridge.forward` in eval mode; patch tokens, which the node has no input for, are refused."""
+        if tokens is not None:
+            raise ValueError("patch tokens given: the node SemanticBridge has no input for them; export without tokens")
         arguments = self.reduce(x), self.plane.weight, self.plane.bias, self.view, self.expand
         return torch.ops.fastbts.SemanticBridge(x, *arguments), None
 

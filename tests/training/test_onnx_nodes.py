@@ -6,10 +6,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from fastbts.engines.openvino_nodes import register_nodes
-from training.onnx_nodes import INPUTS, add_bodies
+from training.model.bridge import SemanticBridge
+from training.onnx_nodes import INPUTS, BridgeNode, add_bodies
 
 Arrays = dict[str, np.ndarray]
 CONSTANTS = ("plane_weight", "plane_bias", "view", "expand", "w_x", "bias", "w_g", "w_s", "w_a", "strength")
@@ -95,3 +97,9 @@ def test_openvino_agrees_with_the_body(name: str, values: Arrays) -> None:
     result = compiled({k: v for k, v in values.items() if k not in CONSTANTS})[0]
     body = run_body(name, values)
     assert np.abs(result - body).max() <= 1e-5 * np.abs(body).max()
+
+
+def test_bridge_node_refuses_patch_tokens() -> None:
+    x = torch.zeros(1, 6, 4, 6, 8)
+    with pytest.raises(ValueError, match="no input for them"):
+        BridgeNode(SemanticBridge(6, 4, 0))(x, x)
