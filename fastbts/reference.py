@@ -53,12 +53,12 @@ def normalize(
 
 def window(tensor: NDArray[np.float32], origins: NDArray[np.int32], size: Size) -> NDArray[np.float64]:
     """Returns the windows (B, M, *size)."""
-    windows = np.zeros((len(origins), len(tensor), *size))
+    windows: NDArray[np.float64] = np.zeros((len(origins), len(tensor), *size))
     for b, origin in enumerate(origins):
         for p in np.ndindex(*size):
             voxel = tuple(int(o) + i for o, i in zip(origin, p, strict=True))
             if _inside(voxel, tensor.shape[1:]):
-                windows[(b, slice(None), *p)] = tensor[(slice(None), *voxel)]
+                windows[b][_all(p)] = tensor[_all(voxel)]
     return windows
 
 
@@ -72,7 +72,7 @@ def blend(
         for p in np.ndindex(*logits.shape[2:]):
             voxel = tuple(int(o) + i for o, i in zip(origin, p, strict=True))
             if _inside(voxel, total.shape[1:]):
-                result[(slice(None), *voxel)] += wd[b, p[0]] * wh[b, p[1]] * ww[b, p[2]] * logits[(b, slice(None), *p)]
+                result[_all(voxel)] += wd[b, p[0]] * wh[b, p[1]] * ww[b, p[2]] * logits[b][_all(p)]
     return result
 
 
@@ -172,7 +172,8 @@ def semantic_attention(
 ) -> NDArray[np.float64]:
     """Returns out (B, C, D, H, W)."""
     up = np.zeros((len(similarity), similarity.shape[1], *encoded.shape[2:]))
-    up[:] = [resample(maps, encoded.shape[2:]) for maps in similarity]
+    d, h, w = encoded.shape[2:]
+    up[:] = [resample(maps, (d, h, w)) for maps in similarity]
     parts = ((weights.w_x, encoded), (weights.w_g, decoded), (weights.w_s, up))
     hidden = sum(np.einsum("jc,bcdhw->bjdhw", w.astype(np.float64), x) for w, x in parts)
     hidden += weights.bias.astype(np.float64)[:, None, None, None]
@@ -180,6 +181,11 @@ def semantic_attention(
     children = np.einsum("jxyz,bjdhw->bdxhywz", weights.w_a.astype(np.float64), activated)
     mask = 1 / (1 + np.exp(-children.reshape(len(skip), 1, *skip.shape[2:])))
     return skip * (1 + weights.strength * (2 * mask - 1))
+
+
+def _all(voxel: tuple[int, ...]) -> Any:
+    """Index of a voxel in all channels; Any, as NumPy's types do not know such tuples."""
+    return (slice(None), *voxel)
 
 
 def _inside(voxel: tuple[int, ...], shape: tuple[int, ...]) -> bool:

@@ -179,7 +179,8 @@ class Segmenter:
         if self._one_pass(prepared):
             with clock("infer", 0.15):
                 return self.engine.infer(prepared.tensor[None])[0], {"mode": "one-pass", "count": 1}
-        plan = WindowPlan.cover(prepared.tensor.shape[1:], self.engine.spec.window, self.options.overlap)
+        n_d, n_h, n_w = prepared.tensor.shape[1:]
+        plan = WindowPlan.cover((n_d, n_h, n_w), self.engine.spec.window, self.options.overlap)
         logits = np.zeros((len(self.engine.spec.regions), *prepared.tensor.shape[1:]), np.float32)
         part = np.empty((1, len(logits), *plan.size), np.float32)
         for b in range(len(plan)):

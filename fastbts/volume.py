@@ -148,7 +148,8 @@ class Volume:
     @cached_property
     def geometry(self) -> Geometry:
         """The grid that all images share."""
-        return Geometry(self.data.shape[1:], self.affine)
+        n_x, n_y, n_z = self.data.shape[1:]
+        return Geometry((n_x, n_y, n_z), self.affine)
 
     def select(self, modalities: Sequence[str], optional: Sequence[str] = ()) -> Volume:
         """Returns the volume with these modalities, in this order; shares memory where the order already fits.

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from monai import transforms as mt
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from training.config import AugmentConfig
 
 KEYS = ("image", "label")
+Array = NDArray[Any]
 
 
-def crop_start(label: np.ndarray, crop: tuple[int, ...], config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+def crop_start(label: Array, crop: tuple[int, ...], config: AugmentConfig, rng: np.random.Generator) -> Array:
     """Draws where a crop begins: (3,) voxels; negative where the case is smaller than the crop.
 
     Args:
@@ -29,14 +33,14 @@ def crop_start(label: np.ndarray, crop: tuple[int, ...], config: AugmentConfig, 
     return inside(np.round(centre - size / 2), label.shape, crop)
 
 
-def inside(start: np.ndarray, shape: tuple[int, ...], crop: tuple[int, ...]) -> np.ndarray:
+def inside(start: Array, shape: tuple[int, ...], crop: tuple[int, ...]) -> Array:
     """Moves a crop into the case, or centres it where the case is smaller."""
     room = np.array(shape) - crop
     low = np.minimum(room, 0) // 2
     return np.clip(start, low, np.maximum(room, low)).astype(int)
 
 
-def cut(image: np.ndarray, label: np.ndarray, start: np.ndarray, crop: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def cut(image: Array, label: Array, start: Array, crop: tuple[int, ...]) -> tuple[Array, Array]:
     """Cuts a crop, zero-padded outside the case.
 
     Args:
@@ -56,7 +60,7 @@ def cut(image: np.ndarray, label: np.ndarray, start: np.ndarray, crop: tuple[int
     return image_crop, label_crop
 
 
-Crop = tuple[np.ndarray, np.ndarray]
+Crop = tuple[Array, Array]
 """(M, D, H, W) float32 image and (D, H, W) uint8 labels."""
 
 
@@ -81,7 +85,7 @@ def carve_mix(host: Crop, donor: Crop, rng: np.random.Generator) -> Crop:
 LOW_GRADE_CORE = {"flair": (-0.5, 2.2), "t1": (-2.2, -0.8), "t2": (1.5, 3.2)}
 
 
-def low_grade_core(image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def low_grade_core(image: Array, label: Array, rng: np.random.Generator) -> tuple[Array, Array]:
     """Repaints the tumour core as a non-enhancing one and relabels it necrotic core (1), which is what BraTS calls it.
 
     Args:
@@ -123,7 +127,7 @@ class Augment:
             ]
         )
 
-    def __call__(self, image: np.ndarray, label: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Array, label: Array, seed: int) -> tuple[Tensor, Tensor]:
         """Returns the varied (M, D, H, W) float32 image and (D, H, W) uint8 labels; equal seeds give equal results."""
         self._mirror.set_random_state(seed=seed)
         self._intensity.set_random_state(seed=seed + 1)

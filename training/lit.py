@@ -67,14 +67,23 @@ class NetworkEngine:
     def __init__(self, network: nn.Module, spec: EngineSpec, read_tokens: Callable[[Tensor], Tensor] | None = None) -> None:
         self.spec, self._network, self._read_tokens = spec, network, read_tokens
         self._device = next(network.parameters()).device
+        self.text = network.get_buffer("text").cpu().numpy() if "text" in dict(network.named_buffers()) else None
         self.description = {"backend": "torch", "device": str(self._device), "precision": "as in training"}
 
-    def infer(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Runs the network: (B, M, D, H, W) normalised images -> (B, K, D, H, W) float32 logits."""
+    def infer(
+        self, tensor: NDArray[np.float32], text: NDArray[np.float32] | None = None, *, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """See `Engine.infer`."""
         image = torch.from_numpy(tensor).to(self._device)
+        given = {} if text is None else {"text": torch.from_numpy(text).to(self._device)}
         with torch.inference_mode():
-            tokens = {} if self._read_tokens is None else {"tokens": self._read_tokens(image)}
-            return self._network(image, **tokens).float().cpu().numpy()
+            if self._read_tokens is not None:
+                given["tokens"] = self._read_tokens(image)
+            logits: NDArray[np.float32] = self._network(image, **given).float().cpu().numpy()
+        if out is None:
+            return logits
+        out[:] = logits
+        return out
 
     def close(self) -> None:
         """Nothing to free: the network belongs to its run."""
@@ -164,7 +173,7 @@ class LitData(L.LightningDataModule):
         super().__init__()
         self.cases, self.recipe, self.val = cases, recipe, list(val)
 
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+    def train_dataloader(self) -> DataLoader[Sample]:
         """Crops of this rank, prepared one step ahead by one process: torch's threads need the other cores."""
         trainer = self.trainer
         assert trainer is not None
