@@ -14,4 +14,5 @@ export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0
 cd "$(dirname "$0")/.."
 "$python" -m training.train --recipe "$recipe" --data "$data" --out "$run"
 "$python" -m training.export "$run/last.ckpt" -o "$run/$recipe.fbts"
+"$python" -m training.tune "$run/$recipe.fbts" --data "$data"
 "$python" -m training.evaluate --engine "$run/$recipe.fbts" --data "$data" --json "$run/dice-val.json"

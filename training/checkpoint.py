@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from training.config import Recipe, parse_recipe
 
@@ -31,6 +32,24 @@ def save_checkpoint(path: Path, recipe: Recipe, step: int, **state: Any) -> None
         previous.unlink(missing_ok=True)
         os.link(path, previous)  # a second name: the file stays at `path` until the new one is there
     temporary.replace(path)
+
+
+def averaged_weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The averaged network's state dict, out of a checkpoint's state."""
+    return {name.removeprefix("module."): weight for name, weight in state["average"].items() if name != "n_averaged"}
+
+
+def begin_from(network: nn.Module, path: Path) -> None:
+    """Gives a fresh network the averaged weights of a finished run; what that run's network did not have stays fresh.
+
+    Raises:
+        CheckpointError: The run's network has weights that this one has not, or of another shape.
+    """
+    weights, own = averaged_weights(load_checkpoint(path)[1]), network.state_dict()
+    strange = [name for name, weight in weights.items() if name not in own or own[name].shape != weight.shape]
+    if strange:
+        raise CheckpointError(f"{path}: weights that the recipe's network has not, or not of this shape: {', '.join(strange)}")
+    network.load_state_dict(own | weights)
 
 
 def load_checkpoint(path: Path) -> tuple[Recipe, dict[str, Any]]:

@@ -9,6 +9,7 @@ import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -62,8 +63,8 @@ def evaluate(segmenter: Segmenter, folders: list[Path], *, lesions: bool = False
     return Evaluation(rows, np.sum(histograms, axis=0))
 
 
-def dice_without(segmenter: Segmenter, folders: list[Path], modality: str) -> float:
-    """Mean over cases and regions of Dice with one image left out.
+def dice_without(segmenter: Segmenter, folders: list[Path], modality: str) -> dict[str, float]:
+    """Mean over cases of Dice with one image left out: WT, TC, ET and their mean.
 
     Raises:
         CaseError: The engine was not trained for that.
@@ -72,8 +73,9 @@ def dice_without(segmenter: Segmenter, folders: list[Path], modality: str) -> fl
     for folder in track(folders, f"without {modality}"):
         volume = read_case(folder)
         labels = segmenter.predict(volume.select([m for m in volume.modalities if m != modality])).labels
-        scores.append(np.mean([*region_dice(labels, read_labels(folder)).values()]))
-    return float(np.mean(scores))
+        scores.append(region_dice(labels, read_labels(folder)))
+    means = {region: fmean(score[region] for score in scores) for region in scores[0]}
+    return {**means, "mean": fmean(means.values())}
 
 
 def dropped(wanted: list[str], every: bool, optional: tuple[str, ...]) -> list[str]:
@@ -147,8 +149,9 @@ def main() -> None:
     whole, losses = mean_row(cases)["mean"], {}
     for modality in without:
         score = dice_without(segmenter, folders, modality)
-        losses[modality] = {"dice": score, "loss": whole - score}
-        console.print(f"without {modality}: mean Dice {score:.4f}, {whole - score:+.4f} lost (n={len(folders)})")
+        losses[modality] = {"dice": score, "loss": whole - score["mean"]}
+        regions = ", ".join(f"{region} {value:.4f}" for region, value in score.items())
+        console.print(f"without {modality}: {regions}; {losses[modality]['loss']:+.4f} lost (n={len(folders)})")
     if args.csv:
         write_csv(args.csv, evaluation.rows)
     if args.json:

@@ -22,7 +22,7 @@ import fastbts
 from fastbts import MODALITIES, EngineSpec, OptionsError
 from fastbts.enginefile import read_engine_file, write_engine_file
 from fastbts.engines.openvino import OpenVINOEngine
-from training.checkpoint import load_checkpoint
+from training.checkpoint import averaged_weights, load_checkpoint
 from training.config import Recipe
 from training.data import engine_spec
 from training.model import UNet3d
@@ -46,9 +46,8 @@ class Half(nn.Module):
 
 def trained_network(recipe: Recipe, state: dict[str, Any]) -> UNet3d:
     """The checkpoint's averaged network, weights rounded to float16 as they will be stored."""
-    weights = {name.removeprefix("module."): w for name, w in state["average"].items() if name != "n_averaged"}
     network = UNet3d(recipe.model).eval()
-    network.load_state_dict(weights)
+    network.load_state_dict(averaged_weights(state))
     with torch.no_grad():
         for weight in network.parameters():
             weight.copy_(weight.half().float())
@@ -165,7 +164,7 @@ def export(
         checkpoint: From `training.train`.
         target: The engine file.
         note: Anything about the training that the recipe does not tell.
-        spec: Fields of `EngineSpec` that were chosen after training, such as `min_et_mm3`.
+        spec: Fields of `EngineSpec` that were chosen after training, such as `name`.
         precision: What the ONNX computes in, "fp32" or "fp16".
         **about: For the manifest: license, data.
     Raises:
@@ -197,12 +196,12 @@ def main() -> None:
     parser.add_argument("--license", default="Apache-2.0", help="terms of the weights, for the manifest")
     parser.add_argument("--data", default="", help="what it was trained on, for the manifest")
     parser.add_argument("--note", default="", help="anything about the training that the recipe does not tell")
-    parser.add_argument("--min-et-mm3", type=float, default=0.0, help="small-ET threshold chosen on validation cases")
+    parser.add_argument("--name", help="name of the engine; default: fastbts- and the recipe's name")
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="fp32", help="what the ONNX computes in; fp16 is for TensorRT"
     )
     args = parser.parse_args()
-    chosen = {"min_et_mm3": args.min_et_mm3}
+    chosen = {"name": args.name} if args.name else {}
     about = {"license": args.license, "data": args.data}
     parity = export(args.checkpoint, args.out, note=args.note, spec=chosen, precision=args.precision, **about)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB; parity with PyTorch float32: {parity}")

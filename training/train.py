@@ -23,6 +23,7 @@ from rich.progress import track
 
 from fastbts import FastBTSError
 from training.callbacks import Checkpoints, Log, MovingAverage, Terminated, WholeFiles
+from training.checkpoint import begin_from
 from training.clip_teacher import teacher_for
 from training.config import Recipe, load_recipe
 from training.data import TrainingCase, engine_spec, find_cases, prepare_case
@@ -32,7 +33,13 @@ from training.synthetic import load_synthetic
 
 
 def fit(
-    recipe: Recipe, cases: Sequence[TrainingCase], run: Path, *, val: Sequence[Path] | None = None, progress: bool = False
+    recipe: Recipe,
+    cases: Sequence[TrainingCase],
+    run: Path,
+    *,
+    start: Path | None = None,
+    val: Sequence[Path] | None = None,
+    progress: bool = False,
 ) -> UNet3d:
     """Trains to the end of the recipe, from the run's last checkpoint on if it has one.
 
@@ -40,23 +47,26 @@ def fit(
         recipe: What to train.
         cases: Prepared cases.
         run: Folder of the run: last.ckpt, log.jsonl, tensorboard/.
+        start: Checkpoint of another run, whose averaged weights a new run begins from; see `begin_from`.
         val: Folders of labelled cases whose Dice is logged every `recipe.validate_every` steps; None for no validation.
         progress: Whether to show a progress bar.
     Returns:
         The averaged network.
     Raises:
         Terminated: SIGTERM came and the run is saved.
-        CheckpointError: The last checkpoint cannot be continued.
+        CheckpointError: The last checkpoint cannot be continued, or `start` does not fit.
     """
     run.mkdir(parents=True, exist_ok=True)
     average, checkpoints = MovingAverage(recipe.ema), Checkpoints(run / "last.ckpt", recipe)
     callbacks = [average, Log(run / "log.jsonl"), checkpoints, *([RichProgressBar(refresh_rate=1)] if progress else [])]
-    trainer = _trainer(recipe, run, callbacks, validate=bool(val))
+    trainer, module = _trainer(recipe, run, callbacks, validate=bool(val)), LitNetwork(recipe)
+    last = checkpoints.path if checkpoints.path.is_file() else None
+    if start is not None and last is None:
+        begin_from(module.network, start)
     with warnings.catch_warnings():
         # Guesses about too few workers and about a data loader that would not resume; ours does, by the step's number.
         warnings.simplefilter("ignore", PossibleUserWarning)
-        last = checkpoints.path if checkpoints.path.is_file() else None
-        trainer.fit(LitNetwork(recipe), datamodule=LitData(cases, recipe, val or ()), ckpt_path=last, weights_only=True)
+        trainer.fit(module, datamodule=LitData(cases, recipe, val or ()), ckpt_path=last, weights_only=True)
     return average.network
 
 
@@ -101,6 +111,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="light", help="name or YAML file")
     parser.add_argument("--data", type=Path, required=True, help="folder of cases, with cases.csv")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an interrupted run continues from there")
+    parser.add_argument("--start", type=Path, help="checkpoint whose averaged weights a new run begins from")
     parser.add_argument("--cache", type=Path, help="folder for prepared cases; default: OUT/cache")
     parser.add_argument("--synthetic", type=Path, help="folder made by training.synthetic, for recipes that mix it in")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 for all")
@@ -114,7 +125,7 @@ def main() -> None:
     if args.synthetic:
         cases += load_synthetic(args.synthetic)
     try:
-        fit(recipe, teacher_for(recipe, cases, cache), args.out, val=_validation(args.data), progress=True)
+        fit(recipe, teacher_for(recipe, cases, cache), args.out, start=args.start, val=_validation(args.data), progress=True)
     except Terminated as stopped:
         print(stopped, file=sys.stderr)
         raise

@@ -83,12 +83,12 @@ def test_evaluate_writes_what_it_measured(
     ]
     assert (tmp_path / "x.figure").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     missing = scores["missing_modalities"]
-    assert missing["t1"] == {"dice": 1.0, "loss": 0.0}, "which the engine does not look at"
-    assert missing["flair"]["loss"] == pytest.approx(1 - missing["flair"]["dice"]) != 0
-    assert missing["flair"]["dice"] == pytest.approx(
+    assert missing["t1"]["dice"] == {"WT": 1.0, "TC": 1.0, "ET": 1.0, "mean": 1.0}, "which the engine does not look at"
+    assert missing["flair"]["loss"] == pytest.approx(1 - missing["flair"]["dice"]["mean"]) != 0
+    assert missing["flair"]["dice"]["mean"] == pytest.approx(
         np.mean([_dice_without_oedema(case) for case in sorted(data.glob("case?"))])
     )
-    assert "without flair: mean Dice" in capsys.readouterr().out
+    assert "without flair: WT " in capsys.readouterr().out
 
 
 def _dice_without_oedema(folder: Path) -> float:

@@ -15,12 +15,13 @@ from torch import nn
 from fastbts import MODALITIES, Segmenter, read_case
 from fastbts.enginefile import read_engine_file
 from training.callbacks import ramped
-from training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from training.checkpoint import CheckpointError, averaged_weights, begin_from, load_checkpoint, save_checkpoint
 from training.config import Recipe, StageConfig, load_recipe
 from training.data import TrainingCase, engine_spec, prepare_case
 from training.evaluate import evaluate, mean_row
 from training.export import export
 from training.lit import LitNetwork, NetworkEngine, learning_rate
+from training.model import UNet3d
 from training.train import fit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -194,3 +195,21 @@ def test_unusable_checkpoints_are_refused(cases: list[TrainingCase], tmp_path: P
     torch.save({"recipe": Path("x")}, path)
     with pytest.raises(CheckpointError, match="not a whole checkpoint"):
         load_checkpoint(path)
+
+
+def test_a_run_may_begin_from_another_ones_weights(cases: list[TrainingCase], run: Path, tmp_path: Path) -> None:
+    """Fresh mechanisms change nothing, so the network begins where the other ended; and it must have room for all weights."""
+    recipe, state = load_checkpoint(run / "last.ckpt")
+    more = replace(recipe.model, semantic=replace(recipe.model.semantic, bridge=True, bridge_width=4))
+    network, before = UNet3d(more).eval(), UNet3d(recipe.model).eval()
+    before.load_state_dict(averaged_weights(state))
+    begin_from(network, run / "last.ckpt")
+    image = torch.randn(1, 4, 32, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(network(image), before(image))
+    with pytest.raises(CheckpointError, match=r"weights that the recipe's network has not"):
+        begin_from(UNet3d(replace(more, widths=(4, 8))), run / "last.ckpt")
+    still = replace(recipe, learning_rate=0.0, stages=(StageConfig(1, (32, 32, 32)),))
+    trained = fit(still, cases, tmp_path, start=run / "last.ckpt").eval()
+    for name, weight in trained.state_dict().items():
+        torch.testing.assert_close(weight, averaged_weights(state)[name])

@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from fastbts import Segmenter, load_engine, read_case
 from fastbts.cli import app
 from fastbts.enginefile import read_engine_file
+from training.checkpoint import save_checkpoint
 from training.config import load_recipe
-from training.train import Trainer
+from training.lit import LitNetwork
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("python -m training.export CHECKPOINT -o model.fbts", "fastbts build model.fbts -o", "fastbts predict CASE_FOLDER")
@@ -41,7 +42,10 @@ def case(tmp_path_factory: pytest.TempPathFactory, write_small_case: Callable[[i
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first command, in a process of its own: a network with every semantic mechanism, which has learnt nothing."""
     folder = tmp_path_factory.mktemp("model")
-    Trainer(load_recipe("smoke-clip"), folder).save()
+    module = LitNetwork(load_recipe("smoke-clip"))
+    assert module.prompts is not None
+    weights = module.network.state_dict()
+    save_checkpoint(folder / "last.ckpt", module.recipe, 0, average=weights, prompts=module.prompts.about())
     command = [sys.executable, "-m", "training.export", str(folder / "last.ckpt"), "-o", str(folder / "model.fbts")]
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
     return folder / "model.fbts"
