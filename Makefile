@@ -24,6 +24,7 @@ lint: $(DEV)/installed  ## formatting, lints and types
 bench: $(DEV)/installed  ## benchmarks; JSON into benchmarks/results
 	$(DEV)/bin/pytest benchmarks/bench_predict.py --benchmark-only --benchmark-json benchmarks/results/predict.json
 	$(DEV)/bin/pytest benchmarks/bench_ops.py --benchmark-only --benchmark-json benchmarks/results/ops.json
+	$(DEV)/bin/pytest benchmarks/bench_semantic.py --benchmark-only --benchmark-json benchmarks/results/semantic.json
 	$(DEV)/bin/python -m benchmarks.make_tables
 
 # The plain install, as a user makes it: no torch, no compiler left behind.

@@ -42,32 +42,73 @@ def dice_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def distance_table(results: dict[str, Any]) -> str:
+    """Means per region of the other scores, then Dice without each modality."""
+    shown = {"hd95_mm": "HD95, mm", "hd95_nonempty_mm": "HD95 where both have voxels, mm", "sensitivity": "sensitivity"}
+    regions = ("WT", "TC", "ET", "mean")
+    lines = ["| score | " + " | ".join(regions) + " |", "|---" * (1 + len(regions)) + "|"]
+    for key, name in shown.items():
+        lines.append(f"| {name} | " + " | ".join(f"{results['summary'][r][key]['mean']:.3g}" for r in regions) + " |")
+    for modality, score in results["missing_modalities"].items():
+        lines.append(f"| Dice without {modality} | " + " | ".join(f"{score['dice'][r]:.3f}" for r in regions) + " |")
+    calibration = results["calibration"]
+    about = f"Expected calibration error over brain voxels {calibration['ece']:.4f}, at temperature {calibration['temperature']:.3g}."
+    return "\n".join([*lines, "", about])
+
+
+def precision_table(results: dict[str, Any]) -> str:
+    """Precisions side by side."""
+    lines = ["| precision | mean Dice | change | network, median ms | times bf16's speed |", "|---|---|---|---|---|"]
+    for name, row in results["summary"].items():
+        numbers = f"{row['mean_dice']:.4f} | {row['dice_change']:+.4f} | {row['infer_ms']:.0f} | {row['times_bf16']:.2f}"
+        lines.append(f"| {name} | {numbers} |")
+    return "\n".join(
+        [*lines, "", f"n = {results['n_cases']} validation cases, {results['rounds']} interleaved rounds, one pass."]
+    )
+
+
+def cost_table(results: dict[str, Any]) -> str:
+    """What the semantic mechanisms cost, from bench_semantic."""
+    info = results["benchmarks"][0]["extra_info"]
+    lines = ["| network | parameters, million | GFLOP | median s | processor s |", "|---|---|---|---|---|"]
+    for name in ("plain", "all"):
+        row = info[name]
+        lines.append(
+            f"| {name} | {row['mparameters']:.2f} | {row['gflop']:.0f} | {row['wall_s']:.3f} | {row['processor_s']:.3f} |"
+        )
+    cost = info["relative_cost"]
+    about = f"All on costs {100 * cost['wall']:+.1f} % of wall time, {100 * cost['processor']:+.1f} % of processor time (medians of pairs)."
+    return "\n".join([*lines, "", about])
+
+
 def _dice(arm: dict[str, Any]) -> str:
     return " | ".join(f"{arm[r]:.3f}" for r in ("WT", "TC", "ET", "mean"))
 
 
 def ablation_table(results: dict[str, Any]) -> str:
     """Every arm against its bases: difference of the mean Dice in points, interval and p."""
-    lines = ["| network | WT | TC | ET | mean | against | points, 95 % interval | p |", "|---|---|---|---|---|---|---|---|"]
+    lines = ["| network | seeds | WT | TC | ET | mean | against | points, 95 % interval | p |", "|---" * 9 + "|"]
     for name, arm in results["arms"].items():
         against = [c for c in results["comparisons"] if c["name"] == name]
-        lines.append(f"| {name} | {_dice(arm)} | " + (" | ".join(_against(against[0])) if against else " | | ") + " |")
-        lines += ["| | | | | | " + " | ".join(_against(c)) + " |" for c in against[1:]]
-    first = results["comparisons"][0] if results["comparisons"] else {"n_cases": 0, "n_seeds": 0}
+        lines.append(
+            f"| {name} | {arm['n_seeds']} | {_dice(arm)} | " + (" | ".join(_against(against[0])) if against else " | | ") + " |"
+        )
+        lines += ["| | | | | | | " + " | ".join(_against(c)) + " |" for c in against[1:]]
+    n_cases = results["comparisons"][0]["n_cases"] if results["comparisons"] else 0
     about = (
-        f"n = {first['n_cases']} validation cases, {first['n_seeds']} seeds. Interval: bootstrap over cases and seeds; p: Wilcoxon's "
+        f"n = {n_cases} validation cases; compared over the seeds that both networks have. Interval: bootstrap over cases and seeds; p: Wilcoxon's "
         f"signed-rank test over case means, exact, not corrected for the number of rows; none can be below "
-        f"{2 ** (1 - first['n_cases']):.3f}."
+        f"{2 ** (1 - n_cases):.3f}."
     )
     return "\n".join([*lines, "", about])
 
 
 def curve_table(results: dict[str, Any]) -> str:
     """Dice of the plain network by training cases and steps."""
-    lines = ["| training cases | steps | WT | TC | ET | mean |", "|---|---|---|---|---|---|"]
+    lines = ["| training cases | steps | seeds | WT | TC | ET | mean |", "|---" * 7 + "|"]
     plain = [arm for name, arm in results["arms"].items() if name.startswith("plain")]
     for arm in sorted(plain, key=lambda arm: (arm["steps"], arm["n_cases"])):
-        lines.append(f"| {arm['n_cases']} | {arm['steps']} | {_dice(arm)} |")
+        lines.append(f"| {arm['n_cases']} | {arm['steps']} | {arm['n_seeds']} | {_dice(arm)} |")
     return "\n".join(lines)
 
 
@@ -79,6 +120,9 @@ def _against(comparison: dict[str, Any]) -> tuple[str, str, str]:
 TABLES = {
     "speed": (speed_table, "predict.json"),
     "dice": (dice_table, "dice-val.json"),
+    "scores": (distance_table, "dice-val.json"),
+    "precision": (precision_table, "precision.json"),
+    "cost": (cost_table, "semantic.json"),
     "ablation": (ablation_table, "ablation.json"),
     "curve": (curve_table, "ablation.json"),
 }

@@ -221,6 +221,16 @@ def plan(args: argparse.Namespace) -> list[Job]:
     ]
 
 
+def train_all(jobs: list[Job], processes: int) -> None:
+    """Runs the jobs, so many at a time."""
+    if jobs:
+        _cases(jobs[0].data, jobs[0].out / "cache", EngineSpec())  # prepared once, before the workers all want to
+    spawn = multiprocessing.get_context("spawn")  # forking a process that has used torch's threads can hang
+    with ProcessPoolExecutor(processes, spawn, _start_worker) as pool:
+        for _ in track(pool.map(run_job, jobs), "training", total=len(jobs)):
+            pass
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -232,16 +242,13 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, each with one thread")
     parser.add_argument("--clip-vectors", type=Path, help="tensor file of CLIP text vectors; without it no CLIP arms")
     parser.add_argument("--synthetic", type=Path, help="folder made by training.synthetic; without it no synthetic arm")
+    parser.add_argument("--summarise", action="store_true", help="train nothing; only summarise the runs that are finished")
     parser.add_argument("--json", type=Path, default=RESULT, help="where the summary goes")
     args = parser.parse_args()
     jobs = plan(args)
-    left = [job for job in jobs if not finished(job)]
-    _cases(args.data, args.out / "cache", EngineSpec())  # prepared once, before the workers all want to
-    spawn = multiprocessing.get_context("spawn")  # forking a process that has used torch's threads can hang
-    with ProcessPoolExecutor(args.processes, spawn, _start_worker) as pool:
-        for _ in track(pool.map(run_job, left), "training", total=len(left)):
-            pass
-    runs = [json.loads(job.result.read_text()) for job in jobs]
+    if not args.summarise:
+        train_all([job for job in jobs if not finished(job)], args.processes)
+    runs = [json.loads(job.result.read_text()) for job in jobs if finished(job)]
     about = {"torch": torch.__version__, "threads": 1, "recipe": jobs[0].settings["recipe"]}
     args.json.write_text(json.dumps({**about, **summarise(runs), "runs": runs}, indent=1) + "\n")
 
