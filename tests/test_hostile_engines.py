@@ -35,7 +35,8 @@ def tripwires(monkeypatch: pytest.MonkeyPatch) -> None:
 def good(tmp_path: Path) -> Path:
     """A small engine file with two payloads, neither of a size that needs no padding."""
     path, rng = tmp_path / "good.fbts", np.random.default_rng(0)
-    write_engine_file(path, EngineSpec(name="tiny"), {"model.onnx": rng.bytes(3001), "extra": rng.bytes(77)}, license="CC0")
+    onnx = b"\x08\x0a\x32\xb8\x17" + rng.bytes(3000)  # onnx.proto: ir_version 10, a doc_string of 3000 bytes
+    write_engine_file(path, EngineSpec(name="tiny"), {"model.onnx": onnx, "extra": rng.bytes(77)}, license="CC0")
     return path
 
 

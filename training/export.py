@@ -123,6 +123,7 @@ def measure_parity(engine_path: Path, network: UNet3d, tensor: NDArray[np.float3
         exact = network(torch.from_numpy(tensor)).numpy()
     return {
         "max_logit_difference": float(np.abs(logits - exact).max()),
+        "largest_logit": float(np.abs(exact).max()),
         "label_agreement": float(((logits > 0) == (exact > 0)).mean()),
     }
 

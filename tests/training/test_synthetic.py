@@ -186,7 +186,7 @@ def test_share_of_synthetic_crops_leaves_the_others_as_they_are() -> None:
     mixed = CropDataset([*real, made], replace(recipe, synthetic=0.5))
     n_made = 0
     for i in range(24):
-        image, label = mixed[i]
+        image, label, _ = mixed[i]
         assert torch.equal(plain[i][0], without[i][0]), "a recipe without a share never sees them"
         n_made += bool(label.any())
         assert label.any() or torch.equal(image, plain[i][0])

@@ -18,10 +18,11 @@ from training.callbacks import ramped
 from training.checkpoint import CheckpointError, averaged_weights, begin_from, load_checkpoint, save_checkpoint
 from training.config import Recipe, StageConfig, load_recipe
 from training.data import TrainingCase, engine_spec, prepare_case
-from training.evaluate import evaluate, mean_row
+from training.evaluate import evaluate
 from training.export import export
 from training.lit import LitNetwork, NetworkEngine, learning_rate
 from training.model import UNet3d
+from training.results import dice_rows, mean_row
 from training.train import fit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,7 +104,7 @@ def test_step_is_that_of_a_plain_loop(cases: list[TrainingCase], tmp_path: Path)
     recipe = short(1)
     fit(recipe, cases, tmp_path)
     network = LitNetwork(recipe).network
-    image, label = to_batch([CropDataset(cases, recipe)[0]])
+    image, label, _ = to_batch([CropDataset(cases, recipe)[0]])
     with torch.autocast("cpu", torch.bfloat16):
         outputs = network(image)
     supervised_loss(outputs, label, recipe.side_weight).backward()
@@ -126,7 +127,7 @@ def test_validation_runs_the_products_path_on_the_averaged_network(
     assert {len(scores) for scores in logged.values()} == {2}
     with torch.autocast("cpu", torch.bfloat16):
         segmenter = Segmenter(NetworkEngine(averaged, engine_spec(recipe)))
-        expected = mean_row(evaluate(segmenter, [data / "case3"]))
+        expected = mean_row(dice_rows(evaluate(segmenter, [data / "case3"]).rows))
     assert {region: scores[-1].value for region, scores in logged.items()} == {
         region: pytest.approx(expected[region], abs=1e-6) for region in logged
     }
