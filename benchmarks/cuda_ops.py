@@ -112,6 +112,98 @@ def label_case(logits: np.ndarray[Any, Any]) -> Case:
     )
 
 
+def resample_case(logits: np.ndarray[Any, Any], size: ops.Size) -> Case:
+    source, out, expected = cupy.asarray(logits), cupy.empty((3, *size), np.float32), ops.resample(logits, size)
+    return (
+        lambda: ops.resample(source, size, out=out),
+        lambda: np.allclose(out.get(), expected, atol=1e-5),
+        logits.nbytes + out.nbytes,
+    )
+
+
+def components_case(size: ops.Size) -> Case:
+    """Balls of 1 to 9 voxels' radius; nothing is removed, so that every run is the same."""
+    d, h, w = np.ogrid[: size[0], : size[1], : size[2]]
+    labels = np.zeros(size, np.uint8)
+    for i, (z, y, x) in enumerate(np.random.default_rng(0).integers(10, 120, (40, 3))):
+        labels[(d - z) ** 2 + (h - y) ** 2 + (w - x) ** 2 < (1 + i % 9) ** 2] = 1 + i % 3
+    box = ((0, size[0]), (0, size[1]), (0, size[2]))
+    source, counts = cupy.asarray(labels), cupy.empty(258, np.int64)
+    scratch, expected = cupy.empty((2, labels.size), np.int32), ops.components(labels.copy(), box, 0)
+    return (
+        lambda: ops.components(source, box, 0, counts=counts, scratch=scratch),
+        lambda: counts[:2].get().tolist() == [expected.n_before, expected.n_after],
+        labels.nbytes,
+    )
+
+
+def random(*shape: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+
+def planes(n_channels: int, size: ops.Size) -> ops.Planes:
+    d, h, w = size
+    return ops.Planes(*(random(1, n_channels, *shape) for shape in ((h, w), (d, w), (d, h))))
+
+
+def there(arrays: ops.Planes) -> ops.Planes:
+    return ops.Planes(*map(cupy.asarray, arrays))
+
+
+def is_near(out: ops.Planes, expected: ops.Planes) -> bool:
+    return all(np.allclose(a.get(), b, atol=1e-4) for a, b in zip(out, expected, strict=True))
+
+
+def n_bytes_of(arrays: ops.Planes) -> int:
+    return sum(plane.nbytes for plane in arrays)
+
+
+def project_case(size: ops.Size) -> Case:
+    tensor, out = random(1, 32, *size), there(planes(64, size))
+    source, expected = cupy.asarray(tensor), ops.semantic_project(tensor)
+    return (
+        lambda: ops.semantic_project(source, out=out),
+        lambda: is_near(out, expected),
+        tensor.nbytes + n_bytes_of(out),
+    )
+
+
+def plane_case(size: ops.Size) -> Case:
+    given, out = planes(64, size), there(planes(128, size))
+    weights = ops.PlaneWeights(random(32, 64, 3, 3) / 24, random(32), random(3, 32), random(128, 32) / 6)
+    source, expected = there(given), ops.semantic_plane(given, weights)
+    on_device = ops.PlaneWeights(*map(cupy.asarray, weights))
+    return (
+        lambda: ops.semantic_plane(source, on_device, out=out),
+        lambda: is_near(out, expected),
+        n_bytes_of(given) + n_bytes_of(out),
+    )
+
+
+def lift_case(size: ops.Size) -> Case:
+    given, out = planes(128, size), cupy.empty((1, 128, *size), np.float32)
+    source, expected = there(given), ops.semantic_lift(given)
+    return (
+        lambda: ops.semantic_lift(source, out=out),
+        lambda: np.allclose(out.get(), expected, atol=1e-5),
+        n_bytes_of(given) + out.nbytes,
+    )
+
+
+def attention_case(below: ops.Size) -> Case:
+    skip, features, maps = random(1, 32, *(2 * n for n in below)), random(1, 64, *below), random(1, 3, *(n // 2 for n in below))
+    mix = (random(16, 64) / 8, random(16), random(16, 64) / 8, random(16, 3), random(16, 2, 2, 2) / 4)
+    arrays, expected = (skip, features, features, maps), np.empty_like(skip)
+    ops.semantic_attention(skip, features, features, maps, ops.AttentionWeights(*mix, 0.5), expected)
+    source, weights = [cupy.asarray(x) for x in arrays], ops.AttentionWeights(*map(cupy.asarray, mix), 0.5)
+    out = cupy.empty(skip.shape, np.float32)
+    return (
+        lambda: ops.semantic_attention(source[0], source[1], source[2], source[3], weights, out),
+        lambda: np.allclose(out.get(), expected, atol=1e-4),
+        2 * skip.nbytes + 2 * features.nbytes + maps.nbytes,
+    )
+
+
 def cases() -> dict[str, Case]:
     rng = np.random.default_rng(0)
     volume = np.asarray(make_case(0).volume.data).astype(np.int16)
@@ -123,6 +215,12 @@ def cases() -> dict[str, Case]:
         "window": window_case(rng.standard_normal((4, *size), np.float32), origins),
         "blend": blend_case(rng.standard_normal((8, 3, *WINDOW), np.float32), origins, size),
         "label": label_case(rng.standard_normal((3, *size), np.float32)),
+        "resample": resample_case(rng.standard_normal((3, 72, 88, 72), np.float32), size),
+        "components": components_case(size),
+        "semantic_project": project_case((18, 22, 18)),
+        "semantic_plane": plane_case((18, 22, 18)),
+        "semantic_lift": lift_case((18, 22, 18)),
+        "semantic_attention": attention_case((36, 44, 36)),
     }
 
 

@@ -1,9 +1,6 @@
 """C++ ops; `fastbts.ops` is their typed, documented face."""
 
 from collections.abc import Sequence
-from typing import Any
-
-from numpy.typing import NDArray
 
 from fastbts.arrays import Array
 
@@ -40,32 +37,34 @@ def label(
     n_threads: int,
     stream: int,
 ) -> None: ...
-def resample(tensor: NDArray[Any], out: NDArray[Any], n_threads: int) -> None: ...
-def components(labels: NDArray[Any], box: _Box, min_voxels: int, n_threads: int) -> tuple[int, int, dict[int, int]]: ...
-def semantic_project(tensor: NDArray[Any], z: NDArray[Any], y: NDArray[Any], x: NDArray[Any], n_threads: int) -> None: ...
-def semantic_lift(
-    z: NDArray[Any], y: NDArray[Any], x: NDArray[Any], tensor: NDArray[Any], add: bool, n_threads: int
+def resample(tensor: Array, out: Array, n_threads: int, stream: int) -> None: ...
+def components(
+    labels: Array, box: _Box, min_voxels: int, counts: Array, scratch: Array | None, n_threads: int, stream: int
 ) -> None: ...
+def semantic_project(tensor: Array, z: Array, y: Array, x: Array, n_threads: int, stream: int) -> None: ...
+def semantic_lift(z: Array, y: Array, x: Array, tensor: Array, add: bool, n_threads: int, stream: int) -> None: ...
 def semantic_plane(
-    planes: Sequence[NDArray[Any]],
-    conv: NDArray[Any],
-    bias: NDArray[Any],
-    view: NDArray[Any],
-    expand: NDArray[Any],
-    out: Sequence[NDArray[Any]],
+    planes: Sequence[Array],
+    conv: Array,
+    bias: Array,
+    view: Array,
+    expand: Array,
+    out: Sequence[Array],
     n_threads: int,
+    stream: int,
 ) -> None: ...
 def semantic_attention(
-    skip: NDArray[Any],
-    encoded: NDArray[Any],
-    decoded: NDArray[Any],
-    similarity: NDArray[Any],
-    w_x: NDArray[Any],
-    bias: NDArray[Any],
-    w_g: NDArray[Any],
-    w_s: NDArray[Any],
-    w_a: NDArray[Any],
+    skip: Array,
+    encoded: Array,
+    decoded: Array,
+    similarity: Array,
+    w_x: Array,
+    bias: Array,
+    w_g: Array,
+    w_s: Array,
+    w_a: Array,
     strength: float,
-    out: NDArray[Any],
+    out: Array,
     n_threads: int,
+    stream: int,
 ) -> None: ...

@@ -6,10 +6,12 @@ images and labels may have any strides, network tensors must have a contiguous l
 this process may use; results have the same bits whatever it is. The GIL is released. `fastbts.reference` specifies each
 op in a few lines of NumPy.
 
-Ops with a `stream` also take arrays on a CUDA device (CuPy, torch, anything with DLPack or `__cuda_array_interface__`), all
-on the same one, where network tensors may be float16 or bfloat16, too. There they are queued on the stream and return at
-once; they allocate nothing (outputs and scratch are given by the caller) and never wait, so that a chain of them can be
-captured in a CUDA graph. Only `brain_box` waits, as it returns numbers.
+All ops also take arrays on a CUDA device (CuPy, torch, anything with DLPack or `__cuda_array_interface__`), all on the same
+one, where network tensors may be float16 or bfloat16, too (weights stay float32); those of `resample` and of the semantic ops
+must be contiguous there. They are queued on the `stream` and return at once; they allocate nothing (outputs and scratch are
+given by the caller) and never wait, so that a chain of them can be captured in a CUDA graph. Only `brain_box` waits, as it
+returns numbers. No GPU has run any of these kernels yet: they are compiled, and compared with `fastbts.reference` under an
+emulation (csrc/README.md).
 
 Every op raises `InputError` for an array it cannot use, `OptionsError` for boxes, sizes and numbers that do not fit, and
 `DeviceError` for a device that cannot be used.
@@ -27,6 +29,39 @@ from numpy.typing import NDArray
 from fastbts import _C
 from fastbts.arrays import Array, is_on_device, result, stream_handle
 from fastbts.errors import InputError
+from fastbts.semantic_ops import (
+    AttentionWeights,
+    Planes,
+    PlaneWeights,
+    semantic_attention,
+    semantic_lift,
+    semantic_plane,
+    semantic_project,
+)
+
+__all__ = [
+    "AttentionWeights",
+    "Box",
+    "BrainBox",
+    "Parts",
+    "PlaneWeights",
+    "Planes",
+    "RegionCounts",
+    "Size",
+    "blend",
+    "brain_box",
+    "components",
+    "label",
+    "n_cuda_devices",
+    "normalize",
+    "normalize_scratch",
+    "resample",
+    "semantic_attention",
+    "semantic_lift",
+    "semantic_plane",
+    "semantic_project",
+    "window",
+]
 
 Size = tuple[int, int, int]
 """Voxels along (D, H, W)."""
@@ -67,55 +102,14 @@ class RegionCounts(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What `components` found and did: connected parts before and after, and the voxels set to 0 by the label they had."""
+    """What `components` found and did: connected parts before and after, and the voxels set to 0 by the label they had.
+
+    On a device these are views of its `counts`: arrays of one, and of 256 with the voxels of each label.
+    """
 
     n_before: int
     n_after: int
     n_removed: dict[int, int]
-
-
-class Planes(NamedTuple):
-    """A volume (B, C, D, H, W) seen along each axis: z (B, C', H, W), y (B, C', D, W), x (B, C', D, H), float32."""
-
-    z: NDArray[np.float32]
-    y: NDArray[np.float32]
-    x: NDArray[np.float32]
-
-
-class PlaneWeights(NamedTuple):
-    """Weights of `semantic_plane` for planes of 2R channels, float32: all shapes are checked by the op.
-
-    Attributes:
-        conv: (R, 2R, 3, 3), the convolution all three views share.
-        bias: (R,), of the convolution.
-        view: (3, R), added to the views z, y, x.
-        expand: (C, R), from what is seen to the channels of the volume.
-    """
-
-    conv: NDArray[np.float32]
-    bias: NDArray[np.float32]
-    view: NDArray[np.float32]
-    expand: NDArray[np.float32]
-
-
-class AttentionWeights(NamedTuple):
-    """Weights of `semantic_attention` with J hidden channels, float32: all shapes are checked by the op.
-
-    Attributes:
-        w_x: (J, C'), applied to the encoder's features.
-        bias: (J,).
-        w_g: (J, C'), applied to the decoder's features.
-        w_s: (J, K), applied to the similarity maps.
-        w_a: (J, 2, 2, 2), from hidden channels to the mask of the eight voxels in one at half resolution.
-        strength: lambda; with 0 the skip connection passes unchanged.
-    """
-
-    w_x: NDArray[np.float32]
-    bias: NDArray[np.float32]
-    w_g: NDArray[np.float32]
-    w_s: NDArray[np.float32]
-    w_a: NDArray[np.float32]
-    strength: float
 
 
 def n_cuda_devices() -> int:
@@ -281,7 +275,9 @@ def label(
     return RegionCounts(*(counts.tolist() if isinstance(counts, np.ndarray) else counts))
 
 
-def resample(tensor: NDArray[np.float32], size: Size, n_threads: int = 0) -> NDArray[np.float32]:
+def resample(
+    tensor: Array, size: Size, n_threads: int = 0, *, out: Array | None = None, stream: Any = None
+) -> NDArray[np.float32]:
     """Resamples (C, D, H, W) to (C, *size) by linear interpolation, along D, then H, then W, in float32.
 
     The outer faces of the grid stay where they are (voxel centres at (i + 1/2) n / n' - 1/2), and beyond the outermost
@@ -291,13 +287,29 @@ def resample(tensor: NDArray[np.float32], size: Size, n_threads: int = 0) -> NDA
         tensor: (C, D, H, W) float32, finite.
         size: (D', H', W').
         n_threads: 0 for all CPUs.
+        out: (C, D', H', W') float32 to write into, no part of tensor; needed on a device.
+        stream: CUDA stream, for arrays on a device.
+
+    Returns:
+        The resampled tensor, (C, D', H', W') float32.
     """
-    out = result("resample: out", None, None, (*np.shape(tensor)[:1], *size))
-    _C.resample(tensor, out, n_threads)
+    out = result("resample: out", out, tensor, (*np.shape(tensor)[:1], *size))
+    if out.shape[1:] != tuple(size):
+        raise InputError(f"resample: out: expected a tensor of {tuple(size)} voxels, got shape {out.shape}")
+    _C.resample(tensor, out, n_threads, stream_handle(stream))
     return out
 
 
-def components(labels: NDArray[np.uint8], box: Box, min_voxels: int, n_threads: int = 0) -> Parts:
+def components(
+    labels: Array,
+    box: Box,
+    min_voxels: int,
+    n_threads: int = 0,
+    *,
+    counts: Array | None = None,
+    scratch: Array | None = None,
+    stream: Any = None,
+) -> Parts:
     """Sets parts of less than `min_voxels` to 0.
 
     A part is a set of non-zero voxels, whatever their labels, that touch by faces, edges or corners inside the box.
@@ -307,88 +319,13 @@ def components(labels: NDArray[np.uint8], box: Box, min_voxels: int, n_threads: 
         box: What to look at.
         min_voxels: Least size of a part that stays.
         n_threads: 0 for all CPUs.
+        counts: (258,) int64, written: parts before, parts after, voxels set to 0 of each label. Needed on a device.
+        scratch: (2, n) int32, n at least the voxels of the box; needed on a device, unused on the CPU.
+        stream: CUDA stream, for arrays on a device.
     """
-    return Parts(*_C.components(labels, box, min_voxels, n_threads))
-
-
-def semantic_project(tensor: NDArray[np.float32], n_threads: int = 0) -> Planes:
-    """Projects a volume along each of its axes: mean and maximum, for all three axes in one read.
-
-    Args:
-        tensor: (B, R, D, H, W) float32 without NaN.
-        n_threads: 0 for all CPUs.
-
-    Returns:
-        Planes of 2R channels, R means and then R maxima: z over D, y over H, x over W.
-    """
-    shape = np.shape(tensor)
-    if len(shape) != 5:
-        raise InputError(f"semantic_project: tensor: expected float32 (B, R, D, H, W), got shape {shape}")
-    n_b, n_r, n_d, n_h, n_w = shape
-    planes = Planes(
-        *(result("semantic_project: out", None, None, (n_b, 2 * n_r, *size)) for size in ((n_h, n_w), (n_d, n_w), (n_d, n_h)))
-    )
-    _C.semantic_project(tensor, *planes, n_threads)
-    return planes
-
-
-def semantic_plane(planes: Planes, weights: PlaneWeights, n_threads: int = 0) -> Planes:
-    """Looks at the planes of a volume in 2D: Q = expand leaky_relu(conv plane + bias + view), slope 0.01, zeros around.
-
-    Args:
-        planes: As `semantic_project` returns them, 2R channels, float32.
-        weights: See `PlaneWeights`.
-        n_threads: 0 for all CPUs.
-
-    Returns:
-        Planes of C channels, for `semantic_lift`.
-    """
-    sizes = [np.shape(plane) for plane in planes]
-    if any(len(size) != 4 for size in sizes):
-        raise InputError(f"semantic_plane: planes: expected three times float32 (B, 2R, *, *), got shapes {sizes}")
-    n_c = np.shape(weights.expand)[:1]
-    seen = Planes(*(result("semantic_plane: out", None, None, (size[0], *n_c, *size[2:])) for size in sizes))
-    _C.semantic_plane(planes, *weights, seen, n_threads)
-    return seen
-
-
-def semantic_lift(planes: Planes, target: NDArray[np.float32] | None = None, n_threads: int = 0) -> NDArray[np.float32]:
-    """Lifts three planes into a volume: F(d, h, w) = (z(h, w) + y(d, w) + x(d, h)) / 3.
-
-    Args:
-        planes: z (B, C, H, W), y (B, C, D, W) and x (B, C, D, H) float32.
-        target: (B, C, D, H, W) float32 to add F to, in place.
-        n_threads: 0 for all CPUs.
-
-    Returns:
-        F, (B, C, D, H, W) float32, or the target.
-    """
-    out = result("semantic_lift: target", target, None, (*np.shape(planes.x), *np.shape(planes.z)[-1:]))
-    _C.semantic_lift(*planes, out, target is not None, n_threads)
-    return out
-
-
-def semantic_attention(
-    skip: NDArray[np.float32],
-    encoded: NDArray[np.float32],
-    decoded: NDArray[np.float32],
-    similarity: NDArray[np.float32],
-    weights: AttentionWeights,
-    out: NDArray[np.float32],
-    n_threads: int = 0,
-) -> None:
-    """Weighs a skip connection voxel by voxel: out = skip (1 + strength (2m - 1)), with a mask m from the level below.
-
-    There h = leaky_relu(w_x encoded + bias + w_g decoded + w_s up(similarity)), slope 0.01, the similarity upsampled on
-    the fly, trilinearly as in `resample`; each voxel below holds 2 x 2 x 2 of the skip, with m = sigmoid(sum_j w_a[j] h_j).
-
-    Args:
-        skip: (B, C, D, H, W) float32.
-        encoded: The encoder's next level, (B, C', D/2, H/2, W/2) float32.
-        decoded: The decoder's features before their upsampling, same shape.
-        similarity: Text maps on a grid of any size, (B, K, d, h, w) float32; K may be 0.
-        weights: See `AttentionWeights`.
-        out: (B, C, D, H, W) float32, written; channels of a larger buffer, or `skip` itself.
-        n_threads: 0 for all CPUs.
-    """
-    _C.semantic_attention(skip, encoded, decoded, similarity, *weights, out, n_threads)
+    counts = result("components: counts", counts, labels, (258,), np.int64)
+    _C.components(labels, box, min_voxels, counts, scratch, n_threads, stream_handle(stream))
+    if is_on_device(counts):
+        return Parts(counts[0], counts[1], counts[2:])
+    n_before, n_after, *n_removed = np.asarray(counts).tolist()
+    return Parts(n_before, n_after, {label: n for label, n in enumerate(n_removed) if n})

@@ -17,6 +17,9 @@ ARCHITECTURES = ("75", "90", "120")
 MAX_REGISTERS = 64
 """With 256 threads a block, 4 blocks then fit on a multiprocessor (65 536 registers), enough to hide memory latency."""
 
+MORE_REGISTERS = {"semantic_attention_cuda": 96}
+"""A voxel's 16 hidden channels and 8 logits stay in registers, so that features are read once; 5 blocks of 128 threads fit."""
+
 NVCC = shutil.which("nvcc")
 
 
@@ -55,4 +58,5 @@ def test_kernels_stay_in_their_registers(source: Path, tmp_path: Path) -> None:
     kernels = usage(compile_log(source, tmp_path))
     n_launches = source.read_text().count("<<<")
     assert len(kernels) >= n_launches * len(ARCHITECTURES), "a kernel of each launch, for each architecture"
-    assert [kernel for kernel in kernels if kernel[1] > 0 or kernel[2] > MAX_REGISTERS] == []
+    most = MORE_REGISTERS.get(source.stem, MAX_REGISTERS)
+    assert [kernel for kernel in kernels if kernel[1] > 0 or kernel[2] > most] == []

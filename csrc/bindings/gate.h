@@ -33,11 +33,8 @@ inline std::string written(const Device& device) {
 /// Nothing is converted or copied. Views last as long as the gate, which must go while the GIL is held.
 class Gate {
  public:
-  /// For ops of the CPU only.
-  Gate() = default;
-
-  /// For ops of the CPU and of CUDA devices.
-  explicit Gate(Stream stream) : stream_(stream), host_only_(false) {}
+  /// Arrays on a CUDA device are asked for on this stream.
+  explicit Gate(Stream stream) : stream_(stream) {}
 
   /// Borrows an array of one element type; if T is not const, the array must be writable.
   template <typename T, std::size_t N>
@@ -110,8 +107,6 @@ class Gate {
   }
 
   void check_device(const Device& device) {
-    require<DeviceError>(!(host_only_ && device.is_cuda), name_, ": expected an array on the CPU, as this op has no ",
-                         "CUDA code, got one on ", written(device));
     if (!device_) device_ = device;
     require<InputError>(device == *device_, name_, ": expected an array on ", written(*device_),
                         " as the first one, got one on ", written(device));
@@ -134,8 +129,7 @@ class Gate {
     return view;
   }
 
-  Stream stream_{};
-  bool host_only_ = true;
+  Stream stream_;
   std::optional<Device> device_;
   std::string name_, expected_;  // of the array at hand
   std::vector<Source> sources_;  // what the views borrow from

@@ -2,8 +2,6 @@
 
 #include <array>
 #include <cstdint>
-#include <map>
-#include <tuple>
 
 #include "bindings/gate.h"
 #include "core/cuda_device.h"
@@ -94,63 +92,58 @@ void bind_label(const py::object& logits, const Shape<3>& offset, const Pairs& b
   label(args, n_threads, stream_of(stream));
 }
 
-void bind_resample(const py::object& tensor, const py::object& out, int n_threads) {
-  Gate gate;
-  const ResampleArgs args{gate.borrow<const float, 4>(tensor, "resample: tensor", "float32 (C, D, H, W)"),
-                          gate.borrow<float, 4>(out, "resample: out", "float32 (C, D', H', W')")};
+void bind_resample(const py::object& tensor, const py::object& out, int n_threads, std::uintptr_t stream) {
+  Gate gate(stream_of(stream));
+  const ResampleArgs args{gate.borrow_floats<4>(tensor, "resample: tensor", "(C, D, H, W)"),
+                          gate.borrow_floats<4, void>(out, "resample: out", "(C, D', H', W')")};
   const py::gil_scoped_release release;
-  resample(args, n_threads);
+  resample(args, n_threads, stream_of(stream));
 }
 
-auto bind_components(const py::object& labels, const Pairs& box, std::int64_t min_voxels, int n_threads) {
-  Gate gate;
-  const ComponentsArgs args{gate.borrow<std::uint8_t, 3>(labels, "components: labels", "uint8 (D, H, W)", Rows::kAny),
-                            to_box(box), min_voxels};
-  PartCounts counts;
-  {
-    const py::gil_scoped_release release;
-    counts = components(args, n_threads);
-  }
-  std::map<int, std::int64_t> removed;
-  for (int value = 0; value < 256; ++value) {
-    const std::int64_t n = counts.n_removed[static_cast<std::size_t>(value)];
-    if (n > 0) removed[value] = n;
-  }
-  return std::make_tuple(counts.n_before, counts.n_after, removed);
+void bind_components(const py::object& labels, const Pairs& box, std::int64_t min_voxels, const py::object& counts,
+                     const py::object& scratch, int n_threads, std::uintptr_t stream) {
+  Gate gate(stream_of(stream));
+  ComponentsArgs args{gate.borrow<std::uint8_t, 3>(labels, "components: labels", "uint8 (D, H, W)", Rows::kAny),
+                      to_box(box),
+                      min_voxels,
+                      gate.borrow<std::int64_t, 1>(counts, "components: counts", "int64 (258)"),
+                      {}};
+  if (!scratch.is_none()) args.scratch = gate.borrow<std::int32_t, 2>(scratch, "components: scratch", "int32 (2, n)");
+  const py::gil_scoped_release release;
+  components(args, n_threads, stream_of(stream));
 }
 
 void bind_semantic_project(const py::object& tensor, const py::object& z, const py::object& y, const py::object& x,
-                           int n_threads) {
-  Gate gate;
-  const SemanticProjectArgs args{
-      gate.borrow<const float, 5>(tensor, "semantic_project: tensor", "float32 (B, R, D, H, W)"),
-      gate.borrow<float, 4>(z, "semantic_project: z", "float32 (B, 2R, H, W)"),
-      gate.borrow<float, 4>(y, "semantic_project: y", "float32 (B, 2R, D, W)"),
-      gate.borrow<float, 4>(x, "semantic_project: x", "float32 (B, 2R, D, H)")};
+                           int n_threads, std::uintptr_t stream) {
+  Gate gate(stream_of(stream));
+  const SemanticProjectArgs args{gate.borrow_floats<5>(tensor, "semantic_project: tensor", "(B, R, D, H, W)"),
+                                 gate.borrow_floats<4, void>(z, "semantic_project: z", "(B, 2R, H, W)"),
+                                 gate.borrow_floats<4, void>(y, "semantic_project: y", "(B, 2R, D, W)"),
+                                 gate.borrow_floats<4, void>(x, "semantic_project: x", "(B, 2R, D, H)")};
   const py::gil_scoped_release release;
-  semantic_project(args, n_threads);
+  semantic_project(args, n_threads, stream_of(stream));
 }
 
 void bind_semantic_lift(const py::object& z, const py::object& y, const py::object& x, const py::object& tensor,
-                        bool add, int n_threads) {
-  Gate gate;
-  const SemanticLiftArgs args{gate.borrow<const float, 4>(z, "semantic_lift: z", "float32 (B, C, H, W)"),
-                              gate.borrow<const float, 4>(y, "semantic_lift: y", "float32 (B, C, D, W)"),
-                              gate.borrow<const float, 4>(x, "semantic_lift: x", "float32 (B, C, D, H)"),
-                              gate.borrow<float, 5>(tensor, "semantic_lift: tensor", "float32 (B, C, D, H, W)"), add};
+                        bool add, int n_threads, std::uintptr_t stream) {
+  Gate gate(stream_of(stream));
+  const SemanticLiftArgs args{gate.borrow_floats<4>(z, "semantic_lift: z", "(B, C, H, W)"),
+                              gate.borrow_floats<4>(y, "semantic_lift: y", "(B, C, D, W)"),
+                              gate.borrow_floats<4>(x, "semantic_lift: x", "(B, C, D, H)"),
+                              gate.borrow_floats<5, void>(tensor, "semantic_lift: tensor", "(B, C, D, H, W)"), add};
   const py::gil_scoped_release release;
-  semantic_lift(args, n_threads);
+  semantic_lift(args, n_threads, stream_of(stream));
 }
 
 void bind_semantic_plane(const std::array<py::object, 3>& planes, const py::object& conv, const py::object& bias,
                          const py::object& view, const py::object& expand, const std::array<py::object, 3>& out,
-                         int n_threads) {
-  Gate gate;
+                         int n_threads, std::uintptr_t stream) {
+  Gate gate(stream_of(stream));
   const auto borrow_plane = [&gate](const py::object& plane, const char* name) {
-    return gate.borrow<const float, 4>(plane, name, "float32 (B, 2R, *, *)");
+    return gate.borrow_floats<4>(plane, name, "(B, 2R, *, *)");
   };
   const auto borrow_out = [&gate](const py::object& plane, const char* name) {
-    return gate.borrow<float, 4>(plane, name, "float32 (B, C, *, *)");
+    return gate.borrow_floats<4, void>(plane, name, "(B, C, *, *)");
   };
   const SemanticPlaneArgs args{
       {borrow_plane(planes[0], "semantic_plane: planes.z"), borrow_plane(planes[1], "semantic_plane: planes.y"),
@@ -162,28 +155,28 @@ void bind_semantic_plane(const std::array<py::object, 3>& planes, const py::obje
       {borrow_out(out[0], "semantic_plane: out.z"), borrow_out(out[1], "semantic_plane: out.y"),
        borrow_out(out[2], "semantic_plane: out.x")}};
   const py::gil_scoped_release release;
-  semantic_plane(args, n_threads);
+  semantic_plane(args, n_threads, stream_of(stream));
 }
 
 void bind_semantic_attention(const py::object& skip, const py::object& encoded, const py::object& decoded,
                              const py::object& similarity, const py::object& w_x, const py::object& bias,
                              const py::object& w_g, const py::object& w_s, const py::object& w_a, float strength,
-                             const py::object& out, int n_threads) {
-  Gate gate;
+                             const py::object& out, int n_threads, std::uintptr_t stream) {
+  Gate gate(stream_of(stream));
   const SemanticAttentionArgs args{
-      gate.borrow<const float, 5>(skip, "semantic_attention: skip", "float32 (B, C, D, H, W)"),
-      gate.borrow<const float, 5>(encoded, "semantic_attention: encoded", "float32 (B, C', D/2, H/2, W/2)"),
-      gate.borrow<const float, 5>(decoded, "semantic_attention: decoded", "float32 (B, C', D/2, H/2, W/2)"),
-      gate.borrow<const float, 5>(similarity, "semantic_attention: similarity", "float32 (B, K, d, h, w)"),
+      gate.borrow_floats<5>(skip, "semantic_attention: skip", "(B, C, D, H, W)"),
+      gate.borrow_floats<5>(encoded, "semantic_attention: encoded", "(B, C', D/2, H/2, W/2)"),
+      gate.borrow_floats<5>(decoded, "semantic_attention: decoded", "(B, C', D/2, H/2, W/2)"),
+      gate.borrow_floats<5>(similarity, "semantic_attention: similarity", "(B, K, d, h, w)"),
       gate.borrow<const float, 2>(w_x, "semantic_attention: w_x", "float32 (J, C')"),
       gate.borrow<const float, 1>(bias, "semantic_attention: bias", "float32 (J)"),
       gate.borrow<const float, 2>(w_g, "semantic_attention: w_g", "float32 (J, C')"),
       gate.borrow<const float, 2>(w_s, "semantic_attention: w_s", "float32 (J, K)"),
       gate.borrow<const float, 4>(w_a, "semantic_attention: w_a", "float32 (J, 2, 2, 2)"),
       strength,
-      gate.borrow<float, 5>(out, "semantic_attention: out", "float32 (B, C, D, H, W)")};
+      gate.borrow_floats<5, void>(out, "semantic_attention: out", "(B, C, D, H, W)")};
   const py::gil_scoped_release release;
-  semantic_attention(args, n_threads);
+  semantic_attention(args, n_threads, stream_of(stream));
 }
 
 void raise(const char* type, const char* message) {
@@ -227,12 +220,13 @@ PYBIND11_MODULE(_C, module) {
   module.def("blend", bind_blend, "logits"_a, "origins"_a, "weights"_a, "total"_a, "n_threads"_a, "stream"_a);
   module.def("label", bind_label, "logits"_a, "offset"_a, "box"_a, "thresholds"_a, "values"_a, "labels"_a, "counts"_a,
              "n_threads"_a, "stream"_a);
-  module.def("resample", bind_resample, "tensor"_a, "out"_a, "n_threads"_a);
-  module.def("components", bind_components, "labels"_a, "box"_a, "min_voxels"_a, "n_threads"_a);
-  module.def("semantic_project", bind_semantic_project, "tensor"_a, "z"_a, "y"_a, "x"_a, "n_threads"_a);
-  module.def("semantic_lift", bind_semantic_lift, "z"_a, "y"_a, "x"_a, "tensor"_a, "add"_a, "n_threads"_a);
+  module.def("resample", bind_resample, "tensor"_a, "out"_a, "n_threads"_a, "stream"_a);
+  module.def("components", bind_components, "labels"_a, "box"_a, "min_voxels"_a, "counts"_a, "scratch"_a, "n_threads"_a,
+             "stream"_a);
+  module.def("semantic_project", bind_semantic_project, "tensor"_a, "z"_a, "y"_a, "x"_a, "n_threads"_a, "stream"_a);
+  module.def("semantic_lift", bind_semantic_lift, "z"_a, "y"_a, "x"_a, "tensor"_a, "add"_a, "n_threads"_a, "stream"_a);
   module.def("semantic_plane", bind_semantic_plane, "planes"_a, "conv"_a, "bias"_a, "view"_a, "expand"_a, "out"_a,
-             "n_threads"_a);
+             "n_threads"_a, "stream"_a);
   module.def("semantic_attention", bind_semantic_attention, "skip"_a, "encoded"_a, "decoded"_a, "similarity"_a, "w_x"_a,
-             "bias"_a, "w_g"_a, "w_s"_a, "w_a"_a, "strength"_a, "out"_a, "n_threads"_a);
+             "bias"_a, "w_g"_a, "w_s"_a, "w_a"_a, "strength"_a, "out"_a, "n_threads"_a, "stream"_a);
 }

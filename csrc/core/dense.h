@@ -10,10 +10,10 @@
 namespace fastbts {
 
 /// Throws unless the array is dense from axis `first` on; axes of one entry may have any step.
-template <typename T, std::size_t N>
-void require_dense(const View<T, N>& view, const char* name, std::size_t first = 0) {
+template <typename AView>
+void require_dense(const AView& view, const char* name, std::size_t first = 0) {
   std::int64_t step = 1;
-  for (std::size_t axis = N; axis-- > first;) {
+  for (std::size_t axis = view.shape.size(); axis-- > first;) {
     require<InputError>(view.strides[axis] == step || view.shape[axis] <= 1, name,
                         ": expected a contiguous array on a CUDA device, got strides ", view.strides, " of shape ",
                         view.shape);

@@ -1,5 +1,7 @@
 #include "core/panel.h"
 
+#include <cstring>
+
 #include "core/clones.h"
 
 namespace fastbts {
@@ -7,22 +9,20 @@ namespace {
 
 constexpr std::int64_t kGroup = PanelMatrix::kGroup;
 
-/// Four rows of the product, their sums in registers.
+/// A vector of GCC and Clang: left to the optimiser, GCC 12 mixed the lanes of eight rows, at a tenth of the speed.
+using Lanes = float __attribute__((vector_size(kLanes * sizeof(float))));
+
+/// A group of rows of the product, their sums in registers.
 FASTBTS_CLONES void multiply_group(const float* weights, std::int64_t n_columns, const float* panel, const float* bias,
                                    float* out) {
-  float sums[kGroup][kLanes];
-  for (std::int64_t r = 0; r < kGroup; ++r) {
-    for (std::int64_t lane = 0; lane < kLanes; ++lane) sums[r][lane] = bias[r];
-  }
+  Lanes sums[kGroup];
+  for (std::int64_t r = 0; r < kGroup; ++r) sums[r] = Lanes{} + bias[r];
   for (std::int64_t c = 0; c < n_columns; ++c) {
-    for (std::int64_t r = 0; r < kGroup; ++r) {
-      const float weight = weights[c * kGroup + r];
-      for (std::int64_t lane = 0; lane < kLanes; ++lane) sums[r][lane] += weight * panel[c * kLanes + lane];
-    }
+    Lanes column;
+    std::memcpy(&column, panel + c * kLanes, sizeof(column));
+    for (std::int64_t r = 0; r < kGroup; ++r) sums[r] += weights[c * kGroup + r] * column;
   }
-  for (std::int64_t r = 0; r < kGroup; ++r) {
-    for (std::int64_t lane = 0; lane < kLanes; ++lane) out[r * kLanes + lane] = sums[r][lane];
-  }
+  std::memcpy(out, sums, sizeof(sums));
 }
 
 }  // namespace

@@ -10,10 +10,10 @@ namespace fastbts {
 constexpr std::int64_t kLanes = 8;
 
 /// A matrix laid out for products with panels. A panel is (columns, kLanes): the channels of kLanes voxels, copied
-/// together so that a product runs through it once per four rows, with the sums in registers.
+/// together so that a product runs through it once per group of rows, with the sums in registers.
 class PanelMatrix {
  public:
-  static constexpr std::int64_t kGroup = 4;  // rows that are summed together
+  static constexpr std::int64_t kGroup = 8;  // rows that are summed together: as many sums hide the time of an addition
 
   PanelMatrix(std::int64_t n_rows, std::int64_t n_columns)
       : n_rows_((n_rows + kGroup - 1) / kGroup * kGroup),

@@ -45,7 +45,7 @@ void resample_cpu(const ResampleArgs& args, int n_threads) {
     Scratch scratch(from);
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t c = i / to[1], d = i % to[1];
-      resample_slice(args.tensor.slice(c), taps, d, scratch, args.out.slice(c));
+      resample_slice(args.tensor.as<float>().slice(c), taps, d, scratch, args.out.as<float>().slice(c));
     }
   });
 }

@@ -1,5 +1,5 @@
-#include "core/cuda_check.h"
 #include "core/dense.h"
+#include "core/launch.h"
 #include "ops/resample.h"
 #include "ops/resample_kernel.cuh"
 
@@ -23,7 +23,11 @@ void resample_cuda(const ResampleArgs& args, Stream stream) {
     sizes.from[axis] = static_cast<int>(args.tensor.shape[axis + 1]);
     sizes.to[axis] = static_cast<int>(args.out.shape[axis + 1]);
   }
-  launch_resample(args.tensor.data, sizes, args.out.data, n_elements(args.out.shape), cuda_stream(stream));
+  dispatch_floats(args.tensor.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch_resample(args.tensor.as<T>().data, sizes, args.out.as<T>().data, n_elements(args.out.shape),
+                    cuda_stream(stream));
+  });
 }
 
 }  // namespace fastbts

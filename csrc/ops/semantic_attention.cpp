@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/cuda_device.h"
 #include "core/error.h"
 
 namespace fastbts {
@@ -12,9 +13,13 @@ void require_shape(const char* name, const Shape<N>& got, const Shape<N>& expect
   require<InputError>(got == expected, "semantic_attention: ", name, ": expected shape ", expected, ", got ", got);
 }
 
+void require_type(const char* name, DType got, DType expected) {
+  require<InputError>(got == expected, "semantic_attention: ", name, ": expected the element type of skip");
+}
+
 }  // namespace
 
-void semantic_attention(const SemanticAttentionArgs& args, int n_threads) {
+void semantic_attention(const SemanticAttentionArgs& args, int n_threads, Stream stream) {
   const auto& below = args.encoded.shape;
   const auto& maps = args.similarity.shape;
   const std::int64_t n_hidden = args.w_a.shape[0];
@@ -31,7 +36,13 @@ void semantic_attention(const SemanticAttentionArgs& args, int n_threads) {
   require_shape("w_a", args.w_a.shape, {n_hidden, 2, 2, 2});
   require<OptionsError>(std::isfinite(args.strength), "semantic_attention: strength: expected a finite number, got ",
                         args.strength);
-  semantic_attention_cpu(args, n_threads);
+  require_type("encoded", args.encoded.dtype, args.skip.dtype);
+  require_type("decoded", args.decoded.dtype, args.skip.dtype);
+  require_type("similarity", args.similarity.dtype, args.skip.dtype);
+  require_type("out", args.out.dtype, args.skip.dtype);
+  on_device(
+      args.skip.device, [&] { semantic_attention_cpu(args, n_threads); },
+      [&](auto) { semantic_attention_cuda(args, stream); });
 }
 
 }  // namespace fastbts

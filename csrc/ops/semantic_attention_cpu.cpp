@@ -83,15 +83,16 @@ void collect(const SemanticAttentionArgs& args, const AllTaps& taps, std::int64_
              Scratch& scratch) {
   const std::int64_t n_w = scratch.n_w, n_channels = scratch.n_channels;
   std::int64_t channel = 0;
-  for (const auto& features : {args.encoded, args.decoded}) {
+  for (const auto& features : {args.encoded.as<float>(), args.decoded.as<float>()}) {
     for (std::int64_t c = 0; c < features.shape[1]; ++c, ++channel) {
       for (std::int64_t h = rows.begin; h < rows.end; ++h)
         spread(features.at(b, c, d, h), n_w, channel, n_channels, scratch.panels_of(h - rows.begin));
     }
   }
-  for (std::int64_t k = 0; k < args.similarity.shape[1]; ++k, ++channel) {
+  const View<const float, 4> maps = args.similarity.as<float>().slice(b);
+  for (std::int64_t k = 0; k < maps.shape[0]; ++k, ++channel) {
     for (std::int64_t h = rows.begin; h < rows.end; ++h) {
-      upsample_row(args.similarity.slice(b).slice(k), taps, d, h, scratch.coarse, scratch.maps.data());
+      upsample_row(maps.slice(k), taps, d, h, scratch.coarse, scratch.maps.data());
       spread(scratch.maps.data(), n_w, channel, n_channels, scratch.panels_of(h - rows.begin));
     }
   }
@@ -126,10 +127,12 @@ void attend(const Mix& mix, float strength, std::int64_t row_of_tile, Scratch& s
 void weigh(const SemanticAttentionArgs& args, std::int64_t b, std::int64_t d, const Bounds& rows,
            const float* factors) {
   const std::int64_t n = args.skip.shape[4];
+  const auto skips = args.skip.as<float>();
+  const auto outs = args.out.as<float>();
   for (std::int64_t c = 0; c < args.skip.shape[1]; ++c) {
     for (std::int64_t h = rows.begin; h < rows.end; ++h) {
-      const float *skip = args.skip.at(b, c, d, h), *factor = factors + (h - rows.begin) * n;
-      float* out = args.out.at(b, c, d, h);
+      const float *skip = skips.at(b, c, d, h), *factor = factors + (h - rows.begin) * n;
+      float* out = outs.at(b, c, d, h);
       for (std::int64_t w = 0; w < n; ++w) out[w] = skip[w] * factor[w];
     }
   }

@@ -1,5 +1,5 @@
-#include "core/cuda_check.h"
 #include "core/dense.h"
+#include "core/launch.h"
 #include "ops/semantic_attention.h"
 #include "ops/semantic_attention_kernel.cuh"
 
@@ -30,6 +30,21 @@ AttentionSizes sizes_of(const SemanticAttentionArgs& args) {
   return sizes;
 }
 
+template <typename T>
+AttentionPointers<T> pointers_of(const SemanticAttentionArgs& args) {
+  return {args.skip.as<T>().data,
+          args.encoded.as<T>().data,
+          args.decoded.as<T>().data,
+          args.similarity.as<T>().data,
+          args.w_x.data,
+          args.bias.data,
+          args.w_g.data,
+          args.w_s.data,
+          args.w_a.data,
+          args.strength,
+          args.out.as<T>().data};
+}
+
 }  // namespace
 
 void semantic_attention_cuda(const SemanticAttentionArgs& args, Stream stream) {
@@ -42,10 +57,10 @@ void semantic_attention_cuda(const SemanticAttentionArgs& args, Stream stream) {
   require_dense(args.w_g, "semantic_attention: w_g");
   require_dense(args.w_s, "semantic_attention: w_s");
   require_dense(args.w_a, "semantic_attention: w_a");
-  const AttentionPointers<float> pointers{args.skip.data, args.encoded.data, args.decoded.data, args.similarity.data,
-                                          args.w_x.data,  args.bias.data,    args.w_g.data,     args.w_s.data,
-                                          args.w_a.data,  args.strength,     args.out.data};
-  launch_attention(pointers, sizes_of(args), args.skip.shape[0], cuda_stream(stream));
+  dispatch_floats(args.skip.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch_attention(pointers_of<T>(args), sizes_of(args), args.skip.shape[0], cuda_stream(stream));
+  });
 }
 
 }  // namespace fastbts

@@ -96,9 +96,11 @@ void lift_row(const float* __restrict z, const float* __restrict y, float x, std
 /// Writes or adds slice d of one channel.
 void lift_slice(const SemanticLiftArgs& args, std::int64_t b, std::int64_t c, std::int64_t d) {
   const std::int64_t n_h = args.tensor.shape[3], n_w = args.tensor.shape[4];
-  const float *y = args.y.at(b, c, d), *x = args.x.at(b, c, d);
+  const auto z = args.z.as<float>();
+  const auto out = args.tensor.as<float>();
+  const float *y = args.y.as<float>().at(b, c, d), *x = args.x.as<float>().at(b, c, d);
   const auto lift = args.add ? lift_row<true> : lift_row<false>;
-  for (std::int64_t h = 0; h < n_h; ++h) lift(args.z.at(b, c, h), y, x[h], n_w, args.tensor.at(b, c, d, h));
+  for (std::int64_t h = 0; h < n_h; ++h) lift(z.at(b, c, h), y, x[h], n_w, out.at(b, c, d, h));
 }
 
 }  // namespace
@@ -108,10 +110,11 @@ void semantic_project_cpu(const SemanticProjectArgs& args, int n_threads) {
   parallel_for(args.tensor.shape[0] * n_r, n_threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t b = i / n_r, r = i % n_r;
-      const auto plane = [&](const View<float, 4>& planes) {
-        return Plane{planes.slice(b).slice(r), planes.slice(b).slice(n_r + r)};
+      const auto plane = [&](const AnyView<4, void>& planes) {
+        const View<float, 3> channels = planes.as<float>().slice(b);
+        return Plane{channels.slice(r), channels.slice(n_r + r)};
       };
-      project_channel(args.tensor.slice(b).slice(r), plane(args.z), plane(args.y), plane(args.x));
+      project_channel(args.tensor.as<float>().slice(b).slice(r), plane(args.z), plane(args.y), plane(args.x));
     }
   });
 }

@@ -1,5 +1,5 @@
-#include "core/cuda_check.h"
 #include "core/dense.h"
+#include "core/launch.h"
 #include "ops/semantic_bridge.h"
 #include "ops/semantic_bridge_kernel.cuh"
 
@@ -52,8 +52,11 @@ void semantic_project_cuda(const SemanticProjectArgs& args, Stream stream) {
   require_dense(args.z, "semantic_project: z");
   require_dense(args.y, "semantic_project: y");
   require_dense(args.x, "semantic_project: x");
-  launch_project(args.tensor.data, sizes_of(args.tensor.shape), args.z.data, args.y.data, args.x.data,
-                 cuda_stream(stream));
+  dispatch_floats(args.tensor.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch_project(args.tensor.as<T>().data, sizes_of(args.tensor.shape), args.z.as<T>().data, args.y.as<T>().data,
+                   args.x.as<T>().data, cuda_stream(stream));
+  });
 }
 
 void semantic_plane_cuda(const SemanticPlaneArgs& args, Stream stream) {
@@ -67,7 +70,10 @@ void semantic_plane_cuda(const SemanticPlaneArgs& args, Stream stream) {
     require_dense(args.out[i], "semantic_plane: out");
     const PlaneSizes sizes{n_r, n_c, static_cast<int>(plane.shape[2]), static_cast<int>(plane.shape[3])};
     const PlaneWeightPointers weights{args.conv.data, args.bias.data, args.view.at(i), args.expand.data};
-    launch_plane(plane.data, weights, plane.shape[0], sizes, args.out[i].data, cuda_stream(stream));
+    dispatch_floats(plane.dtype, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      launch_plane(plane.as<T>().data, weights, plane.shape[0], sizes, args.out[i].as<T>().data, cuda_stream(stream));
+    });
   }
 }
 
@@ -76,8 +82,11 @@ void semantic_lift_cuda(const SemanticLiftArgs& args, Stream stream) {
   require_dense(args.y, "semantic_lift: y");
   require_dense(args.x, "semantic_lift: x");
   require_dense(args.tensor, "semantic_lift: tensor");
-  launch_lift<float>(args.z.data, args.y.data, args.x.data, sizes_of(args.tensor.shape), args.add, args.tensor.data,
-                     cuda_stream(stream));
+  dispatch_floats(args.tensor.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch_lift(args.z.as<T>().data, args.y.as<T>().data, args.x.as<T>().data, sizes_of(args.tensor.shape), args.add,
+                args.tensor.as<T>().data, cuda_stream(stream));
+  });
 }
 
 }  // namespace fastbts

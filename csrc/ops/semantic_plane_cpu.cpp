@@ -80,8 +80,8 @@ void semantic_plane_cpu(const SemanticPlaneArgs& args, int n_threads) {
       std::int64_t row = i;
       while (row >= n_rows(view)) row -= n_rows(view++);
       const std::int64_t n_h = args.planes[view].shape[2];
-      see_row(args.planes[view].slice(row / n_h), weights, weights.bias[view], row % n_h, scratch,
-              args.out[view].slice(row / n_h));
+      see_row(args.planes[view].as<float>().slice(row / n_h), weights, weights.bias[view], row % n_h, scratch,
+              args.out[view].as<float>().slice(row / n_h));
     }
   });
 }

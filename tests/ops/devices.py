@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import math
 import os
 from functools import cache
 from typing import Any, Protocol
@@ -64,6 +65,29 @@ class Ops(Protocol):
         n_threads: int = 0,
     ) -> ops.RegionCounts: ...
 
+    def resample(self, tensor: NDArray[np.float32], size: ops.Size, n_threads: int = 0) -> NDArray[np.float32]: ...
+
+    def components(self, labels: NDArray[np.uint8], box: ops.Box, min_voxels: int, n_threads: int = 0) -> ops.Parts: ...
+
+    def semantic_project(self, tensor: NDArray[np.float32], n_threads: int = 0) -> ops.Planes: ...
+
+    def semantic_plane(self, planes: ops.Planes, weights: ops.PlaneWeights, n_threads: int = 0) -> ops.Planes: ...
+
+    def semantic_lift(
+        self, planes: ops.Planes, target: NDArray[np.float32] | None = None, n_threads: int = 0
+    ) -> NDArray[np.float32]: ...
+
+    def semantic_attention(
+        self,
+        skip: NDArray[np.float32],
+        encoded: NDArray[np.float32],
+        decoded: NDArray[np.float32],
+        similarity: NDArray[np.float32],
+        weights: ops.AttentionWeights,
+        out: NDArray[np.float32],
+        n_threads: int = 0,
+    ) -> None: ...
+
 
 @cache
 def cupy() -> Any:
@@ -81,6 +105,17 @@ def put(array: NDArray[Any]) -> Any:
     memory = np.ctypeslib.as_array((ctypes.c_uint8 * (high - low)).from_address(low))
     copy = cupy().asarray(memory)
     return cupy().ndarray(array.shape, array.dtype, memptr=copy.data + (array.ctypes.data - low), strides=array.strides)
+
+
+def put_weights(weights: ops.AttentionWeights) -> ops.AttentionWeights:
+    *arrays, strength = weights
+    return ops.AttentionWeights(*(put(array) for array in arrays), strength)
+
+
+def empty_planes(n_b: int, n_channels: int, shape: ops.Size) -> ops.Planes:
+    """Planes of a volume of this shape, on the device."""
+    d, h, w = shape
+    return ops.Planes(*(cupy().empty((n_b, n_channels, *size), np.float32) for size in ((h, w), (d, w), (d, h))))
 
 
 class CudaOps:
@@ -139,6 +174,56 @@ class CudaOps:
         ops.label(put(logits), offset, box, thresholds, values, target, counts=counts)
         labels[...] = target.get()
         return ops.RegionCounts(*counts.get().tolist())
+
+    def resample(self, tensor: NDArray[np.float32], size: ops.Size, n_threads: int = 0) -> NDArray[np.float32]:
+        out = cupy().empty((len(tensor), *size), np.float32)
+        ops.resample(put(tensor), size, out=out)
+        resampled: NDArray[np.float32] = out.get()
+        return resampled
+
+    def components(self, labels: NDArray[np.uint8], box: ops.Box, min_voxels: int, n_threads: int = 0) -> ops.Parts:
+        target, counts = put(labels), cupy().empty(258, np.int64)
+        scratch = cupy().empty((2, math.prod(stop - start for start, stop in box)), np.int32)
+        ops.components(target, box, min_voxels, counts=counts, scratch=scratch)
+        labels[...] = target.get()
+        n_before, n_after, *n_removed = counts.get().tolist()
+        return ops.Parts(n_before, n_after, {label: n for label, n in enumerate(n_removed) if n})
+
+    def semantic_project(self, tensor: NDArray[np.float32], n_threads: int = 0) -> ops.Planes:
+        n_b, n_r, d, h, w = tensor.shape
+        planes = ops.semantic_project(put(tensor), out=empty_planes(n_b, 2 * n_r, (d, h, w)))
+        return ops.Planes(*(plane.get() for plane in planes))
+
+    def semantic_plane(self, planes: ops.Planes, weights: ops.PlaneWeights, n_threads: int = 0) -> ops.Planes:
+        n_b, n_c = len(planes.z), len(weights.expand)
+        out = empty_planes(n_b, n_c, (*planes.x.shape[2:], planes.z.shape[3]))
+        ops.semantic_plane(ops.Planes(*map(put, planes)), ops.PlaneWeights(*map(put, weights)), out=out)
+        return ops.Planes(*(plane.get() for plane in out))
+
+    def semantic_lift(
+        self, planes: ops.Planes, target: NDArray[np.float32] | None = None, n_threads: int = 0
+    ) -> NDArray[np.float32]:
+        there = ops.Planes(*map(put, planes))
+        if target is None:
+            volume = cupy().empty((*planes.x.shape, planes.z.shape[3]), np.float32)
+            lifted: NDArray[np.float32] = ops.semantic_lift(there, out=volume).get()
+            return lifted
+        target[...] = ops.semantic_lift(there, put(target)).get()
+        return target
+
+    def semantic_attention(
+        self,
+        skip: NDArray[np.float32],
+        encoded: NDArray[np.float32],
+        decoded: NDArray[np.float32],
+        similarity: NDArray[np.float32],
+        weights: ops.AttentionWeights,
+        out: NDArray[np.float32],
+        n_threads: int = 0,
+    ) -> None:
+        target = put(out)
+        ops.semantic_attention(put(skip), put(encoded), put(decoded), put(similarity), put_weights(weights), target)
+        out[...] = target.get()
 
 
 def on(device: str) -> Ops:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fastbts import InputError, OptionsError, ops, reference
+from tests.ops.devices import Ops
 from tests.ops.views import N_THREADS, RAGGED, orientations
 
 
@@ -17,7 +18,7 @@ def whole(labels: NDArray[np.uint8]) -> ops.Box:
     return (0, d), (0, h), (0, w)
 
 
-def test_by_hand() -> None:
+def test_by_hand(device: Ops) -> None:
     """Four parts; the one at the top right has two labels, and its three voxels touch by edges."""
     slices = [
         "11.2.",
@@ -31,30 +32,30 @@ def test_by_hand() -> None:
         "3....",
     ]  # fmt: skip
     labels = np.array([[list(row.replace(".", "0")) for row in rows] for rows in slices]).astype(np.uint8)
-    assert ops.components(labels, whole(labels), 3) == (4, 1, {1: 3, 3: 2})
+    assert device.components(labels, whole(labels), 3) == (4, 1, {1: 3, 3: 2})
     assert labels[0].tolist() == [[0, 0, 0, 2, 0], [0, 0, 0, 0, 4], [0] * 5, [0] * 5]
     assert labels[1].tolist() == [[0, 0, 0, 0, 2], [0] * 5, [0] * 5, [0] * 5]
 
 
 @pytest.mark.parametrize("step", [(d, h, w) for d in (0, 1) for h in (-1, 0, 1) for w in (-1, 0, 1)])
-def test_faces_edges_and_corners_connect(step: tuple[int, int, int]) -> None:
+def test_faces_edges_and_corners_connect(device: Ops, step: tuple[int, int, int]) -> None:
     labels = np.zeros((3, 3, 3), np.uint8)
     labels[1, 1, 1] = labels[tuple(1 + s for s in step)] = 1
-    assert ops.components(labels, whole(labels), 0) == (1, 1, {})
+    assert device.components(labels, whole(labels), 0) == (1, 1, {})
 
 
-def test_a_gap_of_one_separates() -> None:
+def test_a_gap_of_one_separates(device: Ops) -> None:
     labels = np.zeros((3, 3, 3), np.uint8)
     labels[0, 0, 0] = labels[2, 1, 0] = labels[0, 0, 2] = 1
-    assert ops.components(labels, whole(labels), 0).n_before == 3
+    assert device.components(labels, whole(labels), 0).n_before == 3
 
 
-def test_parts_that_meet_late_are_one() -> None:
+def test_parts_that_meet_late_are_one(device: Ops) -> None:
     """A comb: its teeth are joined only by the last row, or, upside down, by the first."""
     labels = np.zeros((1, 5, 9), np.uint8)
     labels[0, :, ::2] = labels[0, 4] = 1
-    assert ops.components(labels, whole(labels), 29) == (1, 1, {})
-    assert ops.components(labels[:, ::-1], whole(labels), 30) == (1, 0, {1: 29})
+    assert device.components(labels, whole(labels), 29) == (1, 1, {})
+    assert device.components(labels[:, ::-1], whole(labels), 30) == (1, 0, {1: 29})
 
 
 def noise(shape: tuple[int, int, int], density: float, seed: int = 0) -> NDArray[np.uint8]:
@@ -65,32 +66,32 @@ def noise(shape: tuple[int, int, int], density: float, seed: int = 0) -> NDArray
 @pytest.mark.parametrize("n_threads", N_THREADS)
 @pytest.mark.parametrize("density", [0.03, 0.1, 0.3, 1.0])
 @pytest.mark.parametrize("shape", [*RAGGED[:-1], (0, 4, 4)])
-def test_agrees_with_twin(shape: tuple[int, int, int], density: float, n_threads: int) -> None:
+def test_agrees_with_twin(device: Ops, shape: tuple[int, int, int], density: float, n_threads: int) -> None:
     labels = noise(shape, density)
     before = labels.copy()
     expected, n_before, n_after = reference.components(labels, whole(labels), 4)
     values, n_removed = np.unique(labels[labels != expected], return_counts=True)
-    result = ops.components(labels, whole(labels), 4, n_threads)
+    result = device.components(labels, whole(labels), 4, n_threads)
     assert result == (n_before, n_after, dict(zip(values.tolist(), n_removed.tolist(), strict=True)))
     assert np.array_equal(labels, expected)
-    assert ops.components(before, whole(before), 0, n_threads) == (n_before, n_before, {})
+    assert device.components(before, whole(before), 0, n_threads) == (n_before, n_before, {})
 
 
-def test_only_the_box_counts() -> None:
+def test_only_the_box_counts(device: Ops) -> None:
     """A part that the box cuts in two is two parts, and what lies outside stays."""
     labels = noise((9, 10, 11), 0.2)
     box = ((1, 8), (0, 6), (3, 10))
     expected, n_before, n_after = reference.components(labels, box, 5)
-    assert ops.components(labels, box, 5)[:2] == (n_before, n_after)
+    assert device.components(labels, box, 5)[:2] == (n_before, n_after)
     assert np.array_equal(labels, expected)
     assert expected.any()
 
 
-def test_every_orientation_in_memory_gives_the_same() -> None:
+def test_every_orientation_in_memory_gives_the_same(device: Ops) -> None:
     labels = noise((7, 9, 11), 0.12)
     expected, _, _ = reference.components(labels, whole(labels), 3)
     for view in orientations(labels):
-        ops.components(view, whole(labels), 3)
+        device.components(view, whole(labels), 3)
         assert np.array_equal(view, expected)
 
 
@@ -133,3 +134,12 @@ def test_other_labels_are_refused() -> None:
     labels.setflags(write=False)
     with pytest.raises(InputError, match=r"components: labels: .* which is read-only"):
         ops.components(labels, ((0, 2),) * 3, 1)
+
+
+def test_counts_go_into_a_given_array() -> None:
+    labels, counts = np.array([[[3, 0, 1, 1]]], np.uint8), np.full(258, 7, np.int64)
+    assert ops.components(labels, whole(labels), 2, counts=counts) == (2, 1, {3: 1})
+    assert np.argwhere(counts).ravel().tolist() == [0, 1, 2 + 3]
+    with pytest.raises(InputError, match=r"components: counts: expected shape \(258\), got \(257\)"):
+        ops.components(labels, whole(labels), 9, counts=counts[1:])
+    assert labels.tolist() == [[[0, 0, 1, 1]]]

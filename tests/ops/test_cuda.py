@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from fastbts import _C, DeviceError, InputError, ops
 from tests.ops.devices import available_devices, cupy, put
-from tests.ops.test_dlpack import ORIGIN, OnDevice
+from tests.ops.test_dlpack import BOX, ORIGIN, WEIGHTS, OnDevice
 from tests.ops.views import head
 
 HAS_DEVICE = "cuda" in available_devices()
@@ -42,6 +43,32 @@ def test_a_device_array_never_runs_on_the_cpu(tensor: Any) -> None:
     assert (out == 7).all()
 
 
+SEVEN = np.full((1, 1, 2, 2, 2), 7, np.float32)
+THERE = ops.Planes(OnDevice(2), OnDevice(2), OnDevice(2))
+MIX = ops.AttentionWeights(*(np.ones(shape, np.float32) for shape in ((1, 1), (1,), (1, 1), (1, 1), (1, 2, 2, 2))), strength=1)
+
+
+@without_device
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("resample: tensor", lambda: ops.resample(OnDevice(2), (2, 2, 2), out=SEVEN[0])),
+        ("components: labels", lambda: ops.components(OnDevice(2, (2, 2, 2)), BOX, 9, counts=np.zeros(258, np.int64))),
+        (
+            "semantic_project: tensor",
+            lambda: ops.semantic_project(OnDevice(2, (1, 1, 2, 2, 2)), out=ops.Planes(*(SEVEN[0],) * 3)),
+        ),
+        ("semantic_plane: planes.z", lambda: ops.semantic_plane(THERE, WEIGHTS, out=ops.Planes(*(SEVEN[0],) * 3))),
+        ("semantic_lift: z", lambda: ops.semantic_lift(THERE, SEVEN)),
+        ("semantic_attention: skip", lambda: ops.semantic_attention(OnDevice(2), SEVEN, SEVEN, SEVEN, MIX, SEVEN)),
+    ],
+)
+def test_device_arrays_never_run_on_the_cpu(name: str, call: Callable[[], object]) -> None:
+    with pytest.raises(DeviceError, match=f"{name}: {REASON}"):
+        call()
+    assert (SEVEN == 7).all()
+
+
 @needs_device
 def test_an_impossible_launch_is_reported() -> None:
     """Each modality takes 8 bytes of a block's shared memory: these need more than there is."""
@@ -56,8 +83,25 @@ def test_arrays_of_one_call_lie_on_one_device() -> None:
     tensor = put(np.ones((1, 2, 2, 2), np.float32))
     with pytest.raises(InputError, match=r"window: origins: expected an array on cuda:0 as the first one, got one on the CPU"):
         ops.window(tensor, ORIGIN, (1, 1, 1), put(np.zeros((1, 1, 1, 1, 1), np.float32)))
-    with pytest.raises(DeviceError, match=r"semantic_project: tensor: expected an array on the CPU, as this op has no CUDA"):
-        ops.semantic_project(put(np.ones((1, 1, 2, 2, 2), np.float32))[:, :, 0:2])
+
+
+@needs_device
+def test_tensors_inside_the_network_are_contiguous() -> None:
+    tensor, out = put(np.ones((1, 2, 2, 4), np.float32)), put(np.ones((1, 2, 2, 2), np.float32))
+    with pytest.raises(InputError, match=r"resample: tensor: expected a contiguous array on a CUDA device, got strides"):
+        ops.resample(tensor[..., :2], (2, 2, 2), out=out)
+    planes = ops.Planes(out, out, out[:, :, ::-1])
+    with pytest.raises(InputError, match=r"semantic_lift: x: expected a contiguous array"):
+        ops.semantic_lift(planes, put(np.ones((1, 2, 2, 2, 2), np.float32)))
+
+
+@needs_device
+def test_tensors_of_one_call_have_one_type() -> None:
+    tensor, out = put(np.ones((1, 2, 2, 2), np.float32)), put(np.ones((1, 2, 2, 2), np.float16))
+    with pytest.raises(InputError, match=r"resample: out: expected the element type of tensor"):
+        ops.resample(tensor, (2, 2, 2), out=out)
+    with pytest.raises(InputError, match=r"semantic_lift: y: expected the element type of tensor"):
+        ops.semantic_lift(ops.Planes(tensor, out, tensor), put(np.ones((1, 2, 2, 2, 2), np.float32)))
 
 
 @needs_device
@@ -66,6 +110,10 @@ def test_scratch_that_is_too_small_is_refused() -> None:
     out, stats = put(np.empty((2, 4, 5, 6), np.float32)), put(np.empty((2, 4)))
     with pytest.raises(InputError, match=r"normalize: scratch: expected at least \d+ bytes"):
         ops.normalize(put(volume), box, (4, 5, 6), out=out, stats=stats, scratch=put(np.empty(8, np.uint8)))
+    labels, counts = put(np.ones((4, 5, 6), np.uint8)), put(np.empty(258, np.int64))
+    for scratch in (None, put(np.empty((2, 119), np.int32))):
+        with pytest.raises(InputError, match=r"components: scratch: expected shape \(2, 120\) or more"):
+            ops.components(labels, box, 2, counts=counts, scratch=scratch)
 
 
 @needs_device
@@ -98,6 +146,74 @@ def test_half_precision_is_rounded_once(dtype: str) -> None:
     assert int(found.n_et) == int((tensor[2] >= 0).sum()) == int((labels == 4).sum())
 
 
+class Bridge:
+    """Project, plane, lift and attention on a device, and the arrays that they write."""
+
+    shape = (4, 6, 10)
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        generator = torch.Generator("cuda").manual_seed(0)
+        d, h, w = self.shape
+
+        def normal(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
+            return torch.randn(*shape, device="cuda", generator=generator).to(dtype)
+
+        def weights(*shape: int) -> torch.Tensor:
+            return normal(*shape, dtype=torch.float32)
+
+        self.tensor, self.skip = normal(2, 3, d, h, w), normal(2, 2, 2 * d, 2 * h, 2 * w)
+        self.sizes = ((h, w), (d, w), (d, h))
+        self.projected, self.seen = (ops.Planes(*(normal(2, n, *size) for size in self.sizes)) for n in (6, 5))
+        self.lifted, self.maps, self.out = normal(2, 5, d, h, w), normal(2, 3, *self.shape), torch.empty_like(self.skip)
+        self.small = normal(2, 3, 2, 3, 5)
+        self.plane = ops.PlaneWeights(weights(3, 6, 3, 3), weights(3), weights(3, 3), weights(5, 3))
+        self.mix = ops.AttentionWeights(weights(4, 5), weights(4), weights(4, 5), weights(4, 3), weights(4, 2, 2, 2), 0.5)
+
+    def run(self, stream: Any = None) -> None:
+        ops.semantic_project(self.tensor, out=self.projected, stream=stream)
+        ops.semantic_plane(self.projected, self.plane, out=self.seen, stream=stream)
+        ops.semantic_lift(self.seen, out=self.lifted, stream=stream)
+        for small, maps in zip(self.small, self.maps, strict=True):
+            ops.resample(small, self.shape, out=maps, stream=stream)
+        ops.semantic_attention(self.skip, self.lifted, self.lifted, self.maps, self.mix, self.out, stream=stream)
+
+    def expected(self) -> tuple[Any, Any]:
+        """Lifted volume and skip, on the CPU in float32 from the same inputs."""
+        tensor, small, skip = (x.float().cpu().numpy() for x in (self.tensor, self.small, self.skip))
+        plane = ops.PlaneWeights(*(w.cpu().numpy() for w in self.plane))
+        mix = ops.AttentionWeights(*(w.cpu().numpy() for w in self.mix[:5]), self.mix.strength)
+        lifted = ops.semantic_lift(ops.semantic_plane(ops.semantic_project(tensor), plane))
+        maps, out = np.stack([ops.resample(x, self.shape) for x in small]), np.empty_like(skip)
+        ops.semantic_attention(skip, lifted, lifted, maps, mix, out)
+        return lifted, out
+
+
+@needs_device
+@pytest.mark.parametrize(("dtype", "atol"), [("float32", 1e-4), ("float16", 0.05), ("bfloat16", 0.4)])
+def test_the_ops_inside_the_network_in_each_precision(dtype: str, atol: float) -> None:
+    """Half precision rounds after each op: the bounds are twice what that costs on the CPU, 0.03 and 0.2."""
+    bridge = Bridge(getattr(torch, dtype))
+    bridge.run()
+    for result, expected in zip((bridge.lifted, bridge.out), bridge.expected(), strict=True):
+        np.testing.assert_allclose(result.float().cpu().numpy(), expected, atol=atol)
+
+
+@needs_device
+def test_the_ops_inside_the_network_fit_into_a_cuda_graph() -> None:
+    bridge, other, stream = Bridge(torch.float32), Bridge(torch.float32), torch.cuda.Stream()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        bridge.run(stream)
+    for _ in range(2):
+        other.tensor.mul_(-2)
+        bridge.tensor.copy_(other.tensor)
+        torch.cuda.synchronize()
+        graph.replay()
+        other.run()
+        torch.cuda.synchronize()
+        assert torch.equal(bridge.out, other.out)
+
+
 @needs_device
 def test_the_chain_around_the_network_fits_into_a_cuda_graph() -> None:
     """Captured once, replayed on other voxels: no allocation, no waiting, no numbers that pass through the host."""
@@ -108,13 +224,15 @@ def test_the_chain_around_the_network_fits_into_a_cuda_graph() -> None:
     windows, total = put(np.empty((1, 3, *size), np.float32)), put(np.empty((3, *size), np.float32))
     origins, weights = put(ORIGIN), tuple(put(np.ones((1, n), np.float32)) for n in size)
     labels, counts = put(np.zeros((9, 10, 11), np.uint8)), put(np.empty(3, np.int64))
+    part_counts, part_scratch = put(np.empty(258, np.int64)), put(np.empty((2, 9 * 8 * 8), np.int32))
 
     def chain(stream: Any) -> None:
         ops.normalize(image, box, size, out=out, stats=stats, scratch=scratch, stream=stream)
         ops.window(out, origins, size, windows, stream=stream)
         total.fill(0)
         ops.blend(windows, origins, weights, total, stream=stream)
-        ops.label(total, (0, 0, 0), box, (0.5,) * 3, (2, 1, 4), labels, counts=counts, stream=stream)
+        ops.label(total, (0, 0, 0), box, (0.9,) * 3, (2, 1, 4), labels, counts=counts, stream=stream)
+        ops.components(labels, box, 3, counts=part_counts, scratch=part_scratch, stream=stream)
 
     stream = cupy().cuda.Stream(non_blocking=True)
     with stream:
@@ -127,9 +245,11 @@ def test_the_chain_around_the_network_fits_into_a_cuda_graph() -> None:
             stream.synchronize()
             expected = np.zeros((9, 10, 11), np.uint8)
             tensor, _ = ops.normalize(case, box, size)
-            n = ops.label(tensor, (0, 0, 0), box, (0.5,) * 3, (2, 1, 4), expected)
+            n = ops.label(tensor, (0, 0, 0), box, (0.9,) * 3, (2, 1, 4), expected)
+            parts = ops.components(expected, box, 3)
             assert np.array_equal(labels.get(), expected)
             assert tuple(counts.get().tolist()) == n
+            assert part_counts.get()[:2].tolist() == [parts.n_before, parts.n_after]
 
 
 @needs_device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from fastbts.arrays import stream_handle
 from tests.ops.views import head
 
 ORIGIN = np.zeros((1, 3), np.int32)
+BOX = ((0, 2), (0, 2), (0, 2))
 
 
 class Lent:
@@ -123,10 +125,8 @@ def test_a_capsule_of_something_else_is_refused() -> None:
 class OnDevice:
     """An array that says it is on the first device of a type, and must not be asked for more."""
 
-    shape = (1, 2, 2, 2)
-
-    def __init__(self, device_type: int) -> None:
-        self.device_type = device_type
+    def __init__(self, device_type: int, shape: tuple[int, ...] = (1, 2, 2, 2)) -> None:
+        self.device_type, self.shape = device_type, shape
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.device_type, 0
@@ -137,11 +137,28 @@ def test_other_kinds_of_devices_are_refused() -> None:
         ops.window(OnDevice(10), ORIGIN, (1, 1, 1), np.zeros((1, 1, 1, 1, 1), np.float32))
 
 
-def test_outputs_on_a_device_are_the_callers() -> None:
-    with pytest.raises(
-        OptionsError, match=r"window: out: expected an array on the device .* allocate float32 of shape \(1, 1, 1, 1, 1\)"
-    ):
-        ops.window(OnDevice(2), ORIGIN, (1, 1, 1))
+ELSEWHERE = ops.Planes(OnDevice(2), OnDevice(2), OnDevice(2))
+WEIGHTS = ops.PlaneWeights(*(np.zeros(shape, np.float32) for shape in ((1, 2, 3, 3), (1,), (3, 1), (5, 1))))
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "what"),
+    [
+        (lambda: ops.window(OnDevice(2), ORIGIN, (1, 1, 1)), "window: out", r"float32 of shape \(1, 1, 1, 1, 1\)"),
+        (lambda: ops.resample(OnDevice(2), (3, 4, 5)), "resample: out", r"float32 of shape \(1, 3, 4, 5\)"),
+        (lambda: ops.components(OnDevice(2, (2, 2, 2)), BOX, 9), "components: counts", r"int64 of shape \(258,\)"),
+        (
+            lambda: ops.semantic_project(OnDevice(2, (1, 2, 3, 4, 5))),
+            "semantic_project: out",
+            r"float32 of shape \(1, 4, 4, 5\)",
+        ),
+        (lambda: ops.semantic_plane(ELSEWHERE, WEIGHTS), "semantic_plane: out", r"float32 of shape \(1, 5, 2, 2\)"),
+        (lambda: ops.semantic_lift(ELSEWHERE), "semantic_lift: out", r"float32 of shape \(1, 2, 2, 2, 2\)"),
+    ],
+)
+def test_outputs_on_a_device_are_the_callers(call: Callable[[], object], name: str, what: str) -> None:
+    with pytest.raises(OptionsError, match=f"{name}: expected an array on the device .* allocate {what}"):
+        call()
 
 
 class Stream:

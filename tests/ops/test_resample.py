@@ -1,25 +1,28 @@
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from fastbts import InputError, OptionsError, ops, reference
+from tests.ops.devices import Ops
 from tests.ops.views import N_THREADS, RAGGED, restrided
 from tests.tolerances import assert_close
 
 Size = tuple[int, int, int]
 
 
-def test_by_hand() -> None:
+def test_by_hand(device: Ops) -> None:
     line = np.array([0, 4], np.float32).reshape(1, 2, 1, 1)
-    np.testing.assert_array_equal(ops.resample(line, (4, 1, 1)).ravel(), [0, 1, 3, 4])
-    np.testing.assert_array_equal(ops.resample(ops.resample(line, (4, 1, 1)), (2, 1, 1)).ravel(), [0.5, 3.5])
+    np.testing.assert_array_equal(device.resample(line, (4, 1, 1)).ravel(), [0, 1, 3, 4])
+    np.testing.assert_array_equal(device.resample(device.resample(line, (4, 1, 1)), (2, 1, 1)).ravel(), [0.5, 3.5])
 
 
-def test_same_size_is_untouched() -> None:
+def test_same_size_is_untouched(device: Ops) -> None:
     array = np.random.default_rng(0).random((2, 3, 4, 5), np.float32)
-    np.testing.assert_array_equal(ops.resample(array, (3, 4, 5)), array)
+    np.testing.assert_array_equal(device.resample(array, (3, 4, 5)), array)
 
 
 def ramp(size: Size, shape: Size) -> NDArray[np.float64]:
@@ -29,10 +32,10 @@ def ramp(size: Size, shape: Size) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("size", [(6, 9, 4), (1, 1, 1), (13, 5, 20)])
-def test_linear_functions_survive(size: Size) -> None:
+def test_linear_functions_survive(device: Ops, size: Size) -> None:
     """Interpolation is exact for a linear ramp, away from the edge voxels where it is held constant."""
     shape = (6, 9, 10)
-    out = ops.resample(ramp(shape, shape)[None].astype(np.float32), size)[0]
+    out = device.resample(ramp(shape, shape)[None].astype(np.float32), size)[0]
     np.testing.assert_allclose(out, ramp(size, shape), atol=1e-5)
 
 
@@ -51,11 +54,23 @@ def peer(tensor: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
 @pytest.mark.parametrize("n_threads", N_THREADS)
 @pytest.mark.parametrize("size", [(5, 6, 7), (4, 6, 8), (1, 1, 1), (13, 11, 17), (0, 3, 3)])
 @pytest.mark.parametrize("shape", RAGGED[:4])
-def test_agrees_with_twin_and_to_the_bit_with_numpy(shape: Size, size: Size, n_threads: int) -> None:
+def test_agrees_with_twin(device: Ops, shape: Size, size: Size, n_threads: int) -> None:
     tensor = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
-    out, expected = ops.resample(tensor, size, n_threads), peer(tensor, size)
-    assert_close(out, expected, reference.resample(tensor, size))
-    np.testing.assert_array_equal(out, expected)
+    assert_close(device.resample(tensor, size, n_threads), peer(tensor, size), reference.resample(tensor, size))
+
+
+def test_same_bits_as_numpy_for_any_threads() -> None:
+    tensor = np.random.default_rng(0).normal(size=(2, 7, 13, 33)).astype(np.float32)
+    for size, n_threads in product([(5, 6, 7), (13, 11, 17)], N_THREADS):
+        np.testing.assert_array_equal(ops.resample(tensor, size, n_threads), peer(tensor, size))
+
+
+def test_writes_into_a_given_tensor() -> None:
+    tensor, buffer = np.random.default_rng(0).random((2, 3, 4, 5), np.float32), np.zeros((4, 6, 4, 5), np.float32)
+    out = ops.resample(tensor, (6, 4, 5), out=buffer[1:3])
+    np.testing.assert_array_equal(buffer[1:3], ops.resample(tensor, (6, 4, 5)))
+    assert out.base is buffer
+    assert not buffer[[0, 3]].any()
 
 
 def test_outer_axes_may_have_any_strides() -> None:
@@ -69,5 +84,7 @@ def test_what_cannot_be_resampled_is_refused() -> None:
         ops.resample(np.zeros((1, 2, 0, 2), np.float32), (2, 2, 2))
     with pytest.raises(InputError, match=r"resample: tensor: expected float32 \(C, D, H, W\), got float64"):
         ops.resample(np.zeros((1, 2, 2, 2)), (2, 2, 2))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"resample: out: expected a tensor of \(2, 2, 2\) voxels, got shape \(1, 2, 2, 3\)"):
+        ops.resample(np.zeros((1, 2, 2, 2), np.float32), (2, 2, 2), out=np.zeros((1, 2, 2, 3), np.float32))
     with pytest.raises(OptionsError, match=r"size: expected no negative sizes, got \(2, -2, 2\)"):
         ops.resample(np.zeros((1, 2, 2, 2), np.float32), (2, -2, 2))

@@ -8,10 +8,12 @@ from numpy.typing import NDArray
 
 from fastbts import InputError, OptionsError, ops, reference
 from fastbts.ops import AttentionWeights
+from tests.ops.devices import Ops, on
 from tests.ops.views import N_THREADS, RAGGED, restrided
 from tests.tolerances import assert_close
 
 Size = tuple[int, int, int]
+ON_CPU = on("cpu")
 
 
 def example(below: Size, n_hidden: int = 16, n_skip: int = 5, n_below: int = 6, coarse: Size | None = None) -> dict[str, Any]:
@@ -32,9 +34,9 @@ def example(below: Size, n_hidden: int = 16, n_skip: int = 5, n_below: int = 6, 
     }
 
 
-def run(arguments: dict[str, Any], n_threads: int = 0) -> NDArray[np.float32]:
+def run(arguments: dict[str, Any], n_threads: int = 0, device: Ops = ON_CPU) -> NDArray[np.float32]:
     out = np.full_like(arguments["skip"], 77)
-    ops.semantic_attention(**arguments, out=out, n_threads=n_threads)
+    device.semantic_attention(**arguments, out=out, n_threads=n_threads)
     return out
 
 
@@ -50,7 +52,7 @@ def peer(skip: Any, encoded: Any, decoded: Any, similarity: Any, weights: Attent
     return skip * (1 + np.float32(weights.strength) * (2 * mask - 1))
 
 
-def test_by_hand() -> None:
+def test_by_hand(device: Ops) -> None:
     """One hidden channel, of value 2 or -100: the eight children get m = sigmoid(w_a h), h = 2 or -1."""
     skip = np.ones((1, 1, 2, 2, 4), np.float32)
     encoded = np.array([1, -101], np.float32).reshape(1, 1, 1, 1, 2)
@@ -58,50 +60,50 @@ def test_by_hand() -> None:
     w_a = np.array([0, 1, 2, 3, -1, -2, 50, -50], np.float32).reshape(1, 2, 2, 2)
     weights = AttentionWeights(one, one[0], 0 * one, 0 * one, w_a, strength=0.5)
     out = np.empty_like(skip)
-    ops.semantic_attention(skip, encoded, encoded, encoded, weights, out)
+    device.semantic_attention(skip, encoded, encoded, encoded, weights, out)
     for first, h in ((0, 2), (2, -1)):
         expected = [1 + 0.5 * (2 / (1 + np.exp(-float(w) * h)) - 1) for w in w_a.ravel()]
         np.testing.assert_allclose(out[..., first : first + 2].ravel(), expected, 1e-6)
 
 
-def test_strength_zero_changes_nothing() -> None:
+def test_strength_zero_changes_nothing(device: Ops) -> None:
     arguments = example((3, 4, 5))
     arguments["weights"] = arguments["weights"]._replace(strength=0.0)
-    assert np.array_equal(run(arguments), arguments["skip"])
+    assert np.array_equal(run(arguments, device=device), arguments["skip"])
 
 
 @pytest.mark.parametrize("n_threads", N_THREADS)
 @pytest.mark.parametrize("below", [*RAGGED[:-1], (3, 17, 33), (0, 4, 4)])
-def test_agrees_with_twin(below: Size, n_threads: int) -> None:
+def test_agrees_with_twin(device: Ops, below: Size, n_threads: int) -> None:
     arguments = example(below)
-    assert_close(run(arguments, n_threads), peer(**arguments), reference.semantic_attention(**arguments))
+    assert_close(run(arguments, n_threads, device), peer(**arguments), reference.semantic_attention(**arguments))
 
 
 @pytest.mark.parametrize(("n_hidden", "n_skip", "n_below"), [(1, 1, 1), (3, 2, 0), (16, 32, 33), (0, 2, 2)])
-def test_any_number_of_channels(n_hidden: int, n_skip: int, n_below: int) -> None:
+def test_any_number_of_channels(device: Ops, n_hidden: int, n_skip: int, n_below: int) -> None:
     arguments = example((2, 4, 6), n_hidden, n_skip, n_below)
-    assert_close(run(arguments), peer(**arguments), reference.semantic_attention(**arguments))
+    assert_close(run(arguments, device=device), peer(**arguments), reference.semantic_attention(**arguments))
 
 
 @pytest.mark.parametrize("coarse", [(1, 1, 1), (4, 8, 12), (3, 5, 7), (5, 9, 13)])
-def test_any_similarity_grid(coarse: Size) -> None:
+def test_any_similarity_grid(device: Ops, coarse: Size) -> None:
     arguments = example((4, 8, 12), coarse=coarse)
-    assert_close(run(arguments), peer(**arguments), reference.semantic_attention(**arguments))
+    assert_close(run(arguments, device=device), peer(**arguments), reference.semantic_attention(**arguments))
 
 
-def test_saturated_masks_stay_finite() -> None:
+def test_saturated_masks_stay_finite(device: Ops) -> None:
     arguments = example((2, 3, 40))
     arguments["weights"] = arguments["weights"]._replace(w_a=np.float32(1e6) * arguments["weights"].w_a)
-    factor = run(arguments) / arguments["skip"]
+    factor = run(arguments, device=device) / arguments["skip"]
     np.testing.assert_allclose(np.abs(factor - 1), 0.7, atol=0.05)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_nonfinite_values_are_not_hidden_and_stay_in_their_voxel(value: float) -> None:
+def test_nonfinite_values_are_not_hidden_and_stay_in_their_voxel(device: Ops, value: float) -> None:
     arguments = example((2, 3, 9), n_hidden=3)
-    expected = run(arguments)
+    expected = run(arguments, device=device)
     arguments["encoded"][1, 0, 1, 2, 4] = value
-    result = run(arguments)
+    result = run(arguments, device=device)
     with np.errstate(invalid="ignore"):
         np.testing.assert_allclose(result[1, :, 2:, 4:, 8:10], peer(**arguments)[1, :, 2:, 4:, 8:10], rtol=1e-6)
     result[1, :, 2:, 4:, 8:10] = expected[1, :, 2:, 4:, 8:10]
@@ -129,11 +131,11 @@ def test_agrees_with_the_network() -> None:
     assert np.abs(exact - arguments["skip"]).max() > 0.1
 
 
-def test_without_similarity() -> None:
+def test_without_similarity(device: Ops) -> None:
     arguments = example((4, 5, 9))
     arguments["similarity"] = np.zeros((2, 0, 1, 1, 1), np.float32)
     arguments["weights"] = arguments["weights"]._replace(w_s=np.zeros((16, 0), np.float32))
-    assert_close(run(arguments), peer(**arguments), reference.semantic_attention(**arguments))
+    assert_close(run(arguments, device=device), peer(**arguments), reference.semantic_attention(**arguments))
 
 
 def test_same_bits_for_any_threads_and_run() -> None:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fastbts import InputError, ops, reference
+from fastbts import InputError, OptionsError, ops, reference
 from fastbts.ops import Planes
+from tests.ops.devices import Ops
 from tests.ops.views import N_THREADS, RAGGED, restrided
 from tests.tolerances import assert_close
 
@@ -30,42 +31,42 @@ def lift_peer(planes: Planes) -> NDArray[np.float32]:
     return (planes.z[:, :, None] + planes.y[:, :, :, None] + planes.x[..., None]) * np.float32(1 / 3)
 
 
-def test_project_by_hand() -> None:
+def test_project_by_hand(device: Ops) -> None:
     tensor = np.array([[[1, 2, 3], [4, 5, 9]]], np.float32).reshape(1, 1, 1, 2, 3)  # D 1, H 2, W 3
-    z, y, x = ops.semantic_project(tensor)
+    z, y, x = device.semantic_project(tensor)
     assert z.tolist() == [[[[1, 2, 3], [4, 5, 9]], [[1, 2, 3], [4, 5, 9]]]]  # one slice is its own mean and maximum
     assert y.tolist() == [[[[2.5, 3.5, 6]], [[4, 5, 9]]]]
     assert x.tolist() == [[[[2, 6]], [[3, 9]]]]
 
 
-def test_lift_by_hand() -> None:
+def test_lift_by_hand(device: Ops) -> None:
     z = np.array([[3, 6, 9], [0, 0, 0]], np.float32).reshape(1, 1, 2, 3)
     y = np.array([0, 3, 0], np.float32).reshape(1, 1, 1, 3)
     x = np.array([0, 30], np.float32).reshape(1, 1, 1, 2)
-    lifted = ops.semantic_lift(Planes(z, y, x))
+    lifted = device.semantic_lift(Planes(z, y, x))
     np.testing.assert_allclose(lifted[0, 0, 0], [[1, 3, 3], [10, 11, 10]], rtol=1e-6)
-    again = ops.semantic_lift(Planes(z, y, x), target=lifted)
+    again = device.semantic_lift(Planes(z, y, x), target=lifted)
     assert again is lifted
     np.testing.assert_allclose(lifted[0, 0, 0], [[2, 6, 6], [20, 22, 20]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("n_threads", N_THREADS)
 @pytest.mark.parametrize("shape", RAGGED)
-def test_project_agrees_with_twin(shape: Size, n_threads: int) -> None:
+def test_project_agrees_with_twin(device: Ops, shape: Size, n_threads: int) -> None:
     tensor = random(2, 3, *shape)
-    planes = ops.semantic_project(tensor, n_threads)
+    planes = device.semantic_project(tensor, n_threads)
     for result, peer, exact in zip(planes, project_peer(tensor), reference.semantic_project(tensor), strict=True):
         assert_close(result, peer, exact)
 
 
 @pytest.mark.parametrize("n_threads", N_THREADS)
 @pytest.mark.parametrize("shape", [*RAGGED, (0, 3, 4)])
-def test_lift_agrees_with_twin(shape: Size, n_threads: int) -> None:
+def test_lift_agrees_with_twin(device: Ops, shape: Size, n_threads: int) -> None:
     planes = planes_of(shape)
-    assert_close(ops.semantic_lift(planes, n_threads=n_threads), lift_peer(planes), reference.semantic_lift(planes))
+    assert_close(device.semantic_lift(planes, n_threads=n_threads), lift_peer(planes), reference.semantic_lift(planes))
     target = random(2, 3, *shape)
     expected, exact = target + lift_peer(planes), reference.semantic_lift(planes, target)
-    assert_close(ops.semantic_lift(planes, target, n_threads), expected, exact)
+    assert_close(device.semantic_lift(planes, target, n_threads), expected, exact)
 
 
 def test_same_bits_for_any_threads_and_run() -> None:
@@ -78,18 +79,18 @@ def test_same_bits_for_any_threads_and_run() -> None:
         assert np.array_equal(lifted, ops.semantic_lift(first, n_threads=1))
 
 
-def test_maxima_of_negative_and_infinite_values() -> None:
+def test_maxima_of_negative_and_infinite_values(device: Ops) -> None:
     tensor = np.full((1, 1, 2, 3, 9), -5, np.float32)
     tensor[0, 0, 0, 0, 8] = -np.inf
-    z, y, x = ops.semantic_project(tensor)
+    z, y, x = device.semantic_project(tensor)
     assert (z[0, 1] == -5).all()
     assert (y[0, 1] == -5).all()
     assert (x[0, 1] == -5).all()
 
 
-def test_lift_of_constant_projections_is_that_constant() -> None:
-    means = [plane[:, :1].copy() for plane in ops.semantic_project(np.full((1, 1, 5, 6, 7), 0.7, np.float32))]
-    np.testing.assert_allclose(ops.semantic_lift(Planes(*means)), 0.7, rtol=1e-6)
+def test_lift_of_constant_projections_is_that_constant(device: Ops) -> None:
+    means = [plane[:, :1].copy() for plane in device.semantic_project(np.full((1, 1, 5, 6, 7), 0.7, np.float32))]
+    np.testing.assert_allclose(device.semantic_lift(Planes(*means)), 0.7, rtol=1e-6)
 
 
 def test_outer_axes_may_have_any_strides() -> None:
@@ -117,3 +118,16 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         ops.semantic_lift(planes._replace(y=planes.y[:, :, :3]))
     with pytest.raises(InputError, match=r"semantic_lift: z: expected shape \(2, 3, 5, 7\) as tensor has"):
         ops.semantic_lift(planes, random(2, 3, 4, 5, 7))
+    with pytest.raises(OptionsError, match="semantic_lift: expected a target to add to, or out to write into, got both"):
+        ops.semantic_lift(planes, random(2, 3, 4, 5, 6), out=random(2, 3, 4, 5, 6))
+
+
+def test_writes_into_given_arrays() -> None:
+    tensor = random(2, 3, 4, 5, 6)
+    out = Planes(*(np.full((2, 6, *size), 7, np.float32) for size in ((5, 6), (4, 6), (4, 5))))
+    for plane, given, expected in zip(ops.semantic_project(tensor, out=out), out, ops.semantic_project(tensor), strict=True):
+        assert plane is given
+        assert np.array_equal(plane, expected)
+    volume = np.full((2, 6, 4, 5, 6), 7, np.float32)
+    assert ops.semantic_lift(out, out=volume) is volume
+    assert np.array_equal(volume, ops.semantic_lift(out))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fastbts import InputError, ops, reference
 from fastbts.ops import Planes, PlaneWeights
+from tests.ops.devices import Ops
 from tests.ops.views import N_THREADS, RAGGED
 from tests.tolerances import assert_close
 
@@ -49,12 +50,12 @@ def peer(planes: Planes, weights: PlaneWeights) -> list[NDArray[np.float32]]:
     return seen
 
 
-def test_by_hand() -> None:
+def test_by_hand(device: Ops) -> None:
     """One channel whose mean is summed over 3 x 3; the view x is negative and thus a hundredth."""
     planes = Planes(*(np.array([[[[1, 2, 3], [4, 5, 6]], [[9, 9, 9], [9, 9, 9]]]], np.float32) for _ in range(3)))
     conv = np.stack([np.ones((3, 3)), np.zeros((3, 3))])[None].astype(np.float32)
     weights = PlaneWeights(conv, np.array([1], np.float32), np.array([[0], [10], [-101]], np.float32), np.float32([[1], [2]]))
-    z, y, x = ops.semantic_plane(planes, weights)
+    z, y, x = device.semantic_plane(planes, weights)
     sums = np.array([[12, 21, 16], [12, 21, 16]])
     assert np.array_equal(z[0, 0], sums + 1)
     assert np.array_equal(z[0, 1], 2 * (sums + 1))
@@ -64,9 +65,9 @@ def test_by_hand() -> None:
 
 @pytest.mark.parametrize("n_threads", N_THREADS)
 @pytest.mark.parametrize("shape", RAGGED)
-def test_agrees_with_twin(shape: Size, n_threads: int) -> None:
+def test_agrees_with_twin(device: Ops, shape: Size, n_threads: int) -> None:
     planes, weights = planes_of(shape, 6), weights_of(3, 5)
-    seen = ops.semantic_plane(planes, weights, n_threads)
+    seen = device.semantic_plane(planes, weights, n_threads)
     for result, near, exact in zip(seen, peer(planes, weights), reference.semantic_plane(planes, weights), strict=True):
         assert_close(result, near, exact)
 
@@ -80,9 +81,9 @@ def test_same_bits_on_any_machine() -> None:
 
 
 @pytest.mark.parametrize(("n_r", "n_c"), [(1, 1), (4, 0), (0, 3), (8, 33)])
-def test_any_number_of_channels(n_r: int, n_c: int) -> None:
+def test_any_number_of_channels(device: Ops, n_r: int, n_c: int) -> None:
     planes, weights = planes_of((3, 4, 9), 2 * n_r), weights_of(n_r, n_c)
-    for result, exact in zip(ops.semantic_plane(planes, weights), reference.semantic_plane(planes, weights), strict=True):
+    for result, exact in zip(device.semantic_plane(planes, weights), reference.semantic_plane(planes, weights), strict=True):
         np.testing.assert_allclose(result, exact, atol=1e-4)
 
 

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from fastbts import ops, reference
 from fastbts.ops import AttentionWeights, Planes, PlaneWeights
-from tests.simt.emulated import DTYPES, ROOT, EmulationError, call, loaded, stored
+from tests.ops.test_blend import example as blend_example
+from tests.ops.views import head, restrided
+from tests.simt.emulated import DTYPES, IMAGE_DTYPES, ROOT, EmulationError, call, layout, loaded, stored
 from tests.tolerances import allowed_error
 
 Size = tuple[int, int, int]
@@ -77,6 +79,80 @@ def test_atomics(seed: int) -> None:
 def test_undefined_behaviour_is_an_error(seed: int, kind: int, message: str) -> None:
     with pytest.raises(EmulationError, match=message):
         call("wrong", seed, kind)
+
+
+def extents(*shape: int) -> NDArray[np.int64]:
+    return np.array(shape, np.int64)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i8", "f4", "f8"])
+@pytest.mark.parametrize("shape", SHAPES)
+@on_every_seed
+def test_brain_box(seed: int, shape: Size, dtype: str) -> None:
+    volume = restrided(head(shape, dtype, 3), (2, 0, 1), (-1, 1, 1))
+    if dtype[0] == "f":
+        volume[1, 0, 0, 0], volume[2, -1, -1, -1] = np.nan, np.inf
+    found = np.zeros(13, np.int64)
+    call("brain_box", seed, IMAGE_DTYPES[dtype], volume, layout(volume), found)
+    (d, h, w), *counts = reference.brain_box(volume)
+    assert found.tolist() == [*d, *h, *w, counts[0], *counts[1], *counts[2]]
+
+
+def test_brain_box_of_nothing() -> None:
+    volume, found = np.zeros((1, 3, 4, 5), np.int16), np.zeros(9, np.int64)
+    call("brain_box", 0, IMAGE_DTYPES["i2"], volume, layout(volume), found)
+    assert not found.any()
+
+
+@pytest.mark.parametrize(("image", "dtype"), [("i2", "float32"), ("u1", "float16"), ("f8", "bfloat16")])
+@on_every_seed
+def test_normalize(seed: int, image: str, dtype: str) -> None:
+    volume = restrided(head((5, 6, 35), image), (1, 0, 2), (1, -1, 1))
+    box, size, percentiles = ((1, 5), (0, 6), (2, 35)), (6, 7, 40), (5.0, 95.0)
+    inside = volume[:, 1:5, :, 2:]
+    out, stats = empty((2, *size), dtype), np.empty((2, 4))
+    scratch = np.full(ops.normalize_scratch(2, box), 0xAB, np.uint8)
+    arguments = (IMAGE_DTYPES[image], inside, layout(inside), np.array(percentiles), DTYPES[dtype])
+    call("normalize", seed, *arguments, out, extents(2, *size), stats, scratch)
+    exact, exact_stats = reference.normalize(volume, box, size, percentiles)
+    np.testing.assert_allclose(stats, exact_stats, rtol=1e-12)
+    check(out, dtype, ops.normalize(volume, box, size, percentiles)[0], exact)
+
+
+@on_every_dtype
+@on_every_seed
+def test_window(seed: int, dtype: str) -> None:
+    """Windows that begin before the tensor, end after it, miss it."""
+    tensor, size = rounded(random(2, 3, 7, 33), dtype), (2, 5, 34)
+    origins = np.array([(0, 0, 0), (-1, 3, 5), (2, -2, -9), (3, 0, 0)], np.int32)
+    out = empty((4, 2, *size), dtype)
+    call("window", seed, DTYPES[dtype], stored(tensor, dtype), extents(*tensor.shape), origins, out, extents(*out.shape))
+    assert np.array_equal(loaded(out, dtype), reference.window(tensor, origins, size))
+
+
+@on_every_dtype
+@on_every_seed
+def test_blend(seed: int, dtype: str) -> None:
+    """The bits of the CPU: whatever the logits are, sums are float32, in the order of windows."""
+    logits, origins, weights, total = blend_example((3, 7, 33), window=(2, 5, 9))
+    logits, expected = rounded(logits, dtype), total.copy()
+    tensors = (stored(logits, dtype), extents(*logits.shape), origins, *weights, total, extents(*total.shape))
+    call("blend", seed, DTYPES[dtype], *tensors)
+    ops.blend(logits, origins, weights, expected)
+    assert np.array_equal(total, expected)
+
+
+@on_every_dtype
+@on_every_seed
+def test_label(seed: int, dtype: str) -> None:
+    logits, thresholds = rounded(random(3, 3, 7, 33), dtype), (0.4, 0.5, 0.6)
+    labels = restrided(np.full((5, 9, 40), 9, np.uint8), (1, 2, 0), (1, -1, -1))
+    box, counts = ((1, 4), (2, 9), (5, 38)), np.zeros(3, np.int64)
+    expected, n = reference.label(logits, (0, 0, 0), box, thresholds, (2, 1, 4), labels.copy())
+    inside, least = labels[1:4, 2:9, 5:38], np.float32([np.log(t / (1 - t)) for t in thresholds])
+    call("label", seed, DTYPES[dtype], stored(logits, dtype), extents(*logits.shape), least, inside, layout(inside), counts)
+    assert np.array_equal(labels, expected)
+    assert tuple(counts.tolist()) == n
 
 
 @pytest.mark.parametrize("to", [(1, 1, 1), (4, 3, 11), (3, 7, 33)])
@@ -212,7 +288,8 @@ def run_sanitized(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 ONE_OF_EACH = (
-    "warp_functions[0-9]", "atomics[1]", "resample[bfloat16-shape1-to1]", "project[1-float16-shape1]", "plane[1-float32-size1]",
+    "warp_functions[0-9]", "atomics[1]", "brain_box[1-shape2-f4]", "normalize[1-f8-bfloat16]", "window[1-float16]",
+    "blend[1-bfloat16]", "label[1-float16]", "resample[bfloat16-shape1-to1]", "project[1-float16-shape1]", "plane[1-float32-size1]",
     "lift[float16-shape1-True]", "attention[1-float32-below1-19]", "components[1-0.08]",
 )  # fmt: skip
 

@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ("-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
+IMAGE_DTYPES = {name: i for i, name in enumerate(("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"))}
+"""Numbers of the types in `DType` of core/dtype.h."""
 
 
 class EmulationError(Exception):
@@ -70,3 +72,8 @@ def stored(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:
 def loaded(array: NDArray[Any], dtype: str) -> NDArray[np.float32]:
     """The inverse of `stored`."""
     return array.astype(np.float32) if dtype != "bfloat16" else (array.astype(np.uint32) << 16).view(np.float32)
+
+
+def layout(array: NDArray[Any]) -> NDArray[np.int64]:
+    """Shape, then steps in elements."""
+    return np.array([array.shape, [step // array.itemsize for step in array.strides]], np.int64)

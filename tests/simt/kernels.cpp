@@ -4,10 +4,15 @@
 // The emulation first: kernels are written in its words.
 #include <string>
 
+#include "ops/blend_kernel.cuh"
+#include "ops/brain_box_kernel.cuh"
 #include "ops/components_kernel.cuh"
+#include "ops/label_kernel.cuh"
+#include "ops/normalize_kernel.cuh"
 #include "ops/resample_kernel.cuh"
 #include "ops/semantic_attention_kernel.cuh"
 #include "ops/semantic_bridge_kernel.cuh"
+#include "ops/window_kernel.cuh"
 
 namespace {
 
@@ -32,6 +37,33 @@ const char* with_type(int dtype, Fn&& fn) {
     if (dtype == 1) fn(Half{});
     if (dtype == 2) fn(Bfloat16{});
   });
+}
+
+constexpr dim3 kRowBlocks(3), kRowThreads(32, 2);  // as in RowLaunch the lanes of a warp share a row
+
+template <typename T, std::size_t N>
+Strided<T, N> dense(T* data, const std::int64_t* shape) {
+  Strided<T, N> array{data, {}, {}};
+  std::int64_t step = 1;
+  for (std::size_t axis = N; axis-- > 0; step *= shape[axis]) {
+    array.shape[axis] = shape[axis];
+    array.strides[axis] = step;
+  }
+  return array;
+}
+
+// layout: shape (4), then strides in elements (4). image_type counts as DType does.
+AnyStrided<4> image_of(int image_type, const void* data, const std::int64_t* layout) {
+  AnyStrided<4> image{data, static_cast<DType>(image_type), {}, {}};
+  std::copy_n(layout, 4, image.shape);
+  std::copy_n(layout + 4, 4, image.strides);
+  return image;
+}
+
+std::uint32_t n_rows_of(const std::int64_t* shape, int n_axes) {
+  std::int64_t n = 1;
+  for (int axis = 0; axis < n_axes; ++axis) n *= shape[axis];
+  return static_cast<std::uint32_t>(n);
 }
 
 BridgeSizes bridge_sizes(const int* s) { return {s[0], s[1], s[2], s[3], s[4]}; }
@@ -140,6 +172,90 @@ const char* simt_attention(unsigned seed, int dtype, const void* skip, const voi
                                         static_cast<T*>(out)};
     const dim3 grid(static_cast<unsigned>((s[4] * s[5] * s[6] + 63) / 64), static_cast<unsigned>(s[10]));
     simt::launch(seed, grid, 64, attention_shared_bytes(sizes), attention_kernel<T>, pointers, sizes);
+  });
+}
+
+// found (7 + 2M): zeros.
+const char* simt_brain_box(unsigned seed, int image_type, const void* data, const std::int64_t* layout,
+                           unsigned long long* found) {
+  return guarded([&] {
+    const AnyStrided<4> volume = image_of(image_type, data, layout);
+    const std::size_t n_shared = 2 * static_cast<std::size_t>(layout[0]) * sizeof(unsigned);
+    simt::launch(seed, kRowBlocks, kRowThreads, n_shared, brain_box_kernel, volume, found, n_rows_of(layout + 1, 2));
+    simt::launch(seed, 1, 1, 0, brain_box_bounds_kernel, volume, found);
+  });
+}
+
+// The kernels in the order of normalize_cuda; data and layout are those of the box; size: of the tensor.
+const char* simt_normalize(unsigned seed, int image_type, const void* data, const std::int64_t* layout,
+                           const double* percentiles, int dtype, void* out, const std::int64_t* size, double* stats,
+                           std::uint8_t* memory) {
+  return guarded([&] {
+    const AnyStrided<4> box = image_of(image_type, data, layout);
+    const std::int64_t n_m = layout[0], n_voxels = layout[1] * layout[2] * layout[3];
+    const std::uint32_t n_rows = n_rows_of(layout + 1, 2);
+    const auto n = static_cast<unsigned>(n_m);
+    const NormalizeScratch scratch(memory, n_m, n_voxels);
+    std::memset(memory, 0, scratch.n_zeroed);
+    simt::launch(seed, kRowBlocks, kRowThreads, 0, mark_brain_kernel, box, scratch, n_rows);
+    for (int digit = kDigits - 1; digit >= 0; --digit) {
+      simt::launch(seed, {3, n}, kRowThreads, 0, histogram_kernel, box, scratch, digit, n_rows);
+      simt::launch(seed, 1, 32, 0, select_kernel, scratch, digit, percentiles[0], percentiles[1],
+                   static_cast<int>(2 * n));
+    }
+    const std::size_t n_shared = kRowThreads.volume() * sizeof(double);
+    for (const int power : {1, 2}) {
+      simt::launch(seed, {kSumBlocks, n}, kRowThreads, n_shared, moment_kernel, box, scratch, stats, power, n_rows);
+      simt::launch(seed, 1, 32, 0, stats_kernel, scratch, stats, power, static_cast<int>(n));
+    }
+    constexpr DType kFloats[] = {DType::kFloat32, DType::kFloat16, DType::kBfloat16};
+    const auto tensor = dense<char, 4>(nullptr, size);
+    AnyStrided<4, void> target{out, kFloats[dtype], {}, {}};
+    std::copy_n(tensor.shape, 4, target.shape);
+    std::copy_n(tensor.strides, 4, target.strides);
+    const Corner corner{(size[1] - layout[1]) / 2, (size[2] - layout[2]) / 2, (size[3] - layout[3]) / 2};
+    simt::launch(seed, kRowBlocks, kRowThreads, 0, scale_kernel, box, scratch.mask, stats, corner, target,
+                 n_rows_of(size, 3));
+  });
+}
+
+const char* simt_window(unsigned seed, int dtype, const void* tensor, const std::int64_t* shape,
+                        const std::int32_t* origins, void* out, const std::int64_t* size) {
+  return with_type(dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const std::int64_t corners[] = {size[0], 3};
+    simt::launch(
+        seed, kRowBlocks, kRowThreads, 0, window_kernel<T>, dense<const T, 4>(static_cast<const T*>(tensor), shape),
+        dense<const std::int32_t, 2>(origins, corners), dense<T, 5>(static_cast<T*>(out), size), n_rows_of(size, 4));
+  });
+}
+
+const char* simt_blend(unsigned seed, int dtype, const void* logits, const std::int64_t* size,
+                       const std::int32_t* origins, const float* wd, const float* wh, const float* ww, float* total,
+                       const std::int64_t* shape) {
+  return with_type(dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const std::int64_t corners[] = {size[0], 3}, d[] = {size[0], size[2]}, h[] = {size[0], size[3]},
+                       w[] = {size[0], size[4]};
+    const BlendWeights weights{dense<const float, 2>(wd, d), dense<const float, 2>(wh, h),
+                               dense<const float, 2>(ww, w)};
+    simt::launch(seed, kRowBlocks, kRowThreads, 0, blend_kernel<T>,
+                 dense<const T, 5>(static_cast<const T*>(logits), size), dense<const std::int32_t, 2>(origins, corners),
+                 weights, dense<float, 4>(total, shape), n_rows_of(shape, 3));
+  });
+}
+
+// logits: of the box; labels: its first voxel, and their shape (3) and strides (3); counts (3): zeros.
+const char* simt_label(unsigned seed, int dtype, const void* logits, const std::int64_t* shape, const float* least,
+                       std::uint8_t* labels, const std::int64_t* layout, unsigned long long* counts) {
+  return with_type(dtype, [&](auto tag) {
+    using T = decltype(tag);
+    Strided<std::uint8_t, 3> target{labels, {}, {}};
+    std::copy_n(layout, 3, target.shape);
+    std::copy_n(layout + 3, 3, target.strides);
+    simt::launch(seed, kRowBlocks, kRowThreads, 0, label_kernel<T>,
+                 dense<const T, 4>(static_cast<const T*>(logits), shape),
+                 LabelRule{least[0], least[1], least[2], 2, 1, 4}, target, counts, n_rows_of(layout, 2));
   });
 }
 
