@@ -35,10 +35,10 @@ def quantize(network: Any, text: NDArray[np.float32] | None, tensors: Sequence[N
     nncf = _nncf()
     samples = [tensor[None] if text is None else [tensor[None], text] for tensor in tensors]
     try:
-        # Activations asymmetric (MIXED): what follows a LeakyReLU is mostly positive.
+        # Symmetric activations: MIXED was a tenth slower and no more accurate on validation cases.
         with redirect_stdout(StringIO()):  # it draws progress bars, also into pipes
             small = nncf.quantize(
-                network, nncf.Dataset(samples), preset=nncf.QuantizationPreset.MIXED, subset_size=len(samples)
+                network, nncf.Dataset(samples), preset=nncf.QuantizationPreset.PERFORMANCE, subset_size=len(samples)
             )
     except RuntimeError as error:
         raise EngineFileError(f"NNCF {nncf.__version__} cannot quantise the network: {error}") from error
