@@ -11,14 +11,14 @@ import pytest
 from fastbts import Segmenter, SegmenterOptions, load_engine, read_case
 from fastbts.preprocess import preprocess
 from training.data import read_labels
-from training.evaluate import evaluate
+from training.evaluate import dice_without, evaluate
 from training.metrics import dice
 from training.results import dice_rows, mean_row
 
 pytestmark = pytest.mark.data
 
-# What the first engine was asked to reach; the published figures are in models/fastbts-light.md.
-LEAST_DICE = {"WT": 0.85, "TC": 0.70, "ET": 0.65}
+# A little below the published figures, which are in models/fastbts-light.md.
+LEAST_DICE = {"WT": 0.88, "TC": 0.75, "ET": 0.69}
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,11 @@ def test_one_pass_is_not_worse_than_sliding(
     shipped_segmenter: Segmenter, val_cases: list[Path], val_scores: list[dict[str, float]]
 ) -> None:
     sliding = Segmenter(shipped_segmenter.engine, options=SegmenterOptions(mode="sliding"), warm_up=False)
-    assert mean_row(val_scores)["mean"] >= mean_row(dice_rows(evaluate(sliding, val_cases).rows))["mean"] - 0.01
+    assert mean_row(val_scores)["mean"] >= mean_row(dice_rows(evaluate(sliding, val_cases).rows))["mean"] - 0.002
+
+
+def test_whole_tumour_is_found_without_flair(shipped_segmenter: Segmenter, val_cases: list[Path]) -> None:
+    assert dice_without(shipped_segmenter, val_cases, "flair")["WT"] >= 0.75
 
 
 def test_backends_agree_on_a_real_case(val_cases: list[Path]) -> None:
