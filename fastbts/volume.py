@@ -187,7 +187,7 @@ def check_present(given: Sequence[str], modalities: Sequence[str], optional: Seq
     if missing or not set(given) & set(modalities):
         needed = [m for m in modalities if m not in optional] or [f"at least one of {', '.join(modalities)}"]
         raise CaseError(f"modality {', '.join(missing) or 'of any kind'} is missing; got {', '.join(given)}; the engine needs "
-                        f"{', '.join(needed)}; give the missing images, or use an engine trained to do without them")  # fmt: skip
+                        f"{', '.join(needed)}; give the missing images, or allow for it (--allow-missing, optional=) with an engine that can do without")  # fmt: skip
 
 
 def _geometry_problem(shape: tuple[int, ...], affine: NDArray[np.float64]) -> str | None:

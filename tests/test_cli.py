@@ -199,7 +199,7 @@ def test_report_tells_what_ran_and_how_long(case: Path, tmp_path: Path) -> None:
     assert extension["labels"] == {"NCR": 1, "ED": 2, "ET": 3}
     assert extension["provenance"]["label_scheme"] == "brats2023"
     assert report["engine"]["sha256"] == hashlib.sha256(default_engine_path().read_bytes()).hexdigest()
-    assert report["engine"]["prompts"] == "none"
+    assert report["engine"]["prompts"] == "orthonormal prompts, not CLIP"
     assert report["input"]["sha256"]["t2"] == hashlib.sha256(image_of(case, "t2").read_bytes()).hexdigest()
 
 
@@ -228,10 +228,9 @@ def test_info_needs_no_backend(tmp_path: Path) -> None:
     code, output = run("info")
     assert code == 0
     assert "small-ET rule" in output
-    assert re.search(r"^prompts +none$", output, re.MULTILINE)
-    prompts = {"encoder": "orthonormal prompts, not CLIP"}
-    write_engine_file(tmp_path / "y.fbts", EngineSpec(), {"model.onnx": b"onnx"}, prompts=prompts)
-    assert re.search(r"^prompts +orthonormal prompts, not CLIP$", run("info", tmp_path / "y.fbts")[1], re.MULTILINE)
+    assert re.search(r"^prompts +orthonormal prompts, not CLIP$", output, re.MULTILINE)
+    write_engine_file(tmp_path / "y.fbts", EngineSpec(), {"model.onnx": b"onnx"})
+    assert re.search(r"^prompts +none$", run("info", tmp_path / "y.fbts")[1], re.MULTILINE)
     (tmp_path / "x.fbts").write_bytes(b"nothing")
     code, output = run("info", tmp_path / "x.fbts")
     assert code == 1

@@ -118,13 +118,19 @@ def test_command_line(small_case: Case, tmp_path: Path) -> None:
     }
     by_name = [x for m in ("flair", "t1ce", "t2") for x in (f"--{m}", str(folder / f"x_{m}.nii.gz"))]
     for case in ([str(folder)], by_name):
-        done = CliRunner().invoke(app, ["predict", *case, "-o", str(tmp_path / "out"), "--engine", str(engines["t1"])])
+        done = CliRunner().invoke(
+            app, ["predict", *case, "--allow-missing", "-o", str(tmp_path / "out"), "--engine", str(engines["t1"])]
+        )
         assert done.exit_code == 0, done.output
         assert "warning: t1: missing" in done.output
         np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "out/seg.nii.gz").dataobj), expected_labels(small_case[0]))
-        refused = CliRunner().invoke(app, ["predict", *case, "-o", str(tmp_path / "none"), "--engine", str(engines["t2"])])
+        refused = CliRunner().invoke(
+            app, ["predict", *case, "--allow-missing", "-o", str(tmp_path / "none"), "--engine", str(engines["t2"])]
+        )
         assert refused.exit_code == 1
         assert refused.output.count("error:") == 1
         assert "t1" in refused.output
         assert not list(tmp_path.glob("none/*"))
+        unasked = CliRunner().invoke(app, ["predict", *case, "-o", str(tmp_path / "none"), "--engine", str(engines["t1"])])
+        assert unasked.exit_code == (1 if case == [str(folder)] else 2), "only on request, lest a misnamed file goes unseen"
     assert "may be missing t1" in CliRunner().invoke(app, ["info", str(engines["t1"])]).output

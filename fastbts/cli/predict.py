@@ -46,6 +46,9 @@ def predict(
     nnunet_order: Annotated[
         str | None, typer.Option(help="modalities of nnU-Net's _0000 to _0003, for example t1,t1ce,t2,flair")
     ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="segment with the images at hand, where the engine was trained for that")
+    ] = False,
     preview: Annotated[bool, typer.Option("--preview", help="also write preview.png, an overlay on three planes")] = False,
     mode: Mode = "auto",
     precision: Precision = "auto",
@@ -53,7 +56,7 @@ def predict(
     min_part_mm3: MinPart = None,
 ) -> None:
     """Segments cases: writes seg.nii.gz and report.json into OUT, or into OUT/<case> for several cases."""
-    readers = _readers(cases or [], {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}, nnunet_order)
+    readers = _readers(cases or [], {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}, nnunet_order, allow_missing)
     folders = {name: out / name if len(readers) > 1 else out for name in readers}
     n_failed = 0
     with ThreadPoolExecutor(1) as pool, reported_errors():
@@ -91,26 +94,30 @@ def demo(
     typer.echo(f"look at {out / 'preview.png'}; the synthetic case (with its truth) is in {out / case.name}")
 
 
-def _readers(folders: list[Path], images: dict[str, Path | None], nnunet_order: str | None) -> dict[str, Read]:
+def _readers(
+    folders: list[Path], images: dict[str, Path | None], nnunet_order: str | None, allow_missing: bool
+) -> dict[str, Read]:
     """Name of each case -> how to read it."""
     order = nnunet_order.split(",") if nnunet_order else None
     given = {name: path for name, path in images.items() if path is not None}
     if bool(folders) == bool(given):
         raise typer.BadParameter("give case folders, or the images by --flair --t1 --t1ce --t2")
     if given:
+        missing = [f"--{name}" for name in images if name not in given]
+        if missing and not allow_missing:
+            raise typer.BadParameter(
+                f"missing {' '.join(missing)}; --allow-missing runs engines that were trained to do without"
+            )
         return {"": lambda segmenter: fastbts.read_files(**given)}
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) != len(names):
         raise typer.BadParameter("two case folders have the same name, so their results would overwrite each other")
-    return {name: partial(_read_folder, folder, order) for name, folder in zip(names, folders, strict=True)}
+    return {name: partial(_read_folder, folder, order, allow_missing) for name, folder in zip(names, folders, strict=True)}
 
 
-def _read_folder(folder: Path, order: list[str] | None, segmenter: Callable[[], Segmenter]) -> Volume:
-    """Waits for the engine only where an image is missing, which not every engine allows."""
-    from fastbts.case import find_case
-
-    whole = len(find_case(folder, order, fastbts.MODALITIES)) == len(fastbts.MODALITIES)
-    optional = () if whole else segmenter().spec.optional_modalities
+def _read_folder(folder: Path, order: list[str] | None, allow_missing: bool, segmenter: Callable[[], Segmenter]) -> Volume:
+    """Waits for the engine only where an image may be missing, which not every engine allows."""
+    optional = segmenter().spec.optional_modalities if allow_missing else ()
     return fastbts.read_case(folder, nnunet_order=order, optional=optional)
 
 

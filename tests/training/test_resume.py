@@ -115,8 +115,12 @@ def test_killed_five_times_ends_with_the_same_bits(data: Path, whole: dict[str, 
     assert 0 <= repeated <= 5, "every start went on at the last checkpoint"
 
 
-def test_sigterm_saves_and_exits(data: Path, whole: dict[str, Any], tmp_path: Path) -> None:
-    recipe, run = write_recipe(tmp_path), tmp_path / "run"  # which saves after 100 steps, or 5 minutes
+def test_sigterm_saves_and_exits(data: Path, tmp_path: Path) -> None:
+    n_steps = 5 * STEPS  # long enough to be stopped on the way, however late this process is
+    recipe, run = (
+        write_recipe(tmp_path, stages=[{"steps": n_steps, "crop": [32, 32, 32]}], checkpoint_every=1000),
+        tmp_path / "run",
+    )
     process = start(recipe, data, run)
     wait_for(3, process, run)
     assert not (run / "last.ckpt").exists()
@@ -124,10 +128,10 @@ def test_sigterm_saves_and_exits(data: Path, whole: dict[str, Any], tmp_path: Pa
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
     saved = load_checkpoint(run / "last.ckpt")[1]["step"]
-    assert 3 <= saved == max(steps_of(run)) < STEPS
+    assert 3 <= saved == max(steps_of(run)) < n_steps
     assert f"SIGTERM: saved step {saved} in {run / 'last.ckpt'}; the same command continues from there" in errors
-    assert_same_run(finish(recipe, data, run), whole)
-    assert steps_of(run) == list(range(1, STEPS + 1)), "no step was lost"
+    assert_same_run(finish(recipe, data, run), finish(recipe, data, tmp_path / "whole"))
+    assert steps_of(run) == list(range(1, n_steps + 1)), "no step was lost"
 
 
 @pytest.fixture(scope="module")
