@@ -24,7 +24,7 @@ MAX_WINDOW = 1024  # voxels per axis: a lying spec must not make a reader ask fo
 ALIGNMENT = 64
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0  # calibrated networks have 0.5 to 3
 # onnx.proto: an external_data entry of a tensor has the key "location", behind its length of 8 in any form of a varint.
-EXTERNAL_DATA = re.compile(rb"(?:\x08|\x88\x80*\x00)location")
+EXTERNAL_KEY = re.compile(rb"location")
 # What the manifest says beside spec and payloads; each may be absent.
 SECTIONS = {
     "license": str,
@@ -182,9 +182,24 @@ def _payloads(manifest: dict[str, Any], content: memoryview, start: int) -> dict
         raise EngineFileError(
             f"expected a payload 'model.onnx' and {end} bytes, got {len(content)} bytes with {sorted(payloads)}"
         )
-    if EXTERNAL_DATA.search(payloads["model.onnx"]):
+    if _refers_outside(payloads["model.onnx"]):
         raise EngineFileError("model.onnx refers to data in other files; expected a self-contained network; export it again")
     return payloads
+
+
+def _refers_outside(onnx: memoryview) -> bool:
+    """Whether an ONNX has external data. The key is looked for first: a plain word is found ten times faster than a pattern."""
+    return any(_is_length_8(onnx, key.start()) for key in EXTERNAL_KEY.finditer(onnx))
+
+
+def _is_length_8(onnx: memoryview, end: int) -> bool:
+    """Whether an 8 as a varint ends at `end`: 08, or 88, any number of 80, and 00."""
+    if end == 0 or onnx[end - 1]:
+        return end > 0 and onnx[end - 1] == 0x08
+    at = end - 1
+    while at > 0 and onnx[at - 1] == 0x80:
+        at -= 1
+    return at > 0 and onnx[at - 1] == 0x88
 
 
 def _end_of_padding(content: memoryview, end: int) -> int:
