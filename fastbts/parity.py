@@ -110,11 +110,20 @@ def _compared(reference: Segmentation, built: Segmentation, truth: NDArray[np.ui
     return float(np.abs(a - b).max()), float(((a > 0) == (b > 0)).mean()), {r: after[r] - before[r] for r in after}
 
 
-def _truth(folder: Path) -> NDArray[np.uint8] | None:
+def truth_files(folder: Path) -> list[Path]:
+    """The files of a case folder that are named like a reference segmentation."""
+    return sorted(p for p in folder.iterdir() if p.name.lower().endswith(TRUTH_SUFFIXES))
+
+
+def read_truth(path: Path) -> NDArray[np.uint8]:
+    """A reference segmentation, (i, j, k), values of `brats2021` (3 of BraTS 2023 is read as 4)."""
     import nibabel as nib
 
-    found = sorted(p for p in folder.iterdir() if p.name.lower().endswith(TRUTH_SUFFIXES))
-    if len(found) != 1:
-        return None
-    labels = np.asarray(nib.load(found[0]).dataobj).round().astype(np.uint8)
+    # Not the product's reader: it refuses an image without contrast, which the labels of a case without tumour are.
+    labels = np.asarray(nib.load(path).dataobj).round().astype(np.uint8)
     return np.where(labels == 3, np.uint8(4), labels)
+
+
+def _truth(folder: Path) -> NDArray[np.uint8] | None:
+    found = truth_files(folder)
+    return read_truth(found[0]) if len(found) == 1 else None

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fastbts import EngineSpec, FastBTSError, read_case
+from fastbts.parity import read_truth, truth_files
 from fastbts.preprocess import preprocess
 from fastbts.volume import to_network_axes
 from training.augment import Augment, Crop, carve_mix, crop_start, cut, inside
@@ -168,12 +168,10 @@ def grade_of(folder: Path) -> str:
 
 def read_labels(folder: Path) -> NDArray[np.uint8]:
     """The reference labels (i, j, k) of a case, BraTS <= 2021 values (3 of BraTS 2023 is read as 4)."""
-    found = [p for p in folder.iterdir() if p.name.lower().endswith(("seg.nii.gz", "seg.nii"))]
+    found = truth_files(folder)
     if len(found) != 1:
         raise FastBTSError(f"{folder}: expected one file *seg.nii.gz, got {[p.name for p in found]}")
-    # Not the product's reader: it refuses an image without contrast, which the labels of a case without tumour are.
-    labels = np.asarray(nib.load(found[0]).dataobj).round().astype(np.uint8)
-    return np.where(labels == 3, np.uint8(4), labels)
+    return read_truth(found[0])
 
 
 def prepare_case(folder: Path, spec: EngineSpec, cache: Path) -> TrainingCase:
