@@ -1,19 +1,22 @@
-"""Reads the few things of an ONNX file that fastbts itself needs, without the `onnx` package: metadata and small tensors.
+"""Reads and changes the few things of an ONNX file that fastbts itself needs, without the `onnx` package.
 
-Field numbers: onnx.proto3 of ONNX 1.21 (ModelProto, GraphProto, TensorProto, StringStringEntryProto).
+Field numbers: onnx.proto3 of ONNX 1.21 (ModelProto, GraphProto, NodeProto, TensorProto, FunctionProto,
+StringStringEntryProto).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.errors import EngineFileError
 
-GRAPH, METADATA = 7, 14  # of ModelProto
-INITIALIZER = 5  # of GraphProto
+GRAPH, METADATA, FUNCTION = 7, 14, 25  # of ModelProto
+NODE, INITIALIZER = 1, 5  # of GraphProto
+OP_TYPE, DOMAIN = 4, 7  # of NodeProto
+FUNCTION_NAME = 1  # of FunctionProto
 DIMS, DATA_TYPE, NAME, RAW_DATA = 1, 2, 8, 9  # of TensorProto
 FLOAT = 1  # TensorProto.DataType
 
@@ -49,17 +52,46 @@ def drop_default(onnx_bytes: bytes | memoryview, name: str) -> bytes:
         EngineFileError: The bytes are no protobuf message.
     """
 
-    def is_default(number: int, value: int | memoryview) -> bool:
-        return number == INITIALIZER and not isinstance(value, int) and _text(dict(_fields(value)).get(NAME, b"")) == name
+    return _with_graph(onnx_bytes, lambda number, part: b"" if number == INITIALIZER and _name(part, NAME) == name else None)
 
+
+def call_body(onnx_bytes: bytes | memoryview, name: str, domain: str) -> bytes:
+    """The same ONNX, every node of type `name` in another domain: so the body that the file has for it there is what runs.
+
+    Returns the file as it is where it has no such body (a model-local function).
+
+    Raises:
+        EngineFileError: The bytes are no protobuf message.
+    """
+    if name not in (_name(function, FUNCTION_NAME) for function in _each(onnx_bytes, FUNCTION)):
+        return bytes(onnx_bytes)
+
+    def moved(number: int, part: memoryview) -> bytes | None:
+        if number != NODE or _name(part, OP_TYPE) != name:
+            return None
+        return _message(NODE, b"".join([part, _message(DOMAIN, domain.encode())]))  # of a repeated field the last counts
+
+    return _with_graph(onnx_bytes, moved)
+
+
+def _with_graph(onnx_bytes: bytes | memoryview, change: Callable[[int, memoryview], bytes | None]) -> bytes:
+    """The same ONNX with changed parts of its graph: `change` gets number and value of each, and returns None to keep it."""
     parts: list[bytes | memoryview] = []
     for number, value, span in _spans(onnx_bytes):
         if number == GRAPH and isinstance(value, memoryview):
-            graph = b"".join(inner for field, content, inner in _spans(value) if not is_default(field, content))
-            parts += [_written(GRAPH << 3 | 2), _written(len(graph)), graph]
-        else:
-            parts.append(span)
+            inner = ((change(n, v) if isinstance(v, memoryview) else None, old) for n, v, old in _spans(value))
+            span = memoryview(_message(GRAPH, b"".join(old if new is None else new for new, old in inner)))
+        parts.append(span)
     return b"".join(parts)
+
+
+def _name(message: memoryview, field: int) -> str:
+    return _text(dict(_fields(message)).get(field, b""))
+
+
+def _message(number: int, content: bytes) -> bytes:
+    """A field that holds a message or a string."""
+    return b"".join([_written(number << 3 | 2), _written(len(content)), content])
 
 
 def _array(fields: list[tuple[int, int | memoryview]], name: str) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from fastbts import EngineFileError
-from fastbts.onnxfile import drop_default, read_default, read_metadata
+from fastbts.onnxfile import call_body, drop_default, read_default, read_metadata
 
 NAME_IS_HI = b"\x0a\x04name\x12\x02hi"  # key (field 1): 4 bytes "name"; value (field 2): 2 bytes "hi"
 
@@ -41,6 +41,19 @@ def test_dropping_a_default_changes_nothing_else() -> None:
     dropped = drop_default(model().SerializeToString(), "text")
     assert onnx.load_from_string(dropped) == wanted
     assert drop_default(dropped, "text") == dropped
+
+
+def test_calling_a_body_changes_the_domain_of_those_nodes_alone() -> None:
+    made = model()
+    made.graph.node.extend([helper.make_node("Relu", ["a"], ["b"]), helper.make_node("Abs", ["b"], ["c"], domain="x")])
+    assert call_body(made.SerializeToString(), "Relu", "own") == made.SerializeToString(), "it brings no body"
+    made.functions.append(helper.make_function("own", "Relu", ["a"], ["b"], [], [helper.make_opsetid("", 20)]))
+    changed = onnx.load_from_string(call_body(made.SerializeToString(), "Relu", "own"))
+    assert [node.domain for node in changed.graph.node if node.op_type in ("Relu", "Abs")] == ["own", "x"]
+    for node in changed.graph.node:
+        if node.op_type == "Relu":
+            node.ClearField("domain")
+    assert changed == made
 
 
 def test_other_dtypes_are_refused() -> None:

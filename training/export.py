@@ -29,6 +29,8 @@ from training.model import UNet3d
 from training.onnx_nodes import OPSET, add_bodies, translations, with_nodes
 
 PRECISIONS = ("fp32", "fp16")
+LARGE = 1024
+"""Weights of at least this many numbers are stored as float16."""
 
 
 class Half(nn.Module):
@@ -99,10 +101,14 @@ def _forget_origin(model: onnx.ModelProto) -> None:
 
 
 def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Stores float32 weights as float16 with a Cast behind them: half the file, the same float32 network."""
+    """Stores large float32 weights as float16 with a Cast behind them: half the file, the same float32 network.
+
+    Biases and scalars stay: they weigh nothing, and among them are constants such as sqrt(512), which are not weights at all.
+    """
     casts, inputs = [], {i.name for i in model.graph.input}
     for weight in model.graph.initializer:
-        if weight.data_type != TensorProto.FLOAT or weight.name in inputs:  # a default stays what a caller would give
+        small = np.prod(weight.dims) < LARGE
+        if weight.data_type != TensorProto.FLOAT or small or weight.name in inputs:  # a default stays what a caller would give
             continue
         name, values = weight.name, numpy_helper.to_array(weight)
         weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_f16"))

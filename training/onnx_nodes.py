@@ -1,7 +1,7 @@
-"""The two semantic ops as nodes of the ONNX domain `fastbts`, each with a body of standard ops.
+"""Bridge, attention and the head's convolution as nodes of the ONNX domain `fastbts`, each with a body of standard ops.
 
-A backend with a kernel of its own runs that; every other one runs the body. The maths is that of `model/bridge.py` and
-`model/attention.py`; the bodies are in ONNX's text format (docs/Syntax.md of ONNX).
+A backend with a kernel of its own runs that; every other one runs the body. The maths is that of `model/bridge.py`,
+`model/attention.py` and `CaseConv` of `model/head.py`; the bodies are in ONNX's text format (docs/Syntax.md of ONNX).
 """
 
 from __future__ import annotations
@@ -21,10 +21,15 @@ from training.model.attention import SemanticAttention
 from training.model.bridge import SemanticBridge
 
 DOMAIN, VERSION, OPSET = "fastbts", 1, 20
+EPSILON = 1e-5
+"""Of every InstanceNorm of the network: PyTorch's default."""
 INPUTS = {
     "SemanticBridge": ("x", "reduced", "plane_weight", "plane_bias", "view", "expand"),
     "SemanticAttention": ("skip", "encoded", "decoded", "similarity", "w_x", "bias", "w_g", "w_s", "w_a", "strength"),
+    "CaseConv": ("x", "weight", "bias"),
 }
+EXACT_NORM = "InstanceNormalization"
+"""A body for the standard op: a backend whose own sums lose digits can put the node into the domain `fastbts` to have it run."""
 
 
 def _view(row: int) -> str:
@@ -82,21 +87,55 @@ BODIES = {
   change = Mul (strength, signed)
   factor = Add (one_like, change)
   y = Mul (skip, factor)""",
+    "CaseConv": """
+  single = Constant <value_ints = [1]> ()
+  column = Unsqueeze (bias, single)
+  flat = Constant <value_ints = [0, 0, -1]> ()
+  voxels = Reshape (x, flat)
+  product = MatMul (weight, voxels)
+  sum = Add (product, column)
+  mixed = Shape <start = 0, end = 2> (weight)
+  size = Shape <start = 2> (x)
+  sizes = Concat <axis = 0> (mixed, size)
+  y = Reshape (sum, sizes)""",
+    # Means axis by axis: sums of some hundred numbers lose nothing, those of half a million lose four digits in float32.
+    EXACT_NORM: f"""
+  x_axis = Constant <value_ints = [4]> ()
+  y_axis = Constant <value_ints = [3]> ()
+  z_axis = Constant <value_ints = [2]> ()
+  column = Constant <value_ints = [1, 2, 3]> ()
+  rows = ReduceMean (x, x_axis)
+  planes = ReduceMean (rows, y_axis)
+  mean = ReduceMean (planes, z_axis)
+  centred = Sub (x, mean)
+  squares = Mul (centred, centred)
+  square_rows = ReduceMean (squares, x_axis)
+  square_planes = ReduceMean (square_rows, y_axis)
+  variance = ReduceMean (square_planes, z_axis)
+  epsilon = Constant <value_float = {EPSILON}> ()
+  epsilon_like = CastLike (epsilon, x)
+  above_zero = Add (variance, epsilon_like)
+  deviation = Sqrt (above_zero)
+  scales = Unsqueeze (scale, column)
+  offsets = Unsqueeze (offset, column)
+  factor = Div (scales, deviation)
+  scaled = Mul (centred, factor)
+  y = Add (scaled, offsets)""",
 }
-
-# Only shapes are ever asked of these two: the exporter traces them and the table below turns them into nodes.
-torch.library.define("fastbts::SemanticBridge", f"({', '.join(f'Tensor {i}' for i in INPUTS['SemanticBridge'])}) -> Tensor")
-torch.library.define(
-    "fastbts::SemanticAttention", f"({', '.join(f'Tensor {i}' for i in INPUTS['SemanticAttention'])}) -> Tensor"
-)
 
 
 def _like_first(first: Tensor, *others: Tensor) -> Tensor:
     return torch.empty_like(first)
 
 
-for _name in INPUTS:
-    torch.library.register_fake(f"fastbts::{_name}", _like_first)
+def _case_conv_like(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return x.new_empty((x.shape[0], weight.shape[1], *x.shape[2:]))
+
+
+# Only shapes are ever asked of these: the exporter traces them and the table below turns them into nodes.
+for _name, _inputs in INPUTS.items():
+    torch.library.define(f"fastbts::{_name}", f"({', '.join(f'Tensor {i}' for i in _inputs)}) -> Tensor")
+    torch.library.register_fake(f"fastbts::{_name}", _case_conv_like if _name == "CaseConv" else _like_first)
 
 
 class BridgeNode(nn.Module):
@@ -132,11 +171,22 @@ class AttentionNode(nn.Module):
         return result
 
 
+class CaseConvNode(nn.Module):
+    """A `CaseConv` that is one node."""
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """As `CaseConv.forward`."""
+        result: Tensor = torch.ops.fastbts.CaseConv(x, weight, bias)
+        return result
+
+
 def with_nodes(network: UNet3d) -> UNet3d:
-    """A copy of the network for export, with nodes in place of bridge and gates; gates without similarity map stay as they are."""
+    """A copy of the network for export, with the nodes in place; gates without similarity map stay as they are."""
     network = copy.deepcopy(network)
     if network.bridge is not None:
         network.bridge = BridgeNode(network.bridge)  # type: ignore[assignment]
+    if network.text_head is not None:
+        network.text_head.classify = CaseConvNode()  # type: ignore[assignment]
     for level, gate in network.gates.items():
         if gate.map is not None:
             network.gates[level] = AttentionNode(gate)  # type: ignore[arg-type]
@@ -152,12 +202,11 @@ def translations() -> dict[Any, Callable[..., Any]]:
 
 
 def add_bodies(model: onnx.ModelProto) -> None:
-    """Appends the bodies of the nodes that the graph uses, as model-local functions."""
-    used = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
+    """Appends the bodies of the nodes that the graph uses, and `EXACT_NORM`'s, as model-local functions."""
+    used = {node.op_type for node in model.graph.node if node.domain == DOMAIN or node.op_type == EXACT_NORM}
     for name in sorted(used):
-        text = (
-            f'<domain: "{DOMAIN}", opset_import: ["": {OPSET}]>\n{name} ({", ".join(INPUTS[name])}) => (y) {{{BODIES[name]}\n}}'
-        )
+        inputs = ", ".join(INPUTS.get(name, ("x", "scale", "offset")))
+        text = f'<domain: "{DOMAIN}", opset_import: ["": {OPSET}]>\n{name} ({inputs}) => (y) {{{BODIES[name]}\n}}'
         model.functions.append(onnx.parser.parse_function(text))
     if used and not any(o.domain == DOMAIN for o in model.opset_import):
         model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))

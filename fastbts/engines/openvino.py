@@ -11,7 +11,7 @@ import numpy as np
 
 from fastbts.enginefile import EngineFile
 from fastbts.engines.common import Floats, check_arguments, describe, open_text
-from fastbts.engines.openvino_nodes import register_nodes
+from fastbts.engines.openvino_nodes import exact_norms, register_nodes
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
 
 PRECISIONS = ("f32", "bf16", "int8")
@@ -44,6 +44,8 @@ class OpenVINOEngine:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
         try:
             network = _quantized(ov, core, file) if self.precision == "int8" else _read(core, onnx_bytes)
+            if self.precision == "f32":
+                exact_norms(network)
             self._model = core.compile_model(network, "CPU", settings)
         except RuntimeError as error:
             raise EngineFileError(f"{file.path}: OpenVINO {ov.__version__} cannot compile the network: {error}") from error
@@ -64,12 +66,14 @@ class OpenVINOEngine:
         """See `Engine.infer`."""
         tensor, table, logits = check_arguments(self.file, self.text, tensor, text, out)
         request = self._take()
-        request.set_input_tensor(0, self._tensor(tensor, shared_memory=True))
         if table is not None:
             request.set_input_tensor(1, self._tensor(table, shared_memory=True))
-        request.set_output_tensor(self._tensor(logits, shared_memory=True))
         try:
-            request.infer()
+            # One by one: all threads work on one volume anyway, and weights that belong to a case cannot be a batch's.
+            for case in range(len(tensor)):
+                request.set_input_tensor(0, self._tensor(tensor[case : case + 1], shared_memory=True))
+                request.set_output_tensor(self._tensor(logits[case : case + 1], shared_memory=True))
+                request.infer()
         except RuntimeError as error:
             raise DeviceError(f"{self.file.path}: OpenVINO failed on a tensor of shape {tensor.shape}: {error}") from error
         self._requests.put(request)
@@ -99,7 +103,10 @@ def _openvino() -> Any:
 
 def _read(core: Any, onnx_bytes: bytes) -> Any:
     register_nodes(core)
-    return core.read_model(onnx_bytes)
+    network = core.read_model(onnx_bytes)
+    volume = network.inputs[0]
+    network.reshape({volume: [1, *volume.partial_shape[1:]]})
+    return network
 
 
 def _quantized(ov: Any, core: Any, file: EngineFile) -> Any:

@@ -1,4 +1,4 @@
-"""The bodies of the two ONNX nodes, by values that a person can follow; and OpenVINO's version of them against the bodies."""
+"""The bodies of the ONNX nodes, by values that a person can follow; and OpenVINO's version of them against the bodies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from fastbts.engines.openvino_nodes import register_nodes
+from fastbts.engines.openvino_nodes import exact_norms, register_nodes
+from fastbts.onnxfile import call_body
 from training.model.bridge import SemanticBridge
 from training.onnx_nodes import INPUTS, BridgeNode, add_bodies
 
@@ -30,15 +31,22 @@ def attention() -> Arrays:
     return arrays(**volumes, w_x=(4, 5), bias=(4,), w_g=(4, 5), w_s=(4, 3), w_a=(4, 2, 2, 2), strength=())
 
 
+def case_conv() -> Arrays:
+    """One case, C = 6 channels, J = 5 mixtures; its weights are an input like the volume."""
+    return arrays(x=(1, 6, 4, 6, 8), weight=(1, 5, 6), bias=(5,))
+
+
 def arrays(**shapes: tuple[int, ...]) -> Arrays:
     rng = np.random.default_rng(0)
     return {name: np.asarray(rng.standard_normal(shape), np.float32) for name, shape in shapes.items()}
 
 
 def model(name: str, values: Arrays) -> bytes:
-    """An ONNX with one node, its volumes as inputs of any size, its weights as initializers."""
+    """An ONNX with one node, its volumes as inputs of any size, its weights as initializers; a case's weights have their size."""
     inputs = [
-        helper.make_tensor_value_info(k, TensorProto.FLOAT, [None] * v.ndim) for k, v in values.items() if k not in CONSTANTS
+        helper.make_tensor_value_info(k, TensorProto.FLOAT, v.shape if k == "weight" else [None] * v.ndim)
+        for k, v in values.items()
+        if k not in CONSTANTS
     ]
     weights = [numpy_helper.from_array(v, k) for k, v in values.items() if k in CONSTANTS]
     node = helper.make_node(name, list(INPUTS[name]), ["y"], domain="fastbts")
@@ -87,7 +95,16 @@ def test_attention_with_a_constant_gate(logit: float, factor: float) -> None:
     np.testing.assert_allclose(run_body("SemanticAttention", values), factor * values["skip"], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "values"), [("SemanticBridge", bridge()), ("SemanticAttention", attention())])
+def test_case_conv_gives_each_case_its_own_weights() -> None:
+    values = arrays(x=(2, 6, 4, 6, 8), weight=(2, 5, 6), bias=(5,))
+    wanted = np.einsum("bjc,bcdhw->bjdhw", *(values[k].astype(np.float64) for k in ("weight", "x")))
+    wanted += values["bias"][:, None, None, None]
+    np.testing.assert_allclose(run_body("CaseConv", values), wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("SemanticBridge", bridge()), ("SemanticAttention", attention()), ("CaseConv", case_conv())]
+)
 def test_openvino_agrees_with_the_body(name: str, values: Arrays) -> None:
     import openvino
 
@@ -97,6 +114,54 @@ def test_openvino_agrees_with_the_body(name: str, values: Arrays) -> None:
     result = compiled({k: v for k, v in values.items() if k not in CONSTANTS})[0]
     body = run_body(name, values)
     assert np.abs(result - body).max() <= 1e-5 * np.abs(body).max()
+
+
+def norm_of_many_voxels() -> tuple[np.ndarray, np.ndarray]:
+    """Half a million voxels far from zero, and what InstanceNorm makes of them in float64."""
+    x = (5 + np.random.default_rng(0).standard_normal((1, 4, 64, 88, 96))).astype(np.float32)
+    centred = x - x.mean((2, 3, 4), np.float64, keepdims=True)
+    return x, centred / np.sqrt((centred**2).mean((2, 3, 4), keepdims=True) + 1e-5)
+
+
+def test_the_body_of_instance_norm_is_exact() -> None:
+    x, exact = norm_of_many_voxels()
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, x.shape) for name in "xy"]
+    weights = [numpy_helper.from_array(np.full(4, value, np.float32), name) for name, value in (("s", 2), ("b", -1))]
+    node = helper.make_node("InstanceNormalization", ["x", "s", "b"], ["y"])
+    made = helper.make_model(
+        helper.make_graph([node], "norm", ends[:1], ends[1:], weights),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=10,
+    )
+    add_bodies(made)
+    onnx.checker.check_model(made, full_check=True)
+    plain, body = (
+        np.abs(onnxruntime.InferenceSession(content).run(None, {"x": x})[0] - (2 * exact - 1)).max()
+        for content in (made.SerializeToString(), call_body(made.SerializeToString(), "InstanceNormalization", "fastbts"))
+    )
+    assert body <= 1e-5
+    assert plain > 2 * body, "or the body serves no purpose"
+
+
+def test_openvino_norms_are_exact_after_a_convolution() -> None:
+    """Where channels come last, as a convolution leaves them, its own MVN is at its worst."""
+    import openvino
+    from openvino import opset13 as ops
+
+    x, exact = norm_of_many_voxels()
+
+    def error(*, exactly: bool) -> float:
+        volume = ops.parameter([1, 4, -1, -1, -1], np.float32)
+        same = ops.constant(np.eye(4, dtype=np.float32)[:, :, None, None, None])
+        mixed = ops.convolution(volume, same, [1] * 3, [0] * 3, [0] * 3, [1] * 3)
+        network = openvino.Model([ops.mvn(mixed, ops.constant(np.array([2, 3, 4])), True, 1e-5, "inside_sqrt")], [volume])
+        if exactly:
+            exact_norms(network)
+        compiled = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return float(np.abs(compiled([x])[0] - exact).max())
+
+    assert error(exactly=True) <= 2e-5
+    assert error(exactly=False) > 2 * error(exactly=True), "or `exact_norms` serves no purpose"
 
 
 def test_bridge_node_refuses_patch_tokens() -> None:

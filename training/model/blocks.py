@@ -23,13 +23,6 @@ def unpack_voxels(x: Tensor, patch: int) -> Tensor:
     return x.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(b, c // patch**3, d * patch, h * patch, w * patch)
 
 
-def unpack_last(x: Tensor, patch: int) -> Tensor:
-    """`unpack_voxels` of channels that come last: (B, D, H, W, C p^3) -> (B, C, D p, H p, W p)."""
-    b, d, h, w, c = x.shape
-    x = x.reshape(b, d, h, w, c // patch**3, patch, patch, patch)
-    return x.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(b, c // patch**3, d * patch, h * patch, w * patch)
-
-
 def zeroed(layer: Layer) -> Layer:
     """Sets a layer's weights and bias to zero, so that the branch it ends begins as nothing."""
     nn.init.zeros_(layer.weight)

@@ -8,6 +8,15 @@ from torch import Tensor, nn
 from training.model.blocks import zeroed
 
 
+class CaseConv(nn.Module):
+    """A 1^3 convolution whose weights belong to the case."""
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Features (B, C, D, H, W), weights (B, J, C) and bias (J,) -> (B, J, D, H, W)."""
+        mixed = weight @ x.flatten(2) + bias.unsqueeze(1)
+        return mixed.reshape(x.shape[0], -1, *x.shape[2:])
+
+
 class TextHead(nn.Module):
     """z_k = <D_0, w_k + m_k> + b_k with m_k = MLP([GAP E4; t'_k]). Equals the plain head (w, b) when fresh.
 
@@ -23,13 +32,13 @@ class TextHead(nn.Module):
 
     def __init__(self, n_channels: int, packed: int, n_bottleneck: int, width: int) -> None:
         super().__init__()
-        self.packed, self.n_channels = packed, n_channels
+        self.packed, self.n_channels, self.classify = packed, n_channels, CaseConv()
         self.mlp = nn.Sequential(
             nn.Linear(n_bottleneck + width, width), nn.LeakyReLU(0.01), zeroed(nn.Linear(width, packed * n_channels))
         )
 
     def forward(self, x: Tensor, plain: nn.Conv3d, pooled: Tensor, table: Tensor) -> Tensor:
-        """Computes packed logits, for `unpack_last`.
+        """Computes packed logits, for `unpack_voxels`.
 
         Args:
             x: D_0, (B, C, D, H, W).
@@ -37,10 +46,9 @@ class TextHead(nn.Module):
             pooled: GAP E4, (B, n_bottleneck).
             table: t', (B, K, E).
         Returns:
-            (B, D, H, W, K p^3), channels last: so the bias joins the product.
+            (B, K p^3, D, H, W).
         """
         case = pooled.unsqueeze(1).expand(-1, table.shape[1], -1)
         change = self.mlp(torch.cat([case, table], 2)).reshape(x.shape[0], -1, self.n_channels)
-        weight = plain.weight.flatten(1) + change  # (B, K p^3, C)
-        logits = x.flatten(2).transpose(1, 2) @ weight.transpose(1, 2) + plain.bias
-        return logits.reshape(x.shape[0], *x.shape[2:], -1)
+        logits: Tensor = self.classify(x, plain.weight.flatten(1) + change, plain.bias)
+        return logits

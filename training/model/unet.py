@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from training.model.attention import SemanticAttention
-from training.model.blocks import ConvBlock, pack_voxels, unpack_last, unpack_voxels
+from training.model.blocks import ConvBlock, pack_voxels, unpack_voxels
 from training.model.bridge import SemanticBridge
 from training.model.config import UNetConfig
 from training.model.fusion import PixelFusion
@@ -101,11 +101,9 @@ class UNet3d(nn.Module):
             x, table = self.guidance.attention(x, table)
         pooled = x.mean((2, 3, 4)) if table is not None else None
         features = self._decode(x, skips, self.guidance.film(pooled, table) if self.guidance else None, similarity)
-        if self.text_head is not None:
-            logits = unpack_last(self.text_head(features[-1], self.head, pooled, table), patch)
-        else:
-            logits = self.head(features[-1])
-            logits = unpack_voxels(logits, patch) if patch > 1 else logits
+        finest = features[-1]
+        logits = self.head(finest) if self.text_head is None else self.text_head(finest, self.head, pooled, table)
+        logits = unpack_voxels(logits, patch) if patch > 1 else logits
         if not self.training:
             return logits
         sides = [head(f) for head, f in zip(self.side_heads, features[-2::-1], strict=False)]
