@@ -18,7 +18,7 @@ import numpy as np
 from fastbts import Segmenter, SegmenterOptions, read_case
 from fastbts.build import build_engine
 from fastbts.engines import default_engine_path
-from fastbts.parity import dice
+from fastbts.overlap import region_dice
 from training.data import find_cases, read_labels
 
 PRECISIONS = ("f32", "bf16", "int8")
@@ -33,7 +33,9 @@ def measure(segmenters: dict[str, Segmenter], folders: list[Path], rounds: int) 
         runs = [{p: s.predict(volume).timings_ms for p, s in segmenters.items()} for _ in range(rounds)]
         for precision, result in first.items():
             times = {stage: round(median(run[precision][stage] for run in runs), 1) for stage in ("infer", "total")}
-            rows.append({"case": folder.name, "precision": precision, "dice": dice(result.labels, truth), "median_ms": times})
+            rows.append(
+                {"case": folder.name, "precision": precision, "dice": region_dice(result.labels, truth), "median_ms": times}
+            )
     return rows
 
 

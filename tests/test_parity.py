@@ -13,7 +13,7 @@ from fastbts import DeviceError, EngineFileError, OptionsError, Volume
 from fastbts.build import build_engine, read_source
 from fastbts.enginefile import pack_engine, read_engine_file
 from fastbts.engines import default_engine_path
-from fastbts.parity import LabelledCase, check_parity, dice, labelled_cases, measure_parity
+from fastbts.parity import LabelledCase, check_parity, labelled_cases, measure_parity
 from tests.conftest import VoxelEngine
 
 
@@ -22,13 +22,6 @@ class ShiftedEngine(VoxelEngine):
 
     def infer(self, tensor: np.ndarray, text: np.ndarray | None = None, *, out: np.ndarray | None = None) -> np.ndarray:
         return super().infer(tensor) - np.float32(0.5)
-
-
-def test_dice_by_hand() -> None:
-    found, truth = (np.array(a, np.uint8) for a in ([[0, 1], [2, 4]], [[0, 1], [0, 2]]))
-    # WT: 3 and 2 voxels, 2 of them common; TC: 2 and 1, 1 common; ET: 1 and 0.
-    assert dice(found, truth) == {"WT": 4 / 5, "TC": 2 / 3, "ET": 0.0}
-    assert dice(truth * 0, truth * 0) == {"WT": 1.0, "TC": 1.0, "ET": 1.0}
 
 
 def test_parity_of_two_engines(small_case: tuple[np.ndarray, np.ndarray]) -> None:

@@ -18,10 +18,10 @@ from rich.progress import track
 from rich.table import Table
 
 from fastbts import MODALITIES, FastBTSError, Segmenter, SegmenterOptions, read_case
+from fastbts.overlap import region_dice
 from training.calibration import N_BINS, Histogram, brain_logits, expected_calibration_error, logit_histogram
 from training.data import find_cases, read_labels
 from training.lesions import lesion_scores
-from training.metrics import region_dice
 from training.results import Row, dice_rows, mean_row, summary, write_csv
 from training.scores import region_scores
 

@@ -15,11 +15,11 @@ import pytest
 from benchmarks.make_tables import dice_table
 from fastbts import MODALITIES, EngineSpec, FastBTSError, Geometry, Segmenter, read_case
 from fastbts.enginefile import read_engine_file
+from fastbts.overlap import region_dice
 from fastbts.preprocess import Placement
 from tests.conftest import write_voxel_engine
 from tests.test_segmenter import expected_labels
 from training import evaluate, tune
-from training.metrics import region_dice
 from training.tune import THRESHOLDS, VOLUMES_MM3, TuningCase, best, harmless, steady
 
 
