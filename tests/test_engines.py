@@ -7,6 +7,7 @@ import pytest
 from fastbts import DeviceError, Engine, EngineFileError, OptionsError, load_engine
 from fastbts.enginefile import read_engine_file, write_engine_file
 from fastbts.engines import BACKENDS, default_engine_path, onnxruntime
+from fastbts.engines.common import Pool
 
 ON_CPU = [name for name, devices in BACKENDS.items() if "cpu" in devices]
 
@@ -102,6 +103,18 @@ def test_missing_packages_come_with_the_command(
     monkeypatch.setitem(__import__("sys").modules, package, None)  # the import system's own way of "not there"
     with pytest.raises(DeviceError, match=command):
         load_engine(backend=backend)
+
+
+def test_a_pool_makes_as_many_as_are_lent_at_once() -> None:
+    made = iter(range(9))
+    pool = Pool(read_engine_file(default_engine_path()), lambda: next(made))
+    with pool.lend() as first, pool.lend() as second:
+        assert (first, second) == (0, 1)
+    with pytest.raises(DeviceError, match="failed"), pool.lend():
+        raise DeviceError("failed")
+    assert sorted(pool.close()) == [0, 1], "no third one while there are idle ones, and an error loses none"
+    with pytest.raises(DeviceError, match="closed"), pool.lend():
+        pass
 
 
 @pytest.mark.parametrize("backend", ON_CPU)

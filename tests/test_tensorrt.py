@@ -21,7 +21,7 @@ runtime = pytest.importorskip("cuda.bindings.runtime", reason="no CUDA bindings:
 # What the variables of tensorrt.py hold; a name that is not here is no TensorRT object.
 CLASSES = {
     "trt": trt, "builder": trt.Builder, "parser": trt.OnnxParser, "config": trt.IBuilderConfig,
-    "profile": trt.IOptimizationProfile, "_runtime": trt.Runtime, "_engine": trt.ICudaEngine, "_context": trt.IExecutionContext,
+    "profile": trt.IOptimizationProfile, "_runtime": trt.Runtime, "engine": trt.ICudaEngine, "_context": trt.IExecutionContext,
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastbts.engine import EngineSpec
 from fastbts.enginefile import EngineFile
-from fastbts.engines.common import Floats, check_arguments, describe, open_text, stored_precision
+from fastbts.engines.common import Floats, check_arguments, closed, describe, open_text, stored_precision
 from fastbts.errors import DeviceError, EngineFileError
 
 PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
@@ -53,7 +53,7 @@ class ONNXRuntimeEngine:
         tensor, table, logits = check_arguments(self.file, self.text, tensor, text, out)
         session = self._session
         if session is None:
-            raise DeviceError(f"{self.file.path}: the engine has been closed; load it again")
+            raise closed(self.file)
         binding = session.io_binding()
         binding.bind_cpu_input("volume", tensor)
         if table is not None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
 
 from fastbts.enginefile import EngineFile
-from fastbts.engines.common import Floats, check_arguments, describe, open_text
+from fastbts.engines.common import Floats, Pool, check_arguments, describe, open_text
 from fastbts.engines.openvino_nodes import register_nodes
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
 
@@ -44,12 +43,11 @@ class OpenVINOEngine:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
         try:
             network = _quantized(ov, core, file) if self.precision == "int8" else _read(core, onnx_bytes)
-            self._model = core.compile_model(network, "CPU", settings)
+            model = core.compile_model(network, "CPU", settings)
         except RuntimeError as error:
             raise EngineFileError(f"{file.path}: OpenVINO {ov.__version__} cannot compile the network: {error}") from error
         self._tensor = ov.Tensor
-        # A request belongs to one call at a time; calls from further threads make further requests.
-        self._requests: SimpleQueue[Any] = SimpleQueue()
+        self._requests: Pool[Any] = Pool(file, model.create_infer_request)
         self.description = describe(
             file,
             backend="openvino",
@@ -57,36 +55,26 @@ class OpenVINOEngine:
             device="cpu",
             device_name=str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip(),
             precision=self.precision,
-            threads=int(self._model.get_property("INFERENCE_NUM_THREADS")),
+            threads=int(model.get_property("INFERENCE_NUM_THREADS")),
         )
 
     def infer(self, tensor: Floats, text: Floats | None = None, *, out: Floats | None = None) -> Floats:
         """See `Engine.infer`."""
         tensor, table, logits = check_arguments(self.file, self.text, tensor, text, out)
-        request = self._take()
-        request.set_input_tensor(0, self._tensor(tensor, shared_memory=True))
-        if table is not None:
-            request.set_input_tensor(1, self._tensor(table, shared_memory=True))
-        request.set_output_tensor(self._tensor(logits, shared_memory=True))
-        try:
-            request.infer()
-        except RuntimeError as error:
-            raise DeviceError(f"{self.file.path}: OpenVINO failed on a tensor of shape {tensor.shape}: {error}") from error
-        self._requests.put(request)
+        with self._requests.lend() as request:
+            request.set_input_tensor(0, self._tensor(tensor, shared_memory=True))
+            if table is not None:
+                request.set_input_tensor(1, self._tensor(table, shared_memory=True))
+            request.set_output_tensor(self._tensor(logits, shared_memory=True))
+            try:
+                request.infer()
+            except RuntimeError as error:
+                raise DeviceError(f"{self.file.path}: OpenVINO failed on a tensor of shape {tensor.shape}: {error}") from error
         return logits
 
     def close(self) -> None:
         """Frees the network."""
-        self._requests = SimpleQueue()
-        self._model = None
-
-    def _take(self) -> Any:
-        if self._model is None:
-            raise DeviceError(f"{self.file.path}: the engine has been closed; load it again")
-        try:
-            return self._requests.get_nowait()
-        except Empty:
-            return self._model.create_infer_request()
+        self._requests.close()
 
 
 def _openvino() -> Any:
