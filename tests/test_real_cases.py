@@ -41,7 +41,8 @@ def test_one_pass_is_not_worse_than_sliding(
 
 
 def test_whole_tumour_is_found_without_flair(shipped_segmenter: Segmenter, val_cases: list[Path]) -> None:
-    assert dice_without(shipped_segmenter, val_cases, "flair")["WT"] >= 0.75
+    tolerant = Segmenter(shipped_segmenter.engine, options=SegmenterOptions(allow_missing=True), warm_up=False)
+    assert dice_without(tolerant, val_cases, "flair")["WT"] >= 0.75
 
 
 def test_backends_agree_on_a_real_case(val_cases: list[Path]) -> None:

@@ -67,7 +67,7 @@ def dice_without(segmenter: Segmenter, folders: list[Path], modality: str) -> di
     """Mean over cases of Dice with one image left out: WT, TC, ET and their mean.
 
     Raises:
-        CaseError: The engine was not trained for that.
+        CaseError: The engine was not trained for that, or the segmenter does not allow it.
     """
     scores = []
     for folder in track(folders, f"without {modality}"):
@@ -137,7 +137,8 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Command line."""
     args, console = _arguments(), Console()
-    segmenter = Segmenter(args.engine, precision=args.precision, options=SegmenterOptions(mode=args.mode))
+    options = SegmenterOptions(mode=args.mode, allow_missing=bool(args.drop) or args.missing_modalities)
+    segmenter = Segmenter(args.engine, precision=args.precision, options=options)
     spec, folders = segmenter.spec, find_cases(args.data, args.split)
     without = dropped(args.drop, args.missing_modalities, spec.optional_modalities)
     evaluation = evaluate(segmenter, folders, lesions=args.lesions)
