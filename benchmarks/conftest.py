@@ -43,7 +43,7 @@ def volume(case_folder: Path) -> Volume:
     return read_case(case_folder)
 
 
-@pytest.fixture(scope="session", params=["bf16", "f32"])
+@pytest.fixture(scope="session", params=["bf16", "fp32"])
 def segmenter(request: pytest.FixtureRequest) -> Segmenter:
     from fastbts import DeviceError
 

@@ -18,7 +18,7 @@ from fastbts.segmentation import Segmentation
 from fastbts.segmenter import Segmenter, SegmenterOptions
 from fastbts.volume import Volume
 
-MIN_AGREEMENT = {"f32": 0.9999, "f16": 0.999, "bf16": 0.995, "int8": 0.99}
+MIN_AGREEMENT = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.995, "int8": 0.99}
 """Least share of equal region labels; int8 reaches 0.994 to 0.9996 when calibrated on the shapes it runs on, 0.76 to 0.987 else."""
 MAX_DICE_LOSS = 0.01
 """Most that the Dice of any region may fall, mean over the cases."""

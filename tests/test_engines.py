@@ -14,7 +14,7 @@ ON_CPU = [name for name, devices in BACKENDS.items() if "cpu" in devices]
 
 @pytest.fixture(scope="module", params=ON_CPU)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    engine = load_engine(precision="f32", backend=request.param)
+    engine = load_engine(precision="fp32", backend=request.param)
     assert engine.description["backend"] == request.param
     yield engine
     engine.close()
@@ -24,7 +24,11 @@ def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
-def test_bf16_stays_near_f32() -> None:
+def test_what_ran_is_called_what_was_asked_for(engine: Engine) -> None:
+    assert engine.description["precision"] == "fp32"
+
+
+def test_bf16_stays_near_fp32() -> None:
     from openvino import Core
 
     if "BF16" not in Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -32,7 +36,7 @@ def test_bf16_stays_near_f32() -> None:
             load_engine(precision="bf16")
         return
     x = noise(1, 4, 64, 64, 64)
-    faithful, fast = (load_engine(precision=p).infer(x) for p in ("f32", "bf16"))
+    faithful, fast = (load_engine(precision=p).infer(x) for p in ("fp32", "bf16"))
     # bf16 has 8 bits of mantissa; through some 20 layers the logits keep about two digits.
     assert np.abs(fast - faithful).max() <= 0.05 * np.abs(faithful).max() + 0.1
     assert (np.sign(fast) == np.sign(faithful)).mean() > 0.99
@@ -40,7 +44,7 @@ def test_bf16_stays_near_f32() -> None:
 
 def test_backends_agree() -> None:
     x = noise(2, 4, 32, 48, 32)
-    one, other = (load_engine(precision="f32", backend=name).infer(x) for name in ON_CPU)
+    one, other = (load_engine(precision="fp32", backend=name).infer(x) for name in ON_CPU)
     assert np.abs(one - other).max() <= 1e-3
     assert ((one > 0) == (other > 0)).mean() >= 0.99999
 
@@ -78,8 +82,8 @@ def test_unknown_names_and_pairs_are_refused_not_replaced() -> None:
         load_engine(backend="tvm")
     with pytest.raises(DeviceError, match="'openvino' runs on cpu"):
         load_engine(device="cuda", backend="openvino")
-    with pytest.raises(DeviceError, match="'f16': OpenVINO's CPU backend has f32, bf16, int8"):
-        load_engine(precision="f16", backend="openvino")
+    with pytest.raises(DeviceError, match="'fp16': OpenVINO's CPU backend has fp32, bf16, int8"):
+        load_engine(precision="fp16", backend="openvino")
     with pytest.raises(DeviceError, match="'bf16': the network computes in fp32"):
         load_engine(precision="bf16", backend="onnxruntime")
 
@@ -119,7 +123,7 @@ def test_a_pool_makes_as_many_as_are_lent_at_once() -> None:
 
 @pytest.mark.parametrize("backend", ON_CPU)
 def test_closed_engine_says_so(backend: str) -> None:
-    engine = load_engine(precision="f32", backend=backend)
+    engine = load_engine(precision="fp32", backend=backend)
     engine.close()
     with pytest.raises(DeviceError, match="closed"):
         engine.infer(np.zeros((1, 4, 32, 32, 32), np.float32))

@@ -57,8 +57,8 @@ def test_what_cannot_be_built_is_refused_and_leaves_nothing(tmp_path: Path) -> N
     source, target = default_engine_path(), tmp_path / "out.fbts"
     with pytest.raises(OptionsError, match="needs real cases to calibrate on"):
         build_engine(source, target, precision="int8")
-    with pytest.raises(DeviceError, match="precision 'f16': OpenVINO's CPU backend has f32, bf16, int8"):
-        build_engine(source, target, precision="f16")
+    with pytest.raises(DeviceError, match="precision 'fp16': OpenVINO's CPU backend has fp32, bf16, int8"):
+        build_engine(source, target, precision="fp16")
     with pytest.raises(OptionsError, match="backend 'abacus'"):
         build_engine(source, target, backend="abacus")
     assert not target.exists()
@@ -94,7 +94,7 @@ def test_a_file_built_for_what_is_unknown_is_refused(tmp_path: Path) -> None:
     from fastbts import load_engine
 
     source, path = read_engine_file(default_engine_path()), tmp_path / "x.fbts"
-    path.write_bytes(pack_engine(source.spec, source.payloads, build={"backend": "abacus", "precision": "f32"}))
+    path.write_bytes(pack_engine(source.spec, source.payloads, build={"backend": "abacus", "precision": "fp32"}))
     with pytest.raises(EngineFileError, match="built for backend 'abacus'"):
         load_engine(path)
     with pytest.raises(OptionsError, match="holds no int8 network"):

@@ -46,7 +46,7 @@ def test_whole_tumour_is_found_without_flair(shipped_segmenter: Segmenter, val_c
 
 
 def test_backends_agree_on_a_real_case(val_cases: list[Path]) -> None:
-    engines = [load_engine(precision="f32", backend=name) for name in ("openvino", "onnxruntime")]
+    engines = [load_engine(precision="fp32", backend=name) for name in ("openvino", "onnxruntime")]
     tensor = preprocess(read_case(val_cases[0]), engines[0].spec).tensor[None]
     one, other = (engine.infer(tensor) for engine in engines)
     # InstanceNorm sums a million voxels in float32, each backend in an order that also depends on its threads: measured were

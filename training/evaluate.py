@@ -120,7 +120,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of labelled cases, with cases.csv")
     parser.add_argument("--split", default="val")
     parser.add_argument("--mode", default="auto", help="auto, one-pass or sliding")
-    parser.add_argument("--precision", default="auto", help="auto, bf16 or f32")
+    parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16")
     parser.add_argument("--lesions", action="store_true", help="also lesion-wise scores (panoptica)")
     parser.add_argument(
         "--drop", action="append", default=[], choices=MODALITIES, help="also score without this image; repeatable"

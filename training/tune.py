@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("engine", type=Path, help="engine file, from training.export")
     parser.add_argument("--data", type=Path, required=True, help="folder of labelled cases, with cases.csv")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--precision", default="auto", help="auto, bf16 or f32")
+    parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16")
     parser.add_argument("-o", "--out", type=Path, help="engine file to write; default: ENGINE itself")
     args = parser.parse_args()
     target = args.out or args.engine

@@ -76,9 +76,9 @@ def _segmenters(engine: Path | None, threads: int) -> dict[str, Segmenter]:
     options, found = fastbts.SegmenterOptions(mode="one-pass", threads=threads), {}
     first = fastbts.Segmenter(engine, options=options, warm_up=False)
     found[first.engine.description["precision"]] = first
-    if "f32" not in found:
+    if "fp32" not in found:
         try:
-            found["f32"] = fastbts.Segmenter(engine, precision="f32", options=options, warm_up=False)
+            found["fp32"] = fastbts.Segmenter(engine, precision="fp32", options=options, warm_up=False)
         except fastbts.DeviceError as error:  # a TensorRT plan has one precision
             tell_error(error)
     return found

@@ -25,7 +25,7 @@ Read = Callable[[Callable[[], "Segmenter"]], "Volume"]
 Image = Annotated[Path | None, typer.Option(help="image file, instead of a case folder")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="folder for the results")]
 Mode = Annotated[str, typer.Option(help="auto, one-pass or sliding")]
-Precision = Annotated[str, typer.Option(help="auto, bf16, f32, or int8 of an engine built for it")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 or int8, as far as engine and backend have it")]
 MinPart = Annotated[
     float | None,
     typer.Option(help="parts of the tumour smaller than this many mm3 become background; 0 for off; default: the engine's"),

@@ -25,7 +25,7 @@ class ONNXRuntimeEngine:
     Args:
         file: The verified engine file.
         device: "cpu" (also "auto") or "cuda".
-        precision: "auto", or what the ONNX says, "f32" or "f16": ONNX Runtime computes in that.
+        precision: "auto", or what the ONNX says, "fp32" or "fp16": ONNX Runtime computes in that.
         threads: CPU threads; 0 for all.
     Raises:
         DeviceError: ONNX Runtime or its CUDA provider is not there, or a precision that it does not have.
@@ -37,14 +37,14 @@ class ONNXRuntimeEngine:
         self.device = "cpu" if device == "auto" else device
         self.file, self.spec = file, file.spec
         onnx_bytes, self.text = open_text(file)
-        stored = stored_precision(onnx_bytes, {"f32": "fp32", "f16": "fp16"}.get(precision, precision))
+        precision = stored_precision(onnx_bytes, precision)
         self._session: Any = _session(ort, onnx_bytes, file.path, self.device, threads)
         self.description = describe(
             file,
             backend="onnxruntime",
             backend_version=ort.__version__,
             device=self.device,
-            precision=stored.replace("fp", "f"),
+            precision=precision,
             threads=threads,
         )
 

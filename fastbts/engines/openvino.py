@@ -13,7 +13,7 @@ from fastbts.engines.common import Floats, Pool, check_arguments, describe, open
 from fastbts.engines.openvino_nodes import register_nodes
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
 
-PRECISIONS = ("f32", "bf16", "int8")
+PRECISIONS = ("fp32", "bf16", "int8")
 INT8_PAYLOADS = ("openvino.xml", "openvino.bin")
 """The quantised network as OpenVINO IR: topology and weights."""
 
@@ -23,7 +23,7 @@ class OpenVINOEngine:
 
     Args:
         file: The verified engine file.
-        precision: "f32"; "bf16"; "int8", if the file was built for it; or "auto": bf16 where the CPU computes in it.
+        precision: "fp32"; "bf16"; "int8", if the file was built for it; or "auto": bf16 where the CPU computes in it.
         threads: CPU threads; 0 for all.
     Raises:
         DeviceError: OpenVINO is not installed, or this CPU has no bf16.
@@ -97,11 +97,11 @@ def _quantized(ov: Any, core: Any, file: EngineFile) -> Any:
 
 def _precision(core: Any, file: EngineFile, wanted: str) -> str:
     if wanted == "auto":
-        return "bf16" if _has_bf16(core) else "f32"
-    if wanted not in PRECISIONS:  # given f16, its CPU plugin would take bf16 without a word
+        return "bf16" if _has_bf16(core) else "fp32"
+    if wanted not in PRECISIONS:  # given fp16, its CPU plugin would take bf16 without a word
         raise DeviceError(f"precision {wanted!r}: OpenVINO's CPU backend has {', '.join(PRECISIONS)}")
     if wanted == "bf16" and not _has_bf16(core):
-        raise DeviceError("precision 'bf16': this CPU does not compute in bf16; use precision='f32' or 'auto'")
+        raise DeviceError("precision 'bf16': this CPU does not compute in bf16; use precision='fp32' or 'auto'")
     if wanted == "int8" and not set(INT8_PAYLOADS) <= set(file.payloads):
         raise OptionsError(
             f"{file.path}: precision 'int8': the file holds no int8 network; make one with: fastbts build {Path(file.path).name} "
@@ -111,8 +111,9 @@ def _precision(core: Any, file: EngineFile, wanted: str) -> str:
 
 
 def _floats(core: Any, precision: str) -> str:
-    """What is computed in floating point: all of it, or what int8 leaves."""
-    return precision if precision != "int8" else "bf16" if _has_bf16(core) else "f32"
+    """OpenVINO's word for what is computed in floating point: all of it, or what int8 leaves."""
+    floats = precision if precision != "int8" else "bf16" if _has_bf16(core) else "fp32"
+    return floats.replace("fp", "f")
 
 
 def _has_bf16(core: Any) -> bool:
@@ -125,7 +126,7 @@ def build(file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[s
 
     Args:
         file: The network.
-        precision: "f32", "bf16" or "int8".
+        precision: "fp32", "bf16" or "int8".
         tensors: Prepared cases (M, D, H, W) to calibrate on, in the shapes of later use; int8 needs at least one.
     Raises:
         DeviceError: OpenVINO or NNCF is not installed, or another precision.

@@ -99,7 +99,7 @@ class TensorRTEngine:
     def __init__(self, file: EngineFile, backend: str, *, precision: str = "auto") -> None:
         record = _record(file, backend)
         trt = _package(backend)
-        if precision not in ("auto", record["precision"].replace("fp", "f")):
+        if precision not in ("auto", record["precision"]):
             raise DeviceError(f"precision {precision!r}: this plan computes in {record['precision']}; use precision='auto'")
         self.file, self.spec, self.text = file, file.spec, open_text(file)[1]
         self._cuda = Cuda()
