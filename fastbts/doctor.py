@@ -47,7 +47,9 @@ def _engine(path: Path) -> str:
 
 
 def _openvino() -> str:
-    ov = _module("openvino", "pip install openvino")
+    from fastbts.engines.openvino import package
+
+    ov = package()
     core = ov.Core()
     precisions = ["fp32", *(["bf16"] if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else []), "int8"]
     device = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,6 +121,22 @@ def test_a_pool_makes_as_many_as_are_lent_at_once() -> None:
     assert sorted(pool.close()) == [0, 1], "no third one while there are idle ones, and an error loses none"
     with pytest.raises(DeviceError, match="closed"), pool.lend():
         pass
+
+
+def test_openvino_comes_without_its_converter_and_the_report_to_its_makers() -> None:
+    script = """
+import sys
+import fastbts
+fastbts.load_engine()
+assert not {"openvino.tools.ovc", "openvino_telemetry", "urllib.request"} & set(sys.modules)
+sys.modules["openvino_telemetry"] = None
+import openvino
+try:
+    openvino.convert_model("none.onnx")
+except Exception as error:
+    assert type(error).__module__.startswith("openvino.tools.ovc"), error
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 @pytest.mark.parametrize("backend", ON_CPU)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ class OpenVINOEngine:
     """
 
     def __init__(self, file: EngineFile, *, precision: str = "auto", threads: int = 0) -> None:
-        ov = _openvino()
+        ov = package()
         self.file, self.spec = file, file.spec
         onnx_bytes, self.text = open_text(file)
         core = ov.Core()
@@ -77,11 +79,28 @@ class OpenVINOEngine:
         self._requests.close()
 
 
-def _openvino() -> Any:
+def package() -> Any:
+    """The module `openvino`, imported without its converter if fastbts is the first to import it.
+
+    Importing the converter reports that to OpenVINO's makers, from a process of its own, whose network at worst holds up the exit
+    for three seconds; fastbts uses no network. And it takes longer than all the rest. `openvino.convert_model` still works: it
+    imports the converter when it is called.
+
+    Raises:
+        DeviceError: OpenVINO is not installed.
+    """
+    converter, first = "openvino.tools.ovc", "openvino" not in sys.modules
+    if first:
+        sys.modules[converter] = None  # type: ignore[assignment]  # the import system's "not there", which OpenVINO allows for
     try:
         import openvino
     except ImportError as error:
         raise DeviceError("OpenVINO is not installed; install it with: pip install openvino") from error
+    finally:
+        if first:
+            del sys.modules[converter]
+    if not hasattr(openvino, "convert_model"):
+        openvino.convert_model = lambda *args, **kwargs: import_module(converter).convert_model(*args, **kwargs)
     return openvino
 
 
@@ -141,7 +160,7 @@ def build(file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[s
         raise OptionsError("precision 'int8': needs real cases to calibrate on; give some with --calibrate")
     from fastbts.engines.quantize import quantize
 
-    ov = _openvino()
+    ov = package()
     try:
         onnx_bytes, text = open_text(file)
         network = _read(ov.Core(), onnx_bytes)
