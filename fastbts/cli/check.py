@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -53,6 +52,8 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Times the way from images in memory to labels on a synthetic case, for each precision that runs here."""
+    from statistics import median
+
     from fastbts.phantom import make_case
 
     with reported_errors(), progress_bar("bench") as progress:
