@@ -98,7 +98,7 @@ def package() -> Any:
         raise DeviceError("OpenVINO is not installed; install it with: pip install openvino") from error
     finally:
         if first:
-            del sys.modules[converter]
+            sys.modules.pop(converter, None)  # another thread may have been first too
     if not hasattr(openvino, "convert_model"):
         openvino.convert_model = lambda *args, **kwargs: import_module(converter).convert_model(*args, **kwargs)
     return openvino
