@@ -18,10 +18,10 @@ import numpy as np
 from fastbts import Segmenter, SegmenterOptions, read_case
 from fastbts.build import build_engine
 from fastbts.engines import default_engine_path
-from fastbts.parity import dice
+from fastbts.overlap import region_dice
 from training.data import find_cases, read_labels
 
-PRECISIONS = ("f32", "bf16", "int8")
+PRECISIONS = ("fp32", "bf16", "int8")
 
 
 def measure(segmenters: dict[str, Segmenter], folders: list[Path], rounds: int) -> list[dict[str, Any]]:
@@ -33,7 +33,9 @@ def measure(segmenters: dict[str, Segmenter], folders: list[Path], rounds: int) 
         runs = [{p: s.predict(volume).timings_ms for p, s in segmenters.items()} for _ in range(rounds)]
         for precision, result in first.items():
             times = {stage: round(median(run[precision][stage] for run in runs), 1) for stage in ("infer", "total")}
-            rows.append({"case": folder.name, "precision": precision, "dice": dice(result.labels, truth), "median_ms": times})
+            rows.append(
+                {"case": folder.name, "precision": precision, "dice": region_dice(result.labels, truth), "median_ms": times}
+            )
     return rows
 
 
@@ -45,7 +47,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {
         p: {
             "mean_dice": round(scores[p], 4),
-            "dice_change": round(scores[p] - scores["f32"], 4),
+            "dice_change": round(scores[p] - scores["fp32"], 4),
             "infer_ms": times[p],
             "times_bf16": round(times["bf16"] / times[p], 3),
         }
@@ -68,10 +70,10 @@ def main() -> None:
         small = Path(work) / "int8.fbts"
         build = build_engine(args.engine, small, precision="int8", calibrate=find_cases(args.data, "train")[: args.calibrate])
         options = SegmenterOptions(mode="one-pass")
-        files = {"f32": args.engine, "bf16": args.engine, "int8": small}
+        files = {"fp32": args.engine, "bf16": args.engine, "int8": small}
         segmenters = {p: Segmenter(files[p], precision=p, options=options) for p in PRECISIONS}
         rows = measure(segmenters, folders, args.rounds)
-    about = {"engine": segmenters["f32"].engine.spec.name, **segmenters["int8"].engine.description}
+    about = {"engine": segmenters["fp32"].engine.spec.name, **segmenters["int8"].engine.description}
     result = {**about, "build": build, "n_cases": len(folders), "rounds": args.rounds, "summary": summary(rows), "cases": rows}
     args.json.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result["summary"], indent=1))

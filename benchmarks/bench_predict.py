@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from fastbts import Segmenter, Volume
+from fastbts.overlap import region_dice
 from training.data import read_labels
-from training.metrics import region_dice
 
 ROUNDS = 7
 

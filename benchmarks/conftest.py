@@ -14,12 +14,11 @@ from tests.conftest import data_folder, val_cases  # noqa: F401  (fixtures)
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """Names of machines do not belong in results; what computes does."""
-    from openvino import Core
-
     import fastbts
+    from fastbts.engines.openvino import package
 
     machine_info.pop("node", None)
-    machine_info["device_name"] = str(Core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
+    machine_info["device_name"] = str(package().Core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
     machine_info["fastbts"] = fastbts.__version__
 
 
@@ -43,7 +42,7 @@ def volume(case_folder: Path) -> Volume:
     return read_case(case_folder)
 
 
-@pytest.fixture(scope="session", params=["bf16", "f32"])
+@pytest.fixture(scope="session", params=["bf16", "fp32"])
 def segmenter(request: pytest.FixtureRequest) -> Segmenter:
     from fastbts import DeviceError
 

@@ -28,7 +28,7 @@ def build_engine(
     target: str | Path,
     *,
     backend: str = "openvino",
-    precision: str = "f32",
+    precision: str = "fp32",
     calibrate: Sequence[str | Path] = (),
     accept_parity: bool = False,
     progress: Progress | None = None,
@@ -39,7 +39,7 @@ def build_engine(
         source: Any engine file; or an ONNX with its spec in its metadata, as `training.export` writes it, or in a JSON file beside it (`model.onnx`, `model.json`), under the key "spec" both times.
         target: The engine file to write. Its ONNX stays in it, so that it can be a source in turn.
         backend: One of `fastbts.engines.BACKENDS`.
-        precision: One that the backend has: "f32", "bf16" or "int8".
+        precision: One that the backend has: "fp32", "bf16" or "int8".
         calibrate: Case folders: int8 takes the ranges of its activations from them, and parity is measured on those with a
             reference segmentation (`*seg.nii.gz`), else on the synthetic case.
         accept_parity: Writes the file even if parity is worse than the bounds in `fastbts.parity`, or cannot be measured because
@@ -132,7 +132,7 @@ def _parity(
         raise DeviceError(
             f"{error}; so parity cannot be measured here: build on a machine with the device, or --accept-parity"
         ) from error
-    reference = open_engine(file, backend="openvino", precision="f32")
+    reference = open_engine(file, backend="openvino", precision="fp32")
     try:
         return measure_parity(reference, engine, cases, progress)
     finally:

@@ -16,7 +16,7 @@ import numpy as np
 from fastbts.errors import CaseError, GeometryError
 from fastbts.nifti import ImageHeader, read_header, read_voxels
 from fastbts.suspicion import inspected
-from fastbts.volume import MODALITIES, Volume
+from fastbts.volume import IF_MISSING, MODALITIES, Volume
 
 ENDINGS = {
     "flair": "flair", "t2f": "flair",
@@ -38,7 +38,7 @@ def read_case(folder: str | Path, *, nnunet_order: Sequence[str] | None = None, 
     Args:
         folder: Holds FLAIR, T1, T1ce and T2 of one case; other files are ignored.
         nnunet_order: Modalities of `_0000` to `_0003`, for example ("t1", "t1ce", "t2", "flair").
-        optional: Modalities that may be missing, such as `segmenter.engine.spec.optional_modalities`.
+        optional: Modalities that may be missing: `segmenter.spec.optional_modalities` are those that the segmenter allows.
 
     Raises:
         CaseError, InputError, GeometryError: See `find_case` and `read_files`.
@@ -159,7 +159,7 @@ def _absence(claims: Sequence[_Claim], optional: Sequence[str]) -> str | None:
     if not missing:
         return None
     found = ", ".join(f"{claim.modality} ({claim.name})" for claim in claims)
-    return f"no file for {', '.join(missing)}; found {found}; expected {EXPECTED}"
+    return f"no file for {', '.join(missing)}; found {found}; expected {EXPECTED}; {IF_MISSING}"
 
 
 def _nothing_found(folder: Path, names: Sequence[str]) -> str:

@@ -47,9 +47,11 @@ def _engine(path: Path) -> str:
 
 
 def _openvino() -> str:
-    ov = _module("openvino", "pip install openvino")
+    from fastbts.engines.openvino import package
+
+    ov = package()
     core = ov.Core()
-    precisions = ["f32", *(["bf16"] if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else []), "int8"]
+    precisions = ["fp32", *(["bf16"] if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else []), "int8"]
     device = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
     return f"{ov.__version__.split('-')[0]} on {device}: {', '.join(precisions)}"
 
@@ -57,7 +59,7 @@ def _openvino() -> str:
 def _onnxruntime() -> str:
     ort = _module("onnxruntime", "pip install 'fastbts[onnxruntime]'")
     devices = [name.removesuffix("ExecutionProvider") for name in ort.get_available_providers()]
-    return f"{ort.__version__} with {', '.join(devices)}: f32"
+    return f"{ort.__version__} with {', '.join(devices)}: fp32"
 
 
 def _tensorrt(module: str, command: str) -> str:

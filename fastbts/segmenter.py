@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts import ops
-from fastbts.engine import Engine
+from fastbts.engine import Engine, EngineSpec
 from fastbts.engines import load_engine
 from fastbts.errors import OptionsError
 from fastbts.inputs import as_volume
@@ -48,6 +48,9 @@ class SegmenterOptions:
     """Largest tensor that "auto" runs in one pass; a 1 mm brain box has about 4 million voxels and needs about 0.7 GB."""
     threads: int = 0
     """CPU threads; 0 for all."""
+    allow_missing: bool = False
+    """Whether a case may lack images that the engine was trained to do without. Not by itself, lest a misnamed file go unseen: the
+    result without T1ce is far worse."""
     min_part_mm3: float | None = None
     """Connected parts of the whole tumour smaller than this become background, before the small-ET rule; 0 for off, None for what
     the engine's manifest says."""
@@ -61,6 +64,8 @@ class SegmenterOptions:
             raise OptionsError(f"threads {self.threads!r}: expected 0 (all) or a whole number up to {MAX_THREADS}")
         if not isinstance(self.max_one_pass_voxels, int) or self.max_one_pass_voxels < 0:
             raise OptionsError(f"max_one_pass_voxels {self.max_one_pass_voxels!r}: expected a whole number, 0 or more")
+        if not isinstance(self.allow_missing, bool):
+            raise OptionsError(f"allow_missing {self.allow_missing!r}: expected True or False")
         part = 0 if self.min_part_mm3 is None else self.min_part_mm3
         if not isinstance(part, int | float) or not 0 <= part < math.inf:
             raise OptionsError(f"min_part_mm3 {part!r}: expected 0 (off) or a volume in mm3")
@@ -69,7 +74,7 @@ class SegmenterOptions:
 class Segmenter:
     """Segments brain tumours. Loads its engine and warms it up once; one Segmenter serves many threads.
 
-    `spec` is the engine's, with what the options override.
+    `spec` is the engine's, with what the options override: its `optional_modalities` are those that a case may lack here.
 
     Args:
         engine: A loaded engine, a path to a `.fbts` file, or None for the shipped engine.
@@ -94,8 +99,7 @@ class Segmenter:
         if engine is None or isinstance(engine, str | Path):
             engine = load_engine(engine, device=device, precision=precision, threads=self.options.threads)
         self.engine = engine
-        part = self.options.min_part_mm3
-        self.spec = engine.spec if part is None else replace(engine.spec, min_part_mm3=part)
+        self.spec = _overridden(engine.spec, self.options)
         if warm_up:
             stride = self.engine.spec.stride
             self.engine.infer(np.zeros((1, len(self.engine.spec.modalities), *(2 * stride,) * 3), np.float32))
@@ -115,7 +119,7 @@ class Segmenter:
 
         Args:
             case: A Volume, or an array (M, X, Y, Z) in the order of `engine.spec.modalities`; or none, and the modalities by name,
-                of which those in `engine.spec.optional_modalities` may be left out:
+                of which those in `spec.optional_modalities` may be left out:
             flair: Path, nibabel image or array (X, Y, Z).
             t1: Likewise.
             t1ce: Likewise (contrast-enhanced T1).
@@ -148,7 +152,7 @@ class Segmenter:
         """Segments cases one after the other, reading the next while the present one is computed.
 
         Args:
-            cases: Volumes or case folders.
+            cases: Volumes or case folders, complete but for `spec.optional_modalities`.
         Yields:
             One Segmentation per case, in order.
         Raises:
@@ -198,6 +202,12 @@ class Segmenter:
     def _one_pass(self, prepared: Prepared) -> bool:
         fits = prepared.tensor[0].size <= self.options.max_one_pass_voxels
         return self.options.mode == "one-pass" or (self.options.mode == "auto" and fits)
+
+
+def _overridden(spec: EngineSpec, options: SegmenterOptions) -> EngineSpec:
+    part = spec.min_part_mm3 if options.min_part_mm3 is None else options.min_part_mm3
+    optional = spec.optional_modalities if options.allow_missing else ()
+    return replace(spec, min_part_mm3=part, optional_modalities=optional)
 
 
 class _Clock:

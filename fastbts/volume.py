@@ -19,6 +19,11 @@ from fastbts.errors import CaseError, GeometryError, InputError
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 """The order in which fastbts stores modalities, unless an engine says otherwise."""
+IF_MISSING = (
+    "give the missing images, or allow for it (--allow-missing, SegmenterOptions(allow_missing=True)) with an engine that can do "
+    "without"
+)
+"""The way out of every refusal of an incomplete case."""
 
 MIN_SPACING_MM, MAX_SPACING_MM = 0.1, 20.0
 MAX_AFFINE_DIFFERENCE = 1e-3  # mm and direction cosines; scanners' exporters round to about 1e-4
@@ -187,7 +192,7 @@ def check_present(given: Sequence[str], modalities: Sequence[str], optional: Seq
     if missing or not set(given) & set(modalities):
         needed = [m for m in modalities if m not in optional] or [f"at least one of {', '.join(modalities)}"]
         raise CaseError(f"modality {', '.join(missing) or 'of any kind'} is missing; got {', '.join(given)}; the engine needs "
-                        f"{', '.join(needed)}; give the missing images, or allow for it (--allow-missing, optional=) with an engine that can do without")  # fmt: skip
+                        f"{', '.join(needed)}; {IF_MISSING}")  # fmt: skip
 
 
 def _geometry_problem(shape: tuple[int, ...], affine: NDArray[np.float64]) -> str | None:

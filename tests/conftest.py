@@ -42,7 +42,7 @@ class VoxelEngine:
 
     def __init__(self, **spec: Any) -> None:
         self.spec = replace(EngineSpec(name="voxel", stride=8, window=(16, 24, 16)), **spec)
-        self.description = {"backend": "test", "device": "cpu", "precision": "f32"}
+        self.description = {"backend": "test", "device": "cpu", "precision": "fp32"}
         self.text = None
         self.n_calls = 0
 

@@ -119,7 +119,7 @@ def test_doctor_says_what_runs_and_how_to_get_the_rest(monkeypatch: pytest.Monke
     findings = {finding["name"]: finding for finding in json.loads(output)}
     assert findings["shipped engine"]["ok"]
     assert findings["openvino"]["ok"]
-    assert "f32" in findings["openvino"]["detail"]
+    assert "fp32" in findings["openvino"]["detail"]
     assert not findings["onnxruntime"]["ok"]
     assert "pip install 'fastbts[onnxruntime]'" in findings["onnxruntime"]["detail"]
     assert "cuda device" in findings
@@ -130,7 +130,7 @@ def test_bench_tells_medians() -> None:
     code, output = run("bench", "--rounds", 1, "--json")
     assert code == 0
     table = json.loads(output)
-    assert "f32" in table
+    assert "fp32" in table
     assert all(row["total"] >= row["infer"] > 0 for row in table.values())
     assert run("bench", "--rounds", 0)[0] == 2
 

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,13 +9,15 @@ import pytest
 from fastbts import DeviceError, Engine, EngineFileError, OptionsError, load_engine
 from fastbts.enginefile import read_engine_file, write_engine_file
 from fastbts.engines import BACKENDS, default_engine_path, onnxruntime
+from fastbts.engines.common import Pool
+from fastbts.engines.openvino import package
 
 ON_CPU = [name for name, devices in BACKENDS.items() if "cpu" in devices]
 
 
 @pytest.fixture(scope="module", params=ON_CPU)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    engine = load_engine(precision="f32", backend=request.param)
+    engine = load_engine(precision="fp32", backend=request.param)
     assert engine.description["backend"] == request.param
     yield engine
     engine.close()
@@ -23,15 +27,17 @@ def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
-def test_bf16_stays_near_f32() -> None:
-    from openvino import Core
+def test_what_ran_is_called_what_was_asked_for(engine: Engine) -> None:
+    assert engine.description["precision"] == "fp32"
 
-    if "BF16" not in Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+
+def test_bf16_stays_near_fp32() -> None:
+    if "BF16" not in package().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(DeviceError, match="does not compute in bf16"):
             load_engine(precision="bf16")
         return
     x = noise(1, 4, 64, 64, 64)
-    faithful, fast = (load_engine(precision=p).infer(x) for p in ("f32", "bf16"))
+    faithful, fast = (load_engine(precision=p).infer(x) for p in ("fp32", "bf16"))
     # bf16 has 8 bits of mantissa; through some 20 layers the logits keep about two digits.
     assert np.abs(fast - faithful).max() <= 0.05 * np.abs(faithful).max() + 0.1
     assert (np.sign(fast) == np.sign(faithful)).mean() > 0.99
@@ -39,7 +45,7 @@ def test_bf16_stays_near_f32() -> None:
 
 def test_backends_agree() -> None:
     x = noise(2, 4, 32, 48, 32)
-    one, other = (load_engine(precision="f32", backend=name).infer(x) for name in ON_CPU)
+    one, other = (load_engine(precision="fp32", backend=name).infer(x) for name in ON_CPU)
     assert np.abs(one - other).max() <= 1e-3
     assert ((one > 0) == (other > 0)).mean() >= 0.99999
 
@@ -77,8 +83,8 @@ def test_unknown_names_and_pairs_are_refused_not_replaced() -> None:
         load_engine(backend="tvm")
     with pytest.raises(DeviceError, match="'openvino' runs on cpu"):
         load_engine(device="cuda", backend="openvino")
-    with pytest.raises(DeviceError, match="'f16': OpenVINO's CPU backend has f32, bf16, int8"):
-        load_engine(precision="f16", backend="openvino")
+    with pytest.raises(DeviceError, match="'fp16': OpenVINO's CPU backend has fp32, bf16, int8"):
+        load_engine(precision="fp16", backend="openvino")
     with pytest.raises(DeviceError, match="'bf16': the network computes in fp32"):
         load_engine(precision="bf16", backend="onnxruntime")
 
@@ -104,9 +110,39 @@ def test_missing_packages_come_with_the_command(
         load_engine(backend=backend)
 
 
+def test_a_pool_makes_as_many_as_are_lent_at_once() -> None:
+    made = iter(range(9))
+    pool = Pool(read_engine_file(default_engine_path()), lambda: next(made))
+    with pool.lend() as first, pool.lend() as second:
+        assert (first, second) == (0, 1)
+    with pytest.raises(DeviceError, match="failed"), pool.lend():
+        raise DeviceError("failed")
+    assert sorted(pool.close()) == [0, 1], "no third one while there are idle ones, and an error loses none"
+    with pytest.raises(DeviceError, match="closed"), pool.lend():
+        pass
+
+
+@pytest.mark.parametrize(
+    "first", ["from fastbts import load_engine; load_engine()", "from fastbts.doctor import survey; survey()"]
+)
+def test_openvino_comes_without_its_converter_and_the_report_to_its_makers(first: str) -> None:
+    script = f"""
+import sys
+{first}
+assert not {{"openvino.tools.ovc", "openvino_telemetry"}} & set(sys.modules)
+sys.modules["openvino_telemetry"] = None
+import openvino
+try:
+    openvino.convert_model("none.onnx")
+except Exception as error:
+    assert type(error).__module__.startswith("openvino.tools.ovc"), error
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 @pytest.mark.parametrize("backend", ON_CPU)
 def test_closed_engine_says_so(backend: str) -> None:
-    engine = load_engine(precision="f32", backend=backend)
+    engine = load_engine(precision="fp32", backend=backend)
     engine.close()
     with pytest.raises(DeviceError, match="closed"):
         engine.infer(np.zeros((1, 4, 32, 32, 32), np.float32))

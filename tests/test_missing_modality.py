@@ -1,4 +1,4 @@
-"""A case without one of its images: only with an engine that was trained for that, and never without a word."""
+"""A case without one of its images: only on request, with an engine that was trained for that, and never without a word."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fastbts import MODALITIES, CaseError, Segmenter, Volume, read_case
+from fastbts import MODALITIES, CaseError, OptionsError, Segmenter, SegmenterOptions, Volume, read_case
 from fastbts.cli import app
 from fastbts.preprocess import preprocess
 from tests.conftest import VoxelEngine, write_voxel_engine
@@ -20,7 +20,11 @@ Case = tuple[np.ndarray, np.ndarray]
 
 @pytest.fixture
 def tolerant() -> Segmenter:
-    return Segmenter(VoxelEngine(optional_modalities=MODALITIES), warm_up=False)
+    return allowing(MODALITIES)
+
+
+def allowing(optional: tuple[str, ...]) -> Segmenter:
+    return Segmenter(VoxelEngine(optional_modalities=optional), options=SegmenterOptions(allow_missing=True), warm_up=False)
 
 
 def named(images: np.ndarray, without: str) -> dict[str, np.ndarray]:
@@ -65,7 +69,7 @@ def test_all_ways_in_agree_and_the_report_tells(tolerant: Segmenter, small_case:
     images, affine = small_case
     kept = named(images, "t2")
     folder = write_case(tmp_path / "case", images, affine, "t2")
-    volume = read_case(folder, optional=("t2",))
+    volume = read_case(folder, optional=tolerant.spec.optional_modalities)
     results = [
         tolerant.predict(volume),
         tolerant.predict(**kept, affine=affine),
@@ -89,7 +93,7 @@ def test_a_whole_case_has_no_warning(tolerant: Segmenter, small_case: Case) -> N
 
 def test_refused_where_the_engine_needs_it(small_case: Case, tmp_path: Path) -> None:
     images, affine = small_case
-    strict = Segmenter(VoxelEngine(optional_modalities=("t1",)), warm_up=False)
+    strict = allowing(("t1",))
     assert strict.predict(**named(images, "t1"), affine=affine).report["input"]["missing"] == ["t1"]
     kept = named(images, "flair")
     volume = Volume(np.stack(list(kept.values())), affine, tuple(kept))
@@ -102,6 +106,25 @@ def test_refused_where_the_engine_needs_it(small_case: Case, tmp_path: Path) -> 
         list(strict.predict_batch([folder]))
     with pytest.raises(CaseError, match="no file for flair"):
         read_case(folder, optional=("t1",))
+
+
+def test_refused_unless_asked_for_whatever_the_way_in(small_case: Case, tmp_path: Path) -> None:
+    images, affine = small_case
+    unasked = Segmenter(VoxelEngine(optional_modalities=MODALITIES), warm_up=False)
+    assert unasked.spec.optional_modalities == ()
+    kept, folder = named(images, "t1"), write_case(tmp_path / "case", images, affine, "t1")
+    volume = Volume(np.stack(list(kept.values())), affine, tuple(kept))
+    refused = r"t1 is missing; .* the engine needs flair, t1, t1ce, t2; .*SegmenterOptions\(allow_missing=True\)"
+    with pytest.raises(CaseError, match=refused):
+        unasked.predict(volume)
+    with pytest.raises(CaseError, match=refused):
+        unasked.predict(**kept, affine=affine)
+    with pytest.raises(CaseError, match=refused):
+        list(unasked.predict_batch([volume]))
+    with pytest.raises(CaseError, match=r"no file for t1; .*SegmenterOptions\(allow_missing=True\)"):
+        list(unasked.predict_batch([folder]))
+    with pytest.raises(OptionsError, match="allow_missing 'no': expected True or False"):
+        SegmenterOptions(allow_missing="no")  # type: ignore[arg-type]
 
 
 def test_one_modality_must_be_there(tolerant: Segmenter, small_case: Case) -> None:
@@ -132,5 +155,7 @@ def test_command_line(small_case: Case, tmp_path: Path) -> None:
         assert "t1" in refused.output
         assert not list(tmp_path.glob("none/*"))
         unasked = CliRunner().invoke(app, ["predict", *case, "-o", str(tmp_path / "none"), "--engine", str(engines["t1"])])
-        assert unasked.exit_code == (1 if case == [str(folder)] else 2), "only on request, lest a misnamed file goes unseen"
+        assert unasked.exit_code == 1, "only on request, lest a misnamed file goes unseen"
+        assert "--allow-missing" in unasked.output
+        assert not list(tmp_path.glob("none/*"))
     assert "may be missing t1" in CliRunner().invoke(app, ["info", str(engines["t1"])]).output

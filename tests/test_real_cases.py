@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from fastbts import Segmenter, SegmenterOptions, load_engine, read_case
+from fastbts.overlap import region_dice
 from fastbts.preprocess import preprocess
 from training.data import read_labels
 from training.evaluate import dice_without, evaluate
-from training.metrics import dice
 from training.results import dice_rows, mean_row
 
 pytestmark = pytest.mark.data
@@ -41,11 +41,12 @@ def test_one_pass_is_not_worse_than_sliding(
 
 
 def test_whole_tumour_is_found_without_flair(shipped_segmenter: Segmenter, val_cases: list[Path]) -> None:
-    assert dice_without(shipped_segmenter, val_cases, "flair")["WT"] >= 0.75
+    tolerant = Segmenter(shipped_segmenter.engine, options=SegmenterOptions(allow_missing=True), warm_up=False)
+    assert dice_without(tolerant, val_cases, "flair")["WT"] >= 0.75
 
 
 def test_backends_agree_on_a_real_case(val_cases: list[Path]) -> None:
-    engines = [load_engine(precision="f32", backend=name) for name in ("openvino", "onnxruntime")]
+    engines = [load_engine(precision="fp32", backend=name) for name in ("openvino", "onnxruntime")]
     tensor = preprocess(read_case(val_cases[0]), engines[0].spec).tensor[None]
     one, other = (engine.infer(tensor) for engine in engines)
     assert np.abs(one - other).max() <= 1e-3
@@ -62,7 +63,7 @@ def test_saved_on_the_input_grid(shipped_segmenter: Segmenter, val_cases: list[P
         assert code == wanted_code
         if wanted_code:
             np.testing.assert_allclose(got, wanted, atol=1e-6)
-    assert dice(np.asarray(saved.dataobj) > 0, read_labels(case) > 0) > 0.8
+    assert region_dice(np.asarray(saved.dataobj), read_labels(case))["WT"] > 0.8
 
 
 def test_orientation_changes_little(shipped_segmenter: Segmenter, val_cases: list[Path]) -> None:

@@ -21,7 +21,7 @@ runtime = pytest.importorskip("cuda.bindings.runtime", reason="no CUDA bindings:
 # What the variables of tensorrt.py hold; a name that is not here is no TensorRT object.
 CLASSES = {
     "trt": trt, "builder": trt.Builder, "parser": trt.OnnxParser, "config": trt.IBuilderConfig,
-    "profile": trt.IOptimizationProfile, "_runtime": trt.Runtime, "_engine": trt.ICudaEngine, "_context": trt.IExecutionContext,
+    "profile": trt.IOptimizationProfile, "_runtime": trt.Runtime, "engine": trt.ICudaEngine, "_context": trt.IExecutionContext,
 }  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def test_a_plan_is_a_device_error_where_there_is_no_gpu(built: dict[str, bytes],
     with pytest.raises(DeviceError, match=r"built by tensorrt-rtx, not by tensorrt; run: fastbts build .*--backend tensorrt$"):
         load_engine(tmp_path / "plan.fbts", backend="tensorrt")
     with pytest.raises(DeviceError, match="this plan computes in fp32"):
-        load_engine(tmp_path / "plan.fbts", precision="f16")
+        load_engine(tmp_path / "plan.fbts", precision="fp16")
     with pytest.raises(DeviceError, match="runs on cuda"):
         load_engine(tmp_path / "plan.fbts", device="cpu", backend="tensorrt-rtx")
     assert load_engine(tmp_path / "plan.fbts", device="cpu").description["backend"] == "openvino", "the ONNX is still in it"
@@ -138,5 +138,5 @@ def test_cuda_without_a_device_says_so() -> None:
 
 
 def test_unknown_precision_is_refused() -> None:
-    with pytest.raises(OptionsError, match="precision 'fp16': expected one of auto, bf16, f16, f32"):
-        load_engine(precision="fp16")
+    with pytest.raises(OptionsError, match="precision 'f32': expected one of auto, fp32, bf16, fp16, int8"):
+        load_engine(precision="f32")

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from fastbts import EngineSpec, FastBTSError, Segmenter, SegmenterOptions, read_case
+from fastbts.overlap import region_dice
 from training.config import Recipe, load_recipe
 from training.data import TrainingCase, engine_spec, find_cases, prepare_case, read_labels
 from training.lit import NetworkEngine
-from training.metrics import region_dice
 from training.paired import compare
 from training.prompts import Prompts, save_prompts, shuffled, vector_prompts
 from training.synthetic import load_synthetic

@@ -18,10 +18,10 @@ from rich.progress import track
 from rich.table import Table
 
 from fastbts import MODALITIES, FastBTSError, Segmenter, SegmenterOptions, read_case
+from fastbts.overlap import region_dice
 from training.calibration import N_BINS, Histogram, brain_logits, expected_calibration_error, logit_histogram
 from training.data import find_cases, read_labels
 from training.lesions import lesion_scores
-from training.metrics import region_dice
 from training.results import Row, dice_rows, mean_row, summary, write_csv
 from training.scores import region_scores
 
@@ -67,7 +67,7 @@ def dice_without(segmenter: Segmenter, folders: list[Path], modality: str) -> di
     """Mean over cases of Dice with one image left out: WT, TC, ET and their mean.
 
     Raises:
-        CaseError: The engine was not trained for that.
+        CaseError: The engine was not trained for that, or the segmenter does not allow it.
     """
     scores = []
     for folder in track(folders, f"without {modality}"):
@@ -120,7 +120,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of labelled cases, with cases.csv")
     parser.add_argument("--split", default="val")
     parser.add_argument("--mode", default="auto", help="auto, one-pass or sliding")
-    parser.add_argument("--precision", default="auto", help="auto, bf16 or f32")
+    parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16")
     parser.add_argument("--lesions", action="store_true", help="also lesion-wise scores (panoptica)")
     parser.add_argument(
         "--drop", action="append", default=[], choices=MODALITIES, help="also score without this image; repeatable"
@@ -137,7 +137,8 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Command line."""
     args, console = _arguments(), Console()
-    segmenter = Segmenter(args.engine, precision=args.precision, options=SegmenterOptions(mode=args.mode))
+    options = SegmenterOptions(mode=args.mode, allow_missing=bool(args.drop) or args.missing_modalities)
+    segmenter = Segmenter(args.engine, precision=args.precision, options=options)
     spec, folders = segmenter.spec, find_cases(args.data, args.split)
     without = dropped(args.drop, args.missing_modalities, spec.optional_modalities)
     evaluation = evaluate(segmenter, folders, lesions=args.lesions)

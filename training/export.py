@@ -124,7 +124,7 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def measure_parity(engine_path: Path, network: UNet3d, tensor: NDArray[np.float32]) -> dict[str, float]:
     """Largest logit difference and label agreement between the engine in float32 and PyTorch on (B, M, D, H, W)."""
-    logits = OpenVINOEngine(read_engine_file(engine_path), precision="f32").infer(tensor)
+    logits = OpenVINOEngine(read_engine_file(engine_path), precision="fp32").infer(tensor)
     with torch.inference_mode():
         exact = network(torch.from_numpy(tensor)).numpy()
     return {

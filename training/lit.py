@@ -16,11 +16,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from fastbts import EngineSpec, Segmenter, SegmenterOptions, read_case
+from fastbts.overlap import region_dice
 from training.clip_teacher import token_reader
 from training.config import Recipe
 from training.data import Batches, CropDataset, Sample, TrainingCase, engine_spec, read_labels, to_batch
 from training.losses import supervised_loss
-from training.metrics import region_dice
 from training.model import UNet3d
 from training.prompts import Prompts, PromptsError, load_prompts, orthonormal_prompts, region_texts
 

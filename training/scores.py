@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.labels import REGION_LABELS
-from training.metrics import region_overlaps
+from fastbts.overlap import region_overlaps
 from training.surface import hd95
 
 MISSED_HD95_MM = 373.13  # BraTS: the diagonal of its 240 x 240 x 155 mm images, where one mask is empty and the other is not

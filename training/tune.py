@@ -19,6 +19,7 @@ from rich.progress import track
 
 from fastbts import EngineSpec, Geometry, Segmenter, SegmenterOptions, read_case
 from fastbts.enginefile import read_engine_file, write_engine_file
+from fastbts.overlap import region_dice
 from fastbts.postprocess import postprocess
 from fastbts.preprocess import Placement
 from training.calibration import (
@@ -30,7 +31,6 @@ from training.calibration import (
     mean_nll,
 )
 from training.data import find_cases, read_labels
-from training.metrics import region_dice
 
 THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(9))
 VOLUMES_MM3 = (10.0, 25.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("engine", type=Path, help="engine file, from training.export")
     parser.add_argument("--data", type=Path, required=True, help="folder of labelled cases, with cases.csv")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--precision", default="auto", help="auto, bf16 or f32")
+    parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16")
     parser.add_argument("-o", "--out", type=Path, help="engine file to write; default: ENGINE itself")
     args = parser.parse_args()
     target = args.out or args.engine

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -53,6 +52,8 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Times the way from images in memory to labels on a synthetic case, for each precision that runs here."""
+    from statistics import median
+
     from fastbts.phantom import make_case
 
     with reported_errors(), progress_bar("bench") as progress:
@@ -76,9 +77,9 @@ def _segmenters(engine: Path | None, threads: int) -> dict[str, Segmenter]:
     options, found = fastbts.SegmenterOptions(mode="one-pass", threads=threads), {}
     first = fastbts.Segmenter(engine, options=options, warm_up=False)
     found[first.engine.description["precision"]] = first
-    if "f32" not in found:
+    if "fp32" not in found:
         try:
-            found["f32"] = fastbts.Segmenter(engine, precision="f32", options=options, warm_up=False)
+            found["fp32"] = fastbts.Segmenter(engine, precision="fp32", options=options, warm_up=False)
         except fastbts.DeviceError as error:  # a TensorRT plan has one precision
             tell_error(error)
     return found

@@ -42,13 +42,12 @@ def build(
     """Builds an engine for a backend and precision, measures its parity with float32, and refuses to write a bad one."""
     from fastbts.build import build_engine
 
-    runtime_name = precision.replace("fp", "f")  # f32, as `predict` and the manifest call it
     with reported_errors(), progress_bar("build") as progress:
         about = build_engine(
-            source, out, backend=backend, precision=runtime_name, calibrate=calibrate or [], accept_parity=accept_parity,
+            source, out, backend=backend, precision=precision, calibrate=calibrate or [], accept_parity=accept_parity,
             progress=progress,
         )  # fmt: skip
-    typer.echo(f"wrote {out} for {backend}, {runtime_name}; against float32: {_listed(about['parity']) or 'not measured'}")
+    typer.echo(f"wrote {out} for {backend}, {precision}; against float32: {_listed(about['parity']) or 'not measured'}")
 
 
 @app.command(name="export-triton")
@@ -136,7 +135,7 @@ def _built(build: dict[str, Any]) -> dict[str, str]:
         return {}
     return {
         "built for": f"{build.get('backend')}, {build.get('precision')}",
-        "against f32": _listed(build.get("parity", {})) or "not measured",
+        "against fp32": _listed(build.get("parity", {})) or "not measured",
     }
 
 

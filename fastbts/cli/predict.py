@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,7 +25,7 @@ Read = Callable[[Callable[[], "Segmenter"]], "Volume"]
 Image = Annotated[Path | None, typer.Option(help="image file, instead of a case folder")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="folder for the results")]
 Mode = Annotated[str, typer.Option(help="auto, one-pass or sliding")]
-Precision = Annotated[str, typer.Option(help="auto, bf16, f32, or int8 of an engine built for it")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 or int8, as far as engine and backend have it")]
 MinPart = Annotated[
     float | None,
     typer.Option(help="parts of the tumour smaller than this many mm3 become background; 0 for off; default: the engine's"),
@@ -62,7 +62,9 @@ def predict(
     with ThreadPoolExecutor(1) as pool, reported_errors():
         check_scheme(labels)
         # The engine loads while the first case is read; what is wrong with it is wrong for all cases.
-        segmenter = pool.submit(_segmenter, engine, mode, precision, threads, min_part_mm3)
+        segmenter = pool.submit(
+            _segmenter, engine, precision, mode=mode, threads=threads, min_part_mm3=min_part_mm3, allow_missing=allow_missing
+        )
         for name, read in readers.items():
             try:
                 _predict_one(read, segmenter.result, folders[name], labels, preview)
@@ -85,7 +87,7 @@ def demo(
     from fastbts.phantom import make_case, write_case
 
     with ThreadPoolExecutor(1) as pool, reported_errors():
-        segmenter = pool.submit(_segmenter, engine, "auto", "auto", 0, None)
+        segmenter = pool.submit(_segmenter, engine)
         with progress_bar("synthetic case") as progress:
             progress("making a synthetic case", 0.2)
             case = make_case(seed)
@@ -103,11 +105,6 @@ def _readers(
     if bool(folders) == bool(given):
         raise typer.BadParameter("give case folders, or the images by --flair --t1 --t1ce --t2")
     if given:
-        missing = [f"--{name}" for name in images if name not in given]
-        if missing and not allow_missing:
-            raise typer.BadParameter(
-                f"missing {' '.join(missing)}; --allow-missing runs engines that were trained to do without"
-            )
         return {"": lambda segmenter: fastbts.read_files(**given)}
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) != len(names):
@@ -116,14 +113,13 @@ def _readers(
 
 
 def _read_folder(folder: Path, order: list[str] | None, allow_missing: bool, segmenter: Callable[[], Segmenter]) -> Volume:
-    """Waits for the engine only where an image may be missing, which not every engine allows."""
+    """Waits for the engine only where an image may be missing: which ones, the engine knows."""
     optional = segmenter().spec.optional_modalities if allow_missing else ()
     return fastbts.read_case(folder, nnunet_order=order, optional=optional)
 
 
-def _segmenter(engine: Path | None, mode: str, precision: str, threads: int, min_part_mm3: float | None) -> Segmenter:
-    options = fastbts.SegmenterOptions(mode=mode, threads=threads, min_part_mm3=min_part_mm3)
-    return fastbts.Segmenter(engine, precision=precision, options=options, warm_up=False)
+def _segmenter(engine: Path | None, precision: str = "auto", **options: Any) -> Segmenter:
+    return fastbts.Segmenter(engine, precision=precision, options=fastbts.SegmenterOptions(**options), warm_up=False)
 
 
 def _predict_one(read: Read, segmenter: Callable[[], Segmenter], out: Path, labels: str, preview: bool) -> None:

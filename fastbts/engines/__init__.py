@@ -15,7 +15,7 @@ from fastbts.errors import DeviceError, EngineFileError, OptionsError
 BACKENDS = {"openvino": ("cpu",), "onnxruntime": ("cpu", "cuda"), "tensorrt": ("cuda",), "tensorrt-rtx": ("cuda",)}
 """Devices of each backend; the first is what "auto" means to it."""
 DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("auto", "bf16", "f16", "f32", "int8")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 
 def default_engine_path() -> Path:
@@ -39,8 +39,8 @@ def load_engine(
     Args:
         path: A `.fbts` file; None for the shipped engine.
         device: "cpu", "cuda", or "auto" for the backend's own.
-        precision: "f32" is faithful; "bf16" is about twice as fast where the CPU computes in it; "int8" needs a file that
-            `fastbts build` made for it; "auto" is what the file was built for, else bf16 on such CPUs and f32 on others. ONNX
+        precision: "fp32" is faithful; "bf16" is about twice as fast where the CPU computes in it; "int8" needs a file that
+            `fastbts build` made for it; "auto" is what the file was built for, else bf16 on such CPUs and fp32 on others. ONNX
             Runtime and TensorRT compute in what the ONNX was exported in.
         threads: CPU threads for the network; 0 for all.
         backend: "openvino", "onnxruntime", "tensorrt" or "tensorrt-rtx"; "auto" for what the file was built for, if that runs on
@@ -79,7 +79,7 @@ def build_payloads(file: EngineFile, backend: str, precision: str, tensors: Sequ
     Args:
         file: The source.
         backend: One of `BACKENDS`.
-        precision: "f32", "bf16", ...: one that the backend has.
+        precision: "fp32", "bf16", ...: one that the backend has.
         tensors: Prepared cases (M, D, H, W) to calibrate int8 on.
     Raises:
         OptionsError, DeviceError, EngineFileError: See `build` of the backend's module.
@@ -89,14 +89,14 @@ def build_payloads(file: EngineFile, backend: str, precision: str, tensors: Sequ
         from fastbts.engines import openvino
 
         return openvino.build(file, precision, tensors)
-    onnx_bytes, name = bytes(file.payloads["model.onnx"]), {"f32": "fp32", "f16": "fp16"}.get(precision, precision)
+    onnx_bytes = bytes(file.payloads["model.onnx"])
     if backend == "onnxruntime":
         from fastbts.engines import onnxruntime
 
-        return onnxruntime.build(onnx_bytes, file.spec, name)
+        return onnxruntime.build(onnx_bytes, file.spec, precision)
     from fastbts.engines import tensorrt
 
-    return tensorrt.build(onnx_bytes, file.spec, name, backend=backend)
+    return tensorrt.build(onnx_bytes, file.spec, precision, backend=backend)
 
 
 def _built(file: EngineFile) -> tuple[str, str]:

@@ -1,8 +1,10 @@
-"""What all backends share: checking what a caller hands to `infer`, and how an engine describes itself."""
+"""What all backends share: checking what a caller hands to `infer`, what a call borrows, how an engine describes itself."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,44 @@ from fastbts.errors import DeviceError, EngineFileError, OptionsError
 from fastbts.onnxfile import drop_default, read_default, read_metadata
 
 Floats = NDArray[np.float32]
+T = TypeVar("T")
+
+
+class Pool(Generic[T]):
+    """Lends what serves one call of `infer` at a time, such as a request: an idle one, or a new one if all are lent.
+
+    Args:
+        file: The engine's file.
+        make: Makes one.
+    """
+
+    def __init__(self, file: EngineFile, make: Callable[[], T]) -> None:
+        self._file, self._idle = file, list[T]()
+        self._make: Callable[[], T] | None = make
+
+    @contextmanager
+    def lend(self) -> Iterator[T]:
+        """Lends one for as long as the block runs; raises DeviceError once the pool has been closed."""
+        if self._make is None:
+            raise closed(self._file)
+        try:
+            one = self._idle.pop()  # atomic, unlike a look before it
+        except IndexError:
+            one = self._make()
+        try:
+            yield one
+        finally:
+            self._idle.append(one)
+
+    def close(self) -> list[T]:
+        """Lends no more; returns those that are idle, for their owner to free."""
+        idle, self._idle, self._make = self._idle, [], None
+        return idle
+
+
+def closed(file: EngineFile) -> DeviceError:
+    """What a call to a closed engine raises."""
+    return DeviceError(f"{file.path}: the engine has been closed; load it again")
 
 
 def check_arguments(

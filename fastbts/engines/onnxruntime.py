@@ -8,7 +8,7 @@ import numpy as np
 
 from fastbts.engine import EngineSpec
 from fastbts.enginefile import EngineFile
-from fastbts.engines.common import Floats, check_arguments, describe, open_text, stored_precision
+from fastbts.engines.common import Floats, check_arguments, closed, describe, open_text, stored_precision
 from fastbts.errors import DeviceError, EngineFileError
 from fastbts.onnxfile import call_body
 
@@ -26,7 +26,7 @@ class ONNXRuntimeEngine:
     Args:
         file: The verified engine file.
         device: "cpu" (also "auto") or "cuda".
-        precision: "auto", or what the ONNX says, "f32" or "f16": ONNX Runtime computes in that.
+        precision: "auto", or what the ONNX says, "fp32" or "fp16": ONNX Runtime computes in that.
         threads: CPU threads; 0 for all.
     Raises:
         DeviceError: ONNX Runtime or its CUDA provider is not there, or a precision that it does not have.
@@ -38,8 +38,8 @@ class ONNXRuntimeEngine:
         self.device = "cpu" if device == "auto" else device
         self.file, self.spec = file, file.spec
         onnx_bytes, self.text = open_text(file)
-        stored = stored_precision(onnx_bytes, {"f32": "fp32", "f16": "fp16"}.get(precision, precision))
-        if stored == "fp32":
+        precision = stored_precision(onnx_bytes, precision)
+        if precision == "fp32":
             onnx_bytes = call_body(onnx_bytes, "InstanceNormalization", "fastbts")  # its own sums lose four digits
         self._session: Any = _session(ort, onnx_bytes, file.path, self.device, threads)
         self.description = describe(
@@ -47,7 +47,7 @@ class ONNXRuntimeEngine:
             backend="onnxruntime",
             backend_version=ort.__version__,
             device=self.device,
-            precision=stored.replace("fp", "f"),
+            precision=precision,
             threads=threads,
         )
 
@@ -56,7 +56,7 @@ class ONNXRuntimeEngine:
         tensor, table, logits = check_arguments(self.file, self.text, tensor, text, out)
         session = self._session
         if session is None:
-            raise DeviceError(f"{self.file.path}: the engine has been closed; load it again")
+            raise closed(self.file)
         binding = session.io_binding()
         binding.bind_cpu_input("volume", tensor)
         if table is not None:

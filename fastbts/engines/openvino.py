@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
 
 from fastbts.enginefile import EngineFile
-from fastbts.engines.common import Floats, check_arguments, describe, open_text
+from fastbts.engines.common import Floats, Pool, check_arguments, describe, open_text
 from fastbts.engines.openvino_nodes import exact_norms, register_nodes
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
 
-PRECISIONS = ("f32", "bf16", "int8")
+PRECISIONS = ("fp32", "bf16", "int8")
 INT8_PAYLOADS = ("openvino.xml", "openvino.bin")
 """The quantised network as OpenVINO IR: topology and weights."""
 
@@ -24,7 +25,7 @@ class OpenVINOEngine:
 
     Args:
         file: The verified engine file.
-        precision: "f32"; "bf16"; "int8", if the file was built for it; or "auto": bf16 where the CPU computes in it.
+        precision: "fp32"; "bf16"; "int8", if the file was built for it; or "auto": bf16 where the CPU computes in it.
         threads: CPU threads; 0 for all.
     Raises:
         DeviceError: OpenVINO is not installed, or this CPU has no bf16.
@@ -33,7 +34,7 @@ class OpenVINOEngine:
     """
 
     def __init__(self, file: EngineFile, *, precision: str = "auto", threads: int = 0) -> None:
-        ov = _openvino()
+        ov = package()
         self.file, self.spec = file, file.spec
         onnx_bytes, self.text = open_text(file)
         core = ov.Core()
@@ -44,14 +45,13 @@ class OpenVINOEngine:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
         try:
             network = _quantized(ov, core, file) if self.precision == "int8" else _read(core, onnx_bytes)
-            if self.precision == "f32":
+            if self.precision == "fp32":
                 exact_norms(network)
-            self._model = core.compile_model(network, "CPU", settings)
+            model = core.compile_model(network, "CPU", settings)
         except RuntimeError as error:
             raise EngineFileError(f"{file.path}: OpenVINO {ov.__version__} cannot compile the network: {error}") from error
         self._tensor = ov.Tensor
-        # A request belongs to one call at a time; calls from further threads make further requests.
-        self._requests: SimpleQueue[Any] = SimpleQueue()
+        self._requests: Pool[Any] = Pool(file, model.create_infer_request)
         self.description = describe(
             file,
             backend="openvino",
@@ -59,45 +59,52 @@ class OpenVINOEngine:
             device="cpu",
             device_name=str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip(),
             precision=self.precision,
-            threads=int(self._model.get_property("INFERENCE_NUM_THREADS")),
+            threads=int(model.get_property("INFERENCE_NUM_THREADS")),
         )
 
     def infer(self, tensor: Floats, text: Floats | None = None, *, out: Floats | None = None) -> Floats:
         """See `Engine.infer`."""
         tensor, table, logits = check_arguments(self.file, self.text, tensor, text, out)
-        request = self._take()
-        if table is not None:
-            request.set_input_tensor(1, self._tensor(table, shared_memory=True))
-        try:
-            # One by one: all threads work on one volume anyway, and weights that belong to a case cannot be a batch's.
-            for case in range(len(tensor)):
-                request.set_input_tensor(0, self._tensor(tensor[case : case + 1], shared_memory=True))
-                request.set_output_tensor(self._tensor(logits[case : case + 1], shared_memory=True))
-                request.infer()
-        except RuntimeError as error:
-            raise DeviceError(f"{self.file.path}: OpenVINO failed on a tensor of shape {tensor.shape}: {error}") from error
-        self._requests.put(request)
+        with self._requests.lend() as request:
+            if table is not None:
+                request.set_input_tensor(1, self._tensor(table, shared_memory=True))
+            try:
+                # One by one: all threads work on one volume anyway, and weights that belong to a case cannot be a batch's.
+                for volume, result in zip(tensor[:, None], logits[:, None], strict=True):
+                    request.set_input_tensor(0, self._tensor(volume, shared_memory=True))
+                    request.set_output_tensor(self._tensor(result, shared_memory=True))
+                    request.infer()
+            except RuntimeError as error:
+                raise DeviceError(f"{self.file.path}: OpenVINO failed on a tensor of shape {tensor.shape}: {error}") from error
         return logits
 
     def close(self) -> None:
         """Frees the network."""
-        self._requests = SimpleQueue()
-        self._model = None
-
-    def _take(self) -> Any:
-        if self._model is None:
-            raise DeviceError(f"{self.file.path}: the engine has been closed; load it again")
-        try:
-            return self._requests.get_nowait()
-        except Empty:
-            return self._model.create_infer_request()
+        self._requests.close()
 
 
-def _openvino() -> Any:
+def package() -> Any:
+    """The module `openvino`, imported without its converter if fastbts is the first to import it.
+
+    Importing the converter reports that to OpenVINO's makers, from a process of its own, whose network at worst holds up the exit
+    for three seconds; fastbts uses no network. And it takes longer than all the rest. `openvino.convert_model` still works: it
+    imports the converter when it is called.
+
+    Raises:
+        DeviceError: OpenVINO is not installed.
+    """
+    converter, first = "openvino.tools.ovc", "openvino" not in sys.modules
+    if first:
+        sys.modules[converter] = None  # type: ignore[assignment]  # the import system's "not there", which OpenVINO allows for
     try:
         import openvino
     except ImportError as error:
         raise DeviceError("OpenVINO is not installed; install it with: pip install openvino") from error
+    finally:
+        if first:
+            sys.modules.pop(converter, None)  # another thread may have been first too
+    if not hasattr(openvino, "convert_model"):
+        openvino.convert_model = lambda *args, **kwargs: import_module(converter).convert_model(*args, **kwargs)
     return openvino
 
 
@@ -116,11 +123,11 @@ def _quantized(ov: Any, core: Any, file: EngineFile) -> Any:
 
 def _precision(core: Any, file: EngineFile, wanted: str) -> str:
     if wanted == "auto":
-        return "bf16" if _has_bf16(core) else "f32"
-    if wanted not in PRECISIONS:  # given f16, its CPU plugin would take bf16 without a word
+        return "bf16" if _has_bf16(core) else "fp32"
+    if wanted not in PRECISIONS:  # given fp16, its CPU plugin would take bf16 without a word
         raise DeviceError(f"precision {wanted!r}: OpenVINO's CPU backend has {', '.join(PRECISIONS)}")
     if wanted == "bf16" and not _has_bf16(core):
-        raise DeviceError("precision 'bf16': this CPU does not compute in bf16; use precision='f32' or 'auto'")
+        raise DeviceError("precision 'bf16': this CPU does not compute in bf16; use precision='fp32' or 'auto'")
     if wanted == "int8" and not set(INT8_PAYLOADS) <= set(file.payloads):
         raise OptionsError(
             f"{file.path}: precision 'int8': the file holds no int8 network; make one with: fastbts build {Path(file.path).name} "
@@ -130,8 +137,9 @@ def _precision(core: Any, file: EngineFile, wanted: str) -> str:
 
 
 def _floats(core: Any, precision: str) -> str:
-    """What is computed in floating point: all of it, or what int8 leaves."""
-    return precision if precision != "int8" else "bf16" if _has_bf16(core) else "f32"
+    """OpenVINO's word for what is computed in floating point: all of it, or what int8 leaves."""
+    floats = precision if precision != "int8" else "bf16" if _has_bf16(core) else "fp32"
+    return floats.replace("fp", "f")
 
 
 def _has_bf16(core: Any) -> bool:
@@ -144,7 +152,7 @@ def build(file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[s
 
     Args:
         file: The network.
-        precision: "f32", "bf16" or "int8".
+        precision: "fp32", "bf16" or "int8".
         tensors: Prepared cases (M, D, H, W) to calibrate on, in the shapes of later use; int8 needs at least one.
     Raises:
         DeviceError: OpenVINO or NNCF is not installed, or another precision.
@@ -159,7 +167,7 @@ def build(file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[s
         raise OptionsError("precision 'int8': needs real cases to calibrate on; give some with --calibrate")
     from fastbts.engines.quantize import quantize
 
-    ov = _openvino()
+    ov = package()
     try:
         onnx_bytes, text = open_text(file)
         network = _read(ov.Core(), onnx_bytes)

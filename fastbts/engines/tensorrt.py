@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from fastbts.engine import EngineSpec
 from fastbts.enginefile import EngineFile
-from fastbts.engines.common import Floats, check_arguments, describe, open_text, stored_precision
+from fastbts.engines.common import Floats, Pool, check_arguments, describe, open_text, stored_precision
 from fastbts.engines.cuda import Buffer, Cuda
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
 from fastbts.onnxfile import drop_default
@@ -99,7 +99,7 @@ class TensorRTEngine:
     def __init__(self, file: EngineFile, backend: str, *, precision: str = "auto") -> None:
         record = _record(file, backend)
         trt = _package(backend)
-        if precision not in ("auto", record["precision"].replace("fp", "f")):
+        if precision not in ("auto", record["precision"]):
             raise DeviceError(f"precision {precision!r}: this plan computes in {record['precision']}; use precision='auto'")
         self.file, self.spec, self.text = file, file.spec, open_text(file)[1]
         self._cuda = Cuda()
@@ -111,7 +111,7 @@ class TensorRTEngine:
         self._engine: Any = self._runtime.deserialize_cuda_engine(bytes(file.payloads["engine.plan"]))
         if self._engine is None:
             raise DeviceError(_rebuild(file, record, here))
-        self._slots: SimpleQueue[_Slot] = SimpleQueue()
+        self._slots = Pool(file, partial(_slot, file, self._cuda, self._engine, self._log))
         self.description = describe(
             file, backend=backend, backend_version=trt.__version__, device="cuda", precision=record["precision"]
         )
@@ -121,31 +121,17 @@ class TensorRTEngine:
         tensor, table, logits = check_arguments(self.file, self.text, tensor, text, out)
         if max(tensor.shape[2:]) > MAX_SIDE:
             raise OptionsError(f"tensor of shape {tensor.shape}: this plan takes sides up to {MAX_SIDE}; use mode='sliding'")
-        slot = self._take()
-        try:
+        with self._slots.lend() as slot:
             for b in range(len(tensor)):
                 inputs = {"volume": tensor[b : b + 1]} | ({} if table is None else {"text": table})
                 slot.run(inputs, logits[b : b + 1])
-        finally:
-            self._slots.put(slot)
         return logits
 
     def close(self) -> None:
         """Frees the network and its device memory; calls still under way must have ended."""
-        while not self._slots.empty():
-            self._slots.get().close()
+        for slot in self._slots.close():
+            slot.close()
         self._engine = None
-
-    def _take(self) -> _Slot:
-        if self._engine is None:
-            raise DeviceError(f"{self.file.path}: the engine has been closed; load it again")
-        try:
-            return self._slots.get_nowait()
-        except Empty:
-            context = self._engine.create_execution_context()
-            if context is None:
-                raise DeviceError(f"{self.file.path}: no execution context: {' '.join(self._log.lines[-3:])}") from None
-            return _Slot(self._cuda, context)
 
 
 class _Slot:
@@ -207,6 +193,13 @@ class _Slot:
         if self._graph is not None:
             self._cuda("cudaGraphExecDestroy", self._graph)
         self._graph, self._shapes = None, ()
+
+
+def _slot(file: EngineFile, cuda: Cuda, engine: Any, log: Any) -> _Slot:
+    context = engine.create_execution_context()
+    if context is None:
+        raise DeviceError(f"{file.path}: no execution context: {' '.join(log.lines[-3:])}")
+    return _Slot(cuda, context)
 
 
 def _profile(builder: Any, spec: EngineSpec) -> Any:

@@ -15,11 +15,11 @@ import pytest
 from benchmarks.make_tables import dice_table
 from fastbts import MODALITIES, EngineSpec, FastBTSError, Geometry, Segmenter, read_case
 from fastbts.enginefile import read_engine_file
+from fastbts.overlap import region_dice
 from fastbts.preprocess import Placement
 from tests.conftest import write_voxel_engine
 from tests.test_segmenter import expected_labels
 from training import evaluate, tune
-from training.metrics import region_dice
 from training.tune import THRESHOLDS, VOLUMES_MM3, TuningCase, best, harmless, steady
 
 
@@ -61,7 +61,7 @@ def test_evaluate_writes_what_it_measured(
         "--data",
         data,
         "--precision",
-        "f32",
+        "fp32",
         "--drop",
         "t1",
         "--drop",
@@ -110,25 +110,25 @@ def test_tune_writes_the_engine_that_it_measured(data: Path, tmp_path: Path, mon
     engine = write_voxel_engine(tmp_path / "plain.fbts")
     before = read_engine_file(engine)
     content = bytes(before.payloads["model.onnx"])
-    run(tune, monkeypatch, engine, "--data", data, "--precision", "f32")
+    run(tune, monkeypatch, engine, "--data", data, "--precision", "fp32")
     file = read_engine_file(engine)
     assert bytes(file.payloads["model.onnx"]) == content
     record = file.manifest["tuned"]
-    assert (record["n_cases"], record["split"], record["precision"]) == (3, "val", "f32")
+    assert (record["n_cases"], record["split"], record["precision"]) == (3, "val", "fp32")
     assert file.spec == replace(before.spec, **{k: getattr(file.spec, k) for k in record["after"]["settings"]})
     assert record["after"]["dice"]["mean"] > record["before"]["dice"]["mean"] + 0.01
     assert record["after"]["nll"] < record["before"]["nll"]
-    segmenter = Segmenter(engine, precision="f32", warm_up=False)
+    segmenter = Segmenter(engine, precision="fp32", warm_up=False)
     labels = [(segmenter.predict(read_case(f)).labels, evaluate.read_labels(f)) for f in sorted(data.glob("case?"))]
     for region in ("WT", "TC", "ET"):
         measured = np.mean([region_dice(*pair)[region] for pair in labels])
         assert measured == pytest.approx(record["after"]["dice"][region]), "the product gives what the record says"
-    run(tune, monkeypatch, engine, "--data", data, "--precision", "f32", "--out", tmp_path / "again.fbts")
+    run(tune, monkeypatch, engine, "--data", data, "--precision", "fp32", "--out", tmp_path / "again.fbts")
     assert read_engine_file(tmp_path / "again.fbts").spec == file.spec, "tuning starts afresh"
 
 
 def test_thresholds_move_to_where_the_labels_are(data: Path, tmp_path: Path) -> None:
-    segmenter = Segmenter(write_voxel_engine(tmp_path / "plain.fbts"), precision="f32", warm_up=False)
+    segmenter = Segmenter(write_voxel_engine(tmp_path / "plain.fbts"), precision="fp32", warm_up=False)
     cases, _ = tune.infer(segmenter, sorted(data.glob("case?")))
     spec = segmenter.spec
     for region in (2, 1, 0):

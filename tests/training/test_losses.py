@@ -1,11 +1,9 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 
 from training.losses import bridge_loss, dice_bce, regions_of, similarity_loss, supervised_loss
-from training.metrics import dice, region_dice
 from training.model import Outputs
 
 
@@ -61,12 +59,3 @@ def test_semantic_losses_count_only_where_their_outputs_are() -> None:
     assert supervised_loss(outputs, label, 0.4, bridge_weight=9.0) == plain, "no teacher, no weight: nothing added"
     whole = supervised_loss(outputs, label, 0.4, similarity_weight=0.5, teacher=teacher, bridge_weight=2.0)
     assert (whole - plain).item() == pytest.approx(0.5 * similarity_loss(similarity, regions_of(label)).item() + 2.0, rel=1e-5)
-
-
-def test_dice_by_hand() -> None:
-    one, two = np.array([1, 1, 0, 0], bool), np.array([0, 1, 1, 0], bool)
-    assert dice(one, two) == 0.5
-    assert dice(one & ~one, two & ~two) == 1.0
-    labels = np.array([0, 1, 2, 4], np.uint8)
-    assert region_dice(labels, labels) == {"WT": 1.0, "TC": 1.0, "ET": 1.0}
-    assert region_dice(labels, np.array([0, 1, 2, 2], np.uint8)) == {"WT": 1.0, "TC": pytest.approx(2 / 3), "ET": 0.0}

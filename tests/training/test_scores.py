@@ -15,14 +15,13 @@ from hypothesis.extra.numpy import arrays
 from monai.metrics import compute_hausdorff_distance
 
 from fastbts.labels import REGION_LABELS
-from training.metrics import region_dice, region_overlaps
+from fastbts.overlap import region_dice
 from training.results import dice_rows, mean_row, summary, write_csv
 from training.scores import MISSED_HD95_MM, region_scores
 from training.surface import hd95, surface_voxels
 
 MM = (1.0, 1.0, 1.0)
 masks = arrays(np.bool_, (5, 6, 7)).filter(lambda mask: bool(mask.any()))
-label_maps = arrays(np.uint8, (4, 3, 5), elements=st.sampled_from([0, 1, 2, 4]))
 
 
 def brute_hd95(a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]) -> float:
@@ -83,29 +82,6 @@ def test_hd95_is_that_of_monai(a: np.ndarray, b: np.ndarray) -> None:
     one, two = (torch.from_numpy(mask)[None, None].float() for mask in (a, b))
     theirs = compute_hausdorff_distance(one, two, include_background=True, percentile=95, spacing=spacing)
     assert hd95(a, b, spacing) == pytest.approx(theirs.item(), rel=1e-5)
-
-
-def test_overlap_by_hand() -> None:
-    predicted, reference = np.array([4, 1, 2, 2, 0, 0], np.uint8), np.array([4, 4, 1, 2, 2, 0], np.uint8)
-    tumour, core, enhancing = region_overlaps(predicted, reference).values()
-    assert (tumour.n_both, tumour.n_predicted, tumour.n_reference, tumour.n_voxels) == (4, 4, 5, 6)
-    assert (tumour.dice, tumour.sensitivity, tumour.precision, tumour.specificity) == (8 / 9, 4 / 5, 1, 1)
-    assert (core.dice, core.sensitivity, core.precision) == (4 / 5, 2 / 3, 1)
-    assert (enhancing.dice, enhancing.sensitivity, enhancing.precision) == (2 / 3, 1 / 2, 1)
-    nothing = region_overlaps(predicted * 0, reference * 0)["ET"]
-    assert (nothing.dice, nothing.sensitivity, nothing.precision, nothing.specificity) == (1, None, None, 1)
-
-
-def test_foreign_labels_are_refused() -> None:
-    with pytest.raises(ValueError, match="labels up to 4 and 9: expected BraTS values"):
-        region_overlaps(np.array([4], np.uint8), np.array([9], np.uint8))
-
-
-@given(label_maps, label_maps)
-def test_counting_pairs_is_comparing_masks(a: np.ndarray, b: np.ndarray) -> None:
-    for region, overlap in region_overlaps(a, np.asfortranarray(b)).items():
-        one, two = np.isin(a, REGION_LABELS[region]), np.isin(b, REGION_LABELS[region])
-        assert (overlap.n_both, overlap.n_predicted, overlap.n_reference) == ((one & two).sum(), one.sum(), two.sum())
 
 
 def test_missed_and_absent_regions() -> None:

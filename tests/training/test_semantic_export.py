@@ -52,7 +52,7 @@ def engine(
 ) -> Iterator[Engine]:
     path = tmp_path_factory.mktemp("engine") / "tiny.fbts"
     write_engine_file(path, SPEC, {"model.onnx": exported.SerializeToString()}, prompts={"encoder": ORTHONORMAL})
-    engine = load_engine(path, precision="f32", backend=request.param)
+    engine = load_engine(path, precision="fp32", backend=request.param)
     yield engine
     engine.close()
 
@@ -88,7 +88,7 @@ def test_half_precision_keeps_float32_ends(network: UNet3d, half: onnx.ModelProt
     x = np.random.default_rng(0).standard_normal((1, 4, 32, 32, 48), np.float32)
     with torch.inference_mode():
         exact = network(torch.from_numpy(x)).numpy()
-    for backend, precision in [("openvino", "f32"), ("onnxruntime", "f16")]:
+    for backend, precision in [("openvino", "fp32"), ("onnxruntime", "fp16")]:
         logits = load_engine(tmp_path / "half.fbts", precision=precision, backend=backend).infer(x)
         # float16 has 11 bits of mantissa; through some 15 layers about three digits are left.
         assert np.abs(logits - exact).max() <= 0.01 * np.abs(exact).max(), backend
@@ -175,7 +175,7 @@ def test_bypass_leaves_nothing_behind(exported: onnx.ModelProto, tmp_path: Path)
     assert not used & semantic
     assert semantic <= more
     write_engine_file(tmp_path / "plain.fbts", SPEC, {"model.onnx": plain.SerializeToString()})
-    engine = load_engine(tmp_path / "plain.fbts", precision="f32")
+    engine = load_engine(tmp_path / "plain.fbts", precision="fp32")
     assert engine.text is None
     with pytest.raises(OptionsError, match="reads no text"):
         engine.infer(np.zeros((1, 4, 32, 32, 32), np.float32), np.zeros((3, 16), np.float32))

@@ -70,7 +70,7 @@ def test_exported_engine_predicts(data: Path, run: Path, tmp_path: Path) -> None
     assert file.manifest.get("prompts", {}).get("encoder") == (
         "orthonormal prompts, not CLIP" if recipe.name == "smoke-clip" else None
     )
-    result = Segmenter(tmp_path / "smoke.fbts", precision="f32").predict(read_case(data / "case1"))
+    result = Segmenter(tmp_path / "smoke.fbts", precision="fp32").predict(read_case(data / "case1"))
     assert result.labels.shape == (96, 96, 64)
     assert set(np.unique(result.labels)) <= {0, 1, 2, 4}
 

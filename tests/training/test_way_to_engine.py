@@ -72,7 +72,7 @@ def test_int8_from_checkpoint_to_labels(exported: Path, case: Path, tmp_path: Pa
 def test_int8_keeps_its_text_input(exported: Path, case: Path, tmp_path: Path) -> None:
     pytest.importorskip("nncf", reason="int8 needs the extra [quantize]")
     run("build", exported, "-o", tmp_path / "int8.fbts", "--precision", "int8", "--calibrate", case, "--accept-parity")
-    small, whole = load_engine(tmp_path / "int8.fbts"), load_engine(exported, precision="f32")
+    small, whole = load_engine(tmp_path / "int8.fbts"), load_engine(exported, precision="fp32")
     assert small.text is not None
     np.testing.assert_array_equal(small.text, whole.text)
     x = np.random.default_rng(0).standard_normal((1, 4, 64, 64, 64), np.float32)

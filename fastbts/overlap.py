@@ -7,17 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbts.errors import InputError
 from fastbts.labels import REGION_LABELS
-
-
-def dice(predicted: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
-    """Dice coefficient of two masks; 1 if both are empty (BraTS convention)."""
-    return Overlap.of(predicted, reference).dice
-
-
-def region_dice(predicted: NDArray[np.uint8], reference: NDArray[np.uint8]) -> dict[str, float]:
-    """Dice of WT, TC and ET from two label maps with BraTS <= 2021 values."""
-    return {region: overlap.dice for region, overlap in region_overlaps(predicted, reference).items()}
 
 
 @dataclass(frozen=True)
@@ -35,11 +26,6 @@ class Overlap:
     n_predicted: int
     n_reference: int
     n_voxels: int
-
-    @classmethod
-    def of(cls, predicted: NDArray[np.bool_], reference: NDArray[np.bool_]) -> Overlap:
-        """Counts two masks of one shape."""
-        return cls(int((predicted & reference).sum()), int(predicted.sum()), int(reference.sum()), predicted.size)
 
     @property
     def dice(self) -> float:
@@ -64,14 +50,21 @@ class Overlap:
         return _share(n_outside - (self.n_predicted - self.n_both), n_outside)
 
 
+def region_dice(predicted: NDArray[np.uint8], reference: NDArray[np.uint8]) -> dict[str, float]:
+    """Dice of WT, TC and ET from two label maps; see `region_overlaps`."""
+    return {region: overlap.dice for region, overlap in region_overlaps(predicted, reference).items()}
+
+
 def region_overlaps(predicted: NDArray[np.uint8], reference: NDArray[np.uint8]) -> dict[str, Overlap]:
-    """Overlap of WT, TC and ET from two label maps of one shape, BraTS <= 2021 values; one pass over the voxels.
+    """Overlap of WT, TC and ET from two label maps of one shape, values of `brats2021`; one pass over the voxels.
 
     Raises:
-        ValueError: A label is above 7.
+        InputError: The shapes differ, or a label is above 7.
     """
+    if predicted.shape != reference.shape:
+        raise InputError(f"labels of shape {predicted.shape} and a reference of shape {reference.shape}: expected one grid")
     if max(predicted.max(), reference.max()) > 7:
-        raise ValueError(f"labels up to {predicted.max()} and {reference.max()}: expected BraTS values, 0 to 4")
+        raise InputError(f"labels up to {predicted.max()} and {reference.max()}: expected BraTS values, 0 to 4")
     # Any memory order: the sum has one, and which voxel is counted first does not matter.
     pairs = predicted * np.uint8(8) + reference
     counts = np.bincount(pairs.ravel(order="K"), minlength=64).reshape(8, 8)
