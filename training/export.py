@@ -19,9 +19,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import fastbts
-from fastbts import MODALITIES, EngineSpec, OptionsError
+from fastbts import MODALITIES, EngineSpec, OptionsError, read_case
 from fastbts.enginefile import read_engine_file, write_engine_file
 from fastbts.engines.openvino import OpenVINOEngine
+from fastbts.preprocess import preprocess
 from training.checkpoint import averaged_weights, load_checkpoint
 from training.config import Recipe
 from training.data import engine_spec
@@ -134,6 +135,17 @@ def measure_parity(engine_path: Path, network: UNet3d, tensor: NDArray[np.float3
     }
 
 
+def parity_input(case: Path | None, spec: EngineSpec) -> NDArray[np.float32]:
+    """What parity is measured on, (1, M, D, H, W): a prepared case, or noise where there is none.
+
+    Raises:
+        FastBTSError: The case cannot be read.
+    """
+    if case is None:
+        return np.random.default_rng(0).standard_normal((1, len(spec.modalities), *(4 * spec.stride,) * 3), np.float32)
+    return preprocess(read_case(case), spec).tensor[None]
+
+
 def optional_modalities(recipe: Recipe) -> tuple[str, ...]:
     """All modalities where training hid them at times, else none."""
     semantic = recipe.model.semantic
@@ -163,8 +175,9 @@ def export(
     note: str = "",
     spec: dict[str, Any] | None = None,
     precision: str = "fp32",
+    case: Path | None = None,
     **about: Any,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Writes the engine file with its training record and measured parity; returns the parity.
 
     Args:
@@ -173,6 +186,7 @@ def export(
         note: Anything about the training that the recipe does not tell.
         spec: Fields of `EngineSpec` that were chosen after training, such as `name`.
         precision: What the ONNX computes in, "fp32" or "fp16".
+        case: Folder of the case on which parity with PyTorch is measured; None for noise.
         **about: For the manifest: license, data.
     Raises:
         OptionsError: The network reads CLIP's patch tokens, which no engine computes.
@@ -189,8 +203,7 @@ def export(
         about["prompts"] = state["prompts"]
     about["training"] = training_record(checkpoint, recipe, state, note)
     write_engine_file(target, final, payloads, **about)
-    noise = np.random.default_rng(0).standard_normal((1, len(final.modalities), *(4 * final.stride,) * 3), np.float32)
-    parity = measure_parity(target, network, noise)
+    parity = {"input": case.name if case else "noise", **measure_parity(target, network, parity_input(case, final))}
     write_engine_file(target, final, payloads, **about, parity=parity)
     return parity
 
@@ -204,13 +217,14 @@ def main() -> None:
     parser.add_argument("--data", default="", help="what it was trained on, for the manifest")
     parser.add_argument("--note", default="", help="anything about the training that the recipe does not tell")
     parser.add_argument("--name", help="name of the engine; default: fastbts- and the recipe's name")
+    parser.add_argument("--case", type=Path, help="folder of a case to measure parity with PyTorch on; default: noise")
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="fp32", help="what the ONNX computes in; fp16 is for TensorRT"
     )
     args = parser.parse_args()
     chosen = {"name": args.name} if args.name else {}
     about = {"license": args.license, "data": args.data}
-    parity = export(args.checkpoint, args.out, note=args.note, spec=chosen, precision=args.precision, **about)
+    parity = export(args.checkpoint, args.out, note=args.note, spec=chosen, precision=args.precision, case=args.case, **about)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB; parity with PyTorch float32: {parity}")
 
 

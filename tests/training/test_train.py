@@ -54,7 +54,9 @@ def short(steps: int) -> Recipe:
 
 
 def test_exported_engine_predicts(data: Path, run: Path, tmp_path: Path) -> None:
-    parity = export(run / "last.ckpt", tmp_path / "smoke.fbts", license="test", data="phantoms", note="two phantoms")
+    about = {"license": "test", "data": "phantoms", "note": "two phantoms"}
+    parity = export(run / "last.ckpt", tmp_path / "smoke.fbts", case=data / "case1", **about)
+    assert parity["input"] == "case1"
     assert parity["max_logit_difference"] < 1e-3
     assert parity["label_agreement"] > 0.999, "an untrained network's logits lie near 0, where rounding decides"
     file = read_engine_file(tmp_path / "smoke.fbts")
