@@ -10,6 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from fastbts.engines.openvino_nodes import register_nodes
+from tests.simt.plugins import run_plugin
 from training.model.bridge import SemanticBridge
 from training.onnx_nodes import INPUTS, BridgeNode, add_bodies
 
@@ -95,6 +96,13 @@ def test_openvino_agrees_with_the_body(name: str, values: Arrays) -> None:
     register_nodes(core)
     compiled = core.compile_model(core.read_model(model(name, values)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     result = compiled({k: v for k, v in values.items() if k not in CONSTANTS})[0]
+    body = run_body(name, values)
+    assert np.abs(result - body).max() <= 1e-5 * np.abs(body).max()
+
+
+@pytest.mark.parametrize(("name", "values"), [("SemanticBridge", bridge()), ("SemanticAttention", attention())])
+def test_the_tensorrt_plugin_agrees_with_the_body(name: str, values: Arrays) -> None:
+    result = run_plugin(name, "float32", [values[i] for i in INPUTS[name]])
     body = run_body(name, values)
     assert np.abs(result - body).max() <= 1e-5 * np.abs(body).max()
 
