@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from fastbts.errors import EngineFileError
 
-GRAPH, METADATA = 7, 14  # of ModelProto
+GRAPH, METADATA, FUNCTIONS = 7, 14, 25  # of ModelProto
 INITIALIZER = 5  # of GraphProto
 DIMS, DATA_TYPE, NAME, RAW_DATA = 1, 2, 8, 9  # of TensorProto
+FUNCTION_DOMAIN = 10  # of FunctionProto
 FLOAT = 1  # TensorProto.DataType
 
 
@@ -60,6 +61,23 @@ def drop_default(onnx_bytes: bytes | memoryview, name: str) -> bytes:
         else:
             parts.append(span)
     return b"".join(parts)
+
+
+def drop_functions(onnx_bytes: bytes | memoryview, domain: str) -> bytes:
+    """The same ONNX without the model-local functions of that domain: its nodes then have no bodies.
+
+    Raises:
+        EngineFileError: The bytes are no protobuf message.
+    """
+
+    def is_body(number: int, value: int | memoryview) -> bool:
+        return (
+            number == FUNCTIONS
+            and not isinstance(value, int)
+            and _text(dict(_fields(value)).get(FUNCTION_DOMAIN, b"")) == domain
+        )
+
+    return b"".join(span for number, value, span in _spans(onnx_bytes) if not is_body(number, value))
 
 
 def _array(fields: list[tuple[int, int | memoryview]], name: str) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from fastbts import EngineFileError
-from fastbts.onnxfile import drop_default, read_default, read_metadata
+from fastbts.onnxfile import drop_default, drop_functions, read_default, read_metadata
 
 NAME_IS_HI = b"\x0a\x04name\x12\x02hi"  # key (field 1): 4 bytes "name"; value (field 2): 2 bytes "hi"
 
@@ -41,6 +41,17 @@ def test_dropping_a_default_changes_nothing_else() -> None:
     dropped = drop_default(model().SerializeToString(), "text")
     assert onnx.load_from_string(dropped) == wanted
     assert drop_default(dropped, "text") == dropped
+
+
+def test_dropping_functions_leaves_those_of_other_domains() -> None:
+    made = model()
+    for name, domain in (("one", "ours"), ("other", "theirs"), ("two", "ours")):
+        node, opset = helper.make_node("Identity", ["x"], ["y"]), helper.make_opsetid("", 20)
+        made.functions.append(helper.make_function(domain, name, ["x"], ["y"], [node], [opset]))
+    dropped = drop_functions(made.SerializeToString(), "ours")
+    del made.functions[2], made.functions[0]
+    assert onnx.load_from_string(dropped) == made
+    assert drop_functions(dropped, "ours") == dropped
 
 
 def test_other_dtypes_are_refused() -> None:
