@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from fastbts import DeviceError, EngineFileError, EngineSpec, OptionsError, load_engine
+from fastbts.cli import app
 from fastbts.enginefile import read_engine_file, write_engine_file
 from fastbts.engines import cuda, default_engine_path, tensorrt
 from fastbts.onnxfile import drop_default, drop_functions
+from fastbts.phantom import make_case, write_case
 from tests.simt.emulated import ROOT
 from tests.simt.plugins import library as emulated_plugins
 
@@ -187,6 +190,37 @@ def test_plugins_that_cannot_be_loaded_are_an_error(tmp_path: Path, monkeypatch:
         DeviceError, match=r"cannot load the plugins: .*file too short.*; build fastbts where nvcc and NvInfer.h are"
     ):
         tensorrt.load_plugins(builder, log)
+
+
+def fastbts(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.mark.slow
+def test_the_command_without_a_gpu(tmp_path: Path) -> None:
+    """The plan is built; it is written only to who says that parity, which takes a GPU, may stay open."""
+    if has_gpu():
+        pytest.skip("this machine has a GPU")
+    write_case(make_case(0), tmp_path / "case")
+    out = tmp_path / "rtx.fbts"
+    build = ("build", default_engine_path(), "-o", out, "--backend", "tensorrt-rtx")
+    status, said = fastbts(*build)
+    assert status == 1
+    assert re.search(r"error: no CUDA device here.*parity cannot be measured here.*unmeasured with --accept-parity", said)
+    assert [path.name for path in tmp_path.iterdir()] == ["case"]
+
+    assert fastbts(*build, "--accept-parity") == (0, f"wrote {out} for tensorrt-rtx, f32; against float32: not measured")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["case", "rtx.fbts"]
+    file = read_engine_file(out)
+    assert set(file.payloads) == {"model.onnx", "engine.plan", "engine.json"}
+    assert (file.manifest["build"]["backend"], file.manifest["build"]["parity"]) == ("tensorrt-rtx", {})
+    status, said = fastbts("info", out)
+    assert "built for tensorrt-rtx, f32 against f32 not measured" in said
+    status, said = fastbts("predict", tmp_path / "case", "-o", tmp_path / "out", "--engine", out)
+    assert status == 1
+    assert "no CUDA device here" in said
+    assert load_engine(out, device="cpu").description["backend"] == "openvino"
 
 
 def test_what_cannot_be_built_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
