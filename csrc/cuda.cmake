@@ -50,6 +50,7 @@ add_library(
   csrc/ops/resample_cuda.cu
   csrc/ops/semantic_attention_cuda.cu
   csrc/ops/semantic_bridge_cuda.cu
+  csrc/ops/widen_cuda.cu
   csrc/ops/window_cuda.cu)
 target_include_directories(cuda_ops PRIVATE csrc)
 target_compile_features(cuda_ops PRIVATE cuda_std_17)

@@ -130,7 +130,8 @@ def _parity(
         if may_miss:
             return {}
         raise DeviceError(
-            f"{error}; so parity cannot be measured here: build on a machine with the device, or --accept-parity"
+            f"{error}; so parity cannot be measured here: build on a machine with the device, or write it unmeasured with "
+            "--accept-parity"
         ) from error
     reference = open_engine(file, backend="openvino", precision="fp32")
     try:

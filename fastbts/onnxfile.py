@@ -6,7 +6,7 @@ StringStringEntryProto).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,19 @@ def _with_graph(onnx_bytes: bytes | memoryview, change: Callable[[int, memoryvie
             span = memoryview(_message(GRAPH, b"".join(old if new is None else new for new, old in inner)))
         parts.append(span)
     return b"".join(parts)
+
+
+def drop_bodies(onnx_bytes: bytes | memoryview, names: Collection[str]) -> bytes:
+    """The same ONNX without the model-local functions of those names: nodes of these types then have no bodies.
+
+    Raises:
+        EngineFileError: The bytes are no protobuf message.
+    """
+    return b"".join(
+        span
+        for number, value, span in _spans(onnx_bytes)
+        if number != FUNCTION or isinstance(value, int) or _name(value, FUNCTION_NAME) not in names
+    )
 
 
 def _name(message: memoryview, field: int) -> str:

@@ -2,7 +2,8 @@
 # What a machine with an NVIDIA GPU must show: scripts/gpu_check.sh OUTDIR. Builds, runs the tests of the ops (where a skipped
 # CUDA test is a failure), compute-sanitizer's four tools and the benchmarks; writes a log of each, tests.xml, ops.json and
 # summary.json there, and fails if one of them fails. Takes what is installed and no network: CUDA 13 with nvcc and
-# compute-sanitizer; Python with pip, scikit-build-core, pybind11, ninja, fastbts's test packages, cupy and torch.
+# compute-sanitizer; Python with pip, scikit-build-core, pybind11, ninja, fastbts's test packages, cupy and torch. Where
+# FASTBTS_TENSORRT_INCLUDE names the folder of NvInfer.h, the TensorRT plugins too: built, loaded, and tested as without a GPU.
 set -uo pipefail
 out=$(realpath -m "${1:?folder for the results}")
 python=$(command -v "${PYTHON:-python3}")
@@ -17,10 +18,26 @@ check() {  # NAME COMMAND...
   if "$@" >"$out/$name.log" 2>&1; then passed[$name]=true; else passed[$name]=false && tail -n 30 "$out/$name.log"; fi
 }
 
+defines=(-C cmake.define.FASTBTS_CUDA=ON)
+tests=(tests/ops tests/test_ptxas.py)
+if [[ -n ${FASTBTS_TENSORRT_INCLUDE:-} ]]; then
+  FASTBTS_TENSORRT_INCLUDE=$(realpath "$FASTBTS_TENSORRT_INCLUDE")
+  export FASTBTS_TENSORRT_INCLUDE
+  defines+=(-C cmake.define.FASTBTS_TENSORRT=ON -C cmake.define.TensorRT_INCLUDE_DIR="$FASTBTS_TENSORRT_INCLUDE")
+  tests+=(tests/test_tensorrt_plugins.py)
+fi
+
 # In a folder of its own, so that nothing of the machine's is changed.
 check build "$python" -m pip install --no-build-isolation --no-deps --no-index --upgrade --target "$out/site" . \
-  -C cmake.define.FASTBTS_CUDA=ON -C build-dir="$out/build"
+  "${defines[@]}" -C build-dir="$out/build"
 [[ ${passed[build]} == true ]] || exit 1
+if [[ -n ${FASTBTS_TENSORRT_INCLUDE:-} ]]; then
+  check plugins "$python" -c "
+import ctypes
+n = ctypes.c_int32()
+ctypes.CDLL('$out/site/fastbts/libfastbts_tensorrt.so').getCreators(ctypes.byref(n))
+assert n.value == 2, n"
+fi
 
 # From a copy without the sources of the package, so that the one just built is what runs.
 rm -rf "$out/run"
@@ -29,7 +46,7 @@ cp -r tests benchmarks csrc pyproject.toml "$out/run/"
 cd "$out/run"
 export PYTHONPATH="$out/site" PYTHONDONTWRITEBYTECODE=1 FASTBTS_REQUIRE_CUDA=1
 pytest=("$python" -m pytest -p no:cacheprovider)
-check tests "${pytest[@]}" tests/ops tests/test_ptxas.py --junitxml "$out/tests.xml"
+check tests "${pytest[@]}" "${tests[@]}" --junitxml "$out/tests.xml"
 for tool in memcheck racecheck initcheck synccheck; do
   # The impossible launch is an error by intent; the rest left out repeats kernels on other numbers.
   check "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 --target-processes all \

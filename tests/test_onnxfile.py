@@ -8,7 +8,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from fastbts import EngineFileError
-from fastbts.onnxfile import call_body, drop_default, read_default, read_metadata
+from fastbts.onnxfile import call_body, drop_bodies, drop_default, read_default, read_metadata
 
 NAME_IS_HI = b"\x0a\x04name\x12\x02hi"  # key (field 1): 4 bytes "name"; value (field 2): 2 bytes "hi"
 
@@ -54,6 +54,17 @@ def test_calling_a_body_changes_the_domain_of_those_nodes_alone() -> None:
         if node.op_type == "Relu":
             node.ClearField("domain")
     assert changed == made
+
+
+def test_dropping_bodies_leaves_the_others() -> None:
+    made = model()
+    for name in ("one", "other", "two"):
+        node, opset = helper.make_node("Identity", ["x"], ["y"]), helper.make_opsetid("", 20)
+        made.functions.append(helper.make_function("ours", name, ["x"], ["y"], [node], [opset]))
+    dropped = drop_bodies(made.SerializeToString(), ["one", "two"])
+    del made.functions[2], made.functions[0]
+    assert onnx.load_from_string(dropped) == made
+    assert drop_bodies(dropped, ["one", "two"]) == dropped
 
 
 def test_other_dtypes_are_refused() -> None:

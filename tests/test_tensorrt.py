@@ -10,10 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from fastbts import DeviceError, EngineFileError, EngineSpec, OptionsError, load_engine
+from fastbts.cli import app
 from fastbts.enginefile import read_engine_file, write_engine_file
 from fastbts.engines import cuda, default_engine_path, tensorrt
+from fastbts.onnxfile import drop_bodies, drop_default
+from fastbts.phantom import make_case, write_case
+from tests.simt.emulated import ROOT
+from tests.simt.plugins import library as emulated_plugins
 
 trt = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed: pip install 'fastbts[tensorrt-rtx]'")
 runtime = pytest.importorskip("cuda.bindings.runtime", reason="no CUDA bindings: pip install cuda-bindings")
@@ -21,8 +27,10 @@ runtime = pytest.importorskip("cuda.bindings.runtime", reason="no CUDA bindings:
 # What the variables of tensorrt.py hold; a name that is not here is no TensorRT object.
 CLASSES = {
     "trt": trt, "builder": trt.Builder, "parser": trt.OnnxParser, "config": trt.IBuilderConfig,
-    "profile": trt.IOptimizationProfile, "_runtime": trt.Runtime, "engine": trt.ICudaEngine, "_context": trt.IExecutionContext,
+    "network": trt.INetworkDefinition, "registry": trt.IPluginRegistry, "profile": trt.IOptimizationProfile, "_runtime": trt.Runtime, "engine": trt.ICudaEngine, "_context": trt.IExecutionContext,
 }  # fmt: skip
+
+STRONGLY_TYPED = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +56,16 @@ def test_every_tensorrt_name_exists() -> None:
     used = {(owner, name) for owner, name in attributes(tensorrt) if owner in CLASSES}
     assert {owner for owner, _ in used} == set(CLASSES), "so none of the variables has been renamed"
     assert not [f"{owner}.{name}" for owner, name in used if not hasattr(CLASSES[owner], name)]
-    for owner, enum in [("NetworkDefinitionCreationFlag", "STRONGLY_TYPED"), ("ProfilingVerbosity", "DETAILED")]:
+    for owner, enum in [
+        ("NetworkDefinitionCreationFlag", "STRONGLY_TYPED"),
+        ("ProfilingVerbosity", "DETAILED"),
+        ("LayerType", "PLUGIN_V3"),
+    ]:
         assert (owner, enum) in set(attributes(tensorrt))
         assert hasattr(getattr(trt, owner), enum)
+    # Of what calls return, which the variables above do not show.
+    assert all(hasattr(owner, "get_plugin_registry") for owner in (trt.Builder, trt.Runtime))
+    assert hasattr(trt.ILayer, "type")
 
 
 def test_every_cuda_name_exists() -> None:
@@ -90,7 +105,8 @@ def test_the_shipped_networks_build() -> None:
 @pytest.mark.slow
 def test_what_a_build_gives(built: dict[str, bytes]) -> None:
     assert set(built) == {"model.onnx", "engine.plan", "engine.json"}
-    assert json.loads(built["engine.json"]) == {"backend": "tensorrt-rtx", "version": trt.__version__, "precision": "fp32"}
+    record = {"backend": "tensorrt-rtx", "version": trt.__version__, "precision": "fp32", "plugins": False}
+    assert json.loads(built["engine.json"]) == record
 
 
 @pytest.mark.slow
@@ -112,10 +128,99 @@ def test_a_plan_is_a_device_error_where_there_is_no_gpu(built: dict[str, bytes],
 def test_files_without_plan_or_record_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="holds no TensorRT plan; run: fastbts build"):
         load_engine(backend="tensorrt-rtx")
-    for record in (b"", b"[]", b'{"backend": "tvm"}', b'{"backend": "tensorrt", "version": 1, "precision": "fp32"}'):
+    whole = {"backend": "tensorrt", "version": "11.1.0", "precision": "fp32", "plugins": False}
+    wrong = ({"backend": "tvm"}, {**whole, "version": 1}, {key: whole[key] for key in whole if key != "plugins"})
+    for record in (b"", b"[]", *(json.dumps(record).encode() for record in wrong)):
         write_engine_file(tmp_path / "x.fbts", EngineSpec(), {"model.onnx": b"", "engine.plan": b"", "engine.json": record})
         with pytest.raises(EngineFileError, match="no usable record of its plan"):
             load_engine(tmp_path / "x.fbts")
+
+
+def test_a_plan_that_calls_plugins_needs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt, "plugin_library", lambda: None)
+    record = {"backend": "tensorrt", "version": "11.1.0", "precision": "fp32", "plugins": True}
+    payloads = {"model.onnx": b"", "engine.plan": b"", "engine.json": json.dumps(record).encode()}
+    write_engine_file(tmp_path / "x.fbts", EngineSpec(), payloads)
+    with pytest.raises(
+        DeviceError, match=r"lacks; build fastbts .*FASTBTS_TENSORRT=ON, or run: fastbts build .* --backend tensorrt$"
+    ):
+        load_engine(tmp_path / "x.fbts")
+
+
+def test_the_plugins_lie_beside_the_extension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt._C, "__file__", str(tmp_path / "_C.so"))
+    assert tensorrt.plugin_library() is None
+    (tmp_path / "libfastbts_tensorrt.so").touch()
+    assert tensorrt.plugin_library() == tmp_path / "libfastbts_tensorrt.so"
+    assert "add_library(\n  fastbts_tensorrt MODULE" in (ROOT / "csrc/tensorrt.cmake").read_text(), "so that is its name"
+
+
+def test_without_bodies_the_parser_looks_for_the_plugins_where_they_are() -> None:
+    """TensorRT-RTX has the parser of TensorRT; that it finds none here is as it should be."""
+    log = tensorrt._log(trt)
+    network = trt.Builder(log).create_network(STRONGLY_TYPED)  # a parser keeps none alive
+    parser = trt.OnnxParser(network, log)
+    content = bytes(read_engine_file(default_engine_path()).payloads["model.onnx"])
+    assert not parser.parse(drop_bodies(drop_default(content, "text"), tensorrt.PLUGIN_NODES))
+    looked_for = re.findall(
+        r"pluginName: (\w+), pluginVersion: 1, pluginNamespace: fastbts$", "\n".join(log.lines), re.MULTILINE
+    )
+    assert set(looked_for) == {"SemanticBridge", "SemanticAttention"}
+
+
+def test_plugins_load_into_a_real_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of TensorRT-RTX, which loads plugins as TensorRT does, though its networks take none."""
+    monkeypatch.setattr(tensorrt, "plugin_library", emulated_plugins)
+    log = tensorrt._log(trt)
+    builder = trt.Builder(log)
+    assert tensorrt.load_plugins(builder, log)
+    creators = {(c.name, c.plugin_version, c.plugin_namespace) for c in builder.get_plugin_registry().all_creators}
+    assert {("SemanticBridge", "1", "fastbts"), ("SemanticAttention", "1", "fastbts")} <= creators
+
+
+def test_plugins_that_cannot_be_loaded_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tensorrt._log(trt)
+    builder = trt.Builder(log)
+    monkeypatch.setattr(tensorrt, "plugin_library", lambda: None)
+    assert not tensorrt.load_plugins(builder, log)
+    damaged = tmp_path / "libfastbts_tensorrt.so"
+    damaged.write_bytes(b"x")
+    monkeypatch.setattr(tensorrt, "plugin_library", lambda: damaged)
+    with pytest.raises(
+        DeviceError, match=r"cannot load the plugins: .*file too short.*; build fastbts where nvcc and NvInfer.h are"
+    ):
+        tensorrt.load_plugins(builder, log)
+
+
+def fastbts(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.mark.slow
+def test_the_command_without_a_gpu(tmp_path: Path) -> None:
+    """The plan is built; it is written only to who says that parity, which takes a GPU, may stay open."""
+    if has_gpu():
+        pytest.skip("this machine has a GPU")
+    write_case(make_case(0), tmp_path / "case")
+    out = tmp_path / "rtx.fbts"
+    build = ("build", default_engine_path(), "-o", out, "--backend", "tensorrt-rtx")
+    status, said = fastbts(*build)
+    assert status == 1
+    assert re.search(r"error: no CUDA device here.*parity cannot be measured here.*unmeasured with --accept-parity", said)
+    assert [path.name for path in tmp_path.iterdir()] == ["case"]
+
+    assert fastbts(*build, "--accept-parity") == (0, f"wrote {out} for tensorrt-rtx, f32; against float32: not measured")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["case", "rtx.fbts"]
+    file = read_engine_file(out)
+    assert set(file.payloads) == {"model.onnx", "engine.plan", "engine.json"}
+    assert (file.manifest["build"]["backend"], file.manifest["build"]["parity"]) == ("tensorrt-rtx", {})
+    status, said = fastbts("info", out)
+    assert "built for tensorrt-rtx, f32 against f32 not measured" in said
+    status, said = fastbts("predict", tmp_path / "case", "-o", tmp_path / "out", "--engine", out)
+    assert status == 1
+    assert "no CUDA device here" in said
+    assert load_engine(out, device="cpu").description["backend"] == "openvino"
 
 
 def test_what_cannot_be_built_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

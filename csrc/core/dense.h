@@ -21,6 +21,15 @@ void require_dense(const AView& view, const char* name, std::size_t first = 0) {
   }
 }
 
+/// Strides of a dense array.
+template <std::size_t N>
+Shape<N> dense_strides(const Shape<N>& shape) {
+  Shape<N> strides{};
+  std::int64_t step = 1;
+  for (std::size_t axis = N; axis-- > 0; step *= shape[axis]) strides[axis] = step;
+  return strides;
+}
+
 template <std::size_t N>
 std::int64_t n_elements(const Shape<N>& shape) {
   std::int64_t n = 1;

@@ -13,6 +13,7 @@ struct SemanticAttentionArgs {
   View<const float, 4> w_a;
   float strength;
   AnyView<5, void> out;
+  const float* strength_on_device = nullptr;  // a network has it there: read in place of strength; CUDA only
 };
 
 /// Weighs a skip connection by where the level below, the decoder and the text's similarity agree, as

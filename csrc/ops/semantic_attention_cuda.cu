@@ -42,7 +42,8 @@ AttentionPointers<T> pointers_of(const SemanticAttentionArgs& args) {
           args.w_s.data,
           args.w_a.data,
           args.strength,
-          args.out.as<T>().data};
+          args.out.as<T>().data,
+          args.strength_on_device};
 }
 
 }  // namespace

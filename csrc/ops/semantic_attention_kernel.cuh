@@ -17,6 +17,7 @@ struct AttentionPointers {
   const float *w_x, *bias, *w_g, *w_s, *w_a;
   float strength;
   T* out;
+  const float* strength_on_device = nullptr;  // read in place of strength where it is given
 };
 
 inline constexpr int kHiddenGroup = 16;  // hidden channels that a thread keeps in registers at a time
@@ -95,9 +96,10 @@ FASTBTS_KERNEL void attention_kernel(AttentionPointers<T> p, AttentionSizes s) {
     }
   }
   if (voxel >= n) return;
+  const float strength = p.strength_on_device ? *p.strength_on_device : p.strength;
 #pragma unroll
   for (int i = 0; i < kChildren; ++i) {
-    const float factor = 1.0F + p.strength * (2.0F / (1.0F + expf(-logits[i])) - 1.0F);
+    const float factor = 1.0F + strength * (2.0F / (1.0F + expf(-logits[i])) - 1.0F);
     const std::int64_t row = (2 * d + i / 4) * 2 * s.below[1] + 2 * h + i / 2 % 2;
     const std::int64_t at = row * 2 * s.below[2] + 2 * w + i % 2;
     for (int c = 0; c < s.n_c; ++c)

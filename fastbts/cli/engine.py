@@ -37,7 +37,9 @@ def build(
         list[Path] | None,
         typer.Option(help="case folder; repeat for more. int8 needs some; parity is measured on labelled ones"),
     ] = None,
-    accept_parity: Annotated[bool, typer.Option("--accept-parity", help="write also if parity is worse than allowed")] = False,
+    accept_parity: Annotated[
+        bool, typer.Option("--accept-parity", help="write also if parity is worse than allowed, or cannot be measured here")
+    ] = False,
 ) -> None:
     """Builds an engine for a backend and precision, measures its parity with float32, and refuses to write a bad one."""
     from fastbts.build import build_engine

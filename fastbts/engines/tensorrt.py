@@ -3,6 +3,9 @@
 Both packages have the same Python API, so one module serves them. Building needs no GPU with TensorRT-RTX, and the tests do it.
 **Running has never been tried on a GPU**: of `TensorRTEngine` and `cuda.py` nothing beyond the check for a device has ever run,
 nor has anything with the full TensorRT; the tests hold every name that both modules use against the real bindings.
+
+The nodes of the ONNX domain `fastbts` run in our kernels where `csrc/tensorrt` was built and the backend is TensorRT, else in
+their bodies. TensorRT-RTX always takes the bodies: it has no plugins of users, and a parser that finds one ends the process.
 """
 
 from __future__ import annotations
@@ -11,19 +14,27 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+from fastbts import _C
 from fastbts.engine import EngineSpec
 from fastbts.enginefile import EngineFile
 from fastbts.engines.common import Floats, Pool, check_arguments, describe, open_text, stored_precision
 from fastbts.engines.cuda import Buffer, Cuda
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
-from fastbts.onnxfile import drop_default
+from fastbts.onnxfile import drop_bodies, drop_default
 
 PACKAGES = {
     "tensorrt": ("tensorrt", "pip install 'fastbts[tensorrt]'"),
     "tensorrt-rtx": ("tensorrt_rtx_bindings", "pip install 'fastbts[tensorrt-rtx]'"),
 }
+DOMAIN = "fastbts"
+PLUGIN_NODES = ("SemanticBridge", "SemanticAttention")
+"""Nodes of that domain that the plugins compute."""
+"""Of the ONNX nodes that the plugins are for, and so the plugins' namespace."""
+PLUGINS = "libfastbts_tensorrt.so"
+NO_PLUGINS = "build fastbts where nvcc and NvInfer.h are, with FASTBTS_CUDA=ON and FASTBTS_TENSORRT=ON"
 MAX_SIDE = 256
 """Largest tensor side in voxels that a plan serves: at 1 mm, more than any head's box."""
 
@@ -35,10 +46,12 @@ class Plan:
     Attributes:
         content: The serialised plan.
         log: What the builder said: every layer with its types, device memory.
+        plugins: Whether it calls the plugins of `csrc/tensorrt`, which then must be there to run it.
     """
 
     content: bytes
     log: str
+    plugins: bool
 
 
 def build(onnx_bytes: bytes, spec: EngineSpec, precision: str = "auto", *, backend: str = "tensorrt") -> dict[str, bytes]:
@@ -55,7 +68,7 @@ def build(onnx_bytes: bytes, spec: EngineSpec, precision: str = "auto", *, backe
     """
     stored = stored_precision(onnx_bytes, precision)
     plan = build_plan(onnx_bytes, spec, backend)
-    record = {"backend": backend, "version": _package(backend).__version__, "precision": stored}
+    record = {"backend": backend, "version": _package(backend).__version__, "precision": stored, "plugins": plan.plugins}
     return {"model.onnx": onnx_bytes, "engine.plan": plan.content, "engine.json": json.dumps(record).encode()}
 
 
@@ -63,7 +76,7 @@ def build_plan(onnx_bytes: bytes, spec: EngineSpec, backend: str) -> Plan:
     """Compiles the ONNX for batch 1 and every box whose sides are multiples of the stride up to `MAX_SIDE`.
 
     Raises:
-        DeviceError: The package is not installed, or the build failed.
+        DeviceError: The package is not installed, it cannot load the plugins, or the build failed.
         EngineFileError: The parser refuses the ONNX.
     """
     trt = _package(backend)
@@ -72,7 +85,13 @@ def build_plan(onnx_bytes: bytes, spec: EngineSpec, backend: str) -> Plan:
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     # With its default in the file the parser would take "text" for a constant.
-    if not parser.parse(drop_default(onnx_bytes, "text")):
+    content = drop_default(onnx_bytes, "text")
+    # A body for other backends, which a parser that looks for bodies by the name alone would take for the standard op.
+    content = drop_bodies(content, ["InstanceNormalization"])
+    if backend == "tensorrt" and load_plugins(builder, log):
+        # Which of body and plugin a parser prefers has changed twice (10.7, 10.15): so it sees one of them only.
+        content = drop_bodies(content, PLUGIN_NODES)
+    if not parser.parse(content):
         wrong = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise EngineFileError(f"{spec.name}: {backend} {trt.__version__} cannot parse the network: {wrong}")
     config = builder.create_builder_config()
@@ -81,7 +100,8 @@ def build_plan(onnx_bytes: bytes, spec: EngineSpec, backend: str) -> Plan:
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise DeviceError(f"{spec.name}: {backend} {trt.__version__} cannot build the network: {' '.join(log.lines[-5:])}")
-    return Plan(bytes(memoryview(plan)), "\n".join(log.lines))
+    plugins = any(network.get_layer(i).type == trt.LayerType.PLUGIN_V3 for i in range(network.num_layers))
+    return Plan(bytes(memoryview(plan)), "\n".join(log.lines), plugins)
 
 
 class TensorRTEngine:
@@ -92,7 +112,8 @@ class TensorRTEngine:
         backend: "tensorrt" or "tensorrt-rtx": the one that the plan was built by.
         precision: "auto", or what the plan was built with.
     Raises:
-        DeviceError: No package, no device, another precision, or a plan made for another version or device.
+        DeviceError: No package, no device, no plugins for a plan that calls them, another precision, or a plan made for another
+            version or device.
         EngineFileError: The plan's record is missing or damaged.
     """
 
@@ -108,13 +129,16 @@ class TensorRTEngine:
         here = f"{trt.__version__} on compute capability {self._cuda.compute_capability()}"
         if record["version"] != trt.__version__:
             raise DeviceError(_rebuild(file, record, here))
+        if record["plugins"]:
+            load_plugins(self._runtime, self._log)
         self._engine: Any = self._runtime.deserialize_cuda_engine(bytes(file.payloads["engine.plan"]))
         if self._engine is None:
             raise DeviceError(_rebuild(file, record, here))
         self._slots = Pool(file, partial(_slot, file, self._cuda, self._engine, self._log))
         self.description = describe(
-            file, backend=backend, backend_version=trt.__version__, device="cuda", precision=record["precision"]
-        )
+            file, backend=backend, backend_version=trt.__version__, device="cuda", precision=record["precision"],
+            plugins=record["plugins"],
+        )  # fmt: skip
 
     def infer(self, tensor: Floats, text: Floats | None = None, *, out: Floats | None = None) -> Floats:
         """See `Engine.infer`; one tensor at a time, with sides up to `MAX_SIDE`."""
@@ -217,23 +241,53 @@ def plan_backend(file: EngineFile) -> str:
     """
     try:
         record = json.loads(bytes(file.payloads["engine.json"]))
-        if record["backend"] in PACKAGES and all(isinstance(record[key], str) for key in ("version", "precision")):
+        types = {"backend": str, "version": str, "precision": str, "plugins": bool}
+        if record["backend"] in PACKAGES and all(isinstance(record[key], kind) for key, kind in types.items()):
             return str(record["backend"])
     except (KeyError, TypeError, ValueError):
         pass
     raise EngineFileError(f"{file.path}: no usable record of its plan (engine.json); {_command(file, 'tensorrt')}")
 
 
-def _record(file: EngineFile, backend: str) -> dict[str, str]:
+def plugin_library() -> Path | None:
+    """The library of `csrc/tensorrt`, which lies beside the extension; None where fastbts was built without it."""
+    library = Path(str(_C.__file__)).with_name(PLUGINS)
+    return library if library.is_file() else None
+
+
+def load_plugins(owner: Any, log: Any) -> bool:
+    """Registers the plugins with a builder or a runtime, which keeps them loaded; False where fastbts was built without them.
+
+    Raises:
+        DeviceError: TensorRT cannot load the library that is there.
+    """
+    library = plugin_library()
+    if library is None:
+        return False
+    registry = owner.get_plugin_registry()
+    registry.load_library(str(library))
+    if all(creator.plugin_namespace != DOMAIN for creator in registry.all_creators_recursive):
+        reason = " ".join(line for line in log.lines if line.startswith("ERROR"))
+        raise DeviceError(f"{library}: TensorRT cannot load the plugins: {reason}; {NO_PLUGINS}, or OFF to do without them")
+    return True
+
+
+def _record(file: EngineFile, backend: str) -> dict[str, Any]:
     if "engine.plan" not in file.payloads:
         raise DeviceError(f"{file.path}: holds no TensorRT plan; {_command(file, backend)}")
     built_by = plan_backend(file)
     if built_by != backend:
         raise DeviceError(f"{file.path}: its plan was built by {built_by}, not by {backend}; {_command(file, backend)}")
-    return dict(json.loads(bytes(file.payloads["engine.json"])))
+    record = dict(json.loads(bytes(file.payloads["engine.json"])))
+    if record["plugins"] and plugin_library() is None:
+        raise DeviceError(
+            f"{file.path}: its plan calls the plugins of fastbts, which this installation lacks; {NO_PLUGINS}, or "
+            f"{_command(file, backend)}"
+        )
+    return record
 
 
-def _rebuild(file: EngineFile, record: dict[str, str], here: str) -> str:
+def _rebuild(file: EngineFile, record: dict[str, Any], here: str) -> str:
     return (
         f"{file.path}: the plan was built by {record['backend']} {record['version']}, this machine has {here}, and a plan runs "
         f"on what it was built for; {_command(file, record['backend'])}"

@@ -208,11 +208,21 @@ def test_lift(dtype: str, shape: Size, add: bool) -> None:
     check(out, dtype, on_cpu, reference.semantic_lift(planes, target if add else None))
 
 
+@on_every_dtype
+def test_widen(dtype: str) -> None:
+    sizes = [1, 0, 200, 64, 65, 3]
+    source = stored(random(sum(sizes)), dtype)
+    target = np.full(source.shape, 77, np.float32)
+    call("widen", 0, DTYPES[dtype], source, sizes, target)
+    assert np.array_equal(target, loaded(source, dtype))
+
+
+@pytest.mark.parametrize("strength_on_device", [0, 1])
 @pytest.mark.parametrize("n_hidden", [1, 16, 19])
 @pytest.mark.parametrize("below", [(1, 1, 1), (2, 3, 5), (3, 5, 9)])
 @on_every_dtype
 @on_every_seed
-def test_attention(seed: int, dtype: str, below: Size, n_hidden: int) -> None:
+def test_attention(seed: int, dtype: str, below: Size, n_hidden: int, strength_on_device: int) -> None:
     n_c, n_below, maps = 3, 4, (2, 2, 3)
     skip, (encoded, decoded) = random(2, n_c, *(2 * n for n in below)), random(2, 2, n_below, *below)
     similarity, random_w = random(2, 3, *maps, seed=2), random(n_hidden, 2 * n_below + 3 + 1 + 8, seed=3)
@@ -221,9 +231,9 @@ def test_attention(seed: int, dtype: str, below: Size, n_hidden: int) -> None:
     weights = AttentionWeights(w_x, bias[:, 0].copy(), w_g, w_s, w_a.reshape(n_hidden, 2, 2, 2), strength=0.7)
     features = [rounded(x, dtype) for x in (skip, encoded, decoded, similarity)]
     buffer = empty((2, n_c + 2, *skip.shape[2:]), dtype)
-    sizes, strength = [n_c, n_below, n_hidden, 3, *below, *maps, 2], ctypes.c_float(0.7)
+    sizes, strength = [n_c, n_below, n_hidden, 3, *below, *maps, 2], (ctypes.c_float(0.7), strength_on_device)
     step = ctypes.c_int64(buffer[0].size)
-    call("attention", seed, DTYPES[dtype], *(stored(x, dtype) for x in features), *weights[:5], strength, sizes, step, buffer)
+    call("attention", seed, DTYPES[dtype], *(stored(x, dtype) for x in features), *weights[:5], *strength, sizes, step, buffer)
     on_cpu = np.empty_like(skip)
     ops.semantic_attention(*features, weights, on_cpu)
     check(buffer[:, :n_c], dtype, on_cpu, reference.semantic_attention(*features, weights))
@@ -290,7 +300,7 @@ def run_sanitized(*command: str) -> subprocess.CompletedProcess[str]:
 ONE_OF_EACH = (
     "warp_functions[0-9]", "atomics[1]", "brain_box[1-shape2-f4]", "normalize[1-f8-bfloat16]", "window[1-float16]",
     "blend[1-bfloat16]", "label[1-float16]", "resample[bfloat16-shape1-to1]", "project[1-float16-shape1]", "plane[1-float32-size1]",
-    "lift[float16-shape1-True]", "attention[1-float32-below1-19]", "components[1-0.08]",
+    "lift[float16-shape1-True]", "attention[1-float32-below1-19-1]", "widen[float16]", "components[1-0.08]",
 )  # fmt: skip
 
 

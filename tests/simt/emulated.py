@@ -8,9 +8,11 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
 import subprocess
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ("-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+LAUNCH = re.compile(r"(\w+(?:<[^;]*?>)?)<<<(.*?)>>>\((.*?)\);", re.DOTALL)
+"""Kernel, configuration and arguments of a launch."""
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 IMAGE_DTYPES = {name: i for i, name in enumerate(("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"))}
 """Numbers of the types in `DType` of core/dtype.h."""
@@ -28,20 +32,32 @@ class EmulationError(Exception):
     """What the emulation says of a launch or a kernel."""
 
 
-def build(*options: str) -> Path:
-    """Compiles the kernels; returns the library."""
+def build(*options: str, name: str = "kernels", sources: tuple[Path, ...] = (), launchers: tuple[Path, ...] = ()) -> Path:
+    """Compiles `NAME.cpp` of this folder, more sources, and launchers (`*_cuda.cu`); returns the library."""
+    sources = (ROOT / f"tests/simt/{name}.cpp", *sources)
     folders = (ROOT / "tests/simt").iterdir(), (ROOT / "csrc").rglob("*")
-    parts = [p for folder in folders for p in sorted(folder) if p.suffix in (".h", ".cuh") or p.name == "kernels.cpp"]
-    state = hashlib.sha256(b"".join(p.read_bytes() for p in parts) + " ".join(FLAGS + options).encode()).hexdigest()
-    library = ROOT / "build/simt" / f"kernels-{state[:16]}.so"
+    headers = [p for folder in folders for p in sorted(folder) if p.suffix in (".h", ".cuh")]
+    parts = b"".join(p.read_bytes() for p in (*headers, *sources, *launchers))
+    state = hashlib.sha256(parts + " ".join(FLAGS + options).encode()).hexdigest()
+    library = ROOT / "build/simt" / f"{name}-{state[:16]}.so"
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
         unfinished = library.with_suffix(f".{os.getpid()}")
         includes = ("-DFASTBTS_SIMT", f"-I{ROOT / 'tests/simt'}", f"-I{ROOT / 'csrc'}")
-        source = str(ROOT / "tests/simt/kernels.cpp")
-        subprocess.run([os.environ.get("CXX", "c++"), *FLAGS, *options, *includes, source, "-o", unfinished], check=True)
+        with TemporaryDirectory() as folder:
+            files = (*sources, *(_emulated(p, Path(folder)) for p in launchers))
+            subprocess.run([os.environ.get("CXX", "c++"), *FLAGS, *includes, *options, *files, "-o", unfinished], check=True)
         unfinished.replace(library)
     return library
+
+
+def _emulated(launcher: Path, folder: Path) -> Path:
+    """The launcher as C++: its launches are calls of the emulation."""
+    code, n = LAUNCH.subn(r"simt::enqueue(\2, [&] { \1(\3); });", launcher.read_text())
+    assert n == launcher.read_text().count("<<<") > 0
+    path = folder / f"{launcher.stem}.cpp"
+    path.write_text(code)
+    return path
 
 
 @cache

@@ -12,6 +12,7 @@
 #include "ops/resample_kernel.cuh"
 #include "ops/semantic_attention_kernel.cuh"
 #include "ops/semantic_bridge_kernel.cuh"
+#include "ops/widen_kernel.cuh"
 #include "ops/window_kernel.cuh"
 
 namespace {
@@ -154,8 +155,8 @@ const char* simt_lift(unsigned seed, int dtype, const void* z, const void* y, co
 // s: C, C', J, K, below (3), maps (3), cases.
 const char* simt_attention(unsigned seed, int dtype, const void* skip, const void* encoded, const void* decoded,
                            const void* similarity, const float* w_x, const float* bias, const float* w_g,
-                           const float* w_s, const float* w_a, float strength, const int* s, std::int64_t out_step,
-                           void* out) {
+                           const float* w_s, const float* w_a, float strength, int on_device, const int* s,
+                           std::int64_t out_step, void* out) {
   return with_type(dtype, [&](auto tag) {
     using T = decltype(tag);
     const AttentionSizes sizes{s[0], s[1], s[2], s[3], {s[4], s[5], s[6]}, {s[7], s[8], s[9]}, out_step};
@@ -168,10 +169,22 @@ const char* simt_attention(unsigned seed, int dtype, const void* skip, const voi
                                         w_g,
                                         w_s,
                                         w_a,
-                                        strength,
-                                        static_cast<T*>(out)};
+                                        on_device ? std::nanf("") : strength,
+                                        static_cast<T*>(out),
+                                        on_device ? &strength : nullptr};
     const dim3 grid(static_cast<unsigned>((s[4] * s[5] * s[6] + 63) / 64), static_cast<unsigned>(s[10]));
     simt::launch(seed, grid, 64, attention_shared_bytes(sizes), attention_kernel<T>, pointers, sizes);
+  });
+}
+
+// n: elements of each of the parts of source and target, which lie one after another.
+const char* simt_widen(unsigned seed, int dtype, const void* source, const int* n, float* target) {
+  return with_type(dtype, [&](auto tag) {
+    using T = decltype(tag);
+    WidenArgs args{{}, {}};
+    const T* from = static_cast<const T*>(source);
+    for (int i = 0; i < kWidenParts; from += n[i], target += n[i], ++i) args.parts[i] = {from, target, n[i]};
+    simt::launch(seed, dim3(2, kWidenParts), 32, 0, widen_kernel<T>, args);
   });
 }
 

@@ -24,11 +24,7 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-struct dim3 {
-  unsigned x, y, z;
-  constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
-  constexpr std::uint64_t volume() const { return std::uint64_t{x} * y * z; }
-};
+#include "cuda_runtime_api.h"
 
 namespace simt {
 
@@ -180,10 +176,8 @@ inline void run_block(std::size_t shared_bytes, std::mt19937& random) {
   }
 }
 
-/// Runs kernel(args...) on a grid of blocks, as kernel<<<grid, size, shared_bytes>>>(args...) would.
-template <typename... Params, typename... Args>
-void launch(unsigned seed, dim3 grid, dim3 size, std::size_t shared_bytes, void (*kernel)(Params...),
-            const Args&... args) {
+/// Calls kernel() in each thread of a grid of blocks.
+inline void run(unsigned seed, dim3 grid, dim3 size, std::size_t shared_bytes, std::function<void()> kernel) {
   const auto threads = size.volume();
   if (threads == 0 || threads > 1024 || size.z > 64)
     throw LaunchError("a block has 1 to 1024 threads, at most 64 along z");
@@ -195,7 +189,7 @@ void launch(unsigned seed, dim3 grid, dim3 size, std::size_t shared_bytes, void 
   b.grid = grid;
   b.fibers = std::vector<Fiber>(threads);
   b.slots.assign(threads, 0);
-  b.kernel = [&] { kernel(args...); };
+  b.kernel = std::move(kernel);
   std::mt19937 random(seed);
   std::vector<std::uint64_t> order(grid.volume());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
@@ -205,6 +199,19 @@ void launch(unsigned seed, dim3 grid, dim3 size, std::size_t shared_bytes, void 
                    static_cast<unsigned>(i / grid.x / grid.y));
     run_block(shared_bytes, random);
   }
+}
+
+/// Runs kernel(args...) on a grid of blocks, as kernel<<<grid, size, shared_bytes>>>(args...) would.
+template <typename... Params, typename... Args>
+void launch(unsigned seed, dim3 grid, dim3 size, std::size_t shared_bytes, void (*kernel)(Params...),
+            const Args&... args) {
+  run(seed, grid, size, shared_bytes, [&] { kernel(args...); });
+}
+
+/// A launch in the code of a launcher.
+inline void enqueue(dim3 grid, dim3 size, std::size_t shared_bytes, cudaStream_t stream, std::function<void()> kernel) {
+  expect_stream(stream);
+  run(0, grid, size, shared_bytes, std::move(kernel));
 }
 
 }  // namespace simt

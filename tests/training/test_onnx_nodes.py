@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fastbts.engines.openvino_nodes import exact_norms, register_nodes
 from fastbts.onnxfile import call_body
+from tests.simt.plugins import run_plugin
 from training.model.bridge import SemanticBridge
 from training.onnx_nodes import INPUTS, BridgeNode, add_bodies
 
@@ -162,6 +163,13 @@ def test_openvino_norms_are_exact_after_a_convolution() -> None:
 
     assert error(exactly=True) <= 2e-5
     assert error(exactly=False) > 2 * error(exactly=True), "or `exact_norms` serves no purpose"
+
+
+@pytest.mark.parametrize(("name", "values"), [("SemanticBridge", bridge()), ("SemanticAttention", attention())])
+def test_the_tensorrt_plugin_agrees_with_the_body(name: str, values: Arrays) -> None:
+    result = run_plugin(name, "float32", [values[i] for i in INPUTS[name]])
+    body = run_body(name, values)
+    assert np.abs(result - body).max() <= 1e-5 * np.abs(body).max()
 
 
 def test_bridge_node_refuses_patch_tokens() -> None:

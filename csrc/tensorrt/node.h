@@ -1,0 +1,91 @@
+#pragma once
+
+#include <NvInferRuntime.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "core/dense.h"
+
+/// What the TensorRT plugins of the nodes of the ONNX domain `fastbts` (training/onnx_nodes.py) are made of.
+namespace fastbts {
+
+/// Parts of TensorRT's workspace, one after another; without one it only counts.
+class Workspace {
+ public:
+  Workspace() = default;
+  explicit Workspace(void* memory) : only_counts_(false), memory_(static_cast<char*>(memory)) {}
+
+  bool only_counts() const { return only_counts_; }
+  std::size_t n_bytes() const { return n_bytes_; }
+
+  template <typename T = void>
+  T* take(std::int64_t n_bytes) {
+    constexpr std::size_t kAlign = 256;  // as cudaMalloc aligns
+    char* const part = only_counts_ ? nullptr : memory_ + n_bytes_;
+    n_bytes_ += (static_cast<std::size_t>(n_bytes) + kAlign - 1) / kAlign * kAlign;
+    return static_cast<T*>(static_cast<void*>(part));
+  }
+
+ private:
+  bool only_counts_ = true;
+  char* memory_ = nullptr;
+  std::size_t n_bytes_ = 0;
+};
+
+/// A dense input of a node; data is null while only the workspace is counted.
+struct Tensor {
+  const void* data = nullptr;
+  nvinfer1::DataType type{};
+  nvinfer1::Dims dims{};
+
+  /// Throws InputError for what the ops have no type for.
+  DType dtype() const;
+
+  template <std::size_t N>
+  Shape<N> shape() const {
+    Shape<N> shape{};
+    std::copy_n(dims.d, N, shape.begin());
+    return shape;
+  }
+
+  template <std::size_t N>
+  AnyView<N> view() const {
+    return {data, dtype(), shape<N>(), dense_strides(shape<N>()), {true, 0}};
+  }
+};
+
+inline constexpr std::size_t kMostInputs = 10, kMostWeights = 6;
+using Tensors = std::array<Tensor, kMostInputs>;
+
+/// A node: what TensorRT asks about it, and its maths.
+struct Node {
+  const char* name;
+  std::size_t n_inputs;
+
+  /// The shape of each input, a letter an axis: equal letters are equal sizes, a small letter is twice its capital, a
+  /// digit is itself. The output has shape and type of the first.
+  std::array<const char*, kMostInputs> shapes;
+
+  /// Queues the maths on the stream, or only takes its parts of the workspace where that only counts. Throws.
+  void (*run)(const Tensors& inputs, void* y, Workspace& workspace, Stream stream);
+};
+
+extern const Node kSemanticBridge, kSemanticAttention;
+
+/// Throws InputError unless the shapes, none of them empty, are those of the node; ranks are not looked at.
+void require_shapes(const Node& node, const Tensors& inputs);
+
+/// Inputs [first, n) as float32: themselves, or widened on the stream into the workspace.
+std::array<const float*, kMostWeights> float_weights(const Tensors& inputs, std::size_t first, std::size_t n,
+                                                     Workspace& workspace, Stream stream);
+
+/// A dense view of weights (...) in float32 on the device.
+template <std::size_t N>
+View<const float, N> weights_view(const float* data, const Tensor& of) {
+  return {data, of.shape<N>(), dense_strides(of.shape<N>()), {true, 0}};
+}
+
+}  // namespace fastbts
