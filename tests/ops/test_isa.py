@@ -93,3 +93,20 @@ def test_streamed_outputs_are_whole() -> None:
     padded = np.pad(tensor, ((0, 0), (0, 0), (0, 0), (1, 1)))
     for window, (_, h, w) in zip(out, origins.tolist(), strict=True):
         np.testing.assert_array_equal(window[0], padded[0, :, h : h + 64, w + 1 : w + 56])
+
+
+def test_threads_change_no_bit_of_semantic_ops() -> None:
+    """At sizes that are worth several threads; below them one does all."""
+    rng = np.random.default_rng()
+    tensor = rng.standard_normal((1, 16, 32, 96, 48), np.float32)
+    weights = PlaneWeights(*(rng.standard_normal(s, np.float32) for s in ((16, 32, 3, 3), (16,), (3, 16), (24, 16))))
+
+    def bridge(n_threads: int) -> list[Any]:
+        planes = ops.semantic_project(tensor, n_threads)
+        seen = ops.semantic_plane(planes, weights, n_threads)
+        return [*planes, *seen, ops.semantic_lift(seen, n_threads=n_threads)]
+
+    once = bridge(1)
+    for n_threads in (1, 2, 5):
+        for got, expected in zip(bridge(n_threads), once, strict=True):
+            np.testing.assert_array_equal(got, expected)
