@@ -62,14 +62,14 @@ struct Scratch {
         hidden(static_cast<std::size_t>(mix.hidden.n_rows() * kLanes)),
         children(static_cast<std::size_t>(kChildren * n)),
         factors(static_cast<std::size_t>(kChildren * kTileRows * n_w)),
-        product(static_cast<std::size_t>(2 * n_w)),
+        product(static_cast<std::size_t>(4 * kTileRows * n_w)),
         input_steps(steps_of(mix.hidden.n_columns(), n)),
         hidden_steps(steps_of(mix.children.n_columns(), kLanes)) {}
 
   std::int64_t n_w, n;
   std::vector<float> inputs, coarse, hidden, children;
   std::vector<float> factors;  // (2, 2 kTileRows, 2 n_w)
-  std::vector<float> product;  // a row of the skip, weighed
+  std::vector<float> product;  // rows of the skip, weighed
   std::vector<std::int64_t> input_steps, hidden_steps;
 };
 
@@ -85,14 +85,21 @@ void upsample_row(const View<const float, 3>& map, const AllTaps& taps, std::int
   lerp_along(low, taps.w, out);
 }
 
+/// Values of n_rows rows that lie in one run of memory: all, or those of a row.
+std::int64_t run_of(const View<const float, 5>& features, std::int64_t n_rows) {
+  const std::int64_t n = features.shape[4];
+  return features.strides[3] == n ? n_rows * n : n;
+}
+
 /// Collects the inputs of rows of slice d of case b, channel after channel: long steps through memory.
 void collect(const SemanticAttentionArgs& args, const AllTaps& taps, std::int64_t b, std::int64_t d, const Bounds& rows,
              Scratch& scratch) {
   float* channel = scratch.inputs.data();
   for (const auto& features : {args.encoded.as<float>(), args.decoded.as<float>()}) {
     for (std::int64_t c = 0; c < features.shape[1]; ++c, channel += scratch.n) {
-      for (std::int64_t h = 0; h < rows.size(); ++h)
-        std::copy_n(features.at(b, c, d, rows.begin + h), scratch.n_w, channel + h * scratch.n_w);
+      const std::int64_t n = run_of(features, rows.size());
+      for (std::int64_t done = 0; done < rows.size() * scratch.n_w; done += n)
+        std::copy_n(features.at(b, c, d, rows.begin + done / scratch.n_w), n, channel + done);
     }
   }
   const View<const float, 4> maps = args.similarity.as<float>().slice(b);
@@ -137,14 +144,17 @@ void attend(const Mix& mix, float strength, std::int64_t n_rows, Scratch& scratc
 /// Multiplies rows [begin, end) of slice d by their factors, channel after channel: long steps through memory.
 void weigh(const SemanticAttentionArgs& args, std::int64_t b, std::int64_t d, const Bounds& rows, const float* factors,
            std::vector<float>& product) {
-  const std::int64_t n = args.skip.shape[4];
+  const std::int64_t n_w = args.skip.shape[4];
   const bool streamed = is_streamed(n_elements(args.out.shape));
   const auto skips = args.skip.as<float>();
   const auto outs = args.out.as<float>();
+  const std::int64_t n = outs.strides[3] == n_w ? run_of(skips, rows.size()) : n_w;
   for (std::int64_t c = 0; c < args.skip.shape[1]; ++c) {
-    for (std::int64_t h = rows.begin; h < rows.end; ++h) {
-      const float *skip = skips.at(b, c, d, h), *factor = factors + (h - rows.begin) * n;
-      wide([=, out = product.data()] { std::transform(skip, skip + n, factor, out, std::multiplies<>()); });
+    for (std::int64_t done = 0; done < rows.size() * n_w; done += n) {
+      const std::int64_t h = rows.begin + done / n_w;
+      wide([skip = skips.at(b, c, d, h), factor = factors + done, out = product.data(), n] {
+        std::transform(skip, skip + n, factor, out, std::multiplies<>());
+      });
       copy_values(product.data(), n, outs.at(b, c, d, h), streamed);
     }
   }

@@ -110,3 +110,17 @@ def test_threads_change_no_bit_of_semantic_ops() -> None:
     for n_threads in (1, 2, 5):
         for got, expected in zip(bridge(n_threads), once, strict=True):
             np.testing.assert_array_equal(got, expected)
+
+
+def test_attention_of_rows_with_gaps() -> None:
+    """Rows that follow each other in memory are taken together; those that do not give the same bits."""
+    rng = np.random.default_rng()
+    weights = AttentionWeights(*(rng.standard_normal(s, np.float32) for s in ((4, 2), 4, (4, 2), (4, 1), (4, 2, 2, 2))), 0.5)
+    features = [rng.standard_normal(s, np.float32) for s in ((1, 3, 6, 38, 10), *((1, 2, 3, 19, 5),) * 2, (1, 1, 2, 4, 3))]
+    gaps = [np.zeros((*x.shape[:-1], x.shape[-1] + 3), np.float32)[..., :-3] for x in [*features, features[0]]]
+    for gap, x in zip(gaps, features, strict=False):
+        gap[:] = x
+    out = np.empty_like(features[0])
+    ops.semantic_attention(*features, weights, out)
+    ops.semantic_attention(*gaps[:4], weights, gaps[4])
+    np.testing.assert_array_equal(gaps[4], out)
