@@ -165,8 +165,10 @@ def windows_of(size: int, shape: tuple[int, int, int]) -> NDArray[np.int32]:
     return np.array([[(n - size) * (b >> i & 1) for i, n in enumerate(shape)] for b in range(8)], np.int32)
 
 
-def numpy_window(tensor: NDArray[Any], origins: NDArray[Any], size: int) -> NDArray[Any]:
-    return np.stack([tensor[:, d : d + size, h : h + size, w : w + size] for d, h, w in origins.tolist()])
+def numpy_window(tensor: NDArray[Any], origins: NDArray[Any], out: NDArray[Any]) -> None:
+    size = out.shape[-1]
+    for window, (d, h, w) in zip(out, origins.tolist(), strict=True):
+        window[:] = tensor[:, d : d + size, h : h + size, w : w + size]
 
 
 def test_window(measure: Measure, n_threads: int) -> None:
@@ -174,7 +176,7 @@ def test_window(measure: Measure, n_threads: int) -> None:
     np.testing.assert_array_equal(ops.window(small, origins, (6, 6, 6)), reference.window(small, origins, (6, 6, 6)))
     tensor, origins = random(4, *TENSOR), windows_of(128, TENSOR)
     out = np.empty((8, 4, 128, 128, 128), np.float32)
-    peers = {"numpy": lambda: numpy_window(tensor, origins, 128)}
+    peers = {"numpy": lambda: numpy_window(tensor, origins, out)}
     measure(lambda: ops.window(tensor, origins, (128, 128, 128), out, n_threads), peers, tensor.nbytes + out.nbytes)
 
 
@@ -327,9 +329,14 @@ def test_semantic_bridge(measure: Measure, n_threads: int) -> None:
     reduced, x = random(1, 32, *shape), random(1, 128, *shape)
     weights = PlaneWeights(random(32, 64, 3, 3) / 24, random(32), random(3, 32), random(128, 32) / 6)
 
+    planes = ops.semantic_project(reduced)
+    seen = ops.semantic_plane(planes, weights)
+
     def bridge(target: NDArray[np.float32]) -> NDArray[np.float32]:
-        planes = ops.semantic_plane(ops.semantic_project(reduced, n_threads), weights, n_threads)
-        return ops.semantic_lift(planes, target, n_threads)
+        """Into planes that stay from call to call; eager torch allocates its own."""
+        ops.semantic_project(reduced, n_threads, out=planes)
+        ops.semantic_plane(planes, weights, n_threads, out=seen)
+        return ops.semantic_lift(seen, target, n_threads)
 
     exact = reference.semantic_plane(reference.semantic_project(reduced), weights)  # type: ignore[arg-type]
     np.testing.assert_allclose(bridge(x.copy()), reference.semantic_lift(exact, x), atol=1e-4)  # type: ignore[arg-type]

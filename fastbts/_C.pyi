@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from fastbts.arrays import Array
 
 HAS_CUDA: bool
+ISA: str
 
 _Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 

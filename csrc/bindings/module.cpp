@@ -5,6 +5,7 @@
 
 #include "bindings/gate.h"
 #include "core/cuda_device.h"
+#include "core/wide.h"
 #include "ops/blend.h"
 #include "ops/brain_box.h"
 #include "ops/components.h"
@@ -204,6 +205,7 @@ PYBIND11_MODULE(_C, module) {
   module.doc() = "C++ ops of fastbts; use them through fastbts.ops.";
   py::register_local_exception_translator(translate);
   module.attr("HAS_CUDA") = kHasCuda;
+  module.attr("ISA") = isa_name();
   module.def("n_cuda_devices", n_cuda_devices);
   module.def(
       "cuda_synchronize",

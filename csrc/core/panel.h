@@ -7,10 +7,10 @@
 namespace fastbts {
 
 /// Voxels that a panel holds side by side.
-constexpr std::int64_t kLanes = 8;
+constexpr std::int64_t kLanes = 16;
 
-/// A matrix laid out for products with panels. A panel is (columns, kLanes): the channels of kLanes voxels, copied
-/// together so that a product runs through it once per group of rows, with the sums in registers.
+/// A matrix laid out for products with panels. A panel is the channels of kLanes voxels: column c is kLanes numbers
+/// from panel + steps[c] on. A product runs through it once per group of rows, with the sums in registers.
 class PanelMatrix {
  public:
   static constexpr std::int64_t kGroup = 8;  // rows that are summed together: as many sums hide the time of an addition
@@ -20,16 +20,20 @@ class PanelMatrix {
         n_columns_(n_columns),
         values_(static_cast<std::size_t>(n_rows_ * n_columns)) {}
 
-  float& at(std::int64_t row, std::int64_t column) {
-    return values_[static_cast<std::size_t>((row / kGroup * n_columns_ + column) * kGroup + row % kGroup)];
+  /// Sets n columns of a row from this one on.
+  void set(std::int64_t row, std::int64_t column, const float* values, std::int64_t n) {
+    float* out = values_.data() + (row / kGroup * n_columns_ + column) * kGroup + row % kGroup;
+    for (std::int64_t c = 0; c < n; ++c) out[c * kGroup] = values[c];
   }
 
   /// Rows, padded with zeros to whole groups; as many must bias and out have.
   std::int64_t n_rows() const { return n_rows_; }
   std::int64_t n_columns() const { return n_columns_; }
 
-  /// out (rows, kLanes) = bias + matrix panel; each sum runs in the order of columns, each product rounded.
-  void multiply(const float* panel, const float* bias, float* out) const;
+  /// out (rows, kLanes) = bias + matrix panel; row r of out begins at out + r out_step. Each sum runs in the order of
+  /// columns, each product rounded.
+  void multiply(const float* panel, const std::int64_t* steps, const float* bias, float* out,
+                std::int64_t out_step) const;
 
  private:
   std::int64_t n_rows_, n_columns_;

@@ -1,10 +1,14 @@
 #include <algorithm>
+#include <cstring>
+#include <functional>
 #include <mutex>
 #include <numeric>
 #include <type_traits>
 #include <vector>
 
+#include "core/order_key.h"
 #include "core/parallel.h"
+#include "core/wide.h"
 #include "ops/brain_box.h"
 
 namespace fastbts {
@@ -34,11 +38,23 @@ struct Seen {
   std::int64_t n_brain = 0;
 };
 
+/// Whether a row is seen at once to be all zero, as half of them are; -0 and rows that are not dense need a second
+/// look.
+template <typename T>
+bool is_blank(const T* values, std::int64_t stride, std::int64_t n) {
+  Key<T> any = 0;
+  for (std::int64_t w = 0; w < n && stride == 1; ++w) {
+    Key<T> bits;
+    std::memcpy(&bits, values + w, sizeof(T));
+    any = static_cast<Key<T>>(any | bits);
+  }
+  return stride == 1 && any == 0;
+}
+
 /// Sets row[w] where the modality is non-zero; returns how many are. NaN is non-zero, -0 is zero.
 template <typename T>
-std::int32_t mark_nonzero(const T* values, std::int64_t stride, Flags& row) {
+std::int32_t mark_nonzero(const T* values, std::int64_t stride, std::int64_t n, std::uint8_t* __restrict row) {
   std::int32_t n_nonzero = 0;
-  const auto n = static_cast<std::int64_t>(row.size());
   with_step(stride, [&](auto step) {
     for (std::int64_t w = 0; w < n; ++w) {
       const std::uint8_t nonzero = values[w * step] != T{0};
@@ -61,25 +77,32 @@ std::int32_t count_nonfinite([[maybe_unused]] const T* values, [[maybe_unused]] 
   return n_nonfinite;
 }
 
+/// Scans one row of all modalities.
+template <typename T>
+void scan_row(const View<const T, 4>& volume, std::int64_t d, std::int64_t h, Flags& row, Seen& seen) {
+  const auto [n_modalities, n_d, n_h, n_w] = volume.shape;
+  bool blank = true;
+  std::fill(row.begin(), row.end(), std::uint8_t{0});
+  for (std::int64_t m = 0; m < n_modalities; ++m) {
+    if (is_blank(volume.at(m, d, h), volume.strides[3], n_w)) continue;
+    blank = false;
+    seen.n_nonzero[m] += mark_nonzero(volume.at(m, d, h), volume.strides[3], n_w, row.data());
+    seen.n_nonfinite[m] += count_nonfinite(volume.at(m, d, h), volume.strides[3], n_w);
+  }
+  const std::int32_t n_brain = blank ? 0 : std::accumulate(row.begin(), row.end(), std::int32_t{0});
+  if (n_brain == 0) return;
+  seen.n_brain += n_brain;
+  seen.any[0][d] = seen.any[1][h] = 1;
+  std::transform(row.begin(), row.end(), seen.any[2].begin(), seen.any[2].begin(), std::bit_or<>());
+}
+
 /// Scans the slices [begin, end) along the first axis.
 template <typename T>
 Seen scan(const View<const T, 4>& volume, std::int64_t begin, std::int64_t end) {
-  const auto [n_modalities, n_d, n_h, n_w] = volume.shape;
   Seen seen(volume.shape);
-  Flags row(n_w);
+  Flags row(volume.shape[3]);
   for (std::int64_t d = begin; d < end; ++d) {
-    for (std::int64_t h = 0; h < n_h; ++h) {
-      std::fill(row.begin(), row.end(), std::uint8_t{0});
-      for (std::int64_t m = 0; m < n_modalities; ++m) {
-        seen.n_nonzero[m] += mark_nonzero(volume.at(m, d, h), volume.strides[3], row);
-        seen.n_nonfinite[m] += count_nonfinite(volume.at(m, d, h), volume.strides[3], n_w);
-      }
-      const std::int32_t n_brain = std::accumulate(row.begin(), row.end(), std::int32_t{0});
-      if (n_brain == 0) continue;
-      seen.n_brain += n_brain;
-      seen.any[0][d] = seen.any[1][h] = 1;
-      for (std::int64_t w = 0; w < n_w; ++w) seen.any[2][w] |= row[w];
-    }
+    for (std::int64_t h = 0; h < volume.shape[2]; ++h) wide([&] { scan_row(volume, d, h, row, seen); });
   }
   return seen;
 }

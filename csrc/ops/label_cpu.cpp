@@ -3,6 +3,7 @@
 
 #include "core/parallel.h"
 #include "core/tile.h"
+#include "core/wide.h"
 #include "ops/label.h"
 
 namespace fastbts {
@@ -16,8 +17,8 @@ struct Row {
   const float *wt, *tc, *et;
 };
 
-RegionCounts label_row(const Row& row, const std::array<float, 3>& least, const std::array<std::uint8_t, 3>& values,
-                       std::int64_t n, std::uint8_t* out) {
+RegionCounts label_row(Row row, std::array<float, 3> least, std::array<std::uint8_t, 3> values, std::int64_t n,
+                       std::uint8_t* __restrict out) {
   const auto [ed, ncr, enhancing] = values;
   std::int32_t n_wt = 0, n_tc = 0, n_et = 0;
   for (std::int64_t w = 0; w < n; ++w) {
@@ -61,8 +62,9 @@ void label_cpu(const LabelArgs& args, int n_threads) {
   parallel_for(target.shape[0], n_threads, [&](std::int64_t begin, std::int64_t end) {
     RegionCounts part;
     for (std::int64_t d = begin; d < end; ++d) {
-      transfer_rows(target, d, [&](std::int64_t a, std::int64_t b, std::uint8_t* out) {
-        add(part, label_row({wt.at(a, b), tc.at(a, b), et.at(a, b)}, least, args.values, target.shape[2], out));
+      transfer_rows(target, d, false, [&](std::int64_t a, std::int64_t b, std::uint8_t* out) {
+        const Row row{wt.at(a, b), tc.at(a, b), et.at(a, b)};
+        wide([&] { add(part, label_row(row, least, args.values, target.shape[2], out)); });
       });
     }
     const std::lock_guard<std::mutex> lock(mutex);

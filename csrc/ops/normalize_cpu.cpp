@@ -2,8 +2,11 @@
 #include <memory>
 #include <numeric>
 
+#include "core/dense.h"
 #include "core/parallel.h"
+#include "core/stream_copy.h"
 #include "core/tile.h"
+#include "core/wide.h"
 #include "ops/normalize.h"
 #include "ops/normalize_stats.h"
 
@@ -21,7 +24,7 @@ struct Brain {
 
 /// Marks the brain of one row; returns how many voxels that is.
 template <typename T>
-std::int32_t mark_brain(const View<const T, 4>& box, std::int64_t a, std::int64_t b, std::uint8_t* row) {
+std::int32_t mark_brain(const View<const T, 4>& box, std::int64_t a, std::int64_t b, std::uint8_t* __restrict row) {
   const std::int64_t n = box.shape[3];
   std::fill(row, row + padded(n), std::uint8_t{0});
   for (std::int64_t m = 0; m < box.shape[0]; ++m) {
@@ -49,50 +52,75 @@ Brain find_brain(const View<const T, 4>& box, int n_threads) {
   return brain;
 }
 
-/// Appends the brain values of a row, in groups of eight as brain comes in runs; returns the end of what was written.
-template <typename T>
-T* gather_row(const T* values, std::int64_t stride, const std::uint8_t* mask, std::int64_t n, T* out) {
+/// Calls fn(value) for the brain values of a row, in groups of eight as brain comes in runs.
+template <typename T, typename Fn>
+void for_brain(const T* values, std::int64_t stride, const std::uint8_t* mask, std::int64_t n, Fn&& fn) {
   constexpr std::uint64_t kNone = 0, kAll = 0x0101010101010101;
-  with_step(stride, [=, &out](auto step) {
-    T* next = out;
+  with_step(stride, [&](auto step) {
     for (std::int64_t begin = 0; begin < n; begin += 8) {
       std::uint64_t group;
       std::memcpy(&group, mask + begin, 8);
       if (group == kAll) {
-        for (std::int64_t i = 0; i < 8; ++i) *next++ = values[(begin + i) * step];
+        for (std::int64_t i = 0; i < 8; ++i) fn(values[(begin + i) * step]);
       } else if (group != kNone) {
         for (std::int64_t c = begin; c < std::min(begin + 8, n); ++c) {
-          if (mask[c]) *next++ = values[c * step];
+          if (mask[c]) fn(values[c * step]);
         }
       }
     }
-    out = next;
   });
-  return out;
+}
+
+/// Calls fn(value) for the brain values of slice a of one modality, in memory order.
+template <typename T, typename Fn>
+void for_brain(const View<const T, 3>& box, const Brain& brain, std::int64_t a, Fn&& fn) {
+  for (std::int64_t b = 0; b < box.shape[1]; ++b)
+    for_brain(box.at(a, b), box.strides[2], brain.mask.at(a, b), box.shape[2], fn);
 }
 
 /// Copies the brain values of one modality, in memory order.
 template <typename T>
-void gather_brain(const View<const T, 3>& box, const Brain& brain, int n_threads, std::vector<T>& values) {
+std::vector<T> gather_brain(const View<const T, 3>& box, const Brain& brain, int n_threads) {
+  std::vector<T> values(brain.slice_begin.back());
   parallel_for(box.shape[0], n_threads, [&](std::int64_t begin, std::int64_t end) {
-    T* out = values.data() + brain.slice_begin[begin];
-    for (std::int64_t a = begin; a < end; ++a) {
-      for (std::int64_t b = 0; b < box.shape[1]; ++b) {
-        out = gather_row(box.at(a, b), box.strides[2], brain.mask.at(a, b), box.shape[2], out);
-      }
-    }
+    T* next = values.data() + brain.slice_begin[begin];
+    for (std::int64_t a = begin; a < end; ++a) for_brain(box, brain, a, [&](T value) { *next++ = value; });
   });
+  return values;
+}
+
+/// Counts the brain values of one modality.
+template <typename T>
+Histogram<T> count_brain(const View<const T, 3>& box, const Brain& brain, int n_threads) {
+  Histogram<T> histogram;
+  count(box.shape[0], n_threads, histogram, [&](std::int64_t begin, std::int64_t end, auto&& add) {
+    for (std::int64_t a = begin; a < end; ++a) for_brain(box, brain, a, add);
+  });
+  return histogram;
 }
 
 template <typename T>
+Stats stats_of_brain(const View<const T, 3>& box, const Brain& brain, const std::array<double, 2>& percentiles,
+                     int n_threads) {
+  if constexpr (kCountable<T>) {
+    return stats_of(count_brain(box, brain, n_threads), brain.slice_begin.back(), percentiles);
+  } else {
+    return stats_of(gather_brain(box, brain, n_threads), percentiles, n_threads);
+  }
+}
+
+/// z-scores of a row, zero where there is no brain. From lo on, differences of small integers are exact in float32.
+template <typename T>
 void write_row(const T* values, std::int64_t stride, const std::uint8_t* mask, const Stats& stats, std::int64_t n,
-               float* out) {
-  const auto [lo, hi, mean, std] = stats;
-  const double factor = std > 0 ? 1 / std : 0;
-  with_step(stride, [=, lo = lo, hi = hi, mean = mean](auto step) {
+               float* __restrict out) {
+  using Real = std::conditional_t<kCountable<T>, float, double>;
+  const auto lo = static_cast<Real>(stats.lo), hi = static_cast<Real>(stats.hi);
+  const auto factor = static_cast<Real>(stats.std > 0 ? 1 / stats.std : 0);
+  const auto z_of_lo = static_cast<Real>(stats.std > 0 ? (stats.lo - stats.mean) / stats.std : 0);
+  with_step(stride, [=](auto step) {
     for (std::int64_t c = 0; c < n; ++c) {
-      const double clipped = clip(static_cast<double>(values[c * step]), lo, hi);
-      const auto z = static_cast<float>((clipped - mean) * factor);
+      const Real clipped = clip(static_cast<Real>(values[c * step]), lo, hi);
+      const auto z = static_cast<float>((clipped - lo) * factor + z_of_lo);
       out[c] = mask[c] ? z : 0.0F;
     }
   });
@@ -100,17 +128,19 @@ void write_row(const T* values, std::int64_t stride, const std::uint8_t* mask, c
 
 /// Writes one modality; all three views have the same axes, in any order.
 template <typename T>
-void write(View<const T, 3> box, View<std::uint8_t, 3> mask, const Stats& stats, View<float, 3> target, int n_threads) {
+void write(View<const T, 3> box, View<std::uint8_t, 3> mask, const Stats& stats, View<float, 3> target, bool streamed,
+           int n_threads) {
   const auto order = transfer_order(memory_order(box.shape, box.strides), memory_order(target.shape, target.strides));
   box = box.permuted(order);
   mask = mask.permuted(order);
   target = target.permuted(order);
   parallel_for(target.shape[0], n_threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t d = begin; d < end; ++d) {
-      transfer_rows(target, d, [&](std::int64_t a, std::int64_t b, float* row) {
-        write_row(box.at(a, b), box.strides[2], mask.at(a, b), stats, box.shape[2], row);
+      transfer_rows(target, d, streamed, [&](std::int64_t a, std::int64_t b, float* row) {
+        wide([&] { write_row(box.at(a, b), box.strides[2], mask.at(a, b), stats, box.shape[2], row); });
       });
     }
+    stream_fence();
   });
 }
 
@@ -145,13 +175,12 @@ void run(const NormalizeArgs& args, int n_threads) {
     target = target.mirrored(axis);
   }
   const Brain brain = find_brain(box, n_threads);
-  std::vector<T> values(brain.slice_begin.back());
+  const bool streamed = is_streamed(n_elements(tensor.shape));
   for (std::int64_t m = 0; m < box.shape[0]; ++m) {
-    gather_brain(box.slice(m), brain, n_threads, values);
-    const Stats stats = stats_of(values, args.percentiles, n_threads);
+    const Stats stats = stats_of_brain(box.slice(m), brain, args.percentiles, n_threads);
     require<InputError>(std::isfinite(stats.std), "normalize: volume: modality ", m,
                         " has NaN or infinite brain voxels, or values too large for float64 statistics");
-    write(box.slice(m), brain.mask, stats, target.slice(m), n_threads);
+    write(box.slice(m), brain.mask, stats, target.slice(m), streamed, n_threads);
     const std::array<double, 4> row{stats.lo, stats.hi, stats.mean, stats.std};
     std::copy(row.begin(), row.end(), args.stats.at(m));
   }

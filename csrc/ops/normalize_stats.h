@@ -21,13 +21,21 @@ struct Stats {
 };
 
 /// std::clamp as two instructions.
-inline double clip(double value, double lo, double hi) { return std::min(std::max(value, lo), hi); }
+template <typename Real>
+Real clip(Real value, Real lo, Real hi) {
+  return std::min(std::max(value, lo), hi);
+}
+
+/// Whether a histogram of all values that a type has fits into a cache.
+template <typename T>
+inline constexpr bool kCountable = std::is_integral_v<T> && sizeof(T) <= 2;
 
 /// Values counted by order key: bin i holds the keys from first + (i << shift). A shift of 0 makes it a full account.
 template <typename T>
 struct Histogram {
   using Unsigned = std::make_unsigned_t<Key<T>>;
 
+  Histogram() : Histogram(std::numeric_limits<Key<T>>::min(), std::numeric_limits<Key<T>>::max()) {}
   Histogram(Key<T> least, Key<T> most) : first(static_cast<Unsigned>(least)) {
     const auto range = static_cast<Unsigned>(static_cast<Unsigned>(most) - first);
     while (range >> shift > 0xFFFF) ++shift;
@@ -35,7 +43,9 @@ struct Histogram {
   }
 
   std::size_t bin(T value) const {
-    return static_cast<std::size_t>(static_cast<Unsigned>(static_cast<Unsigned>(to_key(value)) - first) >> shift);
+    const auto above = static_cast<Unsigned>(static_cast<Unsigned>(to_key(value)) - first);
+    if constexpr (sizeof(T) <= 2) return above;  // the shift is always 0
+    return static_cast<std::size_t>(above >> shift);
   }
 
   /// The only value of a bin; for a shift of 0.
@@ -74,12 +84,13 @@ std::array<Key<T>, 2> key_range(const std::vector<T>& values, int n_threads) {
   return range;
 }
 
-template <typename T>
-void count(const std::vector<T>& values, int n_threads, Histogram<T>& histogram) {
+/// Counts the values of n items; for_each(begin, end, add) calls add(value) for those of some.
+template <typename T, typename ForEach>
+void count(std::int64_t n, int n_threads, Histogram<T>& histogram, ForEach&& for_each) {
   std::mutex mutex;
-  parallel_for(static_cast<std::int64_t>(values.size()), n_threads, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(n, n_threads, [&](std::int64_t begin, std::int64_t end) {
     std::vector<std::uint32_t> counts(histogram.counts.size());
-    for (std::int64_t i = begin; i < end; ++i) ++counts[histogram.bin(values[i])];
+    for_each(begin, end, [counts = counts.data(), bins = &histogram](T value) { ++counts[bins->bin(value)]; });
     const std::lock_guard<std::mutex> lock(mutex);
     for (std::size_t b = 0; b < counts.size(); ++b) histogram.counts[b] += counts[b];
   });
@@ -144,17 +155,22 @@ struct Moments {
 
 template <typename T>
 Moments moments_of_histogram(const Histogram<T>& histogram, double lo, double hi) {
-  const auto value = [&](std::size_t bin) { return clip(static_cast<double>(histogram.value(bin)), lo, hi); };
+  const auto for_each_value = [&](auto&& fn) {
+    for (std::size_t b = 0; b < histogram.counts.size(); ++b) {
+      const auto n = static_cast<double>(histogram.counts[b]);
+      if (n > 0) fn(n, clip(static_cast<double>(histogram.value(b)), lo, hi));
+    }
+  };
   Moments moments;
-  for (std::size_t b = 0; b < histogram.counts.size(); ++b) {
-    moments.n += static_cast<double>(histogram.counts[b]);
-    moments.mean += static_cast<double>(histogram.counts[b]) * value(b);
-  }
+  for_each_value([&](double n, double value) {
+    moments.n += n;
+    moments.mean += n * value;
+  });
   moments.mean /= moments.n;
-  for (std::size_t b = 0; b < histogram.counts.size(); ++b) {
-    const double deviation = value(b) - moments.mean;
-    moments.squares += static_cast<double>(histogram.counts[b]) * deviation * deviation;
-  }
+  for_each_value([&](double n, double value) {
+    const double deviation = value - moments.mean;
+    moments.squares += n * deviation * deviation;
+  });
   return moments;
 }
 
@@ -199,14 +215,29 @@ Stats stats_of(const std::vector<T>& values, const std::array<double, 2>& percen
     return {0, 0, 0, std::numeric_limits<double>::quiet_NaN()};
   }
   Histogram<T> histogram(least, most);
-  count(values, n_threads, histogram);
   const auto n = static_cast<std::int64_t>(values.size());
+  count(n, n_threads, histogram, [&](std::int64_t begin, std::int64_t end, auto&& add) {
+    std::for_each(values.begin() + begin, values.begin() + end, add);
+  });
   const std::array<std::int64_t, 2> ranks{percentile_rank(n, percentiles[0]), percentile_rank(n, percentiles[1])};
   const auto [value_lo, value_hi] = values_at(ranks, values, histogram, n_threads);
   const auto lo = static_cast<double>(value_lo), hi = static_cast<double>(value_hi);
   if (lo == hi) return {lo, hi, lo, 0};  // a sum of equal numbers would leave a std of rounding errors
   const Moments moments =
       histogram.shift == 0 ? moments_of_histogram(histogram, lo, hi) : moments_of_values(values, lo, hi, n_threads);
+  return {lo, hi, moments.mean, std::sqrt(moments.squares / moments.n)};
+}
+
+/// The same from a full account of n values.
+template <typename T>
+Stats stats_of(const Histogram<T>& histogram, std::int64_t n, const std::array<double, 2>& percentiles) {
+  if (n == 0) return {};
+  const auto at = [&](double percent) {
+    return static_cast<double>(histogram.value(Ranked<T>(histogram, percentile_rank(n, percent)).bin));
+  };
+  const double lo = at(percentiles[0]), hi = at(percentiles[1]);
+  if (lo == hi) return {lo, hi, lo, 0};
+  const Moments moments = moments_of_histogram(histogram, lo, hi);
   return {lo, hi, moments.mean, std::sqrt(moments.squares / moments.n)};
 }
 

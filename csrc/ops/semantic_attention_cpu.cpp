@@ -1,9 +1,14 @@
+#include <algorithm>
+#include <functional>
 #include <vector>
 
+#include "core/dense.h"
 #include "core/panel.h"
 #include "core/parallel.h"
 #include "core/simd_math.h"
+#include "core/stream_copy.h"
 #include "core/taps.h"
+#include "core/wide.h"
 #include "ops/semantic_attention.h"
 
 namespace fastbts {
@@ -24,9 +29,10 @@ struct Mix {
       bias[static_cast<std::size_t>(j)] = *args.bias.at(j);
       std::int64_t column = 0;
       for (const auto& part : {args.w_x, args.w_g, args.w_s}) {
-        for (std::int64_t i = 0; i < part.shape[1]; ++i) hidden.at(j, column++) = part.at(j)[i];
+        hidden.set(j, column, part.at(j), part.shape[1]);
+        column += part.shape[1];
       }
-      for (std::int64_t i = 0; i < kChildren; ++i) children.at(i, j) = args.w_a.at(j, i / 4, i / 2 % 2)[i % 2];
+      for (std::int64_t i = 0; i < kChildren; ++i) children.set(i, j, args.w_a.at(j, i / 4, i / 2 % 2) + i % 2, 1);
     }
   }
 
@@ -38,33 +44,34 @@ struct AllTaps {
   Taps d, h, w;
 };
 
-/// What one thread works in.
+/// Numbers that follow each other: 0, step, ...
+std::vector<std::int64_t> steps_of(std::int64_t n, std::int64_t step) {
+  std::vector<std::int64_t> steps;
+  for (std::int64_t i = 0; i < n; ++i) steps.push_back(i * step);
+  return steps;
+}
+
+/// What one thread works in: the channels of a tile, voxels of all its rows side by side, and room for a whole last
+/// panel.
 struct Scratch {
   Scratch(const SemanticAttentionArgs& args, const Mix& mix)
       : n_w(args.encoded.shape[4]),
-        n_channels(mix.hidden.n_columns()),
-        n_in_row((n_w + kLanes - 1) / kLanes * kLanes * n_channels),
-        panels(static_cast<std::size_t>(kTileRows * n_in_row)),
-        maps(static_cast<std::size_t>(n_w)),
+        n(kTileRows * n_w + kLanes),
+        inputs(static_cast<std::size_t>(mix.hidden.n_columns() * n)),
         coarse(static_cast<std::size_t>(2 * args.similarity.shape[4])),
         hidden(static_cast<std::size_t>(mix.hidden.n_rows() * kLanes)),
-        factors(static_cast<std::size_t>(kChildren * kTileRows * n_w)) {}
+        children(static_cast<std::size_t>(kChildren * n)),
+        factors(static_cast<std::size_t>(kChildren * kTileRows * n_w)),
+        product(static_cast<std::size_t>(4 * kTileRows * n_w)),
+        input_steps(steps_of(mix.hidden.n_columns(), n)),
+        hidden_steps(steps_of(mix.children.n_columns(), kLanes)) {}
 
-  float* panels_of(std::int64_t row) { return panels.data() + row * n_in_row; }
-
-  std::int64_t n_w, n_channels, n_in_row;
-  std::vector<float> panels;  // inputs of each row of a tile, kLanes voxels after kLanes voxels
-  std::vector<float> maps, coarse, hidden;
+  std::int64_t n_w, n;
+  std::vector<float> inputs, coarse, hidden, children;
   std::vector<float> factors;  // (2, 2 kTileRows, 2 n_w)
+  std::vector<float> product;  // rows of the skip, weighed
+  std::vector<std::int64_t> input_steps, hidden_steps;
 };
-
-/// Copies a row of one channel into the panels of its voxels.
-void spread(const float* row, std::int64_t n, std::int64_t channel, std::int64_t n_channels, float* panels) {
-  float* out = panels + channel * kLanes;
-  std::int64_t w = 0;
-  for (; w + kLanes <= n; w += kLanes, out += n_channels * kLanes) std::copy_n(row + w, kLanes, out);
-  std::copy_n(row + w, n - w, out);
-}
 
 /// Upsamples one row of one similarity map.
 void upsample_row(const View<const float, 3>& map, const AllTaps& taps, std::int64_t d, std::int64_t h,
@@ -78,23 +85,34 @@ void upsample_row(const View<const float, 3>& map, const AllTaps& taps, std::int
   lerp_along(low, taps.w, out);
 }
 
+/// Values of n_rows rows that lie in one run of memory: all, or those of a row.
+std::int64_t run_of(const View<const float, 5>& features, std::int64_t n_rows) {
+  const std::int64_t n = features.shape[4];
+  return features.strides[3] == n ? n_rows * n : n;
+}
+
 /// Collects the inputs of rows of slice d of case b, channel after channel: long steps through memory.
 void collect(const SemanticAttentionArgs& args, const AllTaps& taps, std::int64_t b, std::int64_t d, const Bounds& rows,
              Scratch& scratch) {
-  const std::int64_t n_w = scratch.n_w, n_channels = scratch.n_channels;
-  std::int64_t channel = 0;
+  float* channel = scratch.inputs.data();
   for (const auto& features : {args.encoded.as<float>(), args.decoded.as<float>()}) {
-    for (std::int64_t c = 0; c < features.shape[1]; ++c, ++channel) {
-      for (std::int64_t h = rows.begin; h < rows.end; ++h)
-        spread(features.at(b, c, d, h), n_w, channel, n_channels, scratch.panels_of(h - rows.begin));
+    for (std::int64_t c = 0; c < features.shape[1]; ++c, channel += scratch.n) {
+      const std::int64_t n = run_of(features, rows.size());
+      for (std::int64_t done = 0; done < rows.size() * scratch.n_w; done += n)
+        std::copy_n(features.at(b, c, d, rows.begin + done / scratch.n_w), n, channel + done);
     }
   }
   const View<const float, 4> maps = args.similarity.as<float>().slice(b);
-  for (std::int64_t k = 0; k < maps.shape[0]; ++k, ++channel) {
-    for (std::int64_t h = rows.begin; h < rows.end; ++h) {
-      upsample_row(maps.slice(k), taps, d, h, scratch.coarse, scratch.maps.data());
-      spread(scratch.maps.data(), n_w, channel, n_channels, scratch.panels_of(h - rows.begin));
-    }
+  for (std::int64_t k = 0; k < maps.shape[0]; ++k, channel += scratch.n) {
+    for (std::int64_t h = 0; h < rows.size(); ++h)
+      upsample_row(maps.slice(k), taps, d, rows.begin + h, scratch.coarse, channel + h * scratch.n_w);
+  }
+}
+
+void interleave(const float* even, const float* odd, std::int64_t n, float* __restrict out) {
+  for (std::int64_t w = 0; w < n; ++w) {
+    out[2 * w] = even[w];
+    out[2 * w + 1] = odd[w];
   }
 }
 
@@ -103,37 +121,41 @@ void to_factors(float* z, float strength, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) z[i] = 1 + strength * (2 / (1 + fast_exp(-z[i])) - 1);
 }
 
-/// Computes the factors of one row of a tile from its panels, into the rows of its children.
-void attend(const Mix& mix, float strength, std::int64_t row_of_tile, Scratch& scratch) {
+/// Computes the factors of n_rows rows of a tile from its inputs, and lays them out as the skip's voxels.
+void attend(const Mix& mix, float strength, std::int64_t n_rows, Scratch& scratch) {
   constexpr float kNoBias[kChildren] = {};
-  const float* panels = scratch.panels_of(row_of_tile);
-  float *hidden = scratch.hidden.data(), *out = scratch.factors.data() + 4 * row_of_tile * scratch.n_w;
-  for (std::int64_t begin = 0; begin < scratch.n_w; begin += kLanes) {
-    mix.hidden.multiply(panels + begin * scratch.n_channels, mix.bias.data(), hidden);
+  const std::int64_t n_w = scratch.n_w;
+  float *hidden = scratch.hidden.data(), *children = scratch.children.data();
+  for (std::int64_t i = 0; i < n_rows * n_w; i += kLanes) {
+    mix.hidden.multiply(scratch.inputs.data() + i, scratch.input_steps.data(), mix.bias.data(), hidden, kLanes);
     for (float& value : scratch.hidden) value = value > 0 ? value : kSlope * value;
-    float children[kChildren * kLanes];
-    mix.children.multiply(hidden, kNoBias, children);
-    to_factors(children, strength, kChildren * kLanes);
-    const std::int64_t n = std::min(kLanes, scratch.n_w - begin);
-    for (std::int64_t child = 0; child < kChildren; ++child) {
-      const std::int64_t row = child / 4 * 2 * kTileRows + child / 2 % 2;
-      float* target = out + 2 * (row * scratch.n_w + begin) + child % 2;
-      for (std::int64_t lane = 0; lane < n; ++lane) target[2 * lane] = children[child * kLanes + lane];
+    mix.children.multiply(hidden, scratch.hidden_steps.data(), kNoBias, children + i, scratch.n);
+  }
+  wide([=, n = kChildren * scratch.n] { to_factors(children, strength, n); });
+  for (std::int64_t pair = 0; pair < kChildren / 2; ++pair) {
+    for (std::int64_t h = 0; h < n_rows; ++h) {
+      const float* even = children + 2 * pair * scratch.n + h * n_w;
+      float* out = scratch.factors.data() + 2 * n_w * (pair / 2 * 2 * kTileRows + 2 * h + pair % 2);
+      wide([=, odd = even + scratch.n] { interleave(even, odd, n_w, out); });
     }
   }
 }
 
 /// Multiplies rows [begin, end) of slice d by their factors, channel after channel: long steps through memory.
-void weigh(const SemanticAttentionArgs& args, std::int64_t b, std::int64_t d, const Bounds& rows,
-           const float* factors) {
-  const std::int64_t n = args.skip.shape[4];
+void weigh(const SemanticAttentionArgs& args, std::int64_t b, std::int64_t d, const Bounds& rows, const float* factors,
+           std::vector<float>& product) {
+  const std::int64_t n_w = args.skip.shape[4];
+  const bool streamed = is_streamed(n_elements(args.out.shape));
   const auto skips = args.skip.as<float>();
   const auto outs = args.out.as<float>();
+  const std::int64_t n = outs.strides[3] == n_w ? run_of(skips, rows.size()) : n_w;
   for (std::int64_t c = 0; c < args.skip.shape[1]; ++c) {
-    for (std::int64_t h = rows.begin; h < rows.end; ++h) {
-      const float *skip = skips.at(b, c, d, h), *factor = factors + (h - rows.begin) * n;
-      float* out = outs.at(b, c, d, h);
-      for (std::int64_t w = 0; w < n; ++w) out[w] = skip[w] * factor[w];
+    for (std::int64_t done = 0; done < rows.size() * n_w; done += n) {
+      const std::int64_t h = rows.begin + done / n_w;
+      wide([skip = skips.at(b, c, d, h), factor = factors + done, out = product.data(), n] {
+        std::transform(skip, skip + n, factor, out, std::multiplies<>());
+      });
+      copy_values(product.data(), n, outs.at(b, c, d, h), streamed);
     }
   }
 }
@@ -151,12 +173,13 @@ void semantic_attention_cpu(const SemanticAttentionArgs& args, int n_threads) {
       const std::int64_t b = i / (shape[2] * n_tiles), d = i / n_tiles % shape[2], first = i % n_tiles * kTileRows;
       const Bounds rows{first, std::min(first + kTileRows, shape[3])};
       collect(args, taps, b, d, rows, scratch);
-      for (std::int64_t row = 0; row < rows.size(); ++row) attend(mix, args.strength, row, scratch);
+      attend(mix, args.strength, rows.size(), scratch);
       for (const std::int64_t half : {0, 1}) {
         const float* factors = scratch.factors.data() + half * 4 * kTileRows * scratch.n_w;
-        weigh(args, b, 2 * d + half, {2 * rows.begin, 2 * rows.end}, factors);
+        weigh(args, b, 2 * d + half, {2 * rows.begin, 2 * rows.end}, factors, scratch.product);
       }
     }
+    stream_fence();
   });
 }
 
