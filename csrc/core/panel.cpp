@@ -19,9 +19,9 @@ using Vector4 = float;
 
 /// Some rows of a group of the product; `Vector` and how many rows have registers depend on the instruction set. A
 /// macro, as the vectors of a template would be cut up for the plain machine before it is inlined for another.
-#define FASTBTS_MULTIPLY_ROWS(Vector, kRows)                                                                        \
-  (const float* weights, std::int64_t n_columns, const float* panel, const std::int64_t* steps, const float* bias,  \
-   float* out, std::int64_t out_step) {                                                                             \
+#define FASTBTS_MULTIPLY_ROWS(name, Vector, kRows)                                                                  \
+  void name(const float* weights, std::int64_t n_columns, const float* panel, const std::int64_t* steps,            \
+            const float* bias, float* out, std::int64_t out_step) {                                                 \
     constexpr std::int64_t kWidth = sizeof(Vector) / sizeof(float), kVectors = kLanes / kWidth;                     \
     Vector sums[kRows][kVectors], column[kVectors];                                                                 \
     for (std::int64_t r = 0; r < kRows; ++r)                                                                        \
@@ -35,15 +35,16 @@ using Vector4 = float;
     for (std::int64_t r = 0; r < kRows; ++r)                                                                        \
       for (std::int64_t v = 0; v < kVectors; ++v)                                                                   \
         std::memcpy(out + r * out_step + v * kWidth, &sums[r][v], sizeof(Vector));                                  \
-  }
+  }                                                                                                                 \
+  static_assert(kRows <= PanelMatrix::kGroup)
 
-void multiply_plain FASTBTS_MULTIPLY_ROWS(Vector4, 2)
+FASTBTS_MULTIPLY_ROWS(multiply_plain, Vector4, 2);
 #ifdef FASTBTS_X86
-    FASTBTS_FOR("avx2") void multiply_avx2 FASTBTS_MULTIPLY_ROWS(Vector8, 4) FASTBTS_FOR("avx512f") void multiply_avx512
-    FASTBTS_MULTIPLY_ROWS(Vector16, 8)
+FASTBTS_FOR("avx2") FASTBTS_MULTIPLY_ROWS(multiply_avx2, Vector8, 4);
+FASTBTS_FOR("avx512f") FASTBTS_MULTIPLY_ROWS(multiply_avx512, Vector16, 8);
 #endif
 
-        struct Kernel {
+struct Kernel {
   decltype(&multiply_plain) multiply;
   std::int64_t n_rows;
 };
