@@ -210,13 +210,13 @@ def test_the_command_without_a_gpu(tmp_path: Path) -> None:
     assert re.search(r"error: no CUDA device here.*parity cannot be measured here.*unmeasured with --accept-parity", said)
     assert [path.name for path in tmp_path.iterdir()] == ["case"]
 
-    assert fastbts(*build, "--accept-parity") == (0, f"wrote {out} for tensorrt-rtx, f32; against float32: not measured")
+    assert fastbts(*build, "--accept-parity") == (0, f"wrote {out} for tensorrt-rtx, fp32; against float32: not measured")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["case", "rtx.fbts"]
     file = read_engine_file(out)
     assert set(file.payloads) == {"model.onnx", "engine.plan", "engine.json"}
     assert (file.manifest["build"]["backend"], file.manifest["build"]["parity"]) == ("tensorrt-rtx", {})
     status, said = fastbts("info", out)
-    assert "built for tensorrt-rtx, f32 against f32 not measured" in said
+    assert "built for tensorrt-rtx, fp32 against fp32 not measured" in said
     status, said = fastbts("predict", tmp_path / "case", "-o", tmp_path / "out", "--engine", out)
     assert status == 1
     assert "no CUDA device here" in said
