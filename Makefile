@@ -36,7 +36,7 @@ $(VENV)/installed: $(SOURCES)
 # The developers' install: editable, with training, tests and linters.
 $(DEV)/installed: $(NATIVE)
 	$(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/pip install --quiet --disable-pip-version-check -C cmake.define.FASTBTS_WERROR=ON --editable ".[train,evaluate,test,lint]"
+	$(DEV)/bin/pip install --quiet --disable-pip-version-check --config-settings=cmake.define.FASTBTS_WERROR=ON --editable ".[train,evaluate,test,lint]"
 	touch $@
 
 clean:

@@ -324,7 +324,7 @@ def bridge_with_torch(torch: Any, reduced: Any, x: Any, weights: Any) -> Any:
 
 
 def test_semantic_bridge(measure: Measure, n_threads: int) -> None:
-    """Project, plane and lift together, with the light network's channels at stride 8."""
+    """With the light network's channels at stride 8."""
     shape = tuple(n // 8 for n in TENSOR)
     reduced, x = random(1, 32, *shape), random(1, 128, *shape)
     weights = PlaneWeights(random(32, 64, 3, 3) / 24, random(32), random(3, 32), random(128, 32) / 6)
@@ -333,10 +333,9 @@ def test_semantic_bridge(measure: Measure, n_threads: int) -> None:
     seen = ops.semantic_plane(planes, weights)
 
     def bridge(target: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Into planes that stay from call to call; eager torch allocates its own."""
-        ops.semantic_project(reduced, n_threads, out=planes)
-        ops.semantic_plane(planes, weights, n_threads, out=seen)
-        return ops.semantic_lift(seen, target, n_threads)
+        """Through planes that stay from call to call; eager torch allocates its own."""
+        ops.semantic_bridge(reduced, weights, target, n_threads, planes=planes, seen=seen)
+        return target
 
     exact = reference.semantic_plane(reference.semantic_project(reduced), weights)  # type: ignore[arg-type]
     np.testing.assert_allclose(bridge(x.copy()), reference.semantic_lift(exact, x), atol=1e-4)  # type: ignore[arg-type]

@@ -42,15 +42,17 @@ def resample(tensor: Array, out: Array, n_threads: int, stream: int) -> None: ..
 def components(
     labels: Array, box: _Box, min_voxels: int, counts: Array, scratch: Array | None, n_threads: int, stream: int
 ) -> None: ...
-def semantic_project(tensor: Array, z: Array, y: Array, x: Array, n_threads: int, stream: int) -> None: ...
-def semantic_lift(z: Array, y: Array, x: Array, tensor: Array, add: bool, n_threads: int, stream: int) -> None: ...
+def semantic_project(tensor: Array, out: Sequence[Array], n_threads: int, stream: int) -> None: ...
 def semantic_plane(
+    planes: Sequence[Array], weights: Sequence[Array], out: Sequence[Array], n_threads: int, stream: int
+) -> None: ...
+def semantic_lift(planes: Sequence[Array], tensor: Array, add: bool, n_threads: int, stream: int) -> None: ...
+def semantic_bridge(
+    reduced: Array,
+    weights: Sequence[Array],
+    target: Array,
     planes: Sequence[Array],
-    conv: Array,
-    bias: Array,
-    view: Array,
-    expand: Array,
-    out: Sequence[Array],
+    seen: Sequence[Array],
     n_threads: int,
     stream: int,
 ) -> None: ...

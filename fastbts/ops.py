@@ -1,5 +1,5 @@
 """The arithmetic in C++. Around the network: `brain_box`, `normalize`, `window`, `blend`, `label`, `resample`, `components`.
-Inside it: the semantic bridge (`semantic_project`, `semantic_plane`, `semantic_lift`) and `semantic_attention`.
+Inside it: the semantic bridge (`semantic_bridge`; its steps `semantic_project`, `semantic_plane`, `semantic_lift`) and `semantic_attention`.
 
 Axes are the network's, (D, H, W). Arrays are borrowed with their strides or refused, never silently converted or copied;
 images and labels may have any strides, network tensors must have a contiguous last axis. `n_threads` is 0 for all CPUs
@@ -34,6 +34,7 @@ from fastbts.semantic_ops import (
     Planes,
     PlaneWeights,
     semantic_attention,
+    semantic_bridge,
     semantic_lift,
     semantic_plane,
     semantic_project,
@@ -57,6 +58,7 @@ __all__ = [
     "normalize_scratch",
     "resample",
     "semantic_attention",
+    "semantic_bridge",
     "semantic_lift",
     "semantic_plane",
     "semantic_project",

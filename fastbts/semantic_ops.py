@@ -68,13 +68,8 @@ def semantic_project(tensor: Array, n_threads: int = 0, *, out: Planes | None = 
     Returns:
         Planes of 2R channels, R means and then R maxima: z over D, y over H, x over W.
     """
-    shape = np.shape(tensor)
-    if len(shape) != 5:
-        raise InputError(f"semantic_project: tensor: expected float32 (B, R, D, H, W), got shape {shape}")
-    n_b, n_r, n_d, n_h, n_w = shape
-    sizes = ((n_h, n_w), (n_d, n_w), (n_d, n_h))
-    planes = _planes("semantic_project: out", out, tensor, [(n_b, 2 * n_r, *size) for size in sizes])
-    _C.semantic_project(tensor, *planes, n_threads, stream_handle(stream))
+    planes = _projections("semantic_project", tensor, out)
+    _C.semantic_project(tensor, planes, n_threads, stream_handle(stream))
     return planes
 
 
@@ -93,13 +88,54 @@ def semantic_plane(
     Returns:
         Planes of C channels, for `semantic_lift`.
     """
+    seen = _seen("semantic_plane", planes, weights, out)
+    _C.semantic_plane(planes, weights, seen, n_threads, stream_handle(stream))
+    return seen
+
+
+def semantic_bridge(
+    reduced: Array,
+    weights: PlaneWeights,
+    target: Array,
+    n_threads: int = 0,
+    *,
+    planes: Planes | None = None,
+    seen: Planes | None = None,
+    stream: Any = None,
+) -> None:
+    """The whole bridge: `semantic_project`, `semantic_plane` and `semantic_lift` added to the target, with the same threads.
+
+    Args:
+        reduced: The volume that is projected, (B, R, D, H, W) float32 without NaN.
+        weights: See `PlaneWeights`.
+        target: (B, C, D, H, W) float32, what the bridge adds to, in place.
+        n_threads: 0 for all CPUs.
+        planes: Room for the projections, as `semantic_project` returns them; needed on a device, saves time elsewhere.
+        seen: Room for what `semantic_plane` makes of them; likewise.
+        stream: CUDA stream, for arrays on a device.
+    """
+    planes = _projections("semantic_bridge", reduced, planes)
+    seen = _seen("semantic_bridge", planes, weights, seen)
+    _C.semantic_bridge(reduced, weights, target, planes, seen, n_threads, stream_handle(stream))
+
+
+def _projections(op: str, tensor: Array, given: Planes | None) -> Planes:
+    """Planes of 2R channels for a volume of R."""
+    shape = np.shape(tensor)
+    if len(shape) != 5:
+        raise InputError(f"{op}: tensor: expected float32 (B, R, D, H, W), got shape {shape}")
+    n_b, n_r, n_d, n_h, n_w = shape
+    sizes = ((n_h, n_w), (n_d, n_w), (n_d, n_h))
+    return _planes(f"{op}: out", given, tensor, [(n_b, 2 * n_r, *size) for size in sizes])
+
+
+def _seen(op: str, planes: Planes, weights: PlaneWeights, given: Planes | None) -> Planes:
+    """Planes of as many channels as the weights expand to."""
     sizes = [np.shape(plane) for plane in planes]
     if any(len(size) != 4 for size in sizes):
-        raise InputError(f"semantic_plane: planes: expected three times float32 (B, 2R, *, *), got shapes {sizes}")
+        raise InputError(f"{op}: planes: expected three times float32 (B, 2R, *, *), got shapes {sizes}")
     n_c = np.shape(weights.expand)[:1]
-    seen = _planes("semantic_plane: out", out, planes.z, [(size[0], *n_c, *size[2:]) for size in sizes])
-    _C.semantic_plane(planes, *weights, seen, n_threads, stream_handle(stream))
-    return seen
+    return _planes(f"{op}: out", given, planes.z, [(size[0], *n_c, *size[2:]) for size in sizes])
 
 
 def _planes(name: str, given: Planes | None, like: Array, shapes: list[tuple[int, ...]]) -> Planes:
@@ -129,7 +165,7 @@ def semantic_lift(
         raise OptionsError("semantic_lift: expected a target to add to, or out to write into, got both")
     given = out if target is None else target
     volume = result("semantic_lift: out", given, planes.x, (*np.shape(planes.x), *np.shape(planes.z)[-1:]))
-    _C.semantic_lift(*planes, volume, target is not None, n_threads, stream_handle(stream))
+    _C.semantic_lift(planes, volume, target is not None, n_threads, stream_handle(stream))
     return volume
 
 

@@ -18,18 +18,18 @@ check() {  # NAME COMMAND...
   if "$@" >"$out/$name.log" 2>&1; then passed[$name]=true; else passed[$name]=false && tail -n 30 "$out/$name.log"; fi
 }
 
-defines=(-C cmake.define.FASTBTS_CUDA=ON)
+defines=(--config-settings=cmake.define.FASTBTS_CUDA=ON)
 tests=(tests/ops tests/test_ptxas.py)
 if [[ -n ${FASTBTS_TENSORRT_INCLUDE:-} ]]; then
   FASTBTS_TENSORRT_INCLUDE=$(realpath "$FASTBTS_TENSORRT_INCLUDE")
   export FASTBTS_TENSORRT_INCLUDE
-  defines+=(-C cmake.define.FASTBTS_TENSORRT=ON -C cmake.define.TensorRT_INCLUDE_DIR="$FASTBTS_TENSORRT_INCLUDE")
+  defines+=(--config-settings=cmake.define.FASTBTS_TENSORRT=ON --config-settings=cmake.define.TensorRT_INCLUDE_DIR="$FASTBTS_TENSORRT_INCLUDE")
   tests+=(tests/test_tensorrt_plugins.py)
 fi
 
 # In a folder of its own, so that nothing of the machine's is changed.
 check build "$python" -m pip install --no-build-isolation --no-deps --no-index --upgrade --target "$out/site" . \
-  "${defines[@]}" -C build-dir="$out/build"
+  "${defines[@]}" --config-settings=build-dir="$out/build"
 [[ ${passed[build]} == true ]] || exit 1
 if [[ -n ${FASTBTS_TENSORRT_INCLUDE:-} ]]; then
   check plugins "$python" -c "

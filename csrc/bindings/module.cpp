@@ -114,49 +114,71 @@ void bind_components(const py::object& labels, const Pairs& box, std::int64_t mi
   components(args, n_threads, stream_of(stream));
 }
 
-void bind_semantic_project(const py::object& tensor, const py::object& z, const py::object& y, const py::object& x,
-                           int n_threads, std::uintptr_t stream) {
-  Gate gate(stream_of(stream));
-  const SemanticProjectArgs args{gate.borrow_floats<5>(tensor, "semantic_project: tensor", "(B, R, D, H, W)"),
-                                 gate.borrow_floats<4, void>(z, "semantic_project: z", "(B, 2R, H, W)"),
-                                 gate.borrow_floats<4, void>(y, "semantic_project: y", "(B, 2R, D, W)"),
-                                 gate.borrow_floats<4, void>(x, "semantic_project: x", "(B, 2R, D, H)")};
-  const py::gil_scoped_release release;
-  semantic_project(args, n_threads, stream_of(stream));
+using Three = std::array<py::object, 3>;         // planes z, y, x
+using PlaneWeights = std::array<py::object, 4>;  // conv, bias, view, expand
+
+SemanticProjectArgs borrow_project(Gate& gate, const py::object& tensor, const Three& out) {
+  return {gate.borrow_floats<5>(tensor, "semantic_project: tensor", "(B, R, D, H, W)"),
+          gate.borrow_floats<4, void>(out[0], "semantic_project: out.z", "(B, 2R, H, W)"),
+          gate.borrow_floats<4, void>(out[1], "semantic_project: out.y", "(B, 2R, D, W)"),
+          gate.borrow_floats<4, void>(out[2], "semantic_project: out.x", "(B, 2R, D, H)")};
 }
 
-void bind_semantic_lift(const py::object& z, const py::object& y, const py::object& x, const py::object& tensor,
-                        bool add, int n_threads, std::uintptr_t stream) {
-  Gate gate(stream_of(stream));
-  const SemanticLiftArgs args{gate.borrow_floats<4>(z, "semantic_lift: z", "(B, C, H, W)"),
-                              gate.borrow_floats<4>(y, "semantic_lift: y", "(B, C, D, W)"),
-                              gate.borrow_floats<4>(x, "semantic_lift: x", "(B, C, D, H)"),
-                              gate.borrow_floats<5, void>(tensor, "semantic_lift: tensor", "(B, C, D, H, W)"), add};
-  const py::gil_scoped_release release;
-  semantic_lift(args, n_threads, stream_of(stream));
-}
-
-void bind_semantic_plane(const std::array<py::object, 3>& planes, const py::object& conv, const py::object& bias,
-                         const py::object& view, const py::object& expand, const std::array<py::object, 3>& out,
-                         int n_threads, std::uintptr_t stream) {
-  Gate gate(stream_of(stream));
-  const auto borrow_plane = [&gate](const py::object& plane, const char* name) {
+SemanticPlaneArgs borrow_plane(Gate& gate, const Three& planes, const PlaneWeights& weights, const Three& out) {
+  const auto borrow_read = [&gate](const py::object& plane, const char* name) {
     return gate.borrow_floats<4>(plane, name, "(B, 2R, *, *)");
   };
   const auto borrow_out = [&gate](const py::object& plane, const char* name) {
     return gate.borrow_floats<4, void>(plane, name, "(B, C, *, *)");
   };
-  const SemanticPlaneArgs args{
-      {borrow_plane(planes[0], "semantic_plane: planes.z"), borrow_plane(planes[1], "semantic_plane: planes.y"),
-       borrow_plane(planes[2], "semantic_plane: planes.x")},
-      gate.borrow<const float, 4>(conv, "semantic_plane: conv", "float32 (R, 2R, 3, 3)"),
-      gate.borrow<const float, 1>(bias, "semantic_plane: bias", "float32 (R)"),
-      gate.borrow<const float, 2>(view, "semantic_plane: view", "float32 (3, R)"),
-      gate.borrow<const float, 2>(expand, "semantic_plane: expand", "float32 (C, R)"),
-      {borrow_out(out[0], "semantic_plane: out.z"), borrow_out(out[1], "semantic_plane: out.y"),
-       borrow_out(out[2], "semantic_plane: out.x")}};
+  const auto& [conv, bias, view, expand] = weights;
+  return {{borrow_read(planes[0], "semantic_plane: planes.z"), borrow_read(planes[1], "semantic_plane: planes.y"),
+           borrow_read(planes[2], "semantic_plane: planes.x")},
+          gate.borrow<const float, 4>(conv, "semantic_plane: conv", "float32 (R, 2R, 3, 3)"),
+          gate.borrow<const float, 1>(bias, "semantic_plane: bias", "float32 (R)"),
+          gate.borrow<const float, 2>(view, "semantic_plane: view", "float32 (3, R)"),
+          gate.borrow<const float, 2>(expand, "semantic_plane: expand", "float32 (C, R)"),
+          {borrow_out(out[0], "semantic_plane: out.z"), borrow_out(out[1], "semantic_plane: out.y"),
+           borrow_out(out[2], "semantic_plane: out.x")}};
+}
+
+SemanticLiftArgs borrow_lift(Gate& gate, const Three& planes, const py::object& tensor, bool add) {
+  return {gate.borrow_floats<4>(planes[0], "semantic_lift: z", "(B, C, H, W)"),
+          gate.borrow_floats<4>(planes[1], "semantic_lift: y", "(B, C, D, W)"),
+          gate.borrow_floats<4>(planes[2], "semantic_lift: x", "(B, C, D, H)"),
+          gate.borrow_floats<5, void>(tensor, "semantic_lift: tensor", "(B, C, D, H, W)"), add};
+}
+
+void bind_semantic_project(const py::object& tensor, const Three& out, int n_threads, std::uintptr_t stream) {
+  Gate gate(stream_of(stream));
+  const SemanticProjectArgs args = borrow_project(gate, tensor, out);
+  const py::gil_scoped_release release;
+  semantic_project(args, n_threads, stream_of(stream));
+}
+
+void bind_semantic_plane(const Three& planes, const PlaneWeights& weights, const Three& out, int n_threads,
+                         std::uintptr_t stream) {
+  Gate gate(stream_of(stream));
+  const SemanticPlaneArgs args = borrow_plane(gate, planes, weights, out);
   const py::gil_scoped_release release;
   semantic_plane(args, n_threads, stream_of(stream));
+}
+
+void bind_semantic_lift(const Three& planes, const py::object& tensor, bool add, int n_threads, std::uintptr_t stream) {
+  Gate gate(stream_of(stream));
+  const SemanticLiftArgs args = borrow_lift(gate, planes, tensor, add);
+  const py::gil_scoped_release release;
+  semantic_lift(args, n_threads, stream_of(stream));
+}
+
+void bind_semantic_bridge(const py::object& reduced, const PlaneWeights& weights, const py::object& target,
+                          const Three& planes, const Three& seen, int n_threads, std::uintptr_t stream) {
+  Gate gate(stream_of(stream));
+  const SemanticProjectArgs project = borrow_project(gate, reduced, planes);
+  const SemanticPlaneArgs plane = borrow_plane(gate, planes, weights, seen);
+  const SemanticLiftArgs lift = borrow_lift(gate, seen, target, true);
+  const py::gil_scoped_release release;
+  semantic_bridge(project, plane, lift, n_threads, stream_of(stream));
 }
 
 void bind_semantic_attention(const py::object& skip, const py::object& encoded, const py::object& decoded,
@@ -225,9 +247,10 @@ PYBIND11_MODULE(_C, module) {
   module.def("resample", bind_resample, "tensor"_a, "out"_a, "n_threads"_a, "stream"_a);
   module.def("components", bind_components, "labels"_a, "box"_a, "min_voxels"_a, "counts"_a, "scratch"_a, "n_threads"_a,
              "stream"_a);
-  module.def("semantic_project", bind_semantic_project, "tensor"_a, "z"_a, "y"_a, "x"_a, "n_threads"_a, "stream"_a);
-  module.def("semantic_lift", bind_semantic_lift, "z"_a, "y"_a, "x"_a, "tensor"_a, "add"_a, "n_threads"_a, "stream"_a);
-  module.def("semantic_plane", bind_semantic_plane, "planes"_a, "conv"_a, "bias"_a, "view"_a, "expand"_a, "out"_a,
+  module.def("semantic_project", bind_semantic_project, "tensor"_a, "out"_a, "n_threads"_a, "stream"_a);
+  module.def("semantic_plane", bind_semantic_plane, "planes"_a, "weights"_a, "out"_a, "n_threads"_a, "stream"_a);
+  module.def("semantic_lift", bind_semantic_lift, "planes"_a, "tensor"_a, "add"_a, "n_threads"_a, "stream"_a);
+  module.def("semantic_bridge", bind_semantic_bridge, "reduced"_a, "weights"_a, "target"_a, "planes"_a, "seen"_a,
              "n_threads"_a, "stream"_a);
   module.def("semantic_attention", bind_semantic_attention, "skip"_a, "encoded"_a, "decoded"_a, "similarity"_a, "w_x"_a,
              "bias"_a, "w_g"_a, "w_s"_a, "w_a"_a, "strength"_a, "out"_a, "n_threads"_a, "stream"_a);

@@ -4,6 +4,7 @@
 
 #include "core/cuda_device.h"
 #include "core/error.h"
+#include "core/parallel.h"
 
 namespace fastbts {
 namespace {
@@ -68,6 +69,14 @@ void semantic_lift(const SemanticLiftArgs& args, int n_threads, Stream stream) {
   require_planes("semantic_lift", args, args.tensor, args.tensor.shape[1]);
   on_device(
       args.tensor.device, [&] { semantic_lift_cpu(args, n_threads); }, [&](auto) { semantic_lift_cuda(args, stream); });
+}
+
+void semantic_bridge(const SemanticProjectArgs& project, const SemanticPlaneArgs& plane, const SemanticLiftArgs& lift,
+                     int n_threads, Stream stream) {
+  const Team team(n_workers_of(n_threads));
+  semantic_project(project, n_threads, stream);
+  semantic_plane(plane, n_threads, stream);
+  semantic_lift(lift, n_threads, stream);
 }
 
 }  // namespace fastbts

@@ -7,7 +7,7 @@
 
 namespace fastbts {
 
-// In the three ops floats are float32; on a CUDA device, where all arrays must be, and dense, also float16 or bfloat16,
+// In all of these floats are float32; on a CUDA device, where all arrays must be, and dense, also float16 or bfloat16,
 // the same for all but the weights. Sums are float32.
 
 struct SemanticProjectArgs {
@@ -56,6 +56,11 @@ struct SemanticLiftArgs {
 ///   tensor  (B, C, D, H, W)  floats, rows dense   written, or added to if add
 /// Two runs give the same bits, whatever n_threads.
 void semantic_lift(const SemanticLiftArgs& args, int n_threads, Stream stream);
+
+/// The three ops one after the other, with the same threads: nothing of the volume is read twice. `plane.planes` are
+/// what `project` writes, `lift` reads `plane.out`.
+void semantic_bridge(const SemanticProjectArgs& project, const SemanticPlaneArgs& plane, const SemanticLiftArgs& lift,
+                     int n_threads, Stream stream);
 
 void semantic_project_cpu(const SemanticProjectArgs& args, int n_threads);
 void semantic_plane_cpu(const SemanticPlaneArgs& args, int n_threads);

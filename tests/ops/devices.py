@@ -77,6 +77,10 @@ class Ops(Protocol):
         self, planes: ops.Planes, target: NDArray[np.float32] | None = None, n_threads: int = 0
     ) -> NDArray[np.float32]: ...
 
+    def semantic_bridge(
+        self, reduced: NDArray[np.float32], weights: ops.PlaneWeights, target: NDArray[np.float32], n_threads: int = 0
+    ) -> None: ...
+
     def semantic_attention(
         self,
         skip: NDArray[np.float32],
@@ -210,6 +214,15 @@ class CudaOps:
             return lifted
         target[...] = ops.semantic_lift(there, put(target)).get()
         return target
+
+    def semantic_bridge(
+        self, reduced: NDArray[np.float32], weights: ops.PlaneWeights, target: NDArray[np.float32], n_threads: int = 0
+    ) -> None:
+        n_b, n_r, *size = reduced.shape
+        planes, seen = (empty_planes(n_b, n, tuple(size)) for n in (2 * n_r, len(weights.expand)))
+        there = put(target)
+        ops.semantic_bridge(put(reduced), ops.PlaneWeights(*map(put, weights)), there, planes=planes, seen=seen)
+        target[...] = there.get()
 
     def semantic_attention(
         self,

@@ -23,6 +23,22 @@ int main() {
       for (const auto& count : visits) if (count != 1) return 1;
     }
   }
+  // Many loops of one team, some with loops inside: every item of each once.
+  for (const int n_threads : {1, 2, 5}) {
+    const fastbts::Team team(n_threads);
+    for (int turn = 0; turn < 2000; ++turn) {
+      const std::int64_t n = turn % 37;
+      std::vector<std::atomic<int>> visits(static_cast<std::size_t>(n));
+      fastbts::parallel_for(n, n_threads, [&](std::int64_t begin, std::int64_t end) {
+        const auto visit = [&](std::int64_t a, std::int64_t b) {
+          for (std::int64_t i = begin + a; i < begin + b; ++i) ++visits[static_cast<std::size_t>(i)];
+        };
+        turn % 100 == 0 ? fastbts::parallel_for(end - begin, 2, visit) : visit(0, end - begin);
+      });
+      for (const auto& count : visits) if (count != 1) return 3;
+    }
+  }
+  if (fastbts::Team::current() != nullptr) return 4;
   std::atomic<int> finished{0};
   try {
     fastbts::parallel_for(3, 3, [&](std::int64_t begin, std::int64_t) {

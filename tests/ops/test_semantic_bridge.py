@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fastbts import InputError, OptionsError, ops, reference
-from fastbts.ops import Planes
+from fastbts.ops import Planes, PlaneWeights
 from tests.ops.devices import Ops
 from tests.ops.views import N_THREADS, RAGGED, restrided
 from tests.tolerances import assert_close
@@ -131,3 +131,35 @@ def test_writes_into_given_arrays() -> None:
     volume = np.full((2, 6, 4, 5, 6), 7, np.float32)
     assert ops.semantic_lift(out, out=volume) is volume
     assert np.array_equal(volume, ops.semantic_lift(out))
+
+
+def bridge_weights(n_r: int, n_c: int) -> PlaneWeights:
+    return PlaneWeights(random(n_r, 2 * n_r, 3, 3), random(n_r), random(3, n_r), random(n_c, n_r))
+
+
+@pytest.mark.parametrize("n_threads", N_THREADS)
+@pytest.mark.parametrize("shape", RAGGED)
+def test_bridge_agrees_with_twin(device: Ops, shape: Size, n_threads: int) -> None:
+    reduced, weights, x = random(2, 3, *shape), bridge_weights(3, 5), random(2, 5, *shape)
+    exact = reference.semantic_lift(reference.semantic_plane(reference.semantic_project(reduced), weights), x)  # type: ignore[arg-type]
+    device.semantic_bridge(reduced, weights, x, n_threads)
+    np.testing.assert_allclose(x, exact, rtol=1e-5, atol=1e-5)
+
+
+def test_bridge_has_the_bits_of_its_steps_whatever_the_threads() -> None:
+    reduced, weights, x = random(1, 32, 18, 20, 18), bridge_weights(32, 64), random(1, 64, 18, 20, 18)
+    wanted = ops.semantic_lift(ops.semantic_plane(ops.semantic_project(reduced, 1), weights, 1), x.copy(), 1)
+    for n_threads in (1, 2, 3, 8):
+        for _ in range(20):  # a race would not show every time
+            target = x.copy()
+            ops.semantic_bridge(reduced, weights, target, n_threads)
+            np.testing.assert_array_equal(target, wanted)
+
+
+def test_bridge_refuses_what_does_not_fit() -> None:
+    with pytest.raises(InputError, match=r"semantic_bridge: tensor: expected float32 \(B, R, D, H, W\)"):
+        ops.semantic_bridge(random(3, 4, 5), bridge_weights(3, 5), random(1, 5, 2, 4, 5))
+    with pytest.raises(InputError, match="semantic_lift: z: expected shape"):
+        ops.semantic_bridge(random(1, 3, 2, 4, 5), bridge_weights(3, 5), random(1, 5, 2, 4, 6))
+    with pytest.raises(OptionsError, match="n_threads: expected 0"):
+        ops.semantic_bridge(random(1, 3, 2, 4, 5), bridge_weights(3, 5), random(1, 5, 2, 4, 5), -1)
