@@ -48,7 +48,7 @@ class Half(nn.Module):
 
 
 def trained_network(recipe: Recipe, state: dict[str, Any]) -> UNet3d:
-    """The checkpoint's averaged network, weights rounded to float16 as they will be stored."""
+    """The checkpoint's averaged network, weights rounded to float16, as the large ones will be stored."""
     network = UNet3d(recipe.model).eval()
     network.load_state_dict(averaged_weights(state))
     with torch.no_grad():

@@ -73,7 +73,7 @@ void semantic_lift(const SemanticLiftArgs& args, int n_threads, Stream stream) {
 
 void semantic_bridge(const SemanticProjectArgs& project, const SemanticPlaneArgs& plane, const SemanticLiftArgs& lift,
                      int n_threads, Stream stream) {
-  const Team team(n_workers_of(n_threads));
+  Team team(n_workers_of(n_threads));
   semantic_project(project, n_threads, stream);
   semantic_plane(plane, n_threads, stream);
   semantic_lift(lift, n_threads, stream);

@@ -32,16 +32,18 @@ class Pool(Generic[T]):
     @contextmanager
     def lend(self) -> Iterator[T]:
         """Lends one for as long as the block runs; raises DeviceError once the pool has been closed."""
-        if self._make is None:
+        make = self._make
+        if make is None:
             raise closed(self._file)
         try:
             one = self._idle.pop()  # atomic, unlike a look before it
         except IndexError:
-            one = self._make()
+            one = make()
         try:
             yield one
         finally:
-            self._idle.append(one)
+            if self._make is not None:
+                self._idle.append(one)
 
     def close(self) -> list[T]:
         """Lends no more; returns those that are idle, for their owner to free."""

@@ -4,7 +4,7 @@ Both packages have the same Python API, so one module serves them. Building need
 **Running has never been tried on a GPU**: of `TensorRTEngine` and `cuda.py` nothing beyond the check for a device has ever run,
 nor has anything with the full TensorRT; the tests hold every name that both modules use against the real bindings.
 
-The nodes of the ONNX domain `fastbts` run in our kernels where `csrc/tensorrt` was built and the backend is TensorRT, else in
+Bridge and attention, nodes of the ONNX domain `fastbts`, run in our kernels where `csrc/tensorrt` was built and the backend is TensorRT, else in
 their bodies. TensorRT-RTX always takes the bodies: it has no plugins of users, and a parser that finds one ends the process.
 """
 
@@ -30,9 +30,9 @@ PACKAGES = {
     "tensorrt-rtx": ("tensorrt_rtx_bindings", "pip install 'fastbts[tensorrt-rtx]'"),
 }
 DOMAIN = "fastbts"
+"""Of the ONNX nodes that the plugins are for, and so the plugins' namespace."""
 PLUGIN_NODES = ("SemanticBridge", "SemanticAttention")
 """Nodes of that domain that the plugins compute."""
-"""Of the ONNX nodes that the plugins are for, and so the plugins' namespace."""
 PLUGINS = "libfastbts_tensorrt.so"
 NO_PLUGINS = "build fastbts where nvcc and NvInfer.h are, with FASTBTS_CUDA=ON and FASTBTS_TENSORRT=ON"
 MAX_SIDE = 256

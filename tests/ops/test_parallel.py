@@ -25,7 +25,7 @@ int main() {
   }
   // Many loops of one team, some with loops inside: every item of each once.
   for (const int n_threads : {1, 2, 5}) {
-    const fastbts::Team team(n_threads);
+    fastbts::Team team(n_threads);
     for (int turn = 0; turn < 2000; ++turn) {
       const std::int64_t n = turn % 37;
       std::vector<std::atomic<int>> visits(static_cast<std::size_t>(n));
