@@ -98,8 +98,12 @@ class Checkpoints(Checkpoint):
         self._interval_s, self._saved = timedelta(minutes=recipe.checkpoint_minutes).total_seconds(), 0.0
         self._terminated = False
 
-    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Takes over SIGTERM from Lightning, which would not save; Lightning's teardown gives it back."""
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Takes over SIGTERM from Lightning, which would not save; Lightning's teardown gives it back.
+
+        Not in `on_fit_start`: Lightning puts its handler in place after that, before ours, and ends the run between two of our
+        looks at the signal.
+        """
         self._saved = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_terminated", True))
