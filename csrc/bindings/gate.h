@@ -102,8 +102,8 @@ class Gate {
   /// "InputError: blend: logits: expected float32 (B, K, d, h, w), got float64 of shape (1, 2, 3)" and why, unless ok.
   void refuse_unless(bool ok, const Source& source, const char* why) const {
     if (ok) return;
-    const std::string shape = py::str(py::tuple(py::cast(source.shape)));
-    throw InputError(name_ + ": expected " + expected_ + ", got " + source.type + " of shape " + shape + why);
+    const std::string type = py::str(source.type), shape = py::str(py::tuple(py::cast(source.shape)));
+    throw InputError(name_ + ": expected " + expected_ + ", got " + type + " of shape " + shape + why);
   }
 
   void check_device(const Device& device) {

@@ -24,8 +24,8 @@ namespace py = pybind11;
 struct Source {
   py::object owner;  // keeps the memory and its description alive
   void* data = nullptr;
-  std::string type;                              // "float32", for messages
-  std::optional<DType> dtype;                    // none for types that no op takes
+  py::object type;             // its text, "float32", is for messages: making it takes longer than all else
+  std::optional<DType> dtype;  // none for types that no op takes
   std::vector<std::int64_t> shape{}, strides{};  // in elements
   Device device{};
   bool writable = false;
@@ -58,8 +58,7 @@ inline std::vector<std::int64_t> row_major(const std::vector<std::int64_t>& shap
 
 inline Source from_numpy(const py::array& array) {
   const py::dtype dtype = array.dtype();
-  Source source{array, const_cast<void*>(array.data()), std::string(py::str(dtype)),
-                dtype_of(dtype.kind(), dtype.itemsize())};
+  Source source{array, const_cast<void*>(array.data()), dtype, dtype_of(dtype.kind(), dtype.itemsize())};
   for (py::ssize_t i = 0; i < array.ndim(); ++i) {
     source.shape.push_back(array.shape(i));
     source.strides.push_back(array.strides(i) / std::max<py::ssize_t>(1, array.itemsize()));
@@ -112,7 +111,7 @@ inline std::optional<DType> dtype_of(const DLDataType& type) {
 }
 
 inline Source from_tensor(const py::object& capsule, const DLTensor& tensor, bool writable) {
-  Source source{capsule, static_cast<char*>(tensor.data) + tensor.byte_offset, type_name(tensor.dtype),
+  Source source{capsule, static_cast<char*>(tensor.data) + tensor.byte_offset, py::str(type_name(tensor.dtype)),
                 dtype_of(tensor.dtype)};
   source.shape.assign(tensor.shape, tensor.shape + tensor.ndim);
   source.strides = tensor.strides ? std::vector<std::int64_t>(tensor.strides, tensor.strides + tensor.ndim)
@@ -135,7 +134,7 @@ inline Source from_capsule(const py::object& capsule) {
     return from_tensor(capsule,
                        static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"))->dl_tensor, true);
   }
-  Source source{capsule, nullptr, "an unknown type", std::nullopt};
+  Source source{capsule, nullptr, py::str("an unknown type"), std::nullopt};
   source.flaw = ", which is no capsule of DLPack 1 or older";
   return source;
 }
@@ -158,8 +157,7 @@ inline Source from_cuda_interface(const py::object& array, Stream stream) {
   const auto interface = array.attr("__cuda_array_interface__").cast<py::dict>();
   const auto [address, read_only] = interface["data"].cast<std::pair<std::uintptr_t, bool>>();
   const auto dtype = py::dtype::from_args(interface["typestr"]);
-  Source source{array, reinterpret_cast<void*>(address), std::string(py::str(dtype)),
-                dtype_of(dtype.kind(), dtype.itemsize())};
+  Source source{array, reinterpret_cast<void*>(address), dtype, dtype_of(dtype.kind(), dtype.itemsize())};
   source.shape = interface["shape"].cast<std::vector<std::int64_t>>();
   source.strides = row_major(source.shape);
   if (const py::object strides = interface.attr("get")("strides"); !strides.is_none()) {

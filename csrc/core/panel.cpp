@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "core/memory.h"
 #include "core/wide.h"
 
 namespace fastbts {
@@ -17,31 +18,38 @@ using Vector16 = float __attribute__((vector_size(64)));
 using Vector4 = float;
 #endif
 
-/// Some rows of a group of the product; `Vector` and how many rows have registers depend on the instruction set. A
-/// macro, as the vectors of a template would be cut up for the plain machine before it is inlined for another.
-#define FASTBTS_MULTIPLY_ROWS(name, Vector, kRows)                                                                  \
-  void name(const float* weights, std::int64_t n_columns, const float* panel, const std::int64_t* steps,            \
-            const float* bias, float* out, std::int64_t out_step) {                                                 \
-    constexpr std::int64_t kWidth = sizeof(Vector) / sizeof(float), kVectors = kLanes / kWidth;                     \
-    Vector sums[kRows][kVectors], column[kVectors];                                                                 \
-    for (std::int64_t r = 0; r < kRows; ++r)                                                                        \
-      for (std::int64_t v = 0; v < kVectors; ++v) sums[r][v] = Vector{} + bias[r];                                  \
-    for (std::int64_t c = 0; c < n_columns; ++c) {                                                                  \
-      for (std::int64_t v = 0; v < kVectors; ++v)                                                                   \
-        std::memcpy(column + v, panel + steps[c] + v * kWidth, sizeof(Vector));                                     \
-      for (std::int64_t r = 0; r < kRows; ++r)                                                                      \
-        for (std::int64_t v = 0; v < kVectors; ++v) sums[r][v] += weights[c * PanelMatrix::kGroup + r] * column[v]; \
-    }                                                                                                               \
-    for (std::int64_t r = 0; r < kRows; ++r)                                                                        \
-      for (std::int64_t v = 0; v < kVectors; ++v)                                                                   \
-        std::memcpy(out + r * out_step + v * kWidth, &sums[r][v], sizeof(Vector));                                  \
-  }                                                                                                                 \
-  static_assert(kRows <= PanelMatrix::kGroup)
+constexpr std::int64_t kGroup = PanelMatrix::kGroup;
+constexpr std::int64_t kAhead = 2 * kLanes;  // how far on to fetch: hides memory behind the sums of two panels
+
+/// Some rows of the product, of a group or of several; `Vector` and how many rows have registers depend on the
+/// instruction set. A macro, as the vectors of a template would be cut up for the plain machine before it is inlined
+/// for another.
+#define FASTBTS_MULTIPLY_ROWS(name, Vector, kRows)                                                             \
+  void name(const float* weights, std::int64_t n_columns, const float* const* columns, std::int64_t first,     \
+            const float* bias, float* out, std::int64_t out_step) {                                            \
+    constexpr std::int64_t kWidth = sizeof(Vector) / sizeof(float), kVectors = kLanes / kWidth;                \
+    Vector sums[kRows][kVectors], column[kVectors];                                                            \
+    for (std::int64_t r = 0; r < kRows; ++r)                                                                   \
+      for (std::int64_t v = 0; v < kVectors; ++v) sums[r][v] = Vector{} + bias[r];                             \
+    for (std::int64_t c = 0; c < n_columns; ++c) {                                                             \
+      const float* const lanes = columns[c] + first;                                                           \
+      prefetch(lanes + kAhead);                                                                                \
+      for (std::int64_t v = 0; v < kVectors; ++v) std::memcpy(column + v, lanes + v * kWidth, sizeof(Vector)); \
+      for (std::int64_t r = 0; r < kRows; ++r)                                                                 \
+        for (std::int64_t v = 0; v < kVectors; ++v)                                                            \
+          sums[r][v] += weights[(r / kGroup * n_columns + c) * kGroup + r % kGroup] * column[v];               \
+    }                                                                                                          \
+    for (std::int64_t r = 0; r < kRows; ++r)                                                                   \
+      for (std::int64_t v = 0; v < kVectors; ++v)                                                              \
+        std::memcpy(out + r * out_step + v * kWidth, &sums[r][v], sizeof(Vector));                             \
+  }                                                                                                            \
+  static_assert(kRows % kGroup == 0 || kGroup % kRows == 0)
 
 FASTBTS_MULTIPLY_ROWS(multiply_plain, Vector4, 2);
 #ifdef FASTBTS_X86
 FASTBTS_FOR("avx2") FASTBTS_MULTIPLY_ROWS(multiply_avx2, Vector8, 4);
 FASTBTS_FOR("avx512f") FASTBTS_MULTIPLY_ROWS(multiply_avx512, Vector16, 8);
+FASTBTS_FOR("avx512f") FASTBTS_MULTIPLY_ROWS(multiply_twice_avx512, Vector16, 16);
 #endif
 
 struct Kernel {
@@ -49,9 +57,10 @@ struct Kernel {
   std::int64_t n_rows;
 };
 
-Kernel best_kernel() {
+/// The kernel for the next rows of n_left, a multiple of kGroup.
+Kernel kernel_for([[maybe_unused]] std::int64_t n_left) {
 #ifdef FASTBTS_X86
-  if (isa() == Isa::kAvx512) return {multiply_avx512, 8};
+  if (isa() == Isa::kAvx512) return n_left < 16 ? Kernel{multiply_avx512, 8} : Kernel{multiply_twice_avx512, 16};
   if (isa() == Isa::kAvx2) return {multiply_avx2, 4};
 #endif
   return {multiply_plain, 2};
@@ -59,12 +68,13 @@ Kernel best_kernel() {
 
 }  // namespace
 
-void PanelMatrix::multiply(const float* panel, const std::int64_t* steps, const float* bias, float* out,
+void PanelMatrix::multiply(const float* const* columns, std::int64_t first, const float* bias, float* out,
                            std::int64_t out_step) const {
-  const Kernel kernel = best_kernel();
-  for (std::int64_t row = 0; row < n_rows_; row += kernel.n_rows) {
+  for (std::int64_t row = 0; row < n_rows_;) {
+    const Kernel kernel = kernel_for(n_rows_ - row);
     const float* weights = values_.data() + row / kGroup * kGroup * n_columns_ + row % kGroup;
-    kernel.multiply(weights, n_columns_, panel, steps, bias + row, out + row * out_step, out_step);
+    kernel.multiply(weights, n_columns_, columns, first, bias + row, out + row * out_step, out_step);
+    row += kernel.n_rows;
   }
 }
 

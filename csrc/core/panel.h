@@ -9,8 +9,15 @@ namespace fastbts {
 /// Voxels that a panel holds side by side.
 constexpr std::int64_t kLanes = 16;
 
+/// The columns of panels whose channels lie one `step` apart.
+inline std::vector<const float*> columns_of(const float* first, std::int64_t n_columns, std::int64_t step) {
+  std::vector<const float*> columns;
+  for (std::int64_t c = 0; c < n_columns; ++c) columns.push_back(first + c * step);
+  return columns;
+}
+
 /// A matrix laid out for products with panels. A panel is the channels of kLanes voxels: column c is kLanes numbers
-/// from panel + steps[c] on. A product runs through it once per group of rows, with the sums in registers.
+/// from columns[c] + first on. A product runs through it once per group of rows, with the sums in registers.
 class PanelMatrix {
  public:
   static constexpr std::int64_t kGroup = 8;  // rows that are summed together: as many sums hide the time of an addition
@@ -31,8 +38,8 @@ class PanelMatrix {
   std::int64_t n_columns() const { return n_columns_; }
 
   /// out (rows, kLanes) = bias + matrix panel; row r of out begins at out + r out_step. Each sum runs in the order of
-  /// columns, each product rounded.
-  void multiply(const float* panel, const std::int64_t* steps, const float* bias, float* out,
+  /// columns, each product rounded. Panels should follow each other: the next ones are fetched meanwhile.
+  void multiply(const float* const* columns, std::int64_t first, const float* bias, float* out,
                 std::int64_t out_step) const;
 
  private:

@@ -7,8 +7,8 @@
 #include <cstring>
 #include <vector>
 
+#include "core/memory.h"
 #include "core/parallel.h"
-#include "core/stream_copy.h"
 #include "core/tensor_view.h"
 
 namespace fastbts {

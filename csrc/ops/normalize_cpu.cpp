@@ -3,8 +3,8 @@
 #include <numeric>
 
 #include "core/dense.h"
+#include "core/memory.h"
 #include "core/parallel.h"
-#include "core/stream_copy.h"
 #include "core/tile.h"
 #include "core/wide.h"
 #include "ops/normalize.h"

@@ -1,12 +1,11 @@
 #include <algorithm>
-#include <functional>
 #include <vector>
 
 #include "core/dense.h"
+#include "core/memory.h"
 #include "core/panel.h"
 #include "core/parallel.h"
 #include "core/simd_math.h"
-#include "core/stream_copy.h"
 #include "core/taps.h"
 #include "core/wide.h"
 #include "ops/semantic_attention.h"
@@ -44,33 +43,25 @@ struct AllTaps {
   Taps d, h, w;
 };
 
-/// Numbers that follow each other: 0, step, ...
-std::vector<std::int64_t> steps_of(std::int64_t n, std::int64_t step) {
-  std::vector<std::int64_t> steps;
-  for (std::int64_t i = 0; i < n; ++i) steps.push_back(i * step);
-  return steps;
-}
-
-/// What one thread works in: the channels of a tile, voxels of all its rows side by side, and room for a whole last
-/// panel.
+/// What one thread works in, for a tile of rows side by side; room for a whole last panel.
 struct Scratch {
   Scratch(const SemanticAttentionArgs& args, const Mix& mix)
       : n_w(args.encoded.shape[4]),
         n(kTileRows * n_w + kLanes),
-        inputs(static_cast<std::size_t>(mix.hidden.n_columns() * n)),
+        maps(static_cast<std::size_t>(args.similarity.shape[1] * n)),
         coarse(static_cast<std::size_t>(2 * args.similarity.shape[4])),
+        last(static_cast<std::size_t>(mix.hidden.n_columns() * kLanes)),
         hidden(static_cast<std::size_t>(mix.hidden.n_rows() * kLanes)),
         children(static_cast<std::size_t>(kChildren * n)),
         factors(static_cast<std::size_t>(kChildren * kTileRows * n_w)),
-        product(static_cast<std::size_t>(4 * kTileRows * n_w)),
-        input_steps(steps_of(mix.hidden.n_columns(), n)),
-        hidden_steps(steps_of(mix.children.n_columns(), kLanes)) {}
+        columns(static_cast<std::size_t>(mix.hidden.n_columns())),
+        last_columns(columns_of(last.data(), mix.hidden.n_columns(), kLanes)),
+        hidden_columns(columns_of(hidden.data(), mix.children.n_columns(), kLanes)) {}
 
   std::int64_t n_w, n;
-  std::vector<float> inputs, coarse, hidden, children;
+  std::vector<float> maps, coarse, last, hidden, children;
   std::vector<float> factors;  // (2, 2 kTileRows, 2 n_w)
-  std::vector<float> product;  // rows of the skip, weighed
-  std::vector<std::int64_t> input_steps, hidden_steps;
+  std::vector<const float*> columns, last_columns, hidden_columns;
 };
 
 /// Upsamples one row of one similarity map.
@@ -85,28 +76,49 @@ void upsample_row(const View<const float, 3>& map, const AllTaps& taps, std::int
   lerp_along(low, taps.w, out);
 }
 
+/// Upsamples the similarity maps of a case for rows of slice d.
+void upsample(const View<const float, 4>& maps, const AllTaps& taps, std::int64_t d, const Bounds& rows,
+              Scratch& scratch) {
+  for (std::int64_t k = 0; k < maps.shape[0]; ++k) {
+    float* out = scratch.maps.data() + k * scratch.n;
+    for (std::int64_t h = rows.begin; h < rows.end; ++h, out += scratch.n_w)
+      upsample_row(maps.slice(k), taps, d, h, scratch.coarse, out);
+  }
+}
+
 /// Values of n_rows rows that lie in one run of memory: all, or those of a row.
 std::int64_t run_of(const View<const float, 5>& features, std::int64_t n_rows) {
   const std::int64_t n = features.shape[4];
   return features.strides[3] == n ? n_rows * n : n;
 }
 
-/// Collects the inputs of rows of slice d of case b, channel after channel: long steps through memory.
-void collect(const SemanticAttentionArgs& args, const AllTaps& taps, std::int64_t b, std::int64_t d, const Bounds& rows,
-             Scratch& scratch) {
-  float* channel = scratch.inputs.data();
-  for (const auto& features : {args.encoded.as<float>(), args.decoded.as<float>()}) {
-    for (std::int64_t c = 0; c < features.shape[1]; ++c, channel += scratch.n) {
-      const std::int64_t n = run_of(features, rows.size());
-      for (std::int64_t done = 0; done < rows.size() * scratch.n_w; done += n)
-        std::copy_n(features.at(b, c, d, rows.begin + done / scratch.n_w), n, channel + done);
-    }
-  }
-  const View<const float, 4> maps = args.similarity.as<float>().slice(b);
-  for (std::int64_t k = 0; k < maps.shape[0]; ++k, channel += scratch.n) {
-    for (std::int64_t h = 0; h < rows.size(); ++h)
-      upsample_row(maps.slice(k), taps, d, rows.begin + h, scratch.coarse, channel + h * scratch.n_w);
-  }
+/// Points the columns at the inputs from row h of slice d of case b on, before which the tile has n_before voxels.
+void point(const SemanticAttentionArgs& args, std::int64_t b, std::int64_t d, std::int64_t h, std::int64_t n_before,
+           Scratch& scratch) {
+  auto column = scratch.columns.begin();
+  for (const auto& features : {args.encoded.as<float>(), args.decoded.as<float>()})
+    for (std::int64_t c = 0; c < features.shape[1]; ++c) *column++ = features.at(b, c, d, h);
+  for (std::int64_t k = 0; k < args.similarity.shape[1]; ++k)
+    *column++ = scratch.maps.data() + k * scratch.n + n_before;
+}
+
+/// Computes the children's logits of one panel.
+void mix_panel(const Mix& mix, const std::vector<const float*>& columns, std::int64_t first, Scratch& scratch,
+               float* out) {
+  constexpr float kNoBias[kChildren] = {};
+  mix.hidden.multiply(columns.data(), first, mix.bias.data(), scratch.hidden.data(), kLanes);
+  for (float& value : scratch.hidden) value = value > 0 ? value : kSlope * value;
+  mix.children.multiply(scratch.hidden_columns.data(), 0, kNoBias, out, scratch.n);
+}
+
+/// Computes the children's logits of a run of n voxels; the last panel from a copy, as it would reach beyond the run.
+void mix_run(const Mix& mix, std::int64_t n, Scratch& scratch, float* out) {
+  const std::int64_t n_whole = n / kLanes * kLanes;
+  for (std::int64_t i = 0; i < n_whole; i += kLanes) mix_panel(mix, scratch.columns, i, scratch, out + i);
+  if (n_whole == n) return;
+  for (std::size_t c = 0; c < scratch.columns.size(); ++c)
+    std::copy_n(scratch.columns[c] + n_whole, n - n_whole, scratch.last.data() + c * kLanes);
+  mix_panel(mix, scratch.last_columns, 0, scratch, out + n_whole);
 }
 
 void interleave(const float* even, const float* odd, std::int64_t n, float* __restrict out) {
@@ -121,16 +133,17 @@ void to_factors(float* z, float strength, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) z[i] = 1 + strength * (2 / (1 + fast_exp(-z[i])) - 1);
 }
 
-/// Computes the factors of n_rows rows of a tile from its inputs, and lays them out as the skip's voxels.
-void attend(const Mix& mix, float strength, std::int64_t n_rows, Scratch& scratch) {
-  constexpr float kNoBias[kChildren] = {};
-  const std::int64_t n_w = scratch.n_w;
-  float *hidden = scratch.hidden.data(), *children = scratch.children.data();
-  for (std::int64_t i = 0; i < n_rows * n_w; i += kLanes) {
-    mix.hidden.multiply(scratch.inputs.data() + i, scratch.input_steps.data(), mix.bias.data(), hidden, kLanes);
-    for (float& value : scratch.hidden) value = value > 0 ? value : kSlope * value;
-    mix.children.multiply(hidden, scratch.hidden_steps.data(), kNoBias, children + i, scratch.n);
+/// Computes the factors of rows of slice d of case b, and lays them out as the skip's voxels.
+void attend(const SemanticAttentionArgs& args, const Mix& mix, std::int64_t b, std::int64_t d, const Bounds& rows,
+            Scratch& scratch) {
+  const std::int64_t n_w = scratch.n_w, n_rows = rows.size();
+  const std::int64_t n = std::min(run_of(args.encoded.as<float>(), n_rows), run_of(args.decoded.as<float>(), n_rows));
+  float* children = scratch.children.data();
+  for (std::int64_t i = 0; i < n_rows * n_w; i += n) {
+    point(args, b, d, rows.begin + i / n_w, i, scratch);
+    mix_run(mix, n, scratch, children + i);
   }
+  const float strength = args.strength;
   wide([=, n = kChildren * scratch.n] { to_factors(children, strength, n); });
   for (std::int64_t pair = 0; pair < kChildren / 2; ++pair) {
     for (std::int64_t h = 0; h < n_rows; ++h) {
@@ -141,21 +154,23 @@ void attend(const Mix& mix, float strength, std::int64_t n_rows, Scratch& scratc
   }
 }
 
-/// Multiplies rows [begin, end) of slice d by their factors, channel after channel: long steps through memory.
-void weigh(const SemanticAttentionArgs& args, std::int64_t b, std::int64_t d, const Bounds& rows, const float* factors,
-           std::vector<float>& product) {
-  const std::int64_t n_w = args.skip.shape[4];
+/// Multiplies rows [begin, end) of slice d by their factors, channel after channel: long steps through memory, which
+/// its own prefetching does not follow.
+void weigh(const SemanticAttentionArgs& args, std::int64_t b, std::int64_t d, const Bounds& rows,
+           const float* factors) {
+  constexpr std::int64_t kAhead = 2;  // channels
+  constexpr std::int64_t kLine = 16;
+  const std::int64_t n_c = args.skip.shape[1], n_w = args.skip.shape[4];
   const bool streamed = is_streamed(n_elements(args.out.shape));
   const auto skips = args.skip.as<float>();
   const auto outs = args.out.as<float>();
   const std::int64_t n = outs.strides[3] == n_w ? run_of(skips, rows.size()) : n_w;
-  for (std::int64_t c = 0; c < args.skip.shape[1]; ++c) {
-    for (std::int64_t done = 0; done < rows.size() * n_w; done += n) {
-      const std::int64_t h = rows.begin + done / n_w;
-      wide([skip = skips.at(b, c, d, h), factor = factors + done, out = product.data(), n] {
-        std::transform(skip, skip + n, factor, out, std::multiplies<>());
-      });
-      copy_values(product.data(), n, outs.at(b, c, d, h), streamed);
+  for (std::int64_t c = 0; c < n_c; ++c) {
+    for (std::int64_t i = 0; i < rows.size() * n_w; i += n) {
+      const std::int64_t h = rows.begin + i / n_w;
+      const float* ahead = skips.at(b, std::min(c + kAhead, n_c - 1), d, h);
+      for (std::int64_t w = 0; w < n; w += kLine) prefetch(ahead + w);
+      multiply_values(skips.at(b, c, d, h), factors + i, n, outs.at(b, c, d, h), streamed);
     }
   }
 }
@@ -172,11 +187,11 @@ void semantic_attention_cpu(const SemanticAttentionArgs& args, int n_threads) {
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t b = i / (shape[2] * n_tiles), d = i / n_tiles % shape[2], first = i % n_tiles * kTileRows;
       const Bounds rows{first, std::min(first + kTileRows, shape[3])};
-      collect(args, taps, b, d, rows, scratch);
-      attend(mix, args.strength, rows.size(), scratch);
+      upsample(args.similarity.as<float>().slice(b), taps, d, rows, scratch);
+      attend(args, mix, b, d, rows, scratch);
       for (const std::int64_t half : {0, 1}) {
         const float* factors = scratch.factors.data() + half * 4 * kTileRows * scratch.n_w;
-        weigh(args, b, 2 * d + half, {2 * rows.begin, 2 * rows.end}, factors, scratch.product);
+        weigh(args, b, 2 * d + half, {2 * rows.begin, 2 * rows.end}, factors);
       }
     }
     stream_fence();

@@ -107,14 +107,25 @@ void project_channel(const View<const float, 3>& volume, const Plane& z, const P
   divide(x.sum, n_w);
 }
 
-/// out = (z + y + x) / 3, or added to it; the rows do not overlap.
+/// (z + y + x) / 3, added to out or in its place; of one number or of kFour.
+template <bool kAdd, typename T>
+T lifted(T z, T y, float x, T out) {
+  constexpr float kThird = 1.0F / 3.0F;
+  const T mean = (z + y + x) * kThird;
+  return kAdd ? out + mean : mean;
+}
+
+/// Lifts a row; none of the three overlap. The last four are computed before what they share with others is written.
 template <bool kAdd>
 void lift_row(const float* __restrict z, const float* __restrict y, float x, std::int64_t n, float* __restrict out) {
-  constexpr float kThird = 1.0F / 3.0F;
-  for (std::int64_t w = 0; w < n; ++w) {
-    const float lifted = (z[w] + y[w] + x) * kThird;
-    out[w] = kAdd ? out[w] + lifted : lifted;
+  if (n < kFour) {
+    for (std::int64_t w = 0; w < n; ++w) out[w] = lifted<kAdd>(z[w], y[w], x, out[w]);
+    return;
   }
+  const auto four = [=](std::int64_t w) { return lifted<kAdd>(load(z + w), load(y + w), x, load(out + w)); };
+  const Four last = four(n - kFour);
+  for (std::int64_t w = 0; w < n - kFour; w += kFour) store(four(w), out + w);
+  store(last, out + n - kFour);
 }
 
 /// Writes or adds slice d of one channel.
@@ -124,9 +135,7 @@ void lift_slice(const SemanticLiftArgs& args, std::int64_t b, std::int64_t c, st
   const auto z = args.z.as<float>();
   const auto out = args.tensor.as<float>();
   const float *y = args.y.as<float>().at(b, c, d), *x = args.x.as<float>().at(b, c, d);
-  wide([&] {
-    for (std::int64_t h = 0; h < n_h; ++h) lift_row<kAdd>(z.at(b, c, h), y, x[h], n_w, out.at(b, c, d, h));
-  });
+  for (std::int64_t h = 0; h < n_h; ++h) lift_row<kAdd>(z.at(b, c, h), y, x[h], n_w, out.at(b, c, d, h));
 }
 
 }  // namespace
@@ -143,7 +152,9 @@ void semantic_project_cpu(const SemanticProjectArgs& args, int n_threads) {
     project_channel(args.tensor.as<float>().slice(b).slice(r), plane(args.z), plane(args.y), plane(args.x));
   };
   const auto work = [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) project(i);
+    wide([&] {
+      for (std::int64_t i = begin; i < end; ++i) project(i);
+    });
   };
   parallel_for(n_b * n_r, n_threads, work, 1 + kVoxels / (1 + n_d * n_h * n_w));
 }

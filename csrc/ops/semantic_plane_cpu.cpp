@@ -22,8 +22,9 @@ struct Weights {
         bias(3, std::vector<float>(static_cast<std::size_t>(conv.n_rows()))),
         no_bias(static_cast<std::size_t>(expand.n_rows())) {
     for (std::int64_t r = 0; r < args.conv.shape[0]; ++r) {
-      for (std::int64_t i = 0; i < args.conv.shape[1] * kKernel; ++i)
-        conv.set(r, i * kKernel, args.conv.at(r, i / kKernel, i % kKernel), kKernel);
+      for (std::int64_t c = 0; c < args.conv.shape[1]; ++c)
+        for (std::int64_t h = 0; h < kKernel; ++h)
+          conv.set(r, (c * kKernel + h) * kKernel, args.conv.at(r, c, h), kKernel);
       for (std::size_t view = 0; view < 3; ++view)
         bias[view][static_cast<std::size_t>(r)] = *args.bias.at(r) + args.view.at(view)[r];
     }
@@ -43,21 +44,19 @@ struct Scratch {
         padded(static_cast<std::size_t>(weights.conv.n_columns() / (kKernel * kKernel) * n)),
         hidden(static_cast<std::size_t>(weights.conv.n_rows() * n)),
         seen(static_cast<std::size_t>(weights.expand.n_rows() * n)),
-        conv_steps(static_cast<std::size_t>(weights.conv.n_columns())),
-        expand_steps(static_cast<std::size_t>(weights.expand.n_columns())) {
-    for (std::size_t r = 0; r < expand_steps.size(); ++r) expand_steps[r] = static_cast<std::int64_t>(r) * n;
-  }
+        conv_columns(static_cast<std::size_t>(weights.conv.n_columns())),
+        expand_columns(columns_of(hidden.data(), weights.expand.n_columns(), n)) {}
 
   /// For images of another size.
   void resize(std::int64_t n_columns) {
     width = n_columns + 2;
-    for (std::int64_t i = 0; i < static_cast<std::int64_t>(conv_steps.size()); ++i)
-      conv_steps[i] = i / (kKernel * kKernel) * n + i / kKernel % kKernel * width + i % kKernel;
+    for (std::int64_t i = 0; i < static_cast<std::int64_t>(conv_columns.size()); ++i)
+      conv_columns[i] = padded.data() + i / (kKernel * kKernel) * n + i / kKernel % kKernel * width + i % kKernel;
   }
 
   std::int64_t n, width = 0;
   std::vector<float> padded, hidden, seen;  // (2R, kChunkRows + 2, width), (R, kChunkRows, width), (C, likewise)
-  std::vector<std::int64_t> conv_steps, expand_steps;
+  std::vector<const float*> conv_columns, expand_columns;
 };
 
 /// Copies rows [begin - 1, end + 1) of an image, zeros around it.
@@ -81,12 +80,12 @@ void see_rows(const View<const float, 3>& image, const Weights& weights, const s
   const std::int64_t n = scratch.n, n_pixels = rows.size() * scratch.width;
   float *hidden = scratch.hidden.data(), *seen = scratch.seen.data();
   for (std::int64_t i = 0; i < n_pixels; i += kLanes)
-    weights.conv.multiply(scratch.padded.data() + i, scratch.conv_steps.data(), bias.data(), hidden + i, n);
+    weights.conv.multiply(scratch.conv_columns.data(), i, bias.data(), hidden + i, n);
   wide([=, size = scratch.hidden.size()] {
     for (std::size_t i = 0; i < size; ++i) hidden[i] = hidden[i] > 0 ? hidden[i] : kSlope * hidden[i];
   });
   for (std::int64_t i = 0; i < n_pixels; i += kLanes)
-    weights.expand.multiply(hidden + i, scratch.expand_steps.data(), weights.no_bias.data(), seen + i, n);
+    weights.expand.multiply(scratch.expand_columns.data(), i, weights.no_bias.data(), seen + i, n);
   for (std::int64_t c = 0; c < out.shape[0]; ++c) {
     for (std::int64_t h = 0; h < rows.size(); ++h)
       std::copy_n(seen + c * n + h * scratch.width, image.shape[2], out.at(c, rows.begin + h));

@@ -1,8 +1,8 @@
 #include <algorithm>
 
 #include "core/dense.h"
+#include "core/memory.h"
 #include "core/parallel.h"
-#include "core/stream_copy.h"
 #include "ops/window.h"
 
 namespace fastbts {

@@ -36,15 +36,18 @@ def results(seed: int, n_threads: int) -> list[Any]:
     labels, box = np.zeros((9, 11, 37), np.uint8), ((0, 9), (0, 11), (0, 37))
     found += [windows, total, ops.label(random(3, 9, 11, 37), (0, 0, 0), box, (0.5, 0.5, 0.5), (2, 1, 4), labels, n_threads)]
     found += [labels.copy(), ops.components(labels, box, 3, n_threads), labels, ops.resample(total, (5, 13, 41), n_threads)]
-    planes = ops.semantic_project(random(1, 5, 7, 9, 19), n_threads)
-    seen = ops.semantic_plane(planes, PlaneWeights(random(5, 10, 3, 3), random(5), random(3, 5), random(6, 5)), n_threads)
+    reduced, target = random(1, 5, 7, 9, 19), random(1, 6, 7, 9, 19)
+    plane_weights = PlaneWeights(random(5, 10, 3, 3), random(5), random(3, 5), random(6, 5))
+    planes = ops.semantic_project(reduced, n_threads)
+    seen = ops.semantic_plane(planes, plane_weights, n_threads)
     found += [*planes, *seen, ops.semantic_lift(Planes(*seen), n_threads=n_threads)]
+    ops.semantic_bridge(reduced, plane_weights, target, n_threads)
     weights = AttentionWeights(random(9, 6), random(9), random(9, 6), random(9, 2), random(9, 2, 2, 2), strength=0.7)
     out = np.empty((1, 3, 10, 22, 38), np.float32)
     ops.semantic_attention(
         random(*out.shape), random(1, 6, 5, 11, 19), random(1, 6, 5, 11, 19), random(1, 2, 3, 5, 9), weights, out, n_threads
     )
-    return [*found, out]
+    return [*found, target, out]
 
 
 def digest(seed: int, n_threads: int) -> str:
@@ -93,6 +96,21 @@ def test_streamed_outputs_are_whole() -> None:
     padded = np.pad(tensor, ((0, 0), (0, 0), (0, 0), (1, 1)))
     for window, (_, h, w) in zip(out, origins.tolist(), strict=True):
         np.testing.assert_array_equal(window[0], padded[0, :, h : h + 64, w + 1 : w + 56])
+
+
+def test_streamed_attention_is_whole() -> None:
+    """A skip connection that is written past the caches is what its channels are one by one, which are not."""
+    rng = np.random.default_rng()
+    weights = AttentionWeights(*(rng.standard_normal(s, np.float32) for s in ((9, 2), 9, (9, 2), (9, 1), (9, 2, 2, 2))), 0.5)
+    shape, below, coarse = (1, 3, 112, 162, 178), (1, 2, 56, 81, 89), (1, 1, 7, 9, 11)
+    skip, encoded, decoded, maps = (rng.standard_normal(s, np.float32) for s in (shape, below, below, coarse))
+    out = np.full(1 + skip.size, np.nan, np.float32)[1:].reshape(shape)
+    assert out.nbytes > 2**25 > out[:, :1].nbytes
+    ops.semantic_attention(skip, encoded, decoded, maps, weights, out, 2)
+    for c in range(3):
+        alone = np.empty((1, 1, *shape[2:]), np.float32)
+        ops.semantic_attention(skip[:, c : c + 1], encoded, decoded, maps, weights, alone, 2)
+        np.testing.assert_array_equal(out[:, c : c + 1], alone)
 
 
 def test_threads_change_no_bit_of_semantic_ops() -> None:
