@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <memory>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -26,8 +28,10 @@ inline int n_available_cpus() {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
-/// Threads that take tasks side by side with the one that has them. They start with the first tasks and live as long as
-/// the team, which is one call of an op: no pool that idles, no spinning that takes CPU from the inference runtime.
+/// Threads that take tasks side by side with the one that has them. They start with the first tasks and end with the
+/// team, which is one call of an op: no pool that idles. Between two loops of the op they yield, so they should follow
+/// each other closely. Nobody waits for a thread that has no task: on a busy machine it may take milliseconds until one
+/// runs at all.
 class Team {
  public:
   using Task = std::function<void(std::int64_t)>;
@@ -37,8 +41,7 @@ class Team {
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
   ~Team() {
-    stopped_ = true;
-    for (auto& thread : threads_) thread.join();
+    tasks_->stop();
     current_ = outer_;
   }
 
@@ -46,20 +49,56 @@ class Team {
 
   /// Calls task(i), which must not throw, for all i in [0, n); returns when all are done.
   void run(std::int64_t n, const Task& task) {
-    while (static_cast<std::int64_t>(threads_.size()) + 1 < std::min(n_threads_, n))
-      threads_.emplace_back([this] { work(); });
+    start(std::min(n_threads_, n));
     const Busy busy(this);  // loops inside of tasks are not for this team
-    task_ = &task;
-    n_ = n;
-    n_done_ = 0;
-    next_ = (next_ / kTurn + 1) * kTurn;  // opens the turn
-    while (take()) continue;
-    while (n_done_ < n) std::this_thread::yield();
-    next_ = next_ / kTurn * kTurn + kTurn - 1;  // closes it: nobody takes a task while the next ones are put in place
+    tasks_->run(n, task);
   }
 
  private:
-  static constexpr std::uint64_t kTurn = std::uint64_t{1} << 32;
+  /// What is to be done: outlives the team where a thread is late.
+  class Tasks {
+   public:
+    void run(std::int64_t n, const Task& task) {
+      task_ = &task;
+      n_ = n;
+      n_done_ = 0;
+      next_ = (next_ / kTurn + 1) * kTurn;  // opens the turn
+      while (take()) continue;
+      while (n_done_ < n) std::this_thread::yield();
+      next_ = next_ / kTurn * kTurn + kTurn - 1;  // closes it: nobody takes a task while the next ones are put in place
+    }
+
+    /// What a thread of the team does.
+    void work() {
+      while (!stopped_) {
+        if (!take()) std::this_thread::yield();
+      }
+    }
+
+    void stop() { stopped_ = true; }
+
+   private:
+    static constexpr std::uint64_t kTurn = std::uint64_t{1} << 32;
+
+    /// Does the next task of this turn, if there is one.
+    bool take() {
+      std::uint64_t next = next_;
+      const std::int64_t i = static_cast<std::int64_t>(next % kTurn), n = n_;
+      const Task* const task = task_;
+      if (i >= n) return false;
+      // Succeeds only if the turn is still the one that n and task were read in.
+      if (next_.compare_exchange_strong(next, next + 1)) {
+        (*task)(i);
+        ++n_done_;
+      }
+      return true;
+    }
+
+    std::atomic<const Task*> task_{nullptr};
+    std::atomic<std::int64_t> n_{0}, n_done_{0};
+    std::atomic<std::uint64_t> next_{kTurn - 1};  // turn and next task of it
+    std::atomic<bool> stopped_{false};
+  };
 
   struct Busy {
     explicit Busy(Team* team) : team_(team) { current_ = nullptr; }
@@ -67,35 +106,23 @@ class Team {
     Team* team_;
   };
 
-  /// Does the next task of this turn, if there is one.
-  bool take() {
-    std::uint64_t next = next_;
-    const std::int64_t i = static_cast<std::int64_t>(next % kTurn), n = n_;
-    const Task* const task = task_;
-    if (i >= n) return false;
-    // Succeeds only if the turn is still the one that n and task were read in.
-    if (next_.compare_exchange_strong(next, next + 1)) {
-      (*task)(i);
-      ++n_done_;
-    }
-    return true;
-  }
-
-  void work() {
-    while (!stopped_) {
-      if (!take()) std::this_thread::yield();
+  /// Starts threads until there are n; where the machine gives no more, those there are do the work.
+  void start(std::int64_t n) {
+    for (; n_started_ < n; ++n_started_) {
+      try {
+        std::thread([tasks = tasks_] { tasks->work(); }).detach();
+      } catch (const std::system_error&) {
+        n_threads_ = n_started_;
+        return;
+      }
     }
   }
 
   inline static thread_local Team* current_ = nullptr;
 
-  std::int64_t n_threads_;
+  std::int64_t n_threads_, n_started_ = 1;
   Team* outer_;
-  std::vector<std::thread> threads_;
-  std::atomic<const Task*> task_{nullptr};
-  std::atomic<std::int64_t> n_{0}, n_done_{0};
-  std::atomic<std::uint64_t> next_{kTurn - 1};  // turn and next task of it
-  std::atomic<bool> stopped_{false};
+  std::shared_ptr<Tasks> tasks_ = std::make_shared<Tasks>();
 };
 
 /// How many threads n_threads stands for: 0 means every available CPU.

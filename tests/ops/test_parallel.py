@@ -8,10 +8,17 @@ from pathlib import Path
 import pytest
 
 PROGRAM = r"""
+#include <pthread.h>
+
 #include <atomic>
+#include <cerrno>
 #include <cstdio>
 #include <stdexcept>
 #include "core/parallel.h"
+
+#ifdef NO_THREADS  // a machine that gives none
+extern "C" int pthread_create(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*) noexcept { return EAGAIN; }
+#endif
 
 int main() {
   for (const std::int64_t n : {0, 1, 2, 7, 100}) {
@@ -39,6 +46,19 @@ int main() {
     }
   }
   if (fastbts::Team::current() != nullptr) return 4;
+  // An exception of one loop of a team leaves the next one whole.
+  for (int turn = 0; turn < 100; ++turn) {
+    fastbts::Team team(3);
+    std::atomic<int> n_visits{0};
+    const auto fail = [&](std::int64_t, std::int64_t end) { if (end == 40) throw std::runtime_error("in a team"); };
+    try {
+      fastbts::parallel_for(40, 3, fail);
+      return 5;
+    } catch (const std::runtime_error&) {
+    }
+    fastbts::parallel_for(40, 3, [&](std::int64_t begin, std::int64_t end) { n_visits += static_cast<int>(end - begin); });
+    if (n_visits != 40) return 6;
+  }
   std::atomic<int> finished{0};
   try {
     fastbts::parallel_for(3, 3, [&](std::int64_t begin, std::int64_t) {
@@ -55,11 +75,12 @@ int main() {
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
-def test_every_item_once_and_errors_reach_the_caller(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", [[], ["-DNO_THREADS"]], ids=["threads", "no threads to be had"])
+def test_every_item_once_and_errors_reach_the_caller(flags: list[str], tmp_path: Path) -> None:
     """Compiled on its own, as no op can make a worker fail."""
     source, binary = tmp_path / "parallel.cpp", tmp_path / "parallel"
     source.write_text(PROGRAM)
     include = Path(__file__).parents[2] / "csrc"
-    subprocess.run(["c++", "-std=c++17", "-pthread", f"-I{include}", source, "-o", binary], check=True)
+    subprocess.run(["c++", "-std=c++17", "-pthread", *flags, f"-I{include}", source, "-o", binary], check=True)
     result = subprocess.run([binary], check=True, capture_output=True, text=True)
     assert result.stdout == f"from a worker after 2 others, {len(os.sched_getaffinity(0))} cpus"
