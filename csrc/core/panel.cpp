@@ -21,9 +21,8 @@ using Vector4 = float;
 constexpr std::int64_t kGroup = PanelMatrix::kGroup;
 constexpr std::int64_t kAhead = 2 * kLanes;  // how far on to fetch: hides memory behind the sums of two panels
 
-/// Some rows of the product, of a group or of several; `Vector` and how many rows have registers depend on the
-/// instruction set. A macro, as the vectors of a template would be cut up for the plain machine before it is inlined
-/// for another.
+/// Some rows of the product, of a group or of two; `Vector` and how many sums have registers depend on the instruction
+/// set. A macro, as the vectors of a template would be cut up for the plain machine before it is inlined for another.
 #define FASTBTS_MULTIPLY_ROWS(name, Vector, kRows)                                                             \
   void name(const float* weights, std::int64_t n_columns, const float* const* columns, std::int64_t first,     \
             const float* bias, float* out, std::int64_t out_step) {                                            \
@@ -41,7 +40,7 @@ constexpr std::int64_t kAhead = 2 * kLanes;  // how far on to fetch: hides memor
     }                                                                                                          \
     for (std::int64_t r = 0; r < kRows; ++r)                                                                   \
       for (std::int64_t v = 0; v < kVectors; ++v)                                                              \
-        std::memcpy(out + r * out_step + v * kWidth, &sums[r][v], sizeof(Vector));                             \
+        std::memcpy(out + r * out_step + first + v * kWidth, &sums[r][v], sizeof(Vector));                     \
   }                                                                                                            \
   static_assert(kRows % kGroup == 0 || kGroup % kRows == 0)
 
@@ -57,10 +56,10 @@ struct Kernel {
   std::int64_t n_rows;
 };
 
-/// The kernel for the next rows of n_left, a multiple of kGroup.
-Kernel kernel_for([[maybe_unused]] std::int64_t n_left) {
+/// The kernel for the next of n rows, a multiple of kGroup.
+Kernel kernel_for([[maybe_unused]] std::int64_t n) {
 #ifdef FASTBTS_X86
-  if (isa() == Isa::kAvx512) return n_left < 16 ? Kernel{multiply_avx512, 8} : Kernel{multiply_twice_avx512, 16};
+  if (isa() == Isa::kAvx512) return n < 16 ? Kernel{multiply_avx512, 8} : Kernel{multiply_twice_avx512, 16};
   if (isa() == Isa::kAvx2) return {multiply_avx2, 4};
 #endif
   return {multiply_plain, 2};
@@ -68,13 +67,15 @@ Kernel kernel_for([[maybe_unused]] std::int64_t n_left) {
 
 }  // namespace
 
-void PanelMatrix::multiply(const float* const* columns, std::int64_t first, const float* bias, float* out,
+void PanelMatrix::multiply(const float* const* columns, std::int64_t n, const float* bias, float* out,
                            std::int64_t out_step) const {
-  for (std::int64_t row = 0; row < n_rows_;) {
-    const Kernel kernel = kernel_for(n_rows_ - row);
-    const float* weights = values_.data() + row / kGroup * kGroup * n_columns_ + row % kGroup;
-    kernel.multiply(weights, n_columns_, columns, first, bias + row, out + row * out_step, out_step);
-    row += kernel.n_rows;
+  for (std::int64_t first = 0; first < n; first += kLanes) {
+    for (std::int64_t row = 0; row < n_rows_;) {
+      const Kernel kernel = kernel_for(n_rows_ - row);
+      const float* weights = values_.data() + row / kGroup * kGroup * n_columns_ + row % kGroup;
+      kernel.multiply(weights, n_columns_, columns, first, bias + row, out + row * out_step, out_step);
+      row += kernel.n_rows;
+    }
   }
 }
 

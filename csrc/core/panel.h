@@ -17,7 +17,8 @@ inline std::vector<const float*> columns_of(const float* first, std::int64_t n_c
 }
 
 /// A matrix laid out for products with panels. A panel is the channels of kLanes voxels: column c is kLanes numbers
-/// from columns[c] + first on. A product runs through it once per group of rows, with the sums in registers.
+/// from columns[c] + first on. A product runs through it, or two at once, per group of rows, with the sums in
+/// registers.
 class PanelMatrix {
  public:
   static constexpr std::int64_t kGroup = 8;  // rows that are summed together: as many sums hide the time of an addition
@@ -37,9 +38,9 @@ class PanelMatrix {
   std::int64_t n_rows() const { return n_rows_; }
   std::int64_t n_columns() const { return n_columns_; }
 
-  /// out (rows, kLanes) = bias + matrix panel; row r of out begins at out + r out_step. Each sum runs in the order of
-  /// columns, each product rounded. Panels should follow each other: the next ones are fetched meanwhile.
-  void multiply(const float* const* columns, std::int64_t first, const float* bias, float* out,
+  /// out (rows, n) = bias + matrix (panels of n voxels from columns on); row r of out begins at out + r out_step. Whole
+  /// panels are read and written where n is none. Each sum runs in the order of columns, each product rounded.
+  void multiply(const float* const* columns, std::int64_t n, const float* bias, float* out,
                 std::int64_t out_step) const;
 
  private:

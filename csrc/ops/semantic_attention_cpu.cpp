@@ -51,12 +51,12 @@ struct Scratch {
         maps(static_cast<std::size_t>(args.similarity.shape[1] * n)),
         coarse(static_cast<std::size_t>(2 * args.similarity.shape[4])),
         last(static_cast<std::size_t>(mix.hidden.n_columns() * kLanes)),
-        hidden(static_cast<std::size_t>(mix.hidden.n_rows() * kLanes)),
+        hidden(static_cast<std::size_t>(mix.hidden.n_rows() * n)),
         children(static_cast<std::size_t>(kChildren * n)),
         factors(static_cast<std::size_t>(kChildren * kTileRows * n_w)),
         columns(static_cast<std::size_t>(mix.hidden.n_columns())),
         last_columns(columns_of(last.data(), mix.hidden.n_columns(), kLanes)),
-        hidden_columns(columns_of(hidden.data(), mix.children.n_columns(), kLanes)) {}
+        hidden_columns(columns_of(hidden.data(), mix.children.n_columns(), n)) {}
 
   std::int64_t n_w, n;
   std::vector<float> maps, coarse, last, hidden, children;
@@ -102,23 +102,25 @@ void point(const SemanticAttentionArgs& args, std::int64_t b, std::int64_t d, st
     *column++ = scratch.maps.data() + k * scratch.n + n_before;
 }
 
-/// Computes the children's logits of one panel.
-void mix_panel(const Mix& mix, const std::vector<const float*>& columns, std::int64_t first, Scratch& scratch,
-               float* out) {
+/// Computes the children's logits of n voxels whose channels begin at the columns.
+void mix_run(const Mix& mix, const std::vector<const float*>& columns, std::int64_t n, Scratch& scratch, float* out) {
   constexpr float kNoBias[kChildren] = {};
-  mix.hidden.multiply(columns.data(), first, mix.bias.data(), scratch.hidden.data(), kLanes);
-  for (float& value : scratch.hidden) value = value > 0 ? value : kSlope * value;
-  mix.children.multiply(scratch.hidden_columns.data(), 0, kNoBias, out, scratch.n);
+  float* hidden = scratch.hidden.data();
+  mix.hidden.multiply(columns.data(), n, mix.bias.data(), hidden, scratch.n);
+  wide([=, size = scratch.hidden.size()] {
+    for (std::size_t i = 0; i < size; ++i) hidden[i] = hidden[i] > 0 ? hidden[i] : kSlope * hidden[i];
+  });
+  mix.children.multiply(scratch.hidden_columns.data(), n, kNoBias, out, scratch.n);
 }
 
-/// Computes the children's logits of a run of n voxels; the last panel from a copy, as it would reach beyond the run.
-void mix_run(const Mix& mix, std::int64_t n, Scratch& scratch, float* out) {
+/// As mix_run; but as whole panels would reach beyond the features' last voxel, the last one is copied.
+void mix_features(const Mix& mix, std::int64_t n, Scratch& scratch, float* out) {
   const std::int64_t n_whole = n / kLanes * kLanes;
-  for (std::int64_t i = 0; i < n_whole; i += kLanes) mix_panel(mix, scratch.columns, i, scratch, out + i);
+  mix_run(mix, scratch.columns, n_whole, scratch, out);
   if (n_whole == n) return;
   for (std::size_t c = 0; c < scratch.columns.size(); ++c)
     std::copy_n(scratch.columns[c] + n_whole, n - n_whole, scratch.last.data() + c * kLanes);
-  mix_panel(mix, scratch.last_columns, 0, scratch, out + n_whole);
+  mix_run(mix, scratch.last_columns, n - n_whole, scratch, out + n_whole);
 }
 
 void interleave(const float* even, const float* odd, std::int64_t n, float* __restrict out) {
@@ -141,7 +143,7 @@ void attend(const SemanticAttentionArgs& args, const Mix& mix, std::int64_t b, s
   float* children = scratch.children.data();
   for (std::int64_t i = 0; i < n_rows * n_w; i += n) {
     point(args, b, d, rows.begin + i / n_w, i, scratch);
-    mix_run(mix, n, scratch, children + i);
+    mix_features(mix, n, scratch, children + i);
   }
   const float strength = args.strength;
   wide([=, n = kChildren * scratch.n] { to_factors(children, strength, n); });

@@ -79,13 +79,11 @@ void see_rows(const View<const float, 3>& image, const Weights& weights, const s
   pad(image, rows, scratch);
   const std::int64_t n = scratch.n, n_pixels = rows.size() * scratch.width;
   float *hidden = scratch.hidden.data(), *seen = scratch.seen.data();
-  for (std::int64_t i = 0; i < n_pixels; i += kLanes)
-    weights.conv.multiply(scratch.conv_columns.data(), i, bias.data(), hidden + i, n);
+  weights.conv.multiply(scratch.conv_columns.data(), n_pixels, bias.data(), hidden, n);
   wide([=, size = scratch.hidden.size()] {
     for (std::size_t i = 0; i < size; ++i) hidden[i] = hidden[i] > 0 ? hidden[i] : kSlope * hidden[i];
   });
-  for (std::int64_t i = 0; i < n_pixels; i += kLanes)
-    weights.expand.multiply(scratch.expand_columns.data(), i, weights.no_bias.data(), seen + i, n);
+  weights.expand.multiply(scratch.expand_columns.data(), n_pixels, weights.no_bias.data(), seen, n);
   for (std::int64_t c = 0; c < out.shape[0]; ++c) {
     for (std::int64_t h = 0; h < rows.size(); ++h)
       std::copy_n(seen + c * n + h * scratch.width, image.shape[2], out.at(c, rows.begin + h));
