@@ -21,9 +21,13 @@ lint: $(DEV)/installed  ## formatting, lints and types
 	$(DEV)/bin/mypy
 	$(DEV)/bin/clang-format --dry-run --Werror $$(find csrc tests/simt -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 
+# malloc keeps what was freed.
+KEEP := glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592
+
 bench: $(DEV)/installed  ## benchmarks; JSON into benchmarks/results
 	$(DEV)/bin/pytest benchmarks/bench_predict.py --benchmark-only --benchmark-json benchmarks/results/predict.json
 	$(DEV)/bin/pytest benchmarks/bench_ops.py --benchmark-only --benchmark-json benchmarks/results/ops.json
+	GLIBC_TUNABLES=$(KEEP) $(DEV)/bin/pytest benchmarks/bench_ops.py --benchmark-only --benchmark-json benchmarks/results/ops-tuned.json
 	$(DEV)/bin/pytest benchmarks/bench_semantic.py --benchmark-only --benchmark-json benchmarks/results/semantic.json
 	$(DEV)/bin/python -m benchmarks.make_tables
 

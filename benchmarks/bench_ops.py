@@ -2,8 +2,12 @@
 
     pytest benchmarks/bench_ops.py --benchmark-json ops.json
 
-`extra_info` of each benchmark holds the bytes that the op must move (inputs once, outputs once), the bandwidth this makes
-and its share of that of a copy measured in the same run with as many threads, the peers' medians, and the machine's load.
+Op and peers take turns, each right after calls of its own that are not timed. `extra_info` of each benchmark holds the bytes
+that the op must move (inputs once, outputs once), the bandwidth this makes and its share of that of a copy measured in the
+same run with as many threads, the peers' medians, how glibc's malloc was tuned, and the machine's load.
+
+By default malloc gives the memory of large temporaries back and takes it anew, page by page, which can be half of a peer's
+time. `make bench` therefore runs this twice, the second time with GLIBC_TUNABLES that keep it: peers at their best.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from fastbts.ops import AttentionWeights, Planes, PlaneWeights
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the peers
 
-ROUNDS, PEER_ROUNDS = 7, 3
+ROUNDS = 7
 VOLUME = (155, 240, 240)
 TENSOR = (144, 176, 144)
 HALF = (0.5, 0.5, 0.5)
@@ -63,6 +67,14 @@ def copy_bandwidth(n_threads: int) -> float:
     return 2 * 2**28 / min(seconds)
 
 
+def warm_up(job: Callable[[], Any]) -> None:
+    """Calls it for some milliseconds, so that caches and threads are its own; before, OpenMP's threads of a peer spin on."""
+    time.sleep(0.02)
+    began = time.perf_counter()
+    while time.perf_counter() - began < 0.005:
+        job()
+
+
 Measure = Callable[..., None]
 
 
@@ -79,12 +91,16 @@ def measure(benchmark: Any, n_threads: int) -> Measure:
 
     def run(op: Callable[[], Any], peers: Peers, n_bytes: int, target_ms: float | None = None) -> None:
         times: dict[str, list[float]] = {name: [] for name in peers}
-        for _ in range(PEER_ROUNDS):
+
+        def peers_turn() -> None:
             for name, peer in peers.items():
+                warm_up(peer)
                 began = time.perf_counter()
                 peer()
                 times[name].append(1000 * (time.perf_counter() - began))
-        benchmark.pedantic(op, rounds=ROUNDS, warmup_rounds=1)
+            warm_up(op)
+
+        benchmark.pedantic(op, setup=peers_turn, rounds=ROUNDS)
         peers_ms = {name: round(statistics.median(values), 3) for name, values in times.items()}
         ms = 1000 * benchmark.stats.stats.median
         rate = n_bytes / ms * 1000
@@ -99,6 +115,7 @@ def measure(benchmark: Any, n_threads: int) -> Measure:
             share_of_copy=round(rate / copy_bandwidth(n_threads), 3),
             peers_ms=peers_ms,
             times_faster={name: round(peer_ms / ms, 2) for name, peer_ms in peers_ms.items()},
+            malloc=os.environ.get("GLIBC_TUNABLES", "default"),
             machine={"cpu": platform.processor() or platform.machine(), "n_cpus": os.cpu_count(), "load": os.getloadavg()},
             versions={name: module.__version__ for name in ("numpy", "scipy", "torch", "monai") if (module := optional(name))},
         )

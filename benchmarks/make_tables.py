@@ -117,7 +117,26 @@ def _against(comparison: dict[str, Any]) -> tuple[str, str, str]:
     return comparison["base"], f"{points[0]} [{points[1]}, {points[2]}]", f"{comparison['p']:.3f}"
 
 
+def ops_table(results: dict[str, Any]) -> str:
+    """Every op on one and on two threads: its time, its share of a copy's bandwidth, how many times faster than peers it is."""
+    lines = ["| op | ms | share of a copy's bandwidth | times faster than |", "|---|---|---|---|"]
+    runs = {run["name"]: run["extra_info"] for run in results["benchmarks"]}
+    for name in dict.fromkeys(re.sub(r"^test_|\[.*", "", name) for name in runs):
+        one, two = (runs[f"test_{name}[{n}]"] for n in (1, 2))
+        peers = ", ".join(
+            f"{peer} {times:.1f} / {two['times_faster'][peer]:.1f}" for peer, times in one["times_faster"].items()
+        )
+        times, shares = (
+            f"{one[key]:{form}} / {two[key]:{form}}" for key, form in (("median_ms", ".2f"), ("share_of_copy", ".0%"))
+        )
+        lines.append(f"| `{name}` | {times} | {shares} | {peers} |")
+    about = f"On 1 / 2 threads of {results['machine_info']['device_name']}; medians of {len(results['benchmarks'][0]['stats']['data'])} turns."
+    return "\n".join([*lines, "", about])
+
+
 TABLES = {
+    "ops": (ops_table, "ops.json"),
+    "ops-tuned": (ops_table, "ops-tuned.json"),
     "speed": (speed_table, "predict.json"),
     "dice": (dice_table, "dice-val.json"),
     "scores": (distance_table, "dice-val.json"),
@@ -126,7 +145,7 @@ TABLES = {
     "ablation": (ablation_table, "ablation.json"),
     "curve": (curve_table, "ablation.json"),
 }
-PAGES = (ROOT / "README.md", ROOT / "models/fastbts-light.md", ROOT / "training/README.md")
+PAGES = (ROOT / "README.md", ROOT / "csrc/README.md", ROOT / "models/fastbts-light.md", ROOT / "training/README.md")
 
 
 def filled(text: str, results: Path = RESULTS) -> str:

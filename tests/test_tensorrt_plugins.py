@@ -1,4 +1,4 @@
-"""The TensorRT plugins of the two nodes, driven through TensorRT's own interfaces over emulated kernels, against the twins.
+"""The TensorRT plugins of bridge and attention, driven through TensorRT's own interfaces over emulated kernels, against the twins.
 
 TensorRT itself is not here: its header is, where FASTBTS_TENSORRT_INCLUDE says so.
 """

@@ -60,8 +60,8 @@ def trained_network(recipe: Recipe, state: dict[str, Any]) -> UNet3d:
 def to_onnx(network: UNet3d, spec: EngineSpec, precision: str = "fp32") -> onnx.ModelProto:
     """Exports with dynamic batch and spatial sizes (multiples of the stride); inputs and logits are float32 in any precision.
 
-    Bridge and attention become nodes of the domain `fastbts` that bring their bodies along (`onnx_nodes.py`). A network that
-    reads text gets a second input, "text" (K, T), whose default is the network's own table.
+    Bridge, attention and the head's product become nodes of the domain `fastbts`; they and the norms bring their bodies along
+    (`onnx_nodes.py`). A network that reads text gets a second input, "text" (K, T), whose default is the network's own table.
 
     Args:
         network: In eval mode.
