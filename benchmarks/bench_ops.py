@@ -27,6 +27,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.op_peers import (
+    attend_with_torch,
+    blend_with,
+    bridge_with_torch,
+    label_with,
+    numpy_box,
+    numpy_normalize,
+    numpy_window,
+    project_with_torch,
+)
 from fastbts import ops, reference
 from fastbts.ops import AttentionWeights, Planes, PlaneWeights
 
@@ -131,24 +141,6 @@ def head(shape: tuple[int, int, int], n_modalities: int = 4) -> NDArray[np.int16
     return noise * inside
 
 
-def numpy_box(volume: NDArray[Any]) -> ops.Box:
-    brain = (volume != 0).any(axis=0)
-    sides = [np.flatnonzero(brain.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    d, h, w = ((int(side[0]), int(side[-1]) + 1) for side in sides)
-    return d, h, w
-
-
-def numpy_normalize(volume: NDArray[Any]) -> NDArray[np.float32]:
-    cut = volume[(slice(None), *(slice(*side) for side in numpy_box(volume)))].astype(np.float32)
-    brain = (cut != 0).any(axis=0)
-    out = np.zeros(cut.shape, np.float32)
-    for image, target in zip(cut, out, strict=True):
-        values = image[brain]
-        values = np.clip(values, *np.percentile(values, (0.1, 99.9), method="inverted_cdf"))
-        target[brain] = (values - values.mean()) / values.std()
-    return out
-
-
 def normalize(volume: NDArray[Any], n_threads: int) -> NDArray[np.float32]:
     """Box, crop, clip, z-score and cast, without padding."""
     brain = ops.brain_box(volume, n_threads)
@@ -182,12 +174,6 @@ def windows_of(size: int, shape: tuple[int, int, int]) -> NDArray[np.int32]:
     return np.array([[(n - size) * (b >> i & 1) for i, n in enumerate(shape)] for b in range(8)], np.int32)
 
 
-def numpy_window(tensor: NDArray[Any], origins: NDArray[Any], out: NDArray[Any]) -> None:
-    size = out.shape[-1]
-    for window, (d, h, w) in zip(out, origins.tolist(), strict=True):
-        window[:] = tensor[:, d : d + size, h : h + size, w : w + size]
-
-
 def test_window(measure: Measure, n_threads: int) -> None:
     small, origins = random(2, 7, 8, 9), windows_of(6, (7, 8, 9))
     np.testing.assert_array_equal(ops.window(small, origins, (6, 6, 6)), reference.window(small, origins, (6, 6, 6)))
@@ -195,13 +181,6 @@ def test_window(measure: Measure, n_threads: int) -> None:
     out = np.empty((8, 4, 128, 128, 128), np.float32)
     peers = {"numpy": lambda: numpy_window(tensor, origins, out)}
     measure(lambda: ops.window(tensor, origins, (128, 128, 128), out, n_threads), peers, tensor.nbytes + out.nbytes)
-
-
-def blend_with(arrays: Any, logits: Any, origins: NDArray[Any], weight: Any, total: Any) -> None:
-    """The same in NumPy or torch, with the product of the weights made beforehand."""
-    size = logits.shape[-1]
-    for part, (d, h, w) in zip(logits, origins.tolist(), strict=True):
-        total[:, d : d + size, h : h + size, w : w + size] += arrays.multiply(part, weight)
 
 
 def test_blend(measure: Measure, n_threads: int) -> None:
@@ -226,14 +205,6 @@ def test_blend(measure: Measure, n_threads: int) -> None:
     measure(
         lambda: ops.blend(logits, origins, weights, total, n_threads), peers, logits.nbytes + 2 * total.nbytes, target_ms=60
     )
-
-
-def label_with(arrays: Any, logits: Any, labels: Any, where: Any) -> None:
-    wt, tc, et = 1 / (1 + arrays.exp(-logits)) >= 0.5
-    inside = labels[where]
-    inside[:] = 0
-    for region, value in ((wt, 2), (tc, 1), (et, 4)):
-        inside[region] = value
 
 
 def test_label(measure: Measure, n_threads: int) -> None:
@@ -296,10 +267,6 @@ def test_components(measure: Measure, n_threads: int) -> None:
     measure(lambda: ops.components(labels, box, 0, n_threads), peers, labels.nbytes)
 
 
-def project_with_torch(torch: Any, tensor: Any) -> list[Any]:
-    return [torch.cat([tensor.mean(axis), tensor.amax(axis)], dim=1) for axis in (2, 3, 4)]
-
-
 def test_semantic_project(measure: Measure, n_threads: int) -> None:
     small = random(2, 3, 5, 6, 9)
     for got, exact in zip(ops.semantic_project(small, n_threads), reference.semantic_project(small), strict=True):
@@ -329,17 +296,6 @@ def test_semantic_lift(measure: Measure, n_threads: int) -> None:
     measure(lambda: ops.semantic_lift(planes, n_threads=n_threads), peers, n_bytes)
 
 
-def bridge_with_torch(torch: Any, reduced: Any, x: Any, weights: Any) -> Any:
-    """`training.model.bridge` after its first convolution, in eager torch."""
-    functional, (conv, bias, view, expand) = torch.nn.functional, weights
-    planes = project_with_torch(torch, reduced)
-    seen = [
-        functional.leaky_relu(functional.conv2d(p, conv, bias, padding=1) + v, 0.01) for p, v in zip(planes, view, strict=True)
-    ]
-    views = [functional.conv2d(s, expand).unsqueeze(axis) for s, axis in zip(seen, (2, 3, 4), strict=True)]
-    return x + (views[0] + views[1] + views[2]) / 3
-
-
 def test_semantic_bridge(measure: Measure, n_threads: int) -> None:
     """With the light network's channels at stride 8."""
     shape = tuple(n // 8 for n in TENSOR)
@@ -364,17 +320,6 @@ def test_semantic_bridge(measure: Measure, n_threads: int) -> None:
         peers["torch"] = torch.inference_mode()(lambda: bridge_with_torch(torch, *inputs, tensors))
         np.testing.assert_allclose(bridge(x.copy()), peers["torch"]().numpy(), atol=1e-4)
     measure(lambda: bridge(target), peers, reduced.nbytes + 2 * x.nbytes)
-
-
-def attend_with_torch(torch: Any, inputs: Any, weights: Any, strength: float, out: Any) -> Any:
-    """`training.model.attention` in eager torch, into the buffer of the concatenation."""
-    functional, (skip, encoded, decoded, similarity), (w_x, bias, w_g, w_s, w_a) = torch.nn.functional, inputs, weights
-    hidden = functional.conv3d(encoded, w_x, bias) + functional.conv3d(decoded, w_g)
-    up = functional.interpolate(similarity, size=encoded.shape[2:], mode="trilinear")
-    hidden = functional.leaky_relu(hidden + functional.conv3d(up, w_s), 0.01)
-    mask = functional.conv_transpose3d(hidden, w_a, stride=2).sigmoid()
-    out[:] = skip * (1 + strength * (2 * mask - 1))
-    return out
 
 
 def test_semantic_attention(measure: Measure, n_threads: int) -> None:
