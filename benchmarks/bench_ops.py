@@ -245,6 +245,24 @@ def test_resample(measure: Measure, n_threads: int) -> None:
     measure(lambda: ops.resample(logits, size, n_threads), peers, logits.nbytes + out.nbytes)
 
 
+def test_resample_affine(measure: Measure, n_threads: int) -> None:
+    """Images of thick, turned slices onto a grid of 1 mm."""
+    c, s = np.cos(0.2), np.sin(0.2)
+    matrix = np.array([[0.5 * c, 0, -0.5 * s, 12], [0, 1, 0, 0.3], [s, 0, c, -18]])
+    small, size = random(2, 5, 6, 7), (9, 6, 8)
+    exact = reference.resample_affine(small, matrix, size)
+    np.testing.assert_allclose(ops.resample_affine(small, matrix, size, n_threads), exact, atol=1e-5)
+    images, peers = random(4, 78, 240, 240), {}
+    out = ops.resample_affine(images, matrix, VOLUME, n_threads)
+    if ndimage := optional("scipy.ndimage"):
+        turn, shift = matrix[:, :3], matrix[:, 3]
+        peers["scipy"] = lambda: [ndimage.affine_transform(x, turn, shift, VOLUME, order=1, mode="nearest") for x in images]
+        inside = ops.resample_affine(np.ones_like(images), matrix, VOLUME) != 0
+        np.testing.assert_allclose(out[inside], np.stack(peers["scipy"]())[inside], atol=1e-3)
+    n_bytes = images.nbytes + out.nbytes
+    measure(lambda: ops.resample_affine(images, matrix, VOLUME, n_threads), peers, n_bytes)
+
+
 def speckled(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """A large part in the middle, and about one lone voxel in a thousand."""
     axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij", sparse=True)

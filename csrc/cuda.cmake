@@ -47,6 +47,7 @@ add_library(
   csrc/ops/components_cuda.cu
   csrc/ops/label_cuda.cu
   csrc/ops/normalize_cuda.cu
+  csrc/ops/resample_affine_cuda.cu
   csrc/ops/resample_cuda.cu
   csrc/ops/semantic_attention_cuda.cu
   csrc/ops/semantic_bridge_cuda.cu

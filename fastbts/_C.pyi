@@ -39,6 +39,15 @@ def label(
     stream: int,
 ) -> None: ...
 def resample(tensor: Array, out: Array, n_threads: int, stream: int) -> None: ...
+def resample_affine(
+    tensor: Array,
+    matrix: Sequence[Sequence[float]],
+    nearest: bool,
+    outside: float,
+    out: Array,
+    n_threads: int,
+    stream: int,
+) -> None: ...
 def components(
     labels: Array, box: _Box, min_voxels: int, counts: Array, scratch: Array | None, n_threads: int, stream: int
 ) -> None: ...

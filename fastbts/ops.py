@@ -1,4 +1,5 @@
-"""The arithmetic in C++. Around the network: `brain_box`, `normalize`, `window`, `blend`, `label`, `resample`, `components`.
+"""The arithmetic in C++. Around the network: `brain_box`, `normalize`, `window`, `blend`, `label`, `resample`, `resample_affine`,
+`components`.
 Inside it: the semantic bridge (`semantic_bridge`; its steps `semantic_project`, `semantic_plane`, `semantic_lift`) and `semantic_attention`.
 
 Axes are the network's, (D, H, W). Arrays are borrowed with their strides or refused, never silently converted or copied;
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 
 from fastbts import _C
 from fastbts.arrays import Array, is_on_device, result, stream_handle
-from fastbts.errors import InputError
+from fastbts.errors import InputError, OptionsError
 from fastbts.semantic_ops import (
     AttentionWeights,
     Planes,
@@ -57,6 +58,7 @@ __all__ = [
     "normalize",
     "normalize_scratch",
     "resample",
+    "resample_affine",
     "semantic_attention",
     "semantic_bridge",
     "semantic_lift",
@@ -205,7 +207,8 @@ def window(
         tensor: (M, D, H, W) float32.
         origins: First voxel of each window, (B, 3) int32; windows may begin or end outside the tensor.
         size: (d, h, w) of a window.
-        out: (B, M, d, h, w) float32 to write into; allocated if not given; needed on a device.
+        out: (B, M, d, h, w) float32 to write into, any strides; allocated if not given; needed on a device, where it may be
+            of another float type than tensor.
         n_threads: 0 for all CPUs.
         stream: CUDA stream, for arrays on a device.
 
@@ -299,6 +302,47 @@ def resample(
     if out.shape[1:] != tuple(size):
         raise InputError(f"resample: out: expected a tensor of {tuple(size)} voxels, got shape {out.shape}")
     _C.resample(tensor, out, n_threads, stream_handle(stream))
+    return out
+
+
+def resample_affine(
+    tensor: Array,
+    matrix: NDArray[np.floating[Any]],
+    size: Size,
+    n_threads: int = 0,
+    *,
+    nearest: bool = False,
+    outside: float = 0.0,
+    out: Array | None = None,
+    stream: Any = None,
+) -> NDArray[Any]:
+    """Resamples (C, D, H, W) onto a grid of `size` that lies anyhow in the tensor's: oblique, anisotropic, shifted.
+
+    Between the outermost voxel centres and the outer faces of the tensor's grid the edge value holds. Positions are float64,
+    values are interpolated in float32.
+
+    Args:
+        tensor: (C, D, H, W), real, any strides, finite.
+        matrix: (3, 4) or (4, 4): a voxel (d, h, w, 1) of the result -> its place in the tensor's voxels, centres at 0, 1, ...
+        size: (D', H', W').
+        n_threads: 0 for all CPUs.
+        nearest: Take the nearest voxel's value; else interpolate trilinearly.
+        outside: Value of what lies beyond the outer faces.
+        out: (C, D', H', W') float32 to write into, or uint8 for the nearest voxels of a uint8 tensor, any strides, no part of
+            tensor; needed on a device.
+        stream: CUDA stream, for arrays on a device.
+
+    Returns:
+        The resampled tensor, float32; uint8 for the nearest voxels of a uint8 tensor.
+    """
+    rows = np.asarray(matrix, np.float64)
+    if rows.shape not in ((3, 4), (4, 4)):
+        raise OptionsError(f"resample_affine: matrix: expected shape (3, 4) or (4, 4), got {rows.shape}")
+    dtype = np.uint8 if nearest and getattr(tensor, "dtype", None) == np.uint8 else np.float32
+    out = result("resample_affine: out", out, tensor, (*np.shape(tensor)[:1], *size), dtype)
+    if out.shape[1:] != tuple(size):
+        raise InputError(f"resample_affine: out: expected a tensor of {tuple(size)} voxels, got shape {out.shape}")
+    _C.resample_affine(tensor, rows[:3].tolist(), nearest, outside, out, n_threads, stream_handle(stream))
     return out
 
 

@@ -106,6 +106,24 @@ def resample(tensor: NDArray[np.float32], size: Size) -> NDArray[np.float64]:
     return result
 
 
+def resample_affine(
+    tensor: NDArray[Any], matrix: NDArray[np.float64], size: Size, nearest: bool = False, outside: float = 0.0
+) -> NDArray[np.float64]:
+    """Returns the tensor (C, *size)."""
+    position = matrix[:3, :3] @ np.indices(size).reshape(3, -1) + matrix[:3, 3:]
+    last = np.array(tensor.shape[1:])[:, None] - 1
+    inside = ((position >= -0.5) & (position <= last + 0.5)).all(0)
+    position = np.clip(position + 0.5 * nearest, 0, last)
+    low = np.floor(position).astype(int)
+    part = (position - low) * (not nearest)
+    result = np.zeros((len(tensor), inside.size))
+    for corner in product((0, 1), repeat=3):
+        sides = np.array(corner)[:, None]
+        weight = np.where(sides, part, 1 - part).prod(0)
+        result += weight * tensor[(slice(None), *np.minimum(low + sides, last))]
+    return np.where(inside, result, outside).reshape(len(tensor), *size)
+
+
 def components(labels: NDArray[np.uint8], box: Box, min_voxels: int) -> tuple[NDArray[np.uint8], int, int]:
     """Returns the labels with small parts set to 0, and how many parts there were before and after."""
     result = labels.copy()

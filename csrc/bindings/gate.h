@@ -45,21 +45,23 @@ class Gate {
     return fill(View<T, N>{static_cast<T*>(source.data)}, source);
   }
 
-  /// Borrows an image of any real element type and any strides.
-  template <std::size_t N>
-  AnyView<N> borrow_any(const py::object& object, const char* name, const std::string& expected) {
+  /// Borrows an image of any real element type and any strides. Void as in AnyView.
+  template <std::size_t N, typename Void = const void>
+  AnyView<N, Void> borrow_any(const py::object& object, const char* name, const std::string& expected) {
     const Source& source = take(object, name, expected, N);
     refuse_unless(source.dtype.has_value() && (source.device.is_cuda || !is_half(*source.dtype)), source, "");
-    return fill(AnyView<N>{source.data, *source.dtype}, source);
+    check_layout(source, Rows::kAny, !std::is_const_v<Void>);
+    return fill(AnyView<N, Void>{source.data, *source.dtype}, source);
   }
 
-  /// Borrows a network tensor with dense rows: float32, on a device also float16 or bfloat16. Void as in AnyView.
+  /// Borrows a network tensor: float32, on a device also float16 or bfloat16.
   template <std::size_t N, typename Void = const void>
-  AnyView<N, Void> borrow_floats(const py::object& object, const char* name, const std::string& axes) {
+  AnyView<N, Void> borrow_floats(const py::object& object, const char* name, const std::string& axes,
+                                 Rows rows = Rows::kDense) {
     const Source& source = take(object, name, "float32 " + axes, N);
     const bool half = source.device.is_cuda && source.dtype && is_half(*source.dtype);
     refuse_unless(half || source.dtype == DType::kFloat32, source, "");
-    check_layout(source, Rows::kDense, !std::is_const_v<Void>);
+    check_layout(source, rows, !std::is_const_v<Void>);
     return fill(AnyView<N, Void>{source.data, *source.dtype}, source);
   }
 

@@ -12,6 +12,7 @@
 #include "ops/label.h"
 #include "ops/normalize.h"
 #include "ops/resample.h"
+#include "ops/resample_affine.h"
 #include "ops/semantic_attention.h"
 #include "ops/semantic_bridge.h"
 #include "ops/window.h"
@@ -60,7 +61,7 @@ void bind_window(const py::object& tensor, const py::object& origins, const py::
   Gate gate(stream_of(stream));
   const WindowArgs args{gate.borrow_floats<4>(tensor, "window: tensor", "(M, D, H, W)"),
                         gate.borrow<const std::int32_t, 2>(origins, "window: origins", "int32 (B, 3)", Rows::kAny),
-                        gate.borrow_floats<5, void>(out, "window: out", "(B, M, d, h, w)")};
+                        gate.borrow_floats<5, void>(out, "window: out", "(B, M, d, h, w)", Rows::kAny)};
   const py::gil_scoped_release release;
   window(args, n_threads, stream_of(stream));
 }
@@ -99,6 +100,16 @@ void bind_resample(const py::object& tensor, const py::object& out, int n_thread
                           gate.borrow_floats<4, void>(out, "resample: out", "(C, D', H', W')")};
   const py::gil_scoped_release release;
   resample(args, n_threads, stream_of(stream));
+}
+
+void bind_resample_affine(const py::object& tensor, const AffineMap& matrix, bool nearest, float outside,
+                          const py::object& out, int n_threads, std::uintptr_t stream) {
+  Gate gate(stream_of(stream));
+  const ResampleAffineArgs args{
+      gate.borrow_any<4>(tensor, "resample_affine: tensor", "a real tensor (C, D, H, W)"), matrix, nearest, outside,
+      gate.borrow_any<4, void>(out, "resample_affine: out", "float32 or uint8 (C, D', H', W')")};
+  const py::gil_scoped_release release;
+  resample_affine(args, n_threads, stream_of(stream));
 }
 
 void bind_components(const py::object& labels, const Pairs& box, std::int64_t min_voxels, const py::object& counts,
@@ -245,6 +256,8 @@ PYBIND11_MODULE(_C, module) {
   module.def("label", bind_label, "logits"_a, "offset"_a, "box"_a, "thresholds"_a, "values"_a, "labels"_a, "counts"_a,
              "n_threads"_a, "stream"_a);
   module.def("resample", bind_resample, "tensor"_a, "out"_a, "n_threads"_a, "stream"_a);
+  module.def("resample_affine", bind_resample_affine, "tensor"_a, "matrix"_a, "nearest"_a, "outside"_a, "out"_a,
+             "n_threads"_a, "stream"_a);
   module.def("components", bind_components, "labels"_a, "box"_a, "min_voxels"_a, "counts"_a, "scratch"_a, "n_threads"_a,
              "stream"_a);
   module.def("semantic_project", bind_semantic_project, "tensor"_a, "out"_a, "n_threads"_a, "stream"_a);

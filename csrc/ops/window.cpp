@@ -11,7 +11,6 @@ void window(const WindowArgs& args, int n_threads, Stream stream) {
                       Shape<2>{n_windows, 3}, " as out has ", n_windows, " windows, got ", args.origins.shape);
   require<InputError>(n_modalities == args.tensor.shape[0], "window: out: expected ", args.tensor.shape[0],
                       " modalities as in tensor, got ", n_modalities);
-  require<InputError>(args.out.dtype == args.tensor.dtype, "window: out: expected the element type of tensor");
   on_device(args.tensor.device, [&] { window_cpu(args, n_threads); }, [&](auto) { window_cuda(args, stream); });
 }
 

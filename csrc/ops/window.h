@@ -15,8 +15,9 @@ struct WindowArgs {
 /// Cuts windows out of a tensor.
 ///   tensor   (M, D, H, W)     floats, rows dense         read
 ///   origins  (B, 3)           int32, voxels, any strides read     window b covers [o, o + size); may reach outside
-///   out      (B, M, d, h, w)  as tensor, rows dense      written  zero outside the tensor
-/// Floats are float32; on a CUDA device, where all three arrays must be, also float16 or bfloat16.
+///   out      (B, M, d, h, w)  floats, any strides        written  zero outside the tensor
+/// Floats are float32; on a CUDA device, where all three arrays must be, also float16 or bfloat16, and out may be
+/// another type than tensor: values are rounded to it. Strides of out make its layout, such as channels last.
 void window(const WindowArgs& args, int n_threads, Stream stream);
 
 void window_cpu(const WindowArgs& args, int n_threads);

@@ -9,9 +9,14 @@ namespace fastbts {
 namespace {
 
 /// Copies row[origin, origin + n) of a row of `size` values, zero where there is none; row may be null: all zero.
-void copy_row(const float* row, std::int64_t size, std::int64_t origin, std::int64_t n, float* out, bool streamed) {
+void copy_row(const float* row, std::int64_t size, std::int64_t origin, std::int64_t n, std::int64_t step, float* out,
+              bool streamed) {
   const std::int64_t begin = row ? std::clamp<std::int64_t>(-origin, 0, n) : n;
   const std::int64_t end = std::clamp<std::int64_t>(size - origin, begin, n);
+  if (step != 1) {
+    for (std::int64_t w = 0; w < n; ++w) out[w * step] = begin <= w && w < end ? row[origin + w] : 0.0F;
+    return;
+  }
   std::fill(out, out + begin, 0.0F);
   if (end > begin) copy_values(row + origin + begin, end - begin, out + begin, streamed);
   std::fill(out + end, out + n, 0.0F);
@@ -27,7 +32,7 @@ void copy_slice(const WindowArgs& args, std::int64_t b, std::int64_t m, std::int
     const std::int64_t from_h = origin(1) + h;
     const bool inside = Bounds{0, size_d}.contains(from_d) && Bounds{0, size_h}.contains(from_h);
     const float* row = inside ? tensor.at(m, from_d, from_h) : nullptr;
-    copy_row(row, size_w, origin(2), out.shape[4], out.at(b, m, d, h), streamed);
+    copy_row(row, size_w, origin(2), out.shape[4], out.strides[4], out.at(b, m, d, h), streamed);
   }
 }
 

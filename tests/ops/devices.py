@@ -67,6 +67,17 @@ class Ops(Protocol):
 
     def resample(self, tensor: NDArray[np.float32], size: ops.Size, n_threads: int = 0) -> NDArray[np.float32]: ...
 
+    def resample_affine(
+        self,
+        tensor: NDArray[Any],
+        matrix: NDArray[np.float64],
+        size: ops.Size,
+        n_threads: int = 0,
+        *,
+        nearest: bool = False,
+        outside: float = 0.0,
+    ) -> NDArray[Any]: ...
+
     def components(self, labels: NDArray[np.uint8], box: ops.Box, min_voxels: int, n_threads: int = 0) -> ops.Parts: ...
 
     def semantic_project(self, tensor: NDArray[np.float32], n_threads: int = 0) -> ops.Planes: ...
@@ -183,6 +194,22 @@ class CudaOps:
         out = cupy().empty((len(tensor), *size), np.float32)
         ops.resample(put(tensor), size, out=out)
         resampled: NDArray[np.float32] = out.get()
+        return resampled
+
+    def resample_affine(
+        self,
+        tensor: NDArray[Any],
+        matrix: NDArray[np.float64],
+        size: ops.Size,
+        n_threads: int = 0,
+        *,
+        nearest: bool = False,
+        outside: float = 0.0,
+    ) -> NDArray[Any]:
+        dtype = np.uint8 if nearest and tensor.dtype == np.uint8 else np.float32
+        out = cupy().empty((len(tensor), *size), dtype)
+        ops.resample_affine(put(tensor), matrix, size, nearest=nearest, outside=outside, out=out)
+        resampled: NDArray[Any] = out.get()
         return resampled
 
     def components(self, labels: NDArray[np.uint8], box: ops.Box, min_voxels: int, n_threads: int = 0) -> ops.Parts:

@@ -53,6 +53,7 @@ MIX = ops.AttentionWeights(*(np.ones(shape, np.float32) for shape in ((1, 1), (1
     ("name", "call"),
     [
         ("resample: tensor", lambda: ops.resample(OnDevice(2), (2, 2, 2), out=SEVEN[0])),
+        ("resample_affine: tensor", lambda: ops.resample_affine(OnDevice(2), np.eye(4), (2, 2, 2), out=SEVEN[0])),
         ("components: labels", lambda: ops.components(OnDevice(2, (2, 2, 2)), BOX, 9, counts=np.zeros(258, np.int64))),
         (
             "semantic_project: tensor",

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fastbts import ops, reference
 from fastbts.ops import AttentionWeights, Planes, PlaneWeights
 from tests.ops.test_blend import example as blend_example
+from tests.ops.test_resample_affine import oblique
 from tests.ops.views import head, restrided
 from tests.simt.emulated import DTYPES, IMAGE_DTYPES, ROOT, EmulationError, call, layout, loaded, stored
 from tests.tolerances import allowed_error
@@ -119,15 +120,17 @@ def test_normalize(seed: int, image: str, dtype: str) -> None:
     check(out, dtype, ops.normalize(volume, box, size, percentiles)[0], exact)
 
 
+@pytest.mark.parametrize("to", DTYPES)
 @on_every_dtype
 @on_every_seed
-def test_window(seed: int, dtype: str) -> None:
-    """Windows that begin before the tensor, end after it, miss it."""
+def test_window(seed: int, dtype: str, to: str) -> None:
+    """Windows that begin before the tensor, end after it, miss it; rounded to the type of out."""
     tensor, size = rounded(random(2, 3, 7, 33), dtype), (2, 5, 34)
     origins = np.array([(0, 0, 0), (-1, 3, 5), (2, -2, -9), (3, 0, 0)], np.int32)
-    out = empty((4, 2, *size), dtype)
-    call("window", seed, DTYPES[dtype], stored(tensor, dtype), extents(*tensor.shape), origins, out, extents(*out.shape))
-    assert np.array_equal(loaded(out, dtype), reference.window(tensor, origins, size))
+    out = empty((4, 2, *size), to)
+    source = (DTYPES[dtype], stored(tensor, dtype), extents(*tensor.shape), origins)
+    call("window", seed, *source, DTYPES[to], out, extents(*out.shape))
+    assert np.array_equal(loaded(out, to), rounded(reference.window(tensor, origins, size).astype(np.float32), to))
 
 
 @on_every_dtype
@@ -162,6 +165,31 @@ def test_resample(dtype: str, shape: Size, to: Size) -> None:
     tensor, out = rounded(random(2, *shape), dtype), empty((2, *to), dtype)
     call("resample", 0, DTYPES[dtype], stored(tensor, dtype), [2, *shape, *to], out)
     check(out, dtype, ops.resample(tensor, to), reference.resample(tensor, to))
+
+
+@pytest.mark.parametrize("nearest", [False, True])
+@pytest.mark.parametrize("image", ["i2", "u1", "f4", "f8"])
+@pytest.mark.parametrize("shape", SHAPES)
+@on_every_seed
+def test_resample_affine(seed: int, shape: Size, image: str, nearest: bool) -> None:
+    """The bits of the CPU; labels stay labels."""
+    tensor, size = restrided((random(2, *shape) * 9).clip(0).astype(image), (2, 0, 1), (-1, 1, 1)), (4, 3, 35)
+    out = np.full((2, *size), 77, np.uint8 if nearest and image == "u1" else np.float32)
+    matrix, kind = oblique(1, shape, size), IMAGE_DTYPES["u1" if out.dtype == np.uint8 else "f4"]
+    call(
+        "resample_affine",
+        seed,
+        IMAGE_DTYPES[image],
+        tensor,
+        layout(tensor),
+        np.append(matrix, 5),
+        nearest,
+        kind,
+        out,
+        layout(out),
+    )
+    assert np.array_equal(out, ops.resample_affine(tensor, matrix, size, nearest=nearest, outside=5))
+    assert not (out == 5).all()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -298,7 +326,7 @@ def run_sanitized(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 ONE_OF_EACH = (
-    "warp_functions[0-9]", "atomics[1]", "brain_box[1-shape2-f4]", "normalize[1-f8-bfloat16]", "window[1-float16]",
+    "warp_functions[0-9]", "atomics[1]", "brain_box[1-shape2-f4]", "normalize[1-f8-bfloat16]", "window[1-float16-bfloat16]", "resample_affine[1-shape2-i2-False]",
     "blend[1-bfloat16]", "label[1-float16]", "resample[bfloat16-shape1-to1]", "project[1-float16-shape1]", "plane[1-float32-size1]",
     "lift[float16-shape1-True]", "attention[1-float32-below1-19-1]", "widen[float16]", "components[1-0.08]",
 )  # fmt: skip

@@ -46,6 +46,15 @@ def test_writes_all_of_out_and_nothing_else() -> None:
     assert (buffer == 77).all()
 
 
+def test_layout_of_out_is_that_of_its_strides() -> None:
+    """Channels last: the last axis of out is then no run of memory."""
+    tensor = np.random.default_rng(0).normal(size=(2, 5, 7, 8)).astype(np.float32)
+    out = np.full((len(ORIGINS), 3, 4, 5, 3), 77, np.float32)
+    ops.window(tensor, ORIGINS, (3, 4, 5), out[..., :2].transpose(0, 4, 1, 2, 3))
+    assert np.array_equal(out[..., :2].transpose(0, 4, 1, 2, 3), reference.window(tensor, ORIGINS, (3, 4, 5)))
+    assert (out[..., 2] == 77).all()
+
+
 def test_no_windows(device: Ops) -> None:
     assert device.window(np.ones((2, 5, 7, 8), np.float32), np.empty((0, 3), np.int32), (3, 4, 5)).shape == (0, 2, 3, 4, 5)
 

@@ -9,6 +9,7 @@
 #include "ops/components_kernel.cuh"
 #include "ops/label_kernel.cuh"
 #include "ops/normalize_kernel.cuh"
+#include "ops/resample_affine_kernel.cuh"
 #include "ops/resample_kernel.cuh"
 #include "ops/semantic_attention_kernel.cuh"
 #include "ops/semantic_bridge_kernel.cuh"
@@ -40,6 +41,7 @@ const char* with_type(int dtype, Fn&& fn) {
   });
 }
 
+constexpr DType kFloats[] = {DType::kFloat32, DType::kFloat16, DType::kBfloat16};
 constexpr dim3 kRowBlocks(3), kRowThreads(32, 2);  // as in RowLaunch the lanes of a warp share a row
 
 template <typename T, std::size_t N>
@@ -116,6 +118,22 @@ const char* simt_resample(unsigned seed, int dtype, const void* tensor, const in
     using T = decltype(tag);
     const ResampleSizes sizes{s[0], {s[1], s[2], s[3]}, {s[4], s[5], s[6]}};
     simt::launch(seed, 3, 64, 0, resample_kernel<T>, static_cast<const T*>(tensor), sizes, static_cast<T*>(out));
+  });
+}
+
+// settings: the matrix (12), then the value outside. Both types count as DType does.
+const char* simt_resample_affine(unsigned seed, int image_type, const void* tensor, const std::int64_t* layout,
+                                 const double* settings_of, int nearest, int out_type, void* out,
+                                 const std::int64_t* out_layout) {
+  return guarded([&] {
+    ResampleAffineSettings settings{{}, nearest != 0, static_cast<float>(settings_of[12])};
+    std::copy_n(settings_of, 12, &settings.map[0][0]);
+    const AnyStrided<4> image = image_of(out_type, out, out_layout);
+    AnyStrided<4, void> target{out, image.dtype, {}, {}};
+    std::copy_n(image.shape, 4, target.shape);
+    std::copy_n(image.strides, 4, target.strides);
+    simt::launch(seed, kRowBlocks, kRowThreads, 0, resample_affine_kernel, image_of(image_type, tensor, layout),
+                 settings, target, static_cast<std::uint32_t>(target.shape[1] * target.shape[2]));
   });
 }
 
@@ -221,7 +239,6 @@ const char* simt_normalize(unsigned seed, int image_type, const void* data, cons
       simt::launch(seed, {kSumBlocks, n}, kRowThreads, n_shared, moment_kernel, box, scratch, stats, power, n_rows);
       simt::launch(seed, 1, 32, 0, stats_kernel, scratch, stats, power, static_cast<int>(n));
     }
-    constexpr DType kFloats[] = {DType::kFloat32, DType::kFloat16, DType::kBfloat16};
     const auto tensor = dense<char, 4>(nullptr, size);
     AnyStrided<4, void> target{out, kFloats[dtype], {}, {}};
     std::copy_n(tensor.shape, 4, target.shape);
@@ -233,13 +250,17 @@ const char* simt_normalize(unsigned seed, int image_type, const void* data, cons
 }
 
 const char* simt_window(unsigned seed, int dtype, const void* tensor, const std::int64_t* shape,
-                        const std::int32_t* origins, void* out, const std::int64_t* size) {
+                        const std::int32_t* origins, int out_type, void* out, const std::int64_t* size) {
   return with_type(dtype, [&](auto tag) {
     using T = decltype(tag);
     const std::int64_t corners[] = {size[0], 3};
-    simt::launch(
-        seed, kRowBlocks, kRowThreads, 0, window_kernel<T>, dense<const T, 4>(static_cast<const T*>(tensor), shape),
-        dense<const std::int32_t, 2>(origins, corners), dense<T, 5>(static_cast<T*>(out), size), n_rows_of(size, 4));
+    const Strided<float, 5> dense_out = dense<float, 5>(nullptr, size);
+    AnyStrided<5, void> target{out, kFloats[out_type], {}, {}};
+    std::copy_n(dense_out.shape, 5, target.shape);
+    std::copy_n(dense_out.strides, 5, target.strides);
+    simt::launch(seed, kRowBlocks, kRowThreads, 0, window_kernel<T>,
+                 dense<const T, 4>(static_cast<const T*>(tensor), shape),
+                 dense<const std::int32_t, 2>(origins, corners), target, n_rows_of(size, 4));
   });
 }
 
