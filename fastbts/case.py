@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastbts.errors import CaseError, GeometryError
+from fastbts.grid import onto_grid
 from fastbts.nifti import ImageHeader, read_header, read_voxels
 from fastbts.suspicion import inspected
 from fastbts.volume import IF_MISSING, MODALITIES, Volume
@@ -27,23 +29,32 @@ ENDINGS = {
 """Last word of a file's name -> modality: BraTS to 2021, BraTS from 2023, BIDS, UPenn."""
 EXPECTED = "*_flair, *_t1, *_t1ce, *_t2, or *-t2f, *-t1n, *-t1c, *-t2w, or BIDS names; .nii or .nii.gz"
 
+GRID_OPTION = "--grid MODALITY, read_case(..., grid=MODALITY)"
+
 _NAMED = re.compile(rf"(?:(?P<stem>.*)[_-])?(?P<kind>{'|'.join(ENDINGS)})\.nii(?:\.gz)?", re.IGNORECASE)
 _NUMBERED = re.compile(r"(?P<stem>.*)_(?P<channel>\d{4})\.nii(?:\.gz)?", re.IGNORECASE)
 _CONTRAST = re.compile(r"(?:^|_)ce-", re.IGNORECASE)  # BIDS entity of a contrast-enhanced image
 
 
-def read_case(folder: str | Path, *, nnunet_order: Sequence[str] | None = None, optional: Sequence[str] = ()) -> Volume:
+def read_case(
+    folder: str | Path,
+    *,
+    nnunet_order: Sequence[str] | None = None,
+    optional: Sequence[str] = (),
+    grid: str | None = None,
+) -> Volume:
     """Reads the case in a folder; see `find_case` for the names and `read_files` for the checks.
 
     Args:
         folder: Holds FLAIR, T1, T1ce and T2 of one case; other files are ignored.
         nnunet_order: Modalities of `_0000` to `_0003`, for example ("t1", "t1ce", "t2", "flair").
         optional: Modalities that may be missing: `segmenter.spec.optional_modalities` are those that the segmenter allows.
+        grid: See `read_files`.
 
     Raises:
         CaseError, InputError, GeometryError: See `find_case` and `read_files`.
     """
-    return read_files(**find_case(folder, nnunet_order, optional))
+    return read_files(**find_case(folder, nnunet_order, optional), grid=grid)
 
 
 def read_files(
@@ -52,6 +63,7 @@ def read_files(
     t1: str | Path | None = None,
     t1ce: str | Path | None = None,
     t2: str | Path | None = None,
+    grid: str | None = None,
 ) -> Volume:
     """Reads co-registered images, in parallel. Modalities not given are left out; the engine decides whether it needs them.
 
@@ -60,20 +72,24 @@ def read_files(
         t1: Likewise.
         t1ce: Likewise (contrast-enhanced T1).
         t2: Likewise.
+        grid: Modality whose grid all images are put on, for images that are registered with each other (the same patient space)
+            but stored on grids of their own. Choose the one with the smallest voxels. None: they must share a grid.
 
     Returns:
         The images in the order flair, t1, t1ce, t2, each as stored, with the header of the first. The dtype is the files',
         or the smallest that holds all of them (float32 rather than float64, unless a file has float64).
 
     Raises:
-        CaseError: No file was given, or two files hold the same image.
+        CaseError: No file was given, two files hold the same image, or `grid` is none of the images.
         InputError: A file cannot be used, see `read_image`.
-        GeometryError: A voxel grid cannot be used, or they differ.
+        GeometryError: A voxel grid cannot be used, they differ, or an image lies outside of `grid`.
     """
     given = {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}
     heads = {modality: read_header(path) for modality, path in given.items() if path is not None}
     if not heads:
         raise CaseError(f"no image was given; expected paths for {', '.join(MODALITIES)}")
+    if grid is not None:
+        return _read_onto(heads, grid)
     first = _check_grids(heads.values())
     # (M, k, j, i) in memory, so that every image keeps the order of its file and is decompressed right into its place.
     data = np.empty((len(heads), *first.geometry.shape[::-1]), _common_dtype(heads.values())).transpose(0, 3, 2, 1)
@@ -82,6 +98,36 @@ def read_files(
     names = [str(head.path) for head in heads.values()]
     volume = Volume(data, first.geometry.affine, tuple(heads), names, sha256=sha256, header=first.header)
     return inspected(replace(volume, warnings=tuple(_header_warnings(heads))))
+
+
+def _read_onto(heads: Mapping[str, ImageHeader], grid: str) -> Volume:
+    """Reads every image on its own grid, and resamples those that do not lie on that of modality `grid`."""
+    if grid not in heads:
+        raise CaseError(f"grid: expected one of the images given ({', '.join(heads)}), got {grid}")
+    target = heads[grid]
+    with ThreadPoolExecutor(len(heads)) as pool:
+        images = list(pool.map(_read_alone, heads.values()))
+    data = np.empty((len(heads), *target.geometry.shape[::-1]), np.float32).transpose(0, 3, 2, 1)
+    warnings = list(_header_warnings(heads))
+    for (modality, head), (image, _), out in zip(heads.items(), images, data, strict=True):
+        if head.geometry.difference(target.geometry) is None:
+            out[...] = image
+            continue
+        out[...] = onto_grid(image, head.geometry, target.geometry)
+        warnings.append(f"{modality}: resampled onto the grid of {grid}")
+        if not out.any():
+            raise GeometryError(
+                f"{head.path}: shows nothing where {target.path} lies; are the images registered with each other?"
+            )
+    names, sha256 = [str(head.path) for head in heads.values()], tuple(sha for _, sha in images)
+    volume = Volume(data, target.geometry.affine, tuple(heads), names, sha256=sha256, header=target.header)
+    return inspected(replace(volume, warnings=tuple(warnings)))
+
+
+def _read_alone(head: ImageHeader) -> tuple[NDArray[Any], str]:
+    """The image as stored, and the SHA-256 of its file."""
+    data = np.empty(head.geometry.shape[::-1], head.dtype).T
+    return data, read_voxels(head, data)
 
 
 def find_case(folder: str | Path, nnunet_order: Sequence[str] | None = None, optional: Sequence[str] = ()) -> dict[str, Path]:
@@ -189,8 +235,8 @@ def _check_grids(heads: Iterable[ImageHeader]) -> ImageHeader:
     for head in others:
         difference = first.geometry.difference(head.geometry)
         if difference:
-            raise GeometryError(f"{head.path}: grid differs from {first.path}: {difference}; co-register the images or resample "
-                                "them to one grid first")  # fmt: skip
+            raise GeometryError(f"{head.path}: grid differs from {first.path}: {difference}; register the images with each "
+                                f"other first; if they are, put them on one grid: {GRID_OPTION}")  # fmt: skip
     return first
 
 

@@ -192,7 +192,7 @@ def test_grids_must_agree(paths: dict[str, Path], shape: tuple[int, ...], affine
     with pytest.raises(GeometryError, match=message) as caught:
         read_files(**paths)
     assert str(caught.value).startswith(f"{paths['t1ce']}: grid differs from {paths['flair']}: ")
-    assert "co-register the images or resample them to one grid" in str(caught.value)
+    assert "put them on one grid: --grid MODALITY, read_case(..., grid=MODALITY)" in str(caught.value)
 
 
 def test_the_damaged_file_is_named(paths: dict[str, Path]) -> None:

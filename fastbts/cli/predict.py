@@ -49,6 +49,9 @@ def predict(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="segment with the images at hand, where the engine was trained for that")
     ] = False,
+    grid: Annotated[
+        str | None, typer.Option(help="modality whose grid the others are put on, where each has its own: the finest")
+    ] = None,
     preview: Annotated[bool, typer.Option("--preview", help="also write preview.png, an overlay on three planes")] = False,
     mode: Mode = "auto",
     precision: Precision = "auto",
@@ -56,7 +59,7 @@ def predict(
     min_part_mm3: MinPart = None,
 ) -> None:
     """Segments cases: writes seg.nii.gz and report.json into OUT, or into OUT/<case> for several cases."""
-    readers = _readers(cases or [], {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}, nnunet_order, allow_missing)
+    readers = _readers(cases or [], {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}, nnunet_order, allow_missing, grid)
     folders = {name: out / name if len(readers) > 1 else out for name in readers}
     n_failed = 0
     with ThreadPoolExecutor(1) as pool, reported_errors():
@@ -97,7 +100,7 @@ def demo(
 
 
 def _readers(
-    folders: list[Path], images: dict[str, Path | None], nnunet_order: str | None, allow_missing: bool
+    folders: list[Path], images: dict[str, Path | None], nnunet_order: str | None, allow_missing: bool, grid: str | None
 ) -> dict[str, Read]:
     """Name of each case -> how to read it."""
     order = nnunet_order.split(",") if nnunet_order else None
@@ -105,17 +108,21 @@ def _readers(
     if bool(folders) == bool(given):
         raise typer.BadParameter("give case folders, or the images by --flair --t1 --t1ce --t2")
     if given:
-        return {"": lambda segmenter: fastbts.read_files(**given)}
+        return {"": lambda segmenter: fastbts.read_files(**given, grid=grid)}
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) != len(names):
         raise typer.BadParameter("two case folders have the same name, so their results would overwrite each other")
-    return {name: partial(_read_folder, folder, order, allow_missing) for name, folder in zip(names, folders, strict=True)}
+    return {
+        name: partial(_read_folder, folder, order, allow_missing, grid) for name, folder in zip(names, folders, strict=True)
+    }
 
 
-def _read_folder(folder: Path, order: list[str] | None, allow_missing: bool, segmenter: Callable[[], Segmenter]) -> Volume:
+def _read_folder(
+    folder: Path, order: list[str] | None, allow_missing: bool, grid: str | None, segmenter: Callable[[], Segmenter]
+) -> Volume:
     """Waits for the engine only where an image may be missing: which ones, the engine knows."""
     optional = segmenter().spec.optional_modalities if allow_missing else ()
-    return fastbts.read_case(folder, nnunet_order=order, optional=optional)
+    return fastbts.read_case(folder, nnunet_order=order, optional=optional, grid=grid)
 
 
 def _segmenter(engine: Path | None, precision: str = "auto", **options: Any) -> Segmenter:
