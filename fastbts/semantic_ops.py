@@ -57,7 +57,9 @@ class AttentionWeights(NamedTuple):
 
 
 def semantic_project(tensor: Array, n_threads: int = 0, *, out: Planes | None = None, stream: Any = None) -> Planes:
-    """Projects a volume along each of its axes: mean and maximum, for all three axes in one read.
+    """Projects a volume along each of its axes: mean and maximum.
+
+    The CPU reads each channel once for all three axes; a device reads it once per axis, which its L2 serves.
 
     Args:
         tensor: (B, R, D, H, W) float32 without NaN.

@@ -17,7 +17,7 @@ inline std::vector<const float*> columns_of(const float* first, std::int64_t n_c
 }
 
 /// A matrix laid out for products with panels. A panel is the channels of kLanes voxels: column c is kLanes numbers
-/// from columns[c] + first on. A product runs through it, or two at once, per group of rows, with the sums in
+/// from columns[c] + first on. A product runs through it once per group of rows, or per two, with the sums in
 /// registers.
 class PanelMatrix {
  public:

@@ -29,9 +29,9 @@ inline int n_available_cpus() {
 }
 
 /// Threads that take tasks side by side with the one that has them. They start with the first tasks and end with the
-/// team, which is one call of an op: no pool that idles. Between two loops of the op they yield, so they should follow
-/// each other closely. Nobody waits for a thread that has no task: on a busy machine it may take milliseconds until one
-/// runs at all.
+/// team, which is one call of an op: no pool that idles. Between two loops of the op they yield, so the loops should
+/// follow each other closely. Nobody waits for a thread that has no task: on a busy machine it may take milliseconds
+/// until one runs at all. Such a late one ends by itself when it sees that the team is gone.
 class Team {
  public:
   using Task = std::function<void(std::int64_t)>;
@@ -133,7 +133,7 @@ inline std::int64_t n_workers_of(int n_threads) {
 
 /// Splits [0, n) into contiguous ranges, a few per thread, and calls fn(begin, end) on each; returns when all are done.
 ///
-/// Threads are those of the current `Team`, or live for this call. As starting one takes about 0.1 ms, ranges have at
+/// Threads are those of the current `Team`, or of one for this call. As starting one takes about 0.1 ms, ranges have at
 /// least `grain` items, with a team an eighth of that; each thread takes the next range when it is ready. Where the
 /// cuts fall depends on n_threads, so fn must give results that do not depend on them. The first exception of a range
 /// is rethrown here.

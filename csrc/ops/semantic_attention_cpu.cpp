@@ -39,6 +39,8 @@ struct Mix {
   std::vector<float> bias;
 };
 
+float leaky_relu(float x) { return x > 0 ? x : kSlope * x; }
+
 struct AllTaps {
   Taps d, h, w;
 };
@@ -107,9 +109,8 @@ void mix_run(const Mix& mix, const std::vector<const float*>& columns, std::int6
   constexpr float kNoBias[kChildren] = {};
   float* hidden = scratch.hidden.data();
   mix.hidden.multiply(columns.data(), n, mix.bias.data(), hidden, scratch.n);
-  wide([=, size = scratch.hidden.size()] {
-    for (std::size_t i = 0; i < size; ++i) hidden[i] = hidden[i] > 0 ? hidden[i] : kSlope * hidden[i];
-  });
+  for (std::int64_t j = 0; j < mix.hidden.n_rows(); ++j)
+    wide([=, row = hidden + j * scratch.n] { std::transform(row, row + n, row, leaky_relu); });
   mix.children.multiply(scratch.hidden_columns.data(), n, kNoBias, out, scratch.n);
 }
 

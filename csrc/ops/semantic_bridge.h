@@ -16,7 +16,7 @@ struct SemanticProjectArgs {
 };
 
 /// Projects a volume along each of its axes, the 3D -> 2D half of the semantic bridge: z over D, y over H, x over W.
-///   tensor  (B, R, D, H, W)   floats, rows dense   read     once; no NaN
+///   tensor  (B, R, D, H, W)   floats, rows dense   read     no NaN; once, on a device again from its L2
 ///   z       (B, 2R, H, W)     floats, rows dense   written  R channels of means, then R of maxima
 ///   y       (B, 2R, D, W)     floats, rows dense   written  likewise
 ///   x       (B, 2R, D, H)     floats, rows dense   written  likewise
@@ -57,8 +57,8 @@ struct SemanticLiftArgs {
 /// Two runs give the same bits, whatever n_threads.
 void semantic_lift(const SemanticLiftArgs& args, int n_threads, Stream stream);
 
-/// The three ops one after the other, with the same threads: nothing of the volume is read twice. `plane.planes` are
-/// what `project` writes, `lift` reads `plane.out`.
+/// The three ops one after the other, with the same threads. `plane.planes` are what `project` writes, `lift` reads
+/// `plane.out`.
 void semantic_bridge(const SemanticProjectArgs& project, const SemanticPlaneArgs& plane, const SemanticLiftArgs& lift,
                      int n_threads, Stream stream);
 

@@ -4,10 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fastbts import InputError, ops, reference
-from tests.ops.devices import Ops
+from fastbts.windows import axis_weights
+from tests.ops.devices import Ops, available_devices, on
 from tests.ops.views import N_THREADS, restrided
 from tests.tolerances import assert_close
 
@@ -28,9 +31,9 @@ Example = tuple[NDArray[np.float32], NDArray[np.int32], reference.Weights, NDArr
 """Logits, origins, weights, total."""
 
 
-def example(shape: tuple[int, int, int], window: tuple[int, int, int], n_windows: int = 6) -> Example:
+def example(shape: tuple[int, int, int], window: tuple[int, int, int], n_windows: int = 6, seed: int = 0) -> Example:
     """Random windows of 2 regions over a volume; some reach outside it, one misses it."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n_windows, 2, *window)).astype(np.float32)
     origins = np.stack([rng.integers(-w, n + 1, n_windows) for n, w in zip(shape, window, strict=True)], axis=1)
     origins[0], origins[1] = 0, 2**31 - 1
@@ -66,24 +69,52 @@ def test_agrees_with_twin(device: Ops, shape: tuple[int, int, int], n_threads: i
     assert_close(total, expected, exact)
 
 
-def test_partition_of_unity(device: Ops) -> None:
-    """Overlapping windows whose weights sum to 1 reproduce the tensor they were cut from."""
-    rng = np.random.default_rng(3)
-    tensor = rng.normal(size=(3, 8, 12, 12)).astype(np.float32)
-    origins = np.array([(0, h, w) for h in (0, 4) for w in (0, 4)], np.int32)
-    profile = rng.random(8) + 0.5
-    covered = np.zeros(12)
-    covered[:8] += profile
-    covered[4:] += profile
-    first, second = profile / covered[:8], profile / covered[4:]
-    weights = (
-        np.ones((4, 8), np.float32),
-        np.array([first, first, second, second], np.float32),
-        np.array([first, second, first, second], np.float32),
-    )
+@st.composite
+def axes(draw: st.DrawFn, most_voxels: int, most_in_window: int) -> tuple[int, int, list[int]]:
+    """Voxels of an axis, voxels of a window, and where the windows begin: in any order, none outside, all voxels covered."""
+    n, window = draw(st.integers(1, most_voxels)), draw(st.integers(1, most_in_window))
+    starts = [draw(st.integers(1 - window, 0))]
+    while starts[-1] + window < n:
+        starts.append(starts[-1] + draw(st.integers(1, window)))
+    return n, window, draw(st.permutations(starts))
+
+
+@pytest.mark.parametrize("device", available_devices())
+@settings(max_examples=25, deadline=None)
+@given(grid=st.tuples(axes(5, 3), axes(9, 5), axes(37, 19)), seed=st.integers(0, 2**32 - 1))
+def test_partition_of_unity(device: str, grid: tuple[tuple[int, int, list[int]], ...], seed: int) -> None:
+    """Windows whose weights sum to 1 give back the volume that they were cut from."""
+    tensor = np.random.default_rng(seed).normal(size=(2, *(n for n, _, _ in grid))).astype(np.float32)
+    index = np.indices([len(starts) for _, _, starts in grid]).reshape(3, -1)
+    origins = np.stack([np.int32(starts)[i] for (_, _, starts), i in zip(grid, index, strict=True)], axis=1)
+    d, h, w = (axis_weights(np.array(s), n, size)[i] for (n, size, s), i in zip(grid, index, strict=True))
+    windows = on(device).window(tensor, origins, (d.shape[1], h.shape[1], w.shape[1]))
     total = np.zeros_like(tensor)
-    device.blend(device.window(tensor, origins, (8, 8, 8)), origins, weights, total)
-    np.testing.assert_allclose(total, tensor, atol=4 * np.finfo(np.float32).eps * np.abs(tensor).max())  # 4 rounded terms
+    on(device).blend(windows, origins, (d, h, w), total)
+    n_roundings = len(origins) + 6  # of the sum; of three weights and three products
+    np.testing.assert_allclose(total, tensor, rtol=n_roundings * np.finfo(np.float32).eps)
+
+
+def blended(logits: NDArray[np.float32], rest: Example, device: str) -> NDArray[np.float32]:
+    """The windows of an example with other logits, blended into zeros."""
+    _, origins, weights, like = rest
+    total = np.zeros_like(like)
+    on(device).blend(logits, origins, weights, total)
+    return total
+
+
+@pytest.mark.parametrize("device", available_devices())
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), power=st.integers(-20, 20))
+def test_linear_in_logits(device: str, seed: int, power: int) -> None:
+    """Exactly, where nothing is rounded, or all alike: numbers of few bits, and powers of two as factors."""
+    one = example((5, 6, 7), (4, 3, 5), seed=seed)
+    factor = np.float32(2.0**power)
+    assert np.array_equal(blended(factor * one[0], one, device), factor * blended(one[0], one, device))
+    d, h, w = (np.round(8 * weight) / 8 for weight in one[2])
+    few_bits = (one[0], one[1], (d, h, w), one[3])
+    a, b = np.round(one[0]), np.round(3 * one[0][::-1])
+    assert np.array_equal(blended(a + b, few_bits, device), blended(a, few_bits, device) + blended(b, few_bits, device))
 
 
 def test_same_bits_for_any_threads_and_run() -> None:

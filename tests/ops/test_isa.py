@@ -36,6 +36,7 @@ def results(seed: int, n_threads: int) -> list[Any]:
     labels, box = np.zeros((9, 11, 37), np.uint8), ((0, 9), (0, 11), (0, 37))
     found += [windows, total, ops.label(random(3, 9, 11, 37), (0, 0, 0), box, (0.5, 0.5, 0.5), (2, 1, 4), labels, n_threads)]
     found += [labels.copy(), ops.components(labels, box, 3, n_threads), labels, ops.resample(total, (5, 13, 41), n_threads)]
+    found.append(ops.resample_affine(total, np.eye(3, 4) + random(3, 4) / 8, (5, 13, 41), n_threads))
     reduced, target = random(1, 5, 7, 9, 19), random(1, 6, 7, 9, 19)
     plane_weights = PlaneWeights(random(5, 10, 3, 3), random(5), random(3, 5), random(6, 5))
     planes = ops.semantic_project(reduced, n_threads)
@@ -130,15 +131,24 @@ def test_threads_change_no_bit_of_semantic_ops() -> None:
             np.testing.assert_array_equal(got, expected)
 
 
-def test_attention_of_rows_with_gaps() -> None:
-    """Rows that follow each other in memory are taken together; those that do not give the same bits."""
+GAPPED = ("skip", "encoded", "decoded", "similarity", "out")
+
+
+@pytest.mark.parametrize("gapped", [GAPPED, ("encoded",)], ids=["all", "encoded"])
+@pytest.mark.parametrize("n_w", [5, 19, 35])
+def test_attention_of_rows_with_gaps(n_w: int, gapped: tuple[str, ...]) -> None:
+    """Rows that follow each other in memory are taken together; others, of panels of 16 voxels and a rest, give the same bits."""
     rng = np.random.default_rng()
     weights = AttentionWeights(*(rng.standard_normal(s, np.float32) for s in ((4, 2), 4, (4, 2), (4, 1), (4, 2, 2, 2))), 0.5)
-    features = [rng.standard_normal(s, np.float32) for s in ((1, 3, 6, 38, 10), *((1, 2, 3, 19, 5),) * 2, (1, 1, 2, 4, 3))]
-    gaps = [np.zeros((*x.shape[:-1], x.shape[-1] + 3), np.float32)[..., :-3] for x in [*features, features[0]]]
-    for gap, x in zip(gaps, features, strict=False):
-        gap[:] = x
-    out = np.empty_like(features[0])
-    ops.semantic_attention(*features, weights, out)
-    ops.semantic_attention(*gaps[:4], weights, gaps[4])
-    np.testing.assert_array_equal(gaps[4], out)
+    shape, below = (1, 3, 6, 38, 2 * n_w), (1, 2, 3, 19, n_w)
+    arrays = [rng.standard_normal(s, np.float32) for s in (shape, below, below, (1, 1, 2, 4, 3))]
+    expected, untouched = np.empty(shape, np.float32), np.full(shape, np.nan, np.float32)
+    ops.semantic_attention(*arrays, weights, expected)
+    gaps = [3 * (name in gapped) for name in GAPPED]
+    buffers = [
+        np.pad(x, [(0, 0)] * 4 + [(0, n)], constant_values=np.nan) for x, n in zip([*arrays, untouched], gaps, strict=True)
+    ]
+    *views, out = (buffer[..., : buffer.shape[-1] - n] for buffer, n in zip(buffers, gaps, strict=True))
+    ops.semantic_attention(*views, weights, out)
+    np.testing.assert_array_equal(out, expected)
+    assert np.isnan(buffers[-1][..., 2 * n_w :]).all()

@@ -12,6 +12,7 @@ PROGRAM = r"""
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <stdexcept>
 #include "core/parallel.h"
@@ -20,7 +21,26 @@ PROGRAM = r"""
 extern "C" int pthread_create(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*) noexcept { return EAGAIN; }
 #endif
 
+/// Whether n ranges of a loop are in flight together: each waits for all others, which one after the other they cannot.
+bool meet(int n) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  std::atomic<int> n_there{0}, n_met{0};
+  fastbts::parallel_for(n, n, [&](std::int64_t, std::int64_t) {
+    ++n_there;
+    while (n_there < n && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+    n_met += n_there == n;
+  });
+  return n_met == n;
+}
+
 int main() {
+#ifndef NO_THREADS
+  for (const int n : {2, 3}) {
+    if (!meet(n)) return 7;
+    fastbts::Team team(n);
+    for (int turn = 0; turn < 10; ++turn) if (!meet(n)) return 8;
+  }
+#endif
   for (const std::int64_t n : {0, 1, 2, 7, 100}) {
     for (const int n_threads : {0, 1, 2, 3, 200}) {
       std::vector<std::atomic<int>> visits(static_cast<std::size_t>(n));
