@@ -19,7 +19,7 @@ from rich.table import Table
 
 from fastbts import MODALITIES, FastBTSError, Segmenter, SegmenterOptions, read_case
 from fastbts.overlap import region_dice
-from training.calibration import N_BINS, Histogram, brain_logits, expected_calibration_error, logit_histogram
+from training.calibration import Histogram, brain_logits, calibration_record, logit_histogram
 from training.data import find_cases, read_labels
 from training.lesions import lesion_scores
 from training.results import Row, dice_rows, mean_row, summary, write_csv
@@ -108,6 +108,12 @@ def summary_table(means: dict[str, dict[str, dict[str, Any]]], n_cases: int) -> 
     return table
 
 
+def calibration_line(calibration: dict[str, Any]) -> str:
+    """Expected calibration errors, for the console."""
+    errors = ", ".join(f"{region} {error:.5f}" for region, error in calibration["ece"].items())
+    return f"expected calibration error: {errors}; over {calibration['n_voxels']} brain voxels, {calibration['bins']} bins"
+
+
 def _cell(score: dict[str, Any], expected: int) -> str:
     if score["mean"] is None:
         return "-"
@@ -143,10 +149,10 @@ def main() -> None:
     without = dropped(args.drop, args.missing_modalities, spec.optional_modalities)
     evaluation = evaluate(segmenter, folders, lesions=args.lesions)
     cases, means = dice_rows(evaluation.rows), summary(evaluation.rows)
-    error = expected_calibration_error(evaluation.histogram, spec.temperature)
+    calibration = calibration_record(evaluation.histogram, spec.temperature)
     console.print(dice_table(cases, f"Dice, {spec.name}, {args.mode}"))
     console.print(summary_table(means, len(folders)))
-    console.print(f"expected calibration error {error:.5f} over {evaluation.histogram[0].sum()} brain voxels, {N_BINS} bins")
+    console.print(calibration_line(calibration))
     whole, losses = mean_row(cases)["mean"], {}
     for modality in without:
         score = dice_without(segmenter, folders, modality)
@@ -157,7 +163,6 @@ def main() -> None:
         write_csv(args.csv, evaluation.rows)
     if args.json:
         about = {"engine": spec.name, **segmenter.engine.description, "mode": args.mode, "split": args.split}
-        calibration = {"ece": error, "bins": N_BINS, "voxels": "brain", "temperature": spec.temperature}
         scores = {"cases": cases, "mean": mean_row(cases), "regions": evaluation.rows, "summary": means}
         everything = {**about, **scores, "calibration": calibration, "missing_modalities": losses}
         args.json.write_text(json.dumps(everything, indent=1) + "\n")

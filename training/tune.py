@@ -25,7 +25,7 @@ from fastbts.preprocess import Placement
 from training.calibration import (
     Histogram,
     brain_logits,
-    expected_calibration_error,
+    calibration_errors,
     fit_temperature,
     logit_histogram,
     mean_nll,
@@ -114,12 +114,12 @@ def harmless(gains: Gains) -> bool:
 
 
 def scores(spec: EngineSpec, cases: list[TuningCase], histogram: Histogram) -> dict[str, Any]:
-    """Mean Dice per region and over regions; calibration over brain voxels (15 bins)."""
+    """Mean Dice and expected calibration error (brain voxels, 15 bins) per region and over regions; likelihood of all together."""
     per_case = [case.dice(spec) for case in cases]
     dice = {region: float(np.mean([case[region] for case in per_case])) for region in spec.regions}
     return {
         "dice": {**dice, "mean": float(np.mean([*dice.values()]))},
-        "ece": expected_calibration_error(histogram, spec.temperature),
+        "ece": calibration_errors(histogram, spec.temperature),
         "nll": mean_nll(histogram, spec.temperature),
         "settings": {k: getattr(spec, k) for k in ("temperature", "thresholds", "min_et_mm3", "min_part_mm3")},
     }
@@ -174,8 +174,8 @@ def main() -> None:
     console = Console()
     for when in ("before", "after"):
         about = record[when]
-        dice = ", ".join(f"{region} {value:.4f}" for region, value in about["dice"].items())
-        console.print(f"{when}: Dice {dice}; ECE {about['ece']:.5f}, NLL {about['nll']:.5f}; {about['settings']}")
+        dice, ece = (", ".join(f"{region} {value:.4f}" for region, value in about[key].items()) for key in ("dice", "ece"))
+        console.print(f"{when}: Dice {dice}; ECE {ece}; NLL {about['nll']:.5f}; {about['settings']}")
     console.print(f"{target}: tuned on n = {record['n_cases']} cases of {args.split}: {record['rule']}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +14,8 @@ from tests.test_segmenter import Case, expected_labels
 from training.calibration import (
     MIDDLES,
     brain_logits,
+    calibration_errors,
+    calibration_record,
     expected_calibration_error,
     fit_temperature,
     logit_histogram,
@@ -24,11 +28,11 @@ def histogram_of(logits: list[float], inside: list[bool]) -> np.ndarray:
     return logit_histogram(np.array([logits], np.float32), np.array([inside]))
 
 
-def drawn(temperature: float, n: int = 200_000) -> np.ndarray:
-    """Logits of a network that is too sure of itself by the factor `temperature`."""
-    rng = np.random.default_rng(0)
-    logits = rng.normal(0, 3, (2, n)).astype(np.float32)
-    return logit_histogram(logits, rng.random((2, n)) < 1 / (1 + np.exp(-logits / temperature)))
+def drawn(*temperatures: float, n: int = 200_000) -> np.ndarray:
+    """Logits of a network that is too sure of itself by these factors, one for each region: (K, 2, number of MIDDLES)."""
+    rng, k = np.random.default_rng(0), len(temperatures)
+    logits = rng.normal(0, 3, (k, n)).astype(np.float32)
+    return logit_histogram(logits, rng.random((k, n)) < 1 / (1 + np.exp(-logits / np.array(temperatures)[:, None])))
 
 
 def test_histogram_by_hand() -> None:
@@ -44,13 +48,40 @@ def test_histogram_by_hand() -> None:
 def test_error_by_hand() -> None:
     """Four voxels at p = 0.75, two of them inside; one at p = 0.1, outside: (4 x 0.25 + 0.1) / 5."""
     four, one = float(np.log(3)), float(np.log(1 / 9))
-    histogram = histogram_of([four] * 4 + [one], [True, True, False, False, False])
+    (histogram,) = histogram_of([four] * 4 + [one], [True, True, False, False, False])
     assert expected_calibration_error(histogram) == pytest.approx((4 * 0.25 + 0.1) / 5, abs=2e-3)
     confidence, share, n = reliability(histogram)
     assert (n[11], n[1], n.sum()) == (4, 1, 5), "bins of 1/15"
     assert confidence[11] == pytest.approx(0.75, abs=2e-3)
     assert share[11] == 0.5
     assert np.isnan(share[5])
+
+
+def test_regions_do_not_make_up_for_one_another() -> None:
+    """At p = 0.75, of WT's four voxels all are inside, of TC's two, of ET's three: WT lacks what TC has too much of."""
+    logits = np.full((3, 4), np.log(3), np.float32)
+    inside = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]], bool)
+    histogram = logit_histogram(logits, inside)
+    assert expected_calibration_error(histogram.sum(0)) == pytest.approx(0, abs=2e-3), "added up, they seem calibrated"
+    assert calibration_errors(histogram) == pytest.approx({"WT": 0.25, "TC": 0.25, "ET": 0, "mean": 0.5 / 3}, abs=2e-3)
+    with pytest.raises(ValueError, match=r"shape \(3, 2, 4800\): expected that of one region, \(2, 4800\)"):
+        reliability(histogram)
+
+
+def test_the_record_tells_which_region_is_too_sure_of_itself() -> None:
+    histogram = drawn(1.4, 2.0, 3.0)
+    record = json.loads(json.dumps(calibration_record(histogram, 2.0), allow_nan=False))
+    assert record["best_temperature"] == pytest.approx({"WT": 1.4, "TC": 2.0, "ET": 3.0}, rel=0.03)
+    assert record["ece"] == calibration_errors(histogram, 2.0)
+    assert record["ece"]["TC"] < 0.005 < 0.02 < min(record["ece"]["WT"], record["ece"]["ET"])
+    assert (record["temperature"], record["bins"], record["n_voxels"]) == (2.0, 15, 200_000)
+    whole, enhancing = (record["reliability"][region] for region in ("WT", "ET"))
+    assert whole["share"][-2] > whole["probability"][-2] + 0.02, "under-confident: more are inside than it says"
+    assert enhancing["share"][-2] < enhancing["probability"][-2] - 0.02
+    assert sum(whole["n"]) == 200_000
+    narrow = calibration_record(logit_histogram(np.full((3, 2), 9, np.float32), np.ones((3, 2), bool)), 1.0)
+    assert narrow["reliability"]["WT"]["share"] == [None] * 14 + [1], "JSON has no NaN"
+    assert narrow["reliability"]["WT"]["n"] == [0] * 14 + [2]
 
 
 def test_likelihood_by_hand() -> None:
@@ -61,11 +92,11 @@ def test_likelihood_by_hand() -> None:
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 2.5])
 def test_the_temperature_is_found(temperature: float) -> None:
-    histogram = drawn(temperature)
+    histogram = drawn(*[temperature] * 3)
     assert fit_temperature(histogram) == pytest.approx(temperature, rel=0.03)
-    assert expected_calibration_error(histogram, temperature) < 0.005
+    assert max(calibration_errors(histogram, temperature).values()) < 0.005
     if temperature != 1:
-        assert expected_calibration_error(histogram) > 0.03
+        assert min(calibration_errors(histogram).values()) > 0.03
         assert mean_nll(histogram, temperature) < mean_nll(histogram, 1.0)
 
 
@@ -76,7 +107,7 @@ def test_histograms_add_up(voxels: list[tuple[float, bool]]) -> None:
     assert whole.sum() == len(voxels)
     parts = histogram_of(logits[::2], inside[::2]) + (histogram_of(logits[1::2], inside[1::2]) if len(voxels) > 1 else 0)
     np.testing.assert_array_equal(whole, parts)
-    assert 0 <= expected_calibration_error(whole) <= 1
+    assert 0 <= expected_calibration_error(whole[0]) <= 1
 
 
 def test_brain_voxels_in_step_with_their_truth(voxel_segmenter: Segmenter, small_case: Case) -> None:

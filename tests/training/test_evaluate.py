@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from benchmarks.make_tables import dice_table
+from benchmarks.make_tables import ablation_table, dice_table, scores_table
 from fastbts import MODALITIES, EngineSpec, FastBTSError, Geometry, Segmenter, read_case
 from fastbts.enginefile import read_engine_file
 from fastbts.overlap import region_dice
@@ -71,6 +71,7 @@ def test_evaluate_writes_what_it_measured(
     scores = json.loads((tmp_path / "x.json").read_text())
     assert scores["mean"] == {"case": "mean (n=3)", "WT": 1.0, "TC": 1.0, "ET": 1.0, "mean": 1.0}
     assert "mean (n=3) | 1.000" in dice_table(scores), "as benchmarks.make_tables reads it"
+    assert "The mean is 0.143 above the 0.8567 overall that the paper reports, on other data" in dice_table(scores)
     assert scores["summary"]["mean"]["hd95_mm"] == {"mean": 0.0, "n": 3}
     assert scores["summary"]["ET"]["sensitivity"] == {"mean": 1.0, "n": 3}
     with (tmp_path / "x.csv").open(newline="") as stream:
@@ -82,13 +83,58 @@ def test_evaluate_writes_what_it_measured(
         ("case1", "WT"),
     ]
     assert (tmp_path / "x.figure").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    errors = scores["calibration"]["ece"]
+    assert errors["mean"] == pytest.approx(np.mean([errors[region] for region in ("WT", "TC", "ET")]))
+    row = " | ".join(f"{errors[region]:.4f}" for region in ("WT", "TC", "ET", "mean"))
+    assert f"| expected calibration error | {row} |" in scores_table(scores)
+    assert "lesions found" not in scores_table(scores), "which were not scored"
     missing = scores["missing_modalities"]
     assert missing["t1"]["dice"] == {"WT": 1.0, "TC": 1.0, "ET": 1.0, "mean": 1.0}, "which the engine does not look at"
     assert missing["flair"]["loss"] == pytest.approx(1 - missing["flair"]["dice"]["mean"]) != 0
     assert missing["flair"]["dice"]["mean"] == pytest.approx(
         np.mean([_dice_without_oedema(case) for case in sorted(data.glob("case?"))])
     )
-    assert "without flair: WT " in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())  # the console breaks lines
+    assert "without flair: WT " in printed
+    assert f"expected calibration error: WT {errors['WT']:.5f}, TC " in printed
+
+
+def test_table_of_scores_by_hand() -> None:
+    three = {"mean": 0.5, "n": 3}
+    found = {"hd95_mm": three, "lesion_recognition": three, "lesion_dice": {"mean": 0.25, "n": 2}}
+    scores = {
+        "cases": [{}, {}, {}],
+        "summary": {"WT": found, "TC": found, "ET": found, "mean": {**found, "lesion_dice": {"mean": None, "n": 0}}},
+        "missing_modalities": {"t2": {"dice": {"WT": 0.9, "TC": 0.8, "ET": 0.7, "mean": 0.8}}},
+        "calibration": {
+            "ece": {"WT": 0.008, "TC": 0.004, "ET": 0.003, "mean": 0.005},
+            "best_temperature": {"WT": 1.8, "TC": 2.4, "ET": 3.3},
+            "temperature": 2.2,
+            "bins": 15,
+            "n_voxels": 8_640_000,
+        },
+    }
+    assert scores_table(scores).splitlines()[2:] == [
+        "| HD95, mm | 0.500 | 0.500 | 0.500 | 0.500 |",
+        "| lesions found, F1 | 0.500 | 0.500 | 0.500 | 0.500 |",
+        "| Dice of the lesions found | 0.250 (n=2) | 0.250 (n=2) | 0.250 (n=2) | - (n=0) |",
+        "| Dice without t2 | 0.900 | 0.800 | 0.700 | 0.800 |",
+        "| expected calibration error | 0.0080 | 0.0040 | 0.0030 | 0.0050 |",
+        "| temperature that is best for the region | 1.80 | 2.40 | 3.30 | |",
+        "",
+        "n = 3 cases. Calibration over 8.6 million brain voxels, in 15 bins, each region by itself, at the engine's one temperature of "
+        "2.20.",
+    ]
+
+
+def test_table_of_the_ablation_says_what_text_is_meant() -> None:
+    arm = {"n_seeds": 3, "WT": 0.8, "TC": 0.4, "ET": 0.2, "mean": 0.5}
+    against = {"n_cases": 6, "difference": 0.01, "low": -0.01, "high": 0.03, "p": 0.5}
+    arms = {"plain": arm, "all": arm, "all, CLIP text": arm}
+    pairs = [{"name": "all", "base": "plain", **against}, {"name": "all, CLIP text", "base": "all", **against}]
+    lines = ablation_table({"arms": arms, "comparisons": pairs}).splitlines()
+    assert lines[3].startswith("| all, orthonormal text | 3 | 0.800 |")
+    assert lines[4].endswith("| all, orthonormal text | +1.0 [-1.0, +3.0] | 0.500 |")
 
 
 def _dice_without_oedema(folder: Path) -> float:
@@ -118,6 +164,7 @@ def test_tune_writes_the_engine_that_it_measured(data: Path, tmp_path: Path, mon
     assert file.spec == replace(before.spec, **{k: getattr(file.spec, k) for k in record["after"]["settings"]})
     assert record["after"]["dice"]["mean"] > record["before"]["dice"]["mean"] + 0.01
     assert record["after"]["nll"] < record["before"]["nll"]
+    assert [*record["after"]["ece"]] == ["WT", "TC", "ET", "mean"]
     segmenter = Segmenter(engine, precision="fp32", warm_up=False)
     labels = [(segmenter.predict(read_case(f)).labels, evaluate.read_labels(f)) for f in sorted(data.glob("case?"))]
     for region in ("WT", "TC", "ET"):
