@@ -1,8 +1,12 @@
-"""The README's Python runs, its files exist, and its tables are those of the results."""
+"""The READMEs' Python runs, the files and commands they name exist, and their tables are those of the results."""
 
 from __future__ import annotations
 
+import argparse
+import importlib
+import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +19,11 @@ from fastbts.phantom import make_case, write_case
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+READMES = {  # with continued lines made one
+    name: re.sub(r"\\\n\s*", "", (ROOT / name).read_text()) for name in ("README.md", "training/README.md", "csrc/README.md")
+}
+PARTS = ("fastbts", "csrc", "training", "benchmarks", "models", "scripts", "tests")
+MODULES = ("train", "export", "tune", "evaluate", "prompts", "synthetic", "ablate")  # those of `training` that are commands
 
 
 def test_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,11 +36,18 @@ def test_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "seg.json").is_file()
 
 
-def test_links_and_named_files_exist() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
-    for pattern in re.findall(r"`((?:fastbts|csrc|training|benchmarks|models)/[^` ]*)`", README):
-        assert list(ROOT.glob(pattern.rstrip("/"))), pattern
+@pytest.mark.parametrize("name", READMES)
+def test_links_and_named_files_exist(name: str) -> None:
+    """Paths begin at the top or beside the README; a bare name of Python or YAML is a file somewhere below the README."""
+    folder = (ROOT / name).parent
+    for target in re.findall(r"\]\(([^)#:]+)\)", READMES[name]):
+        assert (folder / target).exists(), target
+    for word in re.findall(r"`([\w.*/-]+)[` ]", READMES[name]):
+        first, slash, _ = word.partition("/")
+        if slash and (first in PARTS or (folder != ROOT and (folder / first).is_dir())):
+            assert list((ROOT if first in PARTS else folder).glob(word.rstrip("/"))), word
+        elif not slash and word.endswith((".py", ".yaml")):
+            assert list(folder.rglob(word)), word
 
 
 def test_commands_exist() -> None:
@@ -40,8 +56,45 @@ def test_commands_exist() -> None:
     assert names >= {"predict", "info", "build", "verify", "doctor"}
     for command in names:
         assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0, command
-    for target in re.findall(r"^    make (\w+)", README, re.MULTILINE):
-        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for target in re.findall(r"(?:^    |`)make (\w+)", "".join(READMES.values()), re.MULTILINE):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+    presets = {preset["name"] for preset in json.loads((ROOT / "CMakePresets.json").read_text())["configurePresets"]}
+    assert {"cpu", "asan"} <= set(re.findall(r"--preset[ =](\w+)", READMES["csrc/README.md"])) <= presets
+
+
+class Parsed(Exception):
+    """A command got past its arguments."""
+
+
+@pytest.mark.parametrize("name", ["README.md", "training/README.md"])
+def test_commands_of_training_parse(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the very parser of the command, which is stopped there."""
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_stop(self: argparse.ArgumentParser) -> None:
+        self.allow_abbrev = False
+        raise Parsed(parse(self))
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    commands = re.findall(r"-m training\.(\w+)([^`\n]*)", READMES[name])
+    assert len(commands) >= 5
+    for module, arguments in commands:
+        assert module in MODULES, module
+        if "..." not in arguments:
+            monkeypatch.setattr(sys, "argv", [module, *shlex.split(arguments, comments=True)])
+            with pytest.raises(Parsed):
+                importlib.import_module(f"training.{module}").main()
+
+
+def test_options_of_training_exist(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each --option that training/README.md names outside a command belongs to one of them."""
+    for module in MODULES:
+        monkeypatch.setattr(sys, "argv", [module, "--help"])
+        with pytest.raises(SystemExit, match="0"):
+            importlib.import_module(f"training.{module}").main()
+    known = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
+    named = set(re.findall(r"(?:`|# or )(--[\w-]+)", READMES["training/README.md"]))
+    assert {"--lesions", "--shuffle"} <= named <= known
 
 
 def test_tables_come_from_results() -> None:

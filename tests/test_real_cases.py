@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import nibabel as nib
 import numpy as np
@@ -19,11 +21,16 @@ pytestmark = pytest.mark.data
 
 # A little below the published figures, which are in models/fastbts-light.md.
 LEAST_DICE = {"WT": 0.88, "TC": 0.75, "ET": 0.69}
+LEAST_MEAN_DICE = 0.80  # the project's target for a training on the CPU
+# A crop that the recipe `clip-light-long` trains on, and shorter than every case along some axis; into the engine's own window,
+# that of whole brains, most cases fit as they are, so that nothing would slide.
+WINDOW = (128, 160, 128)
 
 
 @pytest.fixture(scope="session")
 def val_scores(shipped_segmenter: Segmenter, val_cases: list[Path]) -> list[dict[str, float]]:
-    return dice_rows(evaluate(shipped_segmenter, val_cases).rows)
+    one_pass = Segmenter(shipped_segmenter.engine, options=SegmenterOptions(mode="one-pass"), warm_up=False)
+    return dice_rows(evaluate(one_pass, val_cases).rows)
 
 
 def test_dice_on_validation_cases(val_scores: list[dict[str, float]]) -> None:
@@ -31,13 +38,19 @@ def test_dice_on_validation_cases(val_scores: list[dict[str, float]]) -> None:
     assert len(val_scores) == 6
     for region, least in LEAST_DICE.items():
         assert mean[region] >= least, (region, val_scores)
+    assert mean["mean"] >= LEAST_MEAN_DICE, val_scores
 
 
-def test_one_pass_is_not_worse_than_sliding(
-    shipped_segmenter: Segmenter, val_cases: list[Path], val_scores: list[dict[str, float]]
-) -> None:
-    sliding = Segmenter(shipped_segmenter.engine, options=SegmenterOptions(mode="sliding"), warm_up=False)
-    assert mean_row(val_scores)["mean"] >= mean_row(dice_rows(evaluate(sliding, val_cases).rows))["mean"] - 0.002
+def test_one_pass_is_not_worse_than_sliding(val_cases: list[Path], val_scores: list[dict[str, float]]) -> None:
+    engine = load_engine()
+    engine.spec = replace(engine.spec, window=WINDOW)
+    sliding = Segmenter(engine, options=SegmenterOptions(mode="sliding"), warm_up=False)
+    dice = []
+    for case in val_cases:
+        result = sliding.predict(read_case(case))
+        assert result.report["windows"]["count"] > 1, case.name
+        dice.append(fmean(region_dice(result.labels, read_labels(case)).values()))
+    assert mean_row(val_scores)["mean"] >= fmean(dice) - 0.002
 
 
 def test_whole_tumour_is_found_without_flair(shipped_segmenter: Segmenter, val_cases: list[Path]) -> None:
@@ -69,8 +82,6 @@ def test_saved_on_the_input_grid(shipped_segmenter: Segmenter, val_cases: list[P
 def test_orientation_changes_little(shipped_segmenter: Segmenter, val_cases: list[Path]) -> None:
     """Stored with other axes, the case is the same to the network, bit for bit."""
     volume = read_case(val_cases[0])
-    from dataclasses import replace
-
     turn = np.zeros((4, 4))
     turn[[0, 1, 2, 3], [1, 2, 0, 3]] = 1  # new (i, j, k) run along the old (k, i, j)
     turned = replace(volume, data=volume.data.transpose(0, 3, 1, 2), affine=volume.affine @ turn, header=None)

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from fastbts import EngineSpec, Segmenter, SegmenterOptions, read_case
+from fastbts.engine import REGIONS
 from fastbts.overlap import region_dice
 from training.clip_teacher import token_reader
 from training.config import Recipe
@@ -37,7 +38,7 @@ def recipe_prompts(recipe: Recipe) -> Prompts | None:
     """The prompts a recipe asks for; None where its network reads none.
 
     Raises:
-        PromptsError: The file of prompts cannot be used, or does not fit the network.
+        PromptsError: The file of prompts cannot be used, or does not fit the network or its regions.
     """
     model = recipe.model
     if not model.semantic.uses_text:
@@ -47,6 +48,11 @@ def recipe_prompts(recipe: Recipe) -> Prompts | None:
     prompts = (
         load_prompts(Path(recipe.prompts)) if recipe.prompts else orthonormal_prompts([*texts], [*texts.values()], width=width)
     )
+    if prompts.labels != REGIONS:  # a row's place alone says whose it is: in another order each region would get a wrong vector
+        raise PromptsError(
+            f"{recipe.prompts or 'prompts.yaml'}: one row each for {', '.join(prompts.labels)}, expected {', '.join(REGIONS)} in "
+            "this order; order the regions of training/prompts.yaml so, and make the file anew with python -m training.prompts"
+        )
     if prompts.embeddings.shape != (model.n_regions, width):
         raise PromptsError(
             f"{recipe.prompts or 'prompts.yaml'}: embeddings of shape {prompts.embeddings.shape}, expected "

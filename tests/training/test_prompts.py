@@ -72,6 +72,20 @@ def test_the_recipe_decides_on_the_prompts(tmp_path: Path) -> None:
         recipe_prompts(recipe)
 
 
+@pytest.mark.parametrize("labels", [("ET", "TC", "WT"), ("WT", "TC"), ("wt", "tc", "et")])
+def test_prompts_of_other_regions_or_in_another_order_are_refused(labels: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "prompts.npz"
+    save_prompts(path, orthonormal_prompts(labels, width=16))
+    got, way_out = (
+        ", ".join(labels),
+        r"order .* training/prompts\.yaml so, and make the file anew with python -m training\.prompts",
+    )
+    with pytest.raises(
+        PromptsError, match=rf"prompts\.npz: one row each for {got}, expected WT, TC, ET in this order; {way_out}"
+    ):
+        recipe_prompts(replace(load_recipe("smoke-clip"), prompts=str(path)))
+
+
 def test_clip_prompts_are_means_of_normed_embeddings(tiny_clip: str) -> None:
     clip = load_clip(ClipSource(tiny_clip, random=0))
     prompts = clip_prompts(clip, {"WT": ["oedema", "a glioma"], "TC": ["necrosis"]})
