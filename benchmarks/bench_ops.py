@@ -29,13 +29,16 @@ from numpy.typing import NDArray
 
 from benchmarks.op_peers import (
     attend_with_torch,
+    attention_tensors,
     blend_with,
+    bridge_tensors,
     bridge_with_torch,
     label_with,
     numpy_box,
     numpy_normalize,
     numpy_window,
     project_with_torch,
+    see_with_torch,
 )
 from fastbts import ops, reference
 from fastbts.ops import AttentionWeights, Planes, PlaneWeights
@@ -252,7 +255,7 @@ def test_resample_affine(measure: Measure, n_threads: int) -> None:
     small, size = random(2, 5, 6, 7), (9, 6, 8)
     exact = reference.resample_affine(small, matrix, size)
     np.testing.assert_allclose(ops.resample_affine(small, matrix, size, n_threads), exact, atol=1e-5)
-    images, peers = random(4, 78, 240, 240), {}
+    images, peers = random(2, 78, 240, 240), {}
     out = ops.resample_affine(images, matrix, VOLUME, n_threads)
     if ndimage := optional("scipy.ndimage"):
         turn, shift = matrix[:, :3], matrix[:, 3]
@@ -298,6 +301,25 @@ def test_semantic_project(measure: Measure, n_threads: int) -> None:
     measure(lambda: ops.semantic_project(tensor, n_threads), peers, tensor.nbytes + sum(plane.nbytes for plane in planes))
 
 
+def test_semantic_plane(measure: Measure, n_threads: int) -> None:
+    def example(n_r: int, n_c: int, d: int, h: int, w: int) -> tuple[Planes, PlaneWeights]:
+        planes = Planes(*(random(1, 2 * n_r, *size) for size in ((h, w), (d, w), (d, h))))
+        return planes, PlaneWeights(random(n_r, 2 * n_r, 3, 3) / 24, random(n_r), random(3, n_r), random(n_c, n_r) / 6)
+
+    small = example(3, 5, 4, 6, 7)
+    for got, exact in zip(ops.semantic_plane(*small, n_threads), reference.semantic_plane(*small), strict=True):  # type: ignore[arg-type]
+        np.testing.assert_allclose(got, exact, atol=1e-5)
+    planes, weights = example(32, 128, *(n // 8 for n in TENSOR))
+    seen, peers = ops.semantic_plane(planes, weights, n_threads), {}
+    if torch := optional("torch"):
+        inputs, tensors = [torch.from_numpy(x) for x in planes], bridge_tensors([torch.from_numpy(w) for w in weights])
+        peers["torch"] = torch.inference_mode()(lambda: see_with_torch(torch, inputs, tensors))
+        for got, peer in zip(seen, peers["torch"](), strict=True):
+            np.testing.assert_allclose(got, peer.numpy(), atol=1e-4)
+    n_bytes = sum(plane.nbytes for plane in (*planes, *seen))
+    measure(lambda: ops.semantic_plane(planes, weights, n_threads, out=seen), peers, n_bytes)
+
+
 def test_semantic_lift(measure: Measure, n_threads: int) -> None:
     def example(n_c: int, d: int, h: int, w: int) -> Planes:
         return Planes(random(1, n_c, h, w), random(1, n_c, d, w), random(1, n_c, d, h))
@@ -332,8 +354,7 @@ def test_semantic_bridge(measure: Measure, n_threads: int) -> None:
     np.testing.assert_allclose(bridge(x.copy()), reference.semantic_lift(exact, x), atol=1e-4)  # type: ignore[arg-type]
     target, peers = x.copy(), {}
     if torch := optional("torch"):
-        tensors = [torch.from_numpy(w) for w in weights]
-        tensors[2], tensors[3] = tensors[2][:, :, None, None], tensors[3][:, :, None, None]
+        tensors = bridge_tensors([torch.from_numpy(w) for w in weights])
         inputs = torch.from_numpy(reduced), torch.from_numpy(x)
         peers["torch"] = torch.inference_mode()(lambda: bridge_with_torch(torch, *inputs, tensors))
         np.testing.assert_allclose(bridge(x.copy()), peers["torch"]().numpy(), atol=1e-4)
@@ -359,7 +380,7 @@ def test_semantic_attention(measure: Measure, n_threads: int) -> None:
     ops.semantic_attention(*features, weights, buffer[0, :, :32], n_threads)
     if torch := optional("torch"):
         inputs, tensors = ([torch.from_numpy(x) for x in arrays] for arrays in (features, weights[:5]))
-        matrices = [t if i == 1 else t[:, :, None, None, None] for i, t in enumerate(tensors[:4])] + [tensors[4][:, None]]
+        matrices = attention_tensors(tensors)
         target = torch.from_numpy(buffer[1, :, :32])
         peers["torch"] = torch.inference_mode()(lambda: attend_with_torch(torch, inputs, matrices, 0.5, target))
         peers["torch"]()

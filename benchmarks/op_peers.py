@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,19 +54,34 @@ def project_with_torch(torch: Any, tensor: Any) -> list[Any]:
     return [torch.cat([tensor.mean(axis), tensor.amax(axis)], dim=1) for axis in (2, 3, 4)]
 
 
-def bridge_with_torch(torch: Any, reduced: Any, x: Any, weights: Any) -> Any:
-    """`training.model.bridge` after its first convolution, in eager torch."""
+def bridge_tensors(weights: Sequence[Any]) -> list[Any]:
+    """`PlaneWeights`, as tensors, in the shapes that `bridge_with_torch` takes."""
+    conv, bias, view, expand = weights
+    return [conv, bias, view[:, :, None, None], expand[:, :, None, None]]
+
+
+def see_with_torch(torch: Any, planes: Any, weights: Any) -> list[Any]:
+    """What the bridge sees in its three planes."""
     functional, (conv, bias, view, expand) = torch.nn.functional, weights
-    planes = project_with_torch(torch, reduced)
-    seen = [
-        functional.leaky_relu(functional.conv2d(p, conv, bias, padding=1) + v, 0.01) for p, v in zip(planes, view, strict=True)
-    ]
-    views = [functional.conv2d(s, expand).unsqueeze(axis) for s, axis in zip(seen, (2, 3, 4), strict=True)]
-    return x + (views[0] + views[1] + views[2]) / 3
+    hidden = [functional.conv2d(plane, conv, bias, padding=1) + v for plane, v in zip(planes, view, strict=True)]
+    return [functional.conv2d(functional.leaky_relu(h, 0.01), expand) for h in hidden]
+
+
+def bridge_with_torch(torch: Any, reduced: Any, x: Any, weights: Any) -> Any:
+    """`training.model.bridge` after its first convolution."""
+    z, y, w = see_with_torch(torch, project_with_torch(torch, reduced), weights)
+    return x + (z[:, :, None] + y[:, :, :, None] + w[..., None]) / 3
+
+
+def attention_tensors(weights: Sequence[Any]) -> list[Any]:
+    """The arrays of `AttentionWeights`, as tensors, in the shapes that `attend_with_torch` takes."""
+    w_x, bias, w_g, w_s, w_a = weights
+    voxel = (..., None, None, None)  # a matrix over channels is a convolution of one voxel
+    return [w_x[voxel], bias, w_g[voxel], w_s[voxel], w_a[:, None]]
 
 
 def attend_with_torch(torch: Any, inputs: Any, weights: Any, strength: float, out: Any) -> Any:
-    """`training.model.attention` in eager torch, into the buffer of the concatenation."""
+    """`training.model.attention`, into the buffer of the concatenation."""
     functional, (skip, encoded, decoded, similarity), (w_x, bias, w_g, w_s, w_a) = torch.nn.functional, inputs, weights
     hidden = functional.conv3d(encoded, w_x, bias) + functional.conv3d(decoded, w_g)
     up = functional.interpolate(similarity, size=encoded.shape[2:], mode="trilinear")

@@ -2,8 +2,9 @@
 # What a machine with an NVIDIA GPU must show: scripts/gpu_check.sh OUTDIR. Builds, runs the tests of the ops (where a skipped
 # CUDA test is a failure), compute-sanitizer's four tools and the benchmarks; writes a log of each, tests.xml, ops.json and
 # summary.json there, and fails if one of them fails. Takes what is installed and no network: CUDA 13 with nvcc and
-# compute-sanitizer; Python with pip, scikit-build-core, pybind11, ninja, fastbts's test packages, cupy and torch. Where
-# FASTBTS_TENSORRT_INCLUDE names the folder of NvInfer.h, the TensorRT plugins too: built, loaded, and tested as without a GPU.
+# compute-sanitizer; Python with pip, scikit-build-core, pybind11, ninja, fastbts's test packages, PyYAML, cupy, and torch with
+# CUDA and Triton, which torch.compile needs. Where FASTBTS_TENSORRT_INCLUDE names the folder of NvInfer.h, the TensorRT plugins
+# too: built, loaded, and tested as without a GPU.
 set -uo pipefail
 out=$(realpath -m "${1:?folder for the results}")
 python=$(command -v "${PYTHON:-python3}")
@@ -42,9 +43,10 @@ fi
 # From a copy without the sources of the package, so that the one just built is what runs.
 rm -rf "$out/run"
 mkdir "$out/run"
-cp -r tests benchmarks csrc pyproject.toml "$out/run/"
+cp -r tests training benchmarks csrc pyproject.toml "$out/run/"  # training: what the network computes
 cd "$out/run"
 export PYTHONPATH="$out/site" PYTHONDONTWRITEBYTECODE=1 FASTBTS_REQUIRE_CUDA=1
+export TORCHINDUCTOR_CACHE_DIR="$out/inductor"  # what torch.compile makes; else it stays in the machine's /tmp
 pytest=("$python" -m pytest -p no:cacheprovider)
 check tests "${pytest[@]}" "${tests[@]}" --junitxml "$out/tests.xml"
 for tool in memcheck racecheck initcheck synccheck; do
