@@ -158,7 +158,7 @@ def ops_table(results: dict[str, Any]) -> str:
             f"{one[key]:{form}} / {two[key]:{form}}" for key, form in (("median_ms", ".2f"), ("share_of_copy", ".0%"))
         )
         lines.append(f"| `{name}` | {times} | {shares} | {peers} |")
-    about = f"On 1 / 2 threads of {results['machine_info']['device_name']}; medians of {len(results['benchmarks'][0]['stats']['data'])} turns."
+    about = f"On 1 / 2 threads of {results['machine_info']['device_name']}; medians of 7 turns, of 35 where an op takes less than 3 ms."
     return "\n".join([*lines, "", about])
 
 
