@@ -89,6 +89,7 @@ def warm_up(job: Callable[[], Any]) -> None:
 
 
 def seconds_of(job: Callable[[], Any]) -> float:
+    """Of one call, right after others."""
     warm_up(job)
     began = time.perf_counter()
     job()
@@ -114,10 +115,7 @@ def measure(benchmark: Any, n_threads: int) -> Measure:
 
         def peers_turn() -> None:
             for name, peer in peers.items():
-                warm_up(peer)
-                began = time.perf_counter()
-                peer()
-                times[name].append(1000 * (time.perf_counter() - began))
+                times[name].append(1000 * seconds_of(peer))
             warm_up(op)
 
         benchmark.pedantic(op, setup=peers_turn, rounds=ROUNDS if seconds_of(op) > 0.003 else SHORT_ROUNDS)

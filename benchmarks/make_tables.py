@@ -158,7 +158,11 @@ def ops_table(results: dict[str, Any]) -> str:
             f"{one[key]:{form}} / {two[key]:{form}}" for key, form in (("median_ms", ".2f"), ("share_of_copy", ".0%"))
         )
         lines.append(f"| `{name}` | {times} | {shares} | {peers} |")
-    about = f"On 1 / 2 threads of {results['machine_info']['device_name']}; medians of 7 turns, of 35 where an op takes less than 3 ms."
+    n_turns = sorted({len(run["stats"]["data"]) for run in results["benchmarks"]})
+    about = (
+        f"On 1 / 2 threads of {results['machine_info']['device_name']}; medians of {' or '.join(map(str, n_turns))} turns, more where "
+        "an op is short."
+    )
     return "\n".join([*lines, "", about])
 
 

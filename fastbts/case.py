@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from fastbts.errors import CaseError, GeometryError
 from fastbts.grid import onto_grid
-from fastbts.nifti import ImageHeader, read_header, read_voxels
+from fastbts.nifti import ImageHeader, image_of, read_header, read_voxels
 from fastbts.suspicion import inspected
 from fastbts.volume import IF_MISSING, MODALITIES, Volume
 
@@ -76,8 +76,8 @@ def read_files(
             but stored on grids of their own. Choose the one with the smallest voxels. None: they must share a grid.
 
     Returns:
-        The images in the order flair, t1, t1ce, t2, each as stored, with the header of the first. The dtype is the files',
-        or the smallest that holds all of them (float32 rather than float64, unless a file has float64).
+        The images in the order flair, t1, t1ce, t2, each as stored, with the header of the first, or of `grid`. The dtype is the files',
+        or the smallest that holds all of them (float32 rather than float64, unless a file has float64); with `grid`, float32.
 
     Raises:
         CaseError: No file was given, two files hold the same image, or `grid` is none of the images.
@@ -88,46 +88,52 @@ def read_files(
     heads = {modality: read_header(path) for modality, path in given.items() if path is not None}
     if not heads:
         raise CaseError(f"no image was given; expected paths for {', '.join(MODALITIES)}")
-    if grid is not None:
-        return _read_onto(heads, grid)
-    first = _check_grids(heads.values())
-    # (M, k, j, i) in memory, so that every image keeps the order of its file and is decompressed right into its place.
-    data = np.empty((len(heads), *first.geometry.shape[::-1]), _common_dtype(heads.values())).transpose(0, 3, 2, 1)
-    with ThreadPoolExecutor(len(heads)) as pool:
-        sha256 = tuple(pool.map(read_voxels, heads.values(), data))
+    target = _check_grids(heads.values()) if grid is None else _head_of(grid, heads)
+    data, sha256, warnings = _read_shared(heads) if grid is None else _read_onto(heads, grid)
     names = [str(head.path) for head in heads.values()]
-    volume = Volume(data, first.geometry.affine, tuple(heads), names, sha256=sha256, header=first.header)
-    return inspected(replace(volume, warnings=tuple(_header_warnings(heads))))
+    volume = Volume(data, target.geometry.affine, tuple(heads), names, sha256=sha256, header=target.header)
+    return inspected(replace(volume, warnings=(*_header_warnings(heads), *warnings)))
 
 
-def _read_onto(heads: Mapping[str, ImageHeader], grid: str) -> Volume:
+_Read = tuple[NDArray[Any], tuple[str, ...], tuple[str, ...]]
+"""Images (M, i, j, k), the SHA-256 of each file, and warnings."""
+
+
+def _room(n_images: int, head: ImageHeader, dtype: DTypeLike) -> NDArray[Any]:
+    """(M, k, j, i) in memory, so that every image keeps the order of its file."""
+    return np.empty((n_images, *head.geometry.shape[::-1]), dtype).transpose(0, 3, 2, 1)
+
+
+def _read_shared(heads: Mapping[str, ImageHeader]) -> _Read:
+    """Reads images that share a grid: each is decompressed right into its place."""
+    data = _room(len(heads), next(iter(heads.values())), _common_dtype(heads.values()))
+    with ThreadPoolExecutor(len(heads)) as pool:
+        return data, tuple(pool.map(read_voxels, heads.values(), data)), ()
+
+
+def _read_onto(heads: Mapping[str, ImageHeader], grid: str) -> _Read:
     """Reads every image on its own grid, and resamples those that do not lie on that of modality `grid`."""
-    if grid not in heads:
-        raise CaseError(f"grid: expected one of the images given ({', '.join(heads)}), got {grid}")
     target = heads[grid]
     with ThreadPoolExecutor(len(heads)) as pool:
-        images = list(pool.map(_read_alone, heads.values()))
-    data = np.empty((len(heads), *target.geometry.shape[::-1]), np.float32).transpose(0, 3, 2, 1)
-    warnings = list(_header_warnings(heads))
-    for (modality, head), (image, _), out in zip(heads.items(), images, data, strict=True):
-        if head.geometry.difference(target.geometry) is None:
-            out[...] = image
+        images = dict(zip(heads, pool.map(image_of, heads.values()), strict=True))
+    data, warnings = _room(len(heads), target, np.float32), []
+    for (modality, image), out in zip(images.items(), data, strict=True):
+        if image.geometry.difference(target.geometry) is None:
+            out[...] = image.data
             continue
-        out[...] = onto_grid(image, head.geometry, target.geometry)
+        out[...] = onto_grid(image.data, image.geometry, target.geometry)
         warnings.append(f"{modality}: resampled onto the grid of {grid}")
         if not out.any():
             raise GeometryError(
-                f"{head.path}: shows nothing where {target.path} lies; are the images registered with each other?"
+                f"{image.path}: shows nothing where {target.path} lies; are the images registered with each other?"
             )
-    names, sha256 = [str(head.path) for head in heads.values()], tuple(sha for _, sha in images)
-    volume = Volume(data, target.geometry.affine, tuple(heads), names, sha256=sha256, header=target.header)
-    return inspected(replace(volume, warnings=tuple(warnings)))
+    return data, tuple(image.sha256 for image in images.values()), tuple(warnings)
 
 
-def _read_alone(head: ImageHeader) -> tuple[NDArray[Any], str]:
-    """The image as stored, and the SHA-256 of its file."""
-    data = np.empty(head.geometry.shape[::-1], head.dtype).T
-    return data, read_voxels(head, data)
+def _head_of(grid: str, heads: Mapping[str, ImageHeader]) -> ImageHeader:
+    if grid not in heads:
+        raise CaseError(f"grid: expected one of the images given ({', '.join(heads)}), got {grid}")
+    return heads[grid]
 
 
 def find_case(folder: str | Path, nnunet_order: Sequence[str] | None = None, optional: Sequence[str] = ()) -> dict[str, Path]:

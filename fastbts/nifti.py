@@ -108,7 +108,11 @@ def read_image(path: str | Path) -> Image:
             volumes, non-finite or constant.
         GeometryError: Its voxel grid cannot be used, see `Geometry`.
     """
-    head = read_header(path)
+    return image_of(read_header(path))
+
+
+def image_of(head: ImageHeader) -> Image:
+    """Reads the image of a header; see `read_image` for the errors."""
     data = np.empty(head.geometry.shape[::-1], head.dtype).T
     return Image(data, head.geometry, head.path, head.header, head.warnings, read_voxels(head, data))
 

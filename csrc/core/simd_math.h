@@ -6,6 +6,12 @@
 
 namespace fastbts {
 
+/// As everywhere in the network.
+inline float leaky_relu(float x) {
+  constexpr float kSlope = 0.01F;
+  return x > 0 ? x : kSlope * x;
+}
+
 /// e^x within 2 ulp for |x| <= 87, clamped outside. Unlike the one of libm it can be vectorised, and has the same bits
 /// on every machine; NaN stays NaN. e^x = 2^n e^r with n = round(x / ln 2), and a Taylor series for |r| <= ln(2) / 2.
 inline float fast_exp(float x) {

@@ -13,7 +13,6 @@
 namespace fastbts {
 namespace {
 
-constexpr float kSlope = 0.01F;  // of leaky_relu, as everywhere in the network
 constexpr std::int64_t kTileRows =
     8;  // rows at half resolution: their 32 rows of factors stay in the first-level cache
 constexpr std::int64_t kChildren = 8;  // voxels of the skip in one at half resolution
@@ -38,8 +37,6 @@ struct Mix {
   PanelMatrix hidden, children;
   std::vector<float> bias;
 };
-
-float leaky_relu(float x) { return x > 0 ? x : kSlope * x; }
 
 struct AllTaps {
   Taps d, h, w;
@@ -146,8 +143,7 @@ void attend(const SemanticAttentionArgs& args, const Mix& mix, std::int64_t b, s
     point(args, b, d, rows.begin + i / n_w, i, scratch);
     mix_features(mix, n, scratch, children + i);
   }
-  const float strength = args.strength;
-  wide([=, n = kChildren * scratch.n] { to_factors(children, strength, n); });
+  wide([=, strength = args.strength, n = kChildren * scratch.n] { to_factors(children, strength, n); });
   for (std::int64_t pair = 0; pair < kChildren / 2; ++pair) {
     for (std::int64_t h = 0; h < n_rows; ++h) {
       const float* even = children + 2 * pair * scratch.n + h * n_w;

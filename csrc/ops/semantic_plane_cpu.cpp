@@ -3,13 +3,13 @@
 
 #include "core/panel.h"
 #include "core/parallel.h"
+#include "core/simd_math.h"
 #include "core/wide.h"
 #include "ops/semantic_bridge.h"
 
 namespace fastbts {
 namespace {
 
-constexpr float kSlope = 0.01F;      // of leaky_relu, as everywhere in the network
 constexpr std::int64_t kKernel = 3;  // the convolution is kKernel x kKernel
 
 constexpr std::int64_t kChunkRows = 4;  // rows seen together: what they need stays in the second-level cache
@@ -80,9 +80,7 @@ void see_rows(const View<const float, 3>& image, const Weights& weights, const s
   const std::int64_t n = scratch.n, n_pixels = rows.size() * scratch.width;
   float *hidden = scratch.hidden.data(), *seen = scratch.seen.data();
   weights.conv.multiply(scratch.conv_columns.data(), n_pixels, bias.data(), hidden, n);
-  wide([=, size = scratch.hidden.size()] {
-    for (std::size_t i = 0; i < size; ++i) hidden[i] = hidden[i] > 0 ? hidden[i] : kSlope * hidden[i];
-  });
+  wide([=, size = scratch.hidden.size()] { std::transform(hidden, hidden + size, hidden, leaky_relu); });
   weights.expand.multiply(scratch.expand_columns.data(), n_pixels, weights.no_bias.data(), seen, n);
   for (std::int64_t c = 0; c < out.shape[0]; ++c) {
     for (std::int64_t h = 0; h < rows.size(); ++h)
