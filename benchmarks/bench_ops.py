@@ -40,12 +40,15 @@ from benchmarks.op_peers import (
     project_with_torch,
     see_with_torch,
 )
-from fastbts import ops, reference
-from fastbts.ops import AttentionWeights, Planes, PlaneWeights
+from fastbts import ops
+from fastbts.ops import AttentionWeights, Planes, PlaneWeights, reference
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the peers
 
-ROUNDS, SHORT_ROUNDS = 7, 35  # of ops that take longer than 3 ms, and of others, whose times scatter more
+ROUNDS, SHORT_ROUNDS = (
+    7,
+    35,
+)  # of ops that take longer than 3 ms, and of others, whose times scatter more
 VOLUME = (155, 240, 240)
 TENSOR = (144, 176, 144)
 HALF = (0.5, 0.5, 0.5)
@@ -70,7 +73,9 @@ def optional(name: str) -> Any:
 @cache
 def copy_bandwidth(n_threads: int) -> float:
     """Bytes read and written per second by np.copyto, best of five; 256 MiB, far more than any cache."""
-    sources, targets = ([np.ones(2**26 // n_threads, np.float32) for _ in range(n_threads)] for _ in range(2))
+    sources, targets = (
+        [np.ones(2**26 // n_threads, np.float32) for _ in range(n_threads)] for _ in range(2)
+    )
     seconds = []
     with ThreadPoolExecutor(n_threads) as pool:
         for _ in range(5):
@@ -110,7 +115,9 @@ def n_threads(request: pytest.FixtureRequest) -> int:
 def measure(benchmark: Any, n_threads: int) -> Measure:
     """Times an op and its peers, in turns, and writes `extra_info`."""
 
-    def run(op: Callable[[], Any], peers: Peers, n_bytes: int, target_ms: float | None = None) -> None:
+    def run(
+        op: Callable[[], Any], peers: Peers, n_bytes: int, target_ms: float | None = None
+    ) -> None:
         times: dict[str, list[float]] = {name: [] for name in peers}
 
         def peers_turn() -> None:
@@ -118,7 +125,9 @@ def measure(benchmark: Any, n_threads: int) -> Measure:
                 times[name].append(1000 * seconds_of(peer))
             warm_up(op)
 
-        benchmark.pedantic(op, setup=peers_turn, rounds=ROUNDS if seconds_of(op) > 0.003 else SHORT_ROUNDS)
+        benchmark.pedantic(
+            op, setup=peers_turn, rounds=ROUNDS if seconds_of(op) > 0.003 else SHORT_ROUNDS
+        )
         peers_ms = {name: round(statistics.median(values), 3) for name, values in times.items()}
         ms = 1000 * benchmark.stats.stats.median
         rate = n_bytes / ms * 1000
@@ -134,8 +143,16 @@ def measure(benchmark: Any, n_threads: int) -> Measure:
             peers_ms=peers_ms,
             times_faster={name: round(peer_ms / ms, 2) for name, peer_ms in peers_ms.items()},
             malloc=os.environ.get("GLIBC_TUNABLES", "default"),
-            machine={"cpu": platform.processor() or platform.machine(), "n_cpus": os.cpu_count(), "load": os.getloadavg()},
-            versions={name: module.__version__ for name in ("numpy", "scipy", "torch", "monai") if (module := optional(name))},
+            machine={
+                "cpu": platform.processor() or platform.machine(),
+                "n_cpus": os.cpu_count(),
+                "load": os.getloadavg(),
+            },
+            versions={
+                name: module.__version__
+                for name in ("numpy", "scipy", "torch", "monai")
+                if (module := optional(name))
+            },
         )
 
     return run
@@ -143,7 +160,9 @@ def measure(benchmark: Any, n_threads: int) -> Measure:
 
 def head(shape: tuple[int, int, int], n_modalities: int = 4) -> NDArray[np.int16]:
     """Noise inside an ellipsoid of about a brain's size; (M, D, H, W)."""
-    axes = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in shape), indexing="ij", sparse=True)
+    axes = np.meshgrid(
+        *(np.linspace(-1, 1, n, dtype=np.float32) for n in shape), indexing="ij", sparse=True
+    )
     inside = sum((axis / s) ** 2 for axis, s in zip(axes, (0.9, 0.72, 0.6), strict=True)) < 1
     noise = np.random.default_rng(0).integers(50, 1500, (n_modalities, *shape), np.int16)
     return noise * inside
@@ -158,43 +177,68 @@ def normalize(volume: NDArray[Any], n_threads: int) -> NDArray[np.float32]:
 def test_brain_box(measure: Measure, n_threads: int) -> None:
     small = head((15, 24, 23))
     found = ops.brain_box(small)
-    assert (found.bounds, found.n_brain, found.n_nonfinite, found.n_nonzero) == reference.brain_box(small)
+    assert (found.bounds, found.n_brain, found.n_nonfinite, found.n_nonzero) == reference.brain_box(
+        small
+    )
     volume = head(VOLUME)
-    measure(lambda: ops.brain_box(volume, n_threads), {"numpy": lambda: numpy_box(volume)}, volume.nbytes)
+    measure(
+        lambda: ops.brain_box(volume, n_threads),
+        {"numpy": lambda: numpy_box(volume)},
+        volume.nbytes,
+    )
 
 
 def test_normalize(measure: Measure, n_threads: int) -> None:
     small = head((15, 24, 23))
     box, size = ops.brain_box(small).bounds, ops.brain_box(small).size
-    np.testing.assert_allclose(normalize(small, n_threads), reference.normalize(small, box, size)[0], atol=1e-5)
+    np.testing.assert_allclose(
+        normalize(small, n_threads), reference.normalize(small, box, size)[0], atol=1e-5
+    )
     volume = head(VOLUME)
     np.testing.assert_allclose(normalize(volume, n_threads), numpy_normalize(volume), atol=1e-2)
     peers = {"numpy": lambda: numpy_normalize(volume)}
     if transforms := optional("monai.transforms"):
-        chain = [transforms.CropForeground(), transforms.NormalizeIntensity(nonzero=True, channel_wise=True)]
-        peers["monai"] = lambda: transforms.Compose(chain)(volume.astype(np.float32))  # without the percentiles
+        chain = [
+            transforms.CropForeground(),
+            transforms.NormalizeIntensity(nonzero=True, channel_wise=True),
+        ]
+        peers["monai"] = lambda: transforms.Compose(chain)(
+            volume.astype(np.float32)
+        )  # without the percentiles
     n_bytes = volume.nbytes + normalize(volume, n_threads).nbytes
     measure(lambda: normalize(volume, n_threads), peers, n_bytes, target_ms=40)
 
 
 def windows_of(size: int, shape: tuple[int, int, int]) -> NDArray[np.int32]:
     """Origins of eight windows, one in each corner."""
-    return np.array([[(n - size) * (b >> i & 1) for i, n in enumerate(shape)] for b in range(8)], np.int32)
+    return np.array(
+        [[(n - size) * (b >> i & 1) for i, n in enumerate(shape)] for b in range(8)], np.int32
+    )
 
 
 def test_window(measure: Measure, n_threads: int) -> None:
     small, origins = random(2, 7, 8, 9), windows_of(6, (7, 8, 9))
-    np.testing.assert_array_equal(ops.window(small, origins, (6, 6, 6)), reference.window(small, origins, (6, 6, 6)))
+    np.testing.assert_array_equal(
+        ops.window(small, origins, (6, 6, 6)), reference.window(small, origins, (6, 6, 6))
+    )
     tensor, origins = random(4, *TENSOR), windows_of(128, TENSOR)
     out = np.empty((8, 4, 128, 128, 128), np.float32)
     peers = {"numpy": lambda: numpy_window(tensor, origins, out)}
-    measure(lambda: ops.window(tensor, origins, (128, 128, 128), out, n_threads), peers, tensor.nbytes + out.nbytes)
+    measure(
+        lambda: ops.window(tensor, origins, (128, 128, 128), out, n_threads),
+        peers,
+        tensor.nbytes + out.nbytes,
+    )
 
 
 def test_blend(measure: Measure, n_threads: int) -> None:
     def example(size: int, shape: tuple[int, int, int]) -> Any:
         profile = np.exp(-(np.linspace(-2, 2, size) ** 2)).astype(np.float32)
-        return random(8, 3, size, size, size), windows_of(size, shape), (np.tile(profile, (8, 1)),) * 3
+        return (
+            random(8, 3, size, size, size),
+            windows_of(size, shape),
+            (np.tile(profile, (8, 1)),) * 3,
+        )
 
     logits, origins, weights = example(5, (6, 7, 8))
     total = np.zeros((3, 6, 7, 8), np.float32)
@@ -211,7 +255,10 @@ def test_blend(measure: Measure, n_threads: int) -> None:
         tensors = [torch.from_numpy(x) for x in (logits, weight, total)]
         peers["torch"] = lambda: blend_with(torch, tensors[0], origins, tensors[1], tensors[2])
     measure(
-        lambda: ops.blend(logits, origins, weights, total, n_threads), peers, logits.nbytes + 2 * total.nbytes, target_ms=60
+        lambda: ops.blend(logits, origins, weights, total, n_threads),
+        peers,
+        logits.nbytes + 2 * total.nbytes,
+        target_ms=60,
     )
 
 
@@ -227,26 +274,41 @@ def test_label(measure: Measure, n_threads: int) -> None:
     np.testing.assert_array_equal(small["labels"], expected)
 
     whole = example((138, 171, 141), VOLUME)
-    logits, labels, where = whole["logits"], np.zeros(VOLUME, np.uint8), tuple(slice(*side) for side in whole["box"])
+    logits, labels, where = (
+        whole["logits"],
+        np.zeros(VOLUME, np.uint8),
+        tuple(slice(*side) for side in whole["box"]),
+    )
     peers = {"numpy": lambda: label_with(np, logits, labels, where)}
     if torch := optional("torch"):
         tensors = torch.from_numpy(logits), torch.zeros(VOLUME, dtype=torch.uint8)
         peers["torch"] = lambda: label_with(torch, *tensors, where)
-    measure(lambda: ops.label(**whole, n_threads=n_threads), peers, logits.nbytes + logits[0].size, target_ms=15)
+    measure(
+        lambda: ops.label(**whole, n_threads=n_threads),
+        peers,
+        logits.nbytes + logits[0].size,
+        target_ms=15,
+    )
     peers["numpy"]()
     np.testing.assert_array_equal(whole["labels"], labels)
 
 
 def test_resample(measure: Measure, n_threads: int) -> None:
     small = random(2, 5, 6, 7)
-    np.testing.assert_allclose(ops.resample(small, (9, 4, 8), n_threads), reference.resample(small, (9, 4, 8)), atol=1e-5)
+    np.testing.assert_allclose(
+        ops.resample(small, (9, 4, 8), n_threads), reference.resample(small, (9, 4, 8)), atol=1e-5
+    )
     logits, size = random(3, 69, 171, 141), (138, 171, 141)  # slices of 2 mm
     peers = {}
     if torch := optional("torch"):
         tensor = torch.from_numpy(logits)[None]
-        peers["torch"] = lambda: torch.nn.functional.interpolate(tensor, size=size, mode="trilinear")[0].numpy()
+        peers["torch"] = lambda: torch.nn.functional.interpolate(
+            tensor, size=size, mode="trilinear"
+        )[0].numpy()
     if ndimage := optional("scipy.ndimage"):
-        peers["scipy"] = lambda: ndimage.zoom(logits, (1, 2, 1, 1), order=1, grid_mode=True, mode="nearest")
+        peers["scipy"] = lambda: ndimage.zoom(
+            logits, (1, 2, 1, 1), order=1, grid_mode=True, mode="nearest"
+        )
     out = ops.resample(logits, size, n_threads)
     for peer in peers.values():
         np.testing.assert_allclose(out, peer(), atol=1e-4)
@@ -259,12 +321,17 @@ def test_resample_affine(measure: Measure, n_threads: int) -> None:
     matrix = np.array([[0.5 * c, 0, -0.5 * s, 12], [0, 1, 0, 0.3], [s, 0, c, -18]])
     small, size = random(2, 5, 6, 7), (9, 6, 8)
     exact = reference.resample_affine(small, matrix, size)
-    np.testing.assert_allclose(ops.resample_affine(small, matrix, size, n_threads), exact, atol=1e-5)
+    np.testing.assert_allclose(
+        ops.resample_affine(small, matrix, size, n_threads), exact, atol=1e-5
+    )
     images, peers = random(2, 78, 240, 240), {}
     out = ops.resample_affine(images, matrix, VOLUME, n_threads)
     if ndimage := optional("scipy.ndimage"):
         turn, shift = matrix[:, :3], matrix[:, 3]
-        peers["scipy"] = lambda: [ndimage.affine_transform(x, turn, shift, VOLUME, order=1, mode="nearest") for x in images]
+        peers["scipy"] = lambda: [
+            ndimage.affine_transform(x, turn, shift, VOLUME, order=1, mode="nearest")
+            for x in images
+        ]
         inside = ops.resample_affine(np.ones_like(images), matrix, VOLUME) != 0
         np.testing.assert_allclose(out[inside], np.stack(peers["scipy"]())[inside], atol=1e-3)
     n_bytes = images.nbytes + out.nbytes
@@ -295,29 +362,44 @@ def test_components(measure: Measure, n_threads: int) -> None:
 
 def test_semantic_project(measure: Measure, n_threads: int) -> None:
     small = random(2, 3, 5, 6, 9)
-    for got, exact in zip(ops.semantic_project(small, n_threads), reference.semantic_project(small), strict=True):
+    for got, exact in zip(
+        ops.semantic_project(small, n_threads), reference.semantic_project(small), strict=True
+    ):
         np.testing.assert_allclose(got, exact, atol=1e-5)
     tensor = random(1, 32, *(n // 8 for n in TENSOR))
     planes, peers = ops.semantic_project(tensor, n_threads), {}
     if torch := optional("torch"):
-        peers["torch"] = torch.inference_mode()(lambda: project_with_torch(torch, torch.from_numpy(tensor)))
+        peers["torch"] = torch.inference_mode()(
+            lambda: project_with_torch(torch, torch.from_numpy(tensor))
+        )
         for got, peer in zip(planes, peers["torch"](), strict=True):
             np.testing.assert_allclose(got, peer.numpy(), atol=1e-5)
-    measure(lambda: ops.semantic_project(tensor, n_threads), peers, tensor.nbytes + sum(plane.nbytes for plane in planes))
+    measure(
+        lambda: ops.semantic_project(tensor, n_threads),
+        peers,
+        tensor.nbytes + sum(plane.nbytes for plane in planes),
+    )
 
 
 def test_semantic_plane(measure: Measure, n_threads: int) -> None:
     def example(n_r: int, n_c: int, d: int, h: int, w: int) -> tuple[Planes, PlaneWeights]:
         planes = Planes(*(random(1, 2 * n_r, *size) for size in ((h, w), (d, w), (d, h))))
-        return planes, PlaneWeights(random(n_r, 2 * n_r, 3, 3) / 24, random(n_r), random(3, n_r), random(n_c, n_r) / 6)
+        return planes, PlaneWeights(
+            random(n_r, 2 * n_r, 3, 3) / 24, random(n_r), random(3, n_r), random(n_c, n_r) / 6
+        )
 
     small = example(3, 5, 4, 6, 7)
-    for got, exact in zip(ops.semantic_plane(*small, n_threads), reference.semantic_plane(*small), strict=True):  # type: ignore[arg-type]
+    for got, exact in zip(
+        ops.semantic_plane(*small, n_threads), reference.semantic_plane(*small), strict=True
+    ):  # type: ignore[arg-type]
         np.testing.assert_allclose(got, exact, atol=1e-5)
     planes, weights = example(32, 128, *(n // 8 for n in TENSOR))
     seen, peers = ops.semantic_plane(planes, weights, n_threads), {}
     if torch := optional("torch"):
-        inputs, tensors = [torch.from_numpy(x) for x in planes], bridge_tensors([torch.from_numpy(w) for w in weights])
+        inputs, tensors = (
+            [torch.from_numpy(x) for x in planes],
+            bridge_tensors([torch.from_numpy(w) for w in weights]),
+        )
         peers["torch"] = torch.inference_mode()(lambda: see_with_torch(torch, inputs, tensors))
         for got, peer in zip(seen, peers["torch"](), strict=True):
             np.testing.assert_allclose(got, peer.numpy(), atol=1e-4)
@@ -330,12 +412,16 @@ def test_semantic_lift(measure: Measure, n_threads: int) -> None:
         return Planes(random(1, n_c, h, w), random(1, n_c, d, w), random(1, n_c, d, h))
 
     small = example(3, 5, 6, 7)
-    np.testing.assert_allclose(ops.semantic_lift(small, n_threads=n_threads), reference.semantic_lift(small), atol=1e-5)
+    np.testing.assert_allclose(
+        ops.semantic_lift(small, n_threads=n_threads), reference.semantic_lift(small), atol=1e-5
+    )
     planes = example(128, *(n // 8 for n in TENSOR))
     out, peers = ops.semantic_lift(planes, n_threads=n_threads), {}
     if torch := optional("torch"):
         z, y, x = (torch.from_numpy(plane) for plane in planes)
-        peers["torch"] = torch.inference_mode()(lambda: (z[:, :, None] + y[:, :, :, None] + x[..., None]) / 3)
+        peers["torch"] = torch.inference_mode()(
+            lambda: (z[:, :, None] + y[:, :, :, None] + x[..., None]) / 3
+        )
         np.testing.assert_allclose(out, peers["torch"]().numpy(), atol=1e-5)
     n_bytes = out.nbytes + sum(plane.nbytes for plane in planes)
     measure(lambda: ops.semantic_lift(planes, n_threads=n_threads), peers, n_bytes)
@@ -345,7 +431,9 @@ def test_semantic_bridge(measure: Measure, n_threads: int) -> None:
     """With the light network's channels at stride 8."""
     shape = tuple(n // 8 for n in TENSOR)
     reduced, x = random(1, 32, *shape), random(1, 128, *shape)
-    weights = PlaneWeights(random(32, 64, 3, 3) / 24, random(32), random(3, 32), random(128, 32) / 6)
+    weights = PlaneWeights(
+        random(32, 64, 3, 3) / 24, random(32), random(3, 32), random(128, 32) / 6
+    )
 
     planes = ops.semantic_project(reduced)
     seen = ops.semantic_plane(planes, weights)
@@ -371,7 +459,12 @@ def test_semantic_attention(measure: Measure, n_threads: int) -> None:
         w_x, bias, w_g = random(16, 2 * n_c) / 8, random(16), random(16, 2 * n_c) / 8
         weights = AttentionWeights(w_x, bias, w_g, random(16, 3), random(16, 2, 2, 2), strength=0.5)
         below, coarse = (tuple(n // k for n in shape) for k in (2, 4))
-        features = random(1, n_c, *shape), random(1, 2 * n_c, *below), random(1, 2 * n_c, *below), random(1, 3, *coarse)
+        features = (
+            random(1, n_c, *shape),
+            random(1, 2 * n_c, *below),
+            random(1, 2 * n_c, *below),
+            random(1, 3, *coarse),
+        )
         return features, weights
 
     features, weights = example(5, (8, 8, 12))
@@ -381,14 +474,25 @@ def test_semantic_attention(measure: Measure, n_threads: int) -> None:
 
     d, h, w = (n // 2 for n in TENSOR)  # the finer of the two levels that have it
     features, weights = example(32, (d, h, w))
-    buffer, peers = np.zeros((2, 1, 64, d, h, w), np.float32), {}  # ours and the peer's concatenation
+    buffer, peers = (
+        np.zeros((2, 1, 64, d, h, w), np.float32),
+        {},
+    )  # ours and the peer's concatenation
     ops.semantic_attention(*features, weights, buffer[0, :, :32], n_threads)
     if torch := optional("torch"):
-        inputs, tensors = ([torch.from_numpy(x) for x in arrays] for arrays in (features, weights[:5]))
+        inputs, tensors = (
+            [torch.from_numpy(x) for x in arrays] for arrays in (features, weights[:5])
+        )
         matrices = attention_tensors(tensors)
         target = torch.from_numpy(buffer[1, :, :32])
-        peers["torch"] = torch.inference_mode()(lambda: attend_with_torch(torch, inputs, matrices, 0.5, target))
+        peers["torch"] = torch.inference_mode()(
+            lambda: attend_with_torch(torch, inputs, matrices, 0.5, target)
+        )
         peers["torch"]()
         np.testing.assert_allclose(buffer[0], buffer[1], atol=1e-4)
     n_bytes = sum(x.nbytes for x in features) + features[0].nbytes
-    measure(lambda: ops.semantic_attention(*features, weights, buffer[0, :, :32], n_threads), peers, n_bytes)
+    measure(
+        lambda: ops.semantic_attention(*features, weights, buffer[0, :, :32], n_threads),
+        peers,
+        n_bytes,
+    )

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from fastbts import Segmenter, Volume
-from fastbts.overlap import region_dice
-from training.data import read_labels
+from fastbts.metrics import region_dice
+from training.data.cases import read_labels
 
 ROUNDS = 7
 
@@ -21,28 +21,53 @@ ROUNDS = 7
 def _about(benchmark: Any, segmenter: Segmenter, labels: np.ndarray, folder: Path) -> None:
     """Accuracy beside speed."""
     benchmark.extra_info.update(
-        segmenter.engine.description, engine=segmenter.engine.spec.name, case=folder.name, n_cpus=os.cpu_count()
+        segmenter.engine.description,
+        engine=segmenter.engine.spec.name,
+        case=folder.name,
+        n_cpus=os.cpu_count(),
     )
     benchmark.extra_info["dice"] = region_dice(labels, read_labels(folder))
 
 
-def test_predict_in_memory(benchmark: Any, segmenter: Segmenter, volume: Volume, case_folder: Path) -> None:
+def test_predict_in_memory(
+    benchmark: Any, segmenter: Segmenter, volume: Volume, case_folder: Path
+) -> None:
     """Arrays in memory -> labels in memory, one pass."""
     result = segmenter.predict(volume)
     assert result.labels.any()
     assert result.report["windows"]["mode"] == "one-pass"
     _about(benchmark, segmenter, result.labels, case_folder)
     results: list[Any] = []
-    benchmark.pedantic(lambda: results.append(segmenter.predict(volume)), rounds=ROUNDS, warmup_rounds=1)
+    benchmark.pedantic(
+        lambda: results.append(segmenter.predict(volume)), rounds=ROUNDS, warmup_rounds=1
+    )
     stages = results[0].timings_ms
-    benchmark.extra_info["stages_ms"] = {stage: median(r.timings_ms[stage] for r in results) for stage in stages}
-    assert all(np.array_equal(r.labels, result.labels) for r in results), "the same case gives the same labels every time"
+    benchmark.extra_info["stages_ms"] = {
+        stage: median(r.timings_ms[stage] for r in results) for stage in stages
+    }
+    assert all(np.array_equal(r.labels, result.labels) for r in results), (
+        "the same case gives the same labels every time"
+    )
 
 
-def test_files_to_file_in_a_fresh_process(benchmark: Any, case_folder: Path, tmp_path: Path) -> None:
+def test_files_to_file_in_a_fresh_process(
+    benchmark: Any, case_folder: Path, tmp_path: Path
+) -> None:
     """Interpreter start, imports, reading, engine, network, writing: what a batch script pays per case."""
-    command = [sys.executable, "-m", "fastbts.cli", "predict", str(case_folder), "-o", str(tmp_path / "out")]
-    benchmark.pedantic(lambda: subprocess.run(command, check=True, capture_output=True), rounds=ROUNDS, warmup_rounds=1)
+    command = [
+        sys.executable,
+        "-m",
+        "fastbts.cli",
+        "predict",
+        str(case_folder),
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    benchmark.pedantic(
+        lambda: subprocess.run(command, check=True, capture_output=True),
+        rounds=ROUNDS,
+        warmup_rounds=1,
+    )
     assert (tmp_path / "out/seg.nii.gz").is_file()
     benchmark.extra_info.update(case=case_folder.name, n_cpus=os.cpu_count())
 

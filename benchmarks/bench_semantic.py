@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from fastbts import EngineSpec
-from fastbts.enginefile import read_engine_file, write_engine_file
-from fastbts.engines.openvino import OpenVINOEngine
+from fastbts.engine.backends.openvino import OpenVINOEngine
+from fastbts.engine.file import read_engine_file, write_engine_file
 from training.export import halve_weights, to_onnx
 from training.model import SemanticConfig, UNet3d, UNetConfig
 
@@ -26,7 +26,9 @@ N_ROUNDS, N_THREADS = 15, 2
 SHAPE = (1, 4, 144, 176, 144)
 CONFIGS = {
     "plain": UNetConfig(),
-    "all": UNetConfig(semantic=SemanticConfig(fusion=True, bridge=True, guidance=True, attention=True, head=True)),
+    "all": UNetConfig(
+        semantic=SemanticConfig(fusion=True, bridge=True, guidance=True, attention=True, head=True)
+    ),
 }
 
 
@@ -37,13 +39,25 @@ def build(config: UNetConfig, path: Path) -> tuple[OpenVINOEngine, dict[str, flo
     with torch.no_grad():
         for weight in network.parameters():
             # Zeros might be optimised away; float16 is what the file holds.
-            weight.copy_((weight if weight.any() else 0.05 * torch.randn(weight.shape)).half().float())
-    write_engine_file(path, EngineSpec(), {"model.onnx": halve_weights(to_onnx(network, EngineSpec())).SerializeToString()})
-    file, small = read_engine_file(path), np.random.default_rng(0).standard_normal((1, 4, 32, 48, 32), np.float32)
+            weight.copy_(
+                (weight if weight.any() else 0.05 * torch.randn(weight.shape)).half().float()
+            )
+    write_engine_file(
+        path,
+        EngineSpec(),
+        {"model.onnx": halve_weights(to_onnx(network, EngineSpec())).SerializeToString()},
+    )
+    file, small = (
+        read_engine_file(path),
+        np.random.default_rng(0).standard_normal((1, 4, 32, 48, 32), np.float32),
+    )
     exact = OpenVINOEngine(file, precision="fp32", threads=N_THREADS).infer(small)
     with torch.inference_mode():
         assert np.abs(exact - network(torch.from_numpy(small)).numpy()).max() <= 1e-3
-    numbers = {"mparameters": sum(p.numel() for p in network.parameters()) / 1e6, "gflop": gflop(network)}
+    numbers = {
+        "mparameters": sum(p.numel() for p in network.parameters()) / 1e6,
+        "gflop": gflop(network),
+    }
     return OpenVINOEngine(file, threads=N_THREADS), numbers
 
 
@@ -58,12 +72,16 @@ def gflop(network: UNet3d) -> float:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[OpenVINOEngine, dict[str, float]]]:
+def built(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, tuple[OpenVINOEngine, dict[str, float]]]:
     folder = tmp_path_factory.mktemp("engines")
     return {name: build(config, folder / f"{name}.fbts") for name, config in CONFIGS.items()}
 
 
-def test_semantic_path(benchmark: Any, built: dict[str, tuple[OpenVINOEngine, dict[str, float]]]) -> None:
+def test_semantic_path(
+    benchmark: Any, built: dict[str, tuple[OpenVINOEngine, dict[str, float]]]
+) -> None:
     x = np.random.default_rng(0).standard_normal(SHAPE, np.float32)
     wall_s: dict[str, list[float]] = {name: [] for name in built}
     processor_s: dict[str, list[float]] = {name: [] for name in built}
@@ -82,9 +100,12 @@ def test_semantic_path(benchmark: Any, built: dict[str, tuple[OpenVINOEngine, di
             "wall_min_s": min(wall_s[name]),
             "processor_s": np.median(processor_s[name]),
         }
-        benchmark.extra_info[name] = {k: round(float(v), 4) for k, v in {**times, **numbers}.items()} | engine.description
+        benchmark.extra_info[name] = {
+            k: round(float(v), 4) for k, v in {**times, **numbers}.items()
+        } | engine.description
     pairs = {"wall": wall_s, "processor": processor_s}
     benchmark.extra_info["relative_cost"] = {
-        kind: round(float(np.median(np.divide(s["all"], s["plain"]))) - 1, 4) for kind, s in pairs.items()
+        kind: round(float(np.median(np.divide(s["all"], s["plain"]))) - 1, 4)
+        for kind, s in pairs.items()
     }
     print(benchmark.extra_info)

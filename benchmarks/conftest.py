@@ -12,13 +12,17 @@ from fastbts.phantom import make_case, write_case
 from tests.conftest import data_folder, val_cases  # noqa: F401  (fixtures)
 
 
-def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+def pytest_benchmark_update_machine_info(
+    config: pytest.Config, machine_info: dict[str, Any]
+) -> None:
     """Names of machines do not belong in results; what computes does."""
     import fastbts
-    from fastbts.engines.openvino import package
+    from fastbts.engine.backends.openvino import package
 
     machine_info.pop("node", None)
-    machine_info["device_name"] = str(package().Core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
+    machine_info["device_name"] = str(
+        package().Core().get_property("CPU", "FULL_DEVICE_NAME")
+    ).strip()
     machine_info["fastbts"] = fastbts.__version__
 
 

@@ -24,7 +24,12 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 import fastbts
-from benchmarks.op_peers import attend_with_torch, attention_tensors, bridge_tensors, bridge_with_torch
+from benchmarks.op_peers import (
+    attend_with_torch,
+    attention_tensors,
+    bridge_tensors,
+    bridge_with_torch,
+)
 from fastbts import ops
 from fastbts.phantom import make_case
 
@@ -79,10 +84,16 @@ def summary(times: Sequence[float]) -> dict[str, float]:
 
 def measured(case: Case) -> dict[str, Any]:
     own, *others = map(summary, times_ms([case.run, *(peer.run for peer in case.peers.values())]))
-    result: dict[str, Any] = {**own, "n_bytes": case.n_bytes, "gb_per_s": case.n_bytes / own["median_ms"] / 1e6}
+    result: dict[str, Any] = {
+        **own,
+        "n_bytes": case.n_bytes,
+        "gb_per_s": case.n_bytes / own["median_ms"] / 1e6,
+    }
     if peers := dict(zip(case.peers, others, strict=True)):
         result["peers"] = peers
-        result["times_faster"] = {name: peer["median_ms"] / own["median_ms"] for name, peer in peers.items()}
+        result["times_faster"] = {
+            name: peer["median_ms"] / own["median_ms"] for name, peer in peers.items()
+        }
     return result
 
 
@@ -120,7 +131,11 @@ def hold_torch_to_float32() -> None:
 
 def copy_case() -> Case:
     source, target = cupy.ones(2**28, np.uint8), cupy.zeros(2**28, np.uint8)
-    return Case(lambda: cupy.copyto(target, source), lambda: bool((target == source).all()), 2 * source.nbytes)
+    return Case(
+        lambda: cupy.copyto(target, source),
+        lambda: bool((target == source).all()),
+        2 * source.nbytes,
+    )
 
 
 def normalize_case(volume: np.ndarray[Any, Any]) -> Case:
@@ -130,7 +145,9 @@ def normalize_case(volume: np.ndarray[Any, Any]) -> Case:
     scratch = cupy.empty(ops.normalize_scratch(len(volume), found.bounds), np.uint8)
     expected, _ = ops.normalize(volume, found.bounds, found.size)
     return Case(
-        lambda: ops.normalize(image, found.bounds, found.size, out=out, stats=stats, scratch=scratch),
+        lambda: ops.normalize(
+            image, found.bounds, found.size, out=out, stats=stats, scratch=scratch
+        ),
         lambda: np.allclose(out.get(), expected, atol=1e-5),
         int(np.prod(found.size)) * len(volume) * volume.itemsize + out.nbytes,
     )
@@ -139,7 +156,11 @@ def normalize_case(volume: np.ndarray[Any, Any]) -> Case:
 def brain_box_case(volume: np.ndarray[Any, Any]) -> Case:
     image, found = cupy.asarray(volume), cupy.empty(7 + 2 * len(volume), np.int64)
     expected = ops.brain_box(volume)
-    return Case(lambda: ops.brain_box(image, found=found), lambda: ops.brain_box(image, found=found) == expected, volume.nbytes)
+    return Case(
+        lambda: ops.brain_box(image, found=found),
+        lambda: ops.brain_box(image, found=found) == expected,
+        volume.nbytes,
+    )
 
 
 def window_case(tensor: np.ndarray[Any, Any], origins: np.ndarray[Any, Any]) -> Case:
@@ -165,13 +186,21 @@ def blend_case(logits: np.ndarray[Any, Any], origins: np.ndarray[Any, Any], size
         ops.blend(windows, corners, (d, h, w), total)
         return np.array_equal(total.get(), expected)
 
-    return Case(lambda: ops.blend(windows, corners, (d, h, w), total), check, windows.nbytes + 2 * total.nbytes)
+    return Case(
+        lambda: ops.blend(windows, corners, (d, h, w), total),
+        check,
+        windows.nbytes + 2 * total.nbytes,
+    )
 
 
 def label_case(logits: np.ndarray[Any, Any]) -> Case:
     size = logits.shape[1:]
     box = ((0, size[0]), (0, size[1]), (0, size[2]))
-    source, labels, counts = cupy.asarray(logits), cupy.zeros(size, np.uint8), cupy.empty(3, np.int64)
+    source, labels, counts = (
+        cupy.asarray(logits),
+        cupy.zeros(size, np.uint8),
+        cupy.empty(3, np.int64),
+    )
     expected = np.zeros(size, np.uint8)
     ops.label(logits, (0, 0, 0), box, HALF, (2, 1, 4), expected)
     return Case(
@@ -182,7 +211,11 @@ def label_case(logits: np.ndarray[Any, Any]) -> Case:
 
 
 def resample_case(logits: np.ndarray[Any, Any], size: ops.Size) -> Case:
-    source, out, expected = cupy.asarray(logits), cupy.empty((3, *size), np.float32), ops.resample(logits, size)
+    source, out, expected = (
+        cupy.asarray(logits),
+        cupy.empty((3, *size), np.float32),
+        ops.resample(logits, size),
+    )
     return Case(
         lambda: ops.resample(source, size, out=out),
         lambda: np.allclose(out.get(), expected, atol=1e-5),
@@ -211,7 +244,10 @@ def components_case(size: ops.Size) -> Case:
         labels[(d - z) ** 2 + (h - y) ** 2 + (w - x) ** 2 < (1 + i % 9) ** 2] = 1 + i % 3
     box = ((0, size[0]), (0, size[1]), (0, size[2]))
     source, counts = cupy.asarray(labels), cupy.empty(258, np.int64)
-    scratch, expected = cupy.empty((2, labels.size), np.int32), ops.components(labels.copy(), box, 0)
+    scratch, expected = (
+        cupy.empty((2, labels.size), np.int32),
+        ops.components(labels.copy(), box, 0),
+    )
     return Case(
         lambda: ops.components(source, box, 0, counts=counts, scratch=scratch),
         lambda: counts[:2].get().tolist() == [expected.n_before, expected.n_after],
@@ -252,7 +288,9 @@ def project_case(size: ops.Size) -> Case:
 
 def plane_weights() -> ops.PlaneWeights:
     """Those of the light network's bridge, which has 128 channels and planes of 64; scaled so that sums stay near 1."""
-    return ops.PlaneWeights(random(32, 64, 3, 3) / 24, random(32), random(3, 32), random(128, 32) / 6)
+    return ops.PlaneWeights(
+        random(32, 64, 3, 3) / 24, random(32), random(3, 32), random(128, 32) / 6
+    )
 
 
 def plane_case(size: ops.Size) -> Case:
@@ -281,7 +319,11 @@ def bridge_case(size: ops.Size) -> Case:
     reduced, x, weights = random(1, 32, *size), random(1, 128, *size), plane_weights()
     expected = x.copy()
     ops.semantic_bridge(reduced, weights, expected)
-    source, target, on_device = cupy.asarray(reduced), cupy.asarray(x), ops.PlaneWeights(*map(cupy.asarray, weights))
+    source, target, on_device = (
+        cupy.asarray(reduced),
+        cupy.asarray(x),
+        ops.PlaneWeights(*map(cupy.asarray, weights)),
+    )
     projected, seen = there(planes(64, size)), there(planes(128, size))
 
     def run() -> None:
@@ -295,15 +337,22 @@ def bridge_case(size: ops.Size) -> Case:
 
     inputs, tensors = as_tensors([source, cupy.asarray(x)]), bridge_tensors(as_tensors(on_device))
     peers = torch_peers(lambda: bridge_with_torch(torch, inputs[0], inputs[1], tensors), ours)
-    return Case(run, lambda: np.allclose(ours(), expected, atol=1e-4), reduced.nbytes + 2 * x.nbytes, peers)
+    return Case(
+        run, lambda: np.allclose(ours(), expected, atol=1e-4), reduced.nbytes + 2 * x.nbytes, peers
+    )
 
 
 def attention_case(below: ops.Size) -> Case:
     skip, maps = random(1, 32, *(2 * n for n in below)), random(1, 3, *(n // 2 for n in below))
     (encoded, decoded), (w_x, w_g) = random(2, 1, 64, *below), random(2, 16, 64) / 8
-    features, mix = (skip, encoded, decoded, maps), (w_x, random(16), w_g, random(16, 3), random(16, 2, 2, 2) / 4)
+    features, mix = (
+        (skip, encoded, decoded, maps),
+        (w_x, random(16), w_g, random(16, 3), random(16, 2, 2, 2) / 4),
+    )
     expected, out = np.empty_like(skip), cupy.empty(skip.shape, np.float32)
-    ops.semantic_attention(skip, encoded, decoded, maps, ops.AttentionWeights(*mix, strength=0.5), expected)
+    ops.semantic_attention(
+        skip, encoded, decoded, maps, ops.AttentionWeights(*mix, strength=0.5), expected
+    )
     source, on_device = [cupy.asarray(x) for x in features], [cupy.asarray(x) for x in mix]
     weights = ops.AttentionWeights._make([*on_device, 0.5])
     inputs, tensors = as_tensors(source), attention_tensors(as_tensors(on_device))
@@ -329,7 +378,9 @@ def cases() -> dict[str, Case]:
         "blend": blend_case(rng.standard_normal((8, 3, *WINDOW), np.float32), origins, size),
         "label": label_case(rng.standard_normal((3, *size), np.float32)),
         "resample": resample_case(rng.standard_normal((3, 72, 88, 72), np.float32), size),
-        "resample_affine": resample_affine_case(rng.standard_normal((4, 78, 240, 240), np.float32), (155, 240, 240)),
+        "resample_affine": resample_affine_case(
+            rng.standard_normal((4, 78, 240, 240), np.float32), (155, 240, 240)
+        ),
         "components": components_case(size),
         "semantic_project": project_case((18, 22, 18)),
         "semantic_plane": plane_case((18, 22, 18)),

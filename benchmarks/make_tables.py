@@ -16,20 +16,33 @@ SCORES = {  # key in the evaluation's summary -> what the table calls it
     "lesion_recognition": "lesions found, F1", "lesion_dice": "Dice of the lesions found",
 }  # fmt: skip
 PAPER_DICE = 0.8567  # "overall", BraTS 2020: abstract of arXiv 2507.09966 v1
-ARM_NAMES = {"all": "all, orthonormal text"}  # arms whose name in the results is too short for a table
+ARM_NAMES = {
+    "all": "all, orthonormal text"
+}  # arms whose name in the results is too short for a table
 
 
 def speed_table(results: dict[str, Any]) -> str:
     """Median seconds per job, with the Dice of what was computed."""
     machine = results["machine_info"]
-    lines = ["| job | precision | median s | normalize / infer / label ms | Dice WT, TC, ET |", "|---|---|---|---|---|"]
+    lines = [
+        "| job | precision | median s | normalize / infer / label ms | Dice WT, TC, ET |",
+        "|---|---|---|---|---|",
+    ]
     for run in results["benchmarks"]:
         job = re.sub(r"^test_|\[.*", "", run["name"]).replace("_", " ")
         info, stages = run["extra_info"], run["extra_info"].get("stages_ms", {})
-        parts = " / ".join(f"{stages[s]:.0f}" for s in ("normalize", "infer", "label")) if stages else ""
+        parts = (
+            " / ".join(f"{stages[s]:.0f}" for s in ("normalize", "infer", "label"))
+            if stages
+            else ""
+        )
         dice = ", ".join(f"{v:.3f}" for v in info.get("dice", {}).values())
-        where = f", {'synthetic' if info['case'] == 'case' else info['case']}" if "case" in info else ""
-        lines.append(f"| {job}{where} | {info.get('precision', '')} | {run['stats']['median']:.2f} | {parts} | {dice} |")
+        where = (
+            f", {'synthetic' if info['case'] == 'case' else info['case']}" if "case" in info else ""
+        )
+        lines.append(
+            f"| {job}{where} | {info.get('precision', '')} | {run['stats']['median']:.2f} | {parts} | {dice} |"
+        )
     about = f"{machine['device_name']}, {results['benchmarks'][0]['extra_info'].get('threads', '?')} threads"
     return "\n".join(
         [
@@ -54,15 +67,31 @@ def dice_table(results: dict[str, Any]) -> str:
 def scores_table(results: dict[str, Any]) -> str:
     """Means per region of the other scores, Dice without each modality, calibration."""
     lines = ["| score | " + " | ".join(REGIONS) + " |", "|---" * (1 + len(REGIONS)) + "|"]
-    n_cases, summary, calibration = len(results["cases"]), results["summary"], results["calibration"]
+    n_cases, summary, calibration = (
+        len(results["cases"]),
+        results["summary"],
+        results["calibration"],
+    )
     for key, name in SCORES.items():
         if key in summary["mean"]:  # --lesions was given
             lines.append(
-                f"| {name} | " + " | ".join(_score(summary[r][key], 3 if r == "mean" else n_cases) for r in REGIONS) + " |"
+                f"| {name} | "
+                + " | ".join(
+                    _score(summary[r][key], 3 if r == "mean" else n_cases) for r in REGIONS
+                )
+                + " |"
             )
     for modality, score in results["missing_modalities"].items():
-        lines.append(f"| Dice without {modality} | " + " | ".join(f"{score['dice'][r]:.3f}" for r in REGIONS) + " |")
-    lines.append("| expected calibration error | " + " | ".join(f"{calibration['ece'][r]:.4f}" for r in REGIONS) + " |")
+        lines.append(
+            f"| Dice without {modality} | "
+            + " | ".join(f"{score['dice'][r]:.3f}" for r in REGIONS)
+            + " |"
+        )
+    lines.append(
+        "| expected calibration error | "
+        + " | ".join(f"{calibration['ece'][r]:.4f}" for r in REGIONS)
+        + " |"
+    )
     best = " | ".join(f"{calibration['best_temperature'][r]:.2f}" for r in REGIONS[:3])
     lines.append(f"| temperature that is best for the region | {best} | |")
     about = (
@@ -80,19 +109,29 @@ def _score(score: dict[str, Any], expected: int) -> str:
 
 def precision_table(results: dict[str, Any]) -> str:
     """Precisions side by side."""
-    lines = ["| precision | mean Dice | change | network, median ms | times bf16's speed |", "|---|---|---|---|---|"]
+    lines = [
+        "| precision | mean Dice | change | network, median ms | times bf16's speed |",
+        "|---|---|---|---|---|",
+    ]
     for name, row in results["summary"].items():
         numbers = f"{row['mean_dice']:.4f} | {row['dice_change']:+.4f} | {row['infer_ms']:.0f} | {row['times_bf16']:.2f}"
         lines.append(f"| {name} | {numbers} |")
     return "\n".join(
-        [*lines, "", f"n = {results['n_cases']} validation cases, {results['rounds']} interleaved rounds, one pass."]
+        [
+            *lines,
+            "",
+            f"n = {results['n_cases']} validation cases, {results['rounds']} interleaved rounds, one pass.",
+        ]
     )
 
 
 def cost_table(results: dict[str, Any]) -> str:
     """What the semantic mechanisms cost, from bench_semantic."""
     info = results["benchmarks"][0]["extra_info"]
-    lines = ["| network | parameters, million | GFLOP | median s | processor s |", "|---|---|---|---|---|"]
+    lines = [
+        "| network | parameters, million | GFLOP | median s | processor s |",
+        "|---|---|---|---|---|",
+    ]
     for name in ("plain", "all"):
         row = info[name]
         lines.append(
@@ -109,7 +148,10 @@ def _dice(arm: dict[str, Any]) -> str:
 
 def ablation_table(results: dict[str, Any]) -> str:
     """Every arm against its bases: difference of the mean Dice in points, interval and p."""
-    lines = ["| network | seeds | WT | TC | ET | mean | against | points, 95 % interval | p |", "|---" * 9 + "|"]
+    lines = [
+        "| network | seeds | WT | TC | ET | mean | against | points, 95 % interval | p |",
+        "|---" * 9 + "|",
+    ]
     for name, arm in results["arms"].items():
         against = [c for c in results["comparisons"] if c["name"] == name]
         lines.append(
@@ -142,7 +184,11 @@ def _arm(name: str) -> str:
 
 def _against(comparison: dict[str, Any]) -> tuple[str, str, str]:
     points = [f"{100 * comparison[key]:+.1f}" for key in ("difference", "low", "high")]
-    return _arm(comparison["base"]), f"{points[0]} [{points[1]}, {points[2]}]", f"{comparison['p']:.3f}"
+    return (
+        _arm(comparison["base"]),
+        f"{points[0]} [{points[1]}, {points[2]}]",
+        f"{comparison['p']:.3f}",
+    )
 
 
 def ops_table(results: dict[str, Any]) -> str:
@@ -152,10 +198,12 @@ def ops_table(results: dict[str, Any]) -> str:
     for name in dict.fromkeys(re.sub(r"^test_|\[.*", "", name) for name in runs):
         one, two = (runs[f"test_{name}[{n}]"] for n in (1, 2))
         peers = ", ".join(
-            f"{peer} {times:.1f} / {two['times_faster'][peer]:.1f}" for peer, times in one["times_faster"].items()
+            f"{peer} {times:.1f} / {two['times_faster'][peer]:.1f}"
+            for peer, times in one["times_faster"].items()
         )
         times, shares = (
-            f"{one[key]:{form}} / {two[key]:{form}}" for key, form in (("median_ms", ".2f"), ("share_of_copy", ".0%"))
+            f"{one[key]:{form}} / {two[key]:{form}}"
+            for key, form in (("median_ms", ".2f"), ("share_of_copy", ".0%"))
         )
         lines.append(f"| `{name}` | {times} | {shares} | {peers} |")
     n_turns = sorted({len(run["stats"]["data"]) for run in results["benchmarks"]})
@@ -177,7 +225,12 @@ TABLES = {
     "ablation": (ablation_table, "ablation.json"),
     "curve": (curve_table, "ablation.json"),
 }
-PAGES = (ROOT / "README.md", ROOT / "csrc/README.md", ROOT / "models/fastbts-light.md", ROOT / "training/README.md")
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "csrc/README.md",
+    ROOT / "models/fastbts-light.md",
+    ROOT / "training/README.md",
+)
 
 
 def filled(text: str, results: Path = RESULTS) -> str:
@@ -186,7 +239,10 @@ def filled(text: str, results: Path = RESULTS) -> str:
         path = results / file
         table = make(json.loads(path.read_text())) if path.is_file() else "Not measured yet."
         text = re.sub(
-            rf"(<!-- table:{name} -->\n).*?(<!-- end -->)", lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL
+            rf"(<!-- table:{name} -->\n).*?(<!-- end -->)",
+            lambda m, t=table: f"{m[1]}{t}\n{m[2]}",
+            text,
+            flags=re.DOTALL,
         )  # type: ignore[misc]
     return text
 
@@ -198,7 +254,9 @@ def main() -> None:
         if filled(text) == text:
             continue
         if "--check" in sys.argv:
-            sys.exit(f"{path.name}: tables are not those of benchmarks/results; run python -m benchmarks.make_tables")
+            sys.exit(
+                f"{path.name}: tables are not those of benchmarks/results; run python -m benchmarks.make_tables"
+            )
         path.write_text(filled(text))
 
 

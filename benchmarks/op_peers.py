@@ -63,7 +63,10 @@ def bridge_tensors(weights: Sequence[Any]) -> list[Any]:
 def see_with_torch(torch: Any, planes: Any, weights: Any) -> list[Any]:
     """What the bridge sees in its three planes."""
     functional, (conv, bias, view, expand) = torch.nn.functional, weights
-    hidden = [functional.conv2d(plane, conv, bias, padding=1) + v for plane, v in zip(planes, view, strict=True)]
+    hidden = [
+        functional.conv2d(plane, conv, bias, padding=1) + v
+        for plane, v in zip(planes, view, strict=True)
+    ]
     return [functional.conv2d(functional.leaky_relu(h, 0.01), expand) for h in hidden]
 
 
@@ -82,7 +85,11 @@ def attention_tensors(weights: Sequence[Any]) -> list[Any]:
 
 def attend_with_torch(torch: Any, inputs: Any, weights: Any, strength: float, out: Any) -> Any:
     """`training.model.attention`, into the buffer of the concatenation."""
-    functional, (skip, encoded, decoded, similarity), (w_x, bias, w_g, w_s, w_a) = torch.nn.functional, inputs, weights
+    functional, (skip, encoded, decoded, similarity), (w_x, bias, w_g, w_s, w_a) = (
+        torch.nn.functional,
+        inputs,
+        weights,
+    )
     hidden = functional.conv3d(encoded, w_x, bias) + functional.conv3d(decoded, w_g)
     up = functional.interpolate(similarity, size=encoded.shape[2:], mode="trilinear")
     hidden = functional.leaky_relu(hidden + functional.conv3d(up, w_s), 0.01)

@@ -41,7 +41,7 @@ message(STATUS "fastbts: CUDA ops: nvcc ${CMAKE_CUDA_COMPILER_VERSION}, for ${CM
 
 add_library(
   cuda_ops STATIC
-  csrc/core/cuda_device.cu
+  csrc/core/cuda/cuda_device.cu
   csrc/ops/blend_cuda.cu
   csrc/ops/brain_box_cuda.cu
   csrc/ops/components_cuda.cu

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fastbts.arrays import Array
+from fastbts.ops.arrays import Array
 
 HAS_CUDA: bool
 ISA: str
@@ -25,7 +25,12 @@ def normalize(
 ) -> None: ...
 def window(tensor: Array, origins: Array, out: Array, n_threads: int, stream: int) -> None: ...
 def blend(
-    logits: Array, origins: Array, weights: tuple[Array, Array, Array], total: Array, n_threads: int, stream: int
+    logits: Array,
+    origins: Array,
+    weights: tuple[Array, Array, Array],
+    total: Array,
+    n_threads: int,
+    stream: int,
 ) -> None: ...
 def label(
     logits: Array,
@@ -49,13 +54,25 @@ def resample_affine(
     stream: int,
 ) -> None: ...
 def components(
-    labels: Array, box: _Box, min_voxels: int, counts: Array, scratch: Array | None, n_threads: int, stream: int
+    labels: Array,
+    box: _Box,
+    min_voxels: int,
+    counts: Array,
+    scratch: Array | None,
+    n_threads: int,
+    stream: int,
 ) -> None: ...
 def semantic_project(tensor: Array, out: Sequence[Array], n_threads: int, stream: int) -> None: ...
 def semantic_plane(
-    planes: Sequence[Array], weights: Sequence[Array], out: Sequence[Array], n_threads: int, stream: int
+    planes: Sequence[Array],
+    weights: Sequence[Array],
+    out: Sequence[Array],
+    n_threads: int,
+    stream: int,
 ) -> None: ...
-def semantic_lift(planes: Sequence[Array], tensor: Array, add: bool, n_threads: int, stream: int) -> None: ...
+def semantic_lift(
+    planes: Sequence[Array], tensor: Array, add: bool, n_threads: int, stream: int
+) -> None: ...
 def semantic_bridge(
     reduced: Array,
     weights: Sequence[Array],

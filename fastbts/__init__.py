@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastbts.engine import Engine, EngineSpec
+from fastbts.about import __version__ as __version__
+from fastbts.engine.interface import Engine
 from fastbts.errors import (
     CaseError,
     DeviceError,
@@ -22,15 +23,15 @@ from fastbts.errors import (
     OptionsError,
     OutputError,
 )
+from fastbts.spec import EngineSpec
 from fastbts.volume import MODALITIES, Geometry, Volume
 
 if TYPE_CHECKING:
-    from fastbts.case import read_case, read_files
-    from fastbts.engines import load_engine
+    from fastbts.engine.load import load_engine
+    from fastbts.read.case import read_case, read_files
     from fastbts.segmentation import Segmentation
     from fastbts.segmenter import Segmenter, SegmenterOptions
 
-__version__ = "0.1.0"
 
 __all__ = [
     "MODALITIES",
@@ -59,9 +60,9 @@ _LAZY = {
     "Segmentation": "fastbts.segmentation",
     "Segmenter": "fastbts.segmenter",
     "SegmenterOptions": "fastbts.segmenter",
-    "load_engine": "fastbts.engines",
-    "read_case": "fastbts.case",
-    "read_files": "fastbts.case",
+    "load_engine": "fastbts.engine.load",
+    "read_case": "fastbts.read.case",
+    "read_files": "fastbts.read.case",
 }
 
 

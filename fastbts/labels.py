@@ -25,7 +25,9 @@ REGION_LABELS = {"WT": (NCR, ED, ET), "TC": (NCR, ET), "ET": (ET,)}
 def check_scheme(scheme: str) -> None:
     """Raises OptionsError for an unknown scheme."""
     if scheme != REGION_SCHEME and scheme not in SCHEMES:
-        raise OptionsError(f"label scheme {scheme!r}: expected one of {', '.join([*SCHEMES, REGION_SCHEME])}")
+        raise OptionsError(
+            f"label scheme {scheme!r}: expected one of {', '.join([*SCHEMES, REGION_SCHEME])}"
+        )
 
 
 def to_scheme(labels: NDArray[np.uint8], scheme: str) -> NDArray[np.uint8]:

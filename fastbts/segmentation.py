@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts import labels as schemes
-from fastbts.preprocess import Placement
+from fastbts.placement import Placement
 from fastbts.volume import Volume, to_network_axes
 
 
@@ -52,7 +52,9 @@ class Segmentation:
             )
         return whole
 
-    def save(self, path: str | Path, *, labels: str = "brats2021", sidecar: str | Path | None = None) -> list[Path]:
+    def save(
+        self, path: str | Path, *, labels: str = "brats2021", sidecar: str | Path | None = None
+    ) -> list[Path]:
         """Writes the labels as NIfTI in the grid and header of the input, and a JSON sidecar; each file whole or not at all.
 
         Args:
@@ -66,48 +68,76 @@ class Segmentation:
             OptionsError: Unknown scheme or file suffix.
             OutputError: A file cannot be written.
         """
-        from fastbts.output import check_writable, write_json, write_labels
+        from fastbts.files import check_writable, write_json
+        from fastbts.write.nifti import write_labels
 
         sidecar = self.sidecar_of(path) if sidecar is None else Path(sidecar)
         images = self._images(Path(path), labels)
         for target in [*(target for target, _, _ in images), sidecar]:
             check_writable(target, self.volume.names)
-        report = {**self.report, "label_scheme": labels, "files": [target.name for target, _, _ in images]}
+        report = {
+            **self.report,
+            "label_scheme": labels,
+            "files": [target.name for target, _, _ in images],
+        }
         began = time.perf_counter()
         for target, array, values in images:
             write_labels(target, array, self.volume, values, report)
         write_ms = round(1000 * (time.perf_counter() - began), 3)
-        hashes = {target.name: hashlib.sha256(target.read_bytes()).hexdigest() for target, _, _ in images}
-        write_json(sidecar, {**report, "files_sha256": hashes, "timings_ms": {**self.timings_ms, "write": write_ms}})
+        hashes = {
+            target.name: hashlib.sha256(target.read_bytes()).hexdigest() for target, _, _ in images
+        }
+        write_json(
+            sidecar,
+            {
+                **report,
+                "files_sha256": hashes,
+                "timings_ms": {**self.timings_ms, "write": write_ms},
+            },
+        )
         return [*(target for target, _, _ in images), sidecar]
 
     def with_read_time(self, ms: float) -> Segmentation:
         """Adds the time that reading the case took, in milliseconds, to timings and report."""
-        timings_ms = {**self.timings_ms, "read": round(ms, 3), "total": round(self.timings_ms["total"] + ms, 3)}
-        return replace(self, timings_ms=timings_ms, report={**self.report, "timings_ms": timings_ms})
+        timings_ms = {
+            **self.timings_ms,
+            "read": round(ms, 3),
+            "total": round(self.timings_ms["total"] + ms, 3),
+        }
+        return replace(
+            self, timings_ms=timings_ms, report={**self.report, "timings_ms": timings_ms}
+        )
 
     @staticmethod
     def sidecar_of(path: str | Path) -> Path:
         """Where `save` puts the report by default: `seg.nii.gz` -> `seg.json`."""
-        from fastbts.output import image_stem
+        from fastbts.write.nifti import image_stem
 
         return Path(path).with_name(f"{image_stem(path)}.json")
 
-    def _images(self, path: Path, scheme: str) -> list[tuple[Path, NDArray[np.uint8], dict[str, int]]]:
+    def _images(
+        self, path: Path, scheme: str
+    ) -> list[tuple[Path, NDArray[np.uint8], dict[str, int]]]:
         """Files to write: path, voxels, name of each label -> value."""
         targets = image_files(path, scheme)
         if scheme != schemes.REGION_SCHEME:
             return [(targets[0], schemes.to_scheme(self.labels, scheme), schemes.SCHEMES[scheme])]
         regions = schemes.REGION_LABELS
-        return [(target, schemes.region_mask(self.labels, r), {r: 1}) for target, r in zip(targets, regions, strict=True)]
+        return [
+            (target, schemes.region_mask(self.labels, r), {r: 1})
+            for target, r in zip(targets, regions, strict=True)
+        ]
 
 
 def image_files(path: Path, scheme: str) -> list[Path]:
     """The image files that `Segmentation.save` writes for a label scheme."""
-    from fastbts.output import image_stem
+    from fastbts.write.nifti import image_stem
 
     schemes.check_scheme(scheme)
     stem = image_stem(path)
     if scheme != schemes.REGION_SCHEME:
         return [path]
-    return [path.with_name(f"{stem}_{region}{path.name[len(stem) :]}") for region in schemes.REGION_LABELS]
+    return [
+        path.with_name(f"{stem}_{region}{path.name[len(stem) :]}")
+        for region in schemes.REGION_LABELS
+    ]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,23 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts import ops
-from fastbts.engine import Engine, EngineSpec
-from fastbts.engines import load_engine
+from fastbts.engine.interface import Engine
+from fastbts.engine.load import load_engine
 from fastbts.errors import OptionsError
-from fastbts.inputs import as_volume
-from fastbts.postprocess import postprocess
-from fastbts.preprocess import Prepared, preprocess
-from fastbts.report import build_report
+from fastbts.pipeline.label import postprocess
+from fastbts.pipeline.normalize import Prepared, preprocess
+from fastbts.pipeline.report import build_report
+from fastbts.pipeline.window import WindowPlan
+from fastbts.progress import Clock, Progress
+from fastbts.read.inputs import as_volume
 from fastbts.segmentation import Segmentation
+from fastbts.spec import EngineSpec
 from fastbts.volume import Volume
-from fastbts.windows import WindowPlan
 
 logger = logging.getLogger("fastbts")
 
 MAX_THREADS = 1024
 MODES = ("auto", "one-pass", "sliding")
-Progress = Callable[[str, float], None]
-"""Called with the stage's name and the fraction of the whole work that is done, 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +59,13 @@ class SegmenterOptions:
         if not isinstance(self.overlap, int | float) or not 0 <= self.overlap <= 0.9:
             raise OptionsError(f"overlap {self.overlap!r}: expected a number between 0 and 0.9")
         if not isinstance(self.threads, int) or not 0 <= self.threads <= MAX_THREADS:
-            raise OptionsError(f"threads {self.threads!r}: expected 0 (all) or a whole number up to {MAX_THREADS}")
+            raise OptionsError(
+                f"threads {self.threads!r}: expected 0 (all) or a whole number up to {MAX_THREADS}"
+            )
         if not isinstance(self.max_one_pass_voxels, int) or self.max_one_pass_voxels < 0:
-            raise OptionsError(f"max_one_pass_voxels {self.max_one_pass_voxels!r}: expected a whole number, 0 or more")
+            raise OptionsError(
+                f"max_one_pass_voxels {self.max_one_pass_voxels!r}: expected a whole number, 0 or more"
+            )
         if not isinstance(self.allow_missing, bool):
             raise OptionsError(f"allow_missing {self.allow_missing!r}: expected True or False")
         part = 0 if self.min_part_mm3 is None else self.min_part_mm3
@@ -97,12 +99,16 @@ class Segmenter:
     ) -> None:
         self.options = options or SegmenterOptions()
         if engine is None or isinstance(engine, str | Path):
-            engine = load_engine(engine, device=device, precision=precision, threads=self.options.threads)
+            engine = load_engine(
+                engine, device=device, precision=precision, threads=self.options.threads
+            )
         self.engine = engine
         self.spec = _overridden(engine.spec, self.options)
         if warm_up:
             stride = self.engine.spec.stride
-            self.engine.infer(np.zeros((1, len(self.engine.spec.modalities), *(2 * stride,) * 3), np.float32))
+            self.engine.infer(
+                np.zeros((1, len(self.engine.spec.modalities), *(2 * stride,) * 3), np.float32)
+            )
 
     def predict(
         self,
@@ -131,7 +137,7 @@ class Segmenter:
         Raises:
             InputError, GeometryError, CaseError: The input cannot be used.
         """
-        clock = _Clock(progress)
+        clock = Clock(progress)
         with clock("read", 0.0):
             given = {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}
             volume = as_volume(case, given, affine, self.spec)
@@ -139,13 +145,26 @@ class Segmenter:
             prepared = preprocess(volume, self.spec, self.options.threads)
         logits, windows = self._infer(prepared, clock)
         with clock("label", 0.95):
-            labelled = postprocess(logits, prepared.placement, volume.geometry, self.spec, self.options.threads)
+            labelled = postprocess(
+                logits, prepared.placement, volume.geometry, self.spec, self.options.threads
+            )
         timings_ms = clock.finish()
-        volumes_ml = {region: n * volume.geometry.voxel_ml for region, n in labelled.n_voxels.items()}
-        report = build_report(self.engine, volume, prepared, labelled, windows, volumes_ml, timings_ms)
+        volumes_ml = {
+            region: n * volume.geometry.voxel_ml for region, n in labelled.n_voxels.items()
+        }
+        report = build_report(
+            self.engine, volume, prepared, labelled, windows, volumes_ml, timings_ms
+        )
         logger.info("segmented in %.0f ms: %s ml", timings_ms["total"], volumes_ml)
         return Segmentation(
-            labelled.labels, volumes_ml, timings_ms, report, volume, logits, prepared.placement, self.spec.temperature
+            labelled.labels,
+            volumes_ml,
+            timings_ms,
+            report,
+            volume,
+            logits,
+            prepared.placement,
+            self.spec.temperature,
         )
 
     def predict_batch(self, cases: Iterable[Volume | str | Path]) -> Iterator[Segmentation]:
@@ -159,10 +178,14 @@ class Segmenter:
             FastBTSError: A case cannot be used, when its turn comes; that ends the batch. To go on after bad cases call
                 `predict` for each.
         """
-        from fastbts.case import read_case
+        from fastbts.read.case import read_case
 
         def read(case: Volume | str | Path) -> Volume:
-            return case if isinstance(case, Volume) else read_case(case, optional=self.spec.optional_modalities)
+            return (
+                case
+                if isinstance(case, Volume)
+                else read_case(case, optional=self.spec.optional_modalities)
+            )
 
         with ThreadPoolExecutor(1) as reader:
             waiting = None
@@ -178,7 +201,9 @@ class Segmenter:
         """Frees the engine."""
         self.engine.close()
 
-    def _infer(self, prepared: Prepared, clock: _Clock) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    def _infer(
+        self, prepared: Prepared, clock: Clock
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Runs the network over the tensor; returns logits (K, D, H, W) and what the windows were."""
         if self._one_pass(prepared):
             with clock("infer", 0.15):
@@ -190,13 +215,20 @@ class Segmenter:
         for b in range(len(plan)):
             origin = plan.origins[b : b + 1]
             with clock("window", 0.15 + 0.8 * b / len(plan)):
-                window = ops.window(prepared.tensor, origin, plan.size, n_threads=self.options.threads)
+                window = ops.window(
+                    prepared.tensor, origin, plan.size, n_threads=self.options.threads
+                )
             with clock("infer", 0.15 + 0.8 * b / len(plan)):
                 self.engine.infer(window, out=part)
             with clock("blend", 0.15 + 0.8 * (b + 1) / len(plan)):
                 d, h, w = (axis[b : b + 1] for axis in plan.weights)
                 ops.blend(part, origin, (d, h, w), logits, n_threads=self.options.threads)
-        windows = {"mode": "sliding", "count": len(plan), "size_zyx": list(plan.size), "overlap": self.options.overlap}
+        windows = {
+            "mode": "sliding",
+            "count": len(plan),
+            "size_zyx": list(plan.size),
+            "overlap": self.options.overlap,
+        }
         return logits, windows
 
     def _one_pass(self, prepared: Prepared) -> bool:
@@ -208,25 +240,3 @@ def _overridden(spec: EngineSpec, options: SegmenterOptions) -> EngineSpec:
     part = spec.min_part_mm3 if options.min_part_mm3 is None else options.min_part_mm3
     optional = spec.optional_modalities if options.allow_missing else ()
     return replace(spec, min_part_mm3=part, optional_modalities=optional)
-
-
-class _Clock:
-    """Adds up wall time per stage and reports progress."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress, self._began = progress, time.perf_counter()
-        self._ms: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str, fraction: float) -> Iterator[None]:
-        if self._progress:
-            self._progress(stage, fraction)
-        began = time.perf_counter()
-        yield
-        self._ms[stage] = self._ms.get(stage, 0.0) + 1000 * (time.perf_counter() - began)
-
-    def finish(self) -> dict[str, float]:
-        if self._progress:
-            self._progress("done", 1.0)
-        total = 1000 * (time.perf_counter() - self._began)
-        return {stage: round(ms, 3) for stage, ms in {**self._ms, "total": total}.items()}

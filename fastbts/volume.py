@@ -76,7 +76,9 @@ class Geometry:
     @cached_property
     def ras_axes(self) -> tuple[tuple[int, int], ...]:
         """For each of i, j, k: the patient axis (0 X, 1 Y, 2 Z) that it runs along most, and its direction (+1 or -1)."""
-        from nibabel.orientations import io_orientation  # nibabel only where a geometry is really used
+        from nibabel.orientations import (
+            io_orientation,  # nibabel only where a geometry is really used
+        )
 
         return tuple((int(axis), int(step)) for axis, step in io_orientation(self.affine))
 
@@ -85,7 +87,9 @@ class Geometry:
         if self.shape != other.shape:
             return f"shape {other.shape}, expected {self.shape}"
         if not np.allclose(self.spacing_mm, other.spacing_mm, atol=MAX_AFFINE_DIFFERENCE):
-            return f"spacing {_rounded(other.spacing_mm)} mm, expected {_rounded(self.spacing_mm)} mm"
+            return (
+                f"spacing {_rounded(other.spacing_mm)} mm, expected {_rounded(self.spacing_mm)} mm"
+            )
         if not np.allclose(self.affine, other.affine, atol=MAX_AFFINE_DIFFERENCE):
             return f"affine {_rounded(other.affine[:3].ravel())}, expected {_rounded(self.affine[:3].ravel())}"
         return None
@@ -98,7 +102,9 @@ def to_network_axes(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
     writes into the array.
     """
     lead = array.ndim - 3
-    source = {axis: (i, step) for i, (axis, step) in enumerate(geometry.ras_axes)}  # patient axis -> stored axis
+    source = {
+        axis: (i, step) for i, (axis, step) in enumerate(geometry.ras_axes)
+    }  # patient axis -> stored axis
     order = [source[axis][0] for axis in (2, 1, 0)]
     flips = tuple(slice(None, None, source[axis][1]) for axis in (2, 1, 0))
     moved = array.transpose(*range(lead), *(lead + i for i in order))
@@ -140,11 +146,21 @@ class Volume:
             raise InputError(
                 f"volume: expected an array (M, X, Y, Z), got shape {self.data.shape}; stack one image per modality"
             )
-        if self.data.dtype.kind not in "iuf" or self.data.dtype.itemsize > 8 or self.data.dtype == np.float16:
-            raise InputError(f"volume: expected integers, float32 or float64, got {self.data.dtype}; convert with astype first")
+        if (
+            self.data.dtype.kind not in "iuf"
+            or self.data.dtype.itemsize > 8
+            or self.data.dtype == np.float16
+        ):
+            raise InputError(
+                f"volume: expected integers, float32 or float64, got {self.data.dtype}; convert with astype first"
+            )
         if not self.data.dtype.isnative:
-            raise InputError(f"volume: expected native byte order, got {self.data.dtype}; convert with astype first")
-        if len(self.data) != len(self.modalities) or len(set(self.modalities)) != len(self.modalities):
+            raise InputError(
+                f"volume: expected native byte order, got {self.data.dtype}; convert with astype first"
+            )
+        if len(self.data) != len(self.modalities) or len(set(self.modalities)) != len(
+            self.modalities
+        ):
             raise CaseError(
                 f"volume: {len(self.data)} images, but modalities {', '.join(self.modalities)}; name each image exactly once"
             )
@@ -169,7 +185,9 @@ class Volume:
         present = tuple(m for m in modalities if m in self.modalities)
         missing = [m for m in modalities if m not in present]
         warnings = (
-            [f"{', '.join(missing)}: missing; the engine was trained for that, but the result is less certain"]
+            [
+                f"{', '.join(missing)}: missing; the engine was trained for that, but the result is less certain"
+            ]
             if missing
             else []
         )
@@ -190,7 +208,9 @@ def check_present(given: Sequence[str], modalities: Sequence[str], optional: Seq
     """Raises CaseError if one of `modalities` that is not optional was not given, or none was."""
     missing = [m for m in modalities if m not in given and m not in optional]
     if missing or not set(given) & set(modalities):
-        needed = [m for m in modalities if m not in optional] or [f"at least one of {', '.join(modalities)}"]
+        needed = [m for m in modalities if m not in optional] or [
+            f"at least one of {', '.join(modalities)}"
+        ]
         raise CaseError(f"modality {', '.join(missing) or 'of any kind'} is missing; got {', '.join(given)}; the engine needs "
                         f"{', '.join(needed)}; {IF_MISSING}")  # fmt: skip
 
@@ -201,16 +221,16 @@ def _geometry_problem(shape: tuple[int, ...], affine: NDArray[np.float64]) -> st
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
         return f"affine of shape {affine.shape} with values {_rounded(affine.ravel())}: expected a finite 4x4 matrix"
     if not np.array_equal(affine[3], (0, 0, 0, 1)):
-        return f"affine with last row {_rounded(affine[3])}: expected (0, 0, 0, 1); is it transposed?"
+        return (
+            f"affine with last row {_rounded(affine[3])}: expected (0, 0, 0, 1); is it transposed?"
+        )
     steps = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     if steps.min() < MIN_SPACING_MM or steps.max() > MAX_SPACING_MM:
         return f"spacing {_rounded(steps)} mm: expected {MIN_SPACING_MM}-{MAX_SPACING_MM} mm; check the header's units"
     directions = affine[:3, :3] / steps
     shear = np.abs(directions.T @ directions - np.eye(3)).max()
     if shear > MAX_SHEAR:
-        return (
-            f"voxel axes are not perpendicular (cosine {shear:.3f}, at most {MAX_SHEAR}); resample to an unsheared grid first"
-        )
+        return f"voxel axes are not perpendicular (cosine {shear:.3f}, at most {MAX_SHEAR}); resample to an unsheared grid first"
     return None
 
 

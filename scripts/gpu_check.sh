@@ -20,12 +20,12 @@ check() {  # NAME COMMAND...
 }
 
 defines=(--config-settings=cmake.define.FASTBTS_CUDA=ON)
-tests=(tests/ops tests/test_ptxas.py)
+tests=(tests/ops tests/ops/test_ptxas.py)
 if [[ -n ${FASTBTS_TENSORRT_INCLUDE:-} ]]; then
   FASTBTS_TENSORRT_INCLUDE=$(realpath "$FASTBTS_TENSORRT_INCLUDE")
   export FASTBTS_TENSORRT_INCLUDE
   defines+=(--config-settings=cmake.define.FASTBTS_TENSORRT=ON --config-settings=cmake.define.TensorRT_INCLUDE_DIR="$FASTBTS_TENSORRT_INCLUDE")
-  tests+=(tests/test_tensorrt_plugins.py)
+  tests+=(tests/engine/test_tensorrt_plugins.py)
 fi
 
 # In a folder of its own, so that nothing of the machine's is changed.

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fastbts import EngineSpec, Segmenter
-from fastbts.enginefile import write_engine_file
+from fastbts.engine.file import write_engine_file
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -21,17 +21,23 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The folder of real labelled cases; skips where there is none."""
-    places = [Path(p) for p in [os.environ.get("FASTBTS_DATA", "")] if p] or [ROOT.parent / "shared/data/brats18"]
+    places = [Path(p) for p in [os.environ.get("FASTBTS_DATA", "")] if p] or [
+        ROOT.parent / "shared/data/brats18"
+    ]
     for place in places:
         if (place / "cases.csv").is_file():
             return place
-    pytest.skip(f"no real cases: set FASTBTS_DATA to a folder with cases.csv (looked in {places[0].name}/)")
+    pytest.skip(
+        f"no real cases: set FASTBTS_DATA to a folder with cases.csv (looked in {places[0].name}/)"
+    )
 
 
 @pytest.fixture(scope="session")
 def val_cases(data_folder: Path) -> list[Path]:
     with (data_folder / "cases.csv").open(newline="") as stream:
-        return [data_folder / row["case"] for row in csv.DictReader(stream) if row["split"] == "val"]
+        return [
+            data_folder / row["case"] for row in csv.DictReader(stream) if row["split"] == "val"
+        ]
 
 
 class VoxelEngine:
@@ -46,7 +52,9 @@ class VoxelEngine:
         self.text = None
         self.n_calls = 0
 
-    def infer(self, tensor: np.ndarray, text: np.ndarray | None = None, *, out: np.ndarray | None = None) -> np.ndarray:
+    def infer(
+        self, tensor: np.ndarray, text: np.ndarray | None = None, *, out: np.ndarray | None = None
+    ) -> np.ndarray:
         self.n_calls += 1
         assert text is None
         assert not any(n % self.spec.stride for n in tensor.shape[2:])
@@ -70,9 +78,12 @@ def write_voxel_engine(path: Path, **spec: Any) -> Path:
         helper.make_node("Mul", ["shifted", "four"], ["logits"]),
     ]
     ends = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", n, "d", "h", "w"]) for name, n in (("x", 4), ("logits", 3))
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", n, "d", "h", "w"])
+        for name, n in (("x", 4), ("logits", 3))
     ]
-    weights = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    weights = [
+        numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
+    ]
     graph = helper.make_graph(nodes, "voxel", ends[:1], ends[1:], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model)

@@ -16,7 +16,11 @@ import fastbts
 
 ROOT = Path(__file__).resolve().parents[1]
 CSRC = [p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cpp", ".cu", ".cuh")]
-CODE = [p for folder in ("fastbts", "training", "benchmarks", "tests", "scripts") for p in (ROOT / folder).rglob("*.py")]
+CODE = [
+    p
+    for folder in ("fastbts", "training", "benchmarks", "tests", "scripts")
+    for p in (ROOT / folder).rglob("*.py")
+]
 
 
 def _in(path: Path, folder: str) -> bool:
@@ -25,7 +29,11 @@ def _in(path: Path, folder: str) -> bool:
 
 def test_no_torch_in_the_product() -> None:
     torch = re.compile(r"^\s*(import|from) torch|#include\s*<(torch|ATen)", re.MULTILINE)
-    guilty = [p for p in [*CSRC, *CODE] if (_in(p, "fastbts") or _in(p, "csrc")) and torch.search(p.read_text())]
+    guilty = [
+        p
+        for p in [*CSRC, *CODE]
+        if (_in(p, "fastbts") or _in(p, "csrc")) and torch.search(p.read_text())
+    ]
     assert not guilty
 
 
@@ -63,7 +71,11 @@ def test_public_names() -> None:
 
 def test_import_is_light() -> None:
     script = "import sys; old = set(sys.modules); import fastbts; print(*{m.split('.')[0] for m in set(sys.modules) - old})"
-    loaded = set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
+    loaded = set(
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
     assert not loaded & {"nibabel", "openvino", "typer", "rich", "PIL", "torch", "scipy", "onnx"}
     seconds = []
     for _ in range(3):
@@ -72,7 +84,9 @@ def test_import_is_light() -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         # CPU time: what the import costs, whatever else the machine is doing.
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) < 0.6, "half of it is the promise (make bench measures it), half is for slow machines"
+    assert min(seconds) < 0.6, (
+        "half of it is the promise (make bench measures it), half is for slow machines"
+    )
 
 
 def _closure(name: str, seen: set[str]) -> set[str]:
@@ -90,7 +104,12 @@ def _closure(name: str, seen: set[str]) -> set[str]:
 def test_install_is_small_and_torch_free() -> None:
     names = _closure("fastbts", set())
     assert not names & {"torch", "scipy", "monai", "onnx", "matplotlib"}
-    size = sum(file.stat().st_size for n in names for f in metadata.files(n) or [] if (file := Path(str(f.locate()))).is_file())
+    size = sum(
+        file.stat().st_size
+        for n in names
+        for f in metadata.files(n) or []
+        if (file := Path(str(f.locate()))).is_file()
+    )
     assert size < 350e6, f"{size / 1e6:.0f} MB in {sorted(names)}"
 
 

@@ -9,9 +9,17 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fastbts import MODALITIES, CaseError, OptionsError, Segmenter, SegmenterOptions, Volume, read_case
+from fastbts import (
+    MODALITIES,
+    CaseError,
+    OptionsError,
+    Segmenter,
+    SegmenterOptions,
+    Volume,
+    read_case,
+)
 from fastbts.cli import app
-from fastbts.preprocess import preprocess
+from fastbts.pipeline.normalize import preprocess
 from tests.conftest import VoxelEngine, write_voxel_engine
 from tests.test_segmenter import expected_labels
 
@@ -24,7 +32,11 @@ def tolerant() -> Segmenter:
 
 
 def allowing(optional: tuple[str, ...]) -> Segmenter:
-    return Segmenter(VoxelEngine(optional_modalities=optional), options=SegmenterOptions(allow_missing=True), warm_up=False)
+    return Segmenter(
+        VoxelEngine(optional_modalities=optional),
+        options=SegmenterOptions(allow_missing=True),
+        warm_up=False,
+    )
 
 
 def named(images: np.ndarray, without: str) -> dict[str, np.ndarray]:
@@ -38,7 +50,9 @@ def write_case(folder: Path, images: np.ndarray, affine: np.ndarray, without: st
     return folder
 
 
-def test_a_modality_that_the_network_does_not_look_at_changes_nothing(tolerant: Segmenter, small_case: Case) -> None:
+def test_a_modality_that_the_network_does_not_look_at_changes_nothing(
+    tolerant: Segmenter, small_case: Case
+) -> None:
     images, affine = small_case
     result = tolerant.predict(**named(images, "t1"), affine=affine)
     np.testing.assert_array_equal(result.labels, expected_labels(images))
@@ -65,7 +79,9 @@ def test_the_missing_channel_is_zero_and_the_others_as_ever(small_case: Case, wi
     np.testing.assert_array_equal(part.stats, whole.stats[[MODALITIES.index(m) for m in kept]])
 
 
-def test_all_ways_in_agree_and_the_report_tells(tolerant: Segmenter, small_case: Case, tmp_path: Path) -> None:
+def test_all_ways_in_agree_and_the_report_tells(
+    tolerant: Segmenter, small_case: Case, tmp_path: Path
+) -> None:
     images, affine = small_case
     kept = named(images, "t2")
     folder = write_case(tmp_path / "case", images, affine, "t2")
@@ -81,8 +97,14 @@ def test_all_ways_in_agree_and_the_report_tells(tolerant: Segmenter, small_case:
         np.testing.assert_array_equal(result.labels, results[0].labels)
         assert result.report["input"]["modalities"] == ["flair", "t1", "t1ce"]
         assert result.report["input"]["missing"] == ["t2"]
-        assert list(result.report["preprocessing"]["clip_low_high_mean_std"]) == ["flair", "t1", "t1ce"]
-        assert result.report["warnings"] == ["t2: missing; the engine was trained for that, but the result is less certain"]
+        assert list(result.report["preprocessing"]["clip_low_high_mean_std"]) == [
+            "flair",
+            "t1",
+            "t1ce",
+        ]
+        assert result.report["warnings"] == [
+            "t2: missing; the engine was trained for that, but the result is less certain"
+        ]
     assert list(results[0].report["input"]["sha256"]) == ["flair", "t1", "t1ce"]
 
 
@@ -97,7 +119,10 @@ def test_refused_where_the_engine_needs_it(small_case: Case, tmp_path: Path) -> 
     assert strict.predict(**named(images, "t1"), affine=affine).report["input"]["missing"] == ["t1"]
     kept = named(images, "flair")
     volume = Volume(np.stack(list(kept.values())), affine, tuple(kept))
-    with pytest.raises(CaseError, match="flair is missing; got t1, t1ce, t2; the engine needs flair, t1ce, t2; give the"):
+    with pytest.raises(
+        CaseError,
+        match="flair is missing; got t1, t1ce, t2; the engine needs flair, t1ce, t2; give the",
+    ):
         strict.predict(volume)
     with pytest.raises(CaseError, match="flair is missing"):
         strict.predict(**kept, affine=affine)
@@ -121,7 +146,9 @@ def test_refused_unless_asked_for_whatever_the_way_in(small_case: Case, tmp_path
         unasked.predict(**kept, affine=affine)
     with pytest.raises(CaseError, match=refused):
         list(unasked.predict_batch([volume]))
-    with pytest.raises(CaseError, match=r"no file for t1; .*SegmenterOptions\(allow_missing=True\)"):
+    with pytest.raises(
+        CaseError, match=r"no file for t1; .*SegmenterOptions\(allow_missing=True\)"
+    ):
         list(unasked.predict_batch([folder]))
     with pytest.raises(OptionsError, match="allow_missing 'no': expected True or False"):
         SegmenterOptions(allow_missing="no")  # type: ignore[arg-type]
@@ -129,7 +156,11 @@ def test_refused_unless_asked_for_whatever_the_way_in(small_case: Case, tmp_path
 
 def test_one_modality_must_be_there(tolerant: Segmenter, small_case: Case) -> None:
     images, affine = small_case
-    assert tolerant.predict(t1ce=images[2], affine=affine).report["input"]["missing"] == ["flair", "t1", "t2"]
+    assert tolerant.predict(t1ce=images[2], affine=affine).report["input"]["missing"] == [
+        "flair",
+        "t1",
+        "t2",
+    ]
     with pytest.raises(CaseError, match="the engine needs at least one of flair, t1, t1ce, t2"):
         tolerant.predict(Volume(images[:1], affine, ("swi",)))
 
@@ -137,24 +168,50 @@ def test_one_modality_must_be_there(tolerant: Segmenter, small_case: Case) -> No
 def test_command_line(small_case: Case, tmp_path: Path) -> None:
     folder = write_case(tmp_path / "case", *small_case, "t1")
     engines = {
-        optional: write_voxel_engine(tmp_path / f"{optional}.fbts", optional_modalities=[optional]) for optional in ("t1", "t2")
+        optional: write_voxel_engine(tmp_path / f"{optional}.fbts", optional_modalities=[optional])
+        for optional in ("t1", "t2")
     }
-    by_name = [x for m in ("flair", "t1ce", "t2") for x in (f"--{m}", str(folder / f"x_{m}.nii.gz"))]
+    by_name = [
+        x for m in ("flair", "t1ce", "t2") for x in (f"--{m}", str(folder / f"x_{m}.nii.gz"))
+    ]
     for case in ([str(folder)], by_name):
         done = CliRunner().invoke(
-            app, ["predict", *case, "--allow-missing", "-o", str(tmp_path / "out"), "--engine", str(engines["t1"])]
+            app,
+            [
+                "predict",
+                *case,
+                "--allow-missing",
+                "-o",
+                str(tmp_path / "out"),
+                "--engine",
+                str(engines["t1"]),
+            ],
         )
         assert done.exit_code == 0, done.output
         assert "warning: t1: missing" in done.output
-        np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "out/seg.nii.gz").dataobj), expected_labels(small_case[0]))
+        np.testing.assert_array_equal(
+            np.asarray(nib.load(tmp_path / "out/seg.nii.gz").dataobj),
+            expected_labels(small_case[0]),
+        )
         refused = CliRunner().invoke(
-            app, ["predict", *case, "--allow-missing", "-o", str(tmp_path / "none"), "--engine", str(engines["t2"])]
+            app,
+            [
+                "predict",
+                *case,
+                "--allow-missing",
+                "-o",
+                str(tmp_path / "none"),
+                "--engine",
+                str(engines["t2"]),
+            ],
         )
         assert refused.exit_code == 1
         assert refused.output.count("error:") == 1
         assert "t1" in refused.output
         assert not list(tmp_path.glob("none/*"))
-        unasked = CliRunner().invoke(app, ["predict", *case, "-o", str(tmp_path / "none"), "--engine", str(engines["t1"])])
+        unasked = CliRunner().invoke(
+            app, ["predict", *case, "-o", str(tmp_path / "none"), "--engine", str(engines["t1"])]
+        )
         assert unasked.exit_code == 1, "only on request, lest a misnamed file goes unseen"
         assert "--allow-missing" in unasked.output
         assert not list(tmp_path.glob("none/*"))

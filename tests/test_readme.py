@@ -20,10 +20,19 @@ from fastbts.phantom import make_case, write_case
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 READMES = {  # with continued lines made one
-    name: re.sub(r"\\\n\s*", "", (ROOT / name).read_text()) for name in ("README.md", "training/README.md", "csrc/README.md")
+    name: re.sub(r"\\\n\s*", "", (ROOT / name).read_text())
+    for name in ("README.md", "training/README.md", "csrc/README.md")
 }
 PARTS = ("fastbts", "csrc", "training", "benchmarks", "models", "scripts", "tests")
-MODULES = ("train", "export", "tune", "evaluate", "prompts", "synthetic", "ablate")  # those of `training` that are commands
+MODULES = (
+    "train",
+    "export",
+    "tune",
+    "evaluate",
+    "prompts",
+    "synthetic",
+    "ablate",
+)  # those of `training` that are commands
 
 
 def test_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,8 +67,15 @@ def test_commands_exist() -> None:
         assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0, command
     for target in re.findall(r"(?:^    |`)make (\w+)", "".join(READMES.values()), re.MULTILINE):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
-    presets = {preset["name"] for preset in json.loads((ROOT / "CMakePresets.json").read_text())["configurePresets"]}
-    assert {"cpu", "asan"} <= set(re.findall(r"--preset[ =](\w+)", READMES["csrc/README.md"])) <= presets
+    presets = {
+        preset["name"]
+        for preset in json.loads((ROOT / "CMakePresets.json").read_text())["configurePresets"]
+    }
+    assert (
+        {"cpu", "asan"}
+        <= set(re.findall(r"--preset[ =](\w+)", READMES["csrc/README.md"]))
+        <= presets
+    )
 
 
 class Parsed(Exception):
@@ -86,7 +102,9 @@ def test_commands_of_training_parse(name: str, monkeypatch: pytest.MonkeyPatch) 
                 importlib.import_module(f"training.{module}").main()
 
 
-def test_options_of_training_exist(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_of_training_exist(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Each --option that training/README.md names outside a command belongs to one of them."""
     for module in MODULES:
         monkeypatch.setattr(sys, "argv", [module, "--help"])
@@ -98,5 +116,10 @@ def test_options_of_training_exist(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 def test_tables_come_from_results() -> None:
-    done = subprocess.run([sys.executable, "-m", "benchmarks.make_tables", "--check"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.make_tables", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr

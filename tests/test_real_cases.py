@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from fastbts import Segmenter, SegmenterOptions, load_engine, read_case
-from fastbts.overlap import region_dice
-from fastbts.preprocess import preprocess
-from training.data import read_labels
+from fastbts.metrics import region_dice
+from fastbts.pipeline.normalize import preprocess
+from training.data.cases import read_labels
 from training.evaluate import dice_without, evaluate
-from training.results import dice_rows, mean_row
+from training.scores.results import dice_rows, mean_row
 
 pytestmark = pytest.mark.data
 
@@ -29,7 +29,9 @@ WINDOW = (128, 160, 128)
 
 @pytest.fixture(scope="session")
 def val_scores(shipped_segmenter: Segmenter, val_cases: list[Path]) -> list[dict[str, float]]:
-    one_pass = Segmenter(shipped_segmenter.engine, options=SegmenterOptions(mode="one-pass"), warm_up=False)
+    one_pass = Segmenter(
+        shipped_segmenter.engine, options=SegmenterOptions(mode="one-pass"), warm_up=False
+    )
     return dice_rows(evaluate(one_pass, val_cases).rows)
 
 
@@ -41,7 +43,9 @@ def test_dice_on_validation_cases(val_scores: list[dict[str, float]]) -> None:
     assert mean["mean"] >= LEAST_MEAN_DICE, val_scores
 
 
-def test_one_pass_is_not_worse_than_sliding(val_cases: list[Path], val_scores: list[dict[str, float]]) -> None:
+def test_one_pass_is_not_worse_than_sliding(
+    val_cases: list[Path], val_scores: list[dict[str, float]]
+) -> None:
     engine = load_engine()
     engine.spec = replace(engine.spec, window=WINDOW)
     sliding = Segmenter(engine, options=SegmenterOptions(mode="sliding"), warm_up=False)
@@ -53,8 +57,12 @@ def test_one_pass_is_not_worse_than_sliding(val_cases: list[Path], val_scores: l
     assert mean_row(val_scores)["mean"] >= fmean(dice) - 0.002
 
 
-def test_whole_tumour_is_found_without_flair(shipped_segmenter: Segmenter, val_cases: list[Path]) -> None:
-    tolerant = Segmenter(shipped_segmenter.engine, options=SegmenterOptions(allow_missing=True), warm_up=False)
+def test_whole_tumour_is_found_without_flair(
+    shipped_segmenter: Segmenter, val_cases: list[Path]
+) -> None:
+    tolerant = Segmenter(
+        shipped_segmenter.engine, options=SegmenterOptions(allow_missing=True), warm_up=False
+    )
     assert dice_without(tolerant, val_cases, "flair")["WT"] >= 0.75
 
 
@@ -66,13 +74,21 @@ def test_backends_agree_on_a_real_case(val_cases: list[Path]) -> None:
     assert ((one > 0) == (other > 0)).mean() >= 0.99999
 
 
-def test_saved_on_the_input_grid(shipped_segmenter: Segmenter, val_cases: list[Path], tmp_path: Path) -> None:
+def test_saved_on_the_input_grid(
+    shipped_segmenter: Segmenter, val_cases: list[Path], tmp_path: Path
+) -> None:
     case = next(c for c in val_cases if c.name.endswith("AMH_1"))
     result = shipped_segmenter.predict(read_case(case))
-    saved, given = nib.load(result.save(tmp_path / "seg.nii.gz")[0]), nib.load(case / f"{case.name}_flair.nii.gz")
+    saved, given = (
+        nib.load(result.save(tmp_path / "seg.nii.gz")[0]),
+        nib.load(case / f"{case.name}_flair.nii.gz"),
+    )
     assert saved.shape == given.shape == (240, 240, 155)
     for of in ("get_qform", "get_sform"):
-        (got, code), (wanted, wanted_code) = getattr(saved.header, of)(coded=True), getattr(given.header, of)(coded=True)
+        (got, code), (wanted, wanted_code) = (
+            getattr(saved.header, of)(coded=True),
+            getattr(given.header, of)(coded=True),
+        )
         assert code == wanted_code
         if wanted_code:
             np.testing.assert_allclose(got, wanted, atol=1e-6)
@@ -84,6 +100,8 @@ def test_orientation_changes_little(shipped_segmenter: Segmenter, val_cases: lis
     volume = read_case(val_cases[0])
     turn = np.zeros((4, 4))
     turn[[0, 1, 2, 3], [1, 2, 0, 3]] = 1  # new (i, j, k) run along the old (k, i, j)
-    turned = replace(volume, data=volume.data.transpose(0, 3, 1, 2), affine=volume.affine @ turn, header=None)
+    turned = replace(
+        volume, data=volume.data.transpose(0, 3, 1, 2), affine=volume.affine @ turn, header=None
+    )
     labels, other = (shipped_segmenter.predict(v).labels for v in (volume, turned))
     np.testing.assert_array_equal(other, labels.transpose(2, 0, 1))

@@ -10,7 +10,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from fastbts import CaseError, GeometryError, InputError, OptionsError, OutputError, Segmenter, SegmenterOptions, Volume
+from fastbts import (
+    CaseError,
+    GeometryError,
+    InputError,
+    OptionsError,
+    OutputError,
+    Segmenter,
+    SegmenterOptions,
+    Volume,
+)
 from tests.conftest import VoxelEngine
 
 Case = tuple[np.ndarray, np.ndarray]
@@ -25,7 +34,11 @@ def expected_labels(images: np.ndarray, at: float = 1.0) -> np.ndarray:
         clipped = np.clip(values, *np.percentile(values, [0.1, 99.9], method="inverted_cdf"))
         out[brain] = (clipped - clipped.mean()) / clipped.std()
     labels = np.zeros(brain.shape, np.uint8)
-    for channel, value in ((0, 2), (3, 1), (2, 4)):  # WT from FLAIR, TC from T2, ET from T1ce, each overriding
+    for channel, value in (
+        (0, 2),
+        (3, 1),
+        (2, 4),
+    ):  # WT from FLAIR, TC from T2, ET from T1ce, each overriding
         labels[z[channel] >= at] = value
     return labels
 
@@ -47,7 +60,9 @@ def test_probabilities_agree_with_labels(voxel_segmenter: Segmenter, small_case:
     assert not result.probabilities[:, :3].any(), "nothing outside the brain box"
 
 
-def _stored(images: np.ndarray, affine: np.ndarray, order: tuple[int, ...], signs: tuple[int, ...]) -> Case:
+def _stored(
+    images: np.ndarray, affine: np.ndarray, order: tuple[int, ...], signs: tuple[int, ...]
+) -> Case:
     """The same patient, stored with other axes."""
     step = np.zeros((4, 4))
     step[3, 3] = 1
@@ -76,7 +91,9 @@ def test_all_48_orientations_give_the_same_patient(
 
 @pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int32, np.float32, np.float64])
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_files_of_any_dtype(voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path, dtype: type, suffix: str) -> None:
+def test_files_of_any_dtype(
+    voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path, dtype: type, suffix: str
+) -> None:
     images, affine = small_case
     paths = {}
     for name, image in zip(("flair", "t1", "t1ce", "t2"), images, strict=True):
@@ -93,17 +110,26 @@ def test_files_of_any_dtype(voxel_segmenter: Segmenter, small_case: Case, tmp_pa
 def test_sliding_windows_equal_one_pass(small_case: Case, overlap: float) -> None:
     images, affine = small_case
     engine = VoxelEngine()
-    sliding = Segmenter(engine, options=SegmenterOptions(mode="sliding", overlap=overlap), warm_up=False)
+    sliding = Segmenter(
+        engine, options=SegmenterOptions(mode="sliding", overlap=overlap), warm_up=False
+    )
     result = sliding.predict(images, affine=affine)
     assert engine.n_calls == result.report["windows"]["count"] > 1
-    whole = Segmenter(engine, options=SegmenterOptions(mode="one-pass"), warm_up=False).predict(images, affine=affine)
+    whole = Segmenter(engine, options=SegmenterOptions(mode="one-pass"), warm_up=False).predict(
+        images, affine=affine
+    )
     np.testing.assert_allclose(result.logits, whole.logits, atol=1e-4)
 
 
 def test_auto_slides_when_the_tensor_is_large(small_case: Case) -> None:
     images, affine = small_case
     options = SegmenterOptions(max_one_pass_voxels=1000)
-    assert Segmenter(VoxelEngine(), options=options).predict(images, affine=affine).report["windows"]["mode"] == "sliding"
+    assert (
+        Segmenter(VoxelEngine(), options=options)
+        .predict(images, affine=affine)
+        .report["windows"]["mode"]
+        == "sliding"
+    )
 
 
 def test_other_spacing_is_mapped_back(voxel_segmenter: Segmenter) -> None:
@@ -111,11 +137,19 @@ def test_other_spacing_is_mapped_back(voxel_segmenter: Segmenter) -> None:
     volumes = []
     for spacing in ((1, 1, 1), (2, 1, 3)):
         grids = np.meshgrid(
-            *(np.arange(n // s) * s + (s - 1) / 2 for n, s in zip((60, 60, 60), spacing, strict=True)), indexing="ij"
+            *(
+                np.arange(n // s) * s + (s - 1) / 2
+                for n, s in zip((60, 60, 60), spacing, strict=True)
+            ),
+            indexing="ij",
         )
         distance = np.sqrt(sum((g - 29.5) ** 2 for g in grids))
-        image = np.where(distance < 26, 100 + 400 / (1 + np.exp(distance - 10)), 0).astype(np.float32)
-        result = voxel_segmenter.predict(np.stack([image, image * 2, image * 3, image * 4]), affine=np.diag([*spacing, 1.0]))
+        image = np.where(distance < 26, 100 + 400 / (1 + np.exp(distance - 10)), 0).astype(
+            np.float32
+        )
+        result = voxel_segmenter.predict(
+            np.stack([image, image * 2, image * 3, image * 4]), affine=np.diag([*spacing, 1.0])
+        )
         assert result.labels.shape == image.shape
         assert result.report["preprocessing"]["resampled"] == (spacing != (1, 1, 1))
         volumes.append(result.volumes_ml["WT"])
@@ -149,14 +183,18 @@ def test_small_parts_become_background_before_the_small_et_rule() -> None:
     assert whole.report["postprocessing"]["small_parts"] == {"threshold_mm3": 0.0}
     assert whole.report["postprocessing"]["small_et"]["applied"]
     assert int((whole.labels > 0).sum()) == 6**3 + 5
-    cleaned = Segmenter(engine, options=SegmenterOptions(min_part_mm3=2), warm_up=False).predict(images, affine=np.eye(4))
+    cleaned = Segmenter(engine, options=SegmenterOptions(min_part_mm3=2), warm_up=False).predict(
+        images, affine=np.eye(4)
+    )
     assert cleaned.report["postprocessing"]["small_parts"] == {
         "threshold_mm3": 2, "n_parts_before": 6, "n_parts_after": 1, "removed_mm3": 5.0,
     }  # fmt: skip
     np.testing.assert_array_equal(cleaned.labels[:20], whole.labels[:20])
     assert not cleaned.labels[20:].any()
     assert cleaned.volumes_ml == {"WT": pytest.approx(0.216), "TC": pytest.approx(0.027), "ET": 0}
-    nothing = Segmenter(engine, options=SegmenterOptions(min_part_mm3=217), warm_up=False).predict(images, affine=np.eye(4))
+    nothing = Segmenter(engine, options=SegmenterOptions(min_part_mm3=217), warm_up=False).predict(
+        images, affine=np.eye(4)
+    )
     assert not nothing.labels.any()
     assert set(nothing.volumes_ml.values()) == {0}
     assert nothing.report["postprocessing"]["small_et"] == {
@@ -178,8 +216,15 @@ def test_thresholds_are_on_calibrated_probabilities(small_case: Case, temperatur
     engine = VoxelEngine(temperature=temperature, thresholds=(0.5, 0.4, 0.7))
     result = Segmenter(engine, warm_up=False).predict(images, affine=affine)
     inside = result.probabilities[2] > 0
-    logits = np.log(result.probabilities[2][inside] / (1 - result.probabilities[2][inside])) * temperature
-    plain = Segmenter(VoxelEngine(), warm_up=False).predict(images, affine=affine).probabilities[2][inside]
+    logits = (
+        np.log(result.probabilities[2][inside] / (1 - result.probabilities[2][inside]))
+        * temperature
+    )
+    plain = (
+        Segmenter(VoxelEngine(), warm_up=False)
+        .predict(images, affine=affine)
+        .probabilities[2][inside]
+    )
     np.testing.assert_allclose(logits, np.log(plain / (1 - plain)), atol=2e-3)
     np.testing.assert_array_equal(result.labels == 4, result.probabilities[2] >= 0.7)
     assert 0 < (result.labels == 4).sum() < inside.sum()
@@ -196,7 +241,11 @@ def test_small_parts_are_measured_in_mm3() -> None:
     """The tumour has 216 voxels: at 2 x 2 x 2 mm, 1728 mm3."""
     images, affine = speckled_case(), np.diag([2.0, 2.0, 2.0, 1.0])
     for threshold, n_after in ((8, 6), (8.01, 1), (1728, 1), (1728.1, 0)):
-        segmenter = Segmenter(VoxelEngine(spacing_mm=2.0), options=SegmenterOptions(min_part_mm3=threshold), warm_up=False)
+        segmenter = Segmenter(
+            VoxelEngine(spacing_mm=2.0),
+            options=SegmenterOptions(min_part_mm3=threshold),
+            warm_up=False,
+        )
         parts = segmenter.predict(images, affine=affine).report["postprocessing"]["small_parts"]
         assert (parts["n_parts_before"], parts["n_parts_after"]) == (6, n_after)
 
@@ -206,12 +255,16 @@ def test_threads_share_one_segmenter(shipped_segmenter: Segmenter, small_case: C
     cases = [np.roll(images, shift, axis=1) for shift in range(4)]
     alone = [shipped_segmenter.predict(case, affine=affine).logits for case in cases]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda case: shipped_segmenter.predict(case, affine=affine).logits, cases * 2))
+        together = list(
+            pool.map(lambda case: shipped_segmenter.predict(case, affine=affine).logits, cases * 2)
+        )
     for got, wanted in zip(together, alone * 2, strict=True):
         np.testing.assert_array_equal(got, wanted)
 
 
-def test_batch_keeps_order_and_names_the_broken_case(voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path) -> None:
+def test_batch_keeps_order_and_names_the_broken_case(
+    voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path
+) -> None:
     images, affine = small_case
     volumes = [Volume(np.roll(images, shift, axis=2), affine) for shift in (0, 1, 2)]
     for volume, result in zip(volumes, voxel_segmenter.predict_batch(volumes), strict=True):
@@ -224,7 +277,9 @@ def test_batch_keeps_order_and_names_the_broken_case(voxel_segmenter: Segmenter,
 
 def test_progress_runs_from_zero_to_one(voxel_segmenter: Segmenter, small_case: Case) -> None:
     seen: list[tuple[str, float]] = []
-    voxel_segmenter.predict(small_case[0], affine=small_case[1], progress=lambda stage, done: seen.append((stage, done)))
+    voxel_segmenter.predict(
+        small_case[0], affine=small_case[1], progress=lambda stage, done: seen.append((stage, done))
+    )
     assert [stage for stage, _ in seen] == ["read", "normalize", "infer", "label", "done"]
     assert [done for _, done in seen] == sorted(done for _, done in seen)
     assert seen[-1][1] == 1.0
@@ -233,12 +288,16 @@ def test_progress_runs_from_zero_to_one(voxel_segmenter: Segmenter, small_case: 
 def test_named_images(voxel_segmenter: Segmenter, small_case: Case) -> None:
     images, affine = small_case
     named = dict(zip(("t2", "flair", "t1", "t1ce"), images[[3, 0, 1, 2]], strict=True))
-    np.testing.assert_array_equal(voxel_segmenter.predict(**named, affine=affine).labels, expected_labels(images))
+    np.testing.assert_array_equal(
+        voxel_segmenter.predict(**named, affine=affine).labels, expected_labels(images)
+    )
     niftis = {name: nib.Nifti1Image(image, affine) for name, image in named.items()}
     result = voxel_segmenter.predict(**niftis)
     np.testing.assert_array_equal(result.labels, expected_labels(images))
     assert not result.report["warnings"]
-    assert result.volume.header is niftis["flair"].header, "so that results are written in the same form"
+    assert result.volume.header is niftis["flair"].header, (
+        "so that results are written in the same form"
+    )
     assert "RAS+" in voxel_segmenter.predict(**named).report["warnings"][0]
 
 
@@ -260,7 +319,9 @@ def test_unusable_input(voxel_segmenter: Segmenter, small_case: Case) -> None:
     moved = np.eye(4)
     moved[0, 3] = 5
     with pytest.raises(GeometryError, match=r"t1: affine .* differs"):
-        voxel_segmenter.predict(**{k: nib.Nifti1Image(v, moved if k == "t1" else np.eye(4)) for k, v in named.items()})
+        voxel_segmenter.predict(
+            **{k: nib.Nifti1Image(v, moved if k == "t1" else np.eye(4)) for k, v in named.items()}
+        )
     with pytest.raises(CaseError, match="arrays and nibabel images are mixed"):
         voxel_segmenter.predict(**{**named, "t1": nib.Nifti1Image(images[1], moved)})
     with pytest.raises(CaseError, match="affine was given with a Volume"):
@@ -278,20 +339,30 @@ def test_odd_but_usable_arrays(voxel_segmenter: Segmenter, small_case: Case) -> 
     frozen.setflags(write=False)
     for odd in (images.astype(">i2"), frozen, np.asfortranarray(images), images.astype(np.uint16)):
         np.testing.assert_array_equal(voxel_segmenter.predict(odd, affine=affine).labels, wanted)
-    niftis = {n: nib.Nifti1Image(i[..., None], affine) for n, i in zip(("flair", "t1", "t1ce", "t2"), images, strict=True)}
+    niftis = {
+        n: nib.Nifti1Image(i[..., None], affine)
+        for n, i in zip(("flair", "t1", "t1ce", "t2"), images, strict=True)
+    }
     np.testing.assert_array_equal(voxel_segmenter.predict(**niftis).labels, wanted)
 
 
-def test_truncated_nibabel_image(voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path) -> None:
+def test_truncated_nibabel_image(
+    voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path
+) -> None:
     images, affine = small_case
     path = tmp_path / "t.nii.gz"
     nib.Nifti1Image(images[0], affine).to_filename(path)
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(InputError, match="flair: cannot be read"):
-        voxel_segmenter.predict(flair=nib.load(path), **{n: nib.Nifti1Image(images[0], affine) for n in ("t1", "t1ce", "t2")})
+        voxel_segmenter.predict(
+            flair=nib.load(path),
+            **{n: nib.Nifti1Image(images[0], affine) for n in ("t1", "t1ce", "t2")},
+        )
 
 
-def test_absurd_spacing_is_refused_before_memory_runs_out(voxel_segmenter: Segmenter, small_case: Case) -> None:
+def test_absurd_spacing_is_refused_before_memory_runs_out(
+    voxel_segmenter: Segmenter, small_case: Case
+) -> None:
     with pytest.raises(GeometryError, match="check the header's units"):
         voxel_segmenter.predict(small_case[0], affine=np.diag([20.0, 20.0, 20.0, 1.0]))
 
@@ -303,14 +374,18 @@ def test_absurd_intensities_name_the_images(voxel_segmenter: Segmenter, small_ca
         voxel_segmenter.predict(huge, affine=small_case[1])
 
 
-def test_written_scheme_is_stated_in_the_image(voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path) -> None:
+def test_written_scheme_is_stated_in_the_image(
+    voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path
+) -> None:
     result = voxel_segmenter.predict(small_case[0], affine=small_case[1])
     image, sidecar = result.save(tmp_path / "s.nii.gz", labels="brats2023")
     assert b'"label_scheme": "brats2023"' in nib.load(image).header.extensions[0].get_content()
     assert sidecar.name == "s.json"
 
 
-def test_unwritable_sidecar_leaves_no_image(voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path) -> None:
+def test_unwritable_sidecar_leaves_no_image(
+    voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path
+) -> None:
     (tmp_path / "s.json").mkdir()
     with pytest.raises(OutputError, match=r"s\.json"):
         voxel_segmenter.predict(small_case[0], affine=small_case[1]).save(tmp_path / "s.nii.gz")

@@ -81,9 +81,17 @@ def test_volume_refuses_what_it_cannot_hold() -> None:
 
 
 def test_select_reorders_and_reports_missing() -> None:
-    volume = Volume(np.arange(2)[:, None, None, None] * np.ones((2, 3, 3, 3)), np.eye(4), ("t1", "flair"), ("a.nii", "b.nii"))
+    volume = Volume(
+        np.arange(2)[:, None, None, None] * np.ones((2, 3, 3, 3)),
+        np.eye(4),
+        ("t1", "flair"),
+        ("a.nii", "b.nii"),
+    )
     chosen = volume.select(("flair", "t1"))
     assert chosen.data[0, 0, 0, 0] == 1
     assert chosen.names == ("b.nii", "a.nii")
-    with pytest.raises(CaseError, match="t2 is missing; got t1, flair; the engine needs flair, t2; give the missing"):
+    with pytest.raises(
+        CaseError,
+        match="t2 is missing; got t1, flair; the engine needs flair, t2; give the missing",
+    ):
         volume.select(("flair", "t2"))

@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from fastbts import EngineSpec, FastBTSError, Segmenter, SegmenterOptions, read_case
-from fastbts.overlap import region_dice
+from fastbts.metrics import region_dice
+from training.clip.prompts import Prompts, save_prompts, shuffled, vector_prompts
 from training.config import Recipe, load_recipe
-from training.data import TrainingCase, engine_spec, find_cases, prepare_case, read_labels
-from training.lit import NetworkEngine
-from training.paired import compare
-from training.prompts import Prompts, save_prompts, shuffled, vector_prompts
-from training.synthetic import load_synthetic
+from training.data.cases import TrainingCase, engine_spec, find_cases, prepare_case, read_labels
+from training.data.synthetic import load_synthetic
+from training.network_engine import NetworkEngine
+from training.scores.paired import compare
 from training.train import fit
 
 RESULT = Path(__file__).resolve().parents[1] / "benchmarks/results/ablation.json"
@@ -92,13 +92,21 @@ class Job:
     @property
     def result(self) -> Path:
         """The file of the finished run."""
-        return self.out / "runs" / f"{self.name.replace(', ', '-').replace('/', 'of').replace(' ', '-')}-{self.seed}.json"
+        return (
+            self.out
+            / "runs"
+            / f"{self.name.replace(', ', '-').replace('/', 'of').replace(' ', '-')}-{self.seed}.json"
+        )
 
     @property
     def settings(self) -> dict[str, Any]:
         """What the result depends on, in plain values."""
-        recipe = {k: v for k, v in dataclasses.asdict(self.recipe).items() if k != "prompts"}  # a path of this machine
-        plain: dict[str, Any] = json.loads(json.dumps({"arm": dataclasses.asdict(self.arm), "recipe": recipe}))
+        recipe = {
+            k: v for k, v in dataclasses.asdict(self.recipe).items() if k != "prompts"
+        }  # a path of this machine
+        plain: dict[str, Any] = json.loads(
+            json.dumps({"arm": dataclasses.asdict(self.arm), "recipe": recipe})
+        )
         return plain
 
 
@@ -106,10 +114,14 @@ def arm_recipe(name: str, base: Recipe, seed: int, out: Path) -> Recipe:
     """The recipe of one arm and seed."""
     arm = ARMS[name]
     on = replace(base.model.semantic, **dict.fromkeys(arm.semantic, True))
-    stages = tuple(replace(stage, steps=max(1, round(stage.steps * arm.effort))) for stage in base.stages)
+    stages = tuple(
+        replace(stage, steps=max(1, round(stage.steps * arm.effort))) for stage in base.stages
+    )
     prompts = str(out / f"prompts-{arm.text}.npz") if arm.text else ""
     model = replace(base.model, semantic=on)
-    return replace(base, seed=seed, model=model, stages=stages, synthetic=arm.synthetic, prompts=prompts)
+    return replace(
+        base, seed=seed, model=model, stages=stages, synthetic=arm.synthetic, prompts=prompts
+    )
 
 
 def clip_prompts(path: Path) -> dict[str, Prompts]:
@@ -138,21 +150,39 @@ def _cases(data: Path, cache: Path, spec: EngineSpec) -> list[TrainingCase]:
 def run_job(job: Job) -> None:
     """Trains, segments the validation cases in one pass, and writes the result whole or not at all."""
     spec, began = engine_spec(job.recipe), time.monotonic()
-    cases = choose_cases(_cases(job.data, job.out / "cache", EngineSpec()), job.arm.n_cases, job.seed)
+    cases = choose_cases(
+        _cases(job.data, job.out / "cache", EngineSpec()), job.arm.n_cases, job.seed
+    )
     made = load_synthetic(job.synthetic) if job.arm.synthetic and job.synthetic else []
     with tempfile.TemporaryDirectory(dir=job.out) as run:
         network = fit(job.recipe, [*cases, *made], Path(run)).eval()
     trained_s = time.monotonic() - began
-    segmenter = Segmenter(NetworkEngine(network, spec), options=SegmenterOptions(mode="one-pass", threads=1), warm_up=False)
+    segmenter = Segmenter(
+        NetworkEngine(network, spec),
+        options=SegmenterOptions(mode="one-pass", threads=1),
+        warm_up=False,
+    )
     with torch.autocast("cpu", torch.bfloat16):
         scores = [
-            {"case": folder.name, **region_dice(segmenter.predict(read_case(folder)).labels, read_labels(folder))}
+            {
+                "case": folder.name,
+                **region_dice(segmenter.predict(read_case(folder)).labels, read_labels(folder)),
+            }
             for folder in find_cases(job.data, "val")
         ]
-    about = {"name": job.name, "seed": job.seed, "n_cases": len(cases), "n_synthetic": len(made), "steps": job.recipe.steps}
+    about = {
+        "name": job.name,
+        "seed": job.seed,
+        "n_cases": len(cases),
+        "n_synthetic": len(made),
+        "steps": job.recipe.steps,
+    }
     temporary = job.result.with_suffix(".tmp")
     temporary.write_text(
-        json.dumps({**about, "train_s": round(trained_s, 1), "scores": scores, **job.settings}, indent=1) + "\n"
+        json.dumps(
+            {**about, "train_s": round(trained_s, 1), "scores": scores, **job.settings}, indent=1
+        )
+        + "\n"
     )
     temporary.replace(job.result)
 
@@ -173,7 +203,9 @@ def finished(job: Job) -> bool:
         return False
     stored = json.loads(job.result.read_text())
     if {key: stored[key] for key in job.settings} != job.settings:
-        raise FastBTSError(f"{job.result}: made with other settings than this run's; give another --out, or delete it")
+        raise FastBTSError(
+            f"{job.result}: made with other settings than this run's; give another --out, or delete it"
+        )
     return True
 
 
@@ -183,13 +215,16 @@ def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Args:
         runs: Contents of result files.
     Returns:
-        "arms": name -> n and mean Dice per region; "comparisons": see `training.paired.compare`.
+        "arms": name -> n and mean Dice per region; "comparisons": see `training.scores.paired.compare`.
     """
     arms, comparisons = {}, []
     for name in ARMS:
         mine = [run for run in runs if run["name"] == name]
         if mine:
-            means = {r: float(np.mean([s[r] for run in mine for s in run["scores"]])) for r in ("WT", "TC", "ET")}
+            means = {
+                r: float(np.mean([s[r] for run in mine for s in run["scores"]]))
+                for r in ("WT", "TC", "ET")
+            }
             counts = {key: mine[0][key] for key in ("n_cases", "n_synthetic", "steps")}
             arms[name] = {**counts, "n_seeds": len(mine), **means, "mean": sum(means.values()) / 3}
         for base in ARMS[name].bases:
@@ -201,16 +236,31 @@ def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _differences(runs: Sequence[dict[str, Any]], name: str, base: str) -> NDArray[np.float64]:
     """Difference of the Dice, mean of the regions, (n_cases, n_seeds)."""
-    dice = {(r["name"], r["seed"], s["case"]): (s["WT"] + s["TC"] + s["ET"]) / 3 for r in runs for s in r["scores"]}
-    seeds = sorted({seed for n, seed, _ in dice if n == name} & {seed for n, seed, _ in dice if n == base})
+    dice = {
+        (r["name"], r["seed"], s["case"]): (s["WT"] + s["TC"] + s["ET"]) / 3
+        for r in runs
+        for s in r["scores"]
+    }
+    seeds = sorted(
+        {seed for n, seed, _ in dice if n == name} & {seed for n, seed, _ in dice if n == base}
+    )
     cases = sorted({case for _, _, case in dice})
-    return np.array([[dice[name, seed, case] - dice[base, seed, case] for seed in seeds] for case in cases])
+    return np.array(
+        [[dice[name, seed, case] - dice[base, seed, case] for seed in seeds] for case in cases]
+    )
 
 
 def plan(args: argparse.Namespace) -> list[Job]:
     """All jobs, seed by seed; without the arms whose data were not given."""
-    base, text = load_recipe(args.recipe), args.clip_vectors is not None and args.clip_vectors.is_file()
-    names = [n for n in args.arms or ARMS if (text or not ARMS[n].text) and (args.synthetic or not ARMS[n].synthetic)]
+    base, text = (
+        load_recipe(args.recipe),
+        args.clip_vectors is not None and args.clip_vectors.is_file(),
+    )
+    names = [
+        n
+        for n in args.arms or ARMS
+        if (text or not ARMS[n].text) and (args.synthetic or not ARMS[n].synthetic)
+    ]
     (args.out / "runs").mkdir(parents=True, exist_ok=True)
     for kind, prompts in (clip_prompts(args.clip_vectors) if text else {}).items():
         save_prompts(args.out / f"prompts-{kind}.npz", prompts)
@@ -224,8 +274,12 @@ def plan(args: argparse.Namespace) -> list[Job]:
 def train_all(jobs: list[Job], processes: int) -> None:
     """Runs the jobs, so many at a time."""
     if jobs:
-        _cases(jobs[0].data, jobs[0].out / "cache", EngineSpec())  # prepared once, before the workers all want to
-    spawn = multiprocessing.get_context("spawn")  # forking a process that has used torch's threads can hang
+        _cases(
+            jobs[0].data, jobs[0].out / "cache", EngineSpec()
+        )  # prepared once, before the workers all want to
+    spawn = multiprocessing.get_context(
+        "spawn"
+    )  # forking a process that has used torch's threads can hang
     with ProcessPoolExecutor(processes, spawn, _start_worker) as pool:
         for _ in track(pool.map(run_job, jobs), "training", total=len(jobs)):
             pass
@@ -234,15 +288,40 @@ def train_all(jobs: list[Job], processes: int) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of labelled cases, with cases.csv")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs; finished ones in it are not repeated")
-    parser.add_argument("--recipe", default="ablation", help="name or YAML file of what all arms share")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of labelled cases, with cases.csv"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder of the runs; finished ones in it are not repeated",
+    )
+    parser.add_argument(
+        "--recipe", default="ablation", help="name or YAML file of what all arms share"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, metavar="ARM", help=f"default: all of {'; '.join(ARMS)}")
-    parser.add_argument("--processes", type=int, default=2, help="runs at a time, each with one thread")
-    parser.add_argument("--clip-vectors", type=Path, help="tensor file of CLIP text vectors; without it no CLIP arms")
-    parser.add_argument("--synthetic", type=Path, help="folder made by training.synthetic; without it no synthetic arm")
-    parser.add_argument("--summarise", action="store_true", help="train nothing; only summarise the runs that are finished")
+    parser.add_argument(
+        "--arms", nargs="+", choices=ARMS, metavar="ARM", help=f"default: all of {'; '.join(ARMS)}"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=2, help="runs at a time, each with one thread"
+    )
+    parser.add_argument(
+        "--clip-vectors",
+        type=Path,
+        help="tensor file of CLIP text vectors; without it no CLIP arms",
+    )
+    parser.add_argument(
+        "--synthetic",
+        type=Path,
+        help="folder made by training.data.synthetic; without it no synthetic arm",
+    )
+    parser.add_argument(
+        "--summarise",
+        action="store_true",
+        help="train nothing; only summarise the runs that are finished",
+    )
     parser.add_argument("--json", type=Path, default=RESULT, help="where the summary goes")
     args = parser.parse_args()
     jobs = plan(args)

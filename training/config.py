@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 
-from training.clip import ClipSource
+from training.clip.encoder import ClipSource
 from training.model import UNetConfig
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -79,7 +79,7 @@ class Recipe:
     lgg_repeat: int = 1
     """How often a low-grade case (column `grade` of cases.csv) appears per epoch; they are rare, and look different."""
     synthetic: float = 0.0
-    """Share of the crops that come from synthetic cases (`training.synthetic`), which have to be among the cases then."""
+    """Share of the crops that come from synthetic cases (`training.data.synthetic`), which have to be among the cases then."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Augmentation."""
     learning_rate: float = 1.5e-3
@@ -101,7 +101,7 @@ class Recipe:
     slices: int = 12
     """Slices per axis that the teacher looks at."""
     prompts: str = ""
-    """A file of `training.prompts.save_prompts`; empty for orthonormal vectors."""
+    """A file of `training.clip.prompts.save_prompts`; empty for orthonormal vectors."""
     checkpoint_every: int = 100
     """Most steps between checkpoints."""
     checkpoint_minutes: float = 5.0
@@ -142,7 +142,9 @@ def parse_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
             if len(s.crop) != 3 or any(size % stride for size in s.crop)
         ]
         if recipe.precision not in PRECISIONS:
-            mistakes.append(f"precision: expected one of {', '.join(PRECISIONS)}, got {recipe.precision!r}")
+            mistakes.append(
+                f"precision: expected one of {', '.join(PRECISIONS)}, got {recipe.precision!r}"
+            )
         mistakes += _teacher_mistakes(recipe)
     if mistakes:
         raise RecipeError(f"{where}: " + "; ".join(mistakes))
@@ -166,7 +168,9 @@ def _teacher_mistakes(recipe: Recipe) -> list[str]:
 def _build(kind: type, values: Any, where: str, mistakes: list[str]) -> Any:
     """Turns nested plain values into the dataclass `kind`, collecting mistakes."""
     if not isinstance(values, dict):
-        mistakes.append(f"{where.rstrip('.') or 'recipe'}: expected a mapping, got {type(values).__name__}")
+        mistakes.append(
+            f"{where.rstrip('.') or 'recipe'}: expected a mapping, got {type(values).__name__}"
+        )
         return kind()
     hints, known = get_type_hints(kind), {}
     for name, value in values.items():
@@ -184,7 +188,9 @@ def _convert(hint: Any, value: Any, where: str, mistakes: list[str]) -> Any:
         if not isinstance(value, list | tuple):
             mistakes.append(f"{where}: expected a list, got {value!r}")
             return ()
-        return tuple(_convert(get_args(hint)[0], v, f"{where}.{i}", mistakes) for i, v in enumerate(value))
+        return tuple(
+            _convert(get_args(hint)[0], v, f"{where}.{i}", mistakes) for i, v in enumerate(value)
+        )
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):

@@ -18,12 +18,12 @@ from rich.progress import track
 from rich.table import Table
 
 from fastbts import MODALITIES, FastBTSError, Segmenter, SegmenterOptions, read_case
-from fastbts.overlap import region_dice
-from training.calibration import Histogram, brain_logits, calibration_record, logit_histogram
-from training.data import find_cases, read_labels
-from training.lesions import lesion_scores
-from training.results import Row, dice_rows, mean_row, summary, write_csv
-from training.scores import region_scores
+from fastbts.metrics import region_dice
+from training.data.cases import find_cases, read_labels
+from training.scores.calibration import Histogram, brain_logits, calibration_record, logit_histogram
+from training.scores.lesions import lesion_scores
+from training.scores.regions import region_scores
+from training.scores.results import Row, dice_rows, mean_row, summary, write_csv
 
 SHOWN = {  # score -> what the console calls it
     "dice": "Dice", "hd95_mm": "HD95 mm, penalty", "hd95_nonempty_mm": "HD95 mm, non-empty", "sensitivity": "sensitivity",
@@ -36,8 +36,8 @@ class Evaluation:
     """Scores of some cases.
 
     Attributes:
-        rows: One per case and region, see `training.scores.region_scores`.
-        histogram: Of the logits at brain voxels, (K, 2, bins), see `training.calibration`.
+        rows: One per case and region, see `training.scores.regions.region_scores`.
+        histogram: Of the logits at brain voxels, (K, 2, bins), see `training.scores.calibration`.
     """
 
     rows: list[Row]
@@ -58,7 +58,10 @@ def evaluate(segmenter: Segmenter, folders: list[Path], *, lesions: bool = False
         result, reference = segmenter.predict(read_case(folder)), read_labels(folder)
         scores = region_scores(result.labels, reference, result.volume.geometry.spacing_mm)
         more = lesion_scores(result.labels, reference) if lesions else {}
-        rows += [{"case": folder.name, "region": region, **s, **more.get(region, {})} for region, s in scores.items()]
+        rows += [
+            {"case": folder.name, "region": region, **s, **more.get(region, {})}
+            for region, s in scores.items()
+        ]
         histograms.append(logit_histogram(*brain_logits(result, reference)))
     return Evaluation(rows, np.sum(histograms, axis=0))
 
@@ -72,7 +75,9 @@ def dice_without(segmenter: Segmenter, folders: list[Path], modality: str) -> di
     scores = []
     for folder in track(folders, f"without {modality}"):
         volume = read_case(folder)
-        labels = segmenter.predict(volume.select([m for m in volume.modalities if m != modality])).labels
+        labels = segmenter.predict(
+            volume.select([m for m in volume.modalities if m != modality])
+        ).labels
         scores.append(region_dice(labels, read_labels(folder)))
     means = {region: fmean(score[region] for score in scores) for region in scores[0]}
     return {**means, "mean": fmean(means.values())}
@@ -104,7 +109,10 @@ def summary_table(means: dict[str, dict[str, dict[str, Any]]], n_cases: int) -> 
     table = Table("score", *means, title=f"means over n = {n_cases} cases")
     expected = {region: len(means) - 1 if region == "mean" else n_cases for region in means}
     for name in (name for name in SHOWN if name in means["mean"]):
-        table.add_row(SHOWN[name], *[_cell(scores[name], expected[region]) for region, scores in means.items()])
+        table.add_row(
+            SHOWN[name],
+            *[_cell(scores[name], expected[region]) for region, scores in means.items()],
+        )
     return table
 
 
@@ -123,16 +131,26 @@ def _cell(score: dict[str, Any], expected: int) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", type=Path, help="engine file; default: the shipped engine")
-    parser.add_argument("--data", type=Path, required=True, help="folder of labelled cases, with cases.csv")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of labelled cases, with cases.csv"
+    )
     parser.add_argument("--split", default="val")
     parser.add_argument("--mode", default="auto", help="auto, one-pass or sliding")
     parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16")
-    parser.add_argument("--lesions", action="store_true", help="also lesion-wise scores (panoptica)")
     parser.add_argument(
-        "--drop", action="append", default=[], choices=MODALITIES, help="also score without this image; repeatable"
+        "--lesions", action="store_true", help="also lesion-wise scores (panoptica)"
     )
     parser.add_argument(
-        "--missing-modalities", action="store_true", help="--drop for every image that the engine can do without"
+        "--drop",
+        action="append",
+        default=[],
+        choices=MODALITIES,
+        help="also score without this image; repeatable",
+    )
+    parser.add_argument(
+        "--missing-modalities",
+        action="store_true",
+        help="--drop for every image that the engine can do without",
     )
     parser.add_argument("--json", type=Path, help="also write all of it here")
     parser.add_argument("--csv", type=Path, help="also write one line per case and region here")
@@ -143,7 +161,9 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Command line."""
     args, console = _arguments(), Console()
-    options = SegmenterOptions(mode=args.mode, allow_missing=bool(args.drop) or args.missing_modalities)
+    options = SegmenterOptions(
+        mode=args.mode, allow_missing=bool(args.drop) or args.missing_modalities
+    )
     segmenter = Segmenter(args.engine, precision=args.precision, options=options)
     spec, folders = segmenter.spec, find_cases(args.data, args.split)
     without = dropped(args.drop, args.missing_modalities, spec.optional_modalities)
@@ -158,18 +178,32 @@ def main() -> None:
         score = dice_without(segmenter, folders, modality)
         losses[modality] = {"dice": score, "loss": whole - score["mean"]}
         regions = ", ".join(f"{region} {value:.4f}" for region, value in score.items())
-        console.print(f"without {modality}: {regions}; {losses[modality]['loss']:+.4f} lost (n={len(folders)})")
+        console.print(
+            f"without {modality}: {regions}; {losses[modality]['loss']:+.4f} lost (n={len(folders)})"
+        )
     if args.csv:
         write_csv(args.csv, evaluation.rows)
     if args.json:
-        about = {"engine": spec.name, **segmenter.engine.description, "mode": args.mode, "split": args.split}
-        scores = {"cases": cases, "mean": mean_row(cases), "regions": evaluation.rows, "summary": means}
+        about = {
+            "engine": spec.name,
+            **segmenter.engine.description,
+            "mode": args.mode,
+            "split": args.split,
+        }
+        scores = {
+            "cases": cases,
+            "mean": mean_row(cases),
+            "regions": evaluation.rows,
+            "summary": means,
+        }
         everything = {**about, **scores, "calibration": calibration, "missing_modalities": losses}
         args.json.write_text(json.dumps(everything, indent=1) + "\n")
     if args.figure:
-        from training.figure import write_figure
+        from training.scores.figure import write_figure
 
-        write_figure(args.figure, spec.name, evaluation.rows, evaluation.histogram, spec.temperature)
+        write_figure(
+            args.figure, spec.name, evaluation.rows, evaluation.histogram, spec.temperature
+        )
 
 
 if __name__ == "__main__":

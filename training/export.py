@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 import fastbts
 from fastbts import MODALITIES, EngineSpec, OptionsError, read_case
-from fastbts.enginefile import read_engine_file, write_engine_file
-from fastbts.engines.openvino import OpenVINOEngine
-from fastbts.preprocess import preprocess
-from training.checkpoint import averaged_weights, load_checkpoint
+from fastbts.engine.backends.openvino import OpenVINOEngine
+from fastbts.engine.file import read_engine_file, write_engine_file
+from fastbts.pipeline.normalize import preprocess
 from training.config import Recipe
-from training.data import engine_spec
+from training.data.cases import engine_spec
+from training.loop.checkpoint import averaged_weights, load_checkpoint
 from training.model import UNet3d
 from training.onnx_nodes import OPSET, add_bodies, translations, with_nodes
 
@@ -69,8 +69,13 @@ def to_onnx(network: UNet3d, spec: EngineSpec, precision: str = "fp32") -> onnx.
         precision: What the graph computes in, "fp32" or "fp16".
     """
     text = network.get_buffer("text") if network.config.semantic.uses_text else None
-    sample = torch.zeros(2, len(spec.modalities), *(2 * spec.stride, 3 * spec.stride, 4 * spec.stride))
-    sizes = {axis: spec.stride * torch.export.Dim(name, min=1, max=64) for axis, name in ((2, "d"), (3, "h"), (4, "w"))}
+    sample = torch.zeros(
+        2, len(spec.modalities), *(2 * spec.stride, 3 * spec.stride, 4 * spec.stride)
+    )
+    sizes = {
+        axis: spec.stride * torch.export.Dim(name, min=1, max=64)
+        for axis, name in ((2, "d"), (3, "h"), (4, "w"))
+    }
     exported = Half(with_nodes(network)) if precision == "fp16" else with_nodes(network)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
@@ -96,7 +101,15 @@ def to_onnx(network: UNet3d, spec: EngineSpec, precision: str = "fp32") -> onnx.
 def _forget_origin(model: onnx.ModelProto) -> None:
     """Drops the exporter's stack traces and scopes: they hold paths of the machine that exported."""
     graph = model.graph
-    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
+    for part in (
+        model,
+        graph,
+        *graph.node,
+        *graph.input,
+        *graph.output,
+        *graph.initializer,
+        *graph.value_info,
+    ):
         del part.metadata_props[:]
         part.doc_string = ""
 
@@ -109,11 +122,15 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     casts, inputs = [], {i.name for i in model.graph.input}
     for weight in model.graph.initializer:
         small = np.prod(weight.dims) < LARGE
-        if weight.data_type != TensorProto.FLOAT or small or weight.name in inputs:  # a default stays what a caller would give
+        if (
+            weight.data_type != TensorProto.FLOAT or small or weight.name in inputs
+        ):  # a default stays what a caller would give
             continue
         name, values = weight.name, numpy_helper.to_array(weight)
         weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_f16"))
-        casts.append(helper.make_node("Cast", [f"{name}_f16"], [name], f"{name}_cast", to=TensorProto.FLOAT))
+        casts.append(
+            helper.make_node("Cast", [f"{name}_f16"], [name], f"{name}_cast", to=TensorProto.FLOAT)
+        )
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
@@ -123,7 +140,9 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def measure_parity(engine_path: Path, network: UNet3d, tensor: NDArray[np.float32]) -> dict[str, float]:
+def measure_parity(
+    engine_path: Path, network: UNet3d, tensor: NDArray[np.float32]
+) -> dict[str, float]:
     """Largest logit difference and label agreement between the engine in float32 and PyTorch on (B, M, D, H, W)."""
     logits = OpenVINOEngine(read_engine_file(engine_path), precision="fp32").infer(tensor)
     with torch.inference_mode():
@@ -142,7 +161,9 @@ def parity_input(case: Path | None, spec: EngineSpec) -> NDArray[np.float32]:
         FastBTSError: The case cannot be read.
     """
     if case is None:
-        return np.random.default_rng(0).standard_normal((1, len(spec.modalities), *(4 * spec.stride,) * 3), np.float32)
+        return np.random.default_rng(0).standard_normal(
+            (1, len(spec.modalities), *(4 * spec.stride,) * 3), np.float32
+        )
     return preprocess(read_case(case), spec).tensor[None]
 
 
@@ -152,12 +173,19 @@ def optional_modalities(recipe: Recipe) -> tuple[str, ...]:
     return MODALITIES if semantic.fusion and semantic.modality_dropout > 0 else ()
 
 
-def training_record(checkpoint: Path, recipe: Recipe, state: dict[str, Any], note: str) -> dict[str, Any]:
+def training_record(
+    checkpoint: Path, recipe: Recipe, state: dict[str, Any], note: str
+) -> dict[str, Any]:
     """What the manifest tells about training: recipe, steps, mean loss per 100 steps (from the run's log), note."""
     log = checkpoint.parent / "log.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-    losses = {line["step"]: line["loss"] for line in lines if line["step"] <= state["step"]}  # repeated steps: the last counts
-    curve = [np.mean([losses[s] for s in range(a + 1, a + 101) if s in losses] or [np.nan]) for a in range(0, len(losses), 100)]
+    losses = {
+        line["step"]: line["loss"] for line in lines if line["step"] <= state["step"]
+    }  # repeated steps: the last counts
+    curve = [
+        np.mean([losses[s] for s in range(a + 1, a + 101) if s in losses] or [np.nan])
+        for a in range(0, len(losses), 100)
+    ]
     return {
         "recipe": dataclasses.asdict(recipe),
         "steps": state["step"],
@@ -197,13 +225,18 @@ def export(
             f"{checkpoint}: its bridge reads CLIP's patch tokens; train without model.semantic.token_width to export"
         )
     network = trained_network(recipe, state)
-    final = replace(engine_spec(recipe), optional_modalities=optional_modalities(recipe), **spec or {})
+    final = replace(
+        engine_spec(recipe), optional_modalities=optional_modalities(recipe), **spec or {}
+    )
     payloads = {"model.onnx": halve_weights(to_onnx(network, final, precision)).SerializeToString()}
     if state.get("prompts"):
         about["prompts"] = state["prompts"]
     about["training"] = training_record(checkpoint, recipe, state, note)
     write_engine_file(target, final, payloads, **about)
-    parity = {"input": case.name if case else "noise", **measure_parity(target, network, parity_input(case, final))}
+    parity = {
+        "input": case.name if case else "noise",
+        **measure_parity(target, network, parity_input(case, final)),
+    }
     write_engine_file(target, final, payloads, **about, parity=parity)
     return parity
 
@@ -213,19 +246,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("-o", "--out", type=Path, required=True, help="engine file to write")
-    parser.add_argument("--license", default="Apache-2.0", help="terms of the weights, for the manifest")
-    parser.add_argument("--data", default="", help="what it was trained on, for the manifest")
-    parser.add_argument("--note", default="", help="anything about the training that the recipe does not tell")
-    parser.add_argument("--name", help="name of the engine; default: fastbts- and the recipe's name")
-    parser.add_argument("--case", type=Path, help="folder of a case to measure parity with PyTorch on; default: noise")
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32", help="what the ONNX computes in; fp16 is for TensorRT"
+        "--license", default="Apache-2.0", help="terms of the weights, for the manifest"
+    )
+    parser.add_argument("--data", default="", help="what it was trained on, for the manifest")
+    parser.add_argument(
+        "--note", default="", help="anything about the training that the recipe does not tell"
+    )
+    parser.add_argument(
+        "--name", help="name of the engine; default: fastbts- and the recipe's name"
+    )
+    parser.add_argument(
+        "--case",
+        type=Path,
+        help="folder of a case to measure parity with PyTorch on; default: noise",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="what the ONNX computes in; fp16 is for TensorRT",
     )
     args = parser.parse_args()
     chosen = {"name": args.name} if args.name else {}
     about = {"license": args.license, "data": args.data}
-    parity = export(args.checkpoint, args.out, note=args.note, spec=chosen, precision=args.precision, case=args.case, **about)
-    print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB; parity with PyTorch float32: {parity}")
+    parity = export(
+        args.checkpoint,
+        args.out,
+        note=args.note,
+        spec=chosen,
+        precision=args.precision,
+        case=args.case,
+        **about,
+    )
+    print(
+        f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB; parity with PyTorch float32: {parity}"
+    )
 
 
 if __name__ == "__main__":

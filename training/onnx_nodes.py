@@ -25,7 +25,18 @@ EPSILON = 1e-5
 """Of every InstanceNorm of the network: PyTorch's default."""
 INPUTS = {
     "SemanticBridge": ("x", "reduced", "plane_weight", "plane_bias", "view", "expand"),
-    "SemanticAttention": ("skip", "encoded", "decoded", "similarity", "w_x", "bias", "w_g", "w_s", "w_a", "strength"),
+    "SemanticAttention": (
+        "skip",
+        "encoded",
+        "decoded",
+        "similarity",
+        "w_x",
+        "bias",
+        "w_g",
+        "w_s",
+        "w_a",
+        "strength",
+    ),
     "CaseConv": ("x", "weight", "bias"),
 }
 EXACT_NORM = "InstanceNormalization"
@@ -134,8 +145,12 @@ def _case_conv_like(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 # Only shapes are ever asked of these: the exporter traces them and the table below turns them into nodes.
 for _name, _inputs in INPUTS.items():
-    torch.library.define(f"fastbts::{_name}", f"({', '.join(f'Tensor {i}' for i in _inputs)}) -> Tensor")
-    torch.library.register_fake(f"fastbts::{_name}", _case_conv_like if _name == "CaseConv" else _like_first)
+    torch.library.define(
+        f"fastbts::{_name}", f"({', '.join(f'Tensor {i}' for i in _inputs)}) -> Tensor"
+    )
+    torch.library.register_fake(
+        f"fastbts::{_name}", _case_conv_like if _name == "CaseConv" else _like_first
+    )
 
 
 class BridgeNode(nn.Module):
@@ -150,7 +165,9 @@ class BridgeNode(nn.Module):
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> tuple[Tensor, None]:
         """As `SemanticBridge.forward` in eval mode; patch tokens, which the node has no input for, are refused."""
         if tokens is not None:
-            raise ValueError("patch tokens given: the node SemanticBridge has no input for them; export without tokens")
+            raise ValueError(
+                "patch tokens given: the node SemanticBridge has no input for them; export without tokens"
+            )
         arguments = self.reduce(x), self.plane.weight, self.plane.bias, self.view, self.expand
         return torch.ops.fastbts.SemanticBridge(x, *arguments), None
 
@@ -162,12 +179,21 @@ class AttentionNode(nn.Module):
         super().__init__()
         assert gate.map is not None
         assert gate.encoded.bias is not None
-        flat = [gate.encoded.weight.flatten(1), gate.encoded.bias, gate.decoded.weight.flatten(1), gate.map.weight.flatten(1)]
-        self.weights = nn.ParameterList([w.detach() for w in [*flat, gate.gate.weight.flatten(0, 1), gate.strength]])
+        flat = [
+            gate.encoded.weight.flatten(1),
+            gate.encoded.bias,
+            gate.decoded.weight.flatten(1),
+            gate.map.weight.flatten(1),
+        ]
+        self.weights = nn.ParameterList(
+            [w.detach() for w in [*flat, gate.gate.weight.flatten(0, 1), gate.strength]]
+        )
 
     def forward(self, skip: Tensor, encoded: Tensor, decoded: Tensor, similarity: Tensor) -> Tensor:
         """As `SemanticAttention.forward`."""
-        result: Tensor = torch.ops.fastbts.SemanticAttention(skip, encoded, decoded, similarity, *self.weights)
+        result: Tensor = torch.ops.fastbts.SemanticAttention(
+            skip, encoded, decoded, similarity, *self.weights
+        )
         return result
 
 
@@ -196,14 +222,20 @@ def with_nodes(network: UNet3d) -> UNet3d:
 def translations() -> dict[Any, Callable[..., Any]]:
     """For the exporter's `custom_translation_table`."""
     return {
-        getattr(torch.ops.fastbts, name).default: values.Op(values.Opset(DOMAIN, VERSION), name, _schema(name))
+        getattr(torch.ops.fastbts, name).default: values.Op(
+            values.Opset(DOMAIN, VERSION), name, _schema(name)
+        )
         for name in INPUTS
     }
 
 
 def add_bodies(model: onnx.ModelProto) -> None:
     """Appends the bodies of the nodes that the graph uses, and `EXACT_NORM`'s, as model-local functions."""
-    used = {node.op_type for node in model.graph.node if node.domain == DOMAIN or node.op_type == EXACT_NORM}
+    used = {
+        node.op_type
+        for node in model.graph.node
+        if node.domain == DOMAIN or node.op_type == EXACT_NORM
+    }
     for name in sorted(used):
         inputs = ", ".join(INPUTS.get(name, ("x", "scale", "offset")))
         text = f'<domain: "{DOMAIN}", opset_import: ["": {OPSET}]>\n{name} ({inputs}) => (y) {{{BODIES[name]}\n}}'

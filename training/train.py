@@ -22,14 +22,15 @@ from lightning.pytorch.strategies import DDPStrategy
 from rich.progress import track
 
 from fastbts import FastBTSError
-from training.callbacks import Checkpoints, Log, MovingAverage, Terminated, WholeFiles
-from training.checkpoint import begin_from
-from training.clip_teacher import teacher_for
+from training.clip.teacher import teacher_for
 from training.config import Recipe, load_recipe
-from training.data import TrainingCase, engine_spec, find_cases, prepare_case
-from training.lit import LitData, LitNetwork
+from training.data.cases import TrainingCase, engine_spec, find_cases, prepare_case
+from training.data.synthetic import load_synthetic
+from training.loop.callbacks import Checkpoints, Log, MovingAverage, Terminated, WholeFiles
+from training.loop.checkpoint import begin_from
+from training.loop.data import LitData
+from training.loop.module import LitNetwork
 from training.model import UNet3d
-from training.synthetic import load_synthetic
 
 
 def fit(
@@ -58,7 +59,12 @@ def fit(
     """
     run.mkdir(parents=True, exist_ok=True)
     average, checkpoints = MovingAverage(recipe.ema), Checkpoints(run / "last.ckpt", recipe)
-    callbacks = [average, Log(run / "log.jsonl"), checkpoints, *([RichProgressBar(refresh_rate=1)] if progress else [])]
+    callbacks = [
+        average,
+        Log(run / "log.jsonl"),
+        checkpoints,
+        *([RichProgressBar(refresh_rate=1)] if progress else []),
+    ]
     trainer, module = _trainer(recipe, run, callbacks, validate=bool(val)), LitNetwork(recipe)
     last = checkpoints.path if checkpoints.path.is_file() else None
     if start is not None and last is None:
@@ -66,7 +72,9 @@ def fit(
     with warnings.catch_warnings():
         # Guesses about too few workers and about a data loader that would not resume; ours does, by the step's number.
         warnings.simplefilter("ignore", PossibleUserWarning)
-        trainer.fit(module, datamodule=LitData(cases, recipe, val or ()), ckpt_path=last, weights_only=True)
+        trainer.fit(
+            module, datamodule=LitData(cases, recipe, val or ()), ckpt_path=last, weights_only=True
+        )
     return average.network
 
 
@@ -107,13 +115,26 @@ def _validation(data: Path) -> list[Path] | None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--recipe", default="light", help="name or YAML file")
     parser.add_argument("--data", type=Path, required=True, help="folder of cases, with cases.csv")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run; an interrupted run continues from there")
-    parser.add_argument("--start", type=Path, help="checkpoint whose averaged weights a new run begins from")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder of the run; an interrupted run continues from there",
+    )
+    parser.add_argument(
+        "--start", type=Path, help="checkpoint whose averaged weights a new run begins from"
+    )
     parser.add_argument("--cache", type=Path, help="folder for prepared cases; default: OUT/cache")
-    parser.add_argument("--synthetic", type=Path, help="folder made by training.synthetic, for recipes that mix it in")
+    parser.add_argument(
+        "--synthetic",
+        type=Path,
+        help="folder made by training.data.synthetic, for recipes that mix it in",
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 for all")
     args = parser.parse_args()
     if args.threads:
@@ -121,16 +142,28 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     recipe, first = load_recipe(args.recipe), os.environ.get("RANK", "0") == "0"
     cache, folders = args.cache or args.out / "cache", find_cases(args.data, "train")
-    cases = [prepare_case(f, engine_spec(recipe), cache) for f in track(folders, "preparing cases", disable=not first)]
+    cases = [
+        prepare_case(f, engine_spec(recipe), cache)
+        for f in track(folders, "preparing cases", disable=not first)
+    ]
     if args.synthetic:
         cases += load_synthetic(args.synthetic)
     try:
-        fit(recipe, teacher_for(recipe, cases, cache), args.out, start=args.start, val=_validation(args.data), progress=True)
+        fit(
+            recipe,
+            teacher_for(recipe, cases, cache),
+            args.out,
+            start=args.start,
+            val=_validation(args.data),
+            progress=True,
+        )
     except Terminated as stopped:
         print(stopped, file=sys.stderr)
         raise
     if first:
-        print(f"trained {recipe.steps} steps; next: python -m training.export {args.out / 'last.ckpt'} -o {recipe.name}.fbts")
+        print(
+            f"trained {recipe.steps} steps; next: python -m training.export {args.out / 'last.ckpt'} -o {recipe.name}.fbts"
+        )
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ from rich.console import Console
 from rich.progress import track
 
 from fastbts import EngineSpec, Geometry, Segmenter, SegmenterOptions, read_case
-from fastbts.enginefile import read_engine_file, write_engine_file
-from fastbts.overlap import region_dice
-from fastbts.postprocess import postprocess
-from fastbts.preprocess import Placement
-from training.calibration import (
+from fastbts.engine.file import read_engine_file, write_engine_file
+from fastbts.metrics import region_dice
+from fastbts.pipeline.label import postprocess
+from fastbts.placement import Placement
+from training.data.cases import find_cases, read_labels
+from training.scores.calibration import (
     Histogram,
     brain_logits,
     calibration_errors,
@@ -30,7 +31,6 @@ from training.calibration import (
     logit_histogram,
     mean_nll,
 )
-from training.data import find_cases, read_labels
 
 THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(9))
 VOLUMES_MM3 = (10.0, 25.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
@@ -62,7 +62,9 @@ class TuningCase:
 
     def dice(self, spec: EngineSpec) -> dict[str, float]:
         """Dice of WT, TC and ET under a spec's thresholds and rules."""
-        return region_dice(postprocess(self.logits, self.placement, self.geometry, spec).labels, self.reference)
+        return region_dice(
+            postprocess(self.logits, self.placement, self.geometry, spec).labels, self.reference
+        )
 
 
 def infer(segmenter: Segmenter, folders: list[Path]) -> tuple[list[TuningCase], Histogram]:
@@ -78,7 +80,9 @@ def infer(segmenter: Segmenter, folders: list[Path]) -> tuple[list[TuningCase], 
 def tuned(spec: EngineSpec, cases: list[TuningCase], histogram: Histogram) -> EngineSpec:
     """Chooses temperature, thresholds and small-part rules by `RULE`, without regard to those that `spec` has."""
     temperature = fit_temperature(histogram)
-    spec = replace(spec, temperature=temperature, thresholds=(0.5, 0.5, 0.5), min_et_mm3=0.0, min_part_mm3=0.0)
+    spec = replace(
+        spec, temperature=temperature, thresholds=(0.5, 0.5, 0.5), min_et_mm3=0.0, min_part_mm3=0.0
+    )
     for region in (2, 1, 0):  # ET first: TC is made of ET and more, WT of TC and more
         spec = best(cases, spec, (_with_threshold(spec, region, t) for t in THRESHOLDS), steady)
     spec = best(cases, spec, (replace(spec, min_part_mm3=mm3) for mm3 in VOLUMES_MM3), harmless)
@@ -86,7 +90,10 @@ def tuned(spec: EngineSpec, cases: list[TuningCase], histogram: Histogram) -> En
 
 
 def best(
-    cases: list[TuningCase], spec: EngineSpec, candidates: Iterable[EngineSpec], accepted: Callable[[Gains], bool]
+    cases: list[TuningCase],
+    spec: EngineSpec,
+    candidates: Iterable[EngineSpec],
+    accepted: Callable[[Gains], bool],
 ) -> EngineSpec:
     """The candidate of largest mean gain among those accepted, the first of equals; `spec` itself where there is none."""
     before, chosen, largest = case_scores(cases, spec), spec, 0.0
@@ -121,11 +128,15 @@ def scores(spec: EngineSpec, cases: list[TuningCase], histogram: Histogram) -> d
         "dice": {**dice, "mean": float(np.mean([*dice.values()]))},
         "ece": calibration_errors(histogram, spec.temperature),
         "nll": mean_nll(histogram, spec.temperature),
-        "settings": {k: getattr(spec, k) for k in ("temperature", "thresholds", "min_et_mm3", "min_part_mm3")},
+        "settings": {
+            k: getattr(spec, k) for k in ("temperature", "thresholds", "min_et_mm3", "min_part_mm3")
+        },
     }
 
 
-def tune(engine: Path, target: Path, folders: list[Path], *, split: str, precision: str = "auto") -> dict[str, Any]:
+def tune(
+    engine: Path, target: Path, folders: list[Path], *, split: str, precision: str = "auto"
+) -> dict[str, Any]:
     """Writes the engine with tuned settings; whole or not at all, also onto itself.
 
     Args:
@@ -149,8 +160,14 @@ def tune(engine: Path, target: Path, folders: list[Path], *, split: str, precisi
         "before": scores(file.spec, cases, histogram),
         "after": scores(spec, cases, histogram),
     }
-    about = {key: value for key, value in file.manifest.items() if key not in ("spec", "payloads", "tuned")}
-    write_engine_file(target, spec, {name: bytes(p) for name, p in file.payloads.items()}, **about, tuned=record)
+    about = {
+        key: value
+        for key, value in file.manifest.items()
+        if key not in ("spec", "payloads", "tuned")
+    }
+    write_engine_file(
+        target, spec, {name: bytes(p) for name, p in file.payloads.items()}, **about, tuned=record
+    )
     return record
 
 
@@ -163,10 +180,14 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("engine", type=Path, help="engine file, from training.export")
-    parser.add_argument("--data", type=Path, required=True, help="folder of labelled cases, with cases.csv")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of labelled cases, with cases.csv"
+    )
     parser.add_argument("--split", default="val")
     parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16")
-    parser.add_argument("-o", "--out", type=Path, help="engine file to write; default: ENGINE itself")
+    parser.add_argument(
+        "-o", "--out", type=Path, help="engine file to write; default: ENGINE itself"
+    )
     args = parser.parse_args()
     target = args.out or args.engine
     folders = find_cases(args.data, args.split)
@@ -174,9 +195,16 @@ def main() -> None:
     console = Console()
     for when in ("before", "after"):
         about = record[when]
-        dice, ece = (", ".join(f"{region} {value:.4f}" for region, value in about[key].items()) for key in ("dice", "ece"))
-        console.print(f"{when}: Dice {dice}; ECE {ece}; NLL {about['nll']:.5f}; {about['settings']}")
-    console.print(f"{target}: tuned on n = {record['n_cases']} cases of {args.split}: {record['rule']}")
+        dice, ece = (
+            ", ".join(f"{region} {value:.4f}" for region, value in about[key].items())
+            for key in ("dice", "ece")
+        )
+        console.print(
+            f"{when}: Dice {dice}; ECE {ece}; NLL {about['nll']:.5f}; {about['settings']}"
+        )
+    console.print(
+        f"{target}: tuned on n = {record['n_cases']} cases of {args.split}: {record['rule']}"
+    )
 
 
 if __name__ == "__main__":

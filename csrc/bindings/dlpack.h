@@ -2,7 +2,8 @@
 
 #include <cstdint>
 
-/// The C structs of DLPack 1.0 and of the capsules before it (its "C API" page). Layout and names are given.
+/// The C structs of DLPack 1.0 and of the capsules before it (its "C API" page). Layout and names
+/// are given.
 extern "C" {
 
 struct DLDevice {
@@ -49,8 +50,10 @@ struct DLManagedTensorVersioned {
 
 namespace fastbts::dlpack {
 
-inline constexpr std::int32_t kCpu = 1, kCuda = 2, kCudaHost = 3, kCudaManaged = 13;    // DLDeviceType
-inline constexpr std::uint8_t kInt = 0, kUint = 1, kFloat = 2, kBfloat = 4, kBool = 6;  // DLDataTypeCode
-inline constexpr std::uint64_t kReadOnly = 1;                                           // DLPACK_FLAG_BITMASK_READ_ONLY
+inline constexpr std::int32_t kCpu = 1, kCuda = 2, kCudaHost = 3,
+                              kCudaManaged = 13;  // DLDeviceType
+inline constexpr std::uint8_t kInt = 0, kUint = 1, kFloat = 2, kBfloat = 4,
+                              kBool = 6;       // DLDataTypeCode
+inline constexpr std::uint64_t kReadOnly = 1;  // DLPACK_FLAG_BITMASK_READ_ONLY
 
 }  // namespace fastbts::dlpack

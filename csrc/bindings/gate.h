@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "bindings/source.h"
-#include "core/tensor_view.h"
+#include "core/array/tensor_view.h"
 
 namespace fastbts::gate {
 
@@ -29,8 +29,9 @@ inline std::string written(const Device& device) {
   return device.is_cuda ? "cuda:" + std::to_string(device.index) : "the CPU";
 }
 
-/// The gate: borrows the arrays of one call with their strides, or refuses them; they must all lie on one device.
-/// Nothing is converted or copied. Views last as long as the gate, which must go while the GIL is held.
+/// The gate: borrows the arrays of one call with their strides, or refuses them; they must all lie
+/// on one device. Nothing is converted or copied. Views last as long as the gate, which must go
+/// while the GIL is held.
 class Gate {
  public:
   /// Arrays on a CUDA device are asked for on this stream.
@@ -38,7 +39,8 @@ class Gate {
 
   /// Borrows an array of one element type; if T is not const, the array must be writable.
   template <typename T, std::size_t N>
-  View<T, N> borrow(const py::object& object, const char* name, const std::string& expected, Rows rows = Rows::kDense) {
+  View<T, N> borrow(const py::object& object, const char* name, const std::string& expected,
+                    Rows rows = Rows::kDense) {
     const Source& source = take(object, name, expected, N);
     refuse_unless(source.dtype == kDType<std::remove_const_t<T>>, source, "");
     check_layout(source, rows, !std::is_const_v<T>);
@@ -47,17 +49,19 @@ class Gate {
 
   /// Borrows an image of any real element type and any strides. Void as in AnyView.
   template <std::size_t N, typename Void = const void>
-  AnyView<N, Void> borrow_any(const py::object& object, const char* name, const std::string& expected) {
+  AnyView<N, Void> borrow_any(const py::object& object, const char* name,
+                              const std::string& expected) {
     const Source& source = take(object, name, expected, N);
-    refuse_unless(source.dtype.has_value() && (source.device.is_cuda || !is_half(*source.dtype)), source, "");
+    refuse_unless(source.dtype.has_value() && (source.device.is_cuda || !is_half(*source.dtype)),
+                  source, "");
     check_layout(source, Rows::kAny, !std::is_const_v<Void>);
     return fill(AnyView<N, Void>{source.data, *source.dtype}, source);
   }
 
   /// Borrows a network tensor: float32, on a device also float16 or bfloat16.
   template <std::size_t N, typename Void = const void>
-  AnyView<N, Void> borrow_floats(const py::object& object, const char* name, const std::string& axes,
-                                 Rows rows = Rows::kDense) {
+  AnyView<N, Void> borrow_floats(const py::object& object, const char* name,
+                                 const std::string& axes, Rows rows = Rows::kDense) {
     const Source& source = take(object, name, "float32 " + axes, N);
     const bool half = source.device.is_cuda && source.dtype && is_half(*source.dtype);
     refuse_unless(half || source.dtype == DType::kFloat32, source, "");
@@ -68,15 +72,18 @@ class Gate {
  private:
   static bool is_half(DType dtype) { return dtype == DType::kFloat16 || dtype == DType::kBfloat16; }
 
-  /// What every op needs: an array of this rank, on the device of the others, of sane size, as its type wants it.
-  const Source& take(const py::object& object, const char* name, const std::string& expected, std::size_t rank) {
+  /// What every op needs: an array of this rank, on the device of the others, of sane size, as its
+  /// type wants it.
+  const Source& take(const py::object& object, const char* name, const std::string& expected,
+                     std::size_t rank) {
     name_ = name;
     expected_ = expected;
     const Source& source = described(object);
     if (source.flaw) refuse_unless(false, source, source.flaw);
     refuse_unless(source.dtype.has_value() && source.shape.size() == rank, source, "");
     for (const auto n : source.shape) {
-      refuse_unless(n <= std::numeric_limits<std::int32_t>::max(), source, ", with an axis too long");
+      refuse_unless(n <= std::numeric_limits<std::int32_t>::max(), source,
+                    ", with an axis too long");
     }
     check_device(source.device);
     return source;
@@ -101,11 +108,14 @@ class Gate {
     return "a " + std::string(py::str(py::type::of(object).attr("__name__")));
   }
 
-  /// "InputError: blend: logits: expected float32 (B, K, d, h, w), got float64 of shape (1, 2, 3)" and why, unless ok.
+  /// "InputError: blend: logits: expected float32 (B, K, d, h, w), got float64 of shape (1, 2, 3)"
+  /// and why, unless ok.
   void refuse_unless(bool ok, const Source& source, const char* why) const {
     if (ok) return;
-    const std::string type = py::str(source.type), shape = py::str(py::tuple(py::cast(source.shape)));
-    throw InputError(name_ + ": expected " + expected_ + ", got " + type + " of shape " + shape + why);
+    const std::string type = py::str(source.type),
+                      shape = py::str(py::tuple(py::cast(source.shape)));
+    throw InputError(name_ + ": expected " + expected_ + ", got " + type + " of shape " + shape +
+                     why);
   }
 
   void check_device(const Device& device) {

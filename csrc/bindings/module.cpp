@@ -4,8 +4,8 @@
 #include <cstdint>
 
 #include "bindings/gate.h"
-#include "core/cuda_device.h"
-#include "core/wide.h"
+#include "core/cpu/wide.h"
+#include "core/cuda/cuda_device.h"
 #include "ops/blend.h"
 #include "ops/brain_box.h"
 #include "ops/components.h"
@@ -33,16 +33,19 @@ Box to_box(const Pairs& pairs) {
 
 Stream stream_of(std::uintptr_t handle) { return {reinterpret_cast<void*>(handle)}; }
 
-void bind_brain_box(const py::object& volume, const py::object& found, int n_threads, std::uintptr_t stream) {
+void bind_brain_box(const py::object& volume, const py::object& found, int n_threads,
+                    std::uintptr_t stream) {
   Gate gate(stream_of(stream));
-  const BrainBoxArgs args{gate.borrow_any<4>(volume, "brain_box: volume", "a real image (M, D, H, W)"),
-                          gate.borrow<std::int64_t, 1>(found, "brain_box: found", "int64 (7 + 2M)")};
+  const BrainBoxArgs args{
+      gate.borrow_any<4>(volume, "brain_box: volume", "a real image (M, D, H, W)"),
+      gate.borrow<std::int64_t, 1>(found, "brain_box: found", "int64 (7 + 2M)")};
   const py::gil_scoped_release release;
   brain_box(args, n_threads, stream_of(stream));
 }
 
-void bind_normalize(const py::object& volume, const Pairs& box, const std::array<double, 2>& percentiles,
-                    const py::object& tensor, const py::object& stats, const py::object& scratch, int n_threads,
+void bind_normalize(const py::object& volume, const Pairs& box,
+                    const std::array<double, 2>& percentiles, const py::object& tensor,
+                    const py::object& stats, const py::object& scratch, int n_threads,
                     std::uintptr_t stream) {
   Gate gate(stream_of(stream));
   NormalizeArgs args{gate.borrow_any<4>(volume, "normalize: volume", "a real image (M, D, H, W)"),
@@ -51,50 +54,57 @@ void bind_normalize(const py::object& volume, const Pairs& box, const std::array
                      gate.borrow_floats<4, void>(tensor, "normalize: tensor", "(M, D, H, W)"),
                      gate.borrow<double, 2>(stats, "normalize: stats", "float64 (M, 4)"),
                      {}};
-  if (!scratch.is_none()) args.scratch = gate.borrow<std::uint8_t, 1>(scratch, "normalize: scratch", "uint8 (n)");
+  if (!scratch.is_none())
+    args.scratch = gate.borrow<std::uint8_t, 1>(scratch, "normalize: scratch", "uint8 (n)");
   const py::gil_scoped_release release;
   normalize(args, n_threads, stream_of(stream));
 }
 
-void bind_window(const py::object& tensor, const py::object& origins, const py::object& out, int n_threads,
-                 std::uintptr_t stream) {
+void bind_window(const py::object& tensor, const py::object& origins, const py::object& out,
+                 int n_threads, std::uintptr_t stream) {
   Gate gate(stream_of(stream));
-  const WindowArgs args{gate.borrow_floats<4>(tensor, "window: tensor", "(M, D, H, W)"),
-                        gate.borrow<const std::int32_t, 2>(origins, "window: origins", "int32 (B, 3)", Rows::kAny),
-                        gate.borrow_floats<5, void>(out, "window: out", "(B, M, d, h, w)", Rows::kAny)};
+  const WindowArgs args{
+      gate.borrow_floats<4>(tensor, "window: tensor", "(M, D, H, W)"),
+      gate.borrow<const std::int32_t, 2>(origins, "window: origins", "int32 (B, 3)", Rows::kAny),
+      gate.borrow_floats<5, void>(out, "window: out", "(B, M, d, h, w)", Rows::kAny)};
   const py::gil_scoped_release release;
   window(args, n_threads, stream_of(stream));
 }
 
-void bind_blend(const py::object& logits, const py::object& origins, const std::array<py::object, 3>& weights,
-                const py::object& total, int n_threads, std::uintptr_t stream) {
+void bind_blend(const py::object& logits, const py::object& origins,
+                const std::array<py::object, 3>& weights, const py::object& total, int n_threads,
+                std::uintptr_t stream) {
   Gate gate(stream_of(stream));
-  const BlendArgs args{gate.borrow_floats<5>(logits, "blend: logits", "(B, K, d, h, w)"),
-                       gate.borrow<const std::int32_t, 2>(origins, "blend: origins", "int32 (B, 3)", Rows::kAny),
-                       {gate.borrow<const float, 2>(weights[0], "blend: weights[0]", "float32 (B, d)"),
-                        gate.borrow<const float, 2>(weights[1], "blend: weights[1]", "float32 (B, h)"),
-                        gate.borrow<const float, 2>(weights[2], "blend: weights[2]", "float32 (B, w)")},
-                       gate.borrow<float, 4>(total, "blend: total", "float32 (K, D, H, W)")};
+  const BlendArgs args{
+      gate.borrow_floats<5>(logits, "blend: logits", "(B, K, d, h, w)"),
+      gate.borrow<const std::int32_t, 2>(origins, "blend: origins", "int32 (B, 3)", Rows::kAny),
+      {gate.borrow<const float, 2>(weights[0], "blend: weights[0]", "float32 (B, d)"),
+       gate.borrow<const float, 2>(weights[1], "blend: weights[1]", "float32 (B, h)"),
+       gate.borrow<const float, 2>(weights[2], "blend: weights[2]", "float32 (B, w)")},
+      gate.borrow<float, 4>(total, "blend: total", "float32 (K, D, H, W)")};
   const py::gil_scoped_release release;
   blend(args, n_threads, stream_of(stream));
 }
 
 void bind_label(const py::object& logits, const Shape<3>& offset, const Pairs& box,
                 const std::array<double, 3>& thresholds, const std::array<std::uint8_t, 3>& values,
-                const py::object& labels, const py::object& counts, int n_threads, std::uintptr_t stream) {
+                const py::object& labels, const py::object& counts, int n_threads,
+                std::uintptr_t stream) {
   Gate gate(stream_of(stream));
-  const LabelArgs args{gate.borrow_floats<4>(logits, "label: logits", "(3, D, H, W)"),
-                       offset,
-                       to_box(box),
-                       thresholds,
-                       values,
-                       gate.borrow<std::uint8_t, 3>(labels, "label: labels", "uint8 (D, H, W)", Rows::kAny),
-                       gate.borrow<std::int64_t, 1>(counts, "label: counts", "int64 (3)")};
+  const LabelArgs args{
+      gate.borrow_floats<4>(logits, "label: logits", "(3, D, H, W)"),
+      offset,
+      to_box(box),
+      thresholds,
+      values,
+      gate.borrow<std::uint8_t, 3>(labels, "label: labels", "uint8 (D, H, W)", Rows::kAny),
+      gate.borrow<std::int64_t, 1>(counts, "label: counts", "int64 (3)")};
   const py::gil_scoped_release release;
   label(args, n_threads, stream_of(stream));
 }
 
-void bind_resample(const py::object& tensor, const py::object& out, int n_threads, std::uintptr_t stream) {
+void bind_resample(const py::object& tensor, const py::object& out, int n_threads,
+                   std::uintptr_t stream) {
   Gate gate(stream_of(stream));
   const ResampleArgs args{gate.borrow_floats<4>(tensor, "resample: tensor", "(C, D, H, W)"),
                           gate.borrow_floats<4, void>(out, "resample: out", "(C, D', H', W')")};
@@ -102,25 +112,30 @@ void bind_resample(const py::object& tensor, const py::object& out, int n_thread
   resample(args, n_threads, stream_of(stream));
 }
 
-void bind_resample_affine(const py::object& tensor, const AffineMap& matrix, bool nearest, float outside,
-                          const py::object& out, int n_threads, std::uintptr_t stream) {
+void bind_resample_affine(const py::object& tensor, const AffineMap& matrix, bool nearest,
+                          float outside, const py::object& out, int n_threads,
+                          std::uintptr_t stream) {
   Gate gate(stream_of(stream));
   const ResampleAffineArgs args{
-      gate.borrow_any<4>(tensor, "resample_affine: tensor", "a real tensor (C, D, H, W)"), matrix, nearest, outside,
+      gate.borrow_any<4>(tensor, "resample_affine: tensor", "a real tensor (C, D, H, W)"), matrix,
+      nearest, outside,
       gate.borrow_any<4, void>(out, "resample_affine: out", "float32 or uint8 (C, D', H', W')")};
   const py::gil_scoped_release release;
   resample_affine(args, n_threads, stream_of(stream));
 }
 
-void bind_components(const py::object& labels, const Pairs& box, std::int64_t min_voxels, const py::object& counts,
-                     const py::object& scratch, int n_threads, std::uintptr_t stream) {
+void bind_components(const py::object& labels, const Pairs& box, std::int64_t min_voxels,
+                     const py::object& counts, const py::object& scratch, int n_threads,
+                     std::uintptr_t stream) {
   Gate gate(stream_of(stream));
-  ComponentsArgs args{gate.borrow<std::uint8_t, 3>(labels, "components: labels", "uint8 (D, H, W)", Rows::kAny),
-                      to_box(box),
-                      min_voxels,
-                      gate.borrow<std::int64_t, 1>(counts, "components: counts", "int64 (258)"),
-                      {}};
-  if (!scratch.is_none()) args.scratch = gate.borrow<std::int32_t, 2>(scratch, "components: scratch", "int32 (2, n)");
+  ComponentsArgs args{
+      gate.borrow<std::uint8_t, 3>(labels, "components: labels", "uint8 (D, H, W)", Rows::kAny),
+      to_box(box),
+      min_voxels,
+      gate.borrow<std::int64_t, 1>(counts, "components: counts", "int64 (258)"),
+      {}};
+  if (!scratch.is_none())
+    args.scratch = gate.borrow<std::int32_t, 2>(scratch, "components: scratch", "int32 (2, n)");
   const py::gil_scoped_release release;
   components(args, n_threads, stream_of(stream));
 }
@@ -135,7 +150,8 @@ SemanticProjectArgs borrow_project(Gate& gate, const py::object& tensor, const T
           gate.borrow_floats<4, void>(out[2], "semantic_project: out.x", "(B, 2R, D, H)")};
 }
 
-SemanticPlaneArgs borrow_plane(Gate& gate, const Three& planes, const PlaneWeights& weights, const Three& out) {
+SemanticPlaneArgs borrow_plane(Gate& gate, const Three& planes, const PlaneWeights& weights,
+                               const Three& out) {
   const auto borrow_read = [&gate](const py::object& plane, const char* name) {
     return gate.borrow_floats<4>(plane, name, "(B, 2R, *, *)");
   };
@@ -143,7 +159,8 @@ SemanticPlaneArgs borrow_plane(Gate& gate, const Three& planes, const PlaneWeigh
     return gate.borrow_floats<4, void>(plane, name, "(B, C, *, *)");
   };
   const auto& [conv, bias, view, expand] = weights;
-  return {{borrow_read(planes[0], "semantic_plane: planes.z"), borrow_read(planes[1], "semantic_plane: planes.y"),
+  return {{borrow_read(planes[0], "semantic_plane: planes.z"),
+           borrow_read(planes[1], "semantic_plane: planes.y"),
            borrow_read(planes[2], "semantic_plane: planes.x")},
           gate.borrow<const float, 4>(conv, "semantic_plane: conv", "float32 (R, 2R, 3, 3)"),
           gate.borrow<const float, 1>(bias, "semantic_plane: bias", "float32 (R)"),
@@ -160,30 +177,33 @@ SemanticLiftArgs borrow_lift(Gate& gate, const Three& planes, const py::object& 
           gate.borrow_floats<5, void>(tensor, "semantic_lift: tensor", "(B, C, D, H, W)"), add};
 }
 
-void bind_semantic_project(const py::object& tensor, const Three& out, int n_threads, std::uintptr_t stream) {
+void bind_semantic_project(const py::object& tensor, const Three& out, int n_threads,
+                           std::uintptr_t stream) {
   Gate gate(stream_of(stream));
   const SemanticProjectArgs args = borrow_project(gate, tensor, out);
   const py::gil_scoped_release release;
   semantic_project(args, n_threads, stream_of(stream));
 }
 
-void bind_semantic_plane(const Three& planes, const PlaneWeights& weights, const Three& out, int n_threads,
-                         std::uintptr_t stream) {
+void bind_semantic_plane(const Three& planes, const PlaneWeights& weights, const Three& out,
+                         int n_threads, std::uintptr_t stream) {
   Gate gate(stream_of(stream));
   const SemanticPlaneArgs args = borrow_plane(gate, planes, weights, out);
   const py::gil_scoped_release release;
   semantic_plane(args, n_threads, stream_of(stream));
 }
 
-void bind_semantic_lift(const Three& planes, const py::object& tensor, bool add, int n_threads, std::uintptr_t stream) {
+void bind_semantic_lift(const Three& planes, const py::object& tensor, bool add, int n_threads,
+                        std::uintptr_t stream) {
   Gate gate(stream_of(stream));
   const SemanticLiftArgs args = borrow_lift(gate, planes, tensor, add);
   const py::gil_scoped_release release;
   semantic_lift(args, n_threads, stream_of(stream));
 }
 
-void bind_semantic_bridge(const py::object& reduced, const PlaneWeights& weights, const py::object& target,
-                          const Three& planes, const Three& seen, int n_threads, std::uintptr_t stream) {
+void bind_semantic_bridge(const py::object& reduced, const PlaneWeights& weights,
+                          const py::object& target, const Three& planes, const Three& seen,
+                          int n_threads, std::uintptr_t stream) {
   Gate gate(stream_of(stream));
   const SemanticProjectArgs project = borrow_project(gate, reduced, planes);
   const SemanticPlaneArgs plane = borrow_plane(gate, planes, weights, seen);
@@ -192,9 +212,10 @@ void bind_semantic_bridge(const py::object& reduced, const PlaneWeights& weights
   semantic_bridge(project, plane, lift, n_threads, stream_of(stream));
 }
 
-void bind_semantic_attention(const py::object& skip, const py::object& encoded, const py::object& decoded,
-                             const py::object& similarity, const py::object& w_x, const py::object& bias,
-                             const py::object& w_g, const py::object& w_s, const py::object& w_a, float strength,
+void bind_semantic_attention(const py::object& skip, const py::object& encoded,
+                             const py::object& decoded, const py::object& similarity,
+                             const py::object& w_x, const py::object& bias, const py::object& w_g,
+                             const py::object& w_s, const py::object& w_a, float strength,
                              const py::object& out, int n_threads, std::uintptr_t stream) {
   Gate gate(stream_of(stream));
   const SemanticAttentionArgs args{
@@ -249,22 +270,27 @@ PYBIND11_MODULE(_C, module) {
       "stream"_a);
   module.def("normalize_scratch", normalize_scratch, "n_modalities"_a, "n_voxels"_a);
   module.def("brain_box", bind_brain_box, "volume"_a, "found"_a, "n_threads"_a, "stream"_a);
-  module.def("normalize", bind_normalize, "volume"_a, "box"_a, "percentiles"_a, "tensor"_a, "stats"_a, "scratch"_a,
-             "n_threads"_a, "stream"_a);
+  module.def("normalize", bind_normalize, "volume"_a, "box"_a, "percentiles"_a, "tensor"_a,
+             "stats"_a, "scratch"_a, "n_threads"_a, "stream"_a);
   module.def("window", bind_window, "tensor"_a, "origins"_a, "out"_a, "n_threads"_a, "stream"_a);
-  module.def("blend", bind_blend, "logits"_a, "origins"_a, "weights"_a, "total"_a, "n_threads"_a, "stream"_a);
-  module.def("label", bind_label, "logits"_a, "offset"_a, "box"_a, "thresholds"_a, "values"_a, "labels"_a, "counts"_a,
-             "n_threads"_a, "stream"_a);
-  module.def("resample", bind_resample, "tensor"_a, "out"_a, "n_threads"_a, "stream"_a);
-  module.def("resample_affine", bind_resample_affine, "tensor"_a, "matrix"_a, "nearest"_a, "outside"_a, "out"_a,
-             "n_threads"_a, "stream"_a);
-  module.def("components", bind_components, "labels"_a, "box"_a, "min_voxels"_a, "counts"_a, "scratch"_a, "n_threads"_a,
+  module.def("blend", bind_blend, "logits"_a, "origins"_a, "weights"_a, "total"_a, "n_threads"_a,
              "stream"_a);
-  module.def("semantic_project", bind_semantic_project, "tensor"_a, "out"_a, "n_threads"_a, "stream"_a);
-  module.def("semantic_plane", bind_semantic_plane, "planes"_a, "weights"_a, "out"_a, "n_threads"_a, "stream"_a);
-  module.def("semantic_lift", bind_semantic_lift, "planes"_a, "tensor"_a, "add"_a, "n_threads"_a, "stream"_a);
-  module.def("semantic_bridge", bind_semantic_bridge, "reduced"_a, "weights"_a, "target"_a, "planes"_a, "seen"_a,
+  module.def("label", bind_label, "logits"_a, "offset"_a, "box"_a, "thresholds"_a, "values"_a,
+             "labels"_a, "counts"_a, "n_threads"_a, "stream"_a);
+  module.def("resample", bind_resample, "tensor"_a, "out"_a, "n_threads"_a, "stream"_a);
+  module.def("resample_affine", bind_resample_affine, "tensor"_a, "matrix"_a, "nearest"_a,
+             "outside"_a, "out"_a, "n_threads"_a, "stream"_a);
+  module.def("components", bind_components, "labels"_a, "box"_a, "min_voxels"_a, "counts"_a,
+             "scratch"_a, "n_threads"_a, "stream"_a);
+  module.def("semantic_project", bind_semantic_project, "tensor"_a, "out"_a, "n_threads"_a,
+             "stream"_a);
+  module.def("semantic_plane", bind_semantic_plane, "planes"_a, "weights"_a, "out"_a, "n_threads"_a,
+             "stream"_a);
+  module.def("semantic_lift", bind_semantic_lift, "planes"_a, "tensor"_a, "add"_a, "n_threads"_a,
+             "stream"_a);
+  module.def("semantic_bridge", bind_semantic_bridge, "reduced"_a, "weights"_a, "target"_a,
+             "planes"_a, "seen"_a, "n_threads"_a, "stream"_a);
+  module.def("semantic_attention", bind_semantic_attention, "skip"_a, "encoded"_a, "decoded"_a,
+             "similarity"_a, "w_x"_a, "bias"_a, "w_g"_a, "w_s"_a, "w_a"_a, "strength"_a, "out"_a,
              "n_threads"_a, "stream"_a);
-  module.def("semantic_attention", bind_semantic_attention, "skip"_a, "encoded"_a, "decoded"_a, "similarity"_a, "w_x"_a,
-             "bias"_a, "w_g"_a, "w_s"_a, "w_a"_a, "strength"_a, "out"_a, "n_threads"_a, "stream"_a);
 }

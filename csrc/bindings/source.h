@@ -11,11 +11,12 @@
 #include <vector>
 
 #include "bindings/dlpack.h"
-#include "core/cuda_device.h"
-#include "core/dtype.h"
-#include "core/error.h"
+#include "core/array/dtype.h"
+#include "core/array/error.h"
+#include "core/cuda/cuda_device.h"
 
-/// How arrays are described to us: by NumPy, by DLPack capsules, by __cuda_array_interface__. Nothing is copied.
+/// How arrays are described to us: by NumPy, by DLPack capsules, by __cuda_array_interface__.
+/// Nothing is copied.
 namespace fastbts::gate {
 
 namespace py = pybind11;
@@ -24,8 +25,8 @@ namespace py = pybind11;
 struct Source {
   py::object owner;  // keeps the memory and its description alive
   void* data = nullptr;
-  py::object type;             // its text, "float32", is for messages: making it takes longer than all else
-  std::optional<DType> dtype;  // none for types that no op takes
+  py::object type;  // its text, "float32", is for messages: making it takes longer than all else
+  std::optional<DType> dtype;                    // none for types that no op takes
   std::vector<std::int64_t> shape{}, strides{};  // in elements
   Device device{};
   bool writable = false;
@@ -58,17 +59,20 @@ inline std::vector<std::int64_t> row_major(const std::vector<std::int64_t>& shap
 
 inline Source from_numpy(const py::array& array) {
   const py::dtype dtype = array.dtype();
-  Source source{array, const_cast<void*>(array.data()), dtype, dtype_of(dtype.kind(), dtype.itemsize())};
+  Source source{array, const_cast<void*>(array.data()), dtype,
+                dtype_of(dtype.kind(), dtype.itemsize())};
   for (py::ssize_t i = 0; i < array.ndim(); ++i) {
     source.shape.push_back(array.shape(i));
     source.strides.push_back(array.strides(i) / std::max<py::ssize_t>(1, array.itemsize()));
   }
   source.writable = array.writeable();
   const bool native = dtype.byteorder() == '=' || dtype.byteorder() == '|';
-  // Aligned arrays have strides of whole elements: on 64-bit machines these types are aligned to their size.
+  // Aligned arrays have strides of whole elements: on 64-bit machines these types are aligned to
+  // their size.
   const bool aligned = (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;
   if (!aligned) source.flaw = ", which is not aligned; use x.copy()";
-  if (!native) source.flaw = ", which is not in native byte order; use x.astype(x.dtype.newbyteorder('='))";
+  if (!native)
+    source.flaw = ", which is not in native byte order; use x.astype(x.dtype.newbyteorder('='))";
   return source;
 }
 
@@ -76,7 +80,8 @@ inline Source from_numpy(const py::array& array) {
 inline py::object capsule_of(const py::object& array, const Device& device, Stream stream) {
   py::dict options;
   options["max_version"] = py::make_tuple(1, 0);
-  if (device.is_cuda) options["stream"] = stream.handle ? reinterpret_cast<std::intptr_t>(stream.handle) : 1;
+  if (device.is_cuda)
+    options["stream"] = stream.handle ? reinterpret_cast<std::intptr_t>(stream.handle) : 1;
   const py::object method = array.attr("__dlpack__");
   try {
     return method(**options);
@@ -101,7 +106,8 @@ inline std::string type_name(const DLDataType& type) {
     case dlpack::kBool:
       return "bool";
     default:
-      return "DLPack type " + std::to_string(type.code) + " of " + std::to_string(type.bits) + " bits";
+      return "DLPack type " + std::to_string(type.code) + " of " + std::to_string(type.bits) +
+             " bits";
   }
 }
 
@@ -111,28 +117,33 @@ inline std::optional<DType> dtype_of(const DLDataType& type) {
 }
 
 inline Source from_tensor(const py::object& capsule, const DLTensor& tensor, bool writable) {
-  Source source{capsule, static_cast<char*>(tensor.data) + tensor.byte_offset, py::str(type_name(tensor.dtype)),
-                dtype_of(tensor.dtype)};
+  Source source{capsule, static_cast<char*>(tensor.data) + tensor.byte_offset,
+                py::str(type_name(tensor.dtype)), dtype_of(tensor.dtype)};
   source.shape.assign(tensor.shape, tensor.shape + tensor.ndim);
-  source.strides = tensor.strides ? std::vector<std::int64_t>(tensor.strides, tensor.strides + tensor.ndim)
-                                  : row_major(source.shape);
+  source.strides = tensor.strides
+                       ? std::vector<std::int64_t>(tensor.strides, tensor.strides + tensor.ndim)
+                       : row_major(source.shape);
   source.writable = writable;
   const auto n_bytes = std::max<std::uintptr_t>(1, tensor.dtype.bits / 8);
-  if (reinterpret_cast<std::uintptr_t>(source.data) % n_bytes) source.flaw = ", which is not aligned; copy it";
+  if (reinterpret_cast<std::uintptr_t>(source.data) % n_bytes)
+    source.flaw = ", which is not aligned; copy it";
   return source;
 }
 
-/// The capsule stays ours and unconsumed: its own destructor releases the array when the call is over.
+/// The capsule stays ours and unconsumed: its own destructor releases the array when the call is
+/// over.
 inline Source from_capsule(const py::object& capsule) {
   if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {
-    const auto* managed =
-        static_cast<DLManagedTensorVersioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
+    const auto* managed = static_cast<DLManagedTensorVersioned*>(
+        PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
     if (managed->version.major == 1) {
       return from_tensor(capsule, managed->dl_tensor, (managed->flags & dlpack::kReadOnly) == 0);
     }
   } else if (PyCapsule_IsValid(capsule.ptr(), "dltensor")) {
-    return from_tensor(capsule,
-                       static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"))->dl_tensor, true);
+    return from_tensor(
+        capsule,
+        static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"))->dl_tensor,
+        true);
   }
   Source source{capsule, nullptr, py::str("an unknown type"), std::nullopt};
   source.flaw = ", which is no capsule of DLPack 1 or older";
@@ -140,11 +151,13 @@ inline Source from_capsule(const py::object& capsule) {
 }
 
 inline Source from_dlpack(const py::object& array, Stream stream) {
-  const auto [type, index] = array.attr("__dlpack_device__")().cast<std::pair<std::int32_t, std::int32_t>>();
+  const auto [type, index] =
+      array.attr("__dlpack_device__")().cast<std::pair<std::int32_t, std::int32_t>>();
   const bool is_cuda = type == dlpack::kCuda || type == dlpack::kCudaManaged;
   if (is_cuda) n_cuda_devices();  // throws where there is none
   require<DeviceError>(is_cuda || type == dlpack::kCpu || type == dlpack::kCudaHost,
-                       "expected an array on the CPU or a CUDA device, got one on DLPack device ", type);
+                       "expected an array on the CPU or a CUDA device, got one on DLPack device ",
+                       type);
   const Device device{is_cuda, is_cuda ? index : 0};
   Source source = from_capsule(capsule_of(array, device, stream));
   source.device = device;
@@ -157,7 +170,8 @@ inline Source from_cuda_interface(const py::object& array, Stream stream) {
   const auto interface = array.attr("__cuda_array_interface__").cast<py::dict>();
   const auto [address, read_only] = interface["data"].cast<std::pair<std::uintptr_t, bool>>();
   const auto dtype = py::dtype::from_args(interface["typestr"]);
-  Source source{array, reinterpret_cast<void*>(address), dtype, dtype_of(dtype.kind(), dtype.itemsize())};
+  Source source{array, reinterpret_cast<void*>(address), dtype,
+                dtype_of(dtype.kind(), dtype.itemsize())};
   source.shape = interface["shape"].cast<std::vector<std::int64_t>>();
   source.strides = row_major(source.shape);
   if (const py::object strides = interface.attr("get")("strides"); !strides.is_none()) {
@@ -176,7 +190,8 @@ inline Source from_cuda_interface(const py::object& array, Stream stream) {
 
 /// Any array; nothing for what is none.
 inline std::optional<Source> source_of(const py::object& object, Stream stream) {
-  if (py::isinstance<py::array>(object)) return from_numpy(py::reinterpret_borrow<py::array>(object));
+  if (py::isinstance<py::array>(object))
+    return from_numpy(py::reinterpret_borrow<py::array>(object));
   if (py::hasattr(object, "__dlpack_device__")) return from_dlpack(object, stream);
   if (py::hasattr(object, "__cuda_array_interface__")) return from_cuda_interface(object, stream);
   return std::nullopt;

@@ -1,4 +1,4 @@
-#include "core/launch.h"
+#include "core/cuda/launch.h"
 #include "ops/blend.h"
 #include "ops/blend_kernel.cuh"
 
@@ -8,7 +8,8 @@ void blend_cuda(const BlendArgs& args, Stream stream) {
   const auto [n_k, n_d, n_h, n_w] = args.total.shape;
   const RowLaunch launch(n_k * n_d * n_h);
   if (launch.blocks.x == 0 || n_w == 0) return;
-  const BlendWeights weights{strided(args.weights[0]), strided(args.weights[1]), strided(args.weights[2])};
+  const BlendWeights weights{strided(args.weights[0]), strided(args.weights[1]),
+                             strided(args.weights[2])};
   dispatch_floats(args.logits.dtype, [&, n = n_k * n_d * n_h](auto tag) {
     using T = typename decltype(tag)::type;
     blend_kernel<<<launch.blocks, launch.threads, 0, cuda_stream(stream)>>>(

@@ -6,9 +6,9 @@
 #include <type_traits>
 #include <vector>
 
-#include "core/order_key.h"
-#include "core/parallel.h"
-#include "core/wide.h"
+#include "core/cpu/order_key.h"
+#include "core/cpu/parallel.h"
+#include "core/cpu/wide.h"
 #include "ops/brain_box.h"
 
 namespace fastbts {
@@ -38,8 +38,8 @@ struct Seen {
   std::int64_t n_brain = 0;
 };
 
-/// Whether a row is seen at once to be all zero, as half of them are; -0 and rows that are not dense need a second
-/// look.
+/// Whether a row is seen at once to be all zero, as half of them are; -0 and rows that are not
+/// dense need a second look.
 template <typename T>
 bool is_blank(const T* values, std::int64_t stride, std::int64_t n) {
   Key<T> any = 0;
@@ -53,7 +53,8 @@ bool is_blank(const T* values, std::int64_t stride, std::int64_t n) {
 
 /// Sets row[w] where the modality is non-zero; returns how many are. NaN is non-zero, -0 is zero.
 template <typename T>
-std::int32_t mark_nonzero(const T* values, std::int64_t stride, std::int64_t n, std::uint8_t* __restrict row) {
+std::int32_t mark_nonzero(const T* values, std::int64_t stride, std::int64_t n,
+                          std::uint8_t* __restrict row) {
   std::int32_t n_nonzero = 0;
   with_step(stride, [&](auto step) {
     for (std::int64_t w = 0; w < n; ++w) {
@@ -71,7 +72,8 @@ std::int32_t count_nonfinite([[maybe_unused]] const T* values, [[maybe_unused]] 
   std::int32_t n_nonfinite = 0;
   if constexpr (std::is_floating_point_v<T>) {
     with_step(stride, [&](auto step) {
-      for (std::int64_t w = 0; w < n; ++w) n_nonfinite += !(values[w * step] - values[w * step] == T{0});
+      for (std::int64_t w = 0; w < n; ++w)
+        n_nonfinite += !(values[w * step] - values[w * step] == T{0});
     });
   }
   return n_nonfinite;
@@ -79,7 +81,8 @@ std::int32_t count_nonfinite([[maybe_unused]] const T* values, [[maybe_unused]] 
 
 /// Scans one row of all modalities.
 template <typename T>
-void scan_row(const View<const T, 4>& volume, std::int64_t d, std::int64_t h, Flags& row, Seen& seen) {
+void scan_row(const View<const T, 4>& volume, std::int64_t d, std::int64_t h, Flags& row,
+              Seen& seen) {
   const auto [n_modalities, n_d, n_h, n_w] = volume.shape;
   bool blank = true;
   std::fill(row.begin(), row.end(), std::uint8_t{0});
@@ -102,7 +105,8 @@ Seen scan(const View<const T, 4>& volume, std::int64_t begin, std::int64_t end) 
   Seen seen(volume.shape);
   Flags row(volume.shape[3]);
   for (std::int64_t d = begin; d < end; ++d) {
-    for (std::int64_t h = 0; h < volume.shape[2]; ++h) wide([&] { scan_row(volume, d, h, row, seen); });
+    for (std::int64_t h = 0; h < volume.shape[2]; ++h)
+      wide([&] { scan_row(volume, d, h, row, seen); });
   }
   return seen;
 }
@@ -121,7 +125,8 @@ void find(View<const T, 4> volume, int n_threads, std::int64_t* found) {
   std::array<bool, 3> mirrored{};
   for (std::size_t axis = 0; axis < 3; ++axis) {
     mirrored[axis] = volume.strides[axis + 1] < 0;
-    if (mirrored[axis]) volume = volume.mirrored(axis);  // memory is read forwards, as prefetchers like it
+    if (mirrored[axis])
+      volume = volume.mirrored(axis);  // memory is read forwards, as prefetchers like it
   }
 
   Seen total(volume.shape);

@@ -1,4 +1,4 @@
-#include "core/launch.h"
+#include "core/cuda/launch.h"
 #include "ops/brain_box.h"
 #include "ops/brain_box_kernel.cuh"
 

@@ -1,23 +1,26 @@
 #pragma once
 
-#include "core/strided.h"
+#include "core/cuda/strided.h"
 
 namespace fastbts {
 
-/// What a thread has seen of the brain. Bounds as maxima, so that zeroed memory means nothing: n - least, most + 1.
+/// What a thread has seen of the brain. Bounds as maxima, so that zeroed memory means nothing: n -
+/// least, most + 1.
 struct Extent {
   unsigned long long n_brain = 0;
   unsigned long long bounds[6] = {};
 
   FASTBTS_DEVICE void add(int axis, std::int64_t i, std::int64_t n) {
-    const auto from_end = static_cast<unsigned long long>(n - i), from_begin = static_cast<unsigned long long>(i + 1);
+    const auto from_end = static_cast<unsigned long long>(n - i),
+               from_begin = static_cast<unsigned long long>(i + 1);
     if (from_end > bounds[2 * axis]) bounds[2 * axis] = from_end;
     if (from_begin > bounds[2 * axis + 1]) bounds[2 * axis + 1] = from_begin;
   }
 };
 
 /// Counts the lanes whose voxel is NaN or infinite, or not zero, into the block's counts [M], [M].
-FASTBTS_DEVICE void count_lanes(unsigned* counts, std::int64_t m, std::int64_t n_modalities, double value) {
+FASTBTS_DEVICE void count_lanes(unsigned* counts, std::int64_t m, std::int64_t n_modalities,
+                                double value) {
   const unsigned nonfinite = __ballot_sync(kAllLanes, !(value - value == 0));
   const unsigned nonzero = __ballot_sync(kAllLanes, value != 0);
   if (!is_first_lane()) return;
@@ -34,12 +37,14 @@ FASTBTS_DEVICE void add_extent(const Extent& extent, unsigned long long* found) 
   if (is_first_lane()) atomicAdd(found + 6, n_brain);
 }
 
-/// One thread per voxel of a modality's grid, of which each row is (d, h); found must be zero. Dynamic shared memory:
-/// 2M unsigned. All lanes of a warp take the same turns, as they vote.
-FASTBTS_KERNEL void brain_box_kernel(AnyStrided<4> volume, unsigned long long* found, std::uint32_t n_rows) {
+/// One thread per voxel of a modality's grid, of which each row is (d, h); found must be zero.
+/// Dynamic shared memory: 2M unsigned. All lanes of a warp take the same turns, as they vote.
+FASTBTS_KERNEL void brain_box_kernel(AnyStrided<4> volume, unsigned long long* found,
+                                     std::uint32_t n_rows) {
   FASTBTS_DYNAMIC_SHARED(unsigned, counts);
   const std::int64_t n_modalities = volume.shape[0], n_w = volume.shape[3];
-  const std::int64_t thread = threadIdx.x + blockDim.x * threadIdx.y, n_threads = blockDim.x * blockDim.y;
+  const std::int64_t thread = threadIdx.x + blockDim.x * threadIdx.y,
+                     n_threads = blockDim.x * blockDim.y;
   for (std::int64_t i = thread; i < 2 * n_modalities; i += n_threads) counts[i] = 0;
   __syncthreads();
   Extent extent;
@@ -49,7 +54,8 @@ FASTBTS_KERNEL void brain_box_kernel(AnyStrided<4> volume, unsigned long long* f
       const std::int64_t w = begin + threadIdx.x;
       bool is_brain = false;
       for (std::int64_t m = 0; m < n_modalities; ++m) {
-        const double value = w < n_w ? load(volume.data, volume.dtype, volume.offset(m, d, h, w)) : 0;
+        const double value =
+            w < n_w ? load(volume.data, volume.dtype, volume.offset(m, d, h, w)) : 0;
         count_lanes(counts, m, n_modalities, value);
         is_brain = is_brain || value != 0;
       }

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "core/parallel.h"
+#include "core/cpu/parallel.h"
 #include "ops/components.h"
 
 namespace fastbts {
@@ -12,14 +12,16 @@ struct Run {
   std::int32_t begin, end;
 };
 
-/// The runs of all rows, one row after the other; row r has those in [row_begin[r], row_begin[r + 1]).
+/// The runs of all rows, one row after the other; row r has those in [row_begin[r], row_begin[r +
+/// 1]).
 struct Runs {
   std::vector<Run> runs;
   std::vector<std::int64_t> row_begin;
 };
 
 /// Appends the runs of a row.
-void find_runs(const std::uint8_t* row, std::int64_t stride, std::int64_t n, std::vector<Run>& runs) {
+void find_runs(const std::uint8_t* row, std::int64_t stride, std::int64_t n,
+               std::vector<Run>& runs) {
   with_step(stride, [&](auto step) {
     for (std::int64_t w = 0; w < n; ++w) {
       if (row[w * step] == 0) continue;
@@ -39,13 +41,15 @@ Runs find_all_runs(const View<std::uint8_t, 3>& labels, int n_threads) {
       auto& runs = slices[static_cast<std::size_t>(d)];
       for (std::int64_t h = 0; h < n_h; ++h) {
         find_runs(labels.at(d, h), labels.strides[2], n_w, runs);
-        all.row_begin[static_cast<std::size_t>(d * n_h + h + 1)] = static_cast<std::int64_t>(runs.size());
+        all.row_begin[static_cast<std::size_t>(d * n_h + h + 1)] =
+            static_cast<std::int64_t>(runs.size());
       }
     }
   });
   for (std::int64_t d = 0; d < n_d; ++d) {
     const auto before = static_cast<std::int64_t>(all.runs.size());
-    for (std::int64_t h = 0; h < n_h; ++h) all.row_begin[static_cast<std::size_t>(d * n_h + h + 1)] += before;
+    for (std::int64_t h = 0; h < n_h; ++h)
+      all.row_begin[static_cast<std::size_t>(d * n_h + h + 1)] += before;
     auto& runs = slices[static_cast<std::size_t>(d)];
     all.runs.insert(all.runs.end(), runs.begin(), runs.end());
     runs = {};
@@ -81,7 +85,8 @@ class Sets {
 void unite_rows(const Runs& all, std::size_t row, std::size_t other, Sets& sets) {
   std::int64_t i = all.row_begin[row], j = all.row_begin[other];
   while (i < all.row_begin[row + 1] && j < all.row_begin[other + 1]) {
-    const Run &a = all.runs[static_cast<std::size_t>(i)], &b = all.runs[static_cast<std::size_t>(j)];
+    const Run &a = all.runs[static_cast<std::size_t>(i)],
+              &b = all.runs[static_cast<std::size_t>(j)];
     if (a.begin <= b.end && b.begin <= a.end) sets.unite(i, j);
     a.end < b.end ? ++i : ++j;
   }
@@ -93,7 +98,8 @@ Sets unite_runs(const Runs& all, std::int64_t n_d, std::int64_t n_h) {
     for (std::int64_t h = 0; h < n_h; ++h) {
       const auto unite = [&](std::int64_t other_d, std::int64_t other_h) {
         if (other_d < 0 || !Bounds{0, n_h}.contains(other_h)) return;
-        unite_rows(all, static_cast<std::size_t>(d * n_h + h), static_cast<std::size_t>(other_d * n_h + other_h), sets);
+        unite_rows(all, static_cast<std::size_t>(d * n_h + h),
+                   static_cast<std::size_t>(other_d * n_h + other_h), sets);
       };
       unite(d, h - 1);
       for (const std::int64_t step : {-1, 0, 1}) unite(d - 1, h + step);
@@ -111,11 +117,13 @@ void erase(std::uint8_t* row, std::int64_t stride, const Run& run, std::int64_t*
 }
 
 /// counts: zeros at the start.
-void remove_small(const View<std::uint8_t, 3>& labels, const Runs& all, Sets& sets, std::int64_t min_voxels,
-                  std::int64_t* counts) {
+void remove_small(const View<std::uint8_t, 3>& labels, const Runs& all, Sets& sets,
+                  std::int64_t min_voxels, std::int64_t* counts) {
   const auto n_runs = static_cast<std::int64_t>(all.runs.size());
   std::vector<std::int64_t> n_voxels(all.runs.size());  // of each set, at its root
-  const auto size = [&](std::int64_t i) -> std::int64_t& { return n_voxels[static_cast<std::size_t>(sets.root(i))]; };
+  const auto size = [&](std::int64_t i) -> std::int64_t& {
+    return n_voxels[static_cast<std::size_t>(sets.root(i))];
+  };
   const auto run = [&](std::int64_t i) { return all.runs[static_cast<std::size_t>(i)]; };
   for (std::int64_t i = 0; i < n_runs; ++i) size(i) += run(i).end - run(i).begin;
 

@@ -1,7 +1,7 @@
 #include <limits>
 
-#include "core/dense.h"
-#include "core/launch.h"
+#include "core/array/dense.h"
+#include "core/cuda/launch.h"
 #include "ops/components.h"
 #include "ops/components_kernel.cuh"
 
@@ -27,7 +27,8 @@ void components_cuda(const ComponentsArgs& args, Stream stream) {
   if (n == 0) return;
   const LabelBox box = label_box(labels);
   int *parent = args.scratch.at(0), *n_in_part = args.scratch.at(1);
-  const int min_voxels = static_cast<int>(std::min<std::int64_t>(args.min_voxels, std::numeric_limits<int>::max()));
+  const int min_voxels =
+      static_cast<int>(std::min<std::int64_t>(args.min_voxels, std::numeric_limits<int>::max()));
   components_begin_kernel<<<n_blocks(n), kBlockThreads, 0, queue>>>(box, parent, n_in_part);
   CUDA_CHECK_LAUNCH("components_begin_kernel");
   components_unite_kernel<<<n_blocks(n), kBlockThreads, 0, queue>>>(box, parent);

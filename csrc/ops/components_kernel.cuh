@@ -1,6 +1,6 @@
 #pragma once
 
-#include "core/device.h"
+#include "core/cuda/device.h"
 
 namespace fastbts {
 
@@ -16,11 +16,13 @@ FASTBTS_DEVICE std::int64_t n_voxels(const LabelBox& box) {
 }
 
 FASTBTS_DEVICE std::uint8_t* label_at(const LabelBox& box, std::int64_t i) {
-  const std::int64_t w = i % box.size[2], h = i / box.size[2] % box.size[1], d = i / box.size[2] / box.size[1];
+  const std::int64_t w = i % box.size[2], h = i / box.size[2] % box.size[1],
+                     d = i / box.size[2] / box.size[1];
   return box.labels + d * box.steps[0] + h * box.steps[1] + w * box.steps[2];
 }
 
-/// parent (voxels of the box) int32: each non-zero voxel is a part of its own, others are -1. n_in_part: zeros.
+/// parent (voxels of the box) int32: each non-zero voxel is a part of its own, others are -1.
+/// n_in_part: zeros.
 FASTBTS_KERNEL void components_begin_kernel(LabelBox box, int* parent, int* n_in_part) {
   for (std::int64_t i = thread_index(); i < n_voxels(box); i += n_threads_of_grid()) {
     parent[i] = *label_at(box, i) ? static_cast<int>(i) : -1;
@@ -28,7 +30,8 @@ FASTBTS_KERNEL void components_begin_kernel(LabelBox box, int* parent, int* n_in
   }
 }
 
-/// Parents only ever get smaller, so that what is read while others write is an older ancestor, never a wrong one.
+/// Parents only ever get smaller, so that what is read while others write is an older ancestor,
+/// never a wrong one.
 FASTBTS_DEVICE int root_of(const int* parent, int i) {
   const volatile int* now = parent;
   while (now[i] != i) i = now[i];
@@ -48,11 +51,13 @@ FASTBTS_DEVICE void unite(int* parent, int a, int b) {
   }
 }
 
-/// Unites each voxel with its 13 neighbours that come before it: whatever the order, a part's root is its first voxel.
+/// Unites each voxel with its 13 neighbours that come before it: whatever the order, a part's root
+/// is its first voxel.
 FASTBTS_KERNEL void components_unite_kernel(LabelBox box, int* parent) {
   for (std::int64_t i = thread_index(); i < n_voxels(box); i += n_threads_of_grid()) {
     if (parent[i] < 0) continue;
-    const int w = static_cast<int>(i % box.size[2]), h = static_cast<int>(i / box.size[2] % box.size[1]);
+    const int w = static_cast<int>(i % box.size[2]),
+              h = static_cast<int>(i / box.size[2] % box.size[1]);
     const int d = static_cast<int>(i / box.size[2] / box.size[1]);
     for (int k = 0; k < 13; ++k) {
       const int z = d + k / 9 - 1, y = h + k / 3 % 3 - 1, x = w + k % 3 - 1;
@@ -70,9 +75,10 @@ FASTBTS_KERNEL void components_count_kernel(LabelBox box, const int* parent, int
   }
 }
 
-/// Removes small parts. counts: [0] parts before, [1] after, [2 + label] voxels removed; zeros at the start.
-FASTBTS_KERNEL void components_remove_kernel(LabelBox box, const int* parent, const int* n_in_part, int min_voxels,
-                                             unsigned long long* counts) {
+/// Removes small parts. counts: [0] parts before, [1] after, [2 + label] voxels removed; zeros at
+/// the start.
+FASTBTS_KERNEL void components_remove_kernel(LabelBox box, const int* parent, const int* n_in_part,
+                                             int min_voxels, unsigned long long* counts) {
   for (std::int64_t i = thread_index(); i < n_voxels(box); i += n_threads_of_grid()) {
     if (parent[i] < 0) continue;
     const int root = root_of(parent, static_cast<int>(i));

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <limits>
 
-#include "core/cuda_device.h"
-#include "core/error.h"
+#include "core/array/error.h"
+#include "core/cuda/cuda_device.h"
 
 namespace fastbts {
 
@@ -20,11 +20,13 @@ std::array<float, 3> least_logits(const std::array<double, 3>& thresholds) {
 }
 
 void label(const LabelArgs& args, int n_threads, Stream stream) {
-  require<InputError>(args.logits.shape[0] == 3, "label: logits: expected 3 regions (WT, TC, ET), got shape ",
+  require<InputError>(args.logits.shape[0] == 3,
+                      "label: logits: expected 3 regions (WT, TC, ET), got shape ",
                       args.logits.shape);
   for (const double threshold : args.thresholds) {
     require<OptionsError>(0 < threshold && threshold < 1,
-                          "label: thresholds: expected probabilities between 0 and 1, got ", args.thresholds);
+                          "label: thresholds: expected probabilities between 0 and 1, got ",
+                          args.thresholds);
   }
   require_inside(args.box, args.labels.shape, "label: box", "labels");
   const Shape<3> size = size_of(args.box);
@@ -33,8 +35,11 @@ void label(const LabelArgs& args, int n_threads, Stream stream) {
     require<OptionsError>(inside, "label: offset: expected the box of ", size, " at ", args.offset,
                           " to lie inside logits of shape ", args.logits.shape);
   }
-  require<InputError>(args.counts.shape[0] == 3, "label: counts: expected shape (3), got ", args.counts.shape);
-  on_device(args.logits.device, [&] { label_cpu(args, n_threads); }, [&](auto) { label_cuda(args, stream); });
+  require<InputError>(args.counts.shape[0] == 3, "label: counts: expected shape (3), got ",
+                      args.counts.shape);
+  on_device(
+      args.logits.device, [&] { label_cpu(args, n_threads); },
+      [&](auto) { label_cuda(args, stream); });
 }
 
 }  // namespace fastbts

@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <mutex>
 
-#include "core/parallel.h"
-#include "core/tile.h"
-#include "core/wide.h"
+#include "core/cpu/parallel.h"
+#include "core/cpu/tile.h"
+#include "core/cpu/wide.h"
 #include "ops/label.h"
 
 namespace fastbts {
@@ -17,8 +17,8 @@ struct Row {
   const float *wt, *tc, *et;
 };
 
-RegionCounts label_row(Row row, std::array<float, 3> least, std::array<std::uint8_t, 3> values, std::int64_t n,
-                       std::uint8_t* __restrict out) {
+RegionCounts label_row(Row row, std::array<float, 3> least, std::array<std::uint8_t, 3> values,
+                       std::int64_t n, std::uint8_t* __restrict out) {
   const auto [ed, ncr, enhancing] = values;
   std::int32_t n_wt = 0, n_tc = 0, n_et = 0;
   for (std::int64_t w = 0; w < n; ++w) {

@@ -1,4 +1,4 @@
-#include "core/launch.h"
+#include "core/cuda/launch.h"
 #include "ops/label.h"
 #include "ops/label_kernel.cuh"
 
@@ -8,7 +8,8 @@ namespace {
 /// The box within the logits.
 Box source_box(const LabelArgs& args) {
   Box box;
-  for (std::size_t i = 0; i < 3; ++i) box[i] = {args.offset[i], args.offset[i] + args.box[i].size()};
+  for (std::size_t i = 0; i < 3; ++i)
+    box[i] = {args.offset[i], args.offset[i] + args.box[i].size()};
   return box;
 }
 
@@ -21,7 +22,8 @@ void label_cuda(const LabelArgs& args, Stream stream) {
   const RowLaunch launch(n_d * n_h, 4096);
   if (launch.blocks.x == 0 || n_w == 0) return;
   const auto [least_wt, least_tc, least_et] = least_logits(args.thresholds);
-  const LabelRule rule{least_wt, least_tc, least_et, args.values[0], args.values[1], args.values[2]};
+  const LabelRule rule{least_wt,       least_tc,       least_et,
+                       args.values[0], args.values[1], args.values[2]};
   dispatch_floats(args.logits.dtype, [&, n = n_d * n_h](auto tag) {
     using T = typename decltype(tag)::type;
     label_kernel<<<launch.blocks, launch.threads, 0, cuda_stream(stream)>>>(

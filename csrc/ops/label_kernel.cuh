@@ -1,6 +1,6 @@
 #pragma once
 
-#include "core/strided.h"
+#include "core/cuda/strided.h"
 
 namespace fastbts {
 
@@ -15,10 +15,12 @@ FASTBTS_DEVICE void add_count(unsigned long long* total, unsigned long long mine
   if (is_first_lane() && sum != 0) atomicAdd(total, sum);
 }
 
-/// One thread per voxel of the box, of which each row is (d, h). Both views begin where the box does.
+/// One thread per voxel of the box, of which each row is (d, h). Both views begin where the box
+/// does.
 template <typename T>
-FASTBTS_KERNEL void label_kernel(Strided<const T, 4> logits, LabelRule rule, Strided<std::uint8_t, 3> labels,
-                                 unsigned long long* counts, std::uint32_t n_rows) {
+FASTBTS_KERNEL void label_kernel(Strided<const T, 4> logits, LabelRule rule,
+                                 Strided<std::uint8_t, 3> labels, unsigned long long* counts,
+                                 std::uint32_t n_rows) {
   unsigned long long n_wt = 0, n_tc = 0, n_et = 0;
   for (std::uint32_t row = first_row(); row < n_rows; row += row_step()) {
     const auto [d, h] = Row<2>(row, labels.shape).index;

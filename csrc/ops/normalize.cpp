@@ -1,7 +1,7 @@
 #include "ops/normalize.h"
 
-#include "core/cuda_device.h"
-#include "core/error.h"
+#include "core/array/error.h"
+#include "core/cuda/cuda_device.h"
 #include "ops/normalize_scratch.h"
 
 namespace fastbts {
@@ -12,18 +12,21 @@ constexpr double kMaxVoxels = 4294967295.0;  // a histogram bin of one thread co
 void check_box(const Box& box, const Shape<4>& volume, const Shape<3>& room) {
   require_inside(box, volume, "normalize: box", "the volume");
   const auto [d, h, w] = size_of(box);
-  require<OptionsError>(d <= room[0] && h <= room[1] && w <= room[2], "normalize: size: expected at least the box of ",
-                        size_of(box), ", got ", room);
-  require<OptionsError>(static_cast<double>(d) * static_cast<double>(h) * static_cast<double>(w) <= kMaxVoxels,
-                        "normalize: box: expected fewer than 2^32 voxels, got ", box);
+  require<OptionsError>(d <= room[0] && h <= room[1] && w <= room[2],
+                        "normalize: size: expected at least the box of ", size_of(box), ", got ",
+                        room);
+  require<OptionsError>(
+      static_cast<double>(d) * static_cast<double>(h) * static_cast<double>(w) <= kMaxVoxels,
+      "normalize: box: expected fewer than 2^32 voxels, got ", box);
 }
 
 void check_scratch(const NormalizeArgs& args) {
   const auto [d, h, w] = size_of(args.box);
-  const std::int64_t expected = normalize_scratch(args.volume.shape[0], d * h * w), got = args.scratch.shape[0];
+  const std::int64_t expected = normalize_scratch(args.volume.shape[0], d * h * w),
+                     got = args.scratch.shape[0];
   const bool aligned = reinterpret_cast<std::uintptr_t>(args.scratch.data) % alignof(OrderKey) == 0;
-  require<InputError>(got >= expected && aligned, "normalize: scratch: expected at least ", expected,
-                      " bytes at a multiple of 8, got ", got);
+  require<InputError>(got >= expected && aligned, "normalize: scratch: expected at least ",
+                      expected, " bytes at a multiple of 8, got ", got);
 }
 
 }  // namespace
@@ -43,15 +46,16 @@ Box centred(const Box& box, const Shape<4>& tensor) {
 
 void normalize(const NormalizeArgs& args, int n_threads, Stream stream) {
   const auto [lo, hi] = args.percentiles;
-  require<OptionsError>(0 <= lo && lo < hi && hi <= 100, "normalize: percentiles: expected 0 <= lo < hi <= 100, got ",
+  require<OptionsError>(0 <= lo && lo < hi && hi <= 100,
+                        "normalize: percentiles: expected 0 <= lo < hi <= 100, got ",
                         args.percentiles);
   const auto [n_modalities, d, h, w] = args.tensor.shape;
   check_box(args.box, args.volume.shape, {d, h, w});
-  require<InputError>(n_modalities == args.volume.shape[0], "normalize: tensor: expected ", args.volume.shape[0],
-                      " modalities, got ", n_modalities);
+  require<InputError>(n_modalities == args.volume.shape[0], "normalize: tensor: expected ",
+                      args.volume.shape[0], " modalities, got ", n_modalities);
   const Shape<2> stats{n_modalities, 4};
-  require<InputError>(args.stats.shape == stats, "normalize: stats: expected shape ", stats, ", got ",
-                      args.stats.shape);
+  require<InputError>(args.stats.shape == stats, "normalize: stats: expected shape ", stats,
+                      ", got ", args.stats.shape);
   on_device(
       args.volume.device, [&] { normalize_cpu(args, n_threads); },
       [&](auto) {

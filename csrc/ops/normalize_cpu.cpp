@@ -2,11 +2,11 @@
 #include <memory>
 #include <numeric>
 
-#include "core/dense.h"
-#include "core/memory.h"
-#include "core/parallel.h"
-#include "core/tile.h"
-#include "core/wide.h"
+#include "core/array/dense.h"
+#include "core/cpu/memory.h"
+#include "core/cpu/parallel.h"
+#include "core/cpu/tile.h"
+#include "core/cpu/wide.h"
 #include "ops/normalize.h"
 #include "ops/normalize_stats.h"
 
@@ -17,20 +17,23 @@ constexpr std::int64_t padded(std::int64_t n) { return (n + 7) / 8 * 8; }
 
 /// Which voxels of the box are brain; axes as in the volume's memory.
 struct Brain {
-  View<std::uint8_t, 3> mask;               // 1 where brain; rows are padded with zeros to a multiple of 8 bytes
-  std::unique_ptr<std::uint8_t[]> storage;  // of mask; not initialised, so that its threads touch it first
-  std::vector<std::int64_t> slice_begin;    // brain voxels before each slice, and of all
+  View<std::uint8_t, 3> mask;  // 1 where brain; rows are padded with zeros to a multiple of 8 bytes
+  std::unique_ptr<std::uint8_t[]>
+      storage;  // of mask; not initialised, so that its threads touch it first
+  std::vector<std::int64_t> slice_begin;  // brain voxels before each slice, and of all
 };
 
 /// Marks the brain of one row; returns how many voxels that is.
 template <typename T>
-std::int32_t mark_brain(const View<const T, 4>& box, std::int64_t a, std::int64_t b, std::uint8_t* __restrict row) {
+std::int32_t mark_brain(const View<const T, 4>& box, std::int64_t a, std::int64_t b,
+                        std::uint8_t* __restrict row) {
   const std::int64_t n = box.shape[3];
   std::fill(row, row + padded(n), std::uint8_t{0});
   for (std::int64_t m = 0; m < box.shape[0]; ++m) {
     const T* values = box.at(m, a, b);
     with_step(box.strides[3], [&](auto step) {
-      for (std::int64_t c = 0; c < n; ++c) row[c] |= static_cast<std::uint8_t>(values[c * step] != T{0});
+      for (std::int64_t c = 0; c < n; ++c)
+        row[c] |= static_cast<std::uint8_t>(values[c * step] != T{0});
     });
   }
   return std::accumulate(row, row + n, std::int32_t{0});
@@ -45,7 +48,8 @@ Brain find_brain(const View<const T, 4>& box, int n_threads) {
   brain.slice_begin.assign(n_a + 1, 0);
   parallel_for(n_a, n_threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t a = begin; a < end; ++a) {
-      for (std::int64_t b = 0; b < n_b; ++b) brain.slice_begin[a + 1] += mark_brain(box, a, b, brain.mask.at(a, b));
+      for (std::int64_t b = 0; b < n_b; ++b)
+        brain.slice_begin[a + 1] += mark_brain(box, a, b, brain.mask.at(a, b));
     }
   });
   std::partial_sum(brain.slice_begin.begin(), brain.slice_begin.end(), brain.slice_begin.begin());
@@ -54,7 +58,8 @@ Brain find_brain(const View<const T, 4>& box, int n_threads) {
 
 /// Calls fn(value) for the brain values of a row, in groups of eight as brain comes in runs.
 template <typename T, typename Fn>
-void for_brain(const T* values, std::int64_t stride, const std::uint8_t* mask, std::int64_t n, Fn&& fn) {
+void for_brain(const T* values, std::int64_t stride, const std::uint8_t* mask, std::int64_t n,
+               Fn&& fn) {
   constexpr std::uint64_t kNone = 0, kAll = 0x0101010101010101;
   with_step(stride, [&](auto step) {
     for (std::int64_t begin = 0; begin < n; begin += 8) {
@@ -84,7 +89,8 @@ std::vector<T> gather_brain(const View<const T, 3>& box, const Brain& brain, int
   std::vector<T> values(brain.slice_begin.back());
   parallel_for(box.shape[0], n_threads, [&](std::int64_t begin, std::int64_t end) {
     T* next = values.data() + brain.slice_begin[begin];
-    for (std::int64_t a = begin; a < end; ++a) for_brain(box, brain, a, [&](T value) { *next++ = value; });
+    for (std::int64_t a = begin; a < end; ++a)
+      for_brain(box, brain, a, [&](T value) { *next++ = value; });
   });
   return values;
 }
@@ -100,8 +106,8 @@ Histogram<T> count_brain(const View<const T, 3>& box, const Brain& brain, int n_
 }
 
 template <typename T>
-Stats stats_of_brain(const View<const T, 3>& box, const Brain& brain, const std::array<double, 2>& percentiles,
-                     int n_threads) {
+Stats stats_of_brain(const View<const T, 3>& box, const Brain& brain,
+                     const std::array<double, 2>& percentiles, int n_threads) {
   if constexpr (kCountable<T>) {
     return stats_of(count_brain(box, brain, n_threads), brain.slice_begin.back(), percentiles);
   } else {
@@ -109,10 +115,11 @@ Stats stats_of_brain(const View<const T, 3>& box, const Brain& brain, const std:
   }
 }
 
-/// z-scores of a row, zero where there is no brain. From lo on, differences of small integers are exact in float32.
+/// z-scores of a row, zero where there is no brain. From lo on, differences of small integers are
+/// exact in float32.
 template <typename T>
-void write_row(const T* values, std::int64_t stride, const std::uint8_t* mask, const Stats& stats, std::int64_t n,
-               float* __restrict out) {
+void write_row(const T* values, std::int64_t stride, const std::uint8_t* mask, const Stats& stats,
+               std::int64_t n, float* __restrict out) {
   using Real = std::conditional_t<kCountable<T>, float, double>;
   const auto lo = static_cast<Real>(stats.lo), hi = static_cast<Real>(stats.hi);
   const auto factor = static_cast<Real>(stats.std > 0 ? 1 / stats.std : 0);
@@ -128,16 +135,19 @@ void write_row(const T* values, std::int64_t stride, const std::uint8_t* mask, c
 
 /// Writes one modality; all three views have the same axes, in any order.
 template <typename T>
-void write(View<const T, 3> box, View<std::uint8_t, 3> mask, const Stats& stats, View<float, 3> target, bool streamed,
-           int n_threads) {
-  const auto order = transfer_order(memory_order(box.shape, box.strides), memory_order(target.shape, target.strides));
+void write(View<const T, 3> box, View<std::uint8_t, 3> mask, const Stats& stats,
+           View<float, 3> target, bool streamed, int n_threads) {
+  const auto order = transfer_order(memory_order(box.shape, box.strides),
+                                    memory_order(target.shape, target.strides));
   box = box.permuted(order);
   mask = mask.permuted(order);
   target = target.permuted(order);
   parallel_for(target.shape[0], n_threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t d = begin; d < end; ++d) {
       transfer_rows(target, d, streamed, [&](std::int64_t a, std::int64_t b, float* row) {
-        wide([&] { write_row(box.at(a, b), box.strides[2], mask.at(a, b), stats, box.shape[2], row); });
+        wide([&] {
+          write_row(box.at(a, b), box.strides[2], mask.at(a, b), stats, box.shape[2], row);
+        });
       });
     }
     stream_fence();
@@ -178,8 +188,9 @@ void run(const NormalizeArgs& args, int n_threads) {
   const bool streamed = is_streamed(n_elements(tensor.shape));
   for (std::int64_t m = 0; m < box.shape[0]; ++m) {
     const Stats stats = stats_of_brain(box.slice(m), brain, args.percentiles, n_threads);
-    require<InputError>(std::isfinite(stats.std), "normalize: volume: modality ", m,
-                        " has NaN or infinite brain voxels, or values too large for float64 statistics");
+    require<InputError>(
+        std::isfinite(stats.std), "normalize: volume: modality ", m,
+        " has NaN or infinite brain voxels, or values too large for float64 statistics");
     write(box.slice(m), brain.mask, stats, target.slice(m), streamed, n_threads);
     const std::array<double, 4> row{stats.lo, stats.hi, stats.mean, stats.std};
     std::copy(row.begin(), row.end(), args.stats.at(m));
@@ -189,7 +200,8 @@ void run(const NormalizeArgs& args, int n_threads) {
 }  // namespace
 
 void normalize_cpu(const NormalizeArgs& args, int n_threads) {
-  dispatch(args.volume.dtype, [&](auto tag) { run<typename decltype(tag)::type>(args, n_threads); });
+  dispatch(args.volume.dtype,
+           [&](auto tag) { run<typename decltype(tag)::type>(args, n_threads); });
 }
 
 }  // namespace fastbts

@@ -1,4 +1,4 @@
-#include "core/launch.h"
+#include "core/cuda/launch.h"
 #include "ops/normalize.h"
 #include "ops/normalize_kernel.cuh"
 
@@ -18,7 +18,8 @@ struct Brain {
 
 void mark_brain(const Brain& brain) {
   const RowLaunch launch(brain.n_rows, kMaxBlocks);
-  mark_brain_kernel<<<launch.blocks, launch.threads, 0, brain.stream>>>(brain.box, brain.scratch, brain.n_rows);
+  mark_brain_kernel<<<launch.blocks, launch.threads, 0, brain.stream>>>(brain.box, brain.scratch,
+                                                                        brain.n_rows);
   CUDA_CHECK_LAUNCH("mark_brain_kernel");
 }
 
@@ -28,10 +29,11 @@ void select_percentiles(const Brain& brain, const std::array<double, 2>& percent
   launch.blocks.y = brain.n_modalities;
   const unsigned n = 2 * brain.n_modalities;
   for (int digit = kDigits - 1; digit >= 0; --digit) {
-    histogram_kernel<<<launch.blocks, launch.threads, 0, brain.stream>>>(brain.box, brain.scratch, digit, brain.n_rows);
+    histogram_kernel<<<launch.blocks, launch.threads, 0, brain.stream>>>(brain.box, brain.scratch,
+                                                                         digit, brain.n_rows);
     CUDA_CHECK_LAUNCH("histogram_kernel");
-    select_kernel<<<(n + kWarp - 1) / kWarp, kWarp, 0, brain.stream>>>(brain.scratch, digit, percentiles[0],
-                                                                       percentiles[1], static_cast<int>(n));
+    select_kernel<<<(n + kWarp - 1) / kWarp, kWarp, 0, brain.stream>>>(
+        brain.scratch, digit, percentiles[0], percentiles[1], static_cast<int>(n));
     CUDA_CHECK_LAUNCH("select_kernel");
   }
 }
@@ -40,7 +42,8 @@ void sum_moments(const Brain& brain, double* stats) {
   const dim3 blocks(kSumBlocks, brain.n_modalities), threads(64, 4);
   const std::size_t n_shared = threads.x * threads.y * sizeof(double);
   for (const int power : {1, 2}) {
-    moment_kernel<<<blocks, threads, n_shared, brain.stream>>>(brain.box, brain.scratch, stats, power, brain.n_rows);
+    moment_kernel<<<blocks, threads, n_shared, brain.stream>>>(brain.box, brain.scratch, stats,
+                                                               power, brain.n_rows);
     CUDA_CHECK_LAUNCH("moment_kernel");
     stats_kernel<<<(brain.n_modalities + kWarp - 1) / kWarp, kWarp, 0, brain.stream>>>(
         brain.scratch, stats, power, static_cast<int>(brain.n_modalities));
@@ -54,8 +57,9 @@ void scale(const Brain& brain, const NormalizeArgs& args) {
   const RowLaunch launch(n_m * n_d * n_h);
   if (launch.blocks.x == 0 || n_w == 0) return;
   scale_kernel<<<launch.blocks, launch.threads, 0, brain.stream>>>(
-      brain.box, brain.scratch.mask, args.stats.data, {inner[0].begin, inner[1].begin, inner[2].begin},
-      strided(args.tensor), static_cast<std::uint32_t>(n_m * n_d * n_h));
+      brain.box, brain.scratch.mask, args.stats.data,
+      {inner[0].begin, inner[1].begin, inner[2].begin}, strided(args.tensor),
+      static_cast<std::uint32_t>(n_m * n_d * n_h));
   CUDA_CHECK_LAUNCH("scale_kernel");
 }
 

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "core/strided.h"
+#include "core/cuda/strided.h"
 #include "ops/normalize_scratch.h"
 
 namespace fastbts {
@@ -37,7 +37,8 @@ FASTBTS_DEVICE OrderKey rank_of(OrderKey n, double percent) {
 }
 
 /// Marks the brain of the box, of which each row is (d, h), and counts it.
-FASTBTS_KERNEL void mark_brain_kernel(AnyStrided<4> box, NormalizeScratch scratch, std::uint32_t n_rows) {
+FASTBTS_KERNEL void mark_brain_kernel(AnyStrided<4> box, NormalizeScratch scratch,
+                                      std::uint32_t n_rows) {
   OrderKey n_brain = 0;
   for (std::uint32_t row = first_row(); row < n_rows; row += row_step()) {
     const auto [d, h] = Row<2>(row, box.shape + 1).index;
@@ -54,21 +55,27 @@ FASTBTS_KERNEL void mark_brain_kernel(AnyStrided<4> box, NormalizeScratch scratc
   if (is_first_lane() && n_brain != 0) atomicAdd(scratch.n_brain, n_brain);
 }
 
-/// Calls fn(value) for the brain voxels of modality blockIdx.y that this thread looks at, in a fixed order.
+/// Calls fn(value) for the brain voxels of modality blockIdx.y that this thread looks at, in a
+/// fixed order.
 template <typename Fn>
-FASTBTS_DEVICE void for_each_brain(const AnyStrided<4>& box, const std::uint8_t* mask, std::uint32_t n_rows, Fn fn) {
+FASTBTS_DEVICE void for_each_brain(const AnyStrided<4>& box, const std::uint8_t* mask,
+                                   std::uint32_t n_rows, Fn fn) {
   for (std::uint32_t row = first_row(); row < n_rows; row += row_step()) {
     const auto [d, h] = Row<2>(row, box.shape + 1).index;
     for (std::int64_t w = threadIdx.x; w < box.shape[3]; w += blockDim.x) {
-      if (mask[row * box.shape[3] + w]) fn(load(box.data, box.dtype, box.offset(blockIdx.y, d, h, w)));
+      if (mask[row * box.shape[3] + w])
+        fn(load(box.data, box.dtype, box.offset(blockIdx.y, d, h, w)));
     }
   }
 }
 
-/// Counts one byte of the keys that share what is known of each percentile's; blockIdx.y is the modality.
-FASTBTS_KERNEL void histogram_kernel(AnyStrided<4> box, NormalizeScratch scratch, int digit, std::uint32_t n_rows) {
+/// Counts one byte of the keys that share what is known of each percentile's; blockIdx.y is the
+/// modality.
+FASTBTS_KERNEL void histogram_kernel(AnyStrided<4> box, NormalizeScratch scratch, int digit,
+                                     std::uint32_t n_rows) {
   FASTBTS_SHARED unsigned bins[2 * kBins];
-  const unsigned thread = threadIdx.x + blockDim.x * threadIdx.y, n_threads = blockDim.x * blockDim.y;
+  const unsigned thread = threadIdx.x + blockDim.x * threadIdx.y,
+                 n_threads = blockDim.x * blockDim.y;
   for (unsigned i = thread; i < 2 * kBins; i += n_threads) bins[i] = 0;
   __syncthreads();
   const Selection* selections = scratch.selections + 2 * blockIdx.y;
@@ -84,12 +91,15 @@ FASTBTS_KERNEL void histogram_kernel(AnyStrided<4> box, NormalizeScratch scratch
   }
 }
 
-/// One thread per modality and percentile: finds the byte its rank falls on, and zeroes the histogram for the next.
-FASTBTS_KERNEL void select_kernel(NormalizeScratch scratch, int digit, double percent_lo, double percent_hi, int n) {
+/// One thread per modality and percentile: finds the byte its rank falls on, and zeroes the
+/// histogram for the next.
+FASTBTS_KERNEL void select_kernel(NormalizeScratch scratch, int digit, double percent_lo,
+                                  double percent_hi, int n) {
   const int i = static_cast<int>(threadIdx.x + blockDim.x * blockIdx.x);
   if (i >= n || *scratch.n_brain == 0) return;
   Selection selection = scratch.selections[i];
-  if (digit == kDigits - 1) selection.rank = rank_of(*scratch.n_brain, i % 2 ? percent_hi : percent_lo);
+  if (digit == kDigits - 1)
+    selection.rank = rank_of(*scratch.n_brain, i % 2 ? percent_hi : percent_lo);
   unsigned* bins = scratch.histograms + i * kBins;
   unsigned bin = 0;
   while (selection.rank >= bins[bin]) selection.rank -= bins[bin++];
@@ -98,8 +108,8 @@ FASTBTS_KERNEL void select_kernel(NormalizeScratch scratch, int digit, double pe
   for (int b = 0; b < kBins; ++b) bins[b] = 0;
 }
 
-/// Sum over the threads of a block, in the shape of a tree: the same bits every time. Dynamic shared memory: 8 bytes
-/// for each thread, a power of two of them.
+/// Sum over the threads of a block, in the shape of a tree: the same bits every time. Dynamic
+/// shared memory: 8 bytes for each thread, a power of two of them.
 FASTBTS_DEVICE double block_sum(double mine) {
   FASTBTS_DYNAMIC_SHARED(double, sums);
   const unsigned thread = threadIdx.x + blockDim.x * threadIdx.y;
@@ -111,24 +121,27 @@ FASTBTS_DEVICE double block_sum(double mine) {
   return sums[0];  // for thread 0
 }
 
-/// Sums clipped values (power 1), or squared distances from their mean (power 2), of modality blockIdx.y. A NaN or
-/// infinite voxel makes the sum NaN.
-FASTBTS_KERNEL void moment_kernel(AnyStrided<4> box, NormalizeScratch scratch, const double* stats, int power,
-                                  std::uint32_t n_rows) {
+/// Sums clipped values (power 1), or squared distances from their mean (power 2), of modality
+/// blockIdx.y. A NaN or infinite voxel makes the sum NaN.
+FASTBTS_KERNEL void moment_kernel(AnyStrided<4> box, NormalizeScratch scratch, const double* stats,
+                                  int power, std::uint32_t n_rows) {
   const Selection* selections = scratch.selections + 2 * blockIdx.y;
   const double lo = from_order_key(selections[0].prefix), hi = from_order_key(selections[1].prefix);
   const double centre = power == 1 ? 0 : stats[4 * blockIdx.y + 2];
   double sum = 0;
   for_each_brain(box, scratch.mask, n_rows, [&](double value) {
-    const double term = clipped(value, lo, hi) - centre + (value - value);  // the latter is 0, or NaN
+    const double term =
+        clipped(value, lo, hi) - centre + (value - value);  // the latter is 0, or NaN
     sum += power == 1 ? term : term * term;
   });
   sum = block_sum(sum);
   if (threadIdx.x + threadIdx.y == 0) scratch.partials[kSumBlocks * blockIdx.y + blockIdx.x] = sum;
 }
 
-/// One thread per modality: adds the blocks' sums in order and writes lo, hi, mean (power 1) or std (power 2).
-FASTBTS_KERNEL void stats_kernel(NormalizeScratch scratch, double* stats, int power, int n_modalities) {
+/// One thread per modality: adds the blocks' sums in order and writes lo, hi, mean (power 1) or std
+/// (power 2).
+FASTBTS_KERNEL void stats_kernel(NormalizeScratch scratch, double* stats, int power,
+                                 int n_modalities) {
   const int m = static_cast<int>(threadIdx.x + blockDim.x * blockIdx.x);
   if (m >= n_modalities) return;
   double* row = stats + 4 * m;
@@ -150,12 +163,14 @@ struct Corner {
   std::int64_t d, h, w;
 };
 
-/// One thread per voxel of the tensor, of which each row is (m, d, h): the z-score of a brain voxel, else zero.
-FASTBTS_KERNEL void scale_kernel(AnyStrided<4> box, const std::uint8_t* mask, const double* stats, Corner corner,
-                                 AnyStrided<4, void> tensor, std::uint32_t n_rows) {
+/// One thread per voxel of the tensor, of which each row is (m, d, h): the z-score of a brain
+/// voxel, else zero.
+FASTBTS_KERNEL void scale_kernel(AnyStrided<4> box, const std::uint8_t* mask, const double* stats,
+                                 Corner corner, AnyStrided<4, void> tensor, std::uint32_t n_rows) {
   for (std::uint32_t row = first_row(); row < n_rows; row += row_step()) {
     const auto [m, d, h] = Row<3>(row, tensor.shape).index;
-    const double lo = stats[4 * m], hi = stats[4 * m + 1], mean = stats[4 * m + 2], std = stats[4 * m + 3];
+    const double lo = stats[4 * m], hi = stats[4 * m + 1], mean = stats[4 * m + 2],
+                 std = stats[4 * m + 3];
     const double factor = std > 0 ? 1 / std : 0;
     const std::int64_t i = d - corner.d, j = h - corner.h;
     const bool crosses = 0 <= i && i < box.shape[1] && 0 <= j && j < box.shape[2];

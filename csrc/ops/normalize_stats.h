@@ -10,8 +10,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "core/order_key.h"
-#include "core/parallel.h"
+#include "core/cpu/order_key.h"
+#include "core/cpu/parallel.h"
 
 namespace fastbts {
 
@@ -30,7 +30,8 @@ Real clip(Real value, Real lo, Real hi) {
 template <typename T>
 inline constexpr bool kCountable = std::is_integral_v<T> && sizeof(T) <= 2;
 
-/// Values counted by order key: bin i holds the keys from first + (i << shift). A shift of 0 makes it a full account.
+/// Values counted by order key: bin i holds the keys from first + (i << shift). A shift of 0 makes
+/// it a full account.
 template <typename T>
 struct Histogram {
   using Unsigned = std::make_unsigned_t<Key<T>>;
@@ -49,21 +50,25 @@ struct Histogram {
   }
 
   /// The only value of a bin; for a shift of 0.
-  T value(std::size_t bin) const { return from_key<T>(static_cast<Key<T>>(static_cast<Unsigned>(first + bin))); }
+  T value(std::size_t bin) const {
+    return from_key<T>(static_cast<Key<T>>(static_cast<Unsigned>(first + bin)));
+  }
 
   Unsigned first;
   int shift = 0;
   std::vector<std::int64_t> counts;
 };
 
-inline constexpr std::int64_t kBlock = 1 << 16;  // values summed in order; fixed, so that sums do not depend on threads
+inline constexpr std::int64_t kBlock =
+    1 << 16;  // values summed in order; fixed, so that sums do not depend on threads
 
 /// Calls fn(values, n, block) for each block of values.
 template <typename T, typename Fn>
 void for_each_block(const std::vector<T>& values, int n_threads, Fn&& fn) {
   const auto n = static_cast<std::int64_t>(values.size());
   parallel_for((n + kBlock - 1) / kBlock, n_threads, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t b = begin; b < end; ++b) fn(values.data() + b * kBlock, std::min(kBlock, n - b * kBlock), b);
+    for (std::int64_t b = begin; b < end; ++b)
+      fn(values.data() + b * kBlock, std::min(kBlock, n - b * kBlock), b);
   });
 }
 
@@ -90,13 +95,15 @@ void count(std::int64_t n, int n_threads, Histogram<T>& histogram, ForEach&& for
   std::mutex mutex;
   parallel_for(n, n_threads, [&](std::int64_t begin, std::int64_t end) {
     std::vector<std::uint32_t> counts(histogram.counts.size());
-    for_each(begin, end, [counts = counts.data(), bins = &histogram](T value) { ++counts[bins->bin(value)]; });
+    for_each(begin, end,
+             [counts = counts.data(), bins = &histogram](T value) { ++counts[bins->bin(value)]; });
     const std::lock_guard<std::mutex> lock(mutex);
     for (std::size_t b = 0; b < counts.size(); ++b) histogram.counts[b] += counts[b];
   });
 }
 
-/// Index of a percentile among n sorted values: inverted CDF, Hyndman & Fan 1996 type 1, rounded as in NumPy.
+/// Index of a percentile among n sorted values: inverted CDF, Hyndman & Fan 1996 type 1, rounded as
+/// in NumPy.
 inline std::int64_t percentile_rank(std::int64_t n, double percent) {
   const double index = static_cast<double>(n) * (percent / 100) - 1;
   return std::clamp<std::int64_t>(static_cast<std::int64_t>(std::ceil(index)), 0, n - 1);
@@ -191,7 +198,8 @@ template <typename T>
 Moments moments_of_block(const T* values, std::int64_t n, double lo, double hi) {
   const auto value = [=](std::int64_t i) { return clip(static_cast<double>(values[i]), lo, hi); };
   const double mean = sum(n, value) / static_cast<double>(n);
-  const double squares = sum(n, [=](std::int64_t i) { return (value(i) - mean) * (value(i) - mean); });
+  const double squares =
+      sum(n, [=](std::int64_t i) { return (value(i) - mean) * (value(i) - mean); });
   return {static_cast<double>(n), mean, squares};
 }
 
@@ -206,12 +214,15 @@ Moments moments_of_values(const std::vector<T>& values, double lo, double hi, in
   return total;
 }
 
-/// Percentiles, and mean and std of the values clipped to them; all zero for no values, std NaN unless all are finite.
+/// Percentiles, and mean and std of the values clipped to them; all zero for no values, std NaN
+/// unless all are finite.
 template <typename T>
-Stats stats_of(const std::vector<T>& values, const std::array<double, 2>& percentiles, int n_threads) {
+Stats stats_of(const std::vector<T>& values, const std::array<double, 2>& percentiles,
+               int n_threads) {
   if (values.empty()) return {};
   const auto [least, most] = key_range(values, n_threads);
-  if (least < to_key(std::numeric_limits<T>::lowest()) || most > to_key(std::numeric_limits<T>::max())) {
+  if (least < to_key(std::numeric_limits<T>::lowest()) ||
+      most > to_key(std::numeric_limits<T>::max())) {
     return {0, 0, 0, std::numeric_limits<double>::quiet_NaN()};
   }
   Histogram<T> histogram(least, most);
@@ -219,21 +230,25 @@ Stats stats_of(const std::vector<T>& values, const std::array<double, 2>& percen
   count(n, n_threads, histogram, [&](std::int64_t begin, std::int64_t end, auto&& add) {
     std::for_each(values.begin() + begin, values.begin() + end, add);
   });
-  const std::array<std::int64_t, 2> ranks{percentile_rank(n, percentiles[0]), percentile_rank(n, percentiles[1])};
+  const std::array<std::int64_t, 2> ranks{percentile_rank(n, percentiles[0]),
+                                          percentile_rank(n, percentiles[1])};
   const auto [value_lo, value_hi] = values_at(ranks, values, histogram, n_threads);
   const auto lo = static_cast<double>(value_lo), hi = static_cast<double>(value_hi);
-  if (lo == hi) return {lo, hi, lo, 0};  // a sum of equal numbers would leave a std of rounding errors
-  const Moments moments =
-      histogram.shift == 0 ? moments_of_histogram(histogram, lo, hi) : moments_of_values(values, lo, hi, n_threads);
+  if (lo == hi)
+    return {lo, hi, lo, 0};  // a sum of equal numbers would leave a std of rounding errors
+  const Moments moments = histogram.shift == 0 ? moments_of_histogram(histogram, lo, hi)
+                                               : moments_of_values(values, lo, hi, n_threads);
   return {lo, hi, moments.mean, std::sqrt(moments.squares / moments.n)};
 }
 
 /// The same from a full account of n values.
 template <typename T>
-Stats stats_of(const Histogram<T>& histogram, std::int64_t n, const std::array<double, 2>& percentiles) {
+Stats stats_of(const Histogram<T>& histogram, std::int64_t n,
+               const std::array<double, 2>& percentiles) {
   if (n == 0) return {};
   const auto at = [&](double percent) {
-    return static_cast<double>(histogram.value(Ranked<T>(histogram, percentile_rank(n, percent)).bin));
+    return static_cast<double>(
+        histogram.value(Ranked<T>(histogram, percentile_rank(n, percent)).bin));
   };
   const double lo = at(percentiles[0]), hi = at(percentiles[1]);
   if (lo == hi) return {lo, hi, lo, 0};

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core/parallel.h"
-#include "core/taps.h"
+#include "core/cpu/parallel.h"
+#include "core/cpu/taps.h"
 #include "ops/resample_affine.h"
 
 namespace fastbts {
@@ -15,7 +15,8 @@ struct Tap {
 
 /// Where a position on an axis of n voxels takes its value from; it lies between the outer faces.
 Tap tap_at(double position, std::int64_t n, bool nearest) {
-  const double inside = std::clamp(nearest ? position + 0.5 : position, 0.0, static_cast<double>(n - 1));
+  const double inside =
+      std::clamp(nearest ? position + 0.5 : position, 0.0, static_cast<double>(n - 1));
   const auto low = static_cast<std::int64_t>(inside);
   if (nearest || low == n - 1) return {low, low, 0};
   return {low, low + 1, static_cast<float>(inside - static_cast<double>(low))};
@@ -28,7 +29,9 @@ float sample(const View<const T, 3>& volume, const Tap& d, const Tap& h, const T
     const auto value = [&](std::int64_t z) { return static_cast<float>(*volume.at(z, y, x)); };
     return lerp(value(d.low), value(d.high), d.part);
   };
-  const auto along_h = [&](std::int64_t x) { return lerp(along_d(h.low, x), along_d(h.high, x), h.part); };
+  const auto along_h = [&](std::int64_t x) {
+    return lerp(along_d(h.low, x), along_d(h.high, x), h.part);
+  };
   return lerp(along_h(w.low), along_h(w.high), w.part);
 }
 
@@ -41,7 +44,9 @@ struct Line {
       step[axis] = row[2];
     }
   }
-  double at(std::size_t axis, std::int64_t w) const { return start[axis] + step[axis] * static_cast<double>(w); }
+  double at(std::size_t axis, std::int64_t w) const {
+    return start[axis] + step[axis] * static_cast<double>(w);
+  }
 
   double start[3], step[3];
 };
@@ -55,7 +60,8 @@ void write_voxel(const ResampleAffineArgs& args, const Line& line, const Shape<3
   Tap taps[3];
   bool inside = true;
   for (std::size_t axis = 0; axis < 3; ++axis) {
-    const double position = line.at(axis, w), faces = static_cast<double>(tensor.shape[axis + 1]) - 0.5;
+    const double position = line.at(axis, w),
+                 faces = static_cast<double>(tensor.shape[axis + 1]) - 0.5;
     inside = inside && position >= -0.5 && position <= faces;
     taps[axis] = inside ? tap_at(position, tensor.shape[axis + 1], args.nearest) : Tap{};
   }
@@ -70,7 +76,8 @@ void write_rows(const ResampleAffineArgs& args, std::int64_t begin, std::int64_t
   const std::int64_t n_h = args.out.shape[2], n_w = args.out.shape[3];
   for (std::int64_t row = begin; row < end; ++row) {
     const Line line(args.map, row / n_h, row % n_h);
-    for (std::int64_t w = 0; w < n_w; ++w) write_voxel<T, Out>(args, line, {row / n_h, row % n_h, w});
+    for (std::int64_t w = 0; w < n_w; ++w)
+      write_voxel<T, Out>(args, line, {row / n_h, row % n_h, w});
   }
 }
 
@@ -81,8 +88,10 @@ void resample_affine_cpu(const ResampleAffineArgs& args, int n_threads) {
   const auto [n_c, n_d, n_h, n_w] = args.out.shape;
   dispatch(args.tensor.dtype, [&, n = n_d * n_h, grain = 1 + kVoxels / (1 + n_c * n_w)](auto tag) {
     using T = typename decltype(tag)::type;
-    const auto rows = args.out.dtype == DType::kUint8 ? write_rows<T, std::uint8_t> : write_rows<T, float>;
-    parallel_for(n, n_threads, [&](std::int64_t begin, std::int64_t end) { rows(args, begin, end); }, grain);
+    const auto rows =
+        args.out.dtype == DType::kUint8 ? write_rows<T, std::uint8_t> : write_rows<T, float>;
+    parallel_for(
+        n, n_threads, [&](std::int64_t begin, std::int64_t end) { rows(args, begin, end); }, grain);
   });
 }
 

@@ -1,4 +1,4 @@
-#include "core/launch.h"
+#include "core/cuda/launch.h"
 #include "ops/resample_affine.h"
 #include "ops/resample_affine_kernel.cuh"
 

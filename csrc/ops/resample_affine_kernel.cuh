@@ -1,7 +1,7 @@
 #pragma once
 
-#include "core/strided.h"
-#include "core/tap.cuh"
+#include "core/cuda/strided.h"
+#include "core/cuda/tap.cuh"
 
 namespace fastbts {
 
@@ -20,9 +20,10 @@ FASTBTS_DEVICE Tap tap_at(double position, int n, bool nearest) {
   return nearest ? Tap{low, low, 0.0F} : Tap{low, low + 1, static_cast<float>(shifted - low)};
 }
 
-/// Trilinear value of channel c between eight voxels. Loops that stay loops: eight loads of a dozen types, side by
-/// side, would need most registers.
-FASTBTS_DEVICE float sample(const AnyStrided<4>& tensor, std::int64_t c, const Tap& d, const Tap& h, const Tap& w) {
+/// Trilinear value of channel c between eight voxels. Loops that stay loops: eight loads of a dozen
+/// types, side by side, would need most registers.
+FASTBTS_DEVICE float sample(const AnyStrided<4>& tensor, std::int64_t c, const Tap& d, const Tap& h,
+                            const Tap& w) {
   float left = 0, value = 0;
 #pragma unroll 1
   for (int x = w.low; x <= w.high; ++x) {
@@ -32,7 +33,8 @@ FASTBTS_DEVICE float sample(const AnyStrided<4>& tensor, std::int64_t c, const T
       float top = 0, column = 0;
 #pragma unroll 1
       for (int z = d.low; z <= d.high; ++z) {
-        const auto voxel = static_cast<float>(load(tensor.data, tensor.dtype, tensor.offset(c, z, y, x)));
+        const auto voxel =
+            static_cast<float>(load(tensor.data, tensor.dtype, tensor.offset(c, z, y, x)));
         column = z == d.low ? voxel : lerp(top, voxel, d.part);
         top = voxel;
       }
@@ -62,9 +64,11 @@ FASTBTS_KERNEL void resample_affine_kernel(AnyStrided<4> tensor, ResampleAffineS
         taps[axis] = inside ? tap_at(position, n, settings.nearest) : Tap{0, 0, 0.0F};
       }
       for (std::int64_t c = 0; c < out.shape[0]; ++c) {
-        const float value = inside ? sample(tensor, c, taps[0], taps[1], taps[2]) : settings.outside;
+        const float value =
+            inside ? sample(tensor, c, taps[0], taps[1], taps[2]) : settings.outside;
         if (out.dtype == DType::kUint8) {
-          static_cast<std::uint8_t*>(out.data)[out.offset(c, d, h, w)] = static_cast<std::uint8_t>(value);
+          static_cast<std::uint8_t*>(out.data)[out.offset(c, d, h, w)] =
+              static_cast<std::uint8_t>(value);
         } else {
           store(out.data, out.dtype, out.offset(c, d, h, w), value);
         }

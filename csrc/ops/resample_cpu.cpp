@@ -1,5 +1,5 @@
-#include "core/parallel.h"
-#include "core/taps.h"
+#include "core/cpu/parallel.h"
+#include "core/cpu/taps.h"
 #include "ops/resample.h"
 
 namespace fastbts {
@@ -9,10 +9,13 @@ struct AllTaps {
   Taps d, h, w;
 };
 
-/// Rows that a thread works in: a whole slice between two of the input's, and a row between two of that slice's.
+/// Rows that a thread works in: a whole slice between two of the input's, and a row between two of
+/// that slice's.
 struct Scratch {
   explicit Scratch(const Shape<4>& shape)
-      : n_w(shape[3]), slice(static_cast<std::size_t>(shape[2] * shape[3])), row(static_cast<std::size_t>(shape[3])) {}
+      : n_w(shape[3]),
+        slice(static_cast<std::size_t>(shape[2] * shape[3])),
+        row(static_cast<std::size_t>(shape[3])) {}
   float* slice_row(std::int64_t h) { return slice.data() + h * n_w; }
 
   std::int64_t n_w;
@@ -20,8 +23,8 @@ struct Scratch {
 };
 
 /// Writes slice d of out; tensor and out have one channel.
-void resample_slice(const View<const float, 3>& tensor, const AllTaps& taps, std::int64_t d, Scratch& scratch,
-                    const View<float, 3>& out) {
+void resample_slice(const View<const float, 3>& tensor, const AllTaps& taps, std::int64_t d,
+                    Scratch& scratch, const View<float, 3>& out) {
   const auto [n_d, n_h, n_w] = tensor.shape;
   const auto from = static_cast<std::size_t>(d);
   for (std::int64_t h = 0; h < n_h; ++h) {
@@ -30,7 +33,8 @@ void resample_slice(const View<const float, 3>& tensor, const AllTaps& taps, std
   }
   for (std::int64_t h = 0; h < out.shape[1]; ++h) {
     const auto to = static_cast<std::size_t>(h);
-    const float *low = scratch.slice_row(taps.h.low[to]), *high = scratch.slice_row(taps.h.high[to]);
+    const float *low = scratch.slice_row(taps.h.low[to]),
+                *high = scratch.slice_row(taps.h.high[to]);
     lerp_rows(low, high, taps.h.part[to], n_w, scratch.row.data());
     lerp_along(scratch.row.data(), taps.w, out.at(d, h));
   }
@@ -45,7 +49,8 @@ void resample_cpu(const ResampleArgs& args, int n_threads) {
     Scratch scratch(from);
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t c = i / to[1], d = i % to[1];
-      resample_slice(args.tensor.as<float>().slice(c), taps, d, scratch, args.out.as<float>().slice(c));
+      resample_slice(args.tensor.as<float>().slice(c), taps, d, scratch,
+                     args.out.as<float>().slice(c));
     }
   });
 }

@@ -1,5 +1,5 @@
-#include "core/dense.h"
-#include "core/launch.h"
+#include "core/array/dense.h"
+#include "core/cuda/launch.h"
 #include "ops/resample.h"
 #include "ops/resample_kernel.cuh"
 
@@ -7,7 +7,8 @@ namespace fastbts {
 namespace {
 
 template <typename T>
-void launch_resample(const T* tensor, const ResampleSizes& sizes, T* out, std::int64_t n_out, cudaStream_t stream) {
+void launch_resample(const T* tensor, const ResampleSizes& sizes, T* out, std::int64_t n_out,
+                     cudaStream_t stream) {
   if (n_out == 0) return;
   resample_kernel<<<n_blocks(n_out), kBlockThreads, 0, stream>>>(tensor, sizes, out);
   CUDA_CHECK_LAUNCH("resample_kernel");
@@ -25,8 +26,8 @@ void resample_cuda(const ResampleArgs& args, Stream stream) {
   }
   dispatch_floats(args.tensor.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_resample(args.tensor.as<T>().data, sizes, args.out.as<T>().data, n_elements(args.out.shape),
-                    cuda_stream(stream));
+    launch_resample(args.tensor.as<T>().data, sizes, args.out.as<T>().data,
+                    n_elements(args.out.shape), cuda_stream(stream));
   });
 }
 

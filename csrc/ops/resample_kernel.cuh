@@ -1,6 +1,6 @@
 #pragma once
 
-#include "core/tap.cuh"
+#include "core/cuda/tap.cuh"
 
 namespace fastbts {
 

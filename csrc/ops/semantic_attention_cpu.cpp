@@ -1,13 +1,13 @@
 #include <algorithm>
 #include <vector>
 
-#include "core/dense.h"
-#include "core/memory.h"
-#include "core/panel.h"
-#include "core/parallel.h"
-#include "core/simd_math.h"
-#include "core/taps.h"
-#include "core/wide.h"
+#include "core/array/dense.h"
+#include "core/cpu/memory.h"
+#include "core/cpu/panel.h"
+#include "core/cpu/parallel.h"
+#include "core/cpu/simd_math.h"
+#include "core/cpu/taps.h"
+#include "core/cpu/wide.h"
 #include "ops/semantic_attention.h"
 
 namespace fastbts {
@@ -30,7 +30,8 @@ struct Mix {
         hidden.set(j, column, part.at(j), part.shape[1]);
         column += part.shape[1];
       }
-      for (std::int64_t i = 0; i < kChildren; ++i) children.set(i, j, args.w_a.at(j, i / 4, i / 2 % 2) + i % 2, 1);
+      for (std::int64_t i = 0; i < kChildren; ++i)
+        children.set(i, j, args.w_a.at(j, i / 4, i / 2 % 2) + i % 2, 1);
     }
   }
 
@@ -64,20 +65,22 @@ struct Scratch {
 };
 
 /// Upsamples one row of one similarity map.
-void upsample_row(const View<const float, 3>& map, const AllTaps& taps, std::int64_t d, std::int64_t h,
-                  std::vector<float>& coarse, float* out) {
+void upsample_row(const View<const float, 3>& map, const AllTaps& taps, std::int64_t d,
+                  std::int64_t h, std::vector<float>& coarse, float* out) {
   const std::int64_t n = map.shape[2];
   const auto i = static_cast<std::size_t>(d), j = static_cast<std::size_t>(h);
   float *low = coarse.data(), *high = low + n;
-  lerp_rows(map.at(taps.d.low[i], taps.h.low[j]), map.at(taps.d.high[i], taps.h.low[j]), taps.d.part[i], n, low);
-  lerp_rows(map.at(taps.d.low[i], taps.h.high[j]), map.at(taps.d.high[i], taps.h.high[j]), taps.d.part[i], n, high);
+  lerp_rows(map.at(taps.d.low[i], taps.h.low[j]), map.at(taps.d.high[i], taps.h.low[j]),
+            taps.d.part[i], n, low);
+  lerp_rows(map.at(taps.d.low[i], taps.h.high[j]), map.at(taps.d.high[i], taps.h.high[j]),
+            taps.d.part[i], n, high);
   lerp_rows(low, high, taps.h.part[j], n, low);
   lerp_along(low, taps.w, out);
 }
 
 /// Upsamples the similarity maps of a case for rows of slice d.
-void upsample(const View<const float, 4>& maps, const AllTaps& taps, std::int64_t d, const Bounds& rows,
-              Scratch& scratch) {
+void upsample(const View<const float, 4>& maps, const AllTaps& taps, std::int64_t d,
+              const Bounds& rows, Scratch& scratch) {
   for (std::int64_t k = 0; k < maps.shape[0]; ++k) {
     float* out = scratch.maps.data() + k * scratch.n;
     for (std::int64_t h = rows.begin; h < rows.end; ++h, out += scratch.n_w)
@@ -91,9 +94,10 @@ std::int64_t run_of(const View<const float, 5>& features, std::int64_t n_rows) {
   return features.strides[3] == n ? n_rows * n : n;
 }
 
-/// Points the columns at the inputs from row h of slice d of case b on, before which the tile has n_before voxels.
-void point(const SemanticAttentionArgs& args, std::int64_t b, std::int64_t d, std::int64_t h, std::int64_t n_before,
-           Scratch& scratch) {
+/// Points the columns at the inputs from row h of slice d of case b on, before which the tile has
+/// n_before voxels.
+void point(const SemanticAttentionArgs& args, std::int64_t b, std::int64_t d, std::int64_t h,
+           std::int64_t n_before, Scratch& scratch) {
   auto column = scratch.columns.begin();
   for (const auto& features : {args.encoded.as<float>(), args.decoded.as<float>()})
     for (std::int64_t c = 0; c < features.shape[1]; ++c) *column++ = features.at(b, c, d, h);
@@ -102,7 +106,8 @@ void point(const SemanticAttentionArgs& args, std::int64_t b, std::int64_t d, st
 }
 
 /// Computes the children's logits of n voxels whose channels begin at the columns.
-void mix_run(const Mix& mix, const std::vector<const float*>& columns, std::int64_t n, Scratch& scratch, float* out) {
+void mix_run(const Mix& mix, const std::vector<const float*>& columns, std::int64_t n,
+             Scratch& scratch, float* out) {
   constexpr float kNoBias[kChildren] = {};
   float* hidden = scratch.hidden.data();
   mix.hidden.multiply(columns.data(), n, mix.bias.data(), hidden, scratch.n);
@@ -111,7 +116,8 @@ void mix_run(const Mix& mix, const std::vector<const float*>& columns, std::int6
   mix.children.multiply(scratch.hidden_columns.data(), n, kNoBias, out, scratch.n);
 }
 
-/// As mix_run; but as whole panels would reach beyond the features' last voxel, the last one is copied.
+/// As mix_run; but as whole panels would reach beyond the features' last voxel, the last one is
+/// copied.
 void mix_features(const Mix& mix, std::int64_t n, Scratch& scratch, float* out) {
   const std::int64_t n_whole = n / kLanes * kLanes;
   mix_run(mix, scratch.columns, n_whole, scratch, out);
@@ -134,16 +140,19 @@ void to_factors(float* z, float strength, std::int64_t n) {
 }
 
 /// Computes the factors of rows of slice d of case b, and lays them out as the skip's voxels.
-void attend(const SemanticAttentionArgs& args, const Mix& mix, std::int64_t b, std::int64_t d, const Bounds& rows,
-            Scratch& scratch) {
+void attend(const SemanticAttentionArgs& args, const Mix& mix, std::int64_t b, std::int64_t d,
+            const Bounds& rows, Scratch& scratch) {
   const std::int64_t n_w = scratch.n_w, n_rows = rows.size();
-  const std::int64_t n = std::min(run_of(args.encoded.as<float>(), n_rows), run_of(args.decoded.as<float>(), n_rows));
+  const std::int64_t n =
+      std::min(run_of(args.encoded.as<float>(), n_rows), run_of(args.decoded.as<float>(), n_rows));
   float* children = scratch.children.data();
   for (std::int64_t i = 0; i < n_rows * n_w; i += n) {
     point(args, b, d, rows.begin + i / n_w, i, scratch);
     mix_features(mix, n, scratch, children + i);
   }
-  wide([=, strength = args.strength, n = kChildren * scratch.n] { to_factors(children, strength, n); });
+  wide([=, strength = args.strength, n = kChildren * scratch.n] {
+    to_factors(children, strength, n);
+  });
   for (std::int64_t pair = 0; pair < kChildren / 2; ++pair) {
     for (std::int64_t h = 0; h < n_rows; ++h) {
       const float* even = children + 2 * pair * scratch.n + h * n_w;
@@ -153,8 +162,8 @@ void attend(const SemanticAttentionArgs& args, const Mix& mix, std::int64_t b, s
   }
 }
 
-/// Multiplies rows [begin, end) of slice d by their factors, channel after channel: long steps through memory, which
-/// its own prefetching does not follow.
+/// Multiplies rows [begin, end) of slice d by their factors, channel after channel: long steps
+/// through memory, which its own prefetching does not follow.
 void weigh(const SemanticAttentionArgs& args, std::int64_t b, std::int64_t d, const Bounds& rows,
            const float* factors) {
   constexpr std::int64_t kAhead = 2;  // channels
@@ -184,7 +193,8 @@ void semantic_attention_cpu(const SemanticAttentionArgs& args, int n_threads) {
   parallel_for(shape[0] * shape[2] * n_tiles, n_threads, [&](std::int64_t begin, std::int64_t end) {
     Scratch scratch(args, mix);
     for (std::int64_t i = begin; i < end; ++i) {
-      const std::int64_t b = i / (shape[2] * n_tiles), d = i / n_tiles % shape[2], first = i % n_tiles * kTileRows;
+      const std::int64_t b = i / (shape[2] * n_tiles), d = i / n_tiles % shape[2],
+                         first = i % n_tiles * kTileRows;
       const Bounds rows{first, std::min(first + kTileRows, shape[3])};
       upsample(args.similarity.as<float>().slice(b), taps, d, rows, scratch);
       attend(args, mix, b, d, rows, scratch);

@@ -1,5 +1,5 @@
-#include "core/dense.h"
-#include "core/launch.h"
+#include "core/array/dense.h"
+#include "core/cuda/launch.h"
 #include "ops/semantic_attention.h"
 #include "ops/semantic_attention_kernel.cuh"
 
@@ -9,20 +9,25 @@ namespace {
 constexpr unsigned kThreads = 128;  // each holds a voxel and its eight children
 
 template <typename T>
-void launch_attention(const AttentionPointers<T>& pointers, const AttentionSizes& s, std::int64_t n_b,
-                      cudaStream_t stream) {
+void launch_attention(const AttentionPointers<T>& pointers, const AttentionSizes& s,
+                      std::int64_t n_b, cudaStream_t stream) {
   const std::int64_t n = static_cast<std::int64_t>(s.below[0]) * s.below[1] * s.below[2];
   if (n == 0 || n_b == 0 || s.n_c == 0) return;
-  const dim3 blocks(static_cast<unsigned>((n + kThreads - 1) / kThreads), static_cast<unsigned>(n_b));
+  const dim3 blocks(static_cast<unsigned>((n + kThreads - 1) / kThreads),
+                    static_cast<unsigned>(n_b));
   attention_kernel<<<blocks, kThreads, attention_shared_bytes(s), stream>>>(pointers, s);
   CUDA_CHECK_LAUNCH("attention_kernel");
 }
 
 AttentionSizes sizes_of(const SemanticAttentionArgs& args) {
   const auto n = [](std::int64_t size) { return static_cast<int>(size); };
-  AttentionSizes sizes{
-      n(args.skip.shape[1]), n(args.encoded.shape[1]), n(args.w_a.shape[0]), n(args.w_s.shape[1]), {}, {},
-      args.out.strides[0]};
+  AttentionSizes sizes{n(args.skip.shape[1]),
+                       n(args.encoded.shape[1]),
+                       n(args.w_a.shape[0]),
+                       n(args.w_s.shape[1]),
+                       {},
+                       {},
+                       args.out.strides[0]};
   for (std::size_t axis = 0; axis < 3; ++axis) {
     sizes.below[axis] = n(args.encoded.shape[axis + 2]);
     sizes.maps[axis] = n(args.similarity.shape[axis + 2]);

@@ -1,10 +1,11 @@
 #pragma once
 
-#include "core/tap.cuh"
+#include "core/cuda/tap.cuh"
 
 namespace fastbts {
 
-/// Arrays are dense, but that cases of out lie `out_step` elements apart: out may be a part of a larger buffer.
+/// Arrays are dense, but that cases of out lie `out_step` elements apart: out may be a part of a
+/// larger buffer.
 struct AttentionSizes {
   int n_c, n_below, n_hidden, n_maps;
   int below[3], maps[3];
@@ -20,17 +21,22 @@ struct AttentionPointers {
   const float* strength_on_device = nullptr;  // read in place of strength where it is given
 };
 
-inline constexpr int kHiddenGroup = 16;  // hidden channels that a thread keeps in registers at a time
+inline constexpr int kHiddenGroup =
+    16;  // hidden channels that a thread keeps in registers at a time
 inline constexpr int kChildren = 8;
 
-/// Bytes of shared memory: the weights of one group of hidden channels, [inputs + 1 + children][kHiddenGroup].
+/// Bytes of shared memory: the weights of one group of hidden channels, [inputs + 1 +
+/// children][kHiddenGroup].
 inline std::size_t attention_shared_bytes(const AttentionSizes& s) {
-  return sizeof(float) * kHiddenGroup * static_cast<std::size_t>(2 * s.n_below + s.n_maps + 1 + kChildren);
+  return sizeof(float) * kHiddenGroup *
+         static_cast<std::size_t>(2 * s.n_below + s.n_maps + 1 + kChildren);
 }
 
-/// Loads the weights of hidden channels [first, first + kHiddenGroup), zeros where there are no more.
+/// Loads the weights of hidden channels [first, first + kHiddenGroup), zeros where there are no
+/// more.
 template <typename T>
-FASTBTS_DEVICE void load_weights(const AttentionPointers<T>& p, const AttentionSizes& s, int first, float* shared) {
+FASTBTS_DEVICE void load_weights(const AttentionPointers<T>& p, const AttentionSizes& s, int first,
+                                 float* shared) {
   const int n_inputs = 2 * s.n_below + s.n_maps;
   for (int i = static_cast<int>(threadIdx.x); i < (n_inputs + 1 + kChildren) * kHiddenGroup;
        i += static_cast<int>(blockDim.x)) {
@@ -58,16 +64,18 @@ FASTBTS_DEVICE void mix(const float* weights, float value, float* sums) {
   for (int j = 0; j < kHiddenGroup; ++j) sums[j] += weights[j] * value;
 }
 
-/// One thread per voxel at half resolution, blockIdx.y the case: hidden channels in registers, a group at a time, then
-/// the logits of its eight children, then the skip, read and written once.
+/// One thread per voxel at half resolution, blockIdx.y the case: hidden channels in registers, a
+/// group at a time, then the logits of its eight children, then the skip, read and written once.
 template <typename T>
 FASTBTS_KERNEL void attention_kernel(AttentionPointers<T> p, AttentionSizes s) {
   FASTBTS_DYNAMIC_SHARED(float, weights);
   const int n_inputs = 2 * s.n_below + s.n_maps;
-  const std::int64_t n = static_cast<std::int64_t>(s.below[0]) * s.below[1] * s.below[2], b = blockIdx.y;
+  const std::int64_t n = static_cast<std::int64_t>(s.below[0]) * s.below[1] * s.below[2],
+                     b = blockIdx.y;
   const std::int64_t n_map = static_cast<std::int64_t>(s.maps[0]) * s.maps[1] * s.maps[2];
   const std::int64_t voxel = thread_index();
-  const std::int64_t v = voxel < n ? voxel : n - 1;  // threads beyond the end help to load, and write nothing
+  const std::int64_t v =
+      voxel < n ? voxel : n - 1;  // threads beyond the end help to load, and write nothing
   const int w = static_cast<int>(v % s.below[2]), h = static_cast<int>(v / s.below[2] % s.below[1]);
   const int d = static_cast<int>(v / s.below[2] / s.below[1]);
   const Tap at_d = tap_of(d, s.maps[0], s.below[0]), at_h = tap_of(h, s.maps[1], s.below[1]);
@@ -83,16 +91,19 @@ FASTBTS_KERNEL void attention_kernel(AttentionPointers<T> p, AttentionSizes s) {
     for (int c = 0; c < s.n_below; ++c)
       mix(weights + c * kHiddenGroup, to_float(p.encoded[(b * s.n_below + c) * n + v]), hidden);
     for (int c = 0; c < s.n_below; ++c)
-      mix(weights + (s.n_below + c) * kHiddenGroup, to_float(p.decoded[(b * s.n_below + c) * n + v]), hidden);
+      mix(weights + (s.n_below + c) * kHiddenGroup,
+          to_float(p.decoded[(b * s.n_below + c) * n + v]), hidden);
     for (int k = 0; k < s.n_maps; ++k) {
-      const float up = sample(p.similarity + (b * s.n_maps + k) * n_map, s.maps[1], s.maps[2], at_d, at_h, at_w);
+      const float up =
+          sample(p.similarity + (b * s.n_maps + k) * n_map, s.maps[1], s.maps[2], at_d, at_h, at_w);
       mix(weights + (2 * s.n_below + k) * kHiddenGroup, up, hidden);
     }
 #pragma unroll
     for (int j = 0; j < kHiddenGroup; ++j) {
       const float value = hidden[j] > 0.0F ? hidden[j] : 0.01F * hidden[j];
 #pragma unroll
-      for (int i = 0; i < kChildren; ++i) logits[i] += weights[(n_inputs + 1 + i) * kHiddenGroup + j] * value;
+      for (int i = 0; i < kChildren; ++i)
+        logits[i] += weights[(n_inputs + 1 + i) * kHiddenGroup + j] * value;
     }
   }
   if (voxel >= n) return;
@@ -103,7 +114,8 @@ FASTBTS_KERNEL void attention_kernel(AttentionPointers<T> p, AttentionSizes s) {
     const std::int64_t row = (2 * d + i / 4) * 2 * s.below[1] + 2 * h + i / 2 % 2;
     const std::int64_t at = row * 2 * s.below[2] + 2 * w + i % 2;
     for (int c = 0; c < s.n_c; ++c)
-      p.out[b * s.out_step + c * 8 * n + at] = from_float<T>(to_float(p.skip[(b * s.n_c + c) * 8 * n + at]) * factor);
+      p.out[b * s.out_step + c * 8 * n + at] =
+          from_float<T>(to_float(p.skip[(b * s.n_c + c) * 8 * n + at]) * factor);
   }
 }
 

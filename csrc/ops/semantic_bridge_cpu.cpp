@@ -2,9 +2,9 @@
 #include <array>
 #include <limits>
 
-#include "core/four.h"
-#include "core/parallel.h"
-#include "core/wide.h"
+#include "core/cpu/four.h"
+#include "core/cpu/parallel.h"
+#include "core/cpu/wide.h"
 #include "ops/semantic_bridge.h"
 
 namespace fastbts {
@@ -23,7 +23,8 @@ T larger(T a, T b) {
 }
 
 /// Adds n values to running sums and maxima; none of the three overlap.
-void accumulate(const float* __restrict values, std::int64_t n, float* __restrict sum, float* __restrict max) {
+void accumulate(const float* __restrict values, std::int64_t n, float* __restrict sum,
+                float* __restrict max) {
   for (std::int64_t i = 0; i < n; ++i) {
     sum[i] += values[i];
     max[i] = larger(values[i], max[i]);
@@ -51,7 +52,8 @@ void reduce_columns(const View<const float, 2>& slice, float* sum, float* max) {
     return;
   }
   for (std::int64_t begin = 0; begin < n_w; begin += kFour) {
-    const std::int64_t first = std::min(begin, n_w - kFour);  // some of the last four may have been there before
+    const std::int64_t first =
+        std::min(begin, n_w - kFour);  // some of the last four may have been there before
     Columns columns;
     for (std::int64_t h = 0; h < n_h; ++h) columns.add(load(slice.at(h) + first));
     store(columns.sum, sum + first);
@@ -66,7 +68,8 @@ std::array<float, 2> reduce_row(const float* row, std::int64_t n) {
   for (; w + kFour <= n; w += kFour) columns.add(load(row + w));
   const auto [sums, maxima] = columns;
   const Four pairs = larger(maxima, Four{maxima[2], maxima[3], maxima[0], maxima[1]});
-  float sum = (sums[0] + sums[2]) + (sums[1] + sums[3]), max = larger(pairs, Four{pairs[1], pairs[0]})[0];
+  float sum = (sums[0] + sums[2]) + (sums[1] + sums[3]),
+        max = larger(pairs, Four{pairs[1], pairs[0]})[0];
   for (; w < n; ++w) {
     sum += row[w];
     max = larger(row[w], max);
@@ -86,16 +89,19 @@ void divide(const View<float, 2>& sums, std::int64_t n) {
 }
 
 /// Projects one channel; the plane of z holds sums until all slices are read.
-void project_channel(const View<const float, 3>& volume, const Plane& z, const Plane& y, const Plane& x) {
+void project_channel(const View<const float, 3>& volume, const Plane& z, const Plane& y,
+                     const Plane& x) {
   const auto [n_d, n_h, n_w] = volume.shape;
-  const bool dense = volume.strides[1] == n_w && z.sum.strides[0] == n_w;  // a slice is one long row
+  const bool dense =
+      volume.strides[1] == n_w && z.sum.strides[0] == n_w;  // a slice is one long row
   const std::int64_t n_rows = dense ? 1 : n_h;
   fill_plane(z.sum, 0.0F);
   fill_plane(z.max, kLowest);
   for (std::int64_t d = 0; d < n_d; ++d) {
     const View<const float, 2> slice = volume.slice(d);
     reduce_columns(slice, y.sum.at(d), y.max.at(d));
-    for (std::int64_t h = 0; h < n_rows; ++h) accumulate(slice.at(h), n_h * n_w / n_rows, z.sum.at(h), z.max.at(h));
+    for (std::int64_t h = 0; h < n_rows; ++h)
+      accumulate(slice.at(h), n_h * n_w / n_rows, z.sum.at(h), z.max.at(h));
     for (std::int64_t h = 0; h < n_h; ++h) {
       const auto [sum, max] = reduce_row(slice.at(h), n_w);
       x.sum.at(d)[h] = sum;
@@ -115,14 +121,18 @@ T lifted(T z, T y, float x, T out) {
   return kAdd ? out + mean : mean;
 }
 
-/// Lifts a row; none of the three overlap. The last four are computed before what they share with others is written.
+/// Lifts a row; none of the three overlap. The last four are computed before what they share with
+/// others is written.
 template <bool kAdd>
-void lift_row(const float* __restrict z, const float* __restrict y, float x, std::int64_t n, float* __restrict out) {
+void lift_row(const float* __restrict z, const float* __restrict y, float x, std::int64_t n,
+              float* __restrict out) {
   if (n < kFour) {
     for (std::int64_t w = 0; w < n; ++w) out[w] = lifted<kAdd>(z[w], y[w], x, out[w]);
     return;
   }
-  const auto four = [=](std::int64_t w) { return lifted<kAdd>(load(z + w), load(y + w), x, load(out + w)); };
+  const auto four = [=](std::int64_t w) {
+    return lifted<kAdd>(load(z + w), load(y + w), x, load(out + w));
+  };
   const Four last = four(n - kFour);
   for (std::int64_t w = 0; w < n - kFour; w += kFour) store(four(w), out + w);
   store(last, out + n - kFour);
@@ -135,7 +145,8 @@ void lift_slice(const SemanticLiftArgs& args, std::int64_t b, std::int64_t c, st
   const auto z = args.z.as<float>();
   const auto out = args.tensor.as<float>();
   const float *y = args.y.as<float>().at(b, c, d), *x = args.x.as<float>().at(b, c, d);
-  for (std::int64_t h = 0; h < n_h; ++h) lift_row<kAdd>(z.at(b, c, h), y, x[h], n_w, out.at(b, c, d, h));
+  for (std::int64_t h = 0; h < n_h; ++h)
+    lift_row<kAdd>(z.at(b, c, h), y, x[h], n_w, out.at(b, c, d, h));
 }
 
 }  // namespace
@@ -149,7 +160,8 @@ void semantic_project_cpu(const SemanticProjectArgs& args, int n_threads) {
       const View<float, 3> channels = planes.as<float>().slice(b);
       return Plane{channels.slice(r), channels.slice(n_r + r)};
     };
-    project_channel(args.tensor.as<float>().slice(b).slice(r), plane(args.z), plane(args.y), plane(args.x));
+    project_channel(args.tensor.as<float>().slice(b).slice(r), plane(args.z), plane(args.y),
+                    plane(args.x));
   };
   const auto work = [&](std::int64_t begin, std::int64_t end) {
     wide([&] {

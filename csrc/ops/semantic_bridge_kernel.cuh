@@ -1,6 +1,6 @@
 #pragma once
 
-#include "core/device.h"
+#include "core/cuda/device.h"
 
 namespace fastbts {
 
@@ -15,7 +15,8 @@ FASTBTS_KERNEL void project_kernel(const T* tensor, BridgeSizes sizes, T* plane)
   const int n_rows = kAlongD ? sizes.n_h : sizes.n_d, n = kAlongD ? sizes.n_d : sizes.n_h;
   const std::int64_t slice = static_cast<std::int64_t>(sizes.n_h) * sizes.n_w;
   const std::int64_t step = kAlongD ? slice : sizes.n_w, row_step = kAlongD ? sizes.n_w : slice;
-  const std::int64_t pixels = static_cast<std::int64_t>(n_rows) * sizes.n_w, n_all = pixels * sizes.n_b * sizes.n_c;
+  const std::int64_t pixels = static_cast<std::int64_t>(n_rows) * sizes.n_w,
+                     n_all = pixels * sizes.n_b * sizes.n_c;
   for (std::int64_t i = thread_index(); i < n_all; i += n_threads_of_grid()) {
     const std::int64_t w = i % sizes.n_w, row = i / sizes.n_w % n_rows, channel = i / pixels;
     const T* values = tensor + channel * sizes.n_d * slice + row * row_step + w;
@@ -38,7 +39,8 @@ FASTBTS_KERNEL void project_rows_kernel(const T* tensor, BridgeSizes sizes, T* p
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const std::int64_t pixels = static_cast<std::int64_t>(sizes.n_d) * sizes.n_h;
   const std::int64_t n_rows = pixels * sizes.n_b * sizes.n_c;
-  for (std::int64_t row = thread_index() / kWarp; row < n_rows; row += n_threads_of_grid() / kWarp) {
+  for (std::int64_t row = thread_index() / kWarp; row < n_rows;
+       row += n_threads_of_grid() / kWarp) {
     const T* values = tensor + row * sizes.n_w;
     float sum = 0.0F, largest = to_float(values[0]);
     for (int w = lane; w < sizes.n_w; w += kWarp) {
@@ -58,28 +60,33 @@ FASTBTS_KERNEL void project_rows_kernel(const T* tensor, BridgeSizes sizes, T* p
   }
 }
 
-/// One plane (B, 2R, rows, columns) and the weights that all planes share, all dense; view points at its own row of R.
+/// One plane (B, 2R, rows, columns) and the weights that all planes share, all dense; view points
+/// at its own row of R.
 struct PlaneSizes {
   int n_r, n_c, n_rows, n_columns;
 };
 
-/// One warp's width of pixels per block, blockIdx.y the case: hidden channels into shared memory (R, kWarp), then out.
+/// One warp's width of pixels per block, blockIdx.y the case: hidden channels into shared memory
+/// (R, kWarp), then out.
 template <typename T>
-FASTBTS_KERNEL void plane_kernel(const T* plane, const float* conv, const float* bias, const float* view,
-                                 const float* expand, PlaneSizes sizes, T* out) {
+FASTBTS_KERNEL void plane_kernel(const T* plane, const float* conv, const float* bias,
+                                 const float* view, const float* expand, PlaneSizes sizes, T* out) {
   FASTBTS_DYNAMIC_SHARED(float, hidden);
   const int n_pixels = sizes.n_rows * sizes.n_columns, lane = static_cast<int>(threadIdx.x) % kWarp;
   const int pixel = static_cast<int>(blockIdx.x) * kWarp + lane;
   const int h = pixel / sizes.n_columns, w = pixel % sizes.n_columns;
-  const int group = static_cast<int>(threadIdx.x) / kWarp, n_groups = static_cast<int>(blockDim.x) / kWarp;
+  const int group = static_cast<int>(threadIdx.x) / kWarp,
+            n_groups = static_cast<int>(blockDim.x) / kWarp;
   const T* image = plane + static_cast<std::int64_t>(blockIdx.y) * 2 * sizes.n_r * n_pixels;
   for (int r = group; r < sizes.n_r; r += n_groups) {
     float sum = bias[r] + view[r];
     for (int i = 0; i < 2 * sizes.n_r * 9; ++i) {
       const int y = h + i / 3 % 3 - 1, x = w + i % 3 - 1;
-      const bool inside = pixel < n_pixels && y >= 0 && y < sizes.n_rows && x >= 0 && x < sizes.n_columns;
+      const bool inside =
+          pixel < n_pixels && y >= 0 && y < sizes.n_rows && x >= 0 && x < sizes.n_columns;
       const std::int64_t at = static_cast<std::int64_t>(i / 9) * n_pixels + y * sizes.n_columns + x;
-      if (inside) sum += conv[static_cast<std::int64_t>(r) * 2 * sizes.n_r * 9 + i] * to_float(image[at]);
+      if (inside)
+        sum += conv[static_cast<std::int64_t>(r) * 2 * sizes.n_r * 9 + i] * to_float(image[at]);
     }
     hidden[r * kWarp + lane] = sum > 0.0F ? sum : 0.01F * sum;
   }
@@ -89,14 +96,17 @@ FASTBTS_KERNEL void plane_kernel(const T* plane, const float* conv, const float*
   for (int c = group; c < sizes.n_c && pixel < n_pixels; c += n_groups) {
     float sum = 0.0F;
     for (int r = 0; r < sizes.n_r; ++r) sum += expand[c * sizes.n_r + r] * hidden[r * kWarp + lane];
-    out[(static_cast<std::int64_t>(blockIdx.y) * sizes.n_c + c) * n_pixels + pixel] = from_float<T>(sum);
+    out[(static_cast<std::int64_t>(blockIdx.y) * sizes.n_c + c) * n_pixels + pixel] =
+        from_float<T>(sum);
   }
 }
 
 /// One thread per voxel: out = (z + y + x) / 3, or added to it.
 template <typename T>
-FASTBTS_KERNEL void lift_kernel(const T* z, const T* y, const T* x, BridgeSizes sizes, bool add, T* out) {
-  const std::int64_t n = static_cast<std::int64_t>(sizes.n_b) * sizes.n_c * sizes.n_d * sizes.n_h * sizes.n_w;
+FASTBTS_KERNEL void lift_kernel(const T* z, const T* y, const T* x, BridgeSizes sizes, bool add,
+                                T* out) {
+  const std::int64_t n =
+      static_cast<std::int64_t>(sizes.n_b) * sizes.n_c * sizes.n_d * sizes.n_h * sizes.n_w;
   for (std::int64_t i = thread_index(); i < n; i += n_threads_of_grid()) {
     const std::int64_t row = i / sizes.n_w, slice = row / sizes.n_h, channel = slice / sizes.n_d;
     const std::int64_t w = i % sizes.n_w, h = row % sizes.n_h;

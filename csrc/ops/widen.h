@@ -2,8 +2,8 @@
 
 #include <cstdint>
 
-#include "core/dtype.h"
-#include "core/stream.h"
+#include "core/array/dtype.h"
+#include "core/array/stream.h"
 
 namespace fastbts {
 
@@ -20,8 +20,8 @@ struct WidenArgs {
   DType dtype;
 };
 
-/// Copies small arrays of one type into float32: the semantic ops take their weights so, and a network in float16 has
-/// them in float16.
+/// Copies small arrays of one type into float32: the semantic ops take their weights so, and a
+/// network in float16 has them in float16.
 ///   source  (n)  floats   read
 ///   target  (n)  float32  written
 /// All on the current CUDA device; parts of no elements are left out. Exact.

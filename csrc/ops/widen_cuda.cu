@@ -1,7 +1,7 @@
 #include <algorithm>
 
-#include "core/dense.h"
-#include "core/launch.h"
+#include "core/array/dense.h"
+#include "core/cuda/launch.h"
 #include "ops/widen_kernel.cuh"
 
 namespace fastbts {

@@ -1,20 +1,22 @@
 #include <algorithm>
 
-#include "core/dense.h"
-#include "core/memory.h"
-#include "core/parallel.h"
+#include "core/array/dense.h"
+#include "core/cpu/memory.h"
+#include "core/cpu/parallel.h"
 #include "ops/window.h"
 
 namespace fastbts {
 namespace {
 
-/// Copies row[origin, origin + n) of a row of `size` values, zero where there is none; row may be null: all zero.
-void copy_row(const float* row, std::int64_t size, std::int64_t origin, std::int64_t n, std::int64_t step, float* out,
-              bool streamed) {
+/// Copies row[origin, origin + n) of a row of `size` values, zero where there is none; row may be
+/// null: all zero.
+void copy_row(const float* row, std::int64_t size, std::int64_t origin, std::int64_t n,
+              std::int64_t step, float* out, bool streamed) {
   const std::int64_t begin = row ? std::clamp<std::int64_t>(-origin, 0, n) : n;
   const std::int64_t end = std::clamp<std::int64_t>(size - origin, begin, n);
   if (step != 1) {
-    for (std::int64_t w = 0; w < n; ++w) out[w * step] = begin <= w && w < end ? row[origin + w] : 0.0F;
+    for (std::int64_t w = 0; w < n; ++w)
+      out[w * step] = begin <= w && w < end ? row[origin + w] : 0.0F;
     return;
   }
   std::fill(out, out + begin, 0.0F);
@@ -22,7 +24,8 @@ void copy_row(const float* row, std::int64_t size, std::int64_t origin, std::int
   std::fill(out + end, out + n, 0.0F);
 }
 
-void copy_slice(const WindowArgs& args, std::int64_t b, std::int64_t m, std::int64_t d, bool streamed) {
+void copy_slice(const WindowArgs& args, std::int64_t b, std::int64_t m, std::int64_t d,
+                bool streamed) {
   const auto tensor = args.tensor.as<float>();
   const auto out = args.out.as<float>();
   const auto [n_modalities, size_d, size_h, size_w] = tensor.shape;
@@ -42,7 +45,8 @@ void window_cpu(const WindowArgs& args, int n_threads) {
   const std::int64_t n_m = args.out.shape[1], n_d = args.out.shape[2];
   const bool streamed = is_streamed(n_elements(args.out.shape));
   parallel_for(args.out.shape[0] * n_m * n_d, n_threads, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) copy_slice(args, i / (n_m * n_d), i / n_d % n_m, i % n_d, streamed);
+    for (std::int64_t i = begin; i < end; ++i)
+      copy_slice(args, i / (n_m * n_d), i / n_d % n_m, i % n_d, streamed);
     stream_fence();
   });
 }

@@ -1,4 +1,4 @@
-#include "core/launch.h"
+#include "core/cuda/launch.h"
 #include "ops/window.h"
 #include "ops/window_kernel.cuh"
 
@@ -11,7 +11,8 @@ void window_cuda(const WindowArgs& args, Stream stream) {
   dispatch_floats(args.tensor.dtype, [&, n = n_b * n_m * n_d * n_h](auto tag) {
     using T = typename decltype(tag)::type;
     window_kernel<<<launch.blocks, launch.threads, 0, cuda_stream(stream)>>>(
-        strided(args.tensor.as<T>()), strided(args.origins), strided(args.out), static_cast<std::uint32_t>(n));
+        strided(args.tensor.as<T>()), strided(args.origins), strided(args.out),
+        static_cast<std::uint32_t>(n));
     CUDA_CHECK_LAUNCH("window_kernel");
   });
 }

@@ -27,9 +27,12 @@ std::int64_t size_of_axis(char axis, const std::map<char, std::int64_t>& sizes) 
 
 DType Tensor::dtype() const {
   using nvinfer1::DataType;
-  require<InputError>(type == DataType::kFLOAT || type == DataType::kHALF || type == DataType::kBF16,
-                      "expected float32, float16 or bfloat16, got TensorRT's type ", static_cast<int>(type));
-  return type == DataType::kFLOAT ? DType::kFloat32 : type == DataType::kHALF ? DType::kFloat16 : DType::kBfloat16;
+  require<InputError>(
+      type == DataType::kFLOAT || type == DataType::kHALF || type == DataType::kBF16,
+      "expected float32, float16 or bfloat16, got TensorRT's type ", static_cast<int>(type));
+  return type == DataType::kFLOAT  ? DType::kFloat32
+         : type == DataType::kHALF ? DType::kFloat16
+                                   : DType::kBfloat16;
 }
 
 void require_shapes(const Node& node, const Tensors& inputs) {
@@ -44,13 +47,14 @@ void require_shapes(const Node& node, const Tensors& inputs) {
   });
   each_axis([&](std::size_t i, char letter, std::int64_t size) {
     const std::int64_t expected = size_of_axis(letter, sizes);
-    require<InputError>(size == expected && size > 0, "input ", i, " of shape ", node.shapes[i], ": expected ", letter,
-                        " = ", expected, ", got ", size);
+    require<InputError>(size == expected && size > 0, "input ", i, " of shape ", node.shapes[i],
+                        ": expected ", letter, " = ", expected, ", got ", size);
   });
 }
 
-std::array<const float*, kMostWeights> float_weights(const Tensors& inputs, std::size_t first, std::size_t n,
-                                                     Workspace& workspace, Stream stream) {
+std::array<const float*, kMostWeights> float_weights(const Tensors& inputs, std::size_t first,
+                                                     std::size_t n, Workspace& workspace,
+                                                     Stream stream) {
   const DType dtype = inputs[first].dtype();
   std::array<const float*, kMostWeights> weights{};
   WidenArgs args{{}, dtype};

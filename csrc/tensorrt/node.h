@@ -7,9 +7,10 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "core/dense.h"
+#include "core/array/dense.h"
 
-/// What the TensorRT plugins of the nodes of the ONNX domain `fastbts` (training/onnx_nodes.py) are made of.
+/// What the TensorRT plugins of the nodes of the ONNX domain `fastbts` (training/onnx_nodes.py) are
+/// made of.
 namespace fastbts {
 
 /// Parts of TensorRT's workspace, one after another; without one it only counts.
@@ -65,22 +66,25 @@ struct Node {
   const char* name;
   std::size_t n_inputs;
 
-  /// The shape of each input, a letter an axis: equal letters are equal sizes, a small letter is twice its capital, a
-  /// digit is itself. The output has shape and type of the first.
+  /// The shape of each input, a letter an axis: equal letters are equal sizes, a small letter is
+  /// twice its capital, a digit is itself. The output has shape and type of the first.
   std::array<const char*, kMostInputs> shapes;
 
-  /// Queues the maths on the stream, or only takes its parts of the workspace where that only counts. Throws.
+  /// Queues the maths on the stream, or only takes its parts of the workspace where that only
+  /// counts. Throws.
   void (*run)(const Tensors& inputs, void* y, Workspace& workspace, Stream stream);
 };
 
 extern const Node kSemanticBridge, kSemanticAttention;
 
-/// Throws InputError unless the shapes, none of them empty, are those of the node; ranks are not looked at.
+/// Throws InputError unless the shapes, none of them empty, are those of the node; ranks are not
+/// looked at.
 void require_shapes(const Node& node, const Tensors& inputs);
 
 /// Inputs [first, n) as float32: themselves, or widened on the stream into the workspace.
-std::array<const float*, kMostWeights> float_weights(const Tensors& inputs, std::size_t first, std::size_t n,
-                                                     Workspace& workspace, Stream stream);
+std::array<const float*, kMostWeights> float_weights(const Tensors& inputs, std::size_t first,
+                                                     std::size_t n, Workspace& workspace,
+                                                     Stream stream);
 
 /// A dense view of weights (...) in float32 on the device.
 template <std::size_t N>

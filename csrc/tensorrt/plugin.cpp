@@ -1,6 +1,8 @@
-/// The TensorRT plugins of the nodes, and the library's two entry points: samples/trtexec/README.md of NVIDIA/TensorRT.
+/// The TensorRT plugins of the nodes, and the library's two entry points: samples/trtexec/README.md
+/// of NVIDIA/TensorRT.
 ///
-/// No exception leaves: a plugin says what went wrong through TensorRT's log, and returns something else than 0.
+/// No exception leaves: a plugin says what went wrong through TensorRT's log, and returns something
+/// else than 0.
 #include <atomic>
 #include <cstring>
 #include <exception>
@@ -23,7 +25,8 @@ void log_error(const char* node, const char* what) noexcept {
   try {
     ILoggerFinder* const finder = logger_finder;
     ILogger* const logger = finder == nullptr ? nullptr : finder->findLogger();
-    if (logger != nullptr) logger->log(ILogger::Severity::kERROR, (std::string(node) + ": " + what).c_str());
+    if (logger != nullptr)
+      logger->log(ILogger::Severity::kERROR, (std::string(node) + ": " + what).c_str());
   } catch (...) {  // the status has to do
   }
 }
@@ -45,7 +48,10 @@ std::int32_t guarded(const char* node, Fn&& fn) noexcept {
 const PluginFieldCollection kNoFields{};
 
 /// A node as a layer; it has no state, so every copy is as good as another.
-class Plugin final : public IPluginV3, public IPluginV3OneCore, public IPluginV3OneBuild, public IPluginV3OneRuntime {
+class Plugin final : public IPluginV3,
+                     public IPluginV3OneCore,
+                     public IPluginV3OneBuild,
+                     public IPluginV3OneRuntime {
  public:
   explicit Plugin(const Node& node) : node_(node) {}
 
@@ -74,8 +80,9 @@ class Plugin final : public IPluginV3, public IPluginV3OneCore, public IPluginV3
     out[0] = in[0];
     return 0;
   }
-  std::int32_t getOutputShapes(const DimsExprs* in, std::int32_t n_in, const DimsExprs*, std::int32_t, DimsExprs* out,
-                               std::int32_t, IExprBuilder&) noexcept override {
+  std::int32_t getOutputShapes(const DimsExprs* in, std::int32_t n_in, const DimsExprs*,
+                               std::int32_t, DimsExprs* out, std::int32_t,
+                               IExprBuilder&) noexcept override {
     return guarded(node_.name, [&] {
       require_ranks(n_in, [&](std::size_t i) { return in[i].nbDims; });
       out[0] = in[0];
@@ -84,19 +91,22 @@ class Plugin final : public IPluginV3, public IPluginV3OneCore, public IPluginV3
   bool supportsFormatCombination(std::int32_t at, const DynamicPluginTensorDesc* all, std::int32_t,
                                  std::int32_t) noexcept override {
     const PluginTensorDesc &first = all[0].desc, &asked = all[at].desc;
-    const bool known = first.type == DataType::kFLOAT || first.type == DataType::kHALF || first.type == DataType::kBF16;
+    const bool known = first.type == DataType::kFLOAT || first.type == DataType::kHALF ||
+                       first.type == DataType::kBF16;
     return known && asked.type == first.type && asked.format == TensorFormat::kLINEAR;
   }
-  std::int32_t configurePlugin(const DynamicPluginTensorDesc*, std::int32_t, const DynamicPluginTensorDesc*,
-                               std::int32_t) noexcept override {
+  std::int32_t configurePlugin(const DynamicPluginTensorDesc*, std::int32_t,
+                               const DynamicPluginTensorDesc*, std::int32_t) noexcept override {
     return 0;
   }
-  std::size_t getWorkspaceSize(const DynamicPluginTensorDesc* in, std::int32_t, const DynamicPluginTensorDesc*,
+  std::size_t getWorkspaceSize(const DynamicPluginTensorDesc* in, std::int32_t,
+                               const DynamicPluginTensorDesc*,
                                std::int32_t) const noexcept override {
     Workspace workspace;
     guarded(node_.name, [&] {
       Tensors largest;
-      for (std::size_t i = 0; i < node_.n_inputs; ++i) largest[i] = {nullptr, in[i].desc.type, in[i].max};
+      for (std::size_t i = 0; i < node_.n_inputs; ++i)
+        largest[i] = {nullptr, in[i].desc.type, in[i].max};
       node_.run(largest, nullptr, workspace, Stream{});
     });
     return workspace.n_bytes();
@@ -109,22 +119,25 @@ class Plugin final : public IPluginV3, public IPluginV3OneCore, public IPluginV3
       require_shapes(node_, tensors(in, [](std::size_t) { return nullptr; }));
     });
   }
-  std::int32_t enqueue(const PluginTensorDesc* in, const PluginTensorDesc*, const void* const* inputs,
-                       void* const* outputs, void* memory, cudaStream_t stream) noexcept override {
+  std::int32_t enqueue(const PluginTensorDesc* in, const PluginTensorDesc*,
+                       const void* const* inputs, void* const* outputs, void* memory,
+                       cudaStream_t stream) noexcept override {
     return guarded(node_.name, [&] {
       Workspace workspace(memory);
-      node_.run(tensors(in, [&](std::size_t i) { return inputs[i]; }), outputs[0], workspace, Stream{stream});
+      node_.run(tensors(in, [&](std::size_t i) { return inputs[i]; }), outputs[0], workspace,
+                Stream{stream});
     });
   }
 
  private:
   template <typename Rank>
   void require_ranks(std::int32_t n_in, Rank&& rank) const {
-    require<InputError>(static_cast<std::size_t>(n_in) == node_.n_inputs, "expected ", node_.n_inputs, " inputs, got ",
-                        n_in);
+    require<InputError>(static_cast<std::size_t>(n_in) == node_.n_inputs, "expected ",
+                        node_.n_inputs, " inputs, got ", n_in);
     for (std::size_t i = 0; i < node_.n_inputs; ++i)
-      require<InputError>(static_cast<std::size_t>(rank(i)) == std::strlen(node_.shapes[i]), "input ", i,
-                          ": expected shape ", node_.shapes[i], ", got rank ", rank(i));
+      require<InputError>(static_cast<std::size_t>(rank(i)) == std::strlen(node_.shapes[i]),
+                          "input ", i, ": expected shape ", node_.shapes[i], ", got rank ",
+                          rank(i));
   }
 
   template <typename Data>
@@ -141,7 +154,8 @@ class Creator final : public IPluginCreatorV3One {
  public:
   explicit Creator(const Node& node) : node_(node) {}
 
-  IPluginV3* createPlugin(const char*, const PluginFieldCollection*, TensorRTPhase) noexcept override {
+  IPluginV3* createPlugin(const char*, const PluginFieldCollection*,
+                          TensorRTPhase) noexcept override {
     return new (std::nothrow) Plugin(node_);
   }
   const PluginFieldCollection* getFieldNames() noexcept override { return &kNoFields; }
@@ -165,4 +179,6 @@ FASTBTS_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(std::int32_
   return creators;
 }
 
-FASTBTS_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { fastbts::logger_finder = finder; }
+FASTBTS_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) {
+  fastbts::logger_finder = finder;
+}

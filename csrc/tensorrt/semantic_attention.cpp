@@ -10,15 +10,19 @@ void run(const Tensors& in, void* y, Workspace& workspace, Stream stream) {
   if (workspace.only_counts()) return;
   const AnyView<5> skip = in[0].view<5>();
   const AnyView<5, void> out{y, skip.dtype, skip.shape, skip.strides, skip.device};
-  semantic_attention_cuda({skip, in[1].view<5>(), in[2].view<5>(), in[3].view<5>(), weights_view<2>(w[0], in[4]),
-                           weights_view<1>(w[1], in[5]), weights_view<2>(w[2], in[6]), weights_view<2>(w[3], in[7]),
-                           weights_view<4>(w[4], in[8]), 0.0F, out, w[5]},
-                          stream);
+  semantic_attention_cuda(
+      {skip, in[1].view<5>(), in[2].view<5>(), in[3].view<5>(), weights_view<2>(w[0], in[4]),
+       weights_view<1>(w[1], in[5]), weights_view<2>(w[2], in[6]), weights_view<2>(w[3], in[7]),
+       weights_view<4>(w[4], in[8]), 0.0F, out, w[5]},
+      stream);
 }
 
 }  // namespace
 
 const Node kSemanticAttention{
-    "SemanticAttention", 10, {"BSdhw", "BCDHW", "BCDHW", "BKXYZ", "JC", "J", "JC", "JK", "J222", ""}, run};
+    "SemanticAttention",
+    10,
+    {"BSdhw", "BCDHW", "BCDHW", "BKXYZ", "JC", "J", "JC", "JK", "J222", ""},
+    run};
 
 }  // namespace fastbts

@@ -1,6 +1,6 @@
 #include "ops/semantic_bridge.h"
 
-#include "core/cuda_check.h"
+#include "core/cuda/cuda_check.h"
 #include "tensorrt/node.h"
 
 namespace fastbts {

@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastbts.cli.common import AsJson, EngineOption, Threads, app, progress_bar, reported_errors, tell_error
+from fastbts.cli.common import (
+    AsJson,
+    EngineOption,
+    Threads,
+    app,
+    progress_bar,
+    reported_errors,
+    tell_error,
+)
 
 if TYPE_CHECKING:
     from fastbts import Segmenter
-    from fastbts.findings import Finding
+    from fastbts.cli.findings import Finding
 
 STAGES = ("normalize", "infer", "label", "total")
 
@@ -22,7 +30,7 @@ STAGES = ("normalize", "infer", "label", "total")
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Shows which backends and devices can be used here, and how to get the others."""
-    from fastbts.doctor import survey
+    from fastbts.cli.doctor import survey
 
     _tell(survey(), as_json)
 
@@ -34,7 +42,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Checks written results against their report: bytes, grid, volumes, engine. Exit code 1 if anything differs."""
-    from fastbts.verify import reports_in, verify_result
+    from fastbts.cli.verify import reports_in, verify_result
 
     with reported_errors():
         reports = reports_in(out)
@@ -47,7 +55,9 @@ def verify(
 @app.command()
 def bench(
     engine: EngineOption = None,
-    rounds: Annotated[int, typer.Option(min=1, help="timed runs of each precision, one after the other in turn")] = 5,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="timed runs of each precision, one after the other in turn")
+    ] = 5,
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -64,9 +74,14 @@ def bench(
             progress(f"round {n} of {rounds}", n / (rounds + 1))
             for precision, segmenter in segmenters.items():
                 times[precision].append(dict(segmenter.predict(volume).timings_ms))
-    table = {p: {s: round(median(run[s] for run in runs[1:]), 1) for s in STAGES} for p, runs in times.items()}
+    table = {
+        p: {s: round(median(run[s] for run in runs[1:]), 1) for s in STAGES}
+        for p, runs in times.items()
+    }
     lines = [f"{'median ms':10}" + "".join(f"{stage:>11}" for stage in STAGES)]
-    lines += [f"{p:10}" + "".join(f"{row[stage]:11.1f}" for stage in STAGES) for p, row in table.items()]
+    lines += [
+        f"{p:10}" + "".join(f"{row[stage]:11.1f}" for stage in STAGES) for p, row in table.items()
+    ]
     typer.echo(json.dumps(table, indent=1) if as_json else "\n".join(lines))
 
 
@@ -79,7 +94,9 @@ def _segmenters(engine: Path | None, threads: int) -> dict[str, Segmenter]:
     found[first.engine.description["precision"]] = first
     if "fp32" not in found:
         try:
-            found["fp32"] = fastbts.Segmenter(engine, precision="fp32", options=options, warm_up=False)
+            found["fp32"] = fastbts.Segmenter(
+                engine, precision="fp32", options=options, warm_up=False
+            )
         except fastbts.DeviceError as error:  # a TensorRT plan has one precision
             tell_error(error)
     return found

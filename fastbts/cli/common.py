@@ -13,10 +13,14 @@ import typer
 from fastbts.errors import FastBTSError, OptionsError
 
 if TYPE_CHECKING:
-    from fastbts.segmenter import Progress
+    from fastbts.progress import Progress
 
-EngineOption = Annotated[Path | None, typer.Option("--engine", help="engine file (.fbts); default: the shipped one")]
-EngineArgument = Annotated[Path | None, typer.Argument(help="engine file (.fbts); default: the shipped one")]
+EngineOption = Annotated[
+    Path | None, typer.Option("--engine", help="engine file (.fbts); default: the shipped one")
+]
+EngineArgument = Annotated[
+    Path | None, typer.Argument(help="engine file (.fbts); default: the shipped one")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0 for all")]
 
@@ -39,7 +43,9 @@ def progress_bar(title: str) -> Iterator[Progress]:
 
     with Bar(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=1.0)
-        yield lambda stage, fraction: bar.update(task, completed=fraction, description=f"{title}: {stage}")
+        yield lambda stage, fraction: bar.update(
+            task, completed=fraction, description=f"{title}: {stage}"
+        )
 
 
 @contextmanager

@@ -8,85 +8,124 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastbts.cli.common import AsJson, EngineArgument, EngineOption, app, progress_bar, reported_errors
+from fastbts.cli.common import (
+    AsJson,
+    EngineArgument,
+    EngineOption,
+    app,
+    progress_bar,
+    reported_errors,
+)
 
 if TYPE_CHECKING:
-    from fastbts.enginefile import EngineFile
+    from fastbts.engine.file import EngineFile
 
 
 @app.command()
 def info(engine: EngineArgument = None, as_json: AsJson = False) -> None:
     """Shows what an engine file says about itself; needs no backend."""
-    from fastbts.enginefile import read_engine_file
-    from fastbts.engines import default_engine_path
+    from fastbts.engine.file import read_engine_file
+    from fastbts.engine.load import default_engine_path
 
     with reported_errors():
         file = read_engine_file(engine or default_engine_path())
     typer.echo(
-        json.dumps({"path": file.path, "sha256": file.sha256, **file.manifest}, indent=1) if as_json else _described(file)
+        json.dumps({"path": file.path, "sha256": file.sha256, **file.manifest}, indent=1)
+        if as_json
+        else _described(file)
     )
 
 
 @app.command()
 def build(
-    source: Annotated[Path, typer.Argument(help="an engine file (.fbts), or an ONNX that training.export wrote")],
+    source: Annotated[
+        Path, typer.Argument(help="an engine file (.fbts), or an ONNX that training.export wrote")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="engine file to write")],
-    backend: Annotated[str, typer.Option(help="openvino, onnxruntime, tensorrt or tensorrt-rtx")] = "openvino",
-    precision: Annotated[str, typer.Option(help="fp32, bf16, fp16 or int8, as far as the backend has it")] = "fp32",
+    backend: Annotated[
+        str, typer.Option(help="openvino, onnxruntime, tensorrt or tensorrt-rtx")
+    ] = "openvino",
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16, fp16 or int8, as far as the backend has it")
+    ] = "fp32",
     calibrate: Annotated[
         list[Path] | None,
-        typer.Option(help="case folder; repeat for more. int8 needs some; parity is measured on labelled ones"),
+        typer.Option(
+            help="case folder; repeat for more. int8 needs some; parity is measured on labelled ones"
+        ),
     ] = None,
     accept_parity: Annotated[
-        bool, typer.Option("--accept-parity", help="write also if parity is worse than allowed, or cannot be measured here")
+        bool,
+        typer.Option(
+            "--accept-parity",
+            help="write also if parity is worse than allowed, or cannot be measured here",
+        ),
     ] = False,
 ) -> None:
     """Builds an engine for a backend and precision, measures its parity with float32, and refuses to write a bad one."""
-    from fastbts.build import build_engine
+    from fastbts.build.engine import build_engine
 
     with reported_errors(), progress_bar("build") as progress:
         about = build_engine(
             source, out, backend=backend, precision=precision, calibrate=calibrate or [], accept_parity=accept_parity,
             progress=progress,
         )  # fmt: skip
-    typer.echo(f"wrote {out} for {backend}, {precision}; against float32: {_listed(about['parity']) or 'not measured'}")
+    typer.echo(
+        f"wrote {out} for {backend}, {precision}; against float32: {_listed(about['parity']) or 'not measured'}"
+    )
 
 
 @app.command(name="export-triton")
 def export_triton(
     repository: Annotated[Path, typer.Argument(help="folder of the model repository")],
     engine: EngineOption = None,
-    name: Annotated[str, typer.Option(help="name of the model; the network alone becomes NAME_network")] = "fastbts",
+    name: Annotated[
+        str, typer.Option(help="name of the model; the network alone becomes NAME_network")
+    ] = "fastbts",
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     instances: Annotated[int, typer.Option(help="copies of each model that run at once")] = 1,
 ) -> None:
     """Writes a model repository for Triton Inference Server: the whole job, and the network alone."""
-    from fastbts.engines import default_engine_path
-    from fastbts.triton import export_triton as export
+    from fastbts.build.triton import export_triton as export
+    from fastbts.engine.load import default_engine_path
 
     with reported_errors():
-        written = export(engine or default_engine_path(), repository, name=name, device=device, instances=instances)
+        written = export(
+            engine or default_engine_path(),
+            repository,
+            name=name,
+            device=device,
+            instances=instances,
+        )
     typer.echo("wrote " + ", ".join(str(path) for path in written))
 
 
 @app.command()
-def keygen(key: Annotated[Path, typer.Argument(help="private key to write; the public one goes beside it as KEY.pub")]) -> None:
+def keygen(
+    key: Annotated[
+        Path, typer.Argument(help="private key to write; the public one goes beside it as KEY.pub")
+    ],
+) -> None:
     """Makes a pair of keys for signing engine files."""
-    from fastbts.signing import generate_keys
+    from fastbts.engine.signing import generate_keys
 
     with reported_errors():
         public = generate_keys(key)
-    typer.echo(f"wrote {key} (keep it secret) and {public} (give it to those who load your engines)")
+    typer.echo(
+        f"wrote {key} (keep it secret) and {public} (give it to those who load your engines)"
+    )
 
 
 @app.command()
 def sign(
     engine: Annotated[Path, typer.Argument(help="engine file")],
     key: Annotated[Path, typer.Option(help="private key of `fastbts keygen`")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="signed engine file; default: in place")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="signed engine file; default: in place")
+    ] = None,
 ) -> None:
     """Signs an engine file (Ed25519); a signature that it had is replaced."""
-    from fastbts.signing import sign_engine
+    from fastbts.engine.signing import sign_engine
 
     with reported_errors():
         sign_engine(engine, key, out or engine)
@@ -99,8 +138,8 @@ def verify_engine(
     trusted_key: Annotated[Path, typer.Option(help="public key of the one who signed it")],
 ) -> None:
     """Checks an engine file, and that the holder of a key signed it."""
-    from fastbts.enginefile import read_engine_file
-    from fastbts.signing import check_signature
+    from fastbts.engine.file import read_engine_file
+    from fastbts.engine.signing import check_signature
 
     with reported_errors():
         file = read_engine_file(engine)
@@ -113,10 +152,14 @@ def _described(file: EngineFile) -> str:
     lines: dict[str, Any] = {
         "engine": spec.name,
         "file": f"{file.path} (sha256 {file.sha256[:16]}...)",
-        "payloads": ", ".join(f"{name} {len(content) / 1e6:.1f} MB" for name, content in file.payloads.items()),
+        "payloads": ", ".join(
+            f"{name} {len(content) / 1e6:.1f} MB" for name, content in file.payloads.items()
+        ),
         "modalities": ", ".join(spec.modalities),
         "may be missing": ", ".join(spec.optional_modalities) or "none",
-        "regions": ", ".join(f"{r} from p = {t:g}" for r, t in zip(spec.regions, spec.thresholds, strict=True)),
+        "regions": ", ".join(
+            f"{r} from p = {t:g}" for r, t in zip(spec.regions, spec.thresholds, strict=True)
+        ),
         "trained at": f"{spec.spacing_mm:g} mm, windows of {' x '.join(map(str, spec.window))} voxels (Z, Y, X)",
         "small-ET rule": f"below {spec.min_et_mm3:g} mm3" if spec.min_et_mm3 else "off",
         "small parts": f"removed below {spec.min_part_mm3:g} mm3" if spec.min_part_mm3 else "kept",
@@ -126,7 +169,9 @@ def _described(file: EngineFile) -> str:
         "prompts": file.prompts,
         "parity": _listed(about.get("parity", {})) or "not measured",
         "license": about.get("license", "not stated"),
-        "signature": "present; check it with: fastbts verify-engine" if "signature" in about else "none",
+        "signature": "present; check it with: fastbts verify-engine"
+        if "signature" in about
+        else "none",
         **_built(about.get("build", {})),
     }
     return "\n".join(f"{key:14} {value}" for key, value in lines.items())
@@ -145,4 +190,7 @@ def _listed(values: Any) -> str:
     """`{"a": 1.0, "b": {"WT": 2}}` -> `a 1, b (WT 2)`."""
     if not isinstance(values, dict):
         return f"{values:.3g}" if isinstance(values, int | float) else str(values)
-    return ", ".join(f"{k} ({_listed(v)})" if isinstance(v, dict) else f"{k} {_listed(v)}" for k, v in values.items())
+    return ", ".join(
+        f"{k} ({_listed(v)})" if isinstance(v, dict) else f"{k} {_listed(v)}"
+        for k, v in values.items()
+    )

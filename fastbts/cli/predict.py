@@ -25,17 +25,25 @@ Read = Callable[[Callable[[], "Segmenter"]], "Volume"]
 Image = Annotated[Path | None, typer.Option(help="image file, instead of a case folder")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="folder for the results")]
 Mode = Annotated[str, typer.Option(help="auto, one-pass or sliding")]
-Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 or int8, as far as engine and backend have it")]
+Precision = Annotated[
+    str, typer.Option(help="auto, fp32, bf16, fp16 or int8, as far as engine and backend have it")
+]
 MinPart = Annotated[
     float | None,
-    typer.Option(help="parts of the tumour smaller than this many mm3 become background; 0 for off; default: the engine's"),
+    typer.Option(
+        help="parts of the tumour smaller than this many mm3 become background; 0 for off; default: the engine's"
+    ),
 ]
-Labels = Annotated[str, typer.Option(help="label scheme: brats2021, brats2023, brats2024 or regions")]
+Labels = Annotated[
+    str, typer.Option(help="label scheme: brats2021, brats2023, brats2024 or regions")
+]
 
 
 @app.command()
 def predict(
-    cases: Annotated[list[Path] | None, typer.Argument(help="case folders with FLAIR, T1, T1ce and T2")] = None,
+    cases: Annotated[
+        list[Path] | None, typer.Argument(help="case folders with FLAIR, T1, T1ce and T2")
+    ] = None,
     out: OutOption = Path("out"),
     flair: Image = None,
     t1: Image = None,
@@ -44,29 +52,51 @@ def predict(
     engine: EngineOption = None,
     labels: Labels = "brats2021",
     nnunet_order: Annotated[
-        str | None, typer.Option(help="modalities of nnU-Net's _0000 to _0003, for example t1,t1ce,t2,flair")
+        str | None,
+        typer.Option(help="modalities of nnU-Net's _0000 to _0003, for example t1,t1ce,t2,flair"),
     ] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="segment with the images at hand, where the engine was trained for that")
+        bool,
+        typer.Option(
+            "--allow-missing",
+            help="segment with the images at hand, where the engine was trained for that",
+        ),
     ] = False,
     grid: Annotated[
-        str | None, typer.Option(help="modality whose grid the others are put on, where each has its own: the finest")
+        str | None,
+        typer.Option(
+            help="modality whose grid the others are put on, where each has its own: the finest"
+        ),
     ] = None,
-    preview: Annotated[bool, typer.Option("--preview", help="also write preview.png, an overlay on three planes")] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="also write preview.png, an overlay on three planes")
+    ] = False,
     mode: Mode = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
     min_part_mm3: MinPart = None,
 ) -> None:
     """Segments cases: writes seg.nii.gz and report.json into OUT, or into OUT/<case> for several cases."""
-    readers = _readers(cases or [], {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}, nnunet_order, allow_missing, grid)
+    readers = _readers(
+        cases or [],
+        {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2},
+        nnunet_order,
+        allow_missing,
+        grid,
+    )
     folders = {name: out / name if len(readers) > 1 else out for name in readers}
     n_failed = 0
     with ThreadPoolExecutor(1) as pool, reported_errors():
         check_scheme(labels)
         # The engine loads while the first case is read; what is wrong with it is wrong for all cases.
         segmenter = pool.submit(
-            _segmenter, engine, precision, mode=mode, threads=threads, min_part_mm3=min_part_mm3, allow_missing=allow_missing
+            _segmenter,
+            engine,
+            precision,
+            mode=mode,
+            threads=threads,
+            min_part_mm3=min_part_mm3,
+            allow_missing=allow_missing,
         )
         for name, read in readers.items():
             try:
@@ -95,12 +125,24 @@ def demo(
             progress("making a synthetic case", 0.2)
             case = make_case(seed)
             write_case(case, out / case.name)
-        _predict_one(lambda _: fastbts.read_case(out / case.name), segmenter.result, out, "brats2021", preview=True)
-    typer.echo(f"look at {out / 'preview.png'}; the synthetic case (with its truth) is in {out / case.name}")
+        _predict_one(
+            lambda _: fastbts.read_case(out / case.name),
+            segmenter.result,
+            out,
+            "brats2021",
+            preview=True,
+        )
+    typer.echo(
+        f"look at {out / 'preview.png'}; the synthetic case (with its truth) is in {out / case.name}"
+    )
 
 
 def _readers(
-    folders: list[Path], images: dict[str, Path | None], nnunet_order: str | None, allow_missing: bool, grid: str | None
+    folders: list[Path],
+    images: dict[str, Path | None],
+    nnunet_order: str | None,
+    allow_missing: bool,
+    grid: str | None,
 ) -> dict[str, Read]:
     """Name of each case -> how to read it."""
     order = nnunet_order.split(",") if nnunet_order else None
@@ -111,14 +153,21 @@ def _readers(
         return {"": lambda segmenter: fastbts.read_files(**given, grid=grid)}
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) != len(names):
-        raise typer.BadParameter("two case folders have the same name, so their results would overwrite each other")
+        raise typer.BadParameter(
+            "two case folders have the same name, so their results would overwrite each other"
+        )
     return {
-        name: partial(_read_folder, folder, order, allow_missing, grid) for name, folder in zip(names, folders, strict=True)
+        name: partial(_read_folder, folder, order, allow_missing, grid)
+        for name, folder in zip(names, folders, strict=True)
     }
 
 
 def _read_folder(
-    folder: Path, order: list[str] | None, allow_missing: bool, grid: str | None, segmenter: Callable[[], Segmenter]
+    folder: Path,
+    order: list[str] | None,
+    allow_missing: bool,
+    grid: str | None,
+    segmenter: Callable[[], Segmenter],
 ) -> Volume:
     """Waits for the engine only where an image may be missing: which ones, the engine knows."""
     optional = segmenter().spec.optional_modalities if allow_missing else ()
@@ -126,11 +175,15 @@ def _read_folder(
 
 
 def _segmenter(engine: Path | None, precision: str = "auto", **options: Any) -> Segmenter:
-    return fastbts.Segmenter(engine, precision=precision, options=fastbts.SegmenterOptions(**options), warm_up=False)
+    return fastbts.Segmenter(
+        engine, precision=precision, options=fastbts.SegmenterOptions(**options), warm_up=False
+    )
 
 
-def _predict_one(read: Read, segmenter: Callable[[], Segmenter], out: Path, labels: str, preview: bool) -> None:
-    from fastbts.output import check_writable
+def _predict_one(
+    read: Read, segmenter: Callable[[], Segmenter], out: Path, labels: str, preview: bool
+) -> None:
+    from fastbts.files import check_writable
     from fastbts.segmentation import image_files
 
     target, report, picture = out / "seg.nii.gz", out / "report.json", out / "preview.png"
@@ -147,7 +200,7 @@ def _predict_one(read: Read, segmenter: Callable[[], Segmenter], out: Path, labe
         result = segmenter().predict(volume, progress=progress).with_read_time(read_ms)
     written = result.save(target, labels=labels, sidecar=report)
     if preview:
-        from fastbts.preview import write_preview
+        from fastbts.write.preview import write_preview
 
         written.append(write_preview(picture, result))
     _tell(result, written)

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbts import DeviceError, ops, reference
+from fastbts import DeviceError, ops
+from fastbts.ops import reference
 
 REQUIRE_CUDA = os.environ.get("FASTBTS_REQUIRE_CUDA") == "1"
 """Set on machines with a GPU: CUDA tests then fail where they would not be collected."""
@@ -42,7 +43,12 @@ class Ops(Protocol):
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]: ...
 
     def window(
-        self, tensor: NDArray[np.float32], origins: NDArray[np.int32], size: ops.Size, *, n_threads: int = 0
+        self,
+        tensor: NDArray[np.float32],
+        origins: NDArray[np.int32],
+        size: ops.Size,
+        *,
+        n_threads: int = 0,
     ) -> NDArray[np.float32]: ...
 
     def blend(
@@ -65,7 +71,9 @@ class Ops(Protocol):
         n_threads: int = 0,
     ) -> ops.RegionCounts: ...
 
-    def resample(self, tensor: NDArray[np.float32], size: ops.Size, n_threads: int = 0) -> NDArray[np.float32]: ...
+    def resample(
+        self, tensor: NDArray[np.float32], size: ops.Size, n_threads: int = 0
+    ) -> NDArray[np.float32]: ...
 
     def resample_affine(
         self,
@@ -78,18 +86,26 @@ class Ops(Protocol):
         outside: float = 0.0,
     ) -> NDArray[Any]: ...
 
-    def components(self, labels: NDArray[np.uint8], box: ops.Box, min_voxels: int, n_threads: int = 0) -> ops.Parts: ...
+    def components(
+        self, labels: NDArray[np.uint8], box: ops.Box, min_voxels: int, n_threads: int = 0
+    ) -> ops.Parts: ...
 
     def semantic_project(self, tensor: NDArray[np.float32], n_threads: int = 0) -> ops.Planes: ...
 
-    def semantic_plane(self, planes: ops.Planes, weights: ops.PlaneWeights, n_threads: int = 0) -> ops.Planes: ...
+    def semantic_plane(
+        self, planes: ops.Planes, weights: ops.PlaneWeights, n_threads: int = 0
+    ) -> ops.Planes: ...
 
     def semantic_lift(
         self, planes: ops.Planes, target: NDArray[np.float32] | None = None, n_threads: int = 0
     ) -> NDArray[np.float32]: ...
 
     def semantic_bridge(
-        self, reduced: NDArray[np.float32], weights: ops.PlaneWeights, target: NDArray[np.float32], n_threads: int = 0
+        self,
+        reduced: NDArray[np.float32],
+        weights: ops.PlaneWeights,
+        target: NDArray[np.float32],
+        n_threads: int = 0,
     ) -> None: ...
 
     def semantic_attention(
@@ -119,7 +135,12 @@ def put(array: NDArray[Any]) -> Any:
     low, high = np.lib.array_utils.byte_bounds(array)
     memory = np.ctypeslib.as_array((ctypes.c_uint8 * (high - low)).from_address(low))
     copy = cupy().asarray(memory)
-    return cupy().ndarray(array.shape, array.dtype, memptr=copy.data + (array.ctypes.data - low), strides=array.strides)
+    return cupy().ndarray(
+        array.shape,
+        array.dtype,
+        memptr=copy.data + (array.ctypes.data - low),
+        strides=array.strides,
+    )
 
 
 def put_weights(weights: ops.AttentionWeights) -> ops.AttentionWeights:
@@ -130,7 +151,9 @@ def put_weights(weights: ops.AttentionWeights) -> ops.AttentionWeights:
 def empty_planes(n_b: int, n_channels: int, shape: ops.Size) -> ops.Planes:
     """Planes of a volume of this shape, on the device."""
     d, h, w = shape
-    return ops.Planes(*(cupy().empty((n_b, n_channels, *size), np.float32) for size in ((h, w), (d, w), (d, h))))
+    return ops.Planes(
+        *(cupy().empty((n_b, n_channels, *size), np.float32) for size in ((h, w), (d, w), (d, h)))
+    )
 
 
 class CudaOps:
@@ -155,7 +178,12 @@ class CudaOps:
         return out.get(), stats.get()
 
     def window(
-        self, tensor: NDArray[np.float32], origins: NDArray[np.int32], size: ops.Size, *, n_threads: int = 0
+        self,
+        tensor: NDArray[np.float32],
+        origins: NDArray[np.int32],
+        size: ops.Size,
+        *,
+        n_threads: int = 0,
     ) -> NDArray[np.float32]:
         out = cupy().empty((len(origins), len(tensor), *size), np.float32)
         ops.window(put(tensor), put(origins), size, out)
@@ -190,7 +218,9 @@ class CudaOps:
         labels[...] = target.get()
         return ops.RegionCounts(*counts.get().tolist())
 
-    def resample(self, tensor: NDArray[np.float32], size: ops.Size, n_threads: int = 0) -> NDArray[np.float32]:
+    def resample(
+        self, tensor: NDArray[np.float32], size: ops.Size, n_threads: int = 0
+    ) -> NDArray[np.float32]:
         out = cupy().empty((len(tensor), *size), np.float32)
         ops.resample(put(tensor), size, out=out)
         resampled: NDArray[np.float32] = out.get()
@@ -212,7 +242,9 @@ class CudaOps:
         resampled: NDArray[Any] = out.get()
         return resampled
 
-    def components(self, labels: NDArray[np.uint8], box: ops.Box, min_voxels: int, n_threads: int = 0) -> ops.Parts:
+    def components(
+        self, labels: NDArray[np.uint8], box: ops.Box, min_voxels: int, n_threads: int = 0
+    ) -> ops.Parts:
         target, counts = put(labels), cupy().empty(258, np.int64)
         scratch = cupy().empty((2, math.prod(stop - start for start, stop in box)), np.int32)
         ops.components(target, box, min_voxels, counts=counts, scratch=scratch)
@@ -225,10 +257,14 @@ class CudaOps:
         planes = ops.semantic_project(put(tensor), out=empty_planes(n_b, 2 * n_r, (d, h, w)))
         return ops.Planes(*(plane.get() for plane in planes))
 
-    def semantic_plane(self, planes: ops.Planes, weights: ops.PlaneWeights, n_threads: int = 0) -> ops.Planes:
+    def semantic_plane(
+        self, planes: ops.Planes, weights: ops.PlaneWeights, n_threads: int = 0
+    ) -> ops.Planes:
         n_b, n_c = len(planes.z), len(weights.expand)
         out = empty_planes(n_b, n_c, (*planes.x.shape[2:], planes.z.shape[3]))
-        ops.semantic_plane(ops.Planes(*map(put, planes)), ops.PlaneWeights(*map(put, weights)), out=out)
+        ops.semantic_plane(
+            ops.Planes(*map(put, planes)), ops.PlaneWeights(*map(put, weights)), out=out
+        )
         return ops.Planes(*(plane.get() for plane in out))
 
     def semantic_lift(
@@ -243,12 +279,18 @@ class CudaOps:
         return target
 
     def semantic_bridge(
-        self, reduced: NDArray[np.float32], weights: ops.PlaneWeights, target: NDArray[np.float32], n_threads: int = 0
+        self,
+        reduced: NDArray[np.float32],
+        weights: ops.PlaneWeights,
+        target: NDArray[np.float32],
+        n_threads: int = 0,
     ) -> None:
         n_b, n_r, *size = reduced.shape
         planes, seen = (empty_planes(n_b, n, tuple(size)) for n in (2 * n_r, len(weights.expand)))
         there = put(target)
-        ops.semantic_bridge(put(reduced), ops.PlaneWeights(*map(put, weights)), there, planes=planes, seen=seen)
+        ops.semantic_bridge(
+            put(reduced), ops.PlaneWeights(*map(put, weights)), there, planes=planes, seen=seen
+        )
         target[...] = there.get()
 
     def semantic_attention(
@@ -262,7 +304,9 @@ class CudaOps:
         n_threads: int = 0,
     ) -> None:
         target = put(out)
-        ops.semantic_attention(put(skip), put(encoded), put(decoded), put(similarity), put_weights(weights), target)
+        ops.semantic_attention(
+            put(skip), put(encoded), put(decoded), put(similarity), put_weights(weights), target
+        )
         out[...] = target.get()
 
 

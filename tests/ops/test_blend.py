@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fastbts import InputError, ops, reference
-from fastbts.windows import axis_weights
+from fastbts import InputError, ops
+from fastbts.ops import reference
+from fastbts.pipeline.window import axis_weights
 from tests.ops.devices import Ops, available_devices, on
 from tests.ops.views import N_THREADS, restrided
 from tests.tolerances import assert_close
@@ -17,9 +18,15 @@ from tests.tolerances import assert_close
 
 def test_4x4_by_hand(device: Ops) -> None:
     """Two windows of 4 rows and 3 columns overlap in the two columns in the middle, where each weighs one half."""
-    logits = np.array([2, 4], np.float32).reshape(2, 1, 1, 1, 1) * np.ones((2, 1, 1, 4, 3), np.float32)
+    logits = np.array([2, 4], np.float32).reshape(2, 1, 1, 1, 1) * np.ones(
+        (2, 1, 1, 4, 3), np.float32
+    )
     origins = np.array([[0, 0, 0], [0, 0, 1]], np.int32)
-    weights = (np.ones((2, 1), np.float32), np.ones((2, 4), np.float32), np.array([[1, 0.5, 0.5], [0.5, 0.5, 1]], np.float32))
+    weights = (
+        np.ones((2, 1), np.float32),
+        np.ones((2, 4), np.float32),
+        np.array([[1, 0.5, 0.5], [0.5, 0.5, 1]], np.float32),
+    )
     total = np.zeros((1, 1, 4, 4), np.float32)
     device.blend(logits, origins, weights, total)
     assert total[0, 0].tolist() == [[2, 3, 3, 4]] * 4
@@ -31,11 +38,15 @@ Example = tuple[NDArray[np.float32], NDArray[np.int32], reference.Weights, NDArr
 """Logits, origins, weights, total."""
 
 
-def example(shape: tuple[int, int, int], window: tuple[int, int, int], n_windows: int = 6, seed: int = 0) -> Example:
+def example(
+    shape: tuple[int, int, int], window: tuple[int, int, int], n_windows: int = 6, seed: int = 0
+) -> Example:
     """Random windows of 2 regions over a volume; some reach outside it, one misses it."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n_windows, 2, *window)).astype(np.float32)
-    origins = np.stack([rng.integers(-w, n + 1, n_windows) for n, w in zip(shape, window, strict=True)], axis=1)
+    origins = np.stack(
+        [rng.integers(-w, n + 1, n_windows) for n, w in zip(shape, window, strict=True)], axis=1
+    )
     origins[0], origins[1] = 0, 2**31 - 1
     wd, wh, ww = (rng.random((n_windows, w)).astype(np.float32) for w in window)
     total = rng.normal(size=(2, *shape)).astype(np.float32)
@@ -43,17 +54,24 @@ def example(shape: tuple[int, int, int], window: tuple[int, int, int], n_windows
 
 
 def peer(
-    logits: NDArray[np.float32], origins: NDArray[np.int32], weights: reference.Weights, total: NDArray[np.float32]
+    logits: NDArray[np.float32],
+    origins: NDArray[np.int32],
+    weights: reference.Weights,
+    total: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     """The same sum in NumPy float32."""
     result = total.copy()
     wd, wh, ww = weights
     for b, origin in enumerate(origins.tolist()):
         lo = [max(0, -o) for o in origin]
-        hi = [min(w, n - o) for w, n, o in zip(logits.shape[2:], total.shape[1:], origin, strict=True)]
+        hi = [
+            min(w, n - o) for w, n, o in zip(logits.shape[2:], total.shape[1:], origin, strict=True)
+        ]
         if all(end > begin for begin, end in zip(lo, hi, strict=True)):
             d, h, w = (slice(*bounds) for bounds in zip(lo, hi, strict=True))
-            where = tuple(slice(o + begin, o + end) for o, begin, end in zip(origin, lo, hi, strict=True))
+            where = tuple(
+                slice(o + begin, o + end) for o, begin, end in zip(origin, lo, hi, strict=True)
+            )
             weight = wd[b, d, None, None] * wh[b, h, None] * ww[b, w]
             result[(slice(None), *where)] += weight * logits[b, :, d, h, w]
     return result
@@ -82,12 +100,20 @@ def axes(draw: st.DrawFn, most_voxels: int, most_in_window: int) -> tuple[int, i
 @pytest.mark.parametrize("device", available_devices())
 @settings(max_examples=25, deadline=None)
 @given(grid=st.tuples(axes(5, 3), axes(9, 5), axes(37, 19)), seed=st.integers(0, 2**32 - 1))
-def test_partition_of_unity(device: str, grid: tuple[tuple[int, int, list[int]], ...], seed: int) -> None:
+def test_partition_of_unity(
+    device: str, grid: tuple[tuple[int, int, list[int]], ...], seed: int
+) -> None:
     """Windows whose weights sum to 1 give back the volume that they were cut from."""
-    tensor = np.random.default_rng(seed).normal(size=(2, *(n for n, _, _ in grid))).astype(np.float32)
+    tensor = (
+        np.random.default_rng(seed).normal(size=(2, *(n for n, _, _ in grid))).astype(np.float32)
+    )
     index = np.indices([len(starts) for _, _, starts in grid]).reshape(3, -1)
-    origins = np.stack([np.int32(starts)[i] for (_, _, starts), i in zip(grid, index, strict=True)], axis=1)
-    d, h, w = (axis_weights(np.array(s), n, size)[i] for (n, size, s), i in zip(grid, index, strict=True))
+    origins = np.stack(
+        [np.int32(starts)[i] for (_, _, starts), i in zip(grid, index, strict=True)], axis=1
+    )
+    d, h, w = (
+        axis_weights(np.array(s), n, size)[i] for (n, size, s), i in zip(grid, index, strict=True)
+    )
     windows = on(device).window(tensor, origins, (d.shape[1], h.shape[1], w.shape[1]))
     total = np.zeros_like(tensor)
     on(device).blend(windows, origins, (d, h, w), total)
@@ -110,11 +136,16 @@ def test_linear_in_logits(device: str, seed: int, power: int) -> None:
     """Exactly, where nothing is rounded, or all alike: numbers of few bits, and powers of two as factors."""
     one = example((5, 6, 7), (4, 3, 5), seed=seed)
     factor = np.float32(2.0**power)
-    assert np.array_equal(blended(factor * one[0], one, device), factor * blended(one[0], one, device))
+    assert np.array_equal(
+        blended(factor * one[0], one, device), factor * blended(one[0], one, device)
+    )
     d, h, w = (np.round(8 * weight) / 8 for weight in one[2])
     few_bits = (one[0], one[1], (d, h, w), one[3])
     a, b = np.round(one[0]), np.round(3 * one[0][::-1])
-    assert np.array_equal(blended(a + b, few_bits, device), blended(a, few_bits, device) + blended(b, few_bits, device))
+    assert np.array_equal(
+        blended(a + b, few_bits, device),
+        blended(a, few_bits, device) + blended(b, few_bits, device),
+    )
 
 
 def test_same_bits_for_any_threads_and_run() -> None:
@@ -139,14 +170,28 @@ def test_outer_axes_may_have_any_strides(device: Ops) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"origins": np.zeros((5, 3), np.int32)}, r"blend: origins: expected shape \(6, 3\) .* got \(5, 3\)"),
-        ({"h": np.ones((6, 5), np.float32)}, r"blend: weights\[1\]: expected shape \(6, 4\), got \(6, 5\)"),
-        ({"total": np.ones((3, 5, 6, 7), np.float32)}, r"blend: total: expected 2 regions as in logits, got 3"),
+        (
+            {"origins": np.zeros((5, 3), np.int32)},
+            r"blend: origins: expected shape \(6, 3\) .* got \(5, 3\)",
+        ),
+        (
+            {"h": np.ones((6, 5), np.float32)},
+            r"blend: weights\[1\]: expected shape \(6, 4\), got \(6, 5\)",
+        ),
+        (
+            {"total": np.ones((3, 5, 6, 7), np.float32)},
+            r"blend: total: expected 2 regions as in logits, got 3",
+        ),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
     logits, origins, (d, h, w), total = example((5, 6, 7), (4, 4, 4))
     before = total.copy()
     with pytest.raises(InputError, match=message):
-        ops.blend(logits, change.get("origins", origins), (d, change.get("h", h), w), change.get("total", total))
+        ops.blend(
+            logits,
+            change.get("origins", origins),
+            (d, change.get("h", h), w),
+            change.get("total", total),
+        )
     assert np.array_equal(total, before)

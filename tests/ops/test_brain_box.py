@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastbts import ops, reference
+from fastbts import ops
+from fastbts.ops import reference
 from tests.ops.devices import Ops
 from tests.ops.views import DTYPES, N_THREADS, RAGGED, head, orientations
 
@@ -43,7 +44,9 @@ def as_tuple(box: ops.BrainBox) -> tuple[ops.Box, int, tuple[int, ...], tuple[in
 @pytest.mark.parametrize("n_threads", N_THREADS)
 @pytest.mark.parametrize("shape", RAGGED)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_agrees_with_twin(device: Ops, dtype: str, shape: tuple[int, int, int], n_threads: int) -> None:
+def test_agrees_with_twin(
+    device: Ops, dtype: str, shape: tuple[int, int, int], n_threads: int
+) -> None:
     volume = head(shape, dtype, n_modalities=3)
     volume[:, : shape[0] // 3] = 0
     volume[..., shape[2] - shape[2] // 4 :] = 0

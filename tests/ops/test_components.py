@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fastbts import InputError, OptionsError, ops, reference
+from fastbts import InputError, OptionsError, ops
+from fastbts.ops import reference
 from tests.ops.devices import Ops
 from tests.ops.views import N_THREADS, RAGGED, orientations
 
@@ -31,13 +32,17 @@ def test_by_hand(device: Ops) -> None:
         "3....",
         "3....",
     ]  # fmt: skip
-    labels = np.array([[list(row.replace(".", "0")) for row in rows] for rows in slices]).astype(np.uint8)
+    labels = np.array([[list(row.replace(".", "0")) for row in rows] for rows in slices]).astype(
+        np.uint8
+    )
     assert device.components(labels, whole(labels), 3) == (4, 1, {1: 3, 3: 2})
     assert labels[0].tolist() == [[0, 0, 0, 2, 0], [0, 0, 0, 0, 4], [0] * 5, [0] * 5]
     assert labels[1].tolist() == [[0, 0, 0, 0, 2], [0] * 5, [0] * 5, [0] * 5]
 
 
-@pytest.mark.parametrize("step", [(d, h, w) for d in (0, 1) for h in (-1, 0, 1) for w in (-1, 0, 1)])
+@pytest.mark.parametrize(
+    "step", [(d, h, w) for d in (0, 1) for h in (-1, 0, 1) for w in (-1, 0, 1)]
+)
 def test_faces_edges_and_corners_connect(device: Ops, step: tuple[int, int, int]) -> None:
     labels = np.zeros((3, 3, 3), np.uint8)
     labels[1, 1, 1] = labels[tuple(1 + s for s in step)] = 1
@@ -66,13 +71,19 @@ def noise(shape: tuple[int, int, int], density: float, seed: int = 0) -> NDArray
 @pytest.mark.parametrize("n_threads", N_THREADS)
 @pytest.mark.parametrize("density", [0.03, 0.1, 0.3, 1.0])
 @pytest.mark.parametrize("shape", [*RAGGED[:-1], (0, 4, 4)])
-def test_agrees_with_twin(device: Ops, shape: tuple[int, int, int], density: float, n_threads: int) -> None:
+def test_agrees_with_twin(
+    device: Ops, shape: tuple[int, int, int], density: float, n_threads: int
+) -> None:
     labels = noise(shape, density)
     before = labels.copy()
     expected, n_before, n_after = reference.components(labels, whole(labels), 4)
     values, n_removed = np.unique(labels[labels != expected], return_counts=True)
     result = device.components(labels, whole(labels), 4, n_threads)
-    assert result == (n_before, n_after, dict(zip(values.tolist(), n_removed.tolist(), strict=True)))
+    assert result == (
+        n_before,
+        n_after,
+        dict(zip(values.tolist(), n_removed.tolist(), strict=True)),
+    )
     assert np.array_equal(labels, expected)
     assert device.components(before, whole(before), 0, n_threads) == (n_before, n_before, {})
 
@@ -116,7 +127,10 @@ def test_agrees_with_scipy() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"box": ((0, 4), (0, 5), (0, 99))}, r"components: box: expected to lie inside labels of shape \(4, 5, 6\), got"),
+        (
+            {"box": ((0, 4), (0, 5), (0, 99))},
+            r"components: box: expected to lie inside labels of shape \(4, 5, 6\), got",
+        ),
         ({"min_voxels": -1}, r"components: min_voxels: expected 0 or more, got -1"),
     ],
 )
@@ -128,7 +142,9 @@ def test_options_that_do_not_fit_are_refused(change: dict[str, Any], message: st
 
 
 def test_other_labels_are_refused() -> None:
-    with pytest.raises(InputError, match=r"components: labels: expected uint8 \(D, H, W\), got int16"):
+    with pytest.raises(
+        InputError, match=r"components: labels: expected uint8 \(D, H, W\), got int16"
+    ):
         ops.components(np.zeros((2, 2, 2), np.int16), ((0, 2),) * 3, 1)  # type: ignore[arg-type]
     labels = np.zeros((2, 2, 2), np.uint8)
     labels.setflags(write=False)
@@ -140,6 +156,8 @@ def test_counts_go_into_a_given_array() -> None:
     labels, counts = np.array([[[3, 0, 1, 1]]], np.uint8), np.full(258, 7, np.int64)
     assert ops.components(labels, whole(labels), 2, counts=counts) == (2, 1, {3: 1})
     assert np.argwhere(counts).ravel().tolist() == [0, 1, 2 + 3]
-    with pytest.raises(InputError, match=r"components: counts: expected shape \(258\), got \(257\)"):
+    with pytest.raises(
+        InputError, match=r"components: counts: expected shape \(258\), got \(257\)"
+    ):
         ops.components(labels, whole(labels), 9, counts=counts[1:])
     assert labels.tolist() == [[[0, 0, 1, 1]]]

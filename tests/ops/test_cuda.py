@@ -18,7 +18,9 @@ HAS_DEVICE = "cuda" in available_devices()
 needs_device = pytest.mark.skipif(not HAS_DEVICE, reason="needs a CUDA device")
 without_device = pytest.mark.skipif(HAS_DEVICE, reason="needs a machine without CUDA devices")
 
-REASON = "no CUDA device: " + (".*; install a driver" if _C.HAS_CUDA else "fastbts was built without CUDA")
+REASON = "no CUDA device: " + (
+    ".*; install a driver" if _C.HAS_CUDA else "fastbts was built without CUDA"
+)
 
 
 @without_device
@@ -31,7 +33,12 @@ class CudaInterface:
     """Numba's protocol, with an address that must not be looked at."""
 
     shape = (1, 2, 2, 2)
-    __cuda_array_interface__: Any = {"shape": shape, "typestr": "<f4", "data": (4096, False), "version": 3}  # noqa: RUF012
+    __cuda_array_interface__: Any = {  # noqa: RUF012
+        "shape": shape,
+        "typestr": "<f4",
+        "data": (4096, False),
+        "version": 3,
+    }
 
 
 @without_device
@@ -45,7 +52,10 @@ def test_a_device_array_never_runs_on_the_cpu(tensor: Any) -> None:
 
 SEVEN = np.full((1, 1, 2, 2, 2), 7, np.float32)
 THERE = ops.Planes(OnDevice(2), OnDevice(2), OnDevice(2))
-MIX = ops.AttentionWeights(*(np.ones(shape, np.float32) for shape in ((1, 1), (1,), (1, 1), (1, 1), (1, 2, 2, 2))), strength=1)
+MIX = ops.AttentionWeights(
+    *(np.ones(shape, np.float32) for shape in ((1, 1), (1,), (1, 1), (1, 1), (1, 2, 2, 2))),
+    strength=1,
+)
 
 
 @without_device
@@ -53,15 +63,29 @@ MIX = ops.AttentionWeights(*(np.ones(shape, np.float32) for shape in ((1, 1), (1
     ("name", "call"),
     [
         ("resample: tensor", lambda: ops.resample(OnDevice(2), (2, 2, 2), out=SEVEN[0])),
-        ("resample_affine: tensor", lambda: ops.resample_affine(OnDevice(2), np.eye(4), (2, 2, 2), out=SEVEN[0])),
-        ("components: labels", lambda: ops.components(OnDevice(2, (2, 2, 2)), BOX, 9, counts=np.zeros(258, np.int64))),
+        (
+            "resample_affine: tensor",
+            lambda: ops.resample_affine(OnDevice(2), np.eye(4), (2, 2, 2), out=SEVEN[0]),
+        ),
+        (
+            "components: labels",
+            lambda: ops.components(OnDevice(2, (2, 2, 2)), BOX, 9, counts=np.zeros(258, np.int64)),
+        ),
         (
             "semantic_project: tensor",
-            lambda: ops.semantic_project(OnDevice(2, (1, 1, 2, 2, 2)), out=ops.Planes(*(SEVEN[0],) * 3)),
+            lambda: ops.semantic_project(
+                OnDevice(2, (1, 1, 2, 2, 2)), out=ops.Planes(*(SEVEN[0],) * 3)
+            ),
         ),
-        ("semantic_plane: planes.z", lambda: ops.semantic_plane(THERE, WEIGHTS, out=ops.Planes(*(SEVEN[0],) * 3))),
+        (
+            "semantic_plane: planes.z",
+            lambda: ops.semantic_plane(THERE, WEIGHTS, out=ops.Planes(*(SEVEN[0],) * 3)),
+        ),
         ("semantic_lift: z", lambda: ops.semantic_lift(THERE, SEVEN)),
-        ("semantic_attention: skip", lambda: ops.semantic_attention(OnDevice(2), SEVEN, SEVEN, SEVEN, MIX, SEVEN)),
+        (
+            "semantic_attention: skip",
+            lambda: ops.semantic_attention(OnDevice(2), SEVEN, SEVEN, SEVEN, MIX, SEVEN),
+        ),
     ],
 )
 def test_device_arrays_never_run_on_the_cpu(name: str, call: Callable[[], object]) -> None:
@@ -76,20 +100,28 @@ def test_an_impossible_launch_is_reported() -> None:
     volume = put(np.ones((40_000, 1, 1, 1), np.uint8))
     with pytest.raises(DeviceError, match=r"brain_box_kernel: cudaErrorInvalid"):
         ops.brain_box(volume, found=put(np.zeros(80_007, np.int64)))
-    assert ops.brain_box(volume[:1], found=put(np.zeros(9, np.int64))).n_brain == 1, "the error must be gone"
+    assert ops.brain_box(volume[:1], found=put(np.zeros(9, np.int64))).n_brain == 1, (
+        "the error must be gone"
+    )
 
 
 @needs_device
 def test_arrays_of_one_call_lie_on_one_device() -> None:
     tensor = put(np.ones((1, 2, 2, 2), np.float32))
-    with pytest.raises(InputError, match=r"window: origins: expected an array on cuda:0 as the first one, got one on the CPU"):
+    with pytest.raises(
+        InputError,
+        match=r"window: origins: expected an array on cuda:0 as the first one, got one on the CPU",
+    ):
         ops.window(tensor, ORIGIN, (1, 1, 1), put(np.zeros((1, 1, 1, 1, 1), np.float32)))
 
 
 @needs_device
 def test_tensors_inside_the_network_are_contiguous() -> None:
     tensor, out = put(np.ones((1, 2, 2, 4), np.float32)), put(np.ones((1, 2, 2, 2), np.float32))
-    with pytest.raises(InputError, match=r"resample: tensor: expected a contiguous array on a CUDA device, got strides"):
+    with pytest.raises(
+        InputError,
+        match=r"resample: tensor: expected a contiguous array on a CUDA device, got strides",
+    ):
         ops.resample(tensor[..., :2], (2, 2, 2), out=out)
     planes = ops.Planes(out, out, out[:, :, ::-1])
     with pytest.raises(InputError, match=r"semantic_lift: x: expected a contiguous array"):
@@ -102,7 +134,9 @@ def test_tensors_of_one_call_have_one_type() -> None:
     with pytest.raises(InputError, match=r"resample: out: expected the element type of tensor"):
         ops.resample(tensor, (2, 2, 2), out=out)
     with pytest.raises(InputError, match=r"semantic_lift: y: expected the element type of tensor"):
-        ops.semantic_lift(ops.Planes(tensor, out, tensor), put(np.ones((1, 2, 2, 2, 2), np.float32)))
+        ops.semantic_lift(
+            ops.Planes(tensor, out, tensor), put(np.ones((1, 2, 2, 2, 2), np.float32))
+        )
 
 
 @needs_device
@@ -110,10 +144,14 @@ def test_scratch_that_is_too_small_is_refused() -> None:
     volume, box = head((4, 5, 6), "i2"), ((0, 4), (0, 5), (0, 6))
     out, stats = put(np.empty((2, 4, 5, 6), np.float32)), put(np.empty((2, 4)))
     with pytest.raises(InputError, match=r"normalize: scratch: expected at least \d+ bytes"):
-        ops.normalize(put(volume), box, (4, 5, 6), out=out, stats=stats, scratch=put(np.empty(8, np.uint8)))
+        ops.normalize(
+            put(volume), box, (4, 5, 6), out=out, stats=stats, scratch=put(np.empty(8, np.uint8))
+        )
     labels, counts = put(np.ones((4, 5, 6), np.uint8)), put(np.empty(258, np.int64))
     for scratch in (None, put(np.empty((2, 119), np.int32))):
-        with pytest.raises(InputError, match=r"components: scratch: expected shape \(2, 120\) or more"):
+        with pytest.raises(
+            InputError, match=r"components: scratch: expected shape \(2, 120\) or more"
+        ):
             ops.components(labels, box, 2, counts=counts, scratch=scratch)
 
 
@@ -124,7 +162,14 @@ def test_non_finite_brain_shows_in_the_statistics(bad: float) -> None:
     volume[1, 2, 2, 3] = bad
     stats = put(np.empty((2, 4)))
     scratch = put(np.empty(ops.normalize_scratch(2, box), np.uint8))
-    ops.normalize(put(volume), box, (4, 5, 6), out=put(np.empty((2, 4, 5, 6), np.float32)), stats=stats, scratch=scratch)
+    ops.normalize(
+        put(volume),
+        box,
+        (4, 5, 6),
+        out=put(np.empty((2, 4, 5, 6), np.float32)),
+        stats=stats,
+        scratch=scratch,
+    )
     assert np.isfinite(stats.get()[0]).all()
     assert np.isnan(stats.get()[1, 2:]).all()
 
@@ -141,7 +186,10 @@ def test_half_precision_is_rounded_once(dtype: str) -> None:
     total = torch.zeros(3, 5, 6, 7, device="cuda")
     ops.blend(out, origins, tuple(torch.ones(1, n, device="cuda") for n in (5, 6, 7)), total)
     assert torch.equal(total, tensor.float())
-    labels, counts = torch.zeros(5, 6, 7, device="cuda", dtype=torch.uint8), torch.zeros(3, device="cuda", dtype=torch.int64)
+    labels, counts = (
+        torch.zeros(5, 6, 7, device="cuda", dtype=torch.uint8),
+        torch.zeros(3, device="cuda", dtype=torch.int64),
+    )
     box = ((0, 5), (0, 6), (0, 7))
     found = ops.label(tensor, (0, 0, 0), box, (0.5,) * 3, (2, 1, 4), labels, counts=counts)
     assert int(found.n_et) == int((tensor[2] >= 0).sum()) == int((labels == 4).sum())
@@ -164,11 +212,19 @@ class Bridge:
 
         self.tensor, self.skip = normal(2, 3, d, h, w), normal(2, 2, 2 * d, 2 * h, 2 * w)
         self.sizes = ((h, w), (d, w), (d, h))
-        self.projected, self.seen = (ops.Planes(*(normal(2, n, *size) for size in self.sizes)) for n in (6, 5))
-        self.lifted, self.maps, self.out = normal(2, 5, d, h, w), normal(2, 3, *self.shape), torch.empty_like(self.skip)
+        self.projected, self.seen = (
+            ops.Planes(*(normal(2, n, *size) for size in self.sizes)) for n in (6, 5)
+        )
+        self.lifted, self.maps, self.out = (
+            normal(2, 5, d, h, w),
+            normal(2, 3, *self.shape),
+            torch.empty_like(self.skip),
+        )
         self.small = normal(2, 3, 2, 3, 5)
         self.plane = ops.PlaneWeights(weights(3, 6, 3, 3), weights(3), weights(3, 3), weights(5, 3))
-        self.mix = ops.AttentionWeights(weights(4, 5), weights(4), weights(4, 5), weights(4, 3), weights(4, 2, 2, 2), 0.5)
+        self.mix = ops.AttentionWeights(
+            weights(4, 5), weights(4), weights(4, 5), weights(4, 3), weights(4, 2, 2, 2), 0.5
+        )
 
     def run(self, stream: Any = None) -> None:
         ops.semantic_project(self.tensor, out=self.projected, stream=stream)
@@ -176,11 +232,15 @@ class Bridge:
         ops.semantic_lift(self.seen, out=self.lifted, stream=stream)
         for small, maps in zip(self.small, self.maps, strict=True):
             ops.resample(small, self.shape, out=maps, stream=stream)
-        ops.semantic_attention(self.skip, self.lifted, self.lifted, self.maps, self.mix, self.out, stream=stream)
+        ops.semantic_attention(
+            self.skip, self.lifted, self.lifted, self.maps, self.mix, self.out, stream=stream
+        )
 
     def expected(self) -> tuple[Any, Any]:
         """Lifted volume and skip, on the CPU in float32 from the same inputs."""
-        tensor, small, skip = (x.float().cpu().numpy() for x in (self.tensor, self.small, self.skip))
+        tensor, small, skip = (
+            x.float().cpu().numpy() for x in (self.tensor, self.small, self.skip)
+        )
         plane = ops.PlaneWeights(*(w.cpu().numpy() for w in self.plane))
         mix = ops.AttentionWeights(*(w.cpu().numpy() for w in self.mix[:5]), self.mix.strength)
         lifted = ops.semantic_lift(ops.semantic_plane(ops.semantic_project(tensor), plane))
@@ -190,7 +250,9 @@ class Bridge:
 
 
 @needs_device
-@pytest.mark.parametrize(("dtype", "atol"), [("float32", 1e-4), ("float16", 0.05), ("bfloat16", 0.4)])
+@pytest.mark.parametrize(
+    ("dtype", "atol"), [("float32", 1e-4), ("float16", 0.05), ("bfloat16", 0.4)]
+)
 def test_the_ops_inside_the_network_in_each_precision(dtype: str, atol: float) -> None:
     """Half precision rounds after each op: the bounds are twice what that costs on the CPU, 0.03 and 0.2."""
     bridge = Bridge(getattr(torch, dtype))
@@ -225,14 +287,19 @@ def test_the_chain_around_the_network_fits_into_a_cuda_graph() -> None:
     windows, total = put(np.empty((1, 3, *size), np.float32)), put(np.empty((3, *size), np.float32))
     origins, weights = put(ORIGIN), tuple(put(np.ones((1, n), np.float32)) for n in size)
     labels, counts = put(np.zeros((9, 10, 11), np.uint8)), put(np.empty(3, np.int64))
-    part_counts, part_scratch = put(np.empty(258, np.int64)), put(np.empty((2, 9 * 8 * 8), np.int32))
+    part_counts, part_scratch = (
+        put(np.empty(258, np.int64)),
+        put(np.empty((2, 9 * 8 * 8), np.int32)),
+    )
 
     def chain(stream: Any) -> None:
         ops.normalize(image, box, size, out=out, stats=stats, scratch=scratch, stream=stream)
         ops.window(out, origins, size, windows, stream=stream)
         total.fill(0)
         ops.blend(windows, origins, weights, total, stream=stream)
-        ops.label(total, (0, 0, 0), box, (0.9,) * 3, (2, 1, 4), labels, counts=counts, stream=stream)
+        ops.label(
+            total, (0, 0, 0), box, (0.9,) * 3, (2, 1, 4), labels, counts=counts, stream=stream
+        )
         ops.components(labels, box, 3, counts=part_counts, scratch=part_scratch, stream=stream)
 
     stream = cupy().cuda.Stream(non_blocking=True)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from fastbts import DeviceError, InputError, OptionsError, ops
-from fastbts.arrays import stream_handle
+from fastbts.ops.arrays import stream_handle
 from tests.ops.views import head
 
 ORIGIN = np.zeros((1, 3), np.int32)
@@ -87,19 +87,27 @@ def read_only(shape: tuple[int, ...], dtype: type = np.float32) -> NDArray[Any]:
 def test_read_only_is_refused_for_outputs_only() -> None:
     assert ops.brain_box(Lent(read_only((1, 2, 2, 2)))).n_brain == 0
     with pytest.raises(InputError, match=r"window: out: expected float32 .*, which is read-only"):
-        ops.window(np.zeros((1, 2, 2, 2), np.float32), ORIGIN, (1, 2, 2), Lent(read_only((1, 1, 1, 2, 2))))
+        ops.window(
+            np.zeros((1, 2, 2, 2), np.float32), ORIGIN, (1, 2, 2), Lent(read_only((1, 1, 1, 2, 2)))
+        )
 
 
 @pytest.mark.parametrize(
     ("tensor", "message"),
     [
-        (torch.zeros(1, 2, 2, 2, dtype=torch.float64), r"expected float32 \(M, D, H, W\), got float64 of shape \(1, 2, 2, 2\)"),
+        (
+            torch.zeros(1, 2, 2, 2, dtype=torch.float64),
+            r"expected float32 \(M, D, H, W\), got float64 of shape \(1, 2, 2, 2\)",
+        ),
         (torch.zeros(1, 2, 2, 2, dtype=torch.float16), r"got float16 of shape"),
         (torch.zeros(1, 2, 2, 2, dtype=torch.bfloat16), r"got bfloat16 of shape"),
         (torch.zeros(1, 2, 2, 2, dtype=torch.complex64), r"got DLPack type 5 of 64 bits of shape"),
         (torch.zeros(2, 2, 2), r"got float32 of shape \(2, 2, 2\)"),
         (torch.zeros(1, 2, 2, 4)[..., ::2], r"whose last axis is not contiguous"),
-        (torch.zeros(1, 2, 2, 2, requires_grad=True), r"got a Tensor that cannot be lent: .*require"),
+        (
+            torch.zeros(1, 2, 2, 2, requires_grad=True),
+            r"got a Tensor that cannot be lent: .*require",
+        ),
         (Lent(read_only((1, 2, 2, 2), np.bool_)), r"got bool of shape"),
     ],
 )
@@ -109,7 +117,9 @@ def test_what_no_op_can_use_is_refused(tensor: Any, message: str) -> None:
 
 
 def test_half_precision_is_for_devices() -> None:
-    with pytest.raises(InputError, match=r"brain_box: volume: expected a real image .* got bfloat16"):
+    with pytest.raises(
+        InputError, match=r"brain_box: volume: expected a real image .* got bfloat16"
+    ):
         ops.brain_box(torch.zeros(1, 2, 2, 2, dtype=torch.bfloat16))
 
 
@@ -118,7 +128,9 @@ def test_a_capsule_of_something_else_is_refused() -> None:
         def __dlpack__(self, **options: Any) -> object:
             return object()
 
-    with pytest.raises(InputError, match=r"window: tensor: .* which is no capsule of DLPack 1 or older"):
+    with pytest.raises(
+        InputError, match=r"window: tensor: .* which is no capsule of DLPack 1 or older"
+    ):
         ops.window(Liar(np.zeros((1, 2, 2, 2), np.float32)), ORIGIN, (1, 1, 1))
 
 
@@ -133,31 +145,60 @@ class OnDevice:
 
 
 def test_other_kinds_of_devices_are_refused() -> None:
-    with pytest.raises(DeviceError, match=r"window: tensor: expected an array on the CPU or a CUDA device, got .* device 10"):
+    with pytest.raises(
+        DeviceError,
+        match=r"window: tensor: expected an array on the CPU or a CUDA device, got .* device 10",
+    ):
         ops.window(OnDevice(10), ORIGIN, (1, 1, 1), np.zeros((1, 1, 1, 1, 1), np.float32))
 
 
 ELSEWHERE = ops.Planes(OnDevice(2), OnDevice(2), OnDevice(2))
-WEIGHTS = ops.PlaneWeights(*(np.zeros(shape, np.float32) for shape in ((1, 2, 3, 3), (1,), (3, 1), (5, 1))))
+WEIGHTS = ops.PlaneWeights(
+    *(np.zeros(shape, np.float32) for shape in ((1, 2, 3, 3), (1,), (3, 1), (5, 1)))
+)
 
 
 @pytest.mark.parametrize(
     ("call", "name", "what"),
     [
-        (lambda: ops.window(OnDevice(2), ORIGIN, (1, 1, 1)), "window: out", r"float32 of shape \(1, 1, 1, 1, 1\)"),
-        (lambda: ops.resample(OnDevice(2), (3, 4, 5)), "resample: out", r"float32 of shape \(1, 3, 4, 5\)"),
-        (lambda: ops.components(OnDevice(2, (2, 2, 2)), BOX, 9), "components: counts", r"int64 of shape \(258,\)"),
+        (
+            lambda: ops.window(OnDevice(2), ORIGIN, (1, 1, 1)),
+            "window: out",
+            r"float32 of shape \(1, 1, 1, 1, 1\)",
+        ),
+        (
+            lambda: ops.resample(OnDevice(2), (3, 4, 5)),
+            "resample: out",
+            r"float32 of shape \(1, 3, 4, 5\)",
+        ),
+        (
+            lambda: ops.components(OnDevice(2, (2, 2, 2)), BOX, 9),
+            "components: counts",
+            r"int64 of shape \(258,\)",
+        ),
         (
             lambda: ops.semantic_project(OnDevice(2, (1, 2, 3, 4, 5))),
             "semantic_project: out",
             r"float32 of shape \(1, 4, 4, 5\)",
         ),
-        (lambda: ops.semantic_plane(ELSEWHERE, WEIGHTS), "semantic_plane: out", r"float32 of shape \(1, 5, 2, 2\)"),
-        (lambda: ops.semantic_lift(ELSEWHERE), "semantic_lift: out", r"float32 of shape \(1, 2, 2, 2, 2\)"),
+        (
+            lambda: ops.semantic_plane(ELSEWHERE, WEIGHTS),
+            "semantic_plane: out",
+            r"float32 of shape \(1, 5, 2, 2\)",
+        ),
+        (
+            lambda: ops.semantic_lift(ELSEWHERE),
+            "semantic_lift: out",
+            r"float32 of shape \(1, 2, 2, 2, 2\)",
+        ),
     ],
 )
-def test_outputs_on_a_device_are_the_callers(call: Callable[[], object], name: str, what: str) -> None:
-    with pytest.raises(OptionsError, match=f"{name}: expected an array on the device .* allocate {what}"):
+def test_outputs_on_a_device_are_the_callers(
+    call: Callable[[], object], name: str, what: str
+) -> None:
+    with pytest.raises(
+        OptionsError, match=f"{name}: expected an array on the device .* allocate {what}"
+    ):
         call()
 
 
@@ -174,12 +215,15 @@ class CoreStream:
 
 
 @pytest.mark.parametrize(
-    ("stream", "handle"), [(None, 0), (7, 7), (Stream(ptr=7), 7), (Stream(cuda_stream=7), 7), (CoreStream(), 7)]
+    ("stream", "handle"),
+    [(None, 0), (7, 7), (Stream(ptr=7), 7), (Stream(cuda_stream=7), 7), (CoreStream(), 7)],
 )
 def test_streams_of_every_library(stream: Any, handle: int) -> None:
     assert stream_handle(stream) == handle
 
 
 def test_what_is_no_stream_is_refused() -> None:
-    with pytest.raises(OptionsError, match=r"stream: expected a CUDA stream, its address or None, got a str"):
+    with pytest.raises(
+        OptionsError, match=r"stream: expected a CUDA stream, its address or None, got a str"
+    ):
         ops.window(np.zeros((1, 2, 2, 2), np.float32), ORIGIN, (1, 1, 1), stream="default")

@@ -17,21 +17,33 @@ BOX = ((0, 2), (0, 2), (0, 2))
 
 
 def misaligned(dtype: type) -> NDArray[Any]:
-    return np.frombuffer(bytes(1 + 8 * np.dtype(dtype).itemsize), np.uint8)[1:].view(dtype).reshape(1, 2, 2, 2)
+    return (
+        np.frombuffer(bytes(1 + 8 * np.dtype(dtype).itemsize), np.uint8)[1:]
+        .view(dtype)
+        .reshape(1, 2, 2, 2)
+    )
 
 
-@pytest.mark.parametrize("op", [ops.brain_box, lambda volume: ops.normalize(volume, BOX, (2, 2, 2))])
+@pytest.mark.parametrize(
+    "op", [ops.brain_box, lambda volume: ops.normalize(volume, BOX, (2, 2, 2))]
+)
 @pytest.mark.parametrize(
     ("volume", "message"),
     [
         ([[[[1]]]], r": volume: expected a real image \(M, D, H, W\), got a list"),
-        (np.zeros((2, 2, 2), np.int16), r"expected a real image \(M, D, H, W\), got int16 of shape \(2, 2, 2\)"),
+        (
+            np.zeros((2, 2, 2), np.int16),
+            r"expected a real image \(M, D, H, W\), got int16 of shape \(2, 2, 2\)",
+        ),
         (np.zeros((1, 2, 2, 2), np.complex64), r"got complex64 of shape"),
         (np.zeros((1, 2, 2, 2), np.float16), r"got float16 of shape"),
         (np.zeros((1, 2, 2, 2), np.longdouble), r"got float128 of shape"),
         (np.zeros((1, 2, 2, 2), np.bool_), r"got bool of shape"),
         (np.zeros((1, 2, 2, 2), object), r"got object of shape"),
-        (np.zeros((1, 2, 2, 2), ">i2"), r"got >i2 of shape .*, which is not in native byte order; use x.astype"),
+        (
+            np.zeros((1, 2, 2, 2), ">i2"),
+            r"got >i2 of shape .*, which is not in native byte order; use x.astype",
+        ),
         (misaligned(np.int16), r"got int16 .*, which is not aligned; use x.copy\(\)"),
     ],
 )
@@ -41,7 +53,10 @@ def test_images(op: Callable[[Any], object], volume: Any, message: str) -> None:
 
 
 def test_no_modality_is_refused() -> None:
-    with pytest.raises(InputError, match=r"brain_box: volume: expected at least one modality, got shape \(0, 2, 2, 2\)"):
+    with pytest.raises(
+        InputError,
+        match=r"brain_box: volume: expected at least one modality, got shape \(0, 2, 2, 2\)",
+    ):
         ops.brain_box(np.zeros((0, 2, 2, 2), np.int16))
 
 
@@ -53,10 +68,19 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
 @pytest.mark.parametrize(
     ("tensor", "message"),
     [
-        (np.zeros((1, 4, 4, 4)), r"window: tensor: expected float32 \(M, D, H, W\), got float64 of shape \(1, 4, 4, 4\)"),
-        (np.zeros((4, 4, 4), np.float32), r"window: tensor: expected float32 \(M, D, H, W\), got float32 of shape \(4, 4, 4\)"),
+        (
+            np.zeros((1, 4, 4, 4)),
+            r"window: tensor: expected float32 \(M, D, H, W\), got float64 of shape \(1, 4, 4, 4\)",
+        ),
+        (
+            np.zeros((4, 4, 4), np.float32),
+            r"window: tensor: expected float32 \(M, D, H, W\), got float32 of shape \(4, 4, 4\)",
+        ),
         (np.zeros((1, 4, 4, 4), ">f4"), r"window: tensor: .* not in native byte order"),
-        (np.zeros((1, 4, 4, 8), np.float32)[..., ::2], r"window: tensor: .* not contiguous; use np.ascontiguousarray\(x\)"),
+        (
+            np.zeros((1, 4, 4, 8), np.float32)[..., ::2],
+            r"window: tensor: .* not contiguous; use np.ascontiguousarray\(x\)",
+        ),
         (np.zeros((1, 4, 4, 4), np.float32)[..., ::-1], r"window: tensor: .* not contiguous"),
         (np.zeros((1, 4, 4, 4), np.float32, order="F"), r"window: tensor: .* not contiguous"),
     ],
@@ -67,7 +91,9 @@ def test_network_tensors(tensor: NDArray[Any], message: str) -> None:
 
 
 def test_origins() -> None:
-    with pytest.raises(InputError, match=r"window: origins: expected int32 \(B, 3\), got int64 of shape \(1, 3\)"):
+    with pytest.raises(
+        InputError, match=r"window: origins: expected int32 \(B, 3\), got int64 of shape \(1, 3\)"
+    ):
         ops.window(np.zeros((1, 4, 4, 4), np.float32), np.zeros((1, 3), np.int64), (2, 2, 2))
 
 
@@ -96,6 +122,8 @@ def test_negative_thread_count_is_refused() -> None:
 
 def test_messages_keep_their_numbers_beside_other_cpp_libraries() -> None:
     """The module carries its own C++ library; one that is loaded later must not break it."""
-    script = "from fastbts import ops; import numpy, openvino; ops.brain_box(numpy.ones((0, 2, 3, 5)))"
+    script = (
+        "from fastbts import ops; import numpy, openvino; ops.brain_box(numpy.ones((0, 2, 3, 5)))"
+    )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert "expected at least one modality, got shape (0, 2, 3, 5)" in result.stderr

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastbts import InputError, OptionsError, ops, reference
+from fastbts import InputError, OptionsError, ops
+from fastbts.ops import reference
 from tests.ops.devices import Ops
 from tests.ops.views import N_THREADS, RAGGED, orientations
 
@@ -15,7 +16,9 @@ BRATS2021 = (2, 1, 4)
 
 def test_by_hand(device: Ops) -> None:
     """From left to right: nothing, WT only, TC, ET, and ET or TC where the outer regions say no."""
-    logits = np.array([[-1, 1, 1, 1, -1, -1], [-1, -1, 1, 1, -1, 1], [-1, -1, -1, 1, 1, -1]], np.float32).reshape(3, 1, 1, 6)
+    logits = np.array(
+        [[-1, 1, 1, 1, -1, -1], [-1, -1, 1, 1, -1, 1], [-1, -1, -1, 1, 1, -1]], np.float32
+    ).reshape(3, 1, 1, 6)
     labels = np.zeros((1, 1, 6), np.uint8)
     counts = device.label(logits, (0, 0, 0), ((0, 1), (0, 1), (0, 6)), HALF, BRATS2021, labels)
     assert labels[0, 0].tolist() == [0, 2, 1, 4, 4, 1]
@@ -39,7 +42,9 @@ def test_thresholds_are_compared_in_float64(device: Ops, threshold: float) -> No
     labels = np.zeros((1, 1, 3), np.uint8)
     box = ((0, 1), (0, 1), (0, 3))
     device.label(logits, (0, 0, 0), box, (threshold,) * 3, BRATS2021, labels)
-    expected, _ = reference.label(logits, (0, 0, 0), box, (threshold,) * 3, BRATS2021, np.zeros_like(labels))
+    expected, _ = reference.label(
+        logits, (0, 0, 0), box, (threshold,) * 3, BRATS2021, np.zeros_like(labels)
+    )
     assert labels.tolist() == expected.tolist()
     assert labels[0, 0, 0] == 0
     assert labels[0, 0, 2] == 2
@@ -55,7 +60,9 @@ def example(shape: tuple[int, int, int]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("n_threads", N_THREADS)
 @pytest.mark.parametrize("shape", [*RAGGED, (0, 4, 4)])
-def test_agrees_with_twin_and_leaves_the_rest_alone(device: Ops, shape: tuple[int, int, int], n_threads: int) -> None:
+def test_agrees_with_twin_and_leaves_the_rest_alone(
+    device: Ops, shape: tuple[int, int, int], n_threads: int
+) -> None:
     arguments = example(shape)
     expected, counts = reference.label(**arguments)
     assert device.label(**arguments, n_threads=n_threads) == counts
@@ -90,13 +97,22 @@ def test_regions_are_counted_by_rule_not_by_value(device: Ops) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"box": ((0, 4), (0, 5), (0, 99))}, r"label: box: expected to lie inside labels of shape \(9, 10, 11\), got"),
+        (
+            {"box": ((0, 4), (0, 5), (0, 99))},
+            r"label: box: expected to lie inside labels of shape \(9, 10, 11\), got",
+        ),
         ({"box": ((-1, 3), (0, 5), (0, 6))}, r"label: box: expected"),
         ({"box": ((0, 4), (0, 5), (-(2**63), 2**63 - 1))}, r"label: box: expected"),
-        ({"offset": (4, 0, 0)}, r"label: offset: expected the box of \(4, 5, 6\) at \(4, 0, 0\) to lie inside logits"),
+        (
+            {"offset": (4, 0, 0)},
+            r"label: offset: expected the box of \(4, 5, 6\) at \(4, 0, 0\) to lie inside logits",
+        ),
         ({"offset": (-1, 0, 0)}, r"label: offset: expected"),
         ({"offset": (2**63 - 1, 0, 0)}, r"label: offset: expected"),
-        ({"thresholds": (0.5, 1.0, 0.5)}, r"label: thresholds: expected probabilities between 0 and 1, got \(0.5, 1, 0.5\)"),
+        (
+            {"thresholds": (0.5, 1.0, 0.5)},
+            r"label: thresholds: expected probabilities between 0 and 1, got \(0.5, 1, 0.5\)",
+        ),
         ({"thresholds": (0.5, 0.5, np.nan)}, r"label: thresholds: expected"),
     ],
 )
@@ -110,5 +126,8 @@ def test_options_that_do_not_fit_are_refused(change: dict[str, Any], message: st
 def test_other_numbers_of_regions_are_refused() -> None:
     arguments = example((4, 4, 4))
     arguments["logits"] = arguments["logits"][:2]
-    with pytest.raises(InputError, match=r"label: logits: expected 3 regions \(WT, TC, ET\), got shape \(2, 7, 7, 7\)"):
+    with pytest.raises(
+        InputError,
+        match=r"label: logits: expected 3 regions \(WT, TC, ET\), got shape \(2, 7, 7, 7\)",
+    ):
         ops.label(**arguments)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fastbts import InputError, OptionsError, ops, reference
+from fastbts import InputError, OptionsError, ops
+from fastbts.ops import reference
 from tests.ops.devices import Ops
 from tests.ops.views import DTYPES, N_THREADS, RAGGED, head, orientations
 from tests.tolerances import assert_close
@@ -18,12 +19,20 @@ def whole(volume: NDArray[Any]) -> ops.Box:
     return (0, d), (0, h), (0, w)
 
 
-def peer(volume: NDArray[Any], box: ops.Box, size: ops.Size, stats: NDArray[np.float64]) -> NDArray[np.float32]:
+def peer(
+    volume: NDArray[Any], box: ops.Box, size: ops.Size, stats: NDArray[np.float64]
+) -> NDArray[np.float32]:
     """The plain way in NumPy float32, with the twin's statistics."""
     inside = volume[(slice(None), *(slice(*bounds) for bounds in box))]
     lo, hi, mean, std = stats.astype(np.float32).T[..., None, None, None]
     z = (inside.astype(np.float32).clip(lo, hi) - mean) / np.where(std > 0, std, 1)
-    pad = [(0, 0), *(((n - m) // 2, n - m - (n - m) // 2) for n, m in zip(size, inside.shape[1:], strict=True))]
+    pad = [
+        (0, 0),
+        *(
+            ((n - m) // 2, n - m - (n - m) // 2)
+            for n, m in zip(size, inside.shape[1:], strict=True)
+        ),
+    ]
     return np.pad(np.where((inside != 0).any(axis=0), z, np.float32(0)), pad)
 
 
@@ -38,7 +47,9 @@ def check(
     tensor, stats = device.normalize(volume, box, size, percentiles, n_threads)
     exact, exact_stats = reference.normalize(volume, box, size, percentiles)
     assert np.array_equal(stats[:, :2], exact_stats[:, :2])  # percentiles are values of the image
-    np.testing.assert_allclose(stats[:, 2:], exact_stats[:, 2:], rtol=1e-12)  # float64 sums of few voxels
+    np.testing.assert_allclose(
+        stats[:, 2:], exact_stats[:, 2:], rtol=1e-12
+    )  # float64 sums of few voxels
     assert_close(tensor, peer(volume, box, size, exact_stats), exact)
     return tensor
 
@@ -46,9 +57,13 @@ def check(
 def test_by_hand(device: Ops) -> None:
     volume = np.zeros((1, 1, 1, 7), np.int16)
     volume[0, 0, 0, 2:5] = 1, 2, 3
-    tensor, stats = device.normalize(volume, ((0, 1), (0, 1), (2, 5)), (1, 1, 6), percentiles=(0, 100))
+    tensor, stats = device.normalize(
+        volume, ((0, 1), (0, 1), (2, 5)), (1, 1, 6), percentiles=(0, 100)
+    )
     assert tensor.dtype == np.float32
-    np.testing.assert_allclose(tensor[0, 0, 0], [0, -np.sqrt(1.5), 0, np.sqrt(1.5), 0, 0], rtol=1e-7)  # (6 - 3) // 2 = 1
+    np.testing.assert_allclose(
+        tensor[0, 0, 0], [0, -np.sqrt(1.5), 0, np.sqrt(1.5), 0, 0], rtol=1e-7
+    )  # (6 - 3) // 2 = 1
     np.testing.assert_allclose(stats, [[1, 3, 2, np.sqrt(2 / 3)]])
 
 
@@ -56,7 +71,9 @@ def test_clips_at_values_that_occur(device: Ops) -> None:
     volume = np.arange(1, 11, dtype=np.float32).reshape(1, 1, 1, 10)
     _, stats = device.normalize(volume, whole(volume), (1, 1, 10), percentiles=(20, 90))
     clipped = [2, 2, 3, 4, 5, 6, 7, 8, 9, 9]
-    np.testing.assert_allclose(stats, [[2, 9, float(np.mean(clipped)), float(np.std(clipped))]], rtol=1e-15)
+    np.testing.assert_allclose(
+        stats, [[2, 9, float(np.mean(clipped)), float(np.std(clipped))]], rtol=1e-15
+    )
 
 
 def test_a_voxel_is_brain_where_any_modality_is_non_zero(device: Ops) -> None:
@@ -88,7 +105,9 @@ def test_without_brain_all_is_zero(device: Ops) -> None:
 @pytest.mark.parametrize("n_threads", N_THREADS)
 @pytest.mark.parametrize("shape", RAGGED)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_agrees_with_twin(device: Ops, dtype: str, shape: tuple[int, int, int], n_threads: int) -> None:
+def test_agrees_with_twin(
+    device: Ops, dtype: str, shape: tuple[int, int, int], n_threads: int
+) -> None:
     volume = head(shape, dtype)
     d, h, w = shape
     check(device, volume, whole(volume), (d, h + 1, w + 2), n_threads=n_threads)
@@ -96,7 +115,9 @@ def test_agrees_with_twin(device: Ops, dtype: str, shape: tuple[int, int, int], 
 
 @pytest.mark.parametrize("percentiles", [(0, 100), (0.1, 99.9), (1, 99), (33.3, 66.7), (50, 100)])
 @pytest.mark.parametrize("dtype", ["i2", "i4", "f4", "f8"])
-def test_percentiles_are_those_of_numpy(device: Ops, dtype: str, percentiles: tuple[float, float]) -> None:
+def test_percentiles_are_those_of_numpy(
+    device: Ops, dtype: str, percentiles: tuple[float, float]
+) -> None:
     volume = head((11, 12, 13), dtype)
     check(device, volume, ((1, 10), (0, 12), (3, 11)), (16, 16, 16), percentiles)
 
@@ -105,8 +126,13 @@ def test_percentiles_are_those_of_numpy_for_any_number_of_voxels(device: Ops) ->
     for n in range(2, 250):
         values = np.arange(1, n + 1, dtype=np.uint16)
         for percentiles in ((0.1, 99.9), (10, 90), (100 / 3, 200 / 3)):
-            _, stats = device.normalize(values.reshape(1, 1, 1, n), ((0, 1), (0, 1), (0, n)), (1, 1, n), percentiles)
-            assert stats[0, :2].tolist() == np.percentile(values, percentiles, method="inverted_cdf").tolist()
+            _, stats = device.normalize(
+                values.reshape(1, 1, 1, n), ((0, 1), (0, 1), (0, n)), (1, 1, n), percentiles
+            )
+            assert (
+                stats[0, :2].tolist()
+                == np.percentile(values, percentiles, method="inverted_cdf").tolist()
+            )
 
 
 @pytest.mark.parametrize("dtype", ["i4", "u4", "i8", "u8", "f4", "f8"])
@@ -131,7 +157,9 @@ def test_every_orientation_in_memory_gives_the_same(device: Ops) -> None:
 @pytest.mark.parametrize("dtype", ["u1", "i2", "i4", "f4", "f8"])
 def test_same_bits_for_any_threads_and_run(dtype: str) -> None:
     volume = head((40, 50, 60), dtype) * (1 if dtype in ("u1", "i2") else 12345)
-    runs = [ops.normalize(volume, whole(volume), (48, 64, 64), n_threads=n) for n in (1, 1, 2, 3, 7, 0)]
+    runs = [
+        ops.normalize(volume, whole(volume), (48, 64, 64), n_threads=n) for n in (1, 1, 2, 3, 7, 0)
+    ]
     for tensor, stats in runs[1:]:
         assert np.array_equal(tensor, runs[0][0])
         assert np.array_equal(stats, runs[0][1])
@@ -141,7 +169,9 @@ def test_many_callers_at_once() -> None:
     volume = head((20, 30, 40), "f4")
     expected, _ = ops.normalize(volume, whole(volume), (20, 30, 40))
     with ThreadPoolExecutor(4) as pool:
-        tensors = pool.map(lambda _: ops.normalize(volume, whole(volume), (20, 30, 40), n_threads=2)[0], range(12))
+        tensors = pool.map(
+            lambda _: ops.normalize(volume, whole(volume), (20, 30, 40), n_threads=2)[0], range(12)
+        )
         assert all(np.array_equal(tensor, expected) for tensor in tensors)
 
 
@@ -150,7 +180,9 @@ def test_many_callers_at_once() -> None:
 def test_non_finite_brain_is_refused(dtype: str, bad: float) -> None:
     volume = head((5, 6, 7), dtype)
     volume[1, 2, 3, 3] = bad
-    with pytest.raises(InputError, match=r"normalize: volume: modality 1 has NaN or infinite brain voxels"):
+    with pytest.raises(
+        InputError, match=r"normalize: volume: modality 1 has NaN or infinite brain voxels"
+    ):
         ops.normalize(volume, whole(volume), (5, 6, 7))
 
 
@@ -163,12 +195,37 @@ def test_values_too_large_for_statistics_are_refused() -> None:
 @pytest.mark.parametrize(
     ("box", "size", "percentiles", "message"),
     [
-        (((0, 6), (0, 6), (0, 7)), (9, 9, 9), (0, 100), r"box: expected to lie inside .* got \(0:6, 0:6, 0:7\)"),
-        (((-1, 5), (0, 6), (0, 7)), (9, 9, 9), (0, 100), r"box: expected to lie inside the volume of shape \(2, 5, 6, 7\)"),
+        (
+            ((0, 6), (0, 6), (0, 7)),
+            (9, 9, 9),
+            (0, 100),
+            r"box: expected to lie inside .* got \(0:6, 0:6, 0:7\)",
+        ),
+        (
+            ((-1, 5), (0, 6), (0, 7)),
+            (9, 9, 9),
+            (0, 100),
+            r"box: expected to lie inside the volume of shape \(2, 5, 6, 7\)",
+        ),
         (((3, 2), (0, 6), (0, 7)), (9, 9, 9), (0, 100), r"box: expected to lie inside"),
-        (((0, 5), (0, 6), (0, 7)), (5, 6, 6), (0, 100), r"size: expected at least the box of \(5, 6, 7\), got \(5, 6, 6\)"),
-        (((0, 5), (0, 6), (0, 7)), (5, 6, -7), (0, 100), r"size: expected no negative sizes, got \(5, 6, -7\)"),
-        (((0, 5), (0, 6), (0, 7)), (5, 6, 7), (99, 1), r"percentiles: expected 0 <= lo < hi <= 100, got \(99, 1\)"),
+        (
+            ((0, 5), (0, 6), (0, 7)),
+            (5, 6, 6),
+            (0, 100),
+            r"size: expected at least the box of \(5, 6, 7\), got \(5, 6, 6\)",
+        ),
+        (
+            ((0, 5), (0, 6), (0, 7)),
+            (5, 6, -7),
+            (0, 100),
+            r"size: expected no negative sizes, got \(5, 6, -7\)",
+        ),
+        (
+            ((0, 5), (0, 6), (0, 7)),
+            (5, 6, 7),
+            (99, 1),
+            r"percentiles: expected 0 <= lo < hi <= 100, got \(99, 1\)",
+        ),
         (((0, 5), (0, 6), (0, 7)), (5, 6, 7), (0, 100.5), r"percentiles: expected"),
         (((0, 5), (0, 6), (0, 7)), (5, 6, 7), (np.nan, 99), r"percentiles: expected"),
     ],

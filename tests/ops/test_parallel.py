@@ -15,7 +15,7 @@ PROGRAM = r"""
 #include <chrono>
 #include <cstdio>
 #include <stdexcept>
-#include "core/parallel.h"
+#include "core/cpu/parallel.h"
 
 #ifdef NO_THREADS  // a machine that gives none
 extern "C" int pthread_create(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*) noexcept { return EAGAIN; }
@@ -101,6 +101,8 @@ def test_every_item_once_and_errors_reach_the_caller(flags: list[str], tmp_path:
     source, binary = tmp_path / "parallel.cpp", tmp_path / "parallel"
     source.write_text(PROGRAM)
     include = Path(__file__).parents[2] / "csrc"
-    subprocess.run(["c++", "-std=c++17", "-pthread", *flags, f"-I{include}", source, "-o", binary], check=True)
+    subprocess.run(
+        ["c++", "-std=c++17", "-pthread", *flags, f"-I{include}", source, "-o", binary], check=True
+    )
     result = subprocess.run([binary], check=True, capture_output=True, text=True)
     assert result.stdout == f"from a worker after 2 others, {len(os.sched_getaffinity(0))} cpus"

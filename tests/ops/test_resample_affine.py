@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fastbts import InputError, OptionsError, ops, reference
+from fastbts import InputError, OptionsError, ops
+from fastbts.ops import reference
 from tests.ops.devices import Ops
 from tests.ops.views import N_THREADS, RAGGED, restrided
 
@@ -40,7 +41,9 @@ def test_by_hand(device: Ops) -> None:
 @pytest.mark.parametrize("nearest", [False, True])
 def test_the_same_grid_is_untouched(device: Ops, nearest: bool) -> None:
     array = random(2, 3, 4, 5)
-    assert np.array_equal(device.resample_affine(array, np.eye(4), (3, 4, 5), nearest=nearest), array)
+    assert np.array_equal(
+        device.resample_affine(array, np.eye(4), (3, 4, 5), nearest=nearest), array
+    )
 
 
 def test_axes_are_moved_and_mirrored(device: Ops) -> None:
@@ -56,7 +59,9 @@ def test_a_stretched_grid_is_what_resample_makes(device: Ops, size: Size) -> Non
     tensor = random(2, 6, 9, 10)
     steps = [m / n for m, n in zip(tensor.shape[1:], size, strict=True)]
     matrix = np.column_stack([np.diag(steps), [(step - 1) / 2 for step in steps]])
-    np.testing.assert_allclose(device.resample_affine(tensor, matrix, size), device.resample(tensor, size), atol=1e-5)
+    np.testing.assert_allclose(
+        device.resample_affine(tensor, matrix, size), device.resample(tensor, size), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("nearest", [False, True])
@@ -65,17 +70,23 @@ def test_a_stretched_grid_is_what_resample_makes(device: Ops, size: Size) -> Non
 def test_agrees_with_twin(device: Ops, shape: Size, size: Size, nearest: bool) -> None:
     tensor, matrix = random(2, *shape), oblique(1, shape, (max(1, size[0]), *size[1:]))
     exact = reference.resample_affine(tensor, matrix, size, nearest, 3)
-    np.testing.assert_allclose(device.resample_affine(tensor, matrix, size, nearest=nearest, outside=3), exact, atol=2e-6)
+    np.testing.assert_allclose(
+        device.resample_affine(tensor, matrix, size, nearest=nearest, outside=3), exact, atol=2e-6
+    )
     assert not exact.size or not (exact == 3).all()
 
 
 @pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"])
 def test_images_of_any_type_and_strides(device: Ops, dtype: str) -> None:
-    image = restrided((random(2, 5, 7, 8) * 40).clip(0, 100).astype(dtype), (1, 0, 2), (-1, -1, 1))[::-1]
+    image = restrided((random(2, 5, 7, 8) * 40).clip(0, 100).astype(dtype), (1, 0, 2), (-1, -1, 1))[
+        ::-1
+    ]
     matrix = oblique(2, (5, 7, 8), (6, 6, 6))
     out = device.resample_affine(image, matrix, (6, 6, 6))
     assert out.dtype == np.float32
-    np.testing.assert_allclose(out, reference.resample_affine(image, matrix, (6, 6, 6)), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(
+        out, reference.resample_affine(image, matrix, (6, 6, 6)), rtol=1e-5, atol=1e-4
+    )
 
 
 def test_labels_keep_their_values(device: Ops) -> None:
@@ -103,7 +114,10 @@ def test_in_and_back(device: Ops) -> None:
 def test_same_bits_for_any_threads() -> None:
     tensor, matrix = random(2, 30, 40, 50), oblique(4, (30, 40, 50), (40, 50, 60))
     first = ops.resample_affine(tensor, matrix, (40, 50, 60), 1)
-    assert all(np.array_equal(ops.resample_affine(tensor, matrix, (40, 50, 60), n), first) for n in N_THREADS)
+    assert all(
+        np.array_equal(ops.resample_affine(tensor, matrix, (40, 50, 60), n), first)
+        for n in N_THREADS
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -144,7 +158,13 @@ def test_writes_into_a_given_tensor_of_any_strides() -> None:
         ({"size": (2, -2, 2)}, OptionsError, r"size: expected no negative sizes, got \(2, -2, 2\)"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_resampled_is_refused(change: dict[str, Any], error: type[Exception], message: str) -> None:
-    arguments = {"tensor": np.zeros((1, 2, 2, 2), np.float32), "matrix": np.eye(4), "size": (2, 2, 2)} | change
+def test_what_cannot_be_resampled_is_refused(
+    change: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    arguments = {
+        "tensor": np.zeros((1, 2, 2, 2), np.float32),
+        "matrix": np.eye(4),
+        "size": (2, 2, 2),
+    } | change
     with pytest.raises(error, match=message):
         ops.resample_affine(**arguments)

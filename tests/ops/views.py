@@ -34,10 +34,14 @@ def orientations(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
         yield restrided(array, axes, steps)
 
 
-def head(shape: tuple[int, int, int], dtype: str, n_modalities: int = 2, seed: int = 0) -> NDArray[Any]:
+def head(
+    shape: tuple[int, int, int], dtype: str, n_modalities: int = 2, seed: int = 0
+) -> NDArray[Any]:
     """Noise inside an ellipsoid, zero around it; (M, D, H, W). Signed types have negative values too."""
     rng = np.random.default_rng(seed)
-    grid = np.meshgrid(*(np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in shape), indexing="ij")
+    grid = np.meshgrid(
+        *(np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in shape), indexing="ij"
+    )
     inside = sum(axis**2 for axis in grid) < 0.8
     spread, centre = (25, 60) if dtype[1] == "1" else (300, 900)
     noise = rng.normal(centre, spread, (n_modalities, *shape)).clip(1, None)

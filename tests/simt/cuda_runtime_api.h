@@ -1,7 +1,7 @@
 #pragma once
 
-/// What launchers see of the CUDA runtime under the SIMT emulation, in place of NVIDIA's header: memory is host memory,
-/// and every call is done, and went well, when it returns.
+/// What launchers see of the CUDA runtime under the SIMT emulation, in place of NVIDIA's header:
+/// memory is host memory, and every call is done, and went well, when it returns.
 #include <cstdint>
 #include <cstring>
 #include <stdexcept>

@@ -19,12 +19,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[2]
-FLAGS = ("-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas")
+FLAGS = (
+    "-std=c++17",
+    "-O1",
+    "-g",
+    "-fPIC",
+    "-shared",
+    "-ffp-contract=off",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unknown-pragmas",
+)
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 LAUNCH = re.compile(r"(\w+(?:<[^;]*?>)?)<<<(.*?)>>>\((.*?)\);", re.DOTALL)
 """Kernel, configuration and arguments of a launch."""
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
-IMAGE_DTYPES = {name: i for i, name in enumerate(("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"))}
+IMAGE_DTYPES = {
+    name: i for i, name in enumerate(("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"))
+}
 """Numbers of the types in `DType` of core/dtype.h."""
 
 
@@ -32,7 +44,12 @@ class EmulationError(Exception):
     """What the emulation says of a launch or a kernel."""
 
 
-def build(*options: str, name: str = "kernels", sources: tuple[Path, ...] = (), launchers: tuple[Path, ...] = ()) -> Path:
+def build(
+    *options: str,
+    name: str = "kernels",
+    sources: tuple[Path, ...] = (),
+    launchers: tuple[Path, ...] = (),
+) -> Path:
     """Compiles `NAME.cpp` of this folder, more sources, and launchers (`*_cuda.cu`); returns the library."""
     sources = (ROOT / f"tests/simt/{name}.cpp", *sources)
     folders = (ROOT / "tests/simt").iterdir(), (ROOT / "csrc").rglob("*")
@@ -46,7 +63,18 @@ def build(*options: str, name: str = "kernels", sources: tuple[Path, ...] = (), 
         includes = ("-DFASTBTS_SIMT", f"-I{ROOT / 'tests/simt'}", f"-I{ROOT / 'csrc'}")
         with TemporaryDirectory() as folder:
             files = (*sources, *(_emulated(p, Path(folder)) for p in launchers))
-            subprocess.run([os.environ.get("CXX", "c++"), *FLAGS, *includes, *options, *files, "-o", unfinished], check=True)
+            subprocess.run(
+                [
+                    os.environ.get("CXX", "c++"),
+                    *FLAGS,
+                    *includes,
+                    *options,
+                    *files,
+                    "-o",
+                    unfinished,
+                ],
+                check=True,
+            )
         unfinished.replace(library)
     return library
 
@@ -72,7 +100,9 @@ def call(name: str, *arguments: Any, options: tuple[str, ...] | None = None) -> 
     function = getattr(load(*options), f"simt_{name}")
     function.restype = ctypes.c_char_p
     kept = [np.array(a, np.int32) if isinstance(a, list) else a for a in arguments]
-    message = function(*(ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else a for a in kept))
+    message = function(
+        *(ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else a for a in kept)
+    )
     if message is not None:
         raise EmulationError(message.decode())
 
@@ -87,7 +117,11 @@ def stored(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:
 
 def loaded(array: NDArray[Any], dtype: str) -> NDArray[np.float32]:
     """The inverse of `stored`."""
-    return array.astype(np.float32) if dtype != "bfloat16" else (array.astype(np.uint32) << 16).view(np.float32)
+    return (
+        array.astype(np.float32)
+        if dtype != "bfloat16"
+        else (array.astype(np.uint32) << 16).view(np.float32)
+    )
 
 
 def layout(array: NDArray[Any]) -> NDArray[np.int64]:

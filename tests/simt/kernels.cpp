@@ -1,5 +1,6 @@
-// The CUDA kernels behind a C interface, each launched by the SIMT emulation; tests/simt/emulated.py loads it.
-// Element types: 0 float32, 1 float16, 2 bfloat16. Every function returns null or what went wrong.
+// The CUDA kernels behind a C interface, each launched by the SIMT emulation;
+// tests/simt/emulated.py loads it. Element types: 0 float32, 1 float16, 2 bfloat16. Every function
+// returns null or what went wrong.
 #include "simt.h"
 // The emulation first: kernels are written in its words.
 #include <string>
@@ -42,7 +43,8 @@ const char* with_type(int dtype, Fn&& fn) {
 }
 
 constexpr DType kFloats[] = {DType::kFloat32, DType::kFloat16, DType::kBfloat16};
-constexpr dim3 kRowBlocks(3), kRowThreads(32, 2);  // as in RowLaunch the lanes of a warp share a row
+constexpr dim3 kRowBlocks(3),
+    kRowThreads(32, 2);  // as in RowLaunch the lanes of a warp share a row
 
 template <typename T, std::size_t N>
 Strided<T, N> dense(T* data, const std::int64_t* shape) {
@@ -85,7 +87,8 @@ FASTBTS_KERNEL void warp_kernel(int n, int* out) {
   row[5] = __any_sync(mask, lane == 5) + 2 * __all_sync(mask, lane < 5);
 }
 
-// Where some threads never reach a barrier, where a lane is not in its mask, and where a mask names one that has left.
+// Where some threads never reach a barrier, where a lane is not in its mask, and where a mask names
+// one that has left.
 FASTBTS_KERNEL void wrong_kernel(int kind) {
   if (kind == 0 && threadIdx.x < 16) __syncthreads();
   if (kind == 1) __shfl_sync(0xFFFF, 1, 0);
@@ -117,14 +120,15 @@ const char* simt_resample(unsigned seed, int dtype, const void* tensor, const in
   return with_type(dtype, [&](auto tag) {
     using T = decltype(tag);
     const ResampleSizes sizes{s[0], {s[1], s[2], s[3]}, {s[4], s[5], s[6]}};
-    simt::launch(seed, 3, 64, 0, resample_kernel<T>, static_cast<const T*>(tensor), sizes, static_cast<T*>(out));
+    simt::launch(seed, 3, 64, 0, resample_kernel<T>, static_cast<const T*>(tensor), sizes,
+                 static_cast<T*>(out));
   });
 }
 
 // settings: the matrix (12), then the value outside. Both types count as DType does.
-const char* simt_resample_affine(unsigned seed, int image_type, const void* tensor, const std::int64_t* layout,
-                                 const double* settings_of, int nearest, int out_type, void* out,
-                                 const std::int64_t* out_layout) {
+const char* simt_resample_affine(unsigned seed, int image_type, const void* tensor,
+                                 const std::int64_t* layout, const double* settings_of, int nearest,
+                                 int out_type, void* out, const std::int64_t* out_layout) {
   return guarded([&] {
     ResampleAffineSettings settings{{}, nearest != 0, static_cast<float>(settings_of[12])};
     std::copy_n(settings_of, 12, &settings.map[0][0]);
@@ -132,12 +136,14 @@ const char* simt_resample_affine(unsigned seed, int image_type, const void* tens
     AnyStrided<4, void> target{out, image.dtype, {}, {}};
     std::copy_n(image.shape, 4, target.shape);
     std::copy_n(image.strides, 4, target.strides);
-    simt::launch(seed, kRowBlocks, kRowThreads, 0, resample_affine_kernel, image_of(image_type, tensor, layout),
-                 settings, target, static_cast<std::uint32_t>(target.shape[1] * target.shape[2]));
+    simt::launch(seed, kRowBlocks, kRowThreads, 0, resample_affine_kernel,
+                 image_of(image_type, tensor, layout), settings, target,
+                 static_cast<std::uint32_t>(target.shape[1] * target.shape[2]));
   });
 }
 
-const char* simt_project(unsigned seed, int dtype, const void* tensor, const int* s, void* z, void* y, void* x) {
+const char* simt_project(unsigned seed, int dtype, const void* tensor, const int* s, void* z,
+                         void* y, void* x) {
   return with_type(dtype, [&](auto tag) {
     using T = decltype(tag);
     const auto* in = static_cast<const T*>(tensor);
@@ -148,21 +154,24 @@ const char* simt_project(unsigned seed, int dtype, const void* tensor, const int
 }
 
 // n_missing: how many bytes of shared memory the launch forgets to ask for.
-const char* simt_plane(unsigned seed, int dtype, const void* plane, const float* conv, const float* bias,
-                       const float* view, const float* expand, int n_b, const int* s, void* out, int n_threads,
-                       int n_missing) {
+const char* simt_plane(unsigned seed, int dtype, const void* plane, const float* conv,
+                       const float* bias, const float* view, const float* expand, int n_b,
+                       const int* s, void* out, int n_threads, int n_missing) {
   return with_type(dtype, [&](auto tag) {
     using T = decltype(tag);
     const PlaneSizes sizes{s[0], s[1], s[2], s[3]};
-    const dim3 grid(static_cast<unsigned>((s[2] * s[3] + kWarp - 1) / kWarp), static_cast<unsigned>(n_b));
-    const auto bytes = static_cast<std::size_t>(s[0] * kWarp) * sizeof(float) - static_cast<std::size_t>(n_missing);
-    simt::launch(seed, grid, static_cast<unsigned>(n_threads), bytes, plane_kernel<T>, static_cast<const T*>(plane),
-                 conv, bias, view, expand, sizes, static_cast<T*>(out));
+    const dim3 grid(static_cast<unsigned>((s[2] * s[3] + kWarp - 1) / kWarp),
+                    static_cast<unsigned>(n_b));
+    const auto bytes = static_cast<std::size_t>(s[0] * kWarp) * sizeof(float) -
+                       static_cast<std::size_t>(n_missing);
+    simt::launch(seed, grid, static_cast<unsigned>(n_threads), bytes, plane_kernel<T>,
+                 static_cast<const T*>(plane), conv, bias, view, expand, sizes,
+                 static_cast<T*>(out));
   });
 }
 
-const char* simt_lift(unsigned seed, int dtype, const void* z, const void* y, const void* x, const int* s, int add,
-                      void* out) {
+const char* simt_lift(unsigned seed, int dtype, const void* z, const void* y, const void* x,
+                      const int* s, int add, void* out) {
   return with_type(dtype, [&](auto tag) {
     using T = decltype(tag);
     simt::launch(seed, 3, 64, 0, lift_kernel<T>, static_cast<const T*>(z), static_cast<const T*>(y),
@@ -171,13 +180,15 @@ const char* simt_lift(unsigned seed, int dtype, const void* z, const void* y, co
 }
 
 // s: C, C', J, K, below (3), maps (3), cases.
-const char* simt_attention(unsigned seed, int dtype, const void* skip, const void* encoded, const void* decoded,
-                           const void* similarity, const float* w_x, const float* bias, const float* w_g,
-                           const float* w_s, const float* w_a, float strength, int on_device, const int* s,
-                           std::int64_t out_step, void* out) {
+const char* simt_attention(unsigned seed, int dtype, const void* skip, const void* encoded,
+                           const void* decoded, const void* similarity, const float* w_x,
+                           const float* bias, const float* w_g, const float* w_s, const float* w_a,
+                           float strength, int on_device, const int* s, std::int64_t out_step,
+                           void* out) {
   return with_type(dtype, [&](auto tag) {
     using T = decltype(tag);
-    const AttentionSizes sizes{s[0], s[1], s[2], s[3], {s[4], s[5], s[6]}, {s[7], s[8], s[9]}, out_step};
+    const AttentionSizes sizes{s[0],    s[1], s[2], s[3], {s[4], s[5], s[6]}, {s[7], s[8], s[9]},
+                               out_step};
     const AttentionPointers<T> pointers{static_cast<const T*>(skip),
                                         static_cast<const T*>(encoded),
                                         static_cast<const T*>(decoded),
@@ -190,8 +201,10 @@ const char* simt_attention(unsigned seed, int dtype, const void* skip, const voi
                                         on_device ? std::nanf("") : strength,
                                         static_cast<T*>(out),
                                         on_device ? &strength : nullptr};
-    const dim3 grid(static_cast<unsigned>((s[4] * s[5] * s[6] + 63) / 64), static_cast<unsigned>(s[10]));
-    simt::launch(seed, grid, 64, attention_shared_bytes(sizes), attention_kernel<T>, pointers, sizes);
+    const dim3 grid(static_cast<unsigned>((s[4] * s[5] * s[6] + 63) / 64),
+                    static_cast<unsigned>(s[10]));
+    simt::launch(seed, grid, 64, attention_shared_bytes(sizes), attention_kernel<T>, pointers,
+                 sizes);
   });
 }
 
@@ -201,25 +214,29 @@ const char* simt_widen(unsigned seed, int dtype, const void* source, const int* 
     using T = decltype(tag);
     WidenArgs args{{}, {}};
     const T* from = static_cast<const T*>(source);
-    for (int i = 0; i < kWidenParts; from += n[i], target += n[i], ++i) args.parts[i] = {from, target, n[i]};
+    for (int i = 0; i < kWidenParts; from += n[i], target += n[i], ++i)
+      args.parts[i] = {from, target, n[i]};
     simt::launch(seed, dim3(2, kWidenParts), 32, 0, widen_kernel<T>, args);
   });
 }
 
 // found (7 + 2M): zeros.
-const char* simt_brain_box(unsigned seed, int image_type, const void* data, const std::int64_t* layout,
-                           unsigned long long* found) {
+const char* simt_brain_box(unsigned seed, int image_type, const void* data,
+                           const std::int64_t* layout, unsigned long long* found) {
   return guarded([&] {
     const AnyStrided<4> volume = image_of(image_type, data, layout);
     const std::size_t n_shared = 2 * static_cast<std::size_t>(layout[0]) * sizeof(unsigned);
-    simt::launch(seed, kRowBlocks, kRowThreads, n_shared, brain_box_kernel, volume, found, n_rows_of(layout + 1, 2));
+    simt::launch(seed, kRowBlocks, kRowThreads, n_shared, brain_box_kernel, volume, found,
+                 n_rows_of(layout + 1, 2));
     simt::launch(seed, 1, 1, 0, brain_box_bounds_kernel, volume, found);
   });
 }
 
-// The kernels in the order of normalize_cuda; data and layout are those of the box; size: of the tensor.
-const char* simt_normalize(unsigned seed, int image_type, const void* data, const std::int64_t* layout,
-                           const double* percentiles, int dtype, void* out, const std::int64_t* size, double* stats,
+// The kernels in the order of normalize_cuda; data and layout are those of the box; size: of the
+// tensor.
+const char* simt_normalize(unsigned seed, int image_type, const void* data,
+                           const std::int64_t* layout, const double* percentiles, int dtype,
+                           void* out, const std::int64_t* size, double* stats,
                            std::uint8_t* memory) {
   return guarded([&] {
     const AnyStrided<4> box = image_of(image_type, data, layout);
@@ -236,21 +253,24 @@ const char* simt_normalize(unsigned seed, int image_type, const void* data, cons
     }
     const std::size_t n_shared = kRowThreads.volume() * sizeof(double);
     for (const int power : {1, 2}) {
-      simt::launch(seed, {kSumBlocks, n}, kRowThreads, n_shared, moment_kernel, box, scratch, stats, power, n_rows);
+      simt::launch(seed, {kSumBlocks, n}, kRowThreads, n_shared, moment_kernel, box, scratch, stats,
+                   power, n_rows);
       simt::launch(seed, 1, 32, 0, stats_kernel, scratch, stats, power, static_cast<int>(n));
     }
     const auto tensor = dense<char, 4>(nullptr, size);
     AnyStrided<4, void> target{out, kFloats[dtype], {}, {}};
     std::copy_n(tensor.shape, 4, target.shape);
     std::copy_n(tensor.strides, 4, target.strides);
-    const Corner corner{(size[1] - layout[1]) / 2, (size[2] - layout[2]) / 2, (size[3] - layout[3]) / 2};
-    simt::launch(seed, kRowBlocks, kRowThreads, 0, scale_kernel, box, scratch.mask, stats, corner, target,
-                 n_rows_of(size, 3));
+    const Corner corner{(size[1] - layout[1]) / 2, (size[2] - layout[2]) / 2,
+                        (size[3] - layout[3]) / 2};
+    simt::launch(seed, kRowBlocks, kRowThreads, 0, scale_kernel, box, scratch.mask, stats, corner,
+                 target, n_rows_of(size, 3));
   });
 }
 
 const char* simt_window(unsigned seed, int dtype, const void* tensor, const std::int64_t* shape,
-                        const std::int32_t* origins, int out_type, void* out, const std::int64_t* size) {
+                        const std::int32_t* origins, int out_type, void* out,
+                        const std::int64_t* size) {
   return with_type(dtype, [&](auto tag) {
     using T = decltype(tag);
     const std::int64_t corners[] = {size[0], 3};
@@ -265,8 +285,8 @@ const char* simt_window(unsigned seed, int dtype, const void* tensor, const std:
 }
 
 const char* simt_blend(unsigned seed, int dtype, const void* logits, const std::int64_t* size,
-                       const std::int32_t* origins, const float* wd, const float* wh, const float* ww, float* total,
-                       const std::int64_t* shape) {
+                       const std::int32_t* origins, const float* wd, const float* wh,
+                       const float* ww, float* total, const std::int64_t* shape) {
   return with_type(dtype, [&](auto tag) {
     using T = decltype(tag);
     const std::int64_t corners[] = {size[0], 3}, d[] = {size[0], size[2]}, h[] = {size[0], size[3]},
@@ -274,14 +294,17 @@ const char* simt_blend(unsigned seed, int dtype, const void* logits, const std::
     const BlendWeights weights{dense<const float, 2>(wd, d), dense<const float, 2>(wh, h),
                                dense<const float, 2>(ww, w)};
     simt::launch(seed, kRowBlocks, kRowThreads, 0, blend_kernel<T>,
-                 dense<const T, 5>(static_cast<const T*>(logits), size), dense<const std::int32_t, 2>(origins, corners),
-                 weights, dense<float, 4>(total, shape), n_rows_of(shape, 3));
+                 dense<const T, 5>(static_cast<const T*>(logits), size),
+                 dense<const std::int32_t, 2>(origins, corners), weights,
+                 dense<float, 4>(total, shape), n_rows_of(shape, 3));
   });
 }
 
-// logits: of the box; labels: its first voxel, and their shape (3) and strides (3); counts (3): zeros.
-const char* simt_label(unsigned seed, int dtype, const void* logits, const std::int64_t* shape, const float* least,
-                       std::uint8_t* labels, const std::int64_t* layout, unsigned long long* counts) {
+// logits: of the box; labels: its first voxel, and their shape (3) and strides (3); counts (3):
+// zeros.
+const char* simt_label(unsigned seed, int dtype, const void* logits, const std::int64_t* shape,
+                       const float* least, std::uint8_t* labels, const std::int64_t* layout,
+                       unsigned long long* counts) {
   return with_type(dtype, [&](auto tag) {
     using T = decltype(tag);
     Strided<std::uint8_t, 3> target{labels, {}, {}};
@@ -289,20 +312,23 @@ const char* simt_label(unsigned seed, int dtype, const void* logits, const std::
     std::copy_n(layout + 3, 3, target.strides);
     simt::launch(seed, kRowBlocks, kRowThreads, 0, label_kernel<T>,
                  dense<const T, 4>(static_cast<const T*>(logits), shape),
-                 LabelRule{least[0], least[1], least[2], 2, 1, 4}, target, counts, n_rows_of(layout, 2));
+                 LabelRule{least[0], least[1], least[2], 2, 1, 4}, target, counts,
+                 n_rows_of(layout, 2));
   });
 }
 
 // labels: first voxel of the box; counts (258) zeros; scratch (2, voxels of the box).
-const char* simt_components(unsigned seed, std::uint8_t* labels, const int* size, const std::int64_t* steps,
-                            int min_voxels, int* scratch, unsigned long long* counts) {
+const char* simt_components(unsigned seed, std::uint8_t* labels, const int* size,
+                            const std::int64_t* steps, int min_voxels, int* scratch,
+                            unsigned long long* counts) {
   return guarded([&] {
     const LabelBox box{labels, {size[0], size[1], size[2]}, {steps[0], steps[1], steps[2]}};
     int *parent = scratch, *n_in_part = scratch + size[0] * size[1] * size[2];
     simt::launch(seed, 4, 64, 0, components_begin_kernel, box, parent, n_in_part);
     simt::launch(seed, 4, 64, 0, components_unite_kernel, box, parent);
     simt::launch(seed, 4, 64, 0, components_count_kernel, box, parent, n_in_part);
-    simt::launch(seed, 4, 64, 0, components_remove_kernel, box, parent, n_in_part, min_voxels, counts);
+    simt::launch(seed, 4, 64, 0, components_remove_kernel, box, parent, n_in_part, min_voxels,
+                 counts);
   });
 }
 

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from tests.simt.emulated import DTYPES, ROOT, SANITIZE, EmulationError, build
 
 SOURCES = tuple(sorted((ROOT / "csrc/tensorrt").glob("*.cpp")))
-LAUNCHERS = tuple(ROOT / f"csrc/ops/{name}_cuda.cu" for name in ("semantic_attention", "semantic_bridge", "widen"))
+LAUNCHERS = tuple(
+    ROOT / f"csrc/ops/{name}_cuda.cu" for name in ("semantic_attention", "semantic_bridge", "widen")
+)
 WARNINGS = ("-Wpedantic", "-Wconversion", "-Werror")
 FOLDERS = ("/usr/include", "/usr/include/x86_64-linux-gnu", "/usr/local/tensorrt/include")
 
@@ -25,17 +27,29 @@ def header_folder() -> Path:
     for folder in (os.environ.get("FASTBTS_TENSORRT_INCLUDE"), *FOLDERS):
         if folder and Path(folder, "NvInfer.h").is_file():
             return Path(folder)
-    pytest.skip("no NvInfer.h: set FASTBTS_TENSORRT_INCLUDE to `include` of TensorRT, or of github.com/NVIDIA/TensorRT")
+    pytest.skip(
+        "no NvInfer.h: set FASTBTS_TENSORRT_INCLUDE to `include` of TensorRT, or of github.com/NVIDIA/TensorRT"
+    )
 
 
 @cache
 def library() -> Path:
     """The plugins as TensorRT would load them, but for their kernels, and with `run_plugin`."""
     options = SANITIZE if os.environ.get("FASTBTS_SIMT_SANITIZE") else ()
-    return build(*WARNINGS, *options, "-isystem", str(header_folder()), name="plugins", sources=SOURCES, launchers=LAUNCHERS)
+    return build(
+        *WARNINGS,
+        *options,
+        "-isystem",
+        str(header_folder()),
+        name="plugins",
+        sources=SOURCES,
+        launchers=LAUNCHERS,
+    )
 
 
-def run_plugin(name: str, dtype: str, inputs: list[NDArray[Any]], *, grown: int = 0) -> NDArray[Any]:
+def run_plugin(
+    name: str, dtype: str, inputs: list[NDArray[Any]], *, grown: int = 0
+) -> NDArray[Any]:
     """What the plugin makes of its inputs, all of which hold the bits of one type; see `run_plugin` in plugins.cpp."""
     run = ctypes.CDLL(str(library())).run_plugin
     run.restype = ctypes.c_char_p
@@ -44,7 +58,15 @@ def run_plugin(name: str, dtype: str, inputs: list[NDArray[Any]], *, grown: int 
     data = (ctypes.c_void_p * len(inputs))(*(array.ctypes.data for array in inputs))
     y = np.full_like(inputs[0], 77)
     pointers = (ctypes.c_void_p(array.ctypes.data) for array in (ranks, sizes))
-    message = run(name.encode(), DTYPES[dtype], len(inputs), *pointers, grown, data, ctypes.c_void_p(y.ctypes.data))
+    message = run(
+        name.encode(),
+        DTYPES[dtype],
+        len(inputs),
+        *pointers,
+        grown,
+        data,
+        ctypes.c_void_p(y.ctypes.data),
+    )
     if message is not None:
         raise EmulationError(message.decode())
     return y

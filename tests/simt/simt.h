@@ -1,11 +1,13 @@
 #pragma once
 
-/// Runs CUDA kernels without a GPU: a host compiler builds the same `*_kernel.cuh`, and simt::launch runs them.
+/// Runs CUDA kernels without a GPU: a host compiler builds the same `*_kernel.cuh`, and
+/// simt::launch runs them.
 ///
-/// Every CUDA thread is a fiber that runs until it waits: at a barrier, a warp exchange or an atomic. Which one runs
-/// next is drawn from a seed, as is the order of blocks, so that code that lacks a barrier gives other results for
-/// other seeds. Dynamic shared memory is filled with NaN before each block. Divergent barriers, lanes outside their own
-/// mask and impossible launches are errors. No tensor cores, no asynchronous copies, no clocks.
+/// Every CUDA thread is a fiber that runs until it waits: at a barrier, a warp exchange or an
+/// atomic. Which one runs next is drawn from a seed, as is the order of blocks, so that code that
+/// lacks a barrier gives other results for other seeds. Dynamic shared memory is filled with NaN
+/// before each block. Divergent barriers, lanes outside their own mask and impossible launches are
+/// errors. No tensor cores, no asynchronous copies, no clocks.
 #include <ucontext.h>
 
 #include <algorithm>
@@ -77,8 +79,8 @@ inline void wait_as(State state) {
   Fiber& me = *b.current;
   me.state = state;
 #ifdef __SANITIZE_ADDRESS__
-  __sanitizer_start_switch_fiber(state == State::kDone ? nullptr : &me.fake_stack, b.scheduler_stack,
-                                 b.scheduler_bytes);
+  __sanitizer_start_switch_fiber(state == State::kDone ? nullptr : &me.fake_stack,
+                                 b.scheduler_stack, b.scheduler_bytes);
 #endif
   swapcontext(&me.context, &b.scheduler);
 #ifdef __SANITIZE_ADDRESS__
@@ -118,7 +120,8 @@ inline void prepare(Fiber& fiber, unsigned linear) {
   fiber.linear = linear;
   fiber.index = {linear % size.x, linear / size.x % size.y, linear / (size.x * size.y)};
 #ifdef __SANITIZE_ADDRESS__
-  __asan_unpoison_memory_region(fiber.stack.get(), kStackBytes);  // marks of frames that were never left
+  __asan_unpoison_memory_region(fiber.stack.get(),
+                                kStackBytes);  // marks of frames that were never left
 #endif
   getcontext(&fiber.context);
   fiber.context.uc_stack.ss_sp = fiber.stack.get();
@@ -136,7 +139,8 @@ inline bool release_warp(std::vector<Fiber>& fibers, Fiber& fiber) {
       throw KernelError("a warp exchange names a lane that has exited");
     const Fiber& other = fibers[first + lane];
     if (other.state != State::kWarpBarrier) return false;
-    if (other.mask != fiber.mask) throw KernelError("lanes of one warp exchange disagree about the mask");
+    if (other.mask != fiber.mask)
+      throw KernelError("lanes of one warp exchange disagree about the mask");
   }
   for (unsigned lane = 0; lane < kWarpSize; ++lane)
     if (fiber.mask >> lane & 1) fibers[first + lane].state = State::kReady;
@@ -145,7 +149,8 @@ inline bool release_warp(std::vector<Fiber>& fibers, Fiber& fiber) {
 
 inline bool release_block(std::vector<Fiber>& fibers) {
   const auto n = [&](State state) {
-    return std::count_if(fibers.begin(), fibers.end(), [&](const Fiber& f) { return f.state == state; });
+    return std::count_if(fibers.begin(), fibers.end(),
+                         [&](const Fiber& f) { return f.state == state; });
   };
   if (n(State::kBlockBarrier) == 0 || n(State::kReady) + n(State::kWarpBarrier) > 0) return false;
   if (n(State::kDone) > 0) throw KernelError("__syncthreads() that some threads never reach");
@@ -171,13 +176,15 @@ inline void run_block(std::size_t shared_bytes, std::mt19937& random) {
       resume(*fiber);
       moved = true;
     }
-    for (Fiber& fiber : b.fibers) moved |= fiber.state == State::kWarpBarrier && release_warp(b.fibers, fiber);
+    for (Fiber& fiber : b.fibers)
+      moved |= fiber.state == State::kWarpBarrier && release_warp(b.fibers, fiber);
     if (!release_block(b.fibers) && !moved) throw KernelError("deadlock: divergent barriers");
   }
 }
 
 /// Calls kernel() in each thread of a grid of blocks.
-inline void run(unsigned seed, dim3 grid, dim3 size, std::size_t shared_bytes, std::function<void()> kernel) {
+inline void run(unsigned seed, dim3 grid, dim3 size, std::size_t shared_bytes,
+                std::function<void()> kernel) {
   const auto threads = size.volume();
   if (threads == 0 || threads > 1024 || size.z > 64)
     throw LaunchError("a block has 1 to 1024 threads, at most 64 along z");
@@ -201,15 +208,17 @@ inline void run(unsigned seed, dim3 grid, dim3 size, std::size_t shared_bytes, s
   }
 }
 
-/// Runs kernel(args...) on a grid of blocks, as kernel<<<grid, size, shared_bytes>>>(args...) would.
+/// Runs kernel(args...) on a grid of blocks, as kernel<<<grid, size, shared_bytes>>>(args...)
+/// would.
 template <typename... Params, typename... Args>
-void launch(unsigned seed, dim3 grid, dim3 size, std::size_t shared_bytes, void (*kernel)(Params...),
-            const Args&... args) {
+void launch(unsigned seed, dim3 grid, dim3 size, std::size_t shared_bytes,
+            void (*kernel)(Params...), const Args&... args) {
   run(seed, grid, size, shared_bytes, [&] { kernel(args...); });
 }
 
 /// A launch in the code of a launcher.
-inline void enqueue(dim3 grid, dim3 size, std::size_t shared_bytes, cudaStream_t stream, std::function<void()> kernel) {
+inline void enqueue(dim3 grid, dim3 size, std::size_t shared_bytes, cudaStream_t stream,
+                    std::function<void()> kernel) {
   expect_stream(stream);
   run(0, grid, size, shared_bytes, std::move(kernel));
 }

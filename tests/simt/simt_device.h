@@ -5,7 +5,8 @@
 #define FASTBTS_KERNEL inline
 #define FASTBTS_DEVICE inline
 #define FASTBTS_SHARED static thread_local
-#define FASTBTS_DYNAMIC_SHARED(T, name) T* const name = reinterpret_cast<T*>(simt::block().shared.get())
+#define FASTBTS_DYNAMIC_SHARED(T, name) \
+  T* const name = reinterpret_cast<T*>(simt::block().shared.get())
 
 #define threadIdx (simt::block().current->index)
 #define blockIdx (simt::block().index)
@@ -41,7 +42,8 @@ class Bfloat16 {
 
 namespace simt {
 
-/// Every lane of the mask shows a value and reads what the others show: read(first slot of the warp, lane).
+/// Every lane of the mask shows a value and reads what the others show: read(first slot of the
+/// warp, lane).
 template <typename T, typename Read>
 auto meet(unsigned mask, T value, Read&& read) {
   static_assert(sizeof(T) <= sizeof(std::uint64_t));

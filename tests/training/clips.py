@@ -12,7 +12,13 @@ TOKENS = 64
 """Width of its ViT."""
 CONFIG = {
     "embed_dim": T,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": TOKENS, "head_width": 16, "patch_size": 8},
+    "vision_cfg": {
+        "image_size": 32,
+        "layers": 2,
+        "width": TOKENS,
+        "head_width": 16,
+        "patch_size": 8,
+    },
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
 }
 

@@ -16,7 +16,9 @@ from tests.training.clips import register_tiny_clip
 
 def _write(seed: int, folder: Path) -> None:
     case = make_case(seed, shape=(96, 96, 64))
-    write_case(replace(case, volume=replace(case.volume, affine=np.diag([-1.0, -1.0, 1.0, 1.0]))), folder)
+    write_case(
+        replace(case, volume=replace(case.volume, affine=np.diag([-1.0, -1.0, 1.0, 1.0]))), folder
+    )
 
 
 @pytest.fixture(scope="session")

@@ -13,25 +13,47 @@ import torch
 
 from benchmarks.make_tables import filled
 from fastbts import FastBTSError
-from training.ablate import ARMS, Job, arm_recipe, choose_cases, clip_prompts, finished, main, plan, summarise
+from training.ablate import (
+    ARMS,
+    Job,
+    arm_recipe,
+    choose_cases,
+    clip_prompts,
+    finished,
+    main,
+    plan,
+    summarise,
+)
+from training.clip.prompts import PromptsError, load_prompts
 from training.config import load_recipe
-from training.data import TrainingCase
-from training.lit import LitNetwork
-from training.prompts import PromptsError, load_prompts
+from training.data.cases import TrainingCase
+from training.loop.module import LitNetwork
 
 
 def run_of(name: str, seed: int, dice: list[float]) -> dict[str, object]:
     scores = [{"case": f"c{i}", "WT": d, "TC": d, "ET": d} for i, d in enumerate(dice)]
-    return {"name": name, "seed": seed, "n_cases": 28, "n_synthetic": 0, "steps": 360, "scores": scores}
+    return {
+        "name": name,
+        "seed": seed,
+        "n_cases": 28,
+        "n_synthetic": 0,
+        "steps": 360,
+        "scores": scores,
+    }
 
 
 def test_arms_share_the_backbone_of_their_seed(tmp_path: Path) -> None:
     base = load_recipe("smoke-clip")
     base = replace(
-        base, model=replace(base.model, semantic=replace(base.model.semantic, **dict.fromkeys(ARMS["all"].semantic, False)))
+        base,
+        model=replace(
+            base.model,
+            semantic=replace(base.model.semantic, **dict.fromkeys(ARMS["all"].semantic, False)),
+        ),
     )
     plain, everything, other = (
-        LitNetwork(arm_recipe(name, base, seed, tmp_path)).network for name, seed in (("plain", 1), ("all", 1), ("all", 2))
+        LitNetwork(arm_recipe(name, base, seed, tmp_path)).network
+        for name, seed in (("plain", 1), ("all", 1), ("all", 2))
     )
     assert plain.bridge is plain.guidance is plain.fusion is None
     backbone = plain.state_dict()
@@ -41,7 +63,10 @@ def test_arms_share_the_backbone_of_their_seed(tmp_path: Path) -> None:
 
 
 def test_fewer_cases_are_part_of_more() -> None:
-    cases = [TrainingCase(str(i), np.zeros((4, 1, 1, 1), np.float16), np.zeros((1, 1, 1), np.uint8)) for i in range(28)]
+    cases = [
+        TrainingCase(str(i), np.zeros((4, 1, 1, 1), np.float16), np.zeros((1, 1, 1), np.uint8))
+        for i in range(28)
+    ]
     few, more = ({c.name for c in choose_cases(cases, n, seed=0)} for n in (7, 14))
     assert (len(few), len(more)) == (7, 14)
     assert few < more
@@ -56,7 +81,11 @@ def test_clip_vectors_by_hand(tmp_path: Path) -> None:
     torch.save(rows.half(), tmp_path / "text.pth")
     made = clip_prompts(tmp_path / "text.pth")
     long, short = 2 / 6**0.5, -1 / 6**0.5
-    expected = [[short, long, short], [long, short, short], [short, short, long]]  # WT is ED's, TC is NCR's
+    expected = [
+        [short, long, short],
+        [long, short, short],
+        [short, short, long],
+    ]  # WT is ED's, TC is NCR's
     np.testing.assert_allclose(made["clip"].embeddings[:, :3], expected, atol=1e-6)
     np.testing.assert_array_equal(made["clip"].embeddings[:, 3:], 0)
     np.testing.assert_array_equal(made["shuffled"].embeddings, made["clip"].embeddings[[1, 2, 0]])
@@ -78,24 +107,35 @@ def test_summary_by_hand() -> None:
     assert summary["arms"]["plain"]["n_seeds"] == 2
     by_name = {c["name"]: c for c in summary["comparisons"]}
     assert set(by_name) == {"bridge", "all"}, "what was not run is not compared"
-    assert by_name["bridge"]["difference"] == pytest.approx(0.15), "over seed 0 only, which both have"
+    assert by_name["bridge"]["difference"] == pytest.approx(0.15), (
+        "over seed 0 only, which both have"
+    )
     assert (by_name["bridge"]["n_seeds"], by_name["bridge"]["n_cases"]) == (1, 2)
     assert by_name["all"]["difference"] == pytest.approx(-0.1)
 
 
 def test_tables_of_a_summary(tmp_path: Path) -> None:
-    runs = [run_of("plain", 0, [0.5] * 6), run_of("bridge", 0, [0.6] * 6), run_of("plain, 7 cases", 0, [0.4] * 6)]
+    runs = [
+        run_of("plain", 0, [0.5] * 6),
+        run_of("bridge", 0, [0.6] * 6),
+        run_of("plain, 7 cases", 0, [0.4] * 6),
+    ]
     page = "<!-- table:ablation -->\n<!-- end -->\n<!-- table:curve -->\n<!-- end -->\n"
     assert filled(page, tmp_path).count("Not measured yet.") == 2
     (tmp_path / "ablation.json").write_text(json.dumps(summarise(runs)))
     text = filled(page, tmp_path)
-    assert "| bridge | 1 | 0.600 | 0.600 | 0.600 | 0.600 | plain | +10.0 [+10.0, +10.0] | 0.031 |" in text
+    assert (
+        "| bridge | 1 | 0.600 | 0.600 | 0.600 | 0.600 | plain | +10.0 [+10.0, +10.0] | 0.031 |"
+        in text
+    )
     assert "n = 6 validation cases;" in text
     assert text.count("| 28 | 360 | 1 | 0.500 |") == 1, "the curve: plain ones only"
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, write_small_case: Callable[[int, Path], None]) -> Path:
+def data(
+    tmp_path_factory: pytest.TempPathFactory, write_small_case: Callable[[int, Path], None]
+) -> Path:
     folder = tmp_path_factory.mktemp("data")
     for seed in (1, 2):
         write_small_case(seed, folder / f"case{seed}")
@@ -104,9 +144,27 @@ def data(tmp_path_factory: pytest.TempPathFactory, write_small_case: Callable[[i
 
 
 @pytest.mark.slow
-def test_runs_resume_and_are_summarised(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = ["ablate", "--data", str(data), "--out", str(tmp_path), "--recipe", "smoke", "--seeds", "1", "--processes", "1"]
-    monkeypatch.setattr(sys, "argv", [*command, "--arms", "plain", "bridge", "--json", str(tmp_path / "ablation.json")])
+def test_runs_resume_and_are_summarised(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [
+        "ablate",
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path),
+        "--recipe",
+        "smoke",
+        "--seeds",
+        "1",
+        "--processes",
+        "1",
+    ]
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [*command, "--arms", "plain", "bridge", "--json", str(tmp_path / "ablation.json")],
+    )
     main()
     written = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     assert set(written) == {"plain-0.json", "bridge-0.json"}
@@ -115,7 +173,12 @@ def test_runs_resume_and_are_summarised(data: Path, tmp_path: Path, monkeypatch:
     assert again == written, "finished runs are not repeated"
     summary = json.loads((tmp_path / "ablation.json").read_text())
     assert set(summary["arms"]) == {"plain", "bridge"}
-    assert all(0 <= score[r] <= 1 for run in summary["runs"] for score in run["scores"] for r in ("WT", "TC", "ET"))
+    assert all(
+        0 <= score[r] <= 1
+        for run in summary["runs"]
+        for score in run["scores"]
+        for r in ("WT", "TC", "ET")
+    )
     assert str(tmp_path) not in (tmp_path / "ablation.json").read_text(), "no paths of this machine"
 
 
@@ -140,9 +203,13 @@ def test_plan_goes_seed_by_seed_and_leaves_out_what_it_cannot_run(tmp_path: Path
         "clip_vectors": tmp_path / "none",
     }
     names = [job.name for job in plan(Namespace(**options, synthetic=None))]
-    assert names[: len(names) // 2] == names[len(names) // 2 :], "all arms of a seed before the next seed"
+    assert names[: len(names) // 2] == names[len(names) // 2 :], (
+        "all arms of a seed before the next seed"
+    )
     assert not {"synthetic", "all, CLIP text"} & set(names)
-    torch.save(torch.randn(35, 512, generator=torch.Generator().manual_seed(0)), tmp_path / "text.pth")
+    torch.save(
+        torch.randn(35, 512, generator=torch.Generator().manual_seed(0)), tmp_path / "text.pth"
+    )
     jobs = plan(Namespace(**{**options, "clip_vectors": tmp_path / "text.pth"}, synthetic=tmp_path))
     assert {job.name for job in jobs} == set(ARMS)
     assert len({job.result for job in jobs}) == 2 * len(ARMS)

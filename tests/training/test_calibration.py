@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fastbts import Segmenter
 from tests.test_segmenter import Case, expected_labels
-from training.calibration import (
+from training.scores.calibration import (
     MIDDLES,
     brain_logits,
     calibration_errors,
@@ -32,16 +32,23 @@ def drawn(*temperatures: float, n: int = 200_000) -> np.ndarray:
     """Logits of a network that is too sure of itself by these factors, one for each region: (K, 2, number of MIDDLES)."""
     rng, k = np.random.default_rng(0), len(temperatures)
     logits = rng.normal(0, 3, (k, n)).astype(np.float32)
-    return logit_histogram(logits, rng.random((k, n)) < 1 / (1 + np.exp(-logits / np.array(temperatures)[:, None])))
+    return logit_histogram(
+        logits, rng.random((k, n)) < 1 / (1 + np.exp(-logits / np.array(temperatures)[:, None]))
+    )
 
 
 def test_histogram_by_hand() -> None:
     histogram = logit_histogram(
-        np.array([[0.004, 0.006, -99], [99, 1.0, 1.0]], np.float32), np.array([[0, 1, 0], [1, 1, 0]], bool)
+        np.array([[0.004, 0.006, -99], [99, 1.0, 1.0]], np.float32),
+        np.array([[0, 1, 0], [1, 1, 0]], bool),
     )
     assert histogram.shape == (2, 2, len(MIDDLES))
     zero = int(np.searchsorted(MIDDLES, 0.005))
-    assert (histogram[0, :, zero].tolist(), histogram[0, 0, 0], histogram[1, 1, -1]) == ([1, 1], 1, 1)
+    assert (histogram[0, :, zero].tolist(), histogram[0, 0, 0], histogram[1, 1, -1]) == (
+        [1, 1],
+        1,
+        1,
+    )
     np.testing.assert_array_equal(histogram.sum(2), [[2, 1], [1, 2]])
 
 
@@ -62,9 +69,15 @@ def test_regions_do_not_make_up_for_one_another() -> None:
     logits = np.full((3, 4), np.log(3), np.float32)
     inside = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]], bool)
     histogram = logit_histogram(logits, inside)
-    assert expected_calibration_error(histogram.sum(0)) == pytest.approx(0, abs=2e-3), "added up, they seem calibrated"
-    assert calibration_errors(histogram) == pytest.approx({"WT": 0.25, "TC": 0.25, "ET": 0, "mean": 0.5 / 3}, abs=2e-3)
-    with pytest.raises(ValueError, match=r"shape \(3, 2, 4800\): expected that of one region, \(2, 4800\)"):
+    assert expected_calibration_error(histogram.sum(0)) == pytest.approx(0, abs=2e-3), (
+        "added up, they seem calibrated"
+    )
+    assert calibration_errors(histogram) == pytest.approx(
+        {"WT": 0.25, "TC": 0.25, "ET": 0, "mean": 0.5 / 3}, abs=2e-3
+    )
+    with pytest.raises(
+        ValueError, match=r"shape \(3, 2, 4800\): expected that of one region, \(2, 4800\)"
+    ):
         reliability(histogram)
 
 
@@ -76,10 +89,14 @@ def test_the_record_tells_which_region_is_too_sure_of_itself() -> None:
     assert record["ece"]["TC"] < 0.005 < 0.02 < min(record["ece"]["WT"], record["ece"]["ET"])
     assert (record["temperature"], record["bins"], record["n_voxels"]) == (2.0, 15, 200_000)
     whole, enhancing = (record["reliability"][region] for region in ("WT", "ET"))
-    assert whole["share"][-2] > whole["probability"][-2] + 0.02, "under-confident: more are inside than it says"
+    assert whole["share"][-2] > whole["probability"][-2] + 0.02, (
+        "under-confident: more are inside than it says"
+    )
     assert enhancing["share"][-2] < enhancing["probability"][-2] - 0.02
     assert sum(whole["n"]) == 200_000
-    narrow = calibration_record(logit_histogram(np.full((3, 2), 9, np.float32), np.ones((3, 2), bool)), 1.0)
+    narrow = calibration_record(
+        logit_histogram(np.full((3, 2), 9, np.float32), np.ones((3, 2), bool)), 1.0
+    )
     assert narrow["reliability"]["WT"]["share"] == [None] * 14 + [1], "JSON has no NaN"
     assert narrow["reliability"]["WT"]["n"] == [0] * 14 + [2]
 
@@ -105,16 +122,25 @@ def test_histograms_add_up(voxels: list[tuple[float, bool]]) -> None:
     logits, inside = map(list, zip(*voxels, strict=True))
     whole = histogram_of(logits, inside)
     assert whole.sum() == len(voxels)
-    parts = histogram_of(logits[::2], inside[::2]) + (histogram_of(logits[1::2], inside[1::2]) if len(voxels) > 1 else 0)
+    parts = histogram_of(logits[::2], inside[::2]) + (
+        histogram_of(logits[1::2], inside[1::2]) if len(voxels) > 1 else 0
+    )
     np.testing.assert_array_equal(whole, parts)
     assert 0 <= expected_calibration_error(whole[0]) <= 1
 
 
-def test_brain_voxels_in_step_with_their_truth(voxel_segmenter: Segmenter, small_case: Case) -> None:
+def test_brain_voxels_in_step_with_their_truth(
+    voxel_segmenter: Segmenter, small_case: Case
+) -> None:
     """VoxelEngine against its own definition: a logit is positive just where the voxel is in the region."""
     images, affine = small_case
-    turned, orientation = images[:, ::-1].swapaxes(1, 3), affine[:, [2, 1, 0, 3]] * np.array([1, 1, -1, 1])
-    logits, targets = brain_logits(voxel_segmenter.predict(turned, affine=orientation), expected_labels(turned))
+    turned, orientation = (
+        images[:, ::-1].swapaxes(1, 3),
+        affine[:, [2, 1, 0, 3]] * np.array([1, 1, -1, 1]),
+    )
+    logits, targets = brain_logits(
+        voxel_segmenter.predict(turned, affine=orientation), expected_labels(turned)
+    )
     assert logits.shape == targets.shape == (3, (images != 0).any(0).sum())
     np.testing.assert_array_equal(logits[2] >= 0, targets[2])
     np.testing.assert_array_equal((logits >= 0).any(0), targets[0])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.training.clips import T
-from training.clip import RANDOM, ClipError, ClipSource, load_clip
+from training.clip.encoder import RANDOM, ClipError, ClipSource, load_clip
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,14 @@ def test_exactly_one_origin_of_the_weights(source: ClipSource, mistake: str) -> 
 def test_ids_tell_the_weights(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     file.write_bytes(b"abc")
-    assert ClipSource("ViT-B-32", pretrained="laion2b_s34b_b79k").encoder == "ViT-B-32 laion2b_s34b_b79k"
-    assert ClipSource("ViT-B-32", weights=str(file)).encoder == f"ViT-B-32 sha256:{hashlib.sha256(b'abc').hexdigest()}"
+    assert (
+        ClipSource("ViT-B-32", pretrained="laion2b_s34b_b79k").encoder
+        == "ViT-B-32 laion2b_s34b_b79k"
+    )
+    assert (
+        ClipSource("ViT-B-32", weights=str(file)).encoder
+        == f"ViT-B-32 sha256:{hashlib.sha256(b'abc').hexdigest()}"
+    )
     assert ClipSource("ViT-B-32", random=3).encoder == "random weights, not CLIP (ViT-B-32, seed 3)"
     with pytest.raises(ClipError, match=r"none\.pt: cannot be read"):
         _ = ClipSource("ViT-B-32", weights=str(tmp_path / "none.pt")).encoder
@@ -71,7 +77,9 @@ def test_a_file_of_weights_is_used_and_named(tiny_clip: str, tmp_path: Path) -> 
     assert torch.equal(loaded.texts(["a glioma"]), random.texts(["a glioma"]))
     assert loaded.encoder == f"{tiny_clip} sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
     file.write_bytes(b"no weights")
-    with pytest.raises(ClipError, match=r"weights\.pt: cannot load .* download the weights elsewhere"):
+    with pytest.raises(
+        ClipError, match=r"weights\.pt: cannot load .* download the weights elsewhere"
+    ):
         load_clip(ClipSource(tiny_clip, weights=str(file)))
 
 
@@ -89,11 +97,16 @@ def test_unknown_models_and_tags_name_the_known_ones(tiny_clip: str) -> None:
 def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ClipError, match=r"ViT-B-32 laion2b_s34b_b79k: .*download the weights elsewhere and give their file"):
+    with pytest.raises(
+        ClipError,
+        match=r"ViT-B-32 laion2b_s34b_b79k: .*download the weights elsewhere and give their file",
+    ):
         load_clip(ClipSource("ViT-B-32", pretrained="laion2b_s34b_b79k"))
 
 
-def test_without_open_clip_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_open_clip_the_error_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(ClipError, match=r"pip install 'fastbts\[train\]'"):
         load_clip(ClipSource("ViT-B-32", random=0))

@@ -11,9 +11,9 @@ import torch
 from torch.nn import functional
 
 from tests.training.clips import TOKENS, T
-from training import clip_teacher
-from training.clip import Clip, ClipError, ClipSource, load_clip
-from training.clip_teacher import (
+from training.clip import teacher as clip_teacher
+from training.clip.encoder import Clip, ClipError, ClipSource, load_clip
+from training.clip.teacher import (
     coloured,
     patch_tokens,
     slice_places,
@@ -23,7 +23,7 @@ from training.clip_teacher import (
     view_pictures,
 )
 from training.config import Recipe, load_recipe
-from training.data import TrainingCase
+from training.data.cases import TrainingCase
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +61,17 @@ def test_pictures_are_upright_slices() -> None:
     image = torch.full((4, 8, 6, 4), -2.5)
     image[:, 6, 5, 3] = 4.5
     axial, coronal, sagittal = view_pictures(image, 2)
-    assert [tuple(p.shape) for p in (axial, coronal, sagittal)] == [(2, 3, 6, 4), (2, 3, 8, 4), (2, 3, 8, 6)]
+    assert [tuple(p.shape) for p in (axial, coronal, sagittal)] == [
+        (2, 3, 6, 4),
+        (2, 3, 8, 4),
+        (2, 3, 8, 6),
+    ]
     assert axial[1, 0].nonzero().tolist() == [[0, 3]], "slice 6; row: front first; column: X"
     assert not axial[0].any()
     assert coronal.count_nonzero() == 0, "slices 1 and 4 do not meet it"
-    assert view_pictures(image, 6)[1][5, 0].nonzero().tolist() == [[1, 3]], "row: 6 of 0..7 from below"
+    assert view_pictures(image, 6)[1][5, 0].nonzero().tolist() == [[1, 3]], (
+        "row: 6 of 0..7 from below"
+    )
     assert sagittal[1, 0].nonzero().tolist() == [[1, 5]]
 
 
@@ -77,7 +83,9 @@ def test_embeddings_are_means_over_slices(clip: Clip) -> None:
     assert torch.allclose(embeddings[1], functional.normalize(by_hand, dim=0), atol=1e-5)
 
 
-def test_patch_tokens_are_those_that_open_clip_gives(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patch_tokens_are_those_that_open_clip_gives(
+    clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pictures = torch.rand(2, 3, 40, 50, generator=torch.Generator().manual_seed(0))
     tokens = patch_tokens(clip, pictures)
     assert tokens.shape == (2, TOKENS, 4, 4)
@@ -121,9 +129,15 @@ def test_no_teacher_leaves_the_cases_alone(case: TrainingCase, tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
-def test_a_teacher_of_another_width_is_refused(recipe: Recipe, case: TrainingCase, tmp_path: Path) -> None:
-    narrow = replace(recipe, model=replace(recipe.model, semantic=replace(recipe.model.semantic, teacher_width=7)))
+def test_a_teacher_of_another_width_is_refused(
+    recipe: Recipe, case: TrainingCase, tmp_path: Path
+) -> None:
+    narrow = replace(
+        recipe,
+        model=replace(recipe.model, semantic=replace(recipe.model.semantic, teacher_width=7)),
+    )
     with pytest.raises(
-        ClipError, match=r"one: teacher random weights.* length 24, expected model\.semantic\.teacher_width = 7"
+        ClipError,
+        match=r"one: teacher random weights.* length 24, expected model\.semantic\.teacher_width = 7",
     ):
         teacher_for(narrow, [case], tmp_path)

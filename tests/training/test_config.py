@@ -28,7 +28,10 @@ def test_every_recipe_has_a_network_that_runs(path: Path) -> None:
 def test_full_is_the_classical_network() -> None:
     model = load_recipe("full").model
     assert (model.patch, model.widths, model.stride) == (1, (32, 64, 128, 256, 320), 16)
-    assert all(getattr(model.semantic, name) for name in ("fusion", "bridge", "guidance", "attention", "head"))
+    assert all(
+        getattr(model.semantic, name)
+        for name in ("fusion", "bridge", "guidance", "attention", "head")
+    )
 
 
 def test_defaults_are_a_recipe() -> None:
@@ -36,7 +39,13 @@ def test_defaults_are_a_recipe() -> None:
 
 
 def test_all_mistakes_are_reported_at_once() -> None:
-    wrong = {"sed": 1, "learning_rate": "fast", "augment": {"affine": True}, "stages": [{"crop": [30, 32, 32]}], "model": 3}
+    wrong = {
+        "sed": 1,
+        "learning_rate": "fast",
+        "augment": {"affine": True},
+        "stages": [{"crop": [30, 32, 32]}],
+        "model": 3,
+    }
     with pytest.raises(RecipeError) as caught:
         parse_recipe(wrong, "mine.yaml")
     for part in (
@@ -49,7 +58,9 @@ def test_all_mistakes_are_reported_at_once() -> None:
         assert part in str(caught.value)
     with pytest.raises(RecipeError, match=r"stages\.0\.crop: \(30, 32, 32\) is not 3 multiples"):
         parse_recipe({"stages": [{"crop": [30, 32, 32]}]})
-    with pytest.raises(RecipeError, match="precision: expected one of bf16-mixed, 16-mixed, 32-true, got 'bf16'"):
+    with pytest.raises(
+        RecipeError, match="precision: expected one of bf16-mixed, 16-mixed, 32-true, got 'bf16'"
+    ):
         parse_recipe({"precision": "bf16"})
 
 

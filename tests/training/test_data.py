@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from fastbts import EngineSpec, FastBTSError
-from training.augment import (
+from training.config import AugmentConfig, Recipe, StageConfig, load_recipe
+from training.data.augment import (
     Augment,
     Crop,
     bias_field,
@@ -20,14 +21,31 @@ from training.augment import (
     thick_slices,
     turned_and_scaled,
 )
-from training.config import AugmentConfig, Recipe, StageConfig, load_recipe
-from training.data import Batches, CropDataset, TrainingCase, find_cases, prepare_case, read_labels
+from training.data.cases import (
+    Batches,
+    CropDataset,
+    TrainingCase,
+    find_cases,
+    prepare_case,
+    read_labels,
+)
 
-PLAIN = AugmentConfig(mirror=(0, 0, 0), affine=0, intensity=0, contrast=0, noise=0, smooth=0, thick_slices=0, bias_field=0)
+PLAIN = AugmentConfig(
+    mirror=(0, 0, 0),
+    affine=0,
+    intensity=0,
+    contrast=0,
+    noise=0,
+    smooth=0,
+    thick_slices=0,
+    bias_field=0,
+)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, write_small_case: Callable[[int, Path], None]) -> Path:
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, write_small_case: Callable[[int, Path], None]
+) -> Path:
     path = tmp_path_factory.mktemp("data") / "case_a"
     write_small_case(1, path)
     return path
@@ -52,7 +70,11 @@ def test_prepared_case_keeps_every_tumour_voxel(folder: Path, case: TrainingCase
 
 
 def random_crop(
-    image: np.ndarray, label: np.ndarray, crop: tuple[int, ...], config: AugmentConfig, rng: np.random.Generator
+    image: np.ndarray,
+    label: np.ndarray,
+    crop: tuple[int, ...],
+    config: AugmentConfig,
+    rng: np.random.Generator,
 ) -> Crop:
     return cut(image, label, crop_start(label, crop, config, rng), crop)
 
@@ -63,7 +85,9 @@ def test_crop_by_hand() -> None:
     crop, _ = random_crop(image, label, (8, 1, 1), PLAIN, np.random.default_rng(0))
     np.testing.assert_array_equal(crop, image)
     padded, _ = random_crop(image, label, (12, 1, 1), PLAIN, np.random.default_rng(0))
-    assert padded.ravel().tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 0, 0], "symmetric padding, as at inference"
+    assert padded.ravel().tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 0, 0], (
+        "symmetric padding, as at inference"
+    )
 
 
 def test_crops_stay_aligned_and_see_tumour(case: TrainingCase) -> None:
@@ -71,7 +95,11 @@ def test_crops_stay_aligned_and_see_tumour(case: TrainingCase) -> None:
     n_tumour = 0
     for seed in range(20):
         image, label = random_crop(
-            tagged, case.label, (32, 48, 32), AugmentConfig(tumour_centred=1.0), np.random.default_rng(seed)
+            tagged,
+            case.label,
+            (32, 48, 32),
+            AugmentConfig(tumour_centred=1.0),
+            np.random.default_rng(seed),
         )
         np.testing.assert_array_equal(image[0] == 9, label > 0)
         n_tumour += bool(label.any())
@@ -80,9 +108,15 @@ def test_crops_stay_aligned_and_see_tumour(case: TrainingCase) -> None:
 
 def test_augmentation_is_seeded_keeps_background_and_labels(case: TrainingCase) -> None:
     image, label = random_crop(
-        case.image, case.label, (64, 64, 64), AugmentConfig(tumour_centred=1.0), np.random.default_rng(0)
+        case.image,
+        case.label,
+        (64, 64, 64),
+        AugmentConfig(tumour_centred=1.0),
+        np.random.default_rng(0),
     )
-    augment = Augment(AugmentConfig(affine=1.0, intensity=1.0, noise=1.0, thick_slices=1.0, bias_field=1.0))
+    augment = Augment(
+        AugmentConfig(affine=1.0, intensity=1.0, noise=1.0, thick_slices=1.0, bias_field=1.0)
+    )
     one, two, other = augment(image, label, 5), augment(image, label, 5), augment(image, label, 6)
     assert torch.equal(one[0], two[0])
     assert torch.equal(one[1], two[1])
@@ -106,7 +140,9 @@ def test_turning_keeps_shape_size_and_alignment() -> None:
     rod[:, :, 29:31, 24:26] = 1
     turned, _ = turned_and_scaled(rod, rod, still, np.random.default_rng(0))
     assert (turned - rod).abs().sum() > 20, "a rod does turn"
-    grown, _ = turned_and_scaled(ball, ball, replace(PLAIN, rotate_rad=0.0, scale=0.3), np.random.default_rng(1))
+    grown, _ = turned_and_scaled(
+        ball, ball, replace(PLAIN, rotate_rad=0.0, scale=0.3), np.random.default_rng(1)
+    )
     zoom = float(grown.sum() / ball.sum()) ** (1 / 3)
     rng = np.random.default_rng(1)
     rng.uniform(size=3)
@@ -115,16 +151,24 @@ def test_turning_keeps_shape_size_and_alignment() -> None:
 
 def test_low_grade_core_enhances_no_more(case: TrainingCase) -> None:
     image, label = random_crop(
-        case.image, case.label, (64, 64, 64), AugmentConfig(tumour_centred=1.0), np.random.default_rng(0)
+        case.image,
+        case.label,
+        (64, 64, 64),
+        AugmentConfig(tumour_centred=1.0),
+        np.random.default_rng(0),
     )
     painted, relabelled = low_grade_core(image, label, np.random.default_rng(0))
     core = relabelled == 1
     assert not (relabelled == 4).any()
     np.testing.assert_array_equal(relabelled > 0, label > 0)
     assert core[np.isin(label, (1, 4))].all(), "the core never shrinks"
-    assert painted[2][core].mean() < -0.3 < 0.5 < painted[3][core].mean(), "dark on T1ce, bright on T2"
+    assert painted[2][core].mean() < -0.3 < 0.5 < painted[3][core].mean(), (
+        "dark on T1ce, bright on T2"
+    )
     far = label == 0
-    assert np.abs(painted - image)[:, far].mean() < 0.02, "healthy tissue stays, but for the soft edge"
+    assert np.abs(painted - image)[:, far].mean() < 0.02, (
+        "healthy tissue stays, but for the soft edge"
+    )
     np.testing.assert_array_equal(painted == 0, image == 0)
 
 
@@ -146,31 +190,46 @@ def test_carve_mix_by_hand() -> None:
 
 
 def test_carved_crops_are_a_function_of_seed_and_index(case: TrainingCase) -> None:
-    recipe = Recipe(stages=(StageConfig(steps=3, crop=(32, 32, 32)),), augment=AugmentConfig(carve_mix=1.0))
-    mixed, plain = (CropDataset([case, case], r) for r in (recipe, replace(recipe, augment=AugmentConfig())))
+    recipe = Recipe(
+        stages=(StageConfig(steps=3, crop=(32, 32, 32)),), augment=AugmentConfig(carve_mix=1.0)
+    )
+    mixed, plain = (
+        CropDataset([case, case], r) for r in (recipe, replace(recipe, augment=AugmentConfig()))
+    )
     assert all(torch.equal(a, b) for a, b in zip(mixed[1][:2], mixed[1][:2], strict=True))
     assert not torch.equal(mixed[1][0], plain[1][0])
 
 
 def test_thick_slices_by_hand() -> None:
     image = torch.arange(8.0).reshape(8, 1, 1).expand(8, 2, 2).contiguous()
-    seen = {tuple(np.round(thick_slices(image, np.random.default_rng(seed))[:, 0, 0].tolist(), 3)) for seed in range(40)}
-    assert tuple(range(8)) in seen, "thick in a plane: unchanged, since the image varies along the first axis only"
+    seen = {
+        tuple(np.round(thick_slices(image, np.random.default_rng(seed))[:, 0, 0].tolist(), 3))
+        for seed in range(40)
+    }
+    assert tuple(range(8)) in seen, (
+        "thick in a plane: unchanged, since the image varies along the first axis only"
+    )
     assert (0.5, 0.75, 1.25, 1.75) not in seen
-    assert (0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 6.5) in seen, "pairs averaged to 0.5, 2.5, 4.5, 6.5 and interpolated"
+    assert (0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 6.5) in seen, (
+        "pairs averaged to 0.5, 2.5, 4.5, 6.5 and interpolated"
+    )
 
 
 def test_bias_field_is_smooth_and_spares_the_zero() -> None:
     field = bias_field(torch.full((20, 20, 20), -2.0), np.random.default_rng(0)) + 3
     assert 0.5 < field.min() < field.max() < 2
     assert field.diff(dim=0).abs().max() < 0.1
-    assert torch.allclose(bias_field(torch.full((4, 4, 4), -3.0), np.random.default_rng(0)), torch.tensor(-3.0))
+    assert torch.allclose(
+        bias_field(torch.full((4, 4, 4), -3.0), np.random.default_rng(0)), torch.tensor(-3.0)
+    )
 
 
 def test_low_grade_cases_come_more_often(case: TrainingCase) -> None:
     recipe = replace(load_recipe("smoke"), lgg_repeat=3)
     cases = [case, replace(case, label=np.full_like(case.label, 4), grade="LGG")]
-    n_low = sum(bool((CropDataset(cases, recipe)[i][1] == 4).float().mean() > 0.3) for i in range(8))
+    n_low = sum(
+        bool((CropDataset(cases, recipe)[i][1] == 4).float().mean() > 0.3) for i in range(8)
+    )
     assert n_low == 6
 
 

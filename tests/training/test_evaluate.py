@@ -14,9 +14,9 @@ import pytest
 
 from benchmarks.make_tables import ablation_table, dice_table, scores_table
 from fastbts import MODALITIES, EngineSpec, FastBTSError, Geometry, Segmenter, read_case
-from fastbts.enginefile import read_engine_file
-from fastbts.overlap import region_dice
-from fastbts.preprocess import Placement
+from fastbts.engine.file import read_engine_file
+from fastbts.metrics import region_dice
+from fastbts.placement import Placement
 from tests.conftest import write_voxel_engine
 from tests.test_segmenter import expected_labels
 from training import evaluate, tune
@@ -34,14 +34,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder.mkdir()
         labels = expected_labels(images, at=1 + np.log(0.7 / 0.3) / 4)
         for name, voxels in zip((*MODALITIES, "seg"), (*images, labels), strict=True):
-            nib.Nifti1Image(voxels, np.diag([-1.0, -1.0, 1.0, 1.0])).to_filename(folder / f"x_{name}.nii.gz")
-    (root / "cases.csv").write_text("case,split\n" + "".join(f"case{seed},val\n" for seed in range(3)))
+            nib.Nifti1Image(voxels, np.diag([-1.0, -1.0, 1.0, 1.0])).to_filename(
+                folder / f"x_{name}.nii.gz"
+            )
+    (root / "cases.csv").write_text(
+        "case,split\n" + "".join(f"case{seed},val\n" for seed in range(3))
+    )
     return root
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Path:
-    return write_voxel_engine(tmp_path / "voxel.fbts", thresholds=(0.7, 0.7, 0.7), optional_modalities=MODALITIES)
+    return write_voxel_engine(
+        tmp_path / "voxel.fbts", thresholds=(0.7, 0.7, 0.7), optional_modalities=MODALITIES
+    )
 
 
 def run(module: object, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
@@ -50,7 +56,11 @@ def run(module: object, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> 
 
 
 def test_evaluate_writes_what_it_measured(
-    data: Path, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    engine: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     files = [x for kind in ("json", "csv", "figure") for x in (f"--{kind}", tmp_path / f"x.{kind}")]
     run(
@@ -71,7 +81,10 @@ def test_evaluate_writes_what_it_measured(
     scores = json.loads((tmp_path / "x.json").read_text())
     assert scores["mean"] == {"case": "mean (n=3)", "WT": 1.0, "TC": 1.0, "ET": 1.0, "mean": 1.0}
     assert "mean (n=3) | 1.000" in dice_table(scores), "as benchmarks.make_tables reads it"
-    assert "The mean is 0.143 above the 0.8567 overall that the paper reports, on other data" in dice_table(scores)
+    assert (
+        "The mean is 0.143 above the 0.8567 overall that the paper reports, on other data"
+        in dice_table(scores)
+    )
     assert scores["summary"]["mean"]["hd95_mm"] == {"mean": 0.0, "n": 3}
     assert scores["summary"]["ET"]["sensitivity"] == {"mean": 1.0, "n": 3}
     with (tmp_path / "x.csv").open(newline="") as stream:
@@ -84,12 +97,16 @@ def test_evaluate_writes_what_it_measured(
     ]
     assert (tmp_path / "x.figure").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     errors = scores["calibration"]["ece"]
-    assert errors["mean"] == pytest.approx(np.mean([errors[region] for region in ("WT", "TC", "ET")]))
+    assert errors["mean"] == pytest.approx(
+        np.mean([errors[region] for region in ("WT", "TC", "ET")])
+    )
     row = " | ".join(f"{errors[region]:.4f}" for region in ("WT", "TC", "ET", "mean"))
     assert f"| expected calibration error | {row} |" in scores_table(scores)
     assert "lesions found" not in scores_table(scores), "which were not scored"
     missing = scores["missing_modalities"]
-    assert missing["t1"]["dice"] == {"WT": 1.0, "TC": 1.0, "ET": 1.0, "mean": 1.0}, "which the engine does not look at"
+    assert missing["t1"]["dice"] == {"WT": 1.0, "TC": 1.0, "ET": 1.0, "mean": 1.0}, (
+        "which the engine does not look at"
+    )
     assert missing["flair"]["loss"] == pytest.approx(1 - missing["flair"]["dice"]["mean"]) != 0
     assert missing["flair"]["dice"]["mean"] == pytest.approx(
         np.mean([_dice_without_oedema(case) for case in sorted(data.glob("case?"))])
@@ -104,7 +121,12 @@ def test_table_of_scores_by_hand() -> None:
     found = {"hd95_mm": three, "lesion_recognition": three, "lesion_dice": {"mean": 0.25, "n": 2}}
     scores = {
         "cases": [{}, {}, {}],
-        "summary": {"WT": found, "TC": found, "ET": found, "mean": {**found, "lesion_dice": {"mean": None, "n": 0}}},
+        "summary": {
+            "WT": found,
+            "TC": found,
+            "ET": found,
+            "mean": {**found, "lesion_dice": {"mean": None, "n": 0}},
+        },
         "missing_modalities": {"t2": {"dice": {"WT": 0.9, "TC": 0.8, "ET": 0.7, "mean": 0.8}}},
         "calibration": {
             "ece": {"WT": 0.008, "TC": 0.004, "ET": 0.003, "mean": 0.005},
@@ -131,7 +153,10 @@ def test_table_of_the_ablation_says_what_text_is_meant() -> None:
     arm = {"n_seeds": 3, "WT": 0.8, "TC": 0.4, "ET": 0.2, "mean": 0.5}
     against = {"n_cases": 6, "difference": 0.01, "low": -0.01, "high": 0.03, "p": 0.5}
     arms = {"plain": arm, "all": arm, "all, CLIP text": arm}
-    pairs = [{"name": "all", "base": "plain", **against}, {"name": "all, CLIP text", "base": "all", **against}]
+    pairs = [
+        {"name": "all", "base": "plain", **against},
+        {"name": "all, CLIP text", "base": "all", **against},
+    ]
     lines = ablation_table({"arms": arms, "comparisons": pairs}).splitlines()
     assert lines[3].startswith("| all, orthonormal text | 3 | 0.800 |")
     assert lines[4].endswith("| all, orthonormal text | +1.0 [-1.0, +3.0] | 0.500 |")
@@ -139,20 +164,28 @@ def test_table_of_the_ablation_says_what_text_is_meant() -> None:
 
 def _dice_without_oedema(folder: Path) -> float:
     labels = np.asarray(nib.load(folder / "x_seg.nii.gz").dataobj)
-    return float(np.mean([*region_dice(np.where(labels == 2, 0, labels).astype(np.uint8), labels).values()]))
+    return float(
+        np.mean([*region_dice(np.where(labels == 2, 0, labels).astype(np.uint8), labels).values()])
+    )
 
 
 def test_only_what_training_hid_is_left_out() -> None:
     assert evaluate.dropped([], True, ("flair", "t2")) == ["flair", "t2"]
     assert evaluate.dropped(["t2"], False, ("flair", "t2")) == ["t2"]
     assert evaluate.dropped([], False, ()) == []
-    with pytest.raises(FastBTSError, match="leaving out t1: the engine can do without flair; train one with fusion"):
+    with pytest.raises(
+        FastBTSError, match="leaving out t1: the engine can do without flair; train one with fusion"
+    ):
         evaluate.dropped(["t1"], False, ("flair",))
-    with pytest.raises(FastBTSError, match="leaving out modalities: the engine can do without none"):
+    with pytest.raises(
+        FastBTSError, match="leaving out modalities: the engine can do without none"
+    ):
         evaluate.dropped([], True, ())
 
 
-def test_tune_writes_the_engine_that_it_measured(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tune_writes_the_engine_that_it_measured(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = write_voxel_engine(tmp_path / "plain.fbts")
     before = read_engine_file(engine)
     content = bytes(before.payloads["model.onnx"])
@@ -161,27 +194,56 @@ def test_tune_writes_the_engine_that_it_measured(data: Path, tmp_path: Path, mon
     assert bytes(file.payloads["model.onnx"]) == content
     record = file.manifest["tuned"]
     assert (record["n_cases"], record["split"], record["precision"]) == (3, "val", "fp32")
-    assert file.spec == replace(before.spec, **{k: getattr(file.spec, k) for k in record["after"]["settings"]})
+    assert file.spec == replace(
+        before.spec, **{k: getattr(file.spec, k) for k in record["after"]["settings"]}
+    )
     assert record["after"]["dice"]["mean"] > record["before"]["dice"]["mean"] + 0.01
     assert record["after"]["nll"] < record["before"]["nll"]
     assert [*record["after"]["ece"]] == ["WT", "TC", "ET", "mean"]
     segmenter = Segmenter(engine, precision="fp32", warm_up=False)
-    labels = [(segmenter.predict(read_case(f)).labels, evaluate.read_labels(f)) for f in sorted(data.glob("case?"))]
+    labels = [
+        (segmenter.predict(read_case(f)).labels, evaluate.read_labels(f))
+        for f in sorted(data.glob("case?"))
+    ]
     for region in ("WT", "TC", "ET"):
         measured = np.mean([region_dice(*pair)[region] for pair in labels])
-        assert measured == pytest.approx(record["after"]["dice"][region]), "the product gives what the record says"
-    run(tune, monkeypatch, engine, "--data", data, "--precision", "fp32", "--out", tmp_path / "again.fbts")
+        assert measured == pytest.approx(record["after"]["dice"][region]), (
+            "the product gives what the record says"
+        )
+    run(
+        tune,
+        monkeypatch,
+        engine,
+        "--data",
+        data,
+        "--precision",
+        "fp32",
+        "--out",
+        tmp_path / "again.fbts",
+    )
     assert read_engine_file(tmp_path / "again.fbts").spec == file.spec, "tuning starts afresh"
 
 
 def test_thresholds_move_to_where_the_labels_are(data: Path, tmp_path: Path) -> None:
-    segmenter = Segmenter(write_voxel_engine(tmp_path / "plain.fbts"), precision="fp32", warm_up=False)
+    segmenter = Segmenter(
+        write_voxel_engine(tmp_path / "plain.fbts"), precision="fp32", warm_up=False
+    )
     cases, _ = tune.infer(segmenter, sorted(data.glob("case?")))
     spec = segmenter.spec
     for region in (2, 1, 0):
-        spec = best(cases, spec, [replace(spec, thresholds=_moved(spec, region, t)) for t in THRESHOLDS], steady)
+        spec = best(
+            cases,
+            spec,
+            [replace(spec, thresholds=_moved(spec, region, t)) for t in THRESHOLDS],
+            steady,
+        )
     assert spec.thresholds == (0.7, 0.7, 0.7)
-    assert best(cases, spec, [replace(spec, thresholds=_moved(spec, 0, t)) for t in THRESHOLDS], steady) == spec
+    assert (
+        best(
+            cases, spec, [replace(spec, thresholds=_moved(spec, 0, t)) for t in THRESHOLDS], steady
+        )
+        == spec
+    )
 
 
 def _moved(spec: EngineSpec, region: int, threshold: float) -> tuple[float, ...]:
@@ -192,11 +254,19 @@ def blocks(et: int, truth: int, stray: bool = False) -> TuningCase:
     """A core of 6^3 voxels with a cube of predicted ET (side `et`) and of true ET (side `truth`), and perhaps a lone voxel of WT."""
     logits, reference = np.full((3, 16, 16, 16), -5, np.float32), np.zeros((16, 16, 16), np.uint8)
     logits[:2, 2:8, 2:8, 2:8], reference[2:8, 2:8, 2:8] = 5, 1
-    logits[2, 2 : 2 + et, 2 : 2 + et, 2 : 2 + et], reference[2 : 2 + truth, 2 : 2 + truth, 2 : 2 + truth] = 5, 4
+    (
+        logits[2, 2 : 2 + et, 2 : 2 + et, 2 : 2 + et],
+        reference[2 : 2 + truth, 2 : 2 + truth, 2 : 2 + truth],
+    ) = 5, 4
     logits[0, 14, 14, 12:] = 5 if stray else -5
     whole = ((0, 16), (0, 16), (0, 16))
     # Network axes run the other way round; cubes on the diagonal are the same in both.
-    return TuningCase(logits, Placement(whole, (16, 16, 16), (16, 16, 16)), Geometry((16, 16, 16), np.eye(4)), reference)
+    return TuningCase(
+        logits,
+        Placement(whole, (16, 16, 16), (16, 16, 16)),
+        Geometry((16, 16, 16), np.eye(4)),
+        reference,
+    )
 
 
 def test_small_et_rule_by_hand() -> None:
@@ -204,9 +274,13 @@ def test_small_et_rule_by_hand() -> None:
     rules = [replace(spec, min_et_mm3=mm3) for mm3 in VOLUMES_MM3]
     false, true = blocks(et=2, truth=0), blocks(et=3, truth=3)
     assert (false.dice(spec)["ET"], true.dice(spec)["ET"]) == (0, 1)
-    assert best([false, true], spec, rules, harmless).min_et_mm3 == 10, "8 mm3 go, 27 mm3 stay; the smallest of equals"
+    assert best([false, true], spec, rules, harmless).min_et_mm3 == 10, (
+        "8 mm3 go, 27 mm3 stay; the smallest of equals"
+    )
     assert best([true, true], spec, rules, harmless) == spec
-    assert best([blocks(et=3, truth=0), blocks(et=2, truth=2)], spec, rules, harmless) == spec, "no rule that costs a case"
+    assert best([blocks(et=3, truth=0), blocks(et=2, truth=2)], spec, rules, harmless) == spec, (
+        "no rule that costs a case"
+    )
 
 
 def test_small_part_rule_by_hand() -> None:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from training.losses import bridge_loss, dice_bce, regions_of, similarity_loss, supervised_loss
+from training.loop.losses import bridge_loss, dice_bce, regions_of, similarity_loss, supervised_loss
 from training.model import Outputs
 
 
@@ -19,7 +19,10 @@ def test_loss_by_hand() -> None:
 
 
 def test_perfect_logits_cost_nothing_even_without_tumour() -> None:
-    for label in (torch.zeros(1, 4, 4, 4, dtype=torch.uint8), torch.full((1, 4, 4, 4), 4, dtype=torch.uint8)):
+    for label in (
+        torch.zeros(1, 4, 4, 4, dtype=torch.uint8),
+        torch.full((1, 4, 4, 4), 4, dtype=torch.uint8),
+    ):
         logits = 40 * (2 * regions_of(label) - 1)
         assert supervised_loss(Outputs([logits]), label, 0.4).item() < 1e-4
 
@@ -30,7 +33,11 @@ def test_small_et_survives_in_the_coarse_targets() -> None:
     full = 40 * (2 * regions_of(label) - 1)
     blind, seeing = -40 * torch.ones(1, 3, 4, 4, 4), -40 * torch.ones(1, 3, 4, 4, 4)
     seeing[0, :, 1, 1, 1] = 40
-    assert supervised_loss(Outputs([full, seeing]), label, 0.4) < 1e-3 < supervised_loss(Outputs([full, blind]), label, 0.4)
+    assert (
+        supervised_loss(Outputs([full, seeing]), label, 0.4)
+        < 1e-3
+        < supervised_loss(Outputs([full, blind]), label, 0.4)
+    )
 
 
 def test_bridge_loss_by_hand() -> None:
@@ -53,9 +60,17 @@ def test_semantic_losses_count_only_where_their_outputs_are() -> None:
     label = torch.zeros(1, 2, 2, 4, dtype=torch.uint8)
     logits, similarity = torch.zeros(1, 3, 2, 2, 4), torch.zeros(1, 3, 1, 1, 2)
     views, teacher = torch.tensor([[[1.0, 0.0]] * 3]), torch.tensor([[[0.0, 1.0]] * 3])
-    plain = supervised_loss(Outputs([logits]), label, 0.4, similarity_weight=9.0, teacher=teacher, bridge_weight=9.0)
+    plain = supervised_loss(
+        Outputs([logits]), label, 0.4, similarity_weight=9.0, teacher=teacher, bridge_weight=9.0
+    )
     assert plain == dice_bce(logits, regions_of(label))
     outputs = Outputs([logits], similarity, views)
-    assert supervised_loss(outputs, label, 0.4, bridge_weight=9.0) == plain, "no teacher, no weight: nothing added"
-    whole = supervised_loss(outputs, label, 0.4, similarity_weight=0.5, teacher=teacher, bridge_weight=2.0)
-    assert (whole - plain).item() == pytest.approx(0.5 * similarity_loss(similarity, regions_of(label)).item() + 2.0, rel=1e-5)
+    assert supervised_loss(outputs, label, 0.4, bridge_weight=9.0) == plain, (
+        "no teacher, no weight: nothing added"
+    )
+    whole = supervised_loss(
+        outputs, label, 0.4, similarity_weight=0.5, teacher=teacher, bridge_weight=2.0
+    )
+    assert (whole - plain).item() == pytest.approx(
+        0.5 * similarity_loss(similarity, regions_of(label)).item() + 2.0, rel=1e-5
+    )

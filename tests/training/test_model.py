@@ -22,7 +22,10 @@ def test_logits_have_the_input_size(patch: int) -> None:
     network = UNet3d(config)
     x = torch.randn(1, 4, *(2 * config.stride, 3 * config.stride, config.stride))
     outputs = network(x)
-    assert [o.shape[2:] for o in outputs.levels] == [x.shape[2:], tuple(n // (2 * patch) for n in x.shape[2:])]
+    assert [o.shape[2:] for o in outputs.levels] == [
+        x.shape[2:],
+        tuple(n // (2 * patch) for n in x.shape[2:]),
+    ]
     assert network.eval()(x).shape == (1, 3, *x.shape[2:])
 
 

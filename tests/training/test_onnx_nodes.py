@@ -9,27 +9,50 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from fastbts.engines.openvino_nodes import exact_norms, register_nodes
-from fastbts.onnxfile import call_body
+from fastbts.engine.backends.openvino_nodes import exact_norms, register_nodes
+from fastbts.engine.onnx_bytes import call_body
 from tests.simt.plugins import run_plugin
 from training.model.bridge import SemanticBridge
 from training.onnx_nodes import INPUTS, BridgeNode, add_bodies
 
 Arrays = dict[str, np.ndarray]
-CONSTANTS = ("plane_weight", "plane_bias", "view", "expand", "w_x", "bias", "w_g", "w_s", "w_a", "strength")
+CONSTANTS = (
+    "plane_weight",
+    "plane_bias",
+    "view",
+    "expand",
+    "w_x",
+    "bias",
+    "w_g",
+    "w_s",
+    "w_a",
+    "strength",
+)
 
 
 def bridge() -> Arrays:
     """Channels C = 6, R = 4; volume 4 x 6 x 8."""
     return arrays(
-        x=(2, 6, 4, 6, 8), reduced=(2, 4, 4, 6, 8), plane_weight=(4, 8, 3, 3), plane_bias=(4,), view=(3, 4), expand=(6, 4)
+        x=(2, 6, 4, 6, 8),
+        reduced=(2, 4, 4, 6, 8),
+        plane_weight=(4, 8, 3, 3),
+        plane_bias=(4,),
+        view=(3, 4),
+        expand=(6, 4),
     )
 
 
 def attention() -> Arrays:
     """Channels C = 6, C' = 5, K = 3, J = 4; similarity at half the resolution of the level below."""
-    volumes = {"skip": (2, 6, 8, 12, 16), "encoded": (2, 5, 4, 6, 8), "decoded": (2, 5, 4, 6, 8), "similarity": (2, 3, 2, 3, 4)}
-    return arrays(**volumes, w_x=(4, 5), bias=(4,), w_g=(4, 5), w_s=(4, 3), w_a=(4, 2, 2, 2), strength=())
+    volumes = {
+        "skip": (2, 6, 8, 12, 16),
+        "encoded": (2, 5, 4, 6, 8),
+        "decoded": (2, 5, 4, 6, 8),
+        "similarity": (2, 3, 2, 3, 4),
+    }
+    return arrays(
+        **volumes, w_x=(4, 5), bias=(4,), w_g=(4, 5), w_s=(4, 3), w_a=(4, 2, 2, 2), strength=()
+    )
 
 
 def case_conv() -> Arrays:
@@ -39,13 +62,17 @@ def case_conv() -> Arrays:
 
 def arrays(**shapes: tuple[int, ...]) -> Arrays:
     rng = np.random.default_rng(0)
-    return {name: np.asarray(rng.standard_normal(shape), np.float32) for name, shape in shapes.items()}
+    return {
+        name: np.asarray(rng.standard_normal(shape), np.float32) for name, shape in shapes.items()
+    }
 
 
 def model(name: str, values: Arrays) -> bytes:
     """An ONNX with one node, its volumes as inputs of any size, its weights as initializers; a case's weights have their size."""
     inputs = [
-        helper.make_tensor_value_info(k, TensorProto.FLOAT, v.shape if k == "weight" else [None] * v.ndim)
+        helper.make_tensor_value_info(
+            k, TensorProto.FLOAT, v.shape if k == "weight" else [None] * v.ndim
+        )
         for k, v in values.items()
         if k not in CONSTANTS
     ]
@@ -68,15 +95,21 @@ def test_bridge_of_no_planes_adds_the_mean_of_three_constants() -> None:
     values = bridge()
     values["plane_weight"][:] = 0
     values["plane_bias"][:] = 1
-    values["view"][:] = np.array([[0], [1], [-3]])  # so the three views see 1, 2 and lrelu(-2) = -0.02
+    values["view"][:] = np.array(
+        [[0], [1], [-3]]
+    )  # so the three views see 1, 2 and lrelu(-2) = -0.02
     values["expand"][:] = 0.25  # of four equal channels: their value again
-    np.testing.assert_allclose(run_body("SemanticBridge", values), values["x"] + (1 + 2 - 0.02) / 3, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        run_body("SemanticBridge", values), values["x"] + (1 + 2 - 0.02) / 3, rtol=0, atol=1e-6
+    )
 
 
 def test_bridge_sees_mean_and_maximum_along_each_axis() -> None:
     values = bridge()
     values["plane_weight"][:] = 0
-    values["plane_weight"][0, 0, 1, 1] = values["plane_weight"][0, 4, 1, 1] = 1  # centre tap: mean + maximum of channel 0
+    values["plane_weight"][0, 0, 1, 1] = values["plane_weight"][0, 4, 1, 1] = (
+        1  # centre tap: mean + maximum of channel 0
+    )
     values["plane_bias"][:], values["view"][:], values["expand"][:] = 0, 0, 0
     values["expand"][2, 0] = 3
     values["reduced"] = np.abs(values["reduced"])
@@ -93,7 +126,9 @@ def test_attention_with_a_constant_gate(logit: float, factor: float) -> None:
     for name in ("w_x", "w_g", "w_s"):
         values[name][:] = 0
     values["bias"][:], values["w_a"][:], values["strength"] = 1, logit / 4, np.float32(0.5)
-    np.testing.assert_allclose(run_body("SemanticAttention", values), factor * values["skip"], rtol=1e-6)
+    np.testing.assert_allclose(
+        run_body("SemanticAttention", values), factor * values["skip"], rtol=1e-6
+    )
 
 
 def test_case_conv_gives_each_case_its_own_weights() -> None:
@@ -104,14 +139,17 @@ def test_case_conv_gives_each_case_its_own_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "values"), [("SemanticBridge", bridge()), ("SemanticAttention", attention()), ("CaseConv", case_conv())]
+    ("name", "values"),
+    [("SemanticBridge", bridge()), ("SemanticAttention", attention()), ("CaseConv", case_conv())],
 )
 def test_openvino_agrees_with_the_body(name: str, values: Arrays) -> None:
     import openvino
 
     core = openvino.Core()
     register_nodes(core)
-    compiled = core.compile_model(core.read_model(model(name, values)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core.compile_model(
+        core.read_model(model(name, values)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
     result = compiled({k: v for k, v in values.items() if k not in CONSTANTS})[0]
     body = run_body(name, values)
     assert np.abs(result - body).max() <= 1e-5 * np.abs(body).max()
@@ -127,7 +165,10 @@ def norm_of_many_voxels() -> tuple[np.ndarray, np.ndarray]:
 def test_the_body_of_instance_norm_is_exact() -> None:
     x, exact = norm_of_many_voxels()
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, x.shape) for name in "xy"]
-    weights = [numpy_helper.from_array(np.full(4, value, np.float32), name) for name, value in (("s", 2), ("b", -1))]
+    weights = [
+        numpy_helper.from_array(np.full(4, value, np.float32), name)
+        for name, value in (("s", 2), ("b", -1))
+    ]
     node = helper.make_node("InstanceNormalization", ["x", "s", "b"], ["y"])
     made = helper.make_model(
         helper.make_graph([node], "norm", ends[:1], ends[1:], weights),
@@ -138,7 +179,10 @@ def test_the_body_of_instance_norm_is_exact() -> None:
     onnx.checker.check_model(made, full_check=True)
     plain, body = (
         np.abs(onnxruntime.InferenceSession(content).run(None, {"x": x})[0] - (2 * exact - 1)).max()
-        for content in (made.SerializeToString(), call_body(made.SerializeToString(), "InstanceNormalization", "fastbts"))
+        for content in (
+            made.SerializeToString(),
+            call_body(made.SerializeToString(), "InstanceNormalization", "fastbts"),
+        )
     )
     assert body <= 1e-5
     assert plain > 2 * body, "or the body serves no purpose"
@@ -155,17 +199,23 @@ def test_openvino_norms_are_exact_after_a_convolution() -> None:
         volume = ops.parameter([1, 4, -1, -1, -1], np.float32)
         same = ops.constant(np.eye(4, dtype=np.float32)[:, :, None, None, None])
         mixed = ops.convolution(volume, same, [1] * 3, [0] * 3, [0] * 3, [1] * 3)
-        network = openvino.Model([ops.mvn(mixed, ops.constant(np.array([2, 3, 4])), True, 1e-5, "inside_sqrt")], [volume])
+        network = openvino.Model(
+            [ops.mvn(mixed, ops.constant(np.array([2, 3, 4])), True, 1e-5, "inside_sqrt")], [volume]
+        )
         if exactly:
             exact_norms(network)
-        compiled = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = openvino.Core().compile_model(
+            network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+        )
         return float(np.abs(compiled([x])[0] - exact).max())
 
     assert error(exactly=True) <= 2e-5
     assert error(exactly=False) > 2 * error(exactly=True), "or `exact_norms` serves no purpose"
 
 
-@pytest.mark.parametrize(("name", "values"), [("SemanticBridge", bridge()), ("SemanticAttention", attention())])
+@pytest.mark.parametrize(
+    ("name", "values"), [("SemanticBridge", bridge()), ("SemanticAttention", attention())]
+)
 def test_the_tensorrt_plugin_agrees_with_the_body(name: str, values: Arrays) -> None:
     result = run_plugin(name, "float32", [values[i] for i in INPUTS[name]])
     body = run_body(name, values)

@@ -3,11 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.paired import bootstrap_interval, compare, wilcoxon_p
+from training.scores.paired import bootstrap_interval, compare, wilcoxon_p
 
 
 def test_wilcoxon_by_hand() -> None:
-    assert wilcoxon_p(np.arange(1.0, 7.0)) == pytest.approx(2 / 64), "all six of one sign: 2 of 64 ways"
+    assert wilcoxon_p(np.arange(1.0, 7.0)) == pytest.approx(2 / 64), (
+        "all six of one sign: 2 of 64 ways"
+    )
     # Ranks 1 2 3 4 with the smallest negative: rank sum 1 in 1 way, 0 in 1 way, of 16; both tails.
     assert wilcoxon_p(np.array([-1.0, 2.0, 3.0, 4.0])) == pytest.approx(2 * 2 / 16)
     # Ties: ranks 1.5 1.5 3; sums at most 1.5 in 3 ways (none, either tie) of 8.
@@ -18,7 +20,12 @@ def test_wilcoxon_by_hand() -> None:
 
 def test_wilcoxon_leaves_out_zeros_and_knows_no_sign_or_scale() -> None:
     values = np.random.default_rng(0).normal(0.5, 1, 9)
-    assert wilcoxon_p(np.append(values, 0)) == wilcoxon_p(values) == wilcoxon_p(-values) == wilcoxon_p(3 * values)
+    assert (
+        wilcoxon_p(np.append(values, 0))
+        == wilcoxon_p(values)
+        == wilcoxon_p(-values)
+        == wilcoxon_p(3 * values)
+    )
 
 
 def test_interval_by_hand_and_by_property() -> None:
@@ -26,7 +33,9 @@ def test_interval_by_hand_and_by_property() -> None:
     differences = np.random.default_rng(1).normal(0.1, 1, (40, 1))
     low, high = bootstrap_interval(differences)
     half = 1.96 * differences.std() / np.sqrt(40)
-    assert (high - low) / 2 == pytest.approx(half, rel=0.1), "the normal approximation, with one seed"
+    assert (high - low) / 2 == pytest.approx(half, rel=0.1), (
+        "the normal approximation, with one seed"
+    )
     wider = bootstrap_interval(np.repeat([[-1.0, 1.0]], 40, axis=0))
     assert wider == (-1.0, 1.0), "cases agree, seeds do not: both seeds may be the same one"
 

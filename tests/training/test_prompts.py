@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from fastbts.engine import REGIONS
+from fastbts.spec import REGIONS
 from tests.training.clips import T
-from training.clip import ClipSource, load_clip
-from training.config import load_recipe
-from training.lit import LitNetwork, recipe_prompts
-from training.prompts import (
+from training.clip.encoder import ClipSource, load_clip
+from training.clip.prompts import (
     Prompts,
     PromptsError,
     clip_prompts,
@@ -24,20 +22,26 @@ from training.prompts import (
     shuffled,
     vector_prompts,
 )
+from training.config import load_recipe
+from training.loop.module import LitNetwork, recipe_prompts
 
 
 def test_orthonormal_prompts_are_what_they_say() -> None:
     prompts = orthonormal_prompts(REGIONS, width=16)
     assert np.allclose(prompts.embeddings @ prompts.embeddings.T, np.eye(3), atol=1e-6)
     assert prompts.encoder == "orthonormal prompts, not CLIP"
-    assert not np.allclose(prompts.embeddings, orthonormal_prompts(REGIONS, width=16, seed=1).embeddings)
+    assert not np.allclose(
+        prompts.embeddings, orthonormal_prompts(REGIONS, width=16, seed=1).embeddings
+    )
 
 
 def test_texts_fill_every_template_with_every_word() -> None:
     texts = region_texts()
     assert tuple(texts) == REGIONS
     assert {len(t) for t in texts.values()} == {6}
-    assert "contrast-enhancing tumour, hyperintense on T1 after gadolinium on brain MRI" in texts["ET"]
+    assert (
+        "contrast-enhancing tumour, hyperintense on T1 after gadolinium on brain MRI" in texts["ET"]
+    )
 
 
 def test_a_file_gives_back_the_prompts(tmp_path: Path) -> None:
@@ -73,7 +77,9 @@ def test_the_recipe_decides_on_the_prompts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("labels", [("ET", "TC", "WT"), ("WT", "TC"), ("wt", "tc", "et")])
-def test_prompts_of_other_regions_or_in_another_order_are_refused(labels: tuple[str, ...], tmp_path: Path) -> None:
+def test_prompts_of_other_regions_or_in_another_order_are_refused(
+    labels: tuple[str, ...], tmp_path: Path
+) -> None:
     path = tmp_path / "prompts.npz"
     save_prompts(path, orthonormal_prompts(labels, width=16))
     got, way_out = (
@@ -81,7 +87,8 @@ def test_prompts_of_other_regions_or_in_another_order_are_refused(labels: tuple[
         r"order .* training/prompts\.yaml so, and make the file anew with python -m training\.prompts",
     )
     with pytest.raises(
-        PromptsError, match=rf"prompts\.npz: one row each for {got}, expected WT, TC, ET in this order; {way_out}"
+        PromptsError,
+        match=rf"prompts\.npz: one row each for {got}, expected WT, TC, ET in this order; {way_out}",
     ):
         recipe_prompts(replace(load_recipe("smoke-clip"), prompts=str(path)))
 
@@ -112,7 +119,10 @@ def test_vectors_by_hand(tmp_path: Path) -> None:
     torch.save(torch.tensor([[9.0, 9.0], [3, 4], [3, 0], [3, -4]], dtype=torch.float16), path)
     prompts = vector_prompts(path, [1, 2, 3])
     assert np.allclose(prompts.embeddings, [[0.6, 0.8], [1, 0], [0.6, -0.8]])
-    assert prompts.encoder == f"vectors vectors.pth sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}, rows 1 2 3"
+    assert (
+        prompts.encoder
+        == f"vectors vectors.pth sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}, rows 1 2 3"
+    )
     centred = vector_prompts(path, [1, 3], ("WT", "TC"), centre=True)
     assert np.allclose(centred.embeddings, [[0, 1], [0, -1]])
     assert centred.encoder.endswith("rows 1 3, centred")

@@ -18,18 +18,20 @@ import torch
 import yaml
 
 from tests.training.clips import TINY_CLIP, T
-from training.checkpoint import load_checkpoint
-from training.clip_teacher import teacher_for
+from training.clip.teacher import teacher_for
 from training.config import RECIPES, Recipe, load_recipe
-from training.data import CropDataset, TrainingCase, engine_spec, prepare_case, to_batch
-from training.lit import LitNetwork
+from training.data.cases import CropDataset, TrainingCase, engine_spec, prepare_case, to_batch
+from training.loop.checkpoint import load_checkpoint
+from training.loop.module import LitNetwork
 from training.train import fit
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
-def lengthened(name: str, *steps: int, semantic: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+def lengthened(
+    name: str, *steps: int, semantic: dict[str, Any] | None = None, **changes: Any
+) -> dict[str, Any]:
     """The values of a shipped recipe with so many steps per stage, validating, and saving at the end only.
 
     Recipe `smoke` has 6 steps, which are over before five starts can be killed. More of them change nothing that a kill could
@@ -45,11 +47,15 @@ def lengthened(name: str, *steps: int, semantic: dict[str, Any] | None = None, *
 RECIPE = lengthened("smoke", 20, 20)
 # All that the random numbers of a step and the network may depend on: dropout in nearly every crop, lest a wrong draw go unseen.
 SEMANTIC = {"modality_dropout": 0.5, "teacher_width": T}
-CLIP_RECIPE = lengthened("smoke-clip", 12, 18, semantic=SEMANTIC, teacher={"model": TINY_CLIP, "random": 0}, slices=2)
+CLIP_RECIPE = lengthened(
+    "smoke-clip", 12, 18, semantic=SEMANTIC, teacher={"model": TINY_CLIP, "random": 0}, slices=2
+)
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, write_cases: Callable[[Path], None], tiny_clip: str) -> Path:
+def data(
+    tmp_path_factory: pytest.TempPathFactory, write_cases: Callable[[Path], None], tiny_clip: str
+) -> Path:
     folder = tmp_path_factory.mktemp("data")
     write_cases(folder)
     return folder
@@ -63,7 +69,10 @@ def write_recipe(folder: Path, values: dict[str, Any], **changes: Any) -> Path:
 
 def prepared(recipe: Recipe, data: Path) -> list[TrainingCase]:
     """The training cases; their CLIP embeddings are from here on in the cache, as no other process knows the tiny CLIP."""
-    cases = [prepare_case(data / name, engine_spec(recipe), data / "cache") for name in ("case1", "case2")]
+    cases = [
+        prepare_case(data / name, engine_spec(recipe), data / "cache")
+        for name in ("case1", "case2")
+    ]
     return teacher_for(recipe, cases, data / "cache")
 
 
@@ -76,7 +85,12 @@ def finish(recipe: Path, data: Path, run: Path) -> dict[str, Any]:
 
 def start(recipe: Path, data: Path, run: Path) -> subprocess.Popen[str]:
     options = {"recipe": recipe, "data": data, "out": run, "cache": data / "cache", "threads": 1}
-    command = [sys.executable, "-m", "training.train", *(text for k, v in options.items() for text in (f"--{k}", str(v)))]
+    command = [
+        sys.executable,
+        "-m",
+        "training.train",
+        *(text for k, v in options.items() for text in (f"--{k}", str(v))),
+    ]
     return subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, "PYTHONWARNINGS": "ignore"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )  # fmt: skip
@@ -84,7 +98,9 @@ def start(recipe: Path, data: Path, run: Path) -> subprocess.Popen[str]:
 
 def steps_of(run: Path) -> list[int]:
     log = run / "log.jsonl"
-    return [json.loads(line)["step"] for line in log.read_text().splitlines()] if log.is_file() else []
+    return (
+        [json.loads(line)["step"] for line in log.read_text().splitlines()] if log.is_file() else []
+    )
 
 
 def wait_for(step: int, process: subprocess.Popen[str], run: Path) -> None:
@@ -112,8 +128,12 @@ def assert_same_run(one: dict[str, Any], other: dict[str, Any]) -> None:
         assert_same(one[part], other[part], part)
 
 
-@pytest.mark.parametrize(("values", "n_kills"), [(RECIPE, 5), (CLIP_RECIPE, 3)], ids=["smoke", "smoke-clip"])
-def test_killed_and_continued_ends_with_the_same_bits(values: dict[str, Any], n_kills: int, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("values", "n_kills"), [(RECIPE, 5), (CLIP_RECIPE, 3)], ids=["smoke", "smoke-clip"]
+)
+def test_killed_and_continued_ends_with_the_same_bits(
+    values: dict[str, Any], n_kills: int, data: Path, tmp_path: Path
+) -> None:
     """Killed wherever it is right after each of some steps drawn at random: in the next, in saving, in validating."""
     whole = finish(write_recipe(tmp_path, values), data, tmp_path / "whole")
     recipe, run = write_recipe(tmp_path, values, checkpoint_every=1), tmp_path / "run"
@@ -134,7 +154,10 @@ def test_killed_and_continued_ends_with_the_same_bits(values: dict[str, Any], n_
 
 def test_sigterm_saves_and_exits(data: Path, tmp_path: Path) -> None:
     n_steps = 200  # long enough to be stopped on the way, however late this process is
-    recipe, run = write_recipe(tmp_path, RECIPE, stages=[{"steps": n_steps, "crop": [32, 32, 32]}]), tmp_path / "run"
+    recipe, run = (
+        write_recipe(tmp_path, RECIPE, stages=[{"steps": n_steps, "crop": [32, 32, 32]}]),
+        tmp_path / "run",
+    )
     process = start(recipe, data, run)
     wait_for(3, process, run)
     assert not (run / "last.ckpt").exists()
@@ -143,7 +166,10 @@ def test_sigterm_saves_and_exits(data: Path, tmp_path: Path) -> None:
     assert process.returncode == 128 + signal.SIGTERM
     saved = load_checkpoint(run / "last.ckpt")[1]["step"]
     assert 3 <= saved == max(steps_of(run)) < n_steps
-    assert f"SIGTERM: saved step {saved} in {run / 'last.ckpt'}; the same command continues from there" in errors
+    assert (
+        f"SIGTERM: saved step {saved} in {run / 'last.ckpt'}; the same command continues from there"
+        in errors
+    )
     assert_same_run(finish(recipe, data, run), finish(recipe, data, tmp_path / "whole"))
     assert steps_of(run) == list(range(1, n_steps + 1)), "no step was lost"
 
@@ -152,7 +178,14 @@ def test_sigterm_saves_and_exits(data: Path, tmp_path: Path) -> None:
 def ranks(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smoke recipe on two ranks over gloo, by torchrun; every rank also writes the network it ends with."""
     run = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--module"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "--module",
+    ]
     arguments = ["--recipe", "smoke", "--data", str(data), "--out", str(run), "--threads", "1"]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
     subprocess.run(
@@ -166,20 +199,32 @@ def test_two_ranks_end_with_equal_weights_and_one_checkpoint(ranks: Path) -> Non
     assert_same(one, two)
     state = load_checkpoint(ranks / "last.ckpt")[1]
     assert state["step"] == 6
-    assert_same(one, {name.removeprefix("module."): w for name, w in state["average"].items() if name != "n_averaged"})
+    assert_same(
+        one,
+        {
+            name.removeprefix("module."): w
+            for name, w in state["average"].items()
+            if name != "n_averaged"
+        },
+    )
     assert steps_of(ranks) == [1, 2, 3, 4, 5, 6], "one log, by rank 0"
     assert {path.name for path in ranks.glob("last*")} == {"last.ckpt", "last.previous"}
 
 
 def test_two_ranks_learn_from_crops_of_their_own(ranks: Path, data: Path) -> None:
     """They end where one process does that takes the mean of both ranks' gradients, on the crops written out here."""
-    crops = ([[0], [2], [4], [6, 7], [10, 11], [14, 15]], [[1], [3], [5], [8, 9], [12, 13], [16, 17]])
+    crops = (
+        [[0], [2], [4], [6, 7], [10, 11], [14, 15]],
+        [[1], [3], [5], [8, 9], [12, 13], [16, 17]],
+    )
     recipe = load_recipe("smoke")
     module, dataset = LitNetwork(recipe), CropDataset(prepared(recipe, data), recipe, ranks=2)
     made = module.configure_optimizers()
     for step in zip(*crops, strict=True):
         for numbers in step:
-            batch = to_batch([dataset[i] for i in numbers])  # outside autocast, as in the loader's process
+            batch = to_batch(
+                [dataset[i] for i in numbers]
+            )  # outside autocast, as in the loader's process
             with torch.autocast("cpu", torch.bfloat16):
                 loss = module.loss(*batch)
             (loss / 2).backward()

@@ -18,7 +18,9 @@ def test_only_what_is_on_exists(on: tuple[str, ...]) -> None:
     wanted = set().union(*(KINDS[name] for name in on))
     assert {type(m) for m in network.modules()} & set().union(*KINDS.values()) == wanted
     backbone = {
-        name for name in network.state_dict() if name.split(".")[0] in ("encoder", "up", "decoder", "head", "side_heads")
+        name
+        for name in network.state_dict()
+        if name.split(".")[0] in ("encoder", "up", "decoder", "head", "side_heads")
     }
     assert (set(network.state_dict()) == backbone) == (not on)
     assert backbone == set(tiny().state_dict()), "checkpoints of the plain network fit"
@@ -62,9 +64,13 @@ def test_fusion_by_hand() -> None:
         fusion.gate.weight.copy_(torch.tensor([[0.0, -1.0], [0.0, 0.0]]))
         fusion.background.copy_(torch.tensor([[7.0, 8.0]]))
     x = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).reshape(1, 2, 1, 1, 2)
-    assert fusion(x).flatten().tolist() == [1, 7, 8, 8], "zeros are filled; without modality 1 the gate of modality 0 is open"
+    assert fusion(x).flatten().tolist() == [1, 7, 8, 8], (
+        "zeros are filled; without modality 1 the gate of modality 0 is open"
+    )
     x[0, 1, 0, 0, 0] = 3
-    assert fusion(x)[0, 0, 0, 0, 0].item() == pytest.approx(2 / (1 + torch.e)), "p = (1, 1): gate 2 sigmoid(-1)"
+    assert fusion(x)[0, 0, 0, 0, 0].item() == pytest.approx(2 / (1 + torch.e)), (
+        "p = (1, 1): gate 2 sigmoid(-1)"
+    )
 
 
 def test_modality_dropout_hides_whole_modalities_but_never_all() -> None:
@@ -86,12 +92,16 @@ def test_similarity_of_one_direction_by_hand() -> None:
         similarity.image.bias.zero_()
         similarity.text.bias.zero_()
     x = torch.tensor([[3.0, 0.0, -5.0], [0.0, 2.0, 0.0]]).reshape(1, 2, 1, 1, 3)
-    assert similarity(x, torch.tensor([[0.5, 0.0]])).flatten().tolist() == pytest.approx([8, -2, -12], abs=1e-4)
+    assert similarity(x, torch.tensor([[0.5, 0.0]])).flatten().tolist() == pytest.approx(
+        [8, -2, -12], abs=1e-4
+    )
 
 
 def test_attention_and_film_by_hand() -> None:
     value = torch.tensor([[[1.0], [3.0]]])
-    assert attend(torch.zeros(1, 1, 1), torch.zeros(1, 2, 1), value).item() == 2.0, "equal scores: the mean"
+    assert attend(torch.zeros(1, 1, 1), torch.zeros(1, 2, 1), value).item() == 2.0, (
+        "equal scores: the mean"
+    )
     assert attend(torch.ones(1, 1, 1), torch.tensor([[[0.0], [99.0]]]), value).item() == 3.0
     film = Film(2, 3, 3, (5, 4))(torch.ones(1, 2), torch.ones(1, 3, 3))
     assert [pair[0].shape[1] for pair in film] == [5, 4]
@@ -108,7 +118,9 @@ def test_gate_by_hand() -> None:
         gate.gate.weight.fill_(float(torch.log(torch.tensor(3.0))))
         gate.strength.fill_(1.0)
     half = torch.ones(1, 1, 1, 1, 1)
-    assert torch.allclose(gate(torch.full((1, 2, 2, 2, 2), 4.0), half, half, None), torch.tensor(6.0))
+    assert torch.allclose(
+        gate(torch.full((1, 2, 2, 2, 2), 4.0), half, half, None), torch.tensor(6.0)
+    )
 
 
 def test_bridge_repeats_a_plane_along_its_axis() -> None:

@@ -14,15 +14,15 @@ import torch
 
 import fastbts
 from fastbts import MODALITIES, Engine, EngineSpec, OptionsError, Segmenter, load_engine, read_case
-from fastbts.enginefile import write_engine_file
-from fastbts.engines.tensorrt import build_plan
-from fastbts.onnxfile import read_metadata
-from fastbts.preprocess import preprocess
+from fastbts.engine.backends.tensorrt import build_plan
+from fastbts.engine.file import write_engine_file
+from fastbts.engine.onnx_bytes import read_metadata
+from fastbts.pipeline.normalize import preprocess
 from tests.training.tiny import KINDS, awake, tiny
+from training.clip.prompts import ORTHONORMAL
 from training.config import parse_recipe
 from training.export import halve_weights, optional_modalities, to_onnx
 from training.model import UNet3d
-from training.prompts import ORTHONORMAL
 
 SPEC = EngineSpec(stride=16, window=(32, 32, 32))
 
@@ -48,23 +48,35 @@ def half(network: UNet3d) -> onnx.ModelProto:
 
 @pytest.fixture(scope="module", params=["openvino", "onnxruntime"])
 def engine(
-    request: pytest.FixtureRequest, exported: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    exported: onnx.ModelProto,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Engine]:
     path = tmp_path_factory.mktemp("engine") / "tiny.fbts"
-    write_engine_file(path, SPEC, {"model.onnx": exported.SerializeToString()}, prompts={"encoder": ORTHONORMAL})
+    write_engine_file(
+        path, SPEC, {"model.onnx": exported.SerializeToString()}, prompts={"encoder": ORTHONORMAL}
+    )
     engine = load_engine(path, precision="fp32", backend=request.param)
     yield engine
     engine.close()
 
 
 def op_types(model: onnx.ModelProto) -> set[str]:
-    bodies = [body for body in model.functions if body.name in {node.op_type for node in model.graph.node if node.domain}]
+    bodies = [
+        body
+        for body in model.functions
+        if body.name in {node.op_type for node in model.graph.node if node.domain}
+    ]
     return {node.op_type for part in (model.graph, *bodies) for node in part.node}
 
 
 def test_the_mechanisms_are_nodes_with_bodies(exported: onnx.ModelProto) -> None:
     nodes = Counter(node.op_type for node in exported.graph.node if node.domain == "fastbts")
-    assert nodes == {"SemanticBridge": 1, "SemanticAttention": 2, "CaseConv": 1}  # gates on the skips at strides 2 and 4
+    assert nodes == {
+        "SemanticBridge": 1,
+        "SemanticAttention": 2,
+        "CaseConv": 1,
+    }  # gates on the skips at strides 2 and 4
     assert {f.name: len(f.input) for f in exported.functions} == {
         "SemanticBridge": 6,
         "SemanticAttention": 10,
@@ -75,13 +87,23 @@ def test_the_mechanisms_are_nodes_with_bodies(exported: onnx.ModelProto) -> None
 
 def test_the_file_says_what_it_is(exported: onnx.ModelProto) -> None:
     about = read_metadata(exported.SerializeToString())
-    assert (about["name"], about["version"], about["precision"]) == (SPEC.name, fastbts.__version__, "fp32")
+    assert (about["name"], about["version"], about["precision"]) == (
+        SPEC.name,
+        fastbts.__version__,
+        "fp32",
+    )
     assert json.loads(about["spec"]) == json.loads(json.dumps(asdict(SPEC)))
 
 
-def test_half_precision_keeps_float32_ends(network: UNet3d, half: onnx.ModelProto, tmp_path: Path) -> None:
-    assert {i.type.tensor_type.elem_type for i in (*half.graph.input, *half.graph.output)} == {onnx.TensorProto.FLOAT}
-    tables = [i.name for i in half.graph.initializer if i.data_type == onnx.TensorProto.FLOAT and i.dims]
+def test_half_precision_keeps_float32_ends(
+    network: UNet3d, half: onnx.ModelProto, tmp_path: Path
+) -> None:
+    assert {i.type.tensor_type.elem_type for i in (*half.graph.input, *half.graph.output)} == {
+        onnx.TensorProto.FLOAT
+    }
+    tables = [
+        i.name for i in half.graph.initializer if i.data_type == onnx.TensorProto.FLOAT and i.dims
+    ]
     assert tables == ["text"], "but for scalars, which the exporter casts"
     assert read_metadata(half.SerializeToString())["precision"] == "fp16"
     write_engine_file(tmp_path / "half.fbts", SPEC, {"model.onnx": half.SerializeToString()})
@@ -95,11 +117,18 @@ def test_half_precision_keeps_float32_ends(network: UNet3d, half: onnx.ModelProt
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_tensorrt_rtx_builds_it(exported: onnx.ModelProto, half: onnx.ModelProto, precision: str) -> None:
-    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed: pip install 'fastbts[tensorrt-rtx]'")
+def test_tensorrt_rtx_builds_it(
+    exported: onnx.ModelProto, half: onnx.ModelProto, precision: str
+) -> None:
+    pytest.importorskip(
+        "tensorrt_rtx_bindings",
+        reason="TensorRT-RTX is not installed: pip install 'fastbts[tensorrt-rtx]'",
+    )
     content = (exported if precision == "fp32" else half).SerializeToString()
     plan = build_plan(content, SPEC, "tensorrt-rtx")
-    layers = re.findall(r"^Name: .*?LayerType: (\w+).*Outputs: \[(.*?)\], Tactic", plan.log, re.MULTILINE)
+    layers = re.findall(
+        r"^Name: .*?LayerType: (\w+).*Outputs: \[(.*?)\], Tactic", plan.log, re.MULTILINE
+    )
     heavy = [outputs for kind, outputs in layers if kind in ("correlation", "deconv", "gemm")]
     assert len(heavy) >= 10, "the log names the layers"
     wanted = "Float" if precision == "fp32" else "Half"
@@ -114,7 +143,9 @@ def test_text_is_an_input_with_a_default(network: UNet3d, exported: onnx.ModelPr
     assert [i.name for i in exported.graph.input] == ["volume", "text"]
     default = next(i for i in exported.graph.initializer if i.name == "text")
     assert np.array_equal(onnx.numpy_helper.to_array(default), network.get_buffer("text").numpy())
-    assert not [i.name for i in exported.graph.initializer if "teacher" in i.name], "the teacher's head is for training only"
+    assert not [i.name for i in exported.graph.initializer if "teacher" in i.name], (
+        "the teacher's head is for training only"
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 32, 32, 32), (3, 4, 48, 32, 64)])
@@ -122,7 +153,10 @@ def test_engines_agree_with_torch(network: UNet3d, engine: Engine, shape: tuple[
     x = np.random.default_rng(0).standard_normal(shape, np.float32)
     text = np.roll(network.get_buffer("text").numpy(), 1, axis=0)
     with torch.inference_mode():
-        default, other = network(torch.from_numpy(x)).numpy(), network(torch.from_numpy(x), torch.from_numpy(text)).numpy()
+        default, other = (
+            network(torch.from_numpy(x)).numpy(),
+            network(torch.from_numpy(x), torch.from_numpy(text)).numpy(),
+        )
     np.testing.assert_array_equal(engine.text, network.get_buffer("text"))
     assert np.abs(engine.infer(x) - default).max() <= 1e-3
     assert np.abs(engine.infer(x, text) - other).max() <= 1e-3
@@ -130,7 +164,9 @@ def test_engines_agree_with_torch(network: UNet3d, engine: Engine, shape: tuple[
 
 
 @pytest.mark.data
-def test_engines_agree_with_torch_on_a_real_case(network: UNet3d, engine: Engine, val_cases: list[Path]) -> None:
+def test_engines_agree_with_torch_on_a_real_case(
+    network: UNet3d, engine: Engine, val_cases: list[Path]
+) -> None:
     x = preprocess(read_case(val_cases[0]), SPEC).tensor[None]
     with torch.inference_mode():
         exact = network(torch.from_numpy(x)).numpy()
@@ -157,7 +193,10 @@ def test_modalities_are_optional_where_training_hid_them() -> None:
 
 def test_reports_of_its_predictions_say_what_the_prompts_are(engine: Engine) -> None:
     volume = np.random.default_rng(0).random((4, 32, 32, 32), np.float32)
-    assert Segmenter(engine, warm_up=False).predict(volume).report["engine"]["prompts"] == "orthonormal prompts, not CLIP"
+    assert (
+        Segmenter(engine, warm_up=False).predict(volume).report["engine"]["prompts"]
+        == "orthonormal prompts, not CLIP"
+    )
 
 
 def test_wrong_text_is_refused(engine: Engine) -> None:

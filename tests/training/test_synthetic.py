@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from fastbts import FastBTSError
-from training.anatomy import MARGIN_MM, Head, ShapeFile, make_head, read_heads
 from training.config import AugmentConfig, load_recipe
-from training.data import SYNTHETIC, CropDataset, TrainingCase
-from training.synthetic import (
+from training.data.anatomy import MARGIN_MM, Head, ShapeFile, make_head, read_heads
+from training.data.cases import SYNTHETIC, CropDataset, TrainingCase
+from training.data.synthetic import (
     BRAIN_MM,
     SHAPE,
     SyntheticConfig,
@@ -27,8 +27,19 @@ from training.synthetic import (
     write_synthetic,
 )
 
-STILL = SyntheticConfig(rotate_rad=0, scale=0, elastic_mm=0, tumour_scale=0, tumour_shift_mm=0, mass_effect_mm=0)
-PLAIN = AugmentConfig(mirror=(0, 0, 0), affine=0, intensity=0, contrast=0, noise=0, smooth=0, thick_slices=0, bias_field=0)
+STILL = SyntheticConfig(
+    rotate_rad=0, scale=0, elastic_mm=0, tumour_scale=0, tumour_shift_mm=0, mass_effect_mm=0
+)
+PLAIN = AugmentConfig(
+    mirror=(0, 0, 0),
+    affine=0,
+    intensity=0,
+    contrast=0,
+    noise=0,
+    smooth=0,
+    thick_slices=0,
+    bias_field=0,
+)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -36,7 +47,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def head() -> Head:
     axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in (70, 90, 66)), indexing="ij")
     radius = np.sqrt(sum(a**2 for a in axes))
-    return make_head(np.where(radius < 0.3, 4, np.where(radius < 0.8, 2, np.where(radius < 1, 42, 24))))
+    return make_head(
+        np.where(radius < 0.3, 4, np.where(radius < 0.8, 2, np.where(radius < 1, 42, 24)))
+    )
 
 
 def boxes() -> np.ndarray:
@@ -66,7 +79,9 @@ def test_head_by_hand() -> None:
     found = make_head(labels)
     assert found.box_mm == (1, 2, 4), "neither the fluid around the brain nor the skull is brain"
     middle = (slice(MARGIN_MM, -MARGIN_MM),) * 3
-    assert found.tissue[middle].tolist() == [[[1, 2, 3, 0], [0, 2, 1, 0]]], "grey 1, white 2, nuclei 3, fluid 0"
+    assert found.tissue[middle].tolist() == [[[1, 2, 3, 0], [0, 2, 1, 0]]], (
+        "grey 1, white 2, nuclei 3, fluid 0"
+    )
     with pytest.raises(FastBTSError, match="no voxel has a FreeSurfer label"):
         make_head(np.full((3, 3, 3), 24))
 
@@ -78,7 +93,10 @@ def test_heads_are_read_in_any_orientation(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(labels, lia), tmp_path / "head.nii.gz")
     (found,) = read_heads(tmp_path)
     assert found.box_mm == (5, 6, 4)
-    assert (found.tissue[MARGIN_MM + 2, MARGIN_MM + 2, MARGIN_MM:-MARGIN_MM] == torch.tensor([2, 2, 2, 1])).all()
+    assert (
+        found.tissue[MARGIN_MM + 2, MARGIN_MM + 2, MARGIN_MM:-MARGIN_MM]
+        == torch.tensor([2, 2, 2, 1])
+    ).all()
     nib.save(nib.Nifti1Image(labels, np.diag([2.0, 2, 2, 1])), tmp_path / "head.nii.gz")
     with pytest.raises(FastBTSError, match="expected 1 mm"):
         read_heads(tmp_path)
@@ -90,7 +108,9 @@ def test_shapes_are_read_as_brats_stores_them(shapes: ShapeFile, tmp_path: Path)
     stored = np.zeros((3, 4, 5), np.uint8)
     stored[0, 1, 2] = 4
     np.savez(tmp_path / "a.npz", a=stored, b=stored + 3)
-    assert np.argwhere(ShapeFile(tmp_path / "a.npz").read(0)).tolist() == [[2, 2, 2]], "k, then j and i backwards"
+    assert np.argwhere(ShapeFile(tmp_path / "a.npz").read(0)).tolist() == [[2, 2, 2]], (
+        "k, then j and i backwards"
+    )
     with pytest.raises(FastBTSError, match=r"b: shape .* expected 3 axes and labels 0, 1, 2, 4"):
         ShapeFile(tmp_path / "a.npz").read(1)
     with pytest.raises(FastBTSError, match="no such file"):
@@ -107,7 +127,9 @@ def test_tumour_lands_where_its_patient_had_it_or_mirrored(shapes: ShapeFile) ->
         assert ((tumour[0] >= tumour[1]) & (tumour[1] >= tumour[2])).all(), "nested"
         middle = (tumour[0] > 0.5).nonzero().double().mean(dim=0) - (torch.tensor(SHAPE) - 1) / 2
         # Middle of the boxes in mm: k 18 of 31 is 90, j 24 of 48 is 120, i 32 of 48 is 160; the brain's: 72, 129.5 and 119.
-        assert middle[:2].tolist() == pytest.approx([90 - 72, 129.5 - 120], abs=4), "up, and to the front"
+        assert middle[:2].tolist() == pytest.approx([90 - 72, 129.5 - 120], abs=4), (
+            "up, and to the front"
+        )
         assert abs(middle[2]) == pytest.approx(160 - 119, abs=4)
         sides.add(bool(middle[2] > 0))
         assert (tumour[0] > 0.5).sum() == pytest.approx(60**3, rel=0.2)
@@ -121,24 +143,32 @@ def test_undeformed_head_has_the_atlas_size(head: Head) -> None:
         found = (tissue > 0).any(dim=tuple(a for a in range(3) if a != axis)).nonzero()
         assert int(found[-1] - found[0] + 1) == pytest.approx(size, abs=4)
     assert brain[tissue > 0].float().mean() > 0.97
-    assert brain.float().mean() < 1.3 * (tissue > 0).float().mean() + 0.05, "a thin layer of fluid around it"
+    assert brain.float().mean() < 1.3 * (tissue > 0).float().mean() + 0.05, (
+        "a thin layer of fluid around it"
+    )
 
 
 def test_tissue_makes_way_for_the_tumour(head: Head) -> None:
     """Fluid in the middle of the head moves away from a tumour on its left."""
     middle = (np.array(SHAPE) - 1) / 2
     rest, _ = deform(head, middle - [0, 0, 45], STILL, np.random.default_rng(0))
-    pushed, _ = deform(head, middle - [0, 0, 45], replace(STILL, mass_effect_mm=12), np.random.default_rng(0))
+    pushed, _ = deform(
+        head, middle - [0, 0, 45], replace(STILL, mass_effect_mm=12), np.random.default_rng(0)
+    )
     row = int(middle[0]), int(middle[1])
     inside = slice(40, 112)
-    shift = (pushed == 0)[row][inside].nonzero().double().mean() - (rest == 0)[row][inside].nonzero().double().mean()
+    shift = (pushed == 0)[row][inside].nonzero().double().mean() - (rest == 0)[row][
+        inside
+    ].nonzero().double().mean()
     assert abs(shift) > 1
 
 
 def test_confined_tumour_by_hand() -> None:
     tumour = torch.tensor([[1.0, 1, 1, 1], [0, 1, 1, 0], [0, 0, 1, 0]])[:, None, None]
     tissue, brain = torch.tensor([[[0, 0, 2, 1]]]), torch.tensor([[[True, True, True, False]]])
-    assert to_label(confine(tumour, tissue, brain)).tolist() == [[[0, 1, 4, 0]]], "no oedema in fluid, nothing outside"
+    assert to_label(confine(tumour, tissue, brain)).tolist() == [[[0, 1, 4, 0]]], (
+        "no oedema in fluid, nothing outside"
+    )
 
 
 def test_case_looks_like_a_prepared_one(case: TrainingCase) -> None:
@@ -156,7 +186,9 @@ def test_case_looks_like_a_prepared_one(case: TrainingCase) -> None:
     assert min(flair[2], t2[1]) > 0.3, "oedema is bright on FLAIR, necrosis on T2"
 
 
-def test_case_is_a_function_of_seed_and_number(head: Head, shapes: ShapeFile, case: TrainingCase) -> None:
+def test_case_is_a_function_of_seed_and_number(
+    head: Head, shapes: ShapeFile, case: TrainingCase
+) -> None:
     config = SyntheticConfig(non_enhancing=0, any_contrast=0)
     again, other = (make_synthetic([head], shapes, 0, i, config) for i in (0, 1))
     np.testing.assert_array_equal(again.image, case.image)
@@ -165,7 +197,9 @@ def test_case_is_a_function_of_seed_and_number(head: Head, shapes: ShapeFile, ca
     assert case.grade == SYNTHETIC
 
 
-def test_cases_are_written_once_and_read_back(head: Head, shapes: ShapeFile, tmp_path: Path) -> None:
+def test_cases_are_written_once_and_read_back(
+    head: Head, shapes: ShapeFile, tmp_path: Path
+) -> None:
     write_synthetic(tmp_path, [head], shapes, 1, seed=3)
     (path,) = tmp_path.iterdir()
     written = path.stat().st_mtime_ns
@@ -179,9 +213,18 @@ def test_cases_are_written_once_and_read_back(head: Head, shapes: ShapeFile, tmp
 
 def test_share_of_synthetic_crops_leaves_the_others_as_they_are() -> None:
     recipe = load_recipe("smoke")
-    recipe = replace(recipe, stages=(replace(recipe.stages[0], steps=24, crop=(16, 16, 16)),), augment=PLAIN)
-    real = [TrainingCase(str(v), np.full((4, 16, 16, 16), v, np.float16), np.zeros((16, 16, 16), np.uint8)) for v in (1, 2)]
-    made = TrainingCase("m", np.full((4, 16, 16, 16), 9, np.float16), np.full((16, 16, 16), 4, np.uint8), SYNTHETIC)
+    recipe = replace(
+        recipe, stages=(replace(recipe.stages[0], steps=24, crop=(16, 16, 16)),), augment=PLAIN
+    )
+    real = [
+        TrainingCase(
+            str(v), np.full((4, 16, 16, 16), v, np.float16), np.zeros((16, 16, 16), np.uint8)
+        )
+        for v in (1, 2)
+    ]
+    made = TrainingCase(
+        "m", np.full((4, 16, 16, 16), 9, np.float16), np.full((16, 16, 16), 4, np.uint8), SYNTHETIC
+    )
     plain, without = CropDataset(real, recipe), CropDataset([*real, made], recipe)
     mixed = CropDataset([*real, made], replace(recipe, synthetic=0.5))
     n_made = 0
@@ -191,7 +234,9 @@ def test_share_of_synthetic_crops_leaves_the_others_as_they_are() -> None:
         n_made += bool(label.any())
         assert label.any() or torch.equal(image, plain[i][0])
     assert 6 <= n_made <= 18
-    with pytest.raises(FastBTSError, match=r"synthetic: 0\.5 of the crops .* got 2 real and 0 synthetic"):
+    with pytest.raises(
+        FastBTSError, match=r"synthetic: 0\.5 of the crops .* got 2 real and 0 synthetic"
+    ):
         CropDataset(real, replace(recipe, synthetic=0.5))
     with pytest.raises(FastBTSError, match="got 0 real and 1 synthetic"):
         CropDataset([made], recipe)

@@ -13,16 +13,23 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from fastbts import MODALITIES, Segmenter, read_case
-from fastbts.enginefile import read_engine_file
-from training.callbacks import ramped
-from training.checkpoint import CheckpointError, averaged_weights, begin_from, load_checkpoint, save_checkpoint
+from fastbts.engine.file import read_engine_file
 from training.config import Recipe, StageConfig, load_recipe
-from training.data import TrainingCase, engine_spec, prepare_case
+from training.data.cases import TrainingCase, engine_spec, prepare_case
 from training.evaluate import evaluate
 from training.export import export
-from training.lit import LitNetwork, NetworkEngine, learning_rate
+from training.loop.callbacks import ramped
+from training.loop.checkpoint import (
+    CheckpointError,
+    averaged_weights,
+    begin_from,
+    load_checkpoint,
+    save_checkpoint,
+)
+from training.loop.module import LitNetwork, learning_rate
 from training.model import UNet3d
-from training.results import dice_rows, mean_row
+from training.network_engine import NetworkEngine
+from training.scores.results import dice_rows, mean_row
 from training.train import fit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,14 +50,20 @@ def cases(data: Path) -> list[TrainingCase]:
 
 
 @pytest.fixture(scope="module", params=["smoke", "smoke-clip"])
-def run(cases: list[TrainingCase], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+def run(
+    cases: list[TrainingCase],
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> Path:
     folder = tmp_path_factory.mktemp("run")
     fit(load_recipe(request.param), cases, folder)
     return folder
 
 
 def short(steps: int) -> Recipe:
-    return replace(load_recipe("smoke"), stages=(StageConfig(steps, (32, 32, 32)),), checkpoint_every=1)
+    return replace(
+        load_recipe("smoke"), stages=(StageConfig(steps, (32, 32, 32)),), checkpoint_every=1
+    )
 
 
 def test_exported_engine_predicts(data: Path, run: Path, tmp_path: Path) -> None:
@@ -58,7 +71,9 @@ def test_exported_engine_predicts(data: Path, run: Path, tmp_path: Path) -> None
     parity = export(run / "last.ckpt", tmp_path / "smoke.fbts", case=data / "case1", **about)
     assert parity["input"] == "case1"
     assert parity["max_logit_difference"] < 1e-3
-    assert parity["label_agreement"] > 0.999, "an untrained network's logits lie near 0, where rounding decides"
+    assert parity["label_agreement"] > 0.999, (
+        "an untrained network's logits lie near 0, where rounding decides"
+    )
     file = read_engine_file(tmp_path / "smoke.fbts")
     recipe = load_checkpoint(run / "last.ckpt")[0]
     assert file.spec.optional_modalities == (MODALITIES if recipe.name == "smoke-clip" else ())
@@ -100,8 +115,8 @@ def test_moving_average_by_hand(cases: list[TrainingCase], tmp_path: Path) -> No
 
 def test_step_is_that_of_a_plain_loop(cases: list[TrainingCase], tmp_path: Path) -> None:
     """One step written out: same seed, crop and rate, Adam with decay, gradients clipped at 12."""
-    from training.data import CropDataset, to_batch
-    from training.losses import supervised_loss
+    from training.data.cases import CropDataset, to_batch
+    from training.loop.losses import supervised_loss
 
     recipe = short(1)
     fit(recipe, cases, tmp_path)
@@ -111,7 +126,9 @@ def test_step_is_that_of_a_plain_loop(cases: list[TrainingCase], tmp_path: Path)
         outputs = network(image)
     supervised_loss(outputs, label, recipe.side_weight).backward()
     nn.utils.clip_grad_norm_(network.parameters(), 12.0)
-    torch.optim.AdamW(network.parameters(), lr=learning_rate(recipe, 0), weight_decay=recipe.weight_decay).step()
+    torch.optim.AdamW(
+        network.parameters(), lr=learning_rate(recipe, 0), weight_decay=recipe.weight_decay
+    ).step()
     trained = load_checkpoint(tmp_path / "last.ckpt")[1]["network"]
     for name, weight in network.state_dict().items():
         assert torch.equal(trained[name], weight), name
@@ -123,7 +140,9 @@ def test_validation_runs_the_products_path_on_the_averaged_network(
     recipe = replace(short(4), validate_every=2)
     averaged = fit(recipe, cases, tmp_path, val=[data / "case3"]).eval()
     written = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert {"loss", "learning_rate", "step_s", "dice/WT", "dice/TC", "dice/ET", "dice/mean"} <= set(written.Tags()["scalars"])
+    assert {"loss", "learning_rate", "step_s", "dice/WT", "dice/TC", "dice/ET", "dice/mean"} <= set(
+        written.Tags()["scalars"]
+    )
     assert len(written.Scalars("loss")) == 4
     logged = {region: written.Scalars(f"dice/{region}") for region in ("WT", "TC", "ET", "mean")}
     assert {len(scores) for scores in logged.values()} == {2}
@@ -135,14 +154,18 @@ def test_validation_runs_the_products_path_on_the_averaged_network(
     }
 
 
-def test_validation_leaves_no_trace_in_the_weights(data: Path, cases: list[TrainingCase], tmp_path: Path) -> None:
+def test_validation_leaves_no_trace_in_the_weights(
+    data: Path, cases: list[TrainingCase], tmp_path: Path
+) -> None:
     recipe = replace(short(4), validate_every=2)
     watched = fit(recipe, cases, tmp_path / "a", val=[data / "case3"]).state_dict()
     alone = fit(recipe, cases, tmp_path / "b").state_dict()
     assert all(torch.equal(watched[name], weight) for name, weight in alone.items())
 
 
-def test_network_engine_by_eye(voxel_segmenter: Segmenter, small_case: tuple[np.ndarray, np.ndarray]) -> None:
+def test_network_engine_by_eye(
+    voxel_segmenter: Segmenter, small_case: tuple[np.ndarray, np.ndarray]
+) -> None:
     """A 1x1x1 convolution that computes what the tests' voxel engine does gives the same labels."""
     images, affine = small_case
     network = nn.Conv3d(4, 3, 1)
@@ -160,10 +183,16 @@ def test_network_engine_by_eye(voxel_segmenter: Segmenter, small_case: tuple[np.
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 def test_teacher_counts_where_the_data_give_one() -> None:
     recipe = load_recipe("smoke-clip")
-    recipe = replace(recipe, model=replace(recipe.model, semantic=replace(recipe.model.semantic, teacher_width=5)))
+    recipe = replace(
+        recipe,
+        model=replace(recipe.model, semantic=replace(recipe.model.semantic, teacher_width=5)),
+    )
     module = LitNetwork(recipe)
     image, label = torch.randn(1, 4, 32, 32, 32), torch.randint(0, 3, (1, 32, 32, 32))
-    without, taught = module.training_step([image, label], 0), module.training_step([image, label, torch.ones(1, 3, 5)], 0)
+    without, taught = (
+        module.training_step([image, label], 0),
+        module.training_step([image, label, torch.ones(1, 3, 5)], 0),
+    )
     assert 0 < abs((taught - without).item()) <= 2 * recipe.bridge_weight
 
 
@@ -190,7 +219,9 @@ def test_checkpoint_is_whole_at_any_moment(tmp_path: Path, monkeypatch: pytest.M
 def test_unusable_checkpoints_are_refused(cases: list[TrainingCase], tmp_path: Path) -> None:
     recipe, path = load_recipe("smoke"), tmp_path / "last.ckpt"
     save_checkpoint(path, recipe, 4, network={}, average={})
-    with pytest.raises(CheckpointError, match=r"last\.ckpt: holds weights but no state of Lightning's loops"):
+    with pytest.raises(
+        CheckpointError, match=r"last\.ckpt: holds weights but no state of Lightning's loops"
+    ):
         fit(recipe, cases, tmp_path)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(CheckpointError, match=r"not a whole checkpoint.*last\.previous"):
@@ -200,10 +231,14 @@ def test_unusable_checkpoints_are_refused(cases: list[TrainingCase], tmp_path: P
         load_checkpoint(path)
 
 
-def test_a_run_may_begin_from_another_ones_weights(cases: list[TrainingCase], run: Path, tmp_path: Path) -> None:
+def test_a_run_may_begin_from_another_ones_weights(
+    cases: list[TrainingCase], run: Path, tmp_path: Path
+) -> None:
     """Fresh mechanisms change nothing, so the network begins where the other ended; and it must have room for all weights."""
     recipe, state = load_checkpoint(run / "last.ckpt")
-    more = replace(recipe.model, semantic=replace(recipe.model.semantic, bridge=True, bridge_width=4))
+    more = replace(
+        recipe.model, semantic=replace(recipe.model.semantic, bridge=True, bridge_width=4)
+    )
     network, before = UNet3d(more).eval(), UNet3d(recipe.model).eval()
     before.load_state_dict(averaged_weights(state))
     begin_from(network, run / "last.ckpt")

@@ -16,13 +16,17 @@ from typer.testing import CliRunner
 
 from fastbts import Segmenter, load_engine, read_case
 from fastbts.cli import app
-from fastbts.enginefile import read_engine_file
-from training.checkpoint import save_checkpoint
+from fastbts.engine.file import read_engine_file
 from training.config import load_recipe
-from training.lit import LitNetwork
+from training.loop.checkpoint import save_checkpoint
+from training.loop.module import LitNetwork
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("python -m training.export CHECKPOINT -o model.fbts", "fastbts build model.fbts -o", "fastbts predict CASE_FOLDER")
+COMMANDS = (
+    "python -m training.export CHECKPOINT -o model.fbts",
+    "fastbts build model.fbts -o",
+    "fastbts predict CASE_FOLDER",
+)
 
 
 def run(*args: object) -> str:
@@ -32,7 +36,9 @@ def run(*args: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory, write_small_case: Callable[[int, Path], None]) -> Path:
+def case(
+    tmp_path_factory: pytest.TempPathFactory, write_small_case: Callable[[int, Path], None]
+) -> Path:
     folder = tmp_path_factory.mktemp("case")
     write_small_case(1, folder)
     return folder
@@ -45,8 +51,17 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     module = LitNetwork(load_recipe("smoke-clip"))
     assert module.prompts is not None
     weights = module.network.state_dict()
-    save_checkpoint(folder / "last.ckpt", module.recipe, 0, average=weights, prompts=module.prompts.about())
-    command = [sys.executable, "-m", "training.export", str(folder / "last.ckpt"), "-o", str(folder / "model.fbts")]
+    save_checkpoint(
+        folder / "last.ckpt", module.recipe, 0, average=weights, prompts=module.prompts.about()
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "training.export",
+        str(folder / "last.ckpt"),
+        "-o",
+        str(folder / "model.fbts"),
+    ]
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
     return folder / "model.fbts"
 
@@ -61,17 +76,40 @@ def test_int8_from_checkpoint_to_labels(exported: Path, case: Path, tmp_path: Pa
     """NNCF takes a network with text input, comparisons with 0 and attention; --accept-parity, as rounding decides its labels."""
     pytest.importorskip("nncf", reason="int8 needs the extra [quantize]")
     engine = tmp_path / "int8.fbts"
-    run("build", exported, "-o", engine, "--precision", "int8", "--calibrate", case, "--accept-parity")
+    run(
+        "build",
+        exported,
+        "-o",
+        engine,
+        "--precision",
+        "int8",
+        "--calibrate",
+        case,
+        "--accept-parity",
+    )
     run("predict", case, "-o", tmp_path / "out", "--engine", engine)
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["engine"]["precision"] == "int8", "the built precision is the default"
-    labels, result = nib.load(tmp_path / "out/seg.nii.gz"), Segmenter(engine, warm_up=False).predict(read_case(case))
+    labels, result = (
+        nib.load(tmp_path / "out/seg.nii.gz"),
+        Segmenter(engine, warm_up=False).predict(read_case(case)),
+    )
     np.testing.assert_array_equal(np.asarray(labels.dataobj), result.labels)
 
 
 def test_int8_keeps_its_text_input(exported: Path, case: Path, tmp_path: Path) -> None:
     pytest.importorskip("nncf", reason="int8 needs the extra [quantize]")
-    run("build", exported, "-o", tmp_path / "int8.fbts", "--precision", "int8", "--calibrate", case, "--accept-parity")
+    run(
+        "build",
+        exported,
+        "-o",
+        tmp_path / "int8.fbts",
+        "--precision",
+        "int8",
+        "--calibrate",
+        case,
+        "--accept-parity",
+    )
     small, whole = load_engine(tmp_path / "int8.fbts"), load_engine(exported, precision="fp32")
     assert small.text is not None
     np.testing.assert_array_equal(small.text, whole.text)
@@ -80,11 +118,15 @@ def test_int8_keeps_its_text_input(exported: Path, case: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
-def test_float32_is_built_from_onnx_and_engine_alike(exported: Path, case: Path, tmp_path: Path, backend: str) -> None:
+def test_float32_is_built_from_onnx_and_engine_alike(
+    exported: Path, case: Path, tmp_path: Path, backend: str
+) -> None:
     onnx = tmp_path / "model.onnx"
     onnx.write_bytes(read_engine_file(exported).payloads["model.onnx"])
     for source in (exported, onnx):
-        output = run("build", source, "-o", tmp_path / "out.fbts", "--backend", backend, "--calibrate", case)
+        output = run(
+            "build", source, "-o", tmp_path / "out.fbts", "--backend", backend, "--calibrate", case
+        )
         assert "label_agreement 1" in output
         built = read_engine_file(tmp_path / "out.fbts")
         assert built.manifest["build"]["backend"] == backend

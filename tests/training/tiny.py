@@ -28,7 +28,9 @@ TINY = UNetConfig(
 
 def tiny(*on: str, patch: int = 2) -> UNet3d:
     torch.manual_seed(0)
-    return UNet3d(replace(TINY, patch=patch, semantic=replace(TINY.semantic, **dict.fromkeys(on, True))))
+    return UNet3d(
+        replace(TINY, patch=patch, semantic=replace(TINY.semantic, **dict.fromkeys(on, True)))
+    )
 
 
 def awake(network: UNet3d) -> UNet3d:

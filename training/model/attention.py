@@ -27,12 +27,17 @@ class SemanticAttention(nn.Module):
     def __init__(self, n_below: int, width: int, n_regions: int, scale: int) -> None:
         super().__init__()
         self.scale = float(scale)
-        self.encoded, self.decoded = nn.Conv3d(n_below, width, 1), nn.Conv3d(n_below, width, 1, bias=False)
+        self.encoded, self.decoded = (
+            nn.Conv3d(n_below, width, 1),
+            nn.Conv3d(n_below, width, 1, bias=False),
+        )
         self.map = nn.Conv3d(n_regions, width, 1, bias=False) if n_regions else None
         self.gate = nn.ConvTranspose3d(width, 1, 2, stride=2, bias=False)
         self.strength = nn.Parameter(torch.zeros(()))
 
-    def forward(self, skip: Tensor, encoded: Tensor, decoded: Tensor, similarity: Tensor | None) -> Tensor:
+    def forward(
+        self, skip: Tensor, encoded: Tensor, decoded: Tensor, similarity: Tensor | None
+    ) -> Tensor:
         """Computes S (1 + lambda (2 m - 1)), m = sigmoid(w_a^T lrelu(W_x E' + W_g G + W_s up(s) + b)).
 
         Args:
@@ -46,7 +51,9 @@ class SemanticAttention(nn.Module):
         hidden = self.encoded(encoded) + self.decoded(decoded)
         if self.map is not None and similarity is not None:
             if self.scale > 1:
-                similarity = functional.interpolate(similarity, scale_factor=self.scale, mode="trilinear")
+                similarity = functional.interpolate(
+                    similarity, scale_factor=self.scale, mode="trilinear"
+                )
             hidden = hidden + self.map(similarity)
         mask = self.gate(functional.leaky_relu(hidden, 0.01)).sigmoid()
         return skip * (1 + self.strength * (2 * mask - 1))

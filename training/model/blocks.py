@@ -13,14 +13,18 @@ def pack_voxels(x: Tensor, patch: int) -> Tensor:
     """Moves each patch x patch x patch block of voxels into channels: (B, C, D, H, W) -> (B, C p^3, D/p, H/p, W/p)."""
     b, c, d, h, w = x.shape
     x = x.reshape(b, c, d // patch, patch, h // patch, patch, w // patch, patch)
-    return x.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(b, c * patch**3, d // patch, h // patch, w // patch)
+    return x.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(
+        b, c * patch**3, d // patch, h // patch, w // patch
+    )
 
 
 def unpack_voxels(x: Tensor, patch: int) -> Tensor:
     """Inverse of `pack_voxels`: (B, C p^3, D, H, W) -> (B, C, D p, H p, W p)."""
     b, c, d, h, w = x.shape
     x = x.reshape(b, c // patch**3, patch, patch, patch, d, h, w)
-    return x.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(b, c // patch**3, d * patch, h * patch, w * patch)
+    return x.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(
+        b, c // patch**3, d * patch, h * patch, w * patch
+    )
 
 
 def zeroed(layer: Layer) -> Layer:

@@ -26,21 +26,25 @@ class SemanticBridge(nn.Module):
         token_width: T', channels of the volume of CLIP's patch tokens; 0 for none.
     """
 
-    def __init__(self, n_channels: int, width: int, teacher_width: int, token_width: int = 0) -> None:
+    def __init__(
+        self, n_channels: int, width: int, teacher_width: int, token_width: int = 0
+    ) -> None:
         super().__init__()
         self.reduce = nn.Conv3d(n_channels, width, 1)
         self.plane = nn.Conv2d(2 * width, width, 3, padding=1)
         self.view = nn.Parameter(torch.zeros(len(AXES), width, 1, 1))
         self.expand = zeroed(nn.Conv2d(width, n_channels, 1, bias=False))
         self.teacher = nn.Linear(width, teacher_width) if teacher_width else None
-        self.tokens = zeroed(nn.Conv3d(token_width, n_channels, 1, bias=False)) if token_width else None
+        self.tokens = (
+            zeroed(nn.Conv3d(token_width, n_channels, 1, bias=False)) if token_width else None
+        )
 
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Computes x + 1/3 (Q_z(x, y) + Q_y(x, z) + Q_x(y, z)), with Q_d = W2 lrelu(conv2d([mean_d R; max_d R]) + view_d).
 
         Args:
             x: (B, C, D, H, W) at stride 8.
-            tokens: `training.clip_teacher.token_volume` of each sample, (B, T', D, H, W); added through weights that begin at
+            tokens: `training.clip.teacher.token_volume` of each sample, (B, T', D, H, W); added through weights that begin at
                 zero. Exactly with a token width.
         Returns:
             The same shape, and in training with a teacher the views' embeddings (B, 3, T) for `bridge_loss`, else None.
@@ -50,11 +54,14 @@ class SemanticBridge(nn.Module):
         if (tokens is None) != (self.tokens is None):
             raise ValueError(
                 f"patch tokens {'missing' if tokens is None else 'given'}: the bridge expects them exactly with token_width > 0; "
-                "see training.clip_teacher.token_volume"
+                "see training.clip.teacher.token_volume"
             )
         reduced = self.reduce(x)
         planes = [torch.cat([reduced.mean(axis), reduced.amax(axis)], 1) for axis in AXES]
-        seen = [functional.leaky_relu(self.plane(p) + v, 0.01) for p, v in zip(planes, self.view, strict=True)]
+        seen = [
+            functional.leaky_relu(self.plane(p) + v, 0.01)
+            for p, v in zip(planes, self.view, strict=True)
+        ]
         # Lifting is broadcasting: a plane is repeated along the axis it looks along.
         views = [self.expand(s).unsqueeze(axis) for s, axis in zip(seen, AXES, strict=True)]
         lifted = x + (views[0] + views[1] + views[2]) / len(AXES)

@@ -42,7 +42,11 @@ class PixelFusion(nn.Module):
             x = x * self._spread(self._keep(x))
         # One voxel of each block tells for the block: an eighth of the memory traffic, and a brain has many blocks.
         present = (x[:, :: self.packed].abs().amax((2, 3, 4)) > 0).to(x.dtype)
-        return torch.where(x == 0, self._spread(self.background), x * self._spread(2 * self.gate(present).sigmoid()))
+        return torch.where(
+            x == 0,
+            self._spread(self.background),
+            x * self._spread(2 * self.gate(present).sigmoid()),
+        )
 
     def _keep(self, x: Tensor) -> Tensor:
         """Draws which modalities stay, (B, M) of 0 and 1; never none."""
@@ -51,4 +55,6 @@ class PixelFusion(nn.Module):
 
     def _spread(self, per_modality: Tensor) -> Tensor:
         """(B, M) -> (B, M p^3, 1, 1, 1), in the order of `pack_voxels`."""
-        return per_modality.unsqueeze(2).expand(-1, -1, self.packed).flatten(1)[:, :, None, None, None]
+        return (
+            per_modality.unsqueeze(2).expand(-1, -1, self.packed).flatten(1)[:, :, None, None, None]
+        )

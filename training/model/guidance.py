@@ -58,9 +58,15 @@ class CrossAttention(nn.Module):
     def __init__(self, n_channels: int, width: int) -> None:
         super().__init__()
         self.text_asks, self.image_key = nn.Linear(width, width), nn.Linear(n_channels, width)
-        self.image_value, self.to_text = nn.Linear(n_channels, width), zeroed(nn.Linear(width, width))
+        self.image_value, self.to_text = (
+            nn.Linear(n_channels, width),
+            zeroed(nn.Linear(width, width)),
+        )
         self.image_asks, self.text_key = nn.Linear(n_channels, width), nn.Linear(width, width)
-        self.text_value, self.to_image = nn.Linear(width, width), zeroed(nn.Linear(width, n_channels))
+        self.text_value, self.to_image = (
+            nn.Linear(width, width),
+            zeroed(nn.Linear(width, n_channels)),
+        )
 
     def forward(self, x: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
         """Bottleneck (B, C, D, H, W) and the table (B, K, E) -> both again, same shapes."""
@@ -82,7 +88,9 @@ class Film(nn.Module):
     The finest level is left out: there a pass over the feature is dear, and the text-conditioned head weighs its channels.
     """
 
-    def __init__(self, n_channels: int, width: int, n_regions: int, levels: tuple[int, ...]) -> None:
+    def __init__(
+        self, n_channels: int, width: int, n_regions: int, levels: tuple[int, ...]
+    ) -> None:
         super().__init__()
         self.trunk = nn.Linear(n_channels + n_regions * width, width)
         self.levels = nn.ModuleList(zeroed(nn.Linear(width, 2 * n)) for n in levels)
@@ -105,7 +113,14 @@ class Guidance(nn.Module):
         levels: Channels of the decoder levels but the finest, coarsest first.
     """
 
-    def __init__(self, n_semantic: int, n_bottleneck: int, width: int, n_regions: int, levels: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        n_semantic: int,
+        n_bottleneck: int,
+        width: int,
+        n_regions: int,
+        levels: tuple[int, ...],
+    ) -> None:
         super().__init__()
         self.similarity = SimilarityMap(n_semantic, width, n_regions)
         self.attention = CrossAttention(n_bottleneck, width)

@@ -34,7 +34,9 @@ class TextHead(nn.Module):
         super().__init__()
         self.packed, self.n_channels, self.classify = packed, n_channels, CaseConv()
         self.mlp = nn.Sequential(
-            nn.Linear(n_bottleneck + width, width), nn.LeakyReLU(0.01), zeroed(nn.Linear(width, packed * n_channels))
+            nn.Linear(n_bottleneck + width, width),
+            nn.LeakyReLU(0.01),
+            zeroed(nn.Linear(width, packed * n_channels)),
         )
 
     def forward(self, x: Tensor, plain: nn.Conv3d, pooled: Tensor, table: Tensor) -> Tensor:

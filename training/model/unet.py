@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from training.clip.prompts import orthonormal_prompts
 from training.model.attention import SemanticAttention
 from training.model.blocks import ConvBlock, pack_voxels, unpack_voxels
 from training.model.bridge import SemanticBridge
@@ -20,7 +21,6 @@ from training.model.config import UNetConfig
 from training.model.fusion import PixelFusion
 from training.model.guidance import Guidance, TextTable
 from training.model.head import TextHead
-from training.prompts import orthonormal_prompts
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,26 @@ class UNet3d(nn.Module):
 
     def _add_mechanisms(self, text: Tensor | None) -> None:
         config, on = self.config, self.config.semantic
-        widths, packed, level, regions = config.widths, config.patch**3, config.semantic_level, config.n_regions
-        self.fusion = PixelFusion(config.n_modalities, packed, on.modality_dropout) if on.fusion else None
-        self.bridge = SemanticBridge(widths[level], on.bridge_width, on.teacher_width, on.token_width) if on.bridge else None
+        widths, packed, level, regions = (
+            config.widths,
+            config.patch**3,
+            config.semantic_level,
+            config.n_regions,
+        )
+        self.fusion = (
+            PixelFusion(config.n_modalities, packed, on.modality_dropout) if on.fusion else None
+        )
+        self.bridge = (
+            SemanticBridge(widths[level], on.bridge_width, on.teacher_width, on.token_width)
+            if on.bridge
+            else None
+        )
         self.table = TextTable(on.text_width, on.width) if on.uses_text else None
-        self.guidance = Guidance(widths[level], widths[-1], on.width, regions, widths[-2:0:-1]) if on.guidance else None
+        self.guidance = (
+            Guidance(widths[level], widths[-1], on.width, regions, widths[-2:0:-1])
+            if on.guidance
+            else None
+        )
         self.text_head = TextHead(widths[0], packed, widths[-1], on.width) if on.head else None
         gates = {}
         for i, stride in enumerate(config.strides[:-1]):
@@ -80,7 +95,9 @@ class UNet3d(nn.Module):
             default = orthonormal_prompts([""] * regions, width=on.text_width).embeddings
             self.register_buffer("text", torch.from_numpy(default) if text is None else text)
 
-    def forward(self, x: Tensor, text: Tensor | None = None, tokens: Tensor | None = None) -> Tensor | Outputs:
+    def forward(
+        self, x: Tensor, text: Tensor | None = None, tokens: Tensor | None = None
+    ) -> Tensor | Outputs:
         """Computes region logits.
 
         Args:
@@ -92,17 +109,27 @@ class UNet3d(nn.Module):
         """
         patch = self.config.patch
         x = pack_voxels(x, patch) if patch > 1 else x
-        table = None if self.table is None else self.table(self.text if text is None else text)  # (K, E)
+        table = (
+            None if self.table is None else self.table(self.text if text is None else text)
+        )  # (K, E)
         skips, similarity, views = self._encode(x, table, tokens)
         x = skips[-1]
         if table is not None:
-            table = table.unsqueeze(0).expand(x.shape[0], -1, -1)  # (B, K, E): from here on the table knows the case
+            table = table.unsqueeze(0).expand(
+                x.shape[0], -1, -1
+            )  # (B, K, E): from here on the table knows the case
         if self.guidance is not None:
             x, table = self.guidance.attention(x, table)
         pooled = x.mean((2, 3, 4)) if table is not None else None
-        features = self._decode(x, skips, self.guidance.film(pooled, table) if self.guidance else None, similarity)
+        features = self._decode(
+            x, skips, self.guidance.film(pooled, table) if self.guidance else None, similarity
+        )
         finest = features[-1]
-        logits = self.head(finest) if self.text_head is None else self.text_head(finest, self.head, pooled, table)
+        logits = (
+            self.head(finest)
+            if self.text_head is None
+            else self.text_head(finest, self.head, pooled, table)
+        )
         logits = unpack_voxels(logits, patch) if patch > 1 else logits
         if not self.training:
             return logits
@@ -128,7 +155,11 @@ class UNet3d(nn.Module):
         return skips, similarity, views
 
     def _decode(
-        self, x: Tensor, skips: list[Tensor], films: list[tuple[Tensor, Tensor]] | None, similarity: Tensor | None
+        self,
+        x: Tensor,
+        skips: list[Tensor],
+        films: list[tuple[Tensor, Tensor]] | None,
+        similarity: Tensor | None,
     ) -> list[Tensor]:
         """Bottleneck and encoder features, finest first -> decoder features, coarsest first."""
         features = []
@@ -136,6 +167,8 @@ class UNet3d(nn.Module):
             below, skip, level = skips[-1 - i], skips[-2 - i], str(len(skips) - 2 - i)
             if level in self.gates:
                 skip = self.gates[level](skip, below, x, similarity)
-            x = block(torch.cat([up(x), skip], dim=1), film=films[i] if films and i < len(films) else None)
+            x = block(
+                torch.cat([up(x), skip], dim=1), film=films[i] if films and i < len(films) else None
+            )
             features.append(x)
         return features

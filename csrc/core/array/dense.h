@@ -1,0 +1,49 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "core/array/error.h"
+#include "core/array/tensor_view.h"
+
+/// What launchers of kernels on dense arrays share; such kernels take a pointer and sizes.
+namespace fastbts {
+
+/// Throws unless the array is dense from axis `first` on; axes of one entry may have any step.
+template <typename AView>
+void require_dense(const AView& view, const char* name, std::size_t first = 0) {
+  std::int64_t step = 1;
+  for (std::size_t axis = view.shape.size(); axis-- > first;) {
+    require<InputError>(view.strides[axis] == step || view.shape[axis] <= 1, name,
+                        ": expected a contiguous array on a CUDA device, got strides ",
+                        view.strides, " of shape ", view.shape);
+    step *= view.shape[axis];
+  }
+}
+
+/// Strides of a dense array.
+template <std::size_t N>
+Shape<N> dense_strides(const Shape<N>& shape) {
+  Shape<N> strides{};
+  std::int64_t step = 1;
+  for (std::size_t axis = N; axis-- > 0; step *= shape[axis]) strides[axis] = step;
+  return strides;
+}
+
+template <std::size_t N>
+std::int64_t n_elements(const Shape<N>& shape) {
+  std::int64_t n = 1;
+  for (const std::int64_t size : shape) n *= size;
+  return n;
+}
+
+inline constexpr unsigned kBlockThreads = 256;
+
+/// Blocks of kBlockThreads for n threads; kernels go on in steps of the whole grid where this is
+/// fewer.
+inline unsigned n_blocks(std::int64_t n) {
+  constexpr std::int64_t kMost = 1 << 20;
+  return static_cast<unsigned>(std::min(kMost, (n + kBlockThreads - 1) / kBlockThreads));
+}
+
+}  // namespace fastbts

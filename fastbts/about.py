@@ -1,0 +1,6 @@
+"""Version and intended use."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
+DISCLAIMER = "research use only, not a medical device"

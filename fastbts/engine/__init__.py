@@ -1,0 +1,1 @@
+"""Engines: the file, the interface, and the backends that run it."""

@@ -1,0 +1,1 @@
+"""One module per backend; `fastbts.engine.load` has the table."""

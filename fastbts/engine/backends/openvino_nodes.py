@@ -1,0 +1,115 @@
+"""The nodes of the ONNX domain `fastbts` in OpenVINO's operations.
+
+OpenVINO does not read the bodies that the ONNX brings for its own nodes (model-local functions); these say the same. The maths
+is that of `training/model/bridge.py`, `attention.py` and `CaseConv` of `head.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def register_nodes(core: Any) -> None:
+    """Teaches an OpenVINO core the nodes; the network has to be reshaped to a batch of 1 (see `_case_conv`)."""
+    from openvino.frontend.onnx import ConversionExtension
+
+    core.add_extension(ConversionExtension("SemanticBridge", "fastbts", _bridge))
+    core.add_extension(ConversionExtension("SemanticAttention", "fastbts", _attention))
+    core.add_extension(ConversionExtension("CaseConv", "fastbts", _case_conv))
+
+
+def _bridge(node: Any) -> list[Any]:
+    """x + 1/3 (Q_z + Q_y + Q_x), Q_d = expand lrelu(conv2d([mean_d R; max_d R]) + view_d)."""
+    from openvino import opset13 as ops
+
+    x, reduced, weight, bias, view, expand = (node.get_input(i) for i in range(6))
+    lift, views = ops.unsqueeze(expand, [2, 3]), []
+    for row, axis in enumerate((2, 3, 4)):
+        plane = ops.concat([ops.reduce_mean(reduced, [axis]), ops.reduce_max(reduced, [axis])], 1)
+        offset = ops.unsqueeze(ops.add(bias, ops.gather(view, row, 0)), [0, 2, 3])
+        seen = _leaky(
+            ops.add(ops.convolution(plane, weight, [1, 1], [1, 1], [1, 1], [1, 1]), offset)
+        )
+        views.append(
+            ops.unsqueeze(ops.convolution(seen, lift, [1, 1], [0, 0], [0, 0], [1, 1]), [axis])
+        )
+    third = ops.convert_like(np.float32(1 / 3), x)
+    return ops.add(x, ops.multiply(ops.add(ops.add(views[0], views[1]), views[2]), third)).outputs()
+
+
+def _attention(node: Any) -> list[Any]:
+    """S (1 + lambda (2 m - 1)), m = sigmoid(w_a^T lrelu(w_x E' + bias + w_g G + w_s up(s))).
+
+    The transposed convolution of stride 2 is one of 1^3 to 8 channels, which are then spread in space. Between the two stands the
+    sigmoid: as the neighbour of the last product OpenVINO would fuse it, and compute it anew for every channel of the skip.
+    """
+    from openvino import opset13 as ops
+
+    skip, encoded, decoded, similarity, w_x, bias, w_g, w_s, w_a, strength = (
+        node.get_input(i) for i in range(10)
+    )
+    size = ops.slice(ops.shape_of(encoded), [2], [5], [1])
+    up = ops.interpolate(
+        similarity,
+        size,
+        "linear_onnx",
+        "sizes",
+        coordinate_transformation_mode="half_pixel",
+        axes=[2, 3, 4],
+    )
+    hidden = ops.add(_mix(encoded, w_x), ops.unsqueeze(bias, [0, 2, 3, 4]))
+    hidden = ops.add(ops.add(hidden, _mix(decoded, w_g)), _mix(up, w_s))
+    octants = ops.transpose(ops.reshape(w_a, [0, 8], True), [1, 0])
+    mask = ops.sigmoid(_mix(_leaky(hidden), octants))
+    one, two = (ops.convert_like(np.float32(n), skip) for n in (1, 2))
+    factor = ops.add(one, ops.multiply(strength, ops.subtract(ops.multiply(two, mask), one)))
+    return ops.multiply(skip, ops.depth_to_space(factor, "blocks_first", 2)).outputs()
+
+
+def _case_conv(node: Any) -> list[Any]:
+    """x mixed by the weights of its case: a convolution, which costs half of a matrix product here; so one case at a time."""
+    from openvino import opset13 as ops
+
+    x, weight, bias = (node.get_input(i) for i in range(3))
+    return ops.add(_mix(x, ops.squeeze(weight, [0])), ops.unsqueeze(bias, [0, 2, 3, 4])).outputs()
+
+
+def exact_norms(network: Any) -> None:
+    """Replaces each MVN by one that takes its means axis by axis: OpenVINO's own sums half a million numbers one by one.
+
+    In float32 that costs four of seven digits.
+    """
+    from openvino import opset13 as ops
+
+    for node in network.get_ops():
+        if node.get_type_name() == "MVN":
+            x = node.input_value(0)
+            centred = ops.subtract(x, _mean(x))
+            variance = _mean(ops.multiply(centred, centred))
+            epsilon = ops.convert_like(np.float32(node.get_attributes()["eps"]), x)
+            node.output(0).replace(
+                ops.divide(centred, ops.sqrt(ops.add(variance, epsilon))).output(0)
+            )
+
+
+def _mean(x: Any) -> Any:
+    """Mean over (D, H, W) of (B, C, D, H, W). Axes are kept and dropped in turn, or OpenVINO would merge the three steps."""
+    from openvino import opset13 as ops
+
+    planes = ops.reduce_mean(ops.reduce_mean(x, [4], False), [3], True)
+    return ops.unsqueeze(ops.reduce_mean(planes, [2], False), [3, 4])
+
+
+def _mix(x: Any, weight: Any) -> Any:
+    """A 1^3 convolution: channels of x (B, C, D, H, W) by weight (J, C)."""
+    from openvino import opset13 as ops
+
+    return ops.convolution(x, ops.unsqueeze(weight, [2, 3, 4]), [1] * 3, [0] * 3, [0] * 3, [1] * 3)
+
+
+def _leaky(x: Any) -> Any:
+    from openvino import opset13 as ops
+
+    return ops.prelu(x, ops.convert_like(np.float32(0.01), x))

@@ -1,0 +1,196 @@
+"""Reads and changes the few things of an ONNX file that fastbts itself needs, without the `onnx` package.
+
+Field numbers: onnx.proto3 of ONNX 1.21 (ModelProto, GraphProto, NodeProto, TensorProto, FunctionProto,
+StringStringEntryProto).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbts.errors import EngineFileError
+
+GRAPH, METADATA, FUNCTION = 7, 14, 25  # of ModelProto
+NODE, INITIALIZER = 1, 5  # of GraphProto
+OP_TYPE, DOMAIN = 4, 7  # of NodeProto
+FUNCTION_NAME = 1  # of FunctionProto
+DIMS, DATA_TYPE, NAME, RAW_DATA = 1, 2, 8, 9  # of TensorProto
+FLOAT = 1  # TensorProto.DataType
+
+
+def read_metadata(onnx_bytes: bytes | memoryview) -> dict[str, str]:
+    """The file's `metadata_props`, key -> value.
+
+    Raises:
+        EngineFileError: The bytes are no protobuf message.
+    """
+    entries = [dict(_fields(entry)) for entry in _each(onnx_bytes, METADATA)]
+    return {_text(entry.get(1, b"")): _text(entry.get(2, b"")) for entry in entries}
+
+
+def read_default(onnx_bytes: bytes | memoryview, name: str) -> NDArray[np.float32] | None:
+    """The float32 initializer of that name, which is the default of an input with the same name; None where there is none.
+
+    Raises:
+        EngineFileError: The bytes are no protobuf message, or the tensor is not float32 in `raw_data`.
+    """
+    for graph in _each(onnx_bytes, GRAPH):
+        for tensor in _each(graph, INITIALIZER):
+            fields = list(_fields(tensor))
+            if _text(dict(fields).get(NAME, b"")) == name:
+                return _array(fields, name)
+    return None
+
+
+def drop_default(onnx_bytes: bytes | memoryview, name: str) -> bytes:
+    """The same ONNX without the initializer of that name: the input of that name then has no default.
+
+    Raises:
+        EngineFileError: The bytes are no protobuf message.
+    """
+
+    return _with_graph(
+        onnx_bytes,
+        lambda number, part: b"" if number == INITIALIZER and _name(part, NAME) == name else None,
+    )
+
+
+def call_body(onnx_bytes: bytes | memoryview, name: str, domain: str) -> bytes:
+    """The same ONNX, every node of type `name` in another domain: so the body that the file has for it there is what runs.
+
+    Returns the file as it is where it has no such body (a model-local function).
+
+    Raises:
+        EngineFileError: The bytes are no protobuf message.
+    """
+    if name not in (_name(function, FUNCTION_NAME) for function in _each(onnx_bytes, FUNCTION)):
+        return bytes(onnx_bytes)
+
+    def moved(number: int, part: memoryview) -> bytes | None:
+        if number != NODE or _name(part, OP_TYPE) != name:
+            return None
+        return _message(
+            NODE, b"".join([part, _message(DOMAIN, domain.encode())])
+        )  # of a repeated field the last counts
+
+    return _with_graph(onnx_bytes, moved)
+
+
+def _with_graph(
+    onnx_bytes: bytes | memoryview, change: Callable[[int, memoryview], bytes | None]
+) -> bytes:
+    """The same ONNX with changed parts of its graph: `change` gets number and value of each, and returns None to keep it."""
+    parts: list[bytes | memoryview] = []
+    for number, value, span in _spans(onnx_bytes):
+        if number == GRAPH and isinstance(value, memoryview):
+            inner = (
+                (change(n, v) if isinstance(v, memoryview) else None, old)
+                for n, v, old in _spans(value)
+            )
+            span = memoryview(
+                _message(GRAPH, b"".join(old if new is None else new for new, old in inner))
+            )
+        parts.append(span)
+    return b"".join(parts)
+
+
+def drop_bodies(onnx_bytes: bytes | memoryview, names: Collection[str]) -> bytes:
+    """The same ONNX without the model-local functions of those names: nodes of these types then have no bodies.
+
+    Raises:
+        EngineFileError: The bytes are no protobuf message.
+    """
+    return b"".join(
+        span
+        for number, value, span in _spans(onnx_bytes)
+        if number != FUNCTION or isinstance(value, int) or _name(value, FUNCTION_NAME) not in names
+    )
+
+
+def _name(message: memoryview, field: int) -> str:
+    return _text(dict(_fields(message)).get(field, b""))
+
+
+def _message(number: int, content: bytes) -> bytes:
+    """A field that holds a message or a string."""
+    return b"".join([_written(number << 3 | 2), _written(len(content)), content])
+
+
+def _array(fields: list[tuple[int, int | memoryview]], name: str) -> NDArray[np.float32]:
+    single, shape = dict(fields), []
+    for number, value in fields:
+        if number == DIMS:  # packed or one by one, as the writer likes
+            shape += [value] if isinstance(value, int) else list(_varints(value))
+    raw = single.get(RAW_DATA)
+    if (
+        single.get(DATA_TYPE) != FLOAT
+        or not isinstance(raw, memoryview)
+        or len(raw) != 4 * int(np.prod(shape, dtype=object))
+    ):
+        raise EngineFileError(
+            f"ONNX initializer {name!r}: expected float32 raw data of shape {shape}; export it again"
+        )
+    return np.frombuffer(raw, "<f4").reshape(shape).astype(np.float32)
+
+
+def _each(message: bytes | memoryview | int, wanted: int) -> Iterator[memoryview]:
+    for number, value in _fields(message):
+        if number == wanted and isinstance(value, memoryview):
+            yield value
+
+
+def _fields(message: bytes | memoryview | int) -> Iterator[tuple[int, int | memoryview]]:
+    return ((number, value) for number, value, _ in _spans(message))
+
+
+def _spans(message: bytes | memoryview | int) -> Iterator[tuple[int, int | memoryview, memoryview]]:
+    """Number, value and all bytes of each field of a message: https://protobuf.dev/programming-guides/encoding."""
+    if isinstance(message, int):
+        raise EngineFileError("not an ONNX file: a number where a message should be")
+    view, at = memoryview(message), 0
+    while at < len(view):
+        begin = at
+        tag, at = _varint(view, at)
+        kind, size = tag & 7, {1: 8, 5: 4}.get(tag & 7, 0)
+        value: int | memoryview = 0
+        if kind in (0, 2):
+            value, at = _varint(view, at)
+            size = value if kind == 2 else 0
+        if size > len(view) - at or kind not in (0, 1, 2, 5):
+            raise EngineFileError("not an ONNX file: it is damaged or cut short; export it again")
+        if kind:
+            value = view[at : at + size]
+        at += size
+        yield tag >> 3, value, view[begin:at]
+
+
+def _varints(view: memoryview) -> Iterator[int]:
+    at = 0
+    while at < len(view):
+        value, at = _varint(view, at)
+        yield value
+
+
+def _varint(view: memoryview, at: int) -> tuple[int, int]:
+    value = 0
+    for n, byte in enumerate(view[at : at + 10]):
+        value |= (byte & 127) << 7 * n
+        if byte < 128:
+            return value, at + n + 1
+    raise EngineFileError("not an ONNX file: a number without end; export it again")
+
+
+def _written(value: int) -> bytes:
+    """A number as a varint."""
+    groups = bytearray()
+    while value > 127:
+        groups.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*groups, value])
+
+
+def _text(value: int | bytes | memoryview) -> str:
+    return "" if isinstance(value, int) else bytes(value).decode("utf-8", "replace")

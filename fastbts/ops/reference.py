@@ -1,0 +1,239 @@
+"""The specification of `fastbts.ops`: each op again in NumPy and float64, without cleverness.
+
+Tests compare the ops with these twins. Argument names and shapes are those of the ops; results are float64 where theirs are
+float32.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from fastbts.ops import AttentionWeights, PlaneWeights
+
+Size = tuple[int, int, int]
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+Weights = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
+
+def brain_box(volume: NDArray[Any]) -> tuple[Box, int, tuple[int, ...], tuple[int, ...]]:
+    """Returns bounds, n_brain, n_nonfinite and n_nonzero of a volume (M, D, H, W)."""
+    brain = (volume != 0).any(axis=0)
+    n_nonfinite = tuple(int((~np.isfinite(image)).sum()) for image in volume)
+    n_nonzero = tuple(int((image != 0).sum()) for image in volume)
+    where = np.argwhere(brain)
+    if len(where) == 0:
+        return ((0, 0), (0, 0), (0, 0)), 0, n_nonfinite, n_nonzero
+    d, h, w = zip(where.min(axis=0).tolist(), (where.max(axis=0) + 1).tolist(), strict=True)
+    return (d, h, w), len(where), n_nonfinite, n_nonzero
+
+
+def normalize(
+    volume: NDArray[Any], box: Box, size: Size, percentiles: tuple[float, float] = (0.1, 99.9)
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the tensor (M, *size) and the stats (M, 4)."""
+    inside = volume[(slice(None), *(slice(*bounds) for bounds in box))].astype(np.float64)
+    brain = (inside != 0).any(axis=0)
+    tensor, stats = np.zeros((len(volume), *size)), np.zeros((len(volume), 4))
+    where = tuple(
+        slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(size, brain.shape, strict=True)
+    )
+    if not brain.any():
+        return tensor, stats
+    for image, target, row in zip(inside, tensor[(slice(None), *where)], stats, strict=True):
+        lo, hi = np.percentile(image[brain], percentiles, method="inverted_cdf")
+        clipped = image[brain].clip(lo, hi)
+        mean, std = (clipped.mean(), clipped.std()) if lo < hi else (lo, 0.0)
+        row[:] = lo, hi, mean, std
+        target[brain] = (clipped - mean) / std if std > 0 else 0.0
+    return tensor, stats
+
+
+def window(
+    tensor: NDArray[np.float32], origins: NDArray[np.int32], size: Size
+) -> NDArray[np.float64]:
+    """Returns the windows (B, M, *size)."""
+    windows: NDArray[np.float64] = np.zeros((len(origins), len(tensor), *size))
+    for b, origin in enumerate(origins):
+        for p in np.ndindex(*size):
+            voxel = tuple(int(o) + i for o, i in zip(origin, p, strict=True))
+            if _inside(voxel, tensor.shape[1:]):
+                windows[b][_all(p)] = tensor[_all(voxel)]
+    return windows
+
+
+def blend(
+    logits: NDArray[np.float32],
+    origins: NDArray[np.int32],
+    weights: Weights,
+    total: NDArray[np.float32],
+) -> NDArray[np.float64]:
+    """Returns the total (K, D, H, W) with the windows added."""
+    wd, wh, ww = (w.astype(np.float64) for w in weights)
+    result = total.astype(np.float64)
+    for b, origin in enumerate(origins):
+        for p in np.ndindex(*logits.shape[2:]):
+            voxel = tuple(int(o) + i for o, i in zip(origin, p, strict=True))
+            if _inside(voxel, total.shape[1:]):
+                result[_all(voxel)] += wd[b, p[0]] * wh[b, p[1]] * ww[b, p[2]] * logits[b][_all(p)]
+    return result
+
+
+def label(
+    logits: NDArray[np.float32],
+    offset: Size,
+    box: Box,
+    thresholds: tuple[float, float, float],
+    values: tuple[int, int, int],
+    labels: NDArray[np.uint8],
+) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
+    """Returns the labels (D, H, W) with the box written, and n_wt, n_tc, n_et."""
+    source = tuple(slice(o, o + end - begin) for o, (begin, end) in zip(offset, box, strict=True))
+    inside = logits[(slice(None), *source)].astype(np.float64)
+    wt, tc, et = (
+        z >= np.log(t / (1 - t)) for z, t in zip(inside, thresholds, strict=True)
+    )  # sigmoid(z) >= t
+    ed, ncr, enhancing = values
+    result = labels.copy()
+    result[tuple(slice(*bounds) for bounds in box)] = np.select(
+        [et, tc, wt], [enhancing, ncr, ed], 0
+    )
+    return result, (int((wt | tc | et).sum()), int((tc | et).sum()), int(et.sum()))
+
+
+def resample(tensor: NDArray[np.float32], size: Size) -> NDArray[np.float64]:
+    """Returns the tensor (C, *size)."""
+    result = tensor.astype(np.float64)
+    for axis, n_out in enumerate(size, start=1):
+        n_in = result.shape[axis]
+        position = np.clip((np.arange(n_out) + 0.5) * n_in / n_out - 0.5, 0, n_in - 1)
+        low = np.floor(position).astype(int)
+        part = (position - low).reshape([-1 if a == axis else 1 for a in range(4)])
+        result = (1 - part) * result.take(low, axis) + part * result.take(
+            np.minimum(low + 1, n_in - 1), axis
+        )
+    return result
+
+
+def resample_affine(
+    tensor: NDArray[Any],
+    matrix: NDArray[np.float64],
+    size: Size,
+    nearest: bool = False,
+    outside: float = 0.0,
+) -> NDArray[np.float64]:
+    """Returns the tensor (C, *size)."""
+    position = matrix[:3, :3] @ np.indices(size).reshape(3, -1) + matrix[:3, 3:]
+    last = np.array(tensor.shape[1:])[:, None] - 1
+    inside = ((position >= -0.5) & (position <= last + 0.5)).all(0)
+    position = np.clip(position + 0.5 * nearest, 0, last)
+    low = np.floor(position).astype(int)
+    part = (position - low) * (not nearest)
+    result = np.zeros((len(tensor), inside.size))
+    for corner in product((0, 1), repeat=3):
+        sides = np.array(corner)[:, None]
+        weight = np.where(sides, part, 1 - part).prod(0)
+        result += weight * tensor[(slice(None), *np.minimum(low + sides, last))]
+    return np.where(inside, result, outside).reshape(len(tensor), *size)
+
+
+def components(
+    labels: NDArray[np.uint8], box: Box, min_voxels: int
+) -> tuple[NDArray[np.uint8], int, int]:
+    """Returns the labels with small parts set to 0, and how many parts there were before and after."""
+    result = labels.copy()
+    inside = result[tuple(slice(*bounds) for bounds in box)]
+    waiting, n_before, n_after = inside != 0, 0, 0
+    for d, h, w in np.argwhere(waiting).tolist():
+        part = _flood(waiting, (d, h, w))
+        small = len(part) < min_voxels
+        n_before += bool(part)
+        n_after += bool(part) and not small
+        for voxel in part if small else ():
+            inside[voxel] = 0
+    return result, n_before, n_after
+
+
+def _flood(waiting: NDArray[np.bool_], start: Size) -> list[Size]:
+    """Takes the part that a voxel belongs to out of those waiting; returns its voxels."""
+    part: list[Size] = []
+    front = [start]
+    while front:
+        voxel = front.pop()
+        if _inside(voxel, waiting.shape) and waiting[voxel]:
+            waiting[voxel] = False
+            part.append(voxel)
+            front += [
+                (voxel[0] + d, voxel[1] + h, voxel[2] + w)
+                for d, h, w in product((-1, 0, 1), repeat=3)
+            ]
+    return part
+
+
+def semantic_project(tensor: NDArray[np.float32]) -> tuple[NDArray[np.float64], ...]:
+    """Returns the planes z (B, 2R, H, W), y (B, 2R, D, W), x (B, 2R, D, H)."""
+    exact = tensor.astype(np.float64)
+    return tuple(np.concatenate([exact.mean(axis), exact.max(axis)], axis=1) for axis in (2, 3, 4))
+
+
+def semantic_lift(
+    planes: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
+    target: NDArray[np.float32] | None = None,
+) -> NDArray[np.float64]:
+    """Returns F (B, C, D, H, W), added to the target if there is one."""
+    z, y, x = (plane.astype(np.float64) for plane in planes)
+    lifted = (z[:, :, None] + y[:, :, :, None] + x[..., None]) / 3
+    return lifted if target is None else target + lifted
+
+
+def semantic_plane(
+    planes: tuple[NDArray[np.float32], ...], weights: PlaneWeights
+) -> tuple[NDArray[np.float64], ...]:
+    """Returns the planes z, y, x with C channels."""
+    conv, bias, view, expand = (w.astype(np.float64) for w in weights)
+    seen = []
+    for plane, shift in zip(planes, view, strict=True):
+        n_rows, n_columns = plane.shape[2:]
+        padded = np.pad(plane.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
+        hidden = (
+            np.zeros((len(plane), len(conv), n_rows, n_columns)) + (bias + shift)[:, None, None]
+        )
+        for i, j in product(range(3), repeat=2):
+            hidden += np.einsum(
+                "rc,bchw->brhw", conv[:, :, i, j], padded[:, :, i : i + n_rows, j : j + n_columns]
+            )
+        seen.append(np.einsum("cr,brhw->bchw", expand, np.where(hidden > 0, hidden, 0.01 * hidden)))
+    return tuple(seen)
+
+
+def semantic_attention(
+    skip: NDArray[np.float32],
+    encoded: NDArray[np.float32],
+    decoded: NDArray[np.float32],
+    similarity: NDArray[np.float32],
+    weights: AttentionWeights,
+) -> NDArray[np.float64]:
+    """Returns out (B, C, D, H, W)."""
+    up = np.zeros((len(similarity), similarity.shape[1], *encoded.shape[2:]))
+    d, h, w = encoded.shape[2:]
+    up[:] = [resample(maps, (d, h, w)) for maps in similarity]
+    parts = ((weights.w_x, encoded), (weights.w_g, decoded), (weights.w_s, up))
+    hidden = sum(np.einsum("jc,bcdhw->bjdhw", w.astype(np.float64), x) for w, x in parts)
+    hidden += weights.bias.astype(np.float64)[:, None, None, None]
+    activated = np.where(hidden > 0, hidden, 0.01 * hidden)
+    children = np.einsum("jxyz,bjdhw->bdxhywz", weights.w_a.astype(np.float64), activated)
+    mask = 1 / (1 + np.exp(-children.reshape(len(skip), 1, *skip.shape[2:])))
+    return skip * (1 + weights.strength * (2 * mask - 1))
+
+
+def _all(voxel: tuple[int, ...]) -> Any:
+    """Index of a voxel in all channels; Any, as NumPy's types do not know such tuples."""
+    return (slice(None), *voxel)
+
+
+def _inside(voxel: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    return all(0 <= i < n for i, n in zip(voxel, shape, strict=True))

@@ -1,0 +1,1 @@
+"""From a Volume to labels: normalize, window, infer, label, report."""

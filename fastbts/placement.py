@@ -1,0 +1,73 @@
+"""Where the network's tensor is placed in the volume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbts import ops
+from fastbts.ops import Box, Size
+
+Slices = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the network's tensor lies in the volume: the way back.
+
+    Attributes:
+        box: The brain box in the volume's (Z, Y, X) axes, half-open.
+        size: The brain box's size at the network's spacing.
+        padded: (D, H, W) of the tensor, which holds the box in its middle.
+    """
+
+    box: Box
+    size: Size
+    padded: Size
+
+    @property
+    def offset(self) -> Size:
+        """Where the brain box begins inside the tensor."""
+        d, h, w = ((n - s) // 2 for n, s in zip(self.padded, self.size, strict=True))
+        return d, h, w
+
+    @property
+    def in_volume(self) -> Slices:
+        """The brain box as an index of the volume's (Z, Y, X) axes."""
+        d, h, w = (slice(*side) for side in self.box)
+        return d, h, w
+
+    @property
+    def in_tensor(self) -> Slices:
+        """The brain box, at the network's spacing, as an index of the tensor's (D, H, W) axes."""
+        d, h, w = (slice(o, o + n) for o, n in zip(self.offset, self.size, strict=True))
+        return d, h, w
+
+    @property
+    def resampled(self) -> bool:
+        """Whether the input's spacing differs from the network's by more than the tolerance."""
+        return self.size != box_size(self.box)
+
+    def restore(
+        self, logits: NDArray[np.float32], n_threads: int = 0
+    ) -> tuple[NDArray[np.float32], Size]:
+        """Maps logits (K, D, H, W) back to the input's spacing; returns them with the box's offset in them."""
+        if not self.resampled:
+            return logits, self.offset
+        return ops.resample(
+            logits[(slice(None), *self.in_tensor)], box_size(self.box), n_threads
+        ), (0, 0, 0)
+
+    def in_box(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (K, D, H, W) on the tensor's grid as (K, *box): those of the brain box alone, at the input's spacing."""
+        restored, offset = self.restore(logits)
+        d, h, w = (slice(o, o + n) for o, n in zip(offset, box_size(self.box), strict=True))
+        return restored[:, d, h, w]
+
+
+def box_size(box: Box) -> Size:
+    """Voxels of a box along (D, H, W)."""
+    d, h, w = (stop - start for start, stop in box)
+    return d, h, w

@@ -1,0 +1,34 @@
+"""Progress and wall time of the stages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Progress = Callable[[str, float], None]
+"""Called with the stage's name and the fraction of the whole work that is done, 0 to 1."""
+
+
+class Clock:
+    """Adds up wall time per stage and reports progress."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress, self._began = progress, time.perf_counter()
+        self._ms: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str, fraction: float) -> Iterator[None]:
+        """Times the block as part of a stage; `fraction` of the whole work is done before it."""
+        if self._progress:
+            self._progress(stage, fraction)
+        began = time.perf_counter()
+        yield
+        self._ms[stage] = self._ms.get(stage, 0.0) + 1000 * (time.perf_counter() - began)
+
+    def finish(self) -> dict[str, float]:
+        """Returns the wall time of each stage, and in total, in milliseconds."""
+        if self._progress:
+            self._progress("done", 1.0)
+        total = 1000 * (time.perf_counter() - self._began)
+        return {stage: round(ms, 3) for stage, ms in {**self._ms, "total": total}.items()}

@@ -1,0 +1,126 @@
+"""The bytes of a file that may be hostile: plain or gzip (RFC 1952), in order, and never more than asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from fastbts.errors import InputError
+
+GZIP_MAGIC = b"\x1f\x8b"
+PIECE = (
+    2**18
+)  # bytes read or decompressed at a time: small enough for the cache, large enough to leave the GIL alone
+
+
+class PlainStream:
+    """The bytes of a file as they are.
+
+    Attributes:
+        file_size: In bytes.
+        packed: Whether the file is compressed.
+        sha256: Of the file's bytes so far; of the whole file once `read` has given none.
+    """
+
+    packed = False
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path, self._file = path, file
+        self.file_size, self.sha256 = os.fstat(file.fileno()).st_size, hashlib.sha256()
+
+    def read(self, n: int) -> bytes:
+        """Reads n bytes, or fewer at the end."""
+        buffer = bytearray(n)
+        return bytes(buffer[: self.read_into(memoryview(buffer))])
+
+    def read_into(self, view: memoryview) -> int:
+        """Fills `view` as far as the content goes; returns the number of bytes."""
+        done = 0
+        while done < len(view) and (piece := self._piece(min(len(view) - done, PIECE))):
+            view[done : done + len(piece)] = piece
+            done += len(piece)
+        return done
+
+    def _piece(self, n: int) -> bytes:
+        """Reads 1 to n bytes; none at the end only."""
+        piece = self._file.read(n)
+        self.sha256.update(piece)
+        return piece
+
+
+class GzipStream(PlainStream):
+    """The decompressed bytes of a gzip file; zlib checks CRC and length.
+
+    Raises:
+        InputError: While reading, if the stream is damaged, ends early, or is followed by something else.
+    """
+
+    packed = True
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        super().__init__(path, file)
+        self._ahead, self._unpack = (
+            b"",
+            zlib.decompressobj(31),
+        )  # 31: gzip header and trailer, largest window
+
+    def _piece(self, n: int) -> bytes:
+        piece = b""
+        while not piece:
+            if self._unpack.eof and not self._next_member():
+                break
+            self._ahead = self._ahead or super()._piece(PIECE)
+            if not self._ahead:
+                raise InputError(
+                    f"{self.path}: truncated: the gzip stream ends early; copy or download the file again"
+                )
+            try:
+                piece = self._unpack.decompress(self._ahead, n)
+            except zlib.error as error:
+                raise InputError(
+                    f"{self.path}: damaged gzip stream ({error}); copy or download the file again"
+                ) from error
+            self._ahead = self._unpack.unconsumed_tail
+        return piece
+
+    def _next_member(self) -> bool:
+        """Goes on to the next gzip member, if there is one (bgzip writes several)."""
+        rest = self._unpack.unused_data
+        while len(rest) < len(GZIP_MAGIC) and (more := super()._piece(PIECE)):
+            rest += more
+        if not rest:
+            return False
+        if not rest.startswith(GZIP_MAGIC):
+            raise InputError(
+                f"{self.path}: trailing bytes after the gzip stream; the file is damaged, copy or export it again"
+            )
+        self._ahead, self._unpack = rest, zlib.decompressobj(31)
+        return True
+
+
+@contextmanager
+def open_stream(path: Path) -> Iterator[PlainStream]:
+    """Opens a regular file; whether it is gzip is told by its first bytes, not by its name.
+
+    Raises:
+        InputError: It is missing, unreadable, or a folder, pipe or device.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for ever
+            raise InputError(
+                f"{path}: is not a regular file; expected a .nii or .nii.gz file, got a folder, pipe or device"
+            )
+        with path.open("rb", buffering=0) as file:
+            packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+            file.seek(0)
+            yield GzipStream(path, file) if packed else PlainStream(path, file)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot read: {error.strerror or error}; check the path and its permissions"
+        ) from error

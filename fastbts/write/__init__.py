@@ -1,0 +1,1 @@
+"""From a Segmentation to files."""

@@ -1,0 +1,318 @@
+"""A picture of a segmentation: three planes through the tumour, plain and with the labels laid over them.
+
+Radiological convention: the patient's right is on the left of axial and coronal planes, the front on the left of the sagittal
+plane. Letters at the edges say so in the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbts.about import DISCLAIMER
+from fastbts.errors import GeometryError, OptionsError
+from fastbts.files import atomic_write
+from fastbts.labels import SCHEMES
+from fastbts.volume import Volume, to_network_axes
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw
+
+    from fastbts.segmentation import Segmentation
+
+PLANES = (("axial", "RLAP"), ("coronal", "RLSI"), ("sagittal", "APSI"))
+"""Planes across the network axes Z, Y and X, and what lies at the left, right, top and bottom edge of each."""
+CONVENTION = "Radiological convention: the patient's right (R) is on the left. A front, P back, S top, I bottom."
+SHOWN = ("flair", "t1ce")  # between them they show all three labels
+TITLES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
+TISSUES = {
+    "NCR": "necrotic core",
+    "NETC": "non-enhancing tumour core",
+    "ED": "oedema",
+    "SNFH": "surrounding FLAIR hyperintensity",
+    "ET": "enhancing tumour",
+}
+# Blue, vermilion and yellow of Okabe and Ito (2008), "Color universal design": told apart with every kind of colour blindness.
+COLOURS = {"NCR": (240, 228, 66), "ED": (86, 180, 233), "ET": (230, 85, 0)}
+COLOURS |= {"NETC": COLOURS["NCR"], "SNFH": COLOURS["ED"]}
+
+WINDOW = (0.5, 99.7)  # percentiles of the non-zero voxels that become black and white
+TILE, GAP, MARGIN, HEADER, FOOTER = 380, 12, 24, 84, 88  # pixels
+RIM = 26  # pixels around the image in its tile, for the letters
+BRAIN_MARGIN_MM = 2.0
+FILL, LINE, FINE = (
+    0.30,
+    3,
+    2,
+)  # opacity of the labels; width of their contours, drawn FINE times finer and then reduced
+BACKGROUND, TEXT, DIM = (11, 13, 17), (232, 234, 238), (150, 157, 168)
+
+Array = NDArray[Any]
+
+
+def write_preview(
+    path: str | Path, segmentation: Segmentation, *, title: str = "Brain tumour segmentation"
+) -> Path:
+    """Writes the picture of a segmentation as PNG, whole or not at all.
+
+    Args:
+        path: The file.
+        segmentation: What `Segmenter.predict` returned.
+        title: First words of the title line, for example the case's name.
+
+    Returns:
+        The file.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    engine = str(segmentation.report["engine"]["name"])
+    picture = render_preview(segmentation.volume, segmentation.labels, title=title, engine=engine)
+    with atomic_write(path) as stream:
+        picture.save(stream, "PNG")
+    return Path(path)
+
+
+def render_preview(
+    volume: Volume,
+    labels: NDArray[np.uint8],
+    *,
+    scheme: str = "brats2021",
+    title: str = "",
+    engine: str = "",
+) -> Image.Image:
+    """Draws the planes with the largest cut through the tumour, or through the brain's middle if there is none.
+
+    Args:
+        volume: The images; FLAIR and T1ce are shown, or the first image if both are missing.
+        labels: (i, j, k) uint8 on the volume's grid; all 0 is fine.
+        scheme: Label scheme of `labels`.
+        title: First words of the title line.
+        engine: What made the labels.
+
+    Returns:
+        An RGB picture about 1200 pixels wide.
+
+    Raises:
+        GeometryError: The labels have another shape than the images.
+        OptionsError: Unknown scheme, or one without a label map ("regions").
+    """
+    from PIL import Image, ImageDraw
+
+    scene = _Scene.of(volume, labels, scheme)
+    rows = [_row(scene, axis) for axis in range(3)]
+    heights = [tiles[0].height for tiles in rows]
+    size = 2 * MARGIN + (TILE + GAP) * len(rows[0]) - GAP, HEADER + sum(heights) + GAP * 2 + FOOTER
+    canvas = Image.new("RGB", size, BACKGROUND)
+    pen = ImageDraw.Draw(canvas)
+    top = HEADER
+    for axis, tiles in enumerate(rows):
+        for column, tile in enumerate(tiles):
+            left = MARGIN + (TILE + GAP) * column
+            canvas.paste(tile, (left, top))
+            _letters(pen, left, top, tile.height, PLANES[axis][1])
+        _write(
+            pen,
+            (MARGIN + 8, top + 6),
+            f"{PLANES[axis][0]}  {scene.centre[axis] + 1}/{scene.labels.shape[axis]}",
+            13,
+            DIM,
+        )
+        top += tiles[0].height + GAP
+    _header(pen, size[0], scene, title, engine)
+    _legend(pen, size, scene, volume.geometry.voxel_ml)
+    return canvas
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """What is drawn, on network axes (Z, Y, X)."""
+
+    images: Mapping[str, Array]
+    labels: Array
+    values: Mapping[str, int]
+    spacing_mm: tuple[float, float, float]
+    box: tuple[slice, slice, slice]
+    centre: tuple[int, int, int]
+
+    @staticmethod
+    def of(volume: Volume, labels: NDArray[np.uint8], scheme: str) -> _Scene:
+        geometry = volume.geometry
+        if labels.shape != geometry.shape:
+            raise GeometryError(
+                f"labels of shape {labels.shape}, expected {geometry.shape}; pass labels on the images' own grid"
+            )
+        if scheme not in SCHEMES:
+            raise OptionsError(
+                f"label scheme {scheme!r}: expected one of {', '.join(SCHEMES)}, which are one map of labels"
+            )
+        names = [m for m in SHOWN if m in volume.modalities] or list(volume.modalities[:1])
+        images = {
+            m: to_network_axes(volume.data[list(volume.modalities).index(m)], geometry)
+            for m in names
+        }
+        found = to_network_axes(labels, geometry)
+        steps = {
+            axis: mm for (axis, _), mm in zip(geometry.ras_axes, geometry.spacing_mm, strict=True)
+        }
+        spacing = steps[2], steps[1], steps[0]
+        box = _brain_box(images[names[0]], spacing)
+        return _Scene(images, found, SCHEMES[scheme], spacing, box, _centre(found, box))
+
+    def cut(self, array: Array, axis: int) -> Array:
+        """The plane across an axis, as rows and columns of the picture."""
+        inner = tuple(self.centre[a] if a == axis else side for a, side in enumerate(self.box))
+        return array[inner][
+            ::-1, ::-1
+        ]  # Z, Y and X grow upwards, forwards and to the patient's right
+
+
+def _brain_box(image: Array, spacing: tuple[float, float, float]) -> tuple[slice, slice, slice]:
+    """The box of the non-zero voxels with a margin; everything if there are none."""
+    brain = image != 0
+    sides = []
+    for axis, mm in enumerate(spacing):
+        filled = np.flatnonzero(brain.any(axis=tuple({0, 1, 2} - {axis})))
+        margin = int(np.ceil(BRAIN_MARGIN_MM / mm))
+        first, last = (filled[0], filled[-1]) if filled.size else (0, image.shape[axis] - 1)
+        sides.append(
+            slice(max(int(first) - margin, 0), min(int(last) + margin + 1, image.shape[axis]))
+        )
+    return sides[0], sides[1], sides[2]
+
+
+def _centre(labels: Array, box: tuple[slice, slice, slice]) -> tuple[int, int, int]:
+    """For each axis the slice with most tumour in it, or the middle of the box."""
+    tumour = labels[box] != 0
+    areas = [np.count_nonzero(tumour, axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    z, y, x = (
+        side.start + int(np.argmax(area) if area.any() else len(area) // 2)
+        for side, area in zip(box, areas, strict=True)
+    )
+    return z, y, x
+
+
+def _row(scene: _Scene, axis: int) -> list[Image.Image]:
+    """The tiles of one plane: each image plain, then the last one under the labels."""
+    from PIL import Image
+
+    greys = [_grey(image, scene.cut(image, axis)) for image in scene.images.values()]
+    size = _tile_size(scene, axis)
+    plain = [Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC) for grey in greys]
+    tiles = [tile.convert("RGB") for tile in plain] + [
+        _overlaid(plain[-1], scene.cut(scene.labels, axis), scene.values)
+    ]
+    return [_framed(tile) for tile in tiles]
+
+
+def _tile_size(scene: _Scene, axis: int) -> tuple[int, int]:
+    """Width and height in pixels; one scale for all planes, so that a millimetre is as long everywhere."""
+    extents = [
+        (side.stop - side.start) * mm for side, mm in zip(scene.box, scene.spacing_mm, strict=True)
+    ]
+    scale = (TILE - 2 * RIM) / max(extents[1:])  # the columns show Y or X from left to right
+    height, width = (mm for a, mm in enumerate(extents) if a != axis)
+    return max(round(width * scale), 1), max(round(height * scale), 1)
+
+
+def _grey(image: Array, plane: Array) -> NDArray[np.uint8]:
+    """Intensities as 0-255 between two percentiles of the whole image's non-zero voxels."""
+    sample = image[::2, ::2, ::2]
+    sample = sample[sample != 0]
+    low, high = np.percentile(sample, WINDOW) if sample.size else (0.0, 1.0)
+    scaled = (plane.astype(np.float32) - low) / max(float(high - low), 1e-6)
+    return np.where(plane == 0, 0, np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+
+
+def _overlaid(tile: Image.Image, plane: Array, values: Mapping[str, int]) -> Image.Image:
+    """Lays the labels over a tile: a light fill and a crisp contour, smooth at any magnification."""
+    from PIL import Image
+
+    size = tile.width * FINE, tile.height * FINE
+    masks = [plane == value for value in (0, *values.values())]
+    smooth = [
+        np.asarray(
+            Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BICUBIC)
+        )
+        for mask in masks
+    ]
+    index = np.argmax(smooth, axis=0)  # (height, width): 0 nothing, 1... the labels
+    palette = np.array([(0, 0, 0), *(COLOURS[name] for name in values)], np.float32)
+    opacity = np.where(index == 0, 0.0, np.where(_border(index), 1.0, FILL))[..., None]
+    grey = np.asarray(tile.resize(size, Image.Resampling.BICUBIC).convert("RGB"))
+    mixed = grey * (1 - opacity) + palette[index] * opacity
+    return Image.fromarray(np.rint(mixed).astype(np.uint8)).reduce(FINE)
+
+
+def _border(index: Array) -> NDArray[np.bool_]:
+    """Where another label lies within LINE pixels along a row or column."""
+    border = np.zeros(index.shape, bool)
+    for axis in (0, 1):
+        for shift in (-LINE, LINE):
+            border |= np.roll(index, shift, axis) != index
+    return border
+
+
+def _framed(tile: Image.Image) -> Image.Image:
+    """Centres a picture on black of the column's width."""
+    from PIL import Image
+
+    frame = Image.new("RGB", (TILE, tile.height + 2 * RIM))
+    frame.paste(tile, ((TILE - tile.width) // 2, RIM))
+    return frame
+
+
+def _write(
+    pen: ImageDraw.ImageDraw,
+    place: tuple[float, float],
+    text: str,
+    size: int,
+    colour: Any,
+    anchor: str = "la",
+) -> float:
+    """Writes text; returns its width."""
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(size)
+    pen.text(place, text, colour, font, anchor)
+    return float(pen.textlength(text, font))
+
+
+def _letters(pen: ImageDraw.ImageDraw, left: int, top: int, height: int, letters: str) -> None:
+    middle, centre = top + height // 2, left + TILE // 2
+    places = [
+        (left + 8, middle, "lm"),
+        (left + TILE - 8, middle, "rm"),
+        (centre, top + 6, "ma"),
+        (centre, top + height - 6, "md"),
+    ]
+    for letter, (x, y, anchor) in zip(letters, places, strict=True):
+        _write(pen, (x, y), letter, 14, DIM, anchor)
+
+
+def _header(pen: ImageDraw.ImageDraw, width: int, scene: _Scene, title: str, engine: str) -> None:
+    used = _write(pen, (MARGIN, 20), title, 22, TEXT)
+    if engine:
+        _write(pen, (MARGIN + used + (14 if title else 0), 26), engine, 15, DIM)
+    _write(pen, (width - MARGIN, 26), DISCLAIMER, 15, DIM, "ra")
+    names = [TITLES.get(m, m) for m in scene.images]
+    for column, name in enumerate([*names, f"{names[-1]} with labels"]):
+        _write(pen, (MARGIN + (TILE + GAP) * column + TILE // 2, HEADER - 10), name, 16, TEXT, "md")
+
+
+def _legend(
+    pen: ImageDraw.ImageDraw, size: tuple[int, int], scene: _Scene, voxel_ml: float
+) -> None:
+    """Label names, colours and volumes; and the convention."""
+    x, y = float(MARGIN), size[1] - FOOTER + 26
+    for name, value in scene.values.items():
+        ml = np.count_nonzero(scene.labels == value) * voxel_ml
+        pen.rounded_rectangle((x, y - 8, x + 16, y + 8), 4, COLOURS[name])
+        x += 24 + _write(pen, (x + 24, y), f"{name}  {TISSUES[name]}", 15, TEXT, "lm")
+        x += 10 + _write(pen, (x + 10, y), f"{ml:.1f} ml", 15, DIM, "lm") + 28
+    _write(pen, (MARGIN, y + 34), CONVENTION, 13, DIM, "lm")

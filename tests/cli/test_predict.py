@@ -1,0 +1,293 @@
+"""The command line as a user runs it: real processes for the main job, in-process for the rest."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from fastbts import EngineSpec
+from fastbts.cli import app
+from fastbts.engine.file import write_engine_file
+from fastbts.engine.load import default_engine_path
+from fastbts.phantom import make_case, write_case
+
+MODALITIES = ("flair", "t1", "t1ce", "t2")
+
+
+@pytest.fixture(scope="session")
+def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantom") / "case"
+    write_case(make_case(3), folder)
+    return folder
+
+
+@pytest.fixture
+def case(phantom_folder: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(phantom_folder, tmp_path / "case"))
+
+
+def run(*args: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(a) for a in args])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def image_of(case: Path, modality: str) -> Path:
+    return next(case.glob(f"*_{modality}.nii.gz"))
+
+
+def test_demo_writes_what_it_says(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    command = [sys.executable, "-m", "fastbts.cli", "demo", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert str(out / "preview.png") in done.stdout
+    assert (out / "preview.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    labels, truth = nib.load(out / "seg.nii.gz"), nib.load(next(out.glob("phantom*/*_seg.nii.gz")))
+    np.testing.assert_array_equal(labels.affine, truth.affine)
+    found, wanted = np.asarray(labels.dataobj) > 0, np.asarray(truth.dataobj) > 0
+    # Not a measure of accuracy, but a broken pipeline (flipped, shifted, unnormalised) would be far below.
+    assert 2 * (found & wanted).sum() / (found.sum() + wanted.sum()) > 0.6
+    report = json.loads((out / "report.json").read_text())
+    assert report["volumes_ml"]["WT"] == pytest.approx(found.sum() / 1000)
+    assert "not a medical device" in report["notice"]
+
+
+def test_predict_keeps_the_grid_and_tells_volumes(case: Path, tmp_path: Path) -> None:
+    code, output = run("predict", case, "-o", tmp_path / "out", "--preview")
+    assert code == 0, output
+    assert "WT" in output
+    saved, given = nib.load(tmp_path / "out/seg.nii.gz"), nib.load(image_of(case, "flair"))
+    assert saved.shape == given.shape
+    np.testing.assert_array_equal(saved.affine, given.affine)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "preview.png",
+        "report.json",
+        "seg.nii.gz",
+    ]
+
+
+def test_predict_by_modality_equals_predict_by_folder(case: Path, tmp_path: Path) -> None:
+    run("predict", case, "-o", tmp_path / "a")
+    code, _ = run(
+        "predict",
+        *(x for m in MODALITIES for x in (f"--{m}", image_of(case, m))),
+        "-o",
+        tmp_path / "b",
+    )
+    assert code == 0
+    one, two = (np.asarray(nib.load(tmp_path / x / "seg.nii.gz").dataobj) for x in "ab")
+    np.testing.assert_array_equal(one, two)
+
+
+def test_nnunet_names_need_their_order(case: Path, tmp_path: Path) -> None:
+    run("predict", case, "-o", tmp_path / "a")
+    folder = tmp_path / "nnunet"
+    folder.mkdir()
+    for number, modality in enumerate(("t1", "t1ce", "t2", "flair")):
+        shutil.copy(image_of(case, modality), folder / f"x_000{number}.nii.gz")
+    assert run("predict", folder, "-o", tmp_path / "b")[0] == 1
+    assert (
+        run("predict", folder, "-o", tmp_path / "b", "--nnunet-order", "t1,t1ce,t2,flair")[0] == 0
+    )
+    one, two = (np.asarray(nib.load(tmp_path / x / "seg.nii.gz").dataobj) for x in "ab")
+    np.testing.assert_array_equal(one, two)
+
+
+def test_label_schemes(case: Path, tmp_path: Path) -> None:
+    for scheme in ("brats2021", "brats2023", "regions"):
+        assert run("predict", case, "-o", tmp_path / scheme, "--labels", scheme)[0] == 0
+    old, new = (
+        np.asarray(nib.load(tmp_path / s / "seg.nii.gz").dataobj)
+        for s in ("brats2021", "brats2023")
+    )
+    np.testing.assert_array_equal(new, np.where(old == 4, 3, old))
+    core = np.asarray(nib.load(tmp_path / "regions/seg_TC.nii.gz").dataobj)
+    np.testing.assert_array_equal(core, np.isin(old, (1, 4)))
+    assert run("predict", case, "-o", tmp_path / "x", "--labels", "mine")[0] == 2
+    assert not (tmp_path / "x").exists()
+
+
+def test_small_parts_become_background_on_request(case: Path, tmp_path: Path) -> None:
+    assert run("predict", case, "-o", tmp_path / "out", "--min-part-mm3", 1e9)[0] == 0
+    assert not np.asarray(nib.load(tmp_path / "out/seg.nii.gz").dataobj).any()
+    parts = json.loads((tmp_path / "out/report.json").read_text())["postprocessing"]["small_parts"]
+    assert parts["n_parts_before"] > parts["n_parts_after"] == 0
+    code, output = run("predict", case, "-o", tmp_path / "out", "--min-part-mm3=-1")
+    assert code == 2
+    assert "min_part_mm3 -1.0: expected 0 (off) or a volume in mm3" in output
+
+
+def _remove(case: Path) -> None:
+    image_of(case, "t1ce").unlink()
+
+
+def _truncate(case: Path) -> None:
+    path = image_of(case, "t2")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _rewrite(case: Path, modality: str, change: object) -> None:
+    path = image_of(case, modality)
+    image = nib.load(path)
+    data, affine = change(np.asarray(image.dataobj).astype(np.float32), image.affine.copy())  # type: ignore[operator]
+    nib.Nifti1Image(data, affine).to_filename(path)
+
+
+def _other_shape(case: Path) -> None:
+    _rewrite(case, "t1", lambda data, affine: (data[:-1], affine))
+
+
+def _other_affine(case: Path) -> None:
+    _rewrite(
+        case,
+        "t1",
+        lambda data, affine: (data, affine + np.eye(4)[:, [3, 3, 3, 0]] * np.array([0, 0, 0, 3.0])),
+    )
+
+
+def _nan(case: Path) -> None:
+    _rewrite(
+        case,
+        "flair",
+        lambda data, affine: (np.where(data > np.percentile(data, 99.99), np.nan, data), affine),
+    )
+
+
+def _html(case: Path) -> None:
+    image_of(case, "t1").write_bytes(gzip.compress(b"<html>not found</html>" * 100))
+
+
+@pytest.mark.parametrize(
+    ("damage", "file"),
+    [
+        (_remove, "t1ce"),
+        (_truncate, "t2"),
+        (_other_shape, "t1"),
+        (_other_affine, "t1"),
+        (_nan, "flair"),
+        (_html, "t1"),
+    ],
+)
+def test_bad_input_gives_one_error_and_no_output(
+    case: Path, tmp_path: Path, damage: object, file: str
+) -> None:
+    damage(case)  # type: ignore[operator]
+    code, output = run("predict", case, "-o", tmp_path / "out")
+    assert code == 1
+    assert output.count("error:") == 1
+    assert file in output
+    assert not list(tmp_path.glob("out/*")), "no output file"
+
+
+def test_unwritable_output_is_found_before_the_work(case: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file, not a folder")
+    code, output = run("predict", case, "-o", tmp_path / "out")
+    assert code == 1
+    assert output.count("error:") == 1
+    assert str(tmp_path / "out") in output
+
+
+@pytest.mark.parametrize(
+    ("blocked", "options"),
+    [
+        ("report.json", []),
+        ("preview.png", ["--preview"]),
+        ("seg_ET.nii.gz", ["--labels", "regions"]),
+    ],
+)
+def test_any_unwritable_output_leaves_none(
+    case: Path, tmp_path: Path, blocked: str, options: list[str]
+) -> None:
+    (tmp_path / "out" / blocked).mkdir(parents=True)
+    code, output = run("predict", case, "-o", tmp_path / "out", *options)
+    assert code == 1
+    assert output.count("error:") == 1
+    assert blocked in output
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [blocked]
+
+
+def test_a_broken_engine_is_reported_once(case: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(case, tmp_path / "other")
+    code, output = run(
+        "predict", case, other, "-o", tmp_path / "out", "--engine", tmp_path / "none.fbts"
+    )
+    assert code == 1
+    assert output.count("error:") == 1
+
+
+def test_report_tells_what_ran_and_how_long(case: Path, tmp_path: Path) -> None:
+    assert run("predict", case, "-o", tmp_path / "out", "--labels", "brats2023")[0] == 0
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    stages = ["infer", "label", "normalize", "read", "total", "write"]
+    assert sorted(report["timings_ms"]) == stages
+    assert report["timings_ms"]["read"] > 1
+    assert report["label_scheme"] == "brats2023"
+    extension = json.loads(
+        nib.load(tmp_path / "out/seg.nii.gz").header.extensions[0].get_content().rstrip(b"\0")
+    )
+    assert extension["labels"] == {"NCR": 1, "ED": 2, "ET": 3}
+    assert extension["provenance"]["label_scheme"] == "brats2023"
+    assert (
+        report["engine"]["sha256"] == hashlib.sha256(default_engine_path().read_bytes()).hexdigest()
+    )
+    assert report["engine"]["prompts"] == "orthonormal prompts, not CLIP"
+    assert (
+        report["input"]["sha256"]["t2"]
+        == hashlib.sha256(image_of(case, "t2").read_bytes()).hexdigest()
+    )
+
+
+def test_one_of_many_cases_fails(case: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code, output = run("predict", case, tmp_path / "empty", "-o", tmp_path / "out")
+    assert code == 3
+    assert output.count("error:") == 1
+    assert (tmp_path / "out/case/seg.nii.gz").is_file()
+    assert not (tmp_path / "out/empty/seg.nii.gz").exists()
+
+
+def test_usage_errors(case: Path) -> None:
+    assert run("predict")[0] == 2
+    assert run("predict", case, "--flair", "x.nii")[0] == 2
+    for option, value in (
+        ("--mode", "fast"),
+        ("--precision", "fp8"),
+        ("--threads", "-1"),
+        ("--threads", "100000"),
+    ):
+        assert run("predict", case, option, value)[0] == 2, option
+
+
+def test_info_needs_no_backend(tmp_path: Path) -> None:
+    script = "import sys; sys.modules['openvino'] = None; from fastbts.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "info", "--json"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    assert json.loads(done.stdout)["spec"]["regions"] == ["WT", "TC", "ET"]
+    code, output = run("info")
+    assert code == 0
+    assert "small-ET rule" in output
+    assert re.search(r"^prompts +orthonormal prompts, not CLIP$", output, re.MULTILINE)
+    write_engine_file(tmp_path / "y.fbts", EngineSpec(), {"model.onnx": b"onnx"})
+    assert re.search(r"^prompts +none$", run("info", tmp_path / "y.fbts")[1], re.MULTILINE)
+    (tmp_path / "x.fbts").write_bytes(b"nothing")
+    code, output = run("info", tmp_path / "x.fbts")
+    assert code == 1
+    assert "not an engine file" in output

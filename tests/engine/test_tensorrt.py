@@ -1,0 +1,317 @@
+"""The TensorRT backend as far as a machine without GPU goes: it builds, it refuses, and it calls only what exists."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fastbts import DeviceError, EngineFileError, EngineSpec, OptionsError, load_engine
+from fastbts.cli import app
+from fastbts.engine.backends import cuda, tensorrt
+from fastbts.engine.file import read_engine_file, write_engine_file
+from fastbts.engine.load import default_engine_path
+from fastbts.engine.onnx_bytes import drop_bodies, drop_default
+from fastbts.phantom import make_case, write_case
+from tests.simt.emulated import ROOT
+from tests.simt.plugins import library as emulated_plugins
+
+trt = pytest.importorskip(
+    "tensorrt_rtx_bindings",
+    reason="TensorRT-RTX is not installed: pip install 'fastbts[tensorrt-rtx]'",
+)
+runtime = pytest.importorskip(
+    "cuda.bindings.runtime", reason="no CUDA bindings: pip install cuda-bindings"
+)
+
+# What the variables of tensorrt.py hold; a name that is not here is no TensorRT object.
+CLASSES = {
+    "trt": trt, "builder": trt.Builder, "parser": trt.OnnxParser, "config": trt.IBuilderConfig,
+    "network": trt.INetworkDefinition, "registry": trt.IPluginRegistry, "profile": trt.IOptimizationProfile, "_runtime": trt.Runtime, "engine": trt.ICudaEngine, "_context": trt.IExecutionContext,
+}  # fmt: skip
+
+STRONGLY_TYPED = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+
+
+@pytest.fixture(scope="module")
+def built() -> dict[str, bytes]:
+    file = read_engine_file(default_engine_path())
+    return tensorrt.build(bytes(file.payloads["model.onnx"]), file.spec, backend="tensorrt-rtx")
+
+
+def has_gpu() -> bool:
+    status, count = runtime.cudaGetDeviceCount()
+    return status == runtime.cudaError_t.cudaSuccess and count > 0
+
+
+def attributes(module: object) -> Iterator[tuple[str, str]]:
+    """(variable, attribute) for each `variable.attribute` and `self.variable.attribute` in the module's source."""
+    for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute):
+            owner = node.value.id if isinstance(node.value, ast.Name) else node.value.attr
+            yield owner, node.attr
+
+
+def test_every_tensorrt_name_exists() -> None:
+    used = {(owner, name) for owner, name in attributes(tensorrt) if owner in CLASSES}
+    assert {owner for owner, _ in used} == set(CLASSES), "so none of the variables has been renamed"
+    assert not [f"{owner}.{name}" for owner, name in used if not hasattr(CLASSES[owner], name)]
+    for owner, enum in [
+        ("NetworkDefinitionCreationFlag", "STRONGLY_TYPED"),
+        ("ProfilingVerbosity", "DETAILED"),
+        ("LayerType", "PLUGIN_V3"),
+    ]:
+        assert (owner, enum) in set(attributes(tensorrt))
+        assert hasattr(getattr(trt, owner), enum)
+    # Of what calls return, which the variables above do not show.
+    assert all(hasattr(owner, "get_plugin_registry") for owner in (trt.Builder, trt.Runtime))
+    assert hasattr(trt.ILayer, "type")
+
+
+def test_every_cuda_name_exists() -> None:
+    source = "".join(Path(str(module.__file__)).read_text() for module in (tensorrt, cuda))
+    names = set(re.findall(r"\bcuda[A-Z]\w+", source))
+    assert {
+        "cudaMalloc",
+        "cudaGraphInstantiate",
+        "cudaMemcpyAsync",
+        "cudaStreamEndCapture",
+    } <= names
+    enums = (runtime.cudaError_t, runtime.cudaMemcpyKind, runtime.cudaStreamCaptureMode)
+    assert not [
+        name for name in names if not any(hasattr(place, name) for place in (runtime, *enums))
+    ]
+
+
+def test_every_cuda_call_has_as_many_arguments_as_the_function() -> None:
+    trees = [ast.parse(Path(str(module.__file__)).read_text()) for module in (tensorrt, cuda)]
+    calls = [
+        node
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and node.args
+    ]
+    checked = 0
+    for call in calls:
+        name = str(getattr(call.args[0], "value", ""))
+        if re.fullmatch(r"cuda[A-Z]\w+", name):
+            assert (
+                len(inspect.signature(getattr(runtime, name)).parameters) == len(call.args) - 1
+            ), name
+            checked += 1
+    assert checked >= 14
+
+
+@pytest.mark.slow
+def test_the_shipped_networks_build() -> None:
+    shipped = sorted(default_engine_path().parent.glob("*.fbts"))
+    assert shipped
+    for path in shipped:
+        file = read_engine_file(path)
+        plan = tensorrt.build_plan(bytes(file.payloads["model.onnx"]), file.spec, "tensorrt-rtx")
+        assert len(plan.content) > 1e6
+        activations = re.search(r"Total Activation Memory: (\d+) bytes", plan.log)
+        assert activations
+        assert int(activations[1]) < 2e9, "at the largest box"
+        assert len(re.findall(r"LayerType: (correlation|deconv),", plan.log)) >= 16, (
+            "the log names the convolutions"
+        )
+
+
+@pytest.mark.slow
+def test_what_a_build_gives(built: dict[str, bytes]) -> None:
+    assert set(built) == {"model.onnx", "engine.plan", "engine.json"}
+    record = {
+        "backend": "tensorrt-rtx",
+        "version": trt.__version__,
+        "precision": "fp32",
+        "plugins": False,
+    }
+    assert json.loads(built["engine.json"]) == record
+
+
+@pytest.mark.slow
+def test_a_plan_is_a_device_error_where_there_is_no_gpu(
+    built: dict[str, bytes], tmp_path: Path
+) -> None:
+    if has_gpu():
+        pytest.skip("this machine has a GPU")
+    write_engine_file(tmp_path / "plan.fbts", EngineSpec(), built)
+    with pytest.raises(DeviceError, match="no CUDA device here"):
+        load_engine(tmp_path / "plan.fbts")
+    with pytest.raises(
+        DeviceError,
+        match=r"built by tensorrt-rtx, not by tensorrt; run: fastbts build .*--backend tensorrt$",
+    ):
+        load_engine(tmp_path / "plan.fbts", backend="tensorrt")
+    with pytest.raises(DeviceError, match="this plan computes in fp32"):
+        load_engine(tmp_path / "plan.fbts", precision="fp16")
+    with pytest.raises(DeviceError, match="runs on cuda"):
+        load_engine(tmp_path / "plan.fbts", device="cpu", backend="tensorrt-rtx")
+    assert load_engine(tmp_path / "plan.fbts", device="cpu").description["backend"] == "openvino", (
+        "the ONNX is still in it"
+    )
+
+
+def test_files_without_plan_or_record_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="holds no TensorRT plan; run: fastbts build"):
+        load_engine(backend="tensorrt-rtx")
+    whole = {"backend": "tensorrt", "version": "11.1.0", "precision": "fp32", "plugins": False}
+    wrong = (
+        {"backend": "tvm"},
+        {**whole, "version": 1},
+        {key: whole[key] for key in whole if key != "plugins"},
+    )
+    for record in (b"", b"[]", *(json.dumps(record).encode() for record in wrong)):
+        write_engine_file(
+            tmp_path / "x.fbts",
+            EngineSpec(),
+            {"model.onnx": b"", "engine.plan": b"", "engine.json": record},
+        )
+        with pytest.raises(EngineFileError, match="no usable record of its plan"):
+            load_engine(tmp_path / "x.fbts")
+
+
+def test_a_plan_that_calls_plugins_needs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorrt, "plugin_library", lambda: None)
+    record = {"backend": "tensorrt", "version": "11.1.0", "precision": "fp32", "plugins": True}
+    payloads = {"model.onnx": b"", "engine.plan": b"", "engine.json": json.dumps(record).encode()}
+    write_engine_file(tmp_path / "x.fbts", EngineSpec(), payloads)
+    with pytest.raises(
+        DeviceError,
+        match=r"lacks; build fastbts .*FASTBTS_TENSORRT=ON, or run: fastbts build .* --backend tensorrt$",
+    ):
+        load_engine(tmp_path / "x.fbts")
+
+
+def test_the_plugins_lie_beside_the_extension(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorrt._C, "__file__", str(tmp_path / "_C.so"))
+    assert tensorrt.plugin_library() is None
+    (tmp_path / "libfastbts_tensorrt.so").touch()
+    assert tensorrt.plugin_library() == tmp_path / "libfastbts_tensorrt.so"
+    assert (
+        "add_library(\n  fastbts_tensorrt MODULE" in (ROOT / "csrc/tensorrt.cmake").read_text()
+    ), "so that is its name"
+
+
+def test_without_bodies_the_parser_looks_for_the_plugins_where_they_are() -> None:
+    """TensorRT-RTX has the parser of TensorRT; that it finds none here is as it should be."""
+    log = tensorrt._log(trt)
+    network = trt.Builder(log).create_network(STRONGLY_TYPED)  # a parser keeps none alive
+    parser = trt.OnnxParser(network, log)
+    content = bytes(read_engine_file(default_engine_path()).payloads["model.onnx"])
+    assert not parser.parse(drop_bodies(drop_default(content, "text"), tensorrt.PLUGIN_NODES))
+    looked_for = re.findall(
+        r"pluginName: (\w+), pluginVersion: 1, pluginNamespace: fastbts$",
+        "\n".join(log.lines),
+        re.MULTILINE,
+    )
+    assert set(looked_for) == {"SemanticBridge", "SemanticAttention"}
+
+
+def test_plugins_load_into_a_real_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of TensorRT-RTX, which loads plugins as TensorRT does, though its networks take none."""
+    monkeypatch.setattr(tensorrt, "plugin_library", emulated_plugins)
+    log = tensorrt._log(trt)
+    builder = trt.Builder(log)
+    assert tensorrt.load_plugins(builder, log)
+    creators = {
+        (c.name, c.plugin_version, c.plugin_namespace)
+        for c in builder.get_plugin_registry().all_creators
+    }
+    assert {("SemanticBridge", "1", "fastbts"), ("SemanticAttention", "1", "fastbts")} <= creators
+
+
+def test_plugins_that_cannot_be_loaded_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tensorrt._log(trt)
+    builder = trt.Builder(log)
+    monkeypatch.setattr(tensorrt, "plugin_library", lambda: None)
+    assert not tensorrt.load_plugins(builder, log)
+    damaged = tmp_path / "libfastbts_tensorrt.so"
+    damaged.write_bytes(b"x")
+    monkeypatch.setattr(tensorrt, "plugin_library", lambda: damaged)
+    with pytest.raises(
+        DeviceError,
+        match=r"cannot load the plugins: .*file too short.*; build fastbts where nvcc and NvInfer.h are",
+    ):
+        tensorrt.load_plugins(builder, log)
+
+
+def fastbts(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.mark.slow
+def test_the_command_without_a_gpu(tmp_path: Path) -> None:
+    """The plan is built; it is written only to who says that parity, which takes a GPU, may stay open."""
+    if has_gpu():
+        pytest.skip("this machine has a GPU")
+    write_case(make_case(0), tmp_path / "case")
+    out = tmp_path / "rtx.fbts"
+    build = ("build", default_engine_path(), "-o", out, "--backend", "tensorrt-rtx")
+    status, said = fastbts(*build)
+    assert status == 1
+    assert re.search(
+        r"error: no CUDA device here.*parity cannot be measured here.*unmeasured with --accept-parity",
+        said,
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["case"]
+
+    assert fastbts(*build, "--accept-parity") == (
+        0,
+        f"wrote {out} for tensorrt-rtx, fp32; against float32: not measured",
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["case", "rtx.fbts"]
+    file = read_engine_file(out)
+    assert set(file.payloads) == {"model.onnx", "engine.plan", "engine.json"}
+    assert (file.manifest["build"]["backend"], file.manifest["build"]["parity"]) == (
+        "tensorrt-rtx",
+        {},
+    )
+    status, said = fastbts("info", out)
+    assert "built for tensorrt-rtx, fp32 against fp32 not measured" in said
+    status, said = fastbts("predict", tmp_path / "case", "-o", tmp_path / "out", "--engine", out)
+    assert status == 1
+    assert "no CUDA device here" in said
+    assert load_engine(out, device="cpu").description["backend"] == "openvino"
+
+
+def test_what_cannot_be_built_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DeviceError, match=r"computes in fp32.*training\.export --precision"):
+        tensorrt.build(b"", EngineSpec(), "fp16", backend="tensorrt-rtx")
+    with pytest.raises(EngineFileError, match="cannot parse the network"):
+        tensorrt.build(
+            b"\x3a\x04\x0a\x02\xff\xff", EngineSpec(), backend="tensorrt-rtx"
+        )  # a graph with a damaged node
+    with pytest.raises(DeviceError, match=r"cannot build the network.*at least one output"):
+        tensorrt.build(b"\x3a\x00", EngineSpec(), backend="tensorrt-rtx")  # an empty graph
+    monkeypatch.setitem(__import__("sys").modules, "tensorrt_rtx_bindings", None)
+    with pytest.raises(DeviceError, match=r"pip install 'fastbts\[tensorrt-rtx\]'"):
+        tensorrt.build(b"", EngineSpec(), backend="tensorrt-rtx")
+
+
+def test_cuda_without_a_device_says_so() -> None:
+    if has_gpu():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(DeviceError, match="nvidia-smi"):
+        cuda.Cuda()
+
+
+def test_unknown_precision_is_refused() -> None:
+    with pytest.raises(
+        OptionsError, match="precision 'f32': expected one of auto, fp32, bf16, fp16, int8"
+    ):
+        load_engine(precision="f32")

@@ -1,0 +1,1 @@
+"""CLIP: encoder, prompts, teacher."""

@@ -1,0 +1,232 @@
+"""Crops of a case and their variations (MONAI transforms)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from monai import transforms as mt
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from training.config import AugmentConfig
+
+KEYS = ("image", "label")
+Array = NDArray[Any]
+
+
+def crop_start(
+    label: Array, crop: tuple[int, ...], config: AugmentConfig, rng: np.random.Generator
+) -> Array:
+    """Draws where a crop begins: (3,) voxels; negative where the case is smaller than the crop.
+
+    Args:
+        label: (D, H, W) uint8 label map.
+        crop: Size in voxels.
+        config: Tells how often the crop is centred on tumour.
+        rng: Source of randomness.
+    """
+    shape, size = np.array(label.shape), np.array(crop)
+    centre = rng.uniform(size / 2, np.maximum(shape - size / 2, size / 2))
+    if rng.random() < config.tumour_centred and label.any():
+        centre = (
+            rng.choice(np.argwhere(label[::4, ::4, ::4])) * 4
+            if label[::4, ::4, ::4].any()
+            else centre
+        )
+    return inside(np.round(centre - size / 2), label.shape, crop)
+
+
+def inside(start: Array, shape: tuple[int, ...], crop: tuple[int, ...]) -> Array:
+    """Moves a crop into the case, or centres it where the case is smaller."""
+    room = np.array(shape) - crop
+    low = np.minimum(room, 0) // 2
+    return np.clip(start, low, np.maximum(room, low)).astype(int)
+
+
+def cut(image: Array, label: Array, start: Array, crop: tuple[int, ...]) -> tuple[Array, Array]:
+    """Cuts a crop, zero-padded outside the case.
+
+    Args:
+        image: (M, D, H, W) normalised.
+        label: (D, H, W) uint8 label map.
+        start: From `crop_start`.
+        crop: Size in voxels.
+    Returns:
+        Copies of shape (M, *crop) float32 and crop uint8.
+    """
+    source = tuple(
+        slice(max(s, 0), min(s + n, d)) for s, n, d in zip(start, crop, label.shape, strict=True)
+    )
+    target = tuple(slice(c.start - s, c.stop - s) for c, s in zip(source, start, strict=True))
+    image_crop = np.zeros((len(image), *crop), np.float32)
+    label_crop = np.zeros(crop, np.uint8)
+    image_crop[(slice(None), *target)] = image[(slice(None), *source)]
+    label_crop[target] = label[source]
+    return image_crop, label_crop
+
+
+Crop = tuple[Array, Array]
+"""(M, D, H, W) float32 image and (D, H, W) uint8 labels."""
+
+
+def carve_mix(host: Crop, donor: Crop, rng: np.random.Generator) -> Crop:
+    """Carves the donor's tumour out, with a rim of random width, and sets it into the host's brain at the same place.
+
+    After CarveMix (Zhang et al. 2021, arXiv 2108.06883), whose signed distance becomes a share of tumour nearby. The edge is
+    blended over three voxels.
+    """
+    (image, label), (donor_image, donor_label) = host, donor
+    tumour = torch.from_numpy((donor_label > 0).astype(np.float32))[None, None]
+    carved = functional.avg_pool3d(tumour, 7, 1, 3)[0, 0].numpy() > rng.uniform(0.02, 0.5)
+    carved &= image.any(0) & donor_image.any(0)
+    soft = functional.avg_pool3d(torch.from_numpy(carved.astype(np.float32))[None, None], 3, 1, 1)[
+        0, 0
+    ].numpy()
+    mixed = image + soft * (donor_image - image)
+    return mixed * (image != 0), np.where(carved, donor_label, label)
+
+
+# Non-enhancing core, in standard deviations of the normalised image: lowest and highest mean of FLAIR, T1 and T2, after the one
+# low-grade training case and the literature: hypointense on T1, bright on T2, on FLAIR anything from suppressed (T2-FLAIR
+# mismatch sign, Patel et al. 2017, doi:10.1158/1078-0432.CCR-17-0560) to bright.
+LOW_GRADE_CORE = {"flair": (-0.5, 2.2), "t1": (-2.2, -0.8), "t2": (1.5, 3.2)}
+
+
+def low_grade_core(image: Array, label: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Repaints the tumour core as a non-enhancing one and relabels it necrotic core (1), which is what BraTS calls it.
+
+    Args:
+        image: (4, D, H, W) float32, normalised, in the order FLAIR, T1, T1ce, T2.
+        label: (D, H, W) uint8.
+        rng: Source of randomness.
+    Returns:
+        New arrays. The core is the annotated one, or the depth of the whole tumour where that is larger.
+    """
+    tumour = torch.from_numpy((label > 0).astype(np.float32))[None, None]
+    nearby = functional.avg_pool3d(
+        functional.avg_pool3d(tumour, 4), 3, 1, 1, count_include_pad=False
+    )  # share within 12 voxels
+    deep = functional.interpolate(nearby, label.shape, mode="trilinear")[
+        0, 0
+    ].numpy() > rng.uniform(0.6, 0.95)
+    core = np.isin(label, (1, 4)) | (deep & (label > 0))
+    soft = functional.avg_pool3d(torch.from_numpy(core.astype(np.float32))[None, None], 3, 1, 1)[
+        0, 0
+    ].numpy()
+    flair, t1, t2 = (rng.uniform(*bounds) for bounds in LOW_GRADE_CORE.values())
+    painted = image.copy()
+    for modality, mean in zip(painted, (flair, t1, t1 + rng.normal(0, 0.2), t2), strict=True):
+        knots = torch.from_numpy(rng.normal(0, 0.4, (1, 1, 8, 8, 8)).astype(np.float32))
+        texture = functional.interpolate(knots, label.shape, mode="trilinear")[0, 0].numpy()
+        # A third of what was there stays, so that vessels and septa do.
+        own = np.clip(modality - modality[core].mean(), -1, 1) / 3 if core.any() else 0
+        modality += soft * (mean + texture + own - modality)
+    return painted * (image != 0), np.where(core, np.uint8(1), label)
+
+
+class Augment:
+    """Varies one crop: mirror, affine, then intensity, keeping the background at zero."""
+
+    def __init__(self, config: AugmentConfig) -> None:
+        self._config = c = config
+        self._mirror = mt.Compose(
+            [mt.RandFlipd(KEYS, prob=p, spatial_axis=axis) for axis, p in enumerate(c.mirror)]
+        )
+        self._intensity = mt.Compose(
+            [
+                mt.RandScaleIntensityd(
+                    "image", factors=c.gain, prob=c.intensity, channel_wise=True
+                ),
+                mt.RandShiftIntensityd(
+                    "image", offsets=c.offset, prob=c.intensity, channel_wise=True
+                ),
+                mt.RandAdjustContrastd(
+                    "image", prob=c.contrast, gamma=(0.7, 1.5), retain_stats=True
+                ),
+                mt.RandGaussianNoised("image", prob=c.noise, std=0.15),
+                mt.RandGaussianSmoothd(
+                    "image",
+                    prob=c.smooth,
+                    **dict.fromkeys(("sigma_x", "sigma_y", "sigma_z"), (0.5, 1.0)),
+                ),
+            ]
+        )
+
+    def __call__(self, image: Array, label: Array, seed: int) -> tuple[Tensor, Tensor]:
+        """Returns the varied (M, D, H, W) float32 image and (D, H, W) uint8 labels; equal seeds give equal results."""
+        self._mirror.set_random_state(seed=seed)
+        self._intensity.set_random_state(seed=seed + 1)
+        rng = np.random.default_rng((seed, 2))
+        if rng.random() < self._config.low_grade:
+            image, label = low_grade_core(image, label, rng)
+        sample = self._mirror(
+            {"image": torch.from_numpy(image), "label": torch.from_numpy(label[None])}
+        )
+        varied, labels = _plain(sample["image"]), _plain(sample["label"])
+        if rng.random() < self._config.affine:
+            varied, labels = turned_and_scaled(varied, labels, self._config, rng)
+        brain = (varied != 0).any(dim=0, keepdim=True)
+        varied = torch.stack(
+            [
+                thick_slices(m, rng) if rng.random() < self._config.thick_slices else m
+                for m in varied
+            ]
+        )
+        varied = torch.stack(
+            [bias_field(m, rng) if rng.random() < self._config.bias_field else m for m in varied]
+        )
+        varied = _plain(self._intensity({"image": varied})["image"])
+        return varied * brain, labels[0].to(torch.uint8)
+
+
+def turned_and_scaled(
+    image: Tensor, label: Tensor, config: AugmentConfig, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Rotates about all three axes and scales, around the centre; (M, D, H, W) linearly, (1, D, H, W) to the nearest.
+
+    MONAI's RandAffine does the same in twice the time, which on a CPU is a tenth of a training step.
+    """
+    a, b, c = rng.uniform(-config.rotate_rad, config.rotate_rad, 3)
+    zoom = 1 + rng.uniform(-config.scale, config.scale)
+    x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
+    y = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
+    z = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
+    # affine_grid works in units of half the image, so voxels have to be made cubes on the way in and out.
+    half = np.array(image.shape[:0:-1]) / 2
+    matrix = (x @ y @ z / zoom) * half[None] / half[:, None]
+    theta = torch.from_numpy(
+        np.concatenate([matrix, np.zeros((3, 1))], axis=1)[None].astype(np.float32)
+    )
+    grid = functional.affine_grid(theta, [1, 1, *image.shape[1:]], align_corners=False)
+    turned = functional.grid_sample(image[None], grid, mode="bilinear", align_corners=False)[0]
+    return turned, functional.grid_sample(
+        label[None].float(), grid, mode="nearest", align_corners=False
+    )[0]
+
+
+def thick_slices(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Averages slices of 2 to 5 voxels along one axis and interpolates back, as in clinical 2D scans; (D, H, W)."""
+    size = list(image.shape)
+    axis = rng.integers(3)
+    coarse = [*size[:axis], max(1, size[axis] // int(rng.integers(2, 6))), *size[axis + 1 :]]
+    averaged = functional.interpolate(image[None, None], coarse, mode="area")
+    return functional.interpolate(averaged, size, mode="trilinear")[0, 0]
+
+
+def bias_field(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Multiplies the intensities by a smooth field of up to about +-30 %, as receive coils do; (D, H, W).
+
+    A z-scored brain has lost its zero; brain tissue's mean is some three standard deviations, so the field acts around -3.
+    """
+    knots = torch.from_numpy(rng.normal(0, 0.12, (1, 1, 3, 3, 3)).astype(np.float32))
+    field = functional.interpolate(knots, image.shape, mode="trilinear", align_corners=True)[
+        0, 0
+    ].exp()
+    return (image + 3) * field - 3
+
+
+def _plain(x: Tensor) -> Tensor:
+    return x.as_tensor() if hasattr(x, "as_tensor") else x

@@ -1,0 +1,228 @@
+"""Training cases: prepared once by the inference package's own preprocessing, then cut into augmented crops."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fastbts import EngineSpec, FastBTSError, read_case
+from fastbts.pipeline.normalize import preprocess
+from fastbts.read.reference import read_truth, truth_files
+from fastbts.volume import to_network_axes
+from training.config import Recipe
+from training.data.augment import Augment, Crop, carve_mix, crop_start, cut, inside
+
+SYNTHETIC = "synthetic"
+"""Grade of the cases that `training.data.synthetic` makes."""
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """A prepared case in network axes.
+
+    Attributes:
+        name: Folder name of the case.
+        image: (M, D, H, W) float16, normalised, brain box only.
+        label: (D, H, W) uint8, BraTS <= 2021 values.
+        grade: "HGG" or "LGG", where cases.csv tells; `SYNTHETIC` for a case that `training.data.synthetic` made.
+        teacher: CLIP's embeddings of the whole case's three views, (3, T), where `clip_teacher.teacher_for` gave them.
+    """
+
+    name: str
+    image: NDArray[np.float16]
+    label: NDArray[np.uint8]
+    grade: str = ""
+    teacher: NDArray[np.float32] | None = None
+
+
+Sample = tuple[Tensor, Tensor, Tensor | None]
+"""Image (M, D, H, W), label (D, H, W), the case's teacher (3, T) if there is one; the same with a leading B in a batch."""
+
+
+class CropDataset(Dataset[Sample]):
+    """Crop number i of a run: a pure function of (seed, i), so a resumed run continues exactly; `ranks` train together.
+
+    Synthetic cases take the turns that `recipe.synthetic` gives them, and leave the other crops as they are.
+
+    Raises:
+        FastBTSError: The recipe wants synthetic cases, and there is none; or there are no others.
+    """
+
+    def __init__(self, cases: Sequence[TrainingCase], recipe: Recipe, ranks: int = 1) -> None:
+        self._synthetic = [case for case in cases if case.grade == SYNTHETIC]
+        cases = [case for case in cases if case.grade != SYNTHETIC]
+        if not cases or (recipe.synthetic > 0 and not self._synthetic):
+            raise FastBTSError(
+                f"synthetic: {recipe.synthetic} of the crops shall come from synthetic cases; got {len(cases)} real and "
+                f"{len(self._synthetic)} synthetic cases; make such with python -m training.data.synthetic, or set it to 0"
+            )
+        self.cases, self.recipe = cases, recipe
+        self._augment = Augment(recipe.augment)
+        self._turns = np.repeat(
+            np.arange(len(cases)),
+            [recipe.lgg_repeat if case.grade == "LGG" else 1 for case in cases],
+        )
+        self._sizes = [
+            stage.crop for stage in recipe.stages for _ in range(stage.steps * stage.batch * ranks)
+        ]
+
+    def _stand_in(self, index: int) -> TrainingCase | None:
+        """The synthetic case of a crop, if it is to have one."""
+        rng = np.random.default_rng((self.recipe.seed, 3, index))
+        if rng.random() >= self.recipe.synthetic:
+            return None
+        return self._synthetic[rng.integers(len(self._synthetic))]
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def __getitem__(self, index: int) -> Sample:
+        epoch, position = divmod(index, len(self._turns))
+        order = np.random.default_rng((self.recipe.seed, 1, epoch)).permutation(self._turns)
+        rng = np.random.default_rng((self.recipe.seed, 2, index))
+        case = self._stand_in(index) or self.cases[order[position]]
+        crop = self._crop(case, self._sizes[index], rng)
+        image, label = self._augment(*crop, seed=int(rng.integers(2**31)))
+        return image, label, None if case.teacher is None else torch.from_numpy(case.teacher)
+
+    def _crop(self, case: TrainingCase, size: tuple[int, ...], rng: np.random.Generator) -> Crop:
+        """A crop of the case, perhaps with another case's tumour set into it."""
+        config = self.recipe.augment
+        start = crop_start(case.label, size, config, rng)
+        crop = cut(case.image, case.label, start, size)
+        if not config.carve_mix or rng.random() >= config.carve_mix:
+            return crop
+        donor = self.cases[rng.integers(len(self.cases))]
+        # The same place of the brain, as brain boxes go.
+        centre = (start + np.array(size) / 2) * donor.label.shape / case.label.shape
+        start = inside(np.round(centre - np.array(size) / 2), donor.label.shape, size)
+        return carve_mix(crop, cut(donor.image, donor.label, start, size), rng)
+
+
+class Batches:
+    """Crop numbers of each step from `first_step` on (a batch sampler); of `ranks` batches per step, number `rank`.
+
+    As long as the whole run wherever it begins: Lightning goes on counting where the checkpoint stopped.
+    """
+
+    def __init__(self, recipe: Recipe, first_step: int = 0, rank: int = 0, ranks: int = 1) -> None:
+        sizes = np.repeat(
+            [stage.batch for stage in recipe.stages], [stage.steps for stage in recipe.stages]
+        )
+        starts = (np.cumsum(sizes) - sizes) * ranks + rank * sizes
+        self._batches = [
+            list(range(start, start + n))
+            for start, n in zip(starts.tolist(), sizes.tolist(), strict=True)
+        ]
+        self._first_step = first_step
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self._batches[self._first_step :])
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
+def to_batch(samples: list[Sample]) -> Sample:
+    """Stacks crops: (B, M, D, H, W), (B, D, H, W), and teachers (B, 3, T) or None."""
+    images, labels, teachers = zip(*samples, strict=True)
+    return (
+        torch.stack(images),
+        torch.stack(labels),
+        None if teachers[0] is None else torch.stack(teachers),
+    )
+
+
+def engine_spec(recipe: Recipe) -> EngineSpec:
+    """The preprocessing and shapes that the recipe's network expects at inference."""
+    d, h, w = recipe.stages[-1].crop
+    return EngineSpec(name=f"fastbts-{recipe.name}", stride=recipe.model.stride, window=(d, h, w))
+
+
+def find_cases(data: Path, split: str) -> list[Path]:
+    """Case folders of a split ("train", "val"), as `cases.csv` in `data` lists them; without that file every folder trains.
+
+    Raises:
+        FastBTSError: There is no case of that split.
+    """
+    if (data / "cases.csv").is_file():
+        folders = [data / row["case"] for row in case_table(data) if row["split"] == split]
+    else:
+        folders = sorted(p for p in data.iterdir() if p.is_dir()) if split == "train" else []
+    if not folders:
+        raise FastBTSError(
+            f"{data}: no cases of split {split!r}; expected case folders and a cases.csv with columns case, split"
+        )
+    return folders
+
+
+def case_table(data: Path) -> list[dict[str, str]]:
+    """Rows of `cases.csv`."""
+    with (data / "cases.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def grade_of(folder: Path) -> str:
+    """Grade of a case as `cases.csv` beside it tells, or ""."""
+    if not (folder.parent / "cases.csv").is_file():
+        return ""
+    return next(
+        (row.get("grade", "") for row in case_table(folder.parent) if row["case"] == folder.name),
+        "",
+    )
+
+
+def read_labels(folder: Path) -> NDArray[np.uint8]:
+    """The reference labels (i, j, k) of a case, BraTS <= 2021 values (3 of BraTS 2023 is read as 4)."""
+    found = truth_files(folder)
+    if len(found) != 1:
+        raise FastBTSError(
+            f"{folder}: expected one file *seg.nii.gz, got {[p.name for p in found]}"
+        )
+    return read_truth(found[0])
+
+
+def prepare_case(folder: Path, spec: EngineSpec, cache: Path) -> TrainingCase:
+    """Runs a case through the inference package's preprocessing; kept in `cache`, keyed by the settings that matter."""
+    settings = {
+        k: v for k, v in asdict(spec).items() if k in ("modalities", "percentiles", "spacing_mm")
+    }
+    key = hashlib.sha256(json.dumps([str(folder.resolve()), settings]).encode()).hexdigest()[:12]
+    path = cache / f"{folder.name}-{key}.npz"
+    if not path.is_file():
+        image, label = _network_arrays(folder, spec)
+        cache.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(
+            f".{os.getpid()}.npz"
+        )  # of this process: ranks prepare side by side
+        np.savez(temporary, image=image, label=label)
+        temporary.replace(path)
+    with np.load(path, allow_pickle=False) as stored:
+        return TrainingCase(folder.name, stored["image"], stored["label"], grade_of(folder))
+
+
+def _network_arrays(
+    folder: Path, spec: EngineSpec
+) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+    volume = read_case(folder)
+    prepared = preprocess(volume, spec)
+    placement = prepared.placement
+    if placement.resampled:
+        raise FastBTSError(
+            f"{folder}: spacing {volume.geometry.spacing_mm} mm; training cases must be at {spec.spacing_mm} mm"
+        )
+    label = to_network_axes(read_labels(folder), volume.geometry)[placement.in_volume]
+    return prepared.tensor[(slice(None), *placement.in_tensor)].astype(
+        np.float16
+    ), np.ascontiguousarray(label)

@@ -1,0 +1,58 @@
+"""The data of a run as Lightning sees it: which crops a step sees, which cases are validated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from training.config import Recipe
+from training.data.cases import (
+    Batches,
+    CropDataset,
+    Sample,
+    TrainingCase,
+    to_batch,
+)
+
+
+class LitData(L.LightningDataModule):
+    """Crops to learn from, from the step on at which the run is, and cases to validate on; each rank has its own.
+
+    Args:
+        cases: Prepared cases to cut crops from.
+        recipe: Tells crop sizes, batch (per rank) and augmentation.
+        val: Case folders with labels.
+    """
+
+    def __init__(
+        self, cases: Sequence[TrainingCase], recipe: Recipe, val: Sequence[Path] = ()
+    ) -> None:
+        super().__init__()
+        self.cases, self.recipe, self.val = cases, recipe, list(val)
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Crops of this rank, prepared one step ahead by one process: torch's threads need the other cores."""
+        trainer = self.trainer
+        assert trainer is not None
+        return DataLoader(
+            CropDataset(self.cases, self.recipe, trainer.world_size),
+            batch_sampler=Batches(
+                self.recipe, trainer.global_step, trainer.global_rank, trainer.world_size
+            ),
+            collate_fn=to_batch,
+            num_workers=1,
+            persistent_workers=True,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> DataLoader[Path]:
+        """Case folders of this rank, one by one; where there are fewer than ranks, every rank takes all."""
+        trainer = self.trainer
+        assert trainer is not None
+        few = len(self.val) < trainer.world_size
+        mine = self.val if few else self.val[trainer.global_rank :: trainer.world_size]
+        return DataLoader(mine, batch_size=None)  # type: ignore[arg-type]  # a list is a dataset to torch

@@ -1,0 +1,81 @@
+"""Loss: batch Dice + binary cross-entropy per region, with deep supervision; similarity map and bridge where there are such."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fastbts.labels import REGION_LABELS
+from training.model import Outputs
+
+
+def regions_of(label: Tensor) -> Tensor:
+    """Label map (B, D, H, W) -> overlapping region masks (B, 3, D, H, W) float32, WT, TC, ET."""
+    return torch.stack(
+        [torch.isin(label, torch.tensor(v, device=label.device)) for v in REGION_LABELS.values()],
+        dim=1,
+    ).float()
+
+
+def dice_bce(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean over regions of (1 - soft Dice over the batch) + BCE.
+
+    The Dice is pooled over the batch (nnU-Net's batch Dice), so that a crop without a region does not dominate.
+    """
+    probability = logits.sigmoid()
+    axes = (0, *range(2, logits.ndim))
+    overlap, size = (probability * target).sum(axes), (probability + target).sum(axes)
+    dice = (2 * overlap + 1.0) / (size + 1.0)  # +1 voxel: defined when the region is absent
+    return 1 - dice.mean() + functional.binary_cross_entropy_with_logits(logits, target)
+
+
+def coarse_regions(target: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Region masks (B, K, D, H, W) at a coarser size (B, K, *size); max-pooled, so that small ET does not vanish."""
+    return functional.adaptive_max_pool3d(target, size)
+
+
+def similarity_loss(similarity: Tensor, target: Tensor) -> Tensor:
+    """Dice + BCE of the similarity map (B, K, D/8, H/8, W/8), logits, against the regions (B, K, D, H, W) made as coarse."""
+    return dice_bce(similarity.float(), coarse_regions(target, similarity.shape[2:]))
+
+
+def bridge_loss(views: Tensor, teacher: Tensor) -> Tensor:
+    """Mean of 1 - cosine between the bridge's views and CLIP's image embeddings of the same views, both (B, 3, T)."""
+    return 1 - functional.cosine_similarity(views.float(), teacher.float(), dim=2).mean()
+
+
+def supervised_loss(
+    outputs: Outputs,
+    label: Tensor,
+    side_weight: float,
+    *,
+    similarity_weight: float = 0.0,
+    teacher: Tensor | None = None,
+    bridge_weight: float = 0.0,
+) -> Tensor:
+    """The levels' weighted mean, plus the similarity map's and the bridge's loss where the network gives these.
+
+    Args:
+        outputs: The network's outputs in training.
+        label: (B, D, H, W), BraTS <= 2021 values.
+        side_weight: Weight of the first coarser level; halves with every further one.
+        similarity_weight: Weight of `similarity_loss`.
+        teacher: CLIP image embeddings (B, 3, T), or None.
+        bridge_weight: Weight of `bridge_loss`.
+    """
+    target = regions_of(label)
+    loss, weight = dice_bce(outputs.levels[0].float(), target), side_weight
+    total = 1.0
+    for side in outputs.levels[1:]:
+        loss, total = (
+            loss + weight * dice_bce(side.float(), coarse_regions(target, side.shape[2:])),
+            total + weight,
+        )
+        weight /= 2
+    loss = loss / total
+    if outputs.similarity is not None:
+        loss = loss + similarity_weight * similarity_loss(outputs.similarity, target)
+    if outputs.views is not None and teacher is not None:
+        loss = loss + bridge_weight * bridge_loss(outputs.views, teacher)
+    return loss

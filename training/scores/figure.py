@@ -1,0 +1,71 @@
+"""A picture of an evaluation: Dice and HD95 of every case, and how far the probabilities can be believed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fastbts.labels import REGION_LABELS
+from training.scores.calibration import N_BINS, Histogram, expected_calibration_error, reliability
+from training.scores.results import Row
+
+
+def write_figure(
+    path: Path, title: str, rows: list[Row], histogram: Histogram, temperature: float
+) -> None:
+    """Draws a PNG.
+
+    Args:
+        path: The file.
+        title: Names the engine.
+        rows: One per case and region.
+        histogram: Of logits at brain voxels, (K, 2, bins).
+        temperature: The engine's.
+    """
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    n = len({row["case"] for row in rows})
+    figure.suptitle(f"{title}, n = {n} cases")
+    _points(
+        left,
+        "Dice",
+        {r: [row["dice"] for row in rows if row["region"] == r] for r in REGION_LABELS},
+    )
+    left.set_ylim(0, 1)
+    distances = {
+        r: [row["hd95_nonempty_mm"] for row in rows if row["region"] == r] for r in REGION_LABELS
+    }
+    _points(middle, "HD95 in mm, where both masks are non-empty", distances)
+    _diagram(right, histogram, temperature)
+    figure.savefig(path, format="png")
+
+
+def _points(axes: Axes, title: str, values: dict[str, list[Any]]) -> None:
+    """One dot per case, beside one another so that none hides, and a line at the mean."""
+    for place, of_region in enumerate(values.values()):
+        known = [value for value in of_region if value is not None]
+        axes.plot(place + np.linspace(-0.2, 0.2, len(known)), known, "o", alpha=0.7)
+        if known:
+            axes.hlines(np.mean(known), place - 0.3, place + 0.3, "black")
+    names = [
+        f"{region}\nn = {sum(v is not None for v in of_region)}"
+        for region, of_region in values.items()
+    ]
+    axes.set_xticks(range(len(values)), names)
+    axes.set_title(title)
+
+
+def _diagram(axes: Axes, histogram: Histogram, temperature: float) -> None:
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    for region, of_region in zip(REGION_LABELS, histogram, strict=True):
+        confidence, share, _ = reliability(of_region, temperature)
+        error = expected_calibration_error(of_region, temperature)
+        axes.plot(confidence, share, "o-", label=f"{region}, ECE {error:.4f}")
+    axes.set_title(f"reliability over {histogram[0].sum():.2g} brain voxels, {N_BINS} bins")
+    axes.set_xlabel("mean probability")
+    axes.set_ylabel("share of voxels in the region")
+    axes.legend()

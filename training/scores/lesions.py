@@ -1,0 +1,66 @@
+"""Lesion-wise scores, by panoptica (Kofler et al. 2023, arXiv 2312.02608); comes with the extra `evaluate`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbts import FastBTSError
+from fastbts.labels import REGION_LABELS
+
+MATCHING_IOU = (
+    0.5  # panoptica's default: a lesion is found where one predicted part overlaps it by this much
+)
+
+
+def lesion_scores(
+    predicted: NDArray[np.uint8], reference: NDArray[np.uint8]
+) -> dict[str, dict[str, float | None]]:
+    """Lesions are the connected parts (26 neighbours) of a region; one predicted part is matched with one of the reference.
+
+    Args:
+        predicted: Labels (i, j, k), BraTS <= 2021 values.
+        reference: Likewise.
+    Returns:
+        Region -> lesions_reference, lesions_predicted, lesions_found (numbers), lesion_recognition (F1 of finding them; None where
+        there is none in either), lesion_dice (mean Dice of those found; None where none was).
+    Raises:
+        FastBTSError: panoptica is not installed.
+    """
+    try:
+        from panoptica import (
+            ConnectedComponentsInstanceApproximator,
+            InputType,
+            NaiveThresholdMatching,
+            Panoptica_Evaluator,
+        )
+        from panoptica.metrics import Metric
+    except ImportError as error:
+        raise FastBTSError(
+            "lesion-wise scores need panoptica; install the extra 'evaluate', or leave --lesions out"
+        ) from error
+    evaluator = Panoptica_Evaluator(
+        expected_input=InputType.SEMANTIC,
+        instance_approximator=ConnectedComponentsInstanceApproximator(),
+        instance_matcher=NaiveThresholdMatching(Metric.IOU, MATCHING_IOU),
+        instance_metrics=[Metric.DSC],
+        global_metrics=[],
+    )
+    scores = {}
+    for region, values in REGION_LABELS.items():
+        masks = (np.isin(labels, values).astype(np.uint8) for labels in (predicted, reference))
+        result = evaluator.evaluate(*masks, verbose=False)["ungrouped"]
+        scores[region] = {
+            "lesions_reference": result.n_ref_instances,
+            "lesions_predicted": result.n_pred_instances,
+            "lesions_found": result.tp,
+            "lesion_recognition": _number(result.rq),
+            "lesion_dice": _number(result.sq_dsc) if result.tp else None,
+        }
+    return scores
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

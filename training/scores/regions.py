@@ -1,0 +1,50 @@
+"""All scores of one case, per region."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbts.labels import REGION_LABELS
+from fastbts.metrics import region_overlaps
+from training.scores.surface import hd95
+
+MISSED_HD95_MM = 373.13  # BraTS: the diagonal of its 240 x 240 x 155 mm images, where one mask is empty and the other is not
+
+
+def region_scores(
+    predicted: NDArray[np.uint8],
+    reference: NDArray[np.uint8],
+    spacing_mm: tuple[float, float, float],
+) -> dict[str, dict[str, float | None]]:
+    """Scores of WT, TC and ET.
+
+    Args:
+        predicted: Labels (i, j, k), BraTS <= 2021 values.
+        reference: Likewise.
+        spacing_mm: Edge lengths of a voxel along i, j, k.
+    Returns:
+        Region -> dice, hd95_mm (with the BraTS penalty where exactly one is empty), hd95_nonempty_mm (None where any is empty),
+        sensitivity, precision, specificity (None where undefined), predicted_ml, reference_ml.
+    """
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    scores: dict[str, dict[str, float | None]] = {}
+    for region, overlap in region_overlaps(predicted, reference).items():
+        found, wanted = (
+            np.isin(labels, REGION_LABELS[region]) for labels in (predicted, reference)
+        )
+        distance = (
+            hd95(found, wanted, spacing_mm) if overlap.n_predicted and overlap.n_reference else None
+        )
+        empty = 0.0 if overlap.n_predicted == overlap.n_reference else MISSED_HD95_MM
+        scores[region] = {
+            "dice": overlap.dice,
+            "hd95_mm": empty if distance is None else distance,
+            "hd95_nonempty_mm": distance,
+            "sensitivity": overlap.sensitivity,
+            "precision": overlap.precision,
+            "specificity": overlap.specificity,
+            "predicted_ml": overlap.n_predicted * voxel_ml,
+            "reference_ml": overlap.n_reference * voxel_ml,
+        }
+    return scores
