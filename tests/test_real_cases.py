@@ -1,4 +1,4 @@
-"""Real cases that the network has never seen, files in, labels on the original grid out."""
+"""Real cases that the network was not trained on: files in, labels on the original grid out."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.data
 # A little below the published figures, which are in models/fastbts-light.md.
 LEAST_DICE = {"WT": 0.88, "TC": 0.75, "ET": 0.69}
 LEAST_MEAN_DICE = 0.80  # the project's target for a training on the CPU
-# A crop that the recipe `clip-light-long` trains on, and shorter than every case along some axis; into the engine's own window,
-# that of whole brains, most cases fit as they are, so that nothing would slide.
+# A crop size of the recipe `clip-light-long`, shorter than each case along some axis. Most cases
+# fit into the engine's own window, so that nothing would slide.
 WINDOW = (128, 160, 128)
 
 
@@ -95,8 +95,10 @@ def test_saved_on_the_input_grid(
     assert region_dice(np.asarray(saved.dataobj), read_labels(case))["WT"] > 0.8
 
 
-def test_orientation_changes_little(shipped_segmenter: Segmenter, val_cases: list[Path]) -> None:
-    """Stored with other axes, the case is the same to the network, bit for bit."""
+def test_storage_order_changes_no_label(
+    shipped_segmenter: Segmenter, val_cases: list[Path]
+) -> None:
+    """Labels of the same case, stored with other axes, are equal to the bit."""
     volume = read_case(val_cases[0])
     turn = np.zeros((4, 4))
     turn[[0, 1, 2, 3], [1, 2, 0, 3]] = 1  # new (i, j, k) run along the old (k, i, j)

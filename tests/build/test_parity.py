@@ -20,14 +20,21 @@ from tests.conftest import VoxelEngine
 class ShiftedEngine(VoxelEngine):
     """Its logits are too low by 0.5."""
 
-    def infer(self, tensor: np.ndarray, text: np.ndarray | None = None, *, out: np.ndarray | None = None) -> np.ndarray:
+    def infer(
+        self, tensor: np.ndarray, text: np.ndarray | None = None, *, out: np.ndarray | None = None
+    ) -> np.ndarray:
         return super().infer(tensor) - np.float32(0.5)
 
 
 def test_parity_of_two_engines(small_case: tuple[np.ndarray, np.ndarray]) -> None:
     case = LabelledCase(Volume(*small_case), (small_case[0][0] > 700).astype(np.uint8))
     same = measure_parity(VoxelEngine(), VoxelEngine(), [case])
-    assert same == {"n_cases": 1, "max_logit_difference": 0, "label_agreement": 1, "dice_change": {"WT": 0, "TC": 0, "ET": 0}}
+    assert same == {
+        "n_cases": 1,
+        "max_logit_difference": 0,
+        "label_agreement": 1,
+        "dice_change": {"WT": 0, "TC": 0, "ET": 0},
+    }
     other = measure_parity(VoxelEngine(), ShiftedEngine(), [case, case])
     assert other["n_cases"] == 2
     assert other["max_logit_difference"] == pytest.approx(0.5, abs=1e-5)
@@ -47,7 +54,9 @@ def test_cases_without_labels_are_replaced_by_the_synthetic_one(tmp_path: Path) 
     volume = Volume(np.ones((4, 2, 2, 2), np.int16), np.eye(4))
     (case,) = labelled_cases([tmp_path], [volume])
     assert case.volume.geometry.shape == (240, 240, 155)
-    nib.Nifti1Image(np.full((2, 2, 2), 3, np.uint8), np.eye(4)).to_filename(tmp_path / "x_seg.nii.gz")
+    nib.Nifti1Image(np.full((2, 2, 2), 3, np.uint8), np.eye(4)).to_filename(
+        tmp_path / "x_seg.nii.gz"
+    )
     (case,) = labelled_cases([tmp_path], [volume])
     assert case.volume is volume
     assert (case.truth == 4).all(), "3 is enhancing tumour since BraTS 2023"
@@ -57,14 +66,18 @@ def test_what_cannot_be_built_is_refused_and_leaves_nothing(tmp_path: Path) -> N
     source, target = default_engine_path(), tmp_path / "out.fbts"
     with pytest.raises(OptionsError, match="needs real cases to calibrate on"):
         build_engine(source, target, precision="int8")
-    with pytest.raises(DeviceError, match="precision 'fp16': OpenVINO's CPU backend has fp32, bf16, int8"):
+    with pytest.raises(
+        DeviceError, match="precision 'fp16': OpenVINO's CPU backend has fp32, bf16, int8"
+    ):
         build_engine(source, target, precision="fp16")
     with pytest.raises(OptionsError, match="backend 'abacus'"):
         build_engine(source, target, backend="abacus")
     assert not target.exists()
 
 
-def test_parity_that_cannot_be_measured_must_be_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parity_that_cannot_be_measured_must_be_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_device(file: object) -> None:
         raise DeviceError("no CUDA device")
 
@@ -94,7 +107,9 @@ def test_a_file_built_for_what_is_unknown_is_refused(tmp_path: Path) -> None:
     from fastbts import load_engine
 
     source, path = read_engine_file(default_engine_path()), tmp_path / "x.fbts"
-    path.write_bytes(pack_engine(source.spec, source.payloads, build={"backend": "abacus", "precision": "fp32"}))
+    path.write_bytes(
+        pack_engine(source.spec, source.payloads, build={"backend": "abacus", "precision": "fp32"})
+    )
     with pytest.raises(EngineFileError, match="built for backend 'abacus'"):
         load_engine(path)
     with pytest.raises(OptionsError, match="holds no int8 network"):

@@ -30,7 +30,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _config(path: Path) -> Any:
     """Parsed strictly by Triton's model_config.proto: unknown fields and wrong types are errors."""
-    schema = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason="tritonclient carries Triton's schema")
+    schema = pytest.importorskip(
+        "tritonclient.grpc.model_config_pb2", reason="tritonclient carries Triton's schema"
+    )
     from google.protobuf import text_format
 
     return text_format.Parse(path.read_text(), schema.ModelConfig())
@@ -47,19 +49,31 @@ def test_the_repository_is_whole(repository: Path) -> None:
 def test_the_job_fits_the_schema(repository: Path) -> None:
     config = _config(repository / "fastbts/config.pbtxt")
     assert (config.name, config.backend, config.max_batch_size) == ("fastbts", "python", 0)
-    assert [(i.name, list(i.dims)) for i in config.input] == [("images", [4, -1, -1, -1]), ("affine", [4, 4])]
-    assert [(o.name, list(o.dims)) for o in config.output] == [("labels", [-1, -1, -1]), ("volumes_ml", [3])]
+    assert [(i.name, list(i.dims)) for i in config.input] == [
+        ("images", [4, -1, -1, -1]),
+        ("affine", [4, 4]),
+    ]
+    assert [(o.name, list(o.dims)) for o in config.output] == [
+        ("labels", [-1, -1, -1]),
+        ("volumes_ml", [3]),
+    ]
     assert [(g.count, g.kind == g.KIND_CPU) for g in config.instance_group] == [(2, True)]
 
 
 def test_the_network_fits_the_schema_and_its_onnx(repository: Path) -> None:
     config = _config(repository / "fastbts_network/config.pbtxt")
-    assert (config.name, config.platform, config.max_batch_size) == ("fastbts_network", "onnxruntime_onnx", 4)
+    assert (config.name, config.platform, config.max_batch_size) == (
+        "fastbts_network",
+        "onnxruntime_onnx",
+        4,
+    )
     warm = config.model_warmup[0].inputs["volume"]
     assert warm.zero_data
     assert list(warm.dims) == [4, 32, 32, 32]
     ort = pytest.importorskip("onnxruntime")
-    session = ort.InferenceSession(repository / "fastbts_network/1/model.onnx", providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        repository / "fastbts_network/1/model.onnx", providers=["CPUExecutionProvider"]
+    )
     assert [i.name for i in session.get_inputs()] == [i.name for i in config.input] == ["volume"]
     assert [o.name for o in session.get_outputs()] == [o.name for o in config.output]
     (logits,) = session.run(None, {"volume": np.zeros((1, *warm.dims), np.float32)})
@@ -80,13 +94,17 @@ def _triton_utils() -> ModuleType:
     module.__dict__.update(
         Tensor=_Tensor,
         TritonError=str,
-        InferenceResponse=lambda output_tensors=(), error=None: SimpleNamespace(tensors=output_tensors, error=error),
+        InferenceResponse=lambda output_tensors=(), error=None: SimpleNamespace(
+            tensors=output_tensors, error=error
+        ),
         get_input_tensor_by_name=lambda request, name: _Tensor(name, request[name]),
     )
     return module
 
 
-def test_the_job_answers_as_the_segmenter_does(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_job_answers_as_the_segmenter_does(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", _triton_utils())
     found = importlib.util.spec_from_file_location("model", repository / "fastbts/1/model.py")
     assert found is not None

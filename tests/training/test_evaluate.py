@@ -142,10 +142,11 @@ def test_table_of_scores_by_hand() -> None:
         "| Dice of the lesions found | 0.250 (n=2) | 0.250 (n=2) | 0.250 (n=2) | - (n=0) |",
         "| Dice without t2 | 0.900 | 0.800 | 0.700 | 0.800 |",
         "| expected calibration error | 0.0080 | 0.0040 | 0.0030 | 0.0050 |",
-        "| temperature that is best for the region | 1.80 | 2.40 | 3.30 | |",
+        "| best calibration temperature | 1.80 | 2.40 | 3.30 | |",
         "",
-        "n = 3 cases. Calibration over 8.6 million brain voxels, in 15 bins, each region by itself, at the engine's one temperature of "
-        "2.20.",
+        "n = 3 cases. Calibration over 8.6 million brain voxels in 15 bins, each region separately, "
+        "at the",
+        "engine's temperature of 2.20.",
     ]
 
 
