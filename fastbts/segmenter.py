@@ -100,7 +100,7 @@ class Segmenter:
         self.options = options or SegmenterOptions()
         if engine is None or isinstance(engine, str | Path):
             engine = load_engine(
-                engine, device=device, precision=precision, threads=self.options.threads
+                engine, device=device, precision=precision, n_threads=self.options.threads
             )
         self.engine = engine
         self.spec = _overridden(engine.spec, self.options)

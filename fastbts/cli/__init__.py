@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from fastbts.cli import check, engine, predict
+from fastbts.cli import bench, doctor, engine, predict, verify
 from fastbts.cli.common import app
 
-__all__ = ["app", "check", "engine", "main", "predict"]
+__all__ = ["app", "bench", "doctor", "engine", "main", "predict", "verify"]
 
 
 def main() -> None:
