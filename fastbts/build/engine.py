@@ -15,7 +15,7 @@ from fastbts.errors import DeviceError, EngineFileError
 from fastbts.engine.onnx_bytes import read_metadata
 from fastbts.files import atomic_write, check_writable
 from fastbts.build.parity import LabelledCase, check_parity, labelled_cases, measure_parity
-from fastbts.pipeline.normalize import preprocess
+from fastbts.pipeline.normalize import normalize
 from fastbts.progress import Progress
 
 SUFFIX = ".onnx"
@@ -59,7 +59,7 @@ def build_engine(
     tell("read", 0.0)
     file, folders = read_source(source), [Path(folder) for folder in calibrate]
     volumes = [read_case(folder) for folder in folders]
-    tensors = [preprocess(volume, file.spec).tensor for volume in volumes]
+    tensors = [normalize(volume, file.spec).tensor for volume in volumes]
     tell("build", 0.1)
     payloads: dict[str, bytes | memoryview] = {
         "model.onnx": file.payloads["model.onnx"],

@@ -14,9 +14,10 @@ from fastbts.engine.interface import Engine
 from fastbts.errors import OptionsError
 from fastbts.labels import REGION_LABELS
 from fastbts.metrics import region_dice
-from fastbts.read.reference import read_truth, truth_files
+from fastbts.options import SegmenterOptions
+from fastbts.read.reference import read_reference, reference_files
 from fastbts.segmentation import Segmentation
-from fastbts.segmenter import Segmenter, SegmenterOptions
+from fastbts.segmenter import Segmenter
 from fastbts.volume import Volume
 
 MIN_AGREEMENT = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.995, "int8": 0.99}
@@ -104,5 +105,5 @@ def _compared(reference: Segmentation, built: Segmentation, truth: NDArray[np.ui
 
 
 def _truth(folder: Path) -> NDArray[np.uint8] | None:
-    found = truth_files(folder)
-    return read_truth(found[0]) if len(found) == 1 else None
+    found = reference_files(folder)
+    return read_reference(found[0]) if len(found) == 1 else None

@@ -89,7 +89,7 @@ def _segmenters(engine: Path | None, threads: int) -> dict[str, Segmenter]:
     """One segmenter for each precision that file and machine have."""
     import fastbts
 
-    options, found = fastbts.SegmenterOptions(mode="one-pass", threads=threads), {}
+    options, found = fastbts.SegmenterOptions(mode="one-pass", n_threads=threads), {}
     first = fastbts.Segmenter(engine, options=options, warm_up=False)
     found[first.engine.description["precision"]] = first
     if "fp32" not in found:

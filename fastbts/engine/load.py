@@ -35,7 +35,7 @@ def load_engine(
     *,
     device: str = "auto",
     precision: str = "auto",
-    threads: int = 0,
+    n_threads: int = 0,
     backend: str = "auto",
     trusted_key: str | Path | None = None,
 ) -> Engine:
@@ -47,7 +47,7 @@ def load_engine(
         precision: "fp32" is faithful; "bf16" is about twice as fast where the CPU computes in it; "int8" needs a file that
             `fastbts build` made for it; "auto" is what the file was built for, else bf16 on such CPUs and fp32 on others. ONNX
             Runtime and TensorRT compute in what the ONNX was exported in.
-        threads: CPU threads for the network; 0 for all.
+        n_threads: CPU threads for the network; 0 for all.
         backend: "openvino", "onnxruntime", "tensorrt" or "tensorrt-rtx"; "auto" for what the file was built for, if that runs on
             the device, else OpenVINO, or ONNX Runtime for CUDA.
         trusted_key: Public key (PEM, `fastbts keygen`) whose holder must have signed the file; None asks for no signature.
@@ -56,15 +56,18 @@ def load_engine(
         DeviceError: The device, the precision or the backend cannot be used here.
         OptionsError: An unknown device, precision or backend.
     """
-    _known("device", device, DEVICES)
-    _known("precision", precision, PRECISIONS)
-    _known("backend", backend, ("auto", *BACKENDS))
+    file = read_engine(path, trusted_key)
+    return open_engine(file, device=device, precision=precision, n_threads=n_threads, backend=backend)
+
+
+def read_engine(path: str | Path | None, trusted_key: str | Path | None = None) -> EngineFile:
+    """Reads and checks an engine file, and who signed it; see `load_engine`."""
     file = read_engine_file(path or default_engine_path())
     if trusted_key is not None:
         from fastbts.engine.signing import check_signature
 
         check_signature(file, trusted_key)
-    return open_engine(file, device=device, precision=precision, threads=threads, backend=backend)
+    return file
 
 
 def open_engine(
@@ -72,15 +75,18 @@ def open_engine(
     *,
     device: str = "auto",
     precision: str = "auto",
-    threads: int = 0,
+    n_threads: int = 0,
     backend: str = "auto",
 ) -> Engine:
     """Loads an engine from a file that has been read; see `load_engine`."""
+    _known("device", device, DEVICES)
+    _known("precision", precision, PRECISIONS)
+    _known("backend", backend, ("auto", *BACKENDS))
     built_for, built_in = _built(file)
     backend = _backend(file, backend, device, built_for)
     if precision == "auto" and backend == built_for:
         precision = built_in
-    return _load(file, backend, device, precision, threads)
+    return _load(file, backend, device, precision, n_threads)
 
 
 def build_payloads(
@@ -122,7 +128,7 @@ def _built(file: EngineFile) -> tuple[str, str]:
     return backend, precision
 
 
-def _load(file: EngineFile, backend: str, device: str, precision: str, threads: int) -> Engine:
+def _load(file: EngineFile, backend: str, device: str, precision: str, n_threads: int) -> Engine:
     if device not in ("auto", *BACKENDS[backend]):
         raise DeviceError(
             f"device {device!r}: backend {backend!r} runs on {' or '.join(BACKENDS[backend])}"
@@ -130,14 +136,14 @@ def _load(file: EngineFile, backend: str, device: str, precision: str, threads: 
     if backend == "onnxruntime":
         from fastbts.engine.backends.onnxruntime import ONNXRuntimeEngine
 
-        return ONNXRuntimeEngine(file, device=device, precision=precision, threads=threads)
+        return ONNXRuntimeEngine(file, device=device, precision=precision, threads=n_threads)
     if backend in ("tensorrt", "tensorrt-rtx"):
         from fastbts.engine.backends.tensorrt import TensorRTEngine
 
         return TensorRTEngine(file, backend, precision=precision)
     from fastbts.engine.backends.openvino import OpenVINOEngine
 
-    return OpenVINOEngine(file, precision=precision, threads=threads)
+    return OpenVINOEngine(file, precision=precision, threads=n_threads)
 
 
 def _backend(file: EngineFile, wanted: str, device: str, built_for: str) -> str:

@@ -17,7 +17,7 @@ from fastbts import MODALITIES, Engine, EngineSpec, OptionsError, Segmenter, loa
 from fastbts.engine.backends.tensorrt import build_plan
 from fastbts.engine.file import write_engine_file
 from fastbts.engine.onnx_bytes import read_metadata
-from fastbts.pipeline.normalize import preprocess
+from fastbts.pipeline.normalize import normalize
 from tests.training.tiny import KINDS, awake, tiny
 from training.clip.prompts import ORTHONORMAL
 from training.config import parse_recipe
@@ -167,7 +167,7 @@ def test_engines_agree_with_torch(network: UNet3d, engine: Engine, shape: tuple[
 def test_engines_agree_with_torch_on_a_real_case(
     network: UNet3d, engine: Engine, val_cases: list[Path]
 ) -> None:
-    x = preprocess(read_case(val_cases[0]), SPEC).tensor[None]
+    x = normalize(read_case(val_cases[0]), SPEC).tensor[None]
     with torch.inference_mode():
         exact = network(torch.from_numpy(x)).numpy()
     logits = engine.infer(x)
