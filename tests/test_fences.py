@@ -59,8 +59,8 @@ def test_files_stay_short() -> None:
 
 def test_public_names() -> None:
     assert sorted(fastbts.__all__) == [
-        "CaseError", "DeviceError", "Engine", "EngineFileError", "EngineSpec", "FastBTSError", "Geometry", "GeometryError",
-        "InputError", "MODALITIES", "OptionsError", "OutputError", "Segmentation", "Segmenter", "SegmenterOptions", "Volume",
+        "CaseError", "DeviceError", "Engine", "EngineFileError", "EngineSpec", "FailedCase", "FastBTSError", "Geometry",
+        "GeometryError", "InputError", "MODALITIES", "OptionsError", "OutputError", "Segmentation", "Segmenter", "SegmenterOptions", "Volume",
         "load_engine", "read_case", "read_files",
     ]  # fmt: skip
     for name in fastbts.__all__:

@@ -24,7 +24,7 @@ from fastbts.engine.load import build_payloads, open_engine
 from fastbts.engine.onnx_bytes import read_metadata
 from fastbts.errors import DeviceError, EngineFileError
 from fastbts.files import atomic_write, check_writable
-from fastbts.pipeline.normalize import preprocess
+from fastbts.pipeline.normalize import normalize
 from fastbts.progress import Progress
 from fastbts.read.case import read_case
 from fastbts.spec import EngineSpec
@@ -71,14 +71,14 @@ def build_engine(
     tell("read", 0.0)
     file, folders = read_source(source), [Path(folder) for folder in calibrate]
     volumes = [read_case(folder) for folder in folders]
-    tensors = [preprocess(volume, file.spec).tensor for volume in volumes]
+    tensors = [normalize(volume, file.spec).tensor for volume in volumes]
     tell("build", 0.1)
     payloads: dict[str, bytes | memoryview] = {
         "model.onnx": file.payloads["model.onnx"],
         **build_payloads(file, backend, precision, tensors),
     }
     shapes = [list(tensor.shape[1:]) for tensor in tensors] if precision == "int8" else []
-    about = {
+    about: dict[str, Any] = {
         "backend": backend,
         "precision": precision,
         "source_sha256": file.sha256,

@@ -14,9 +14,10 @@ from fastbts.engine.interface import Engine
 from fastbts.errors import OptionsError
 from fastbts.labels import REGION_LABELS
 from fastbts.metrics import region_dice
+from fastbts.options import SegmenterOptions
 from fastbts.read.reference import read_reference, reference_files
 from fastbts.segmentation import Segmentation
-from fastbts.segmenter import Segmenter, SegmenterOptions
+from fastbts.segmenter import Segmenter
 from fastbts.volume import Volume
 
 MIN_AGREEMENT = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.995, "int8": 0.99}

@@ -1,9 +1,9 @@
 """A model repository for Triton Inference Server from an engine file: `fastbts export-triton`.
 
-Two models: NAME segments (images and affine in, labels and volumes out; Python backend, needs
-fastbts in the server's Python), NAME_network is the network alone (normalised tensor in, logits out;
-ONNX Runtime backend). Layout and fields: Triton's "Model Repository" and "Model Configuration"
-pages and model_config.proto.
+Two models. NAME segments: images and affine in, labels and volumes out; Python backend, needs
+fastbts in the server's Python. NAME_network is the network alone: normalised tensor in, logits out;
+ONNX Runtime backend. Layout and fields: Triton's "Model Repository" and "Model Configuration" pages
+and model_config.proto.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fastbts.spec import EngineSpec
 from fastbts.engine.file import EngineFile, read_engine_file
 from fastbts.errors import OptionsError, OutputError
 from fastbts.files import atomic_write
+from fastbts.spec import EngineSpec
 
 KINDS = {"cpu": "KIND_CPU", "cuda": "KIND_GPU"}
 MAX_BATCH = 4
@@ -93,7 +93,7 @@ output [
 def _network_config(file: EngineFile, name: str, device: str, instances: int) -> str:
     spec = file.spec
     zeros = f"dims: [ {len(spec.modalities)}, {', '.join([str(2 * spec.stride)] * 3)} ]"
-    return f'''# D, H, W are multiples of {spec.stride}; the input is what fastbts.pipeline.normalize makes.
+    return f'''# D, H, W: multiples of {spec.stride}. The input comes from fastbts.pipeline.normalize.
 name: "{name}"
 platform: "onnxruntime_onnx"
 max_batch_size: {MAX_BATCH}

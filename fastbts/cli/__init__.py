@@ -14,8 +14,8 @@ __all__ = ["app", "bench", "doctor", "engine", "main", "predict", "verify"]
 def main() -> None:
     """Entry point of the `fastbts` command; does not return.
 
-    Whatever a command wrote is on disk by then, so the process ends at once: to take interpreter and OpenVINO apart first would
-    take a tenth of a second.
+    All that a command wrote is on disk by then, so the process ends at once: unloading the
+    interpreter and OpenVINO would take a tenth of a second.
     """
     try:
         app()

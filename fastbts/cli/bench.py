@@ -50,7 +50,7 @@ def _segmenters(engine: Path | None, n_threads: int) -> dict[str, Segmenter]:
     """A segmenter for each precision of the file on this machine."""
     import fastbts
 
-    options, found = fastbts.SegmenterOptions(mode="one-pass", threads=n_threads), {}
+    options, found = fastbts.SegmenterOptions(mode="one-pass", n_threads=n_threads), {}
     first = fastbts.Segmenter(engine, options=options, warm_up=False)
     found[first.engine.description["precision"]] = first
     if "fp32" not in found:

@@ -90,7 +90,7 @@ def export_triton(
     device: Annotated[str, typer.Option(help=" or ".join(devices()))] = "cpu",
     instances: Annotated[int, typer.Option(help="copies of each model that run at once")] = 1,
 ) -> None:
-    """Writes a model repository for Triton Inference Server: segmentation, and the network alone."""
+    """Writes a model repository for Triton Inference Server."""
     from fastbts.build.triton import export_triton as export
     from fastbts.engine.load import default_engine_path
 

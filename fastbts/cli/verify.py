@@ -27,7 +27,7 @@ def verify(
     engine: EngineOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Checks results against their report: bytes, grid, volumes, engine. Exits with 1 if any differs."""
+    """Checks that written results were not changed since; exits with 1 if any differs."""
     with reported_errors():
         reports = reports_in(out)
     checks = [check for report in reports for check in verify_result(report, engine)]

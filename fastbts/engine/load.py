@@ -50,14 +50,20 @@ def load_engine(
         DeviceError: The backend, device or precision cannot be used here.
         OptionsError: An unknown backend, device or precision.
     """
+    file = read_engine(path, trusted_key)
+    return open_engine(
+        file, backend=backend, device=device, precision=precision, n_threads=n_threads
+    )
+
+
+def read_engine(path: str | Path | None, trusted_key: str | Path | None = None) -> EngineFile:
+    """Reads an engine file and checks its signature; see `load_engine`."""
     file = read_engine_file(path or default_engine_path())
     if trusted_key is not None:
         from fastbts.engine.signing import check_signature
 
         check_signature(file, trusted_key)
-    return open_engine(
-        file, backend=backend, device=device, precision=precision, n_threads=n_threads
-    )
+    return file
 
 
 def open_engine(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.errors import InputError, OptionsError
-from fastbts.files import atomic_write, check_writable
+from fastbts.files import atomic_write, check_not_input
 from fastbts.volume import MAX_AFFINE_DIFFERENCE, Volume
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii")
@@ -57,7 +57,7 @@ def write_labels(
         raise InputError(
             f"{path}: expected uint8 labels of shape {volume.geometry.shape}, got {labels.dtype} {labels.shape}"
         )
-    check_writable(path, volume.names)
+    check_not_input(path, volume.names)
     head = _header_bytes(volume, {"labels": dict(label_values), "provenance": dict(provenance)})
     voxels = np.ascontiguousarray(
         labels.T

@@ -12,7 +12,7 @@ import numpy as np
 
 
 def register_nodes(core: Any) -> None:
-    """Adds the nodes to an OpenVINO core; `_case_conv` needs the network reshaped to a batch of 1."""
+    """Adds the nodes to a core; `_case_conv` needs the network reshaped to a batch of 1."""
     from openvino.frontend.onnx import ConversionExtension
 
     core.add_extension(ConversionExtension("SemanticBridge", "fastbts", _bridge))
