@@ -51,14 +51,14 @@ def build(config: UNetConfig, path: Path) -> tuple[OpenVINOEngine, dict[str, flo
         read_engine_file(path),
         np.random.default_rng(0).standard_normal((1, 4, 32, 48, 32), np.float32),
     )
-    exact = OpenVINOEngine(file, precision="fp32", threads=N_THREADS).infer(small)
+    exact = OpenVINOEngine(file, precision="fp32", n_threads=N_THREADS).infer(small)
     with torch.inference_mode():
         assert np.abs(exact - network(torch.from_numpy(small)).numpy()).max() <= 1e-3
     numbers = {
         "mparameters": sum(p.numel() for p in network.parameters()) / 1e6,
         "gflop": gflop(network),
     }
-    return OpenVINOEngine(file, threads=N_THREADS), numbers
+    return OpenVINOEngine(file, n_threads=N_THREADS), numbers
 
 
 def gflop(network: UNet3d) -> float:

@@ -17,11 +17,11 @@ def pytest_benchmark_update_machine_info(
 ) -> None:
     """Replaces the machine's name by that of its processor."""
     import fastbts
-    from fastbts.engine.backends.openvino import package
+    from fastbts.engine.backends.openvino import OpenVINOEngine
 
     machine_info.pop("node", None)
     machine_info["device_name"] = str(
-        package().Core().get_property("CPU", "FULL_DEVICE_NAME")
+        OpenVINOEngine.package().Core().get_property("CPU", "FULL_DEVICE_NAME")
     ).strip()
     machine_info["fastbts"] = fastbts.__version__
 

@@ -59,16 +59,20 @@ def check_writable(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
     path = Path(path)
     with _as_output_error(path):
         _refuse_irregular(path)
-        for given in inputs:
-            if path.exists() and os.path.exists(given) and os.path.samefile(path, given):
-                raise OutputError(
-                    f"{path}: is an input of this case and would be overwritten; "
-                    "choose another output"
-                )
+        check_not_input(path, inputs)
         fd, temporary = _open_temporary(_nearest_folder(path))
         os.close(fd)
         if temporary:
             temporary.unlink()
+
+
+def check_not_input(path: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Raises OutputError if `path` is one of the inputs, which would be overwritten."""
+    for given in inputs:
+        if os.path.exists(path) and os.path.exists(given) and os.path.samefile(path, given):
+            raise OutputError(
+                f"{path}: is an input of this case and would be overwritten; choose another output"
+            )
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:

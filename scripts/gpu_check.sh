@@ -25,7 +25,7 @@ if [[ -n ${FASTBTS_TENSORRT_INCLUDE:-} ]]; then
   FASTBTS_TENSORRT_INCLUDE=$(realpath "$FASTBTS_TENSORRT_INCLUDE")
   export FASTBTS_TENSORRT_INCLUDE
   defines+=(--config-settings=cmake.define.FASTBTS_TENSORRT=ON --config-settings=cmake.define.TensorRT_INCLUDE_DIR="$FASTBTS_TENSORRT_INCLUDE")
-  tests+=(tests/engine/test_tensorrt_plugins.py)
+  tests+=(tests/engine/backends/test_tensorrt_plugins.py)
 fi
 
 # In a folder of its own, so that nothing of the machine's is changed.

@@ -111,3 +111,17 @@ def small_case() -> tuple[np.ndarray, np.ndarray]:
     affine = np.eye(4)
     affine[:3, 3] = -15, -20, -11
     return images, affine
+
+
+@pytest.fixture
+def small_phantom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands take a phantom of 64 x 64 x 48 voxels of 1 mm: a whole head takes half a minute."""
+    from fastbts.phantom import PhantomCase, make_case
+
+    def make_small(seed: int = 0) -> PhantomCase:
+        case = make_case(seed, shape=(64, 64, 48))
+        spacing = np.diag([*case.volume.geometry.spacing_mm, 1.0])
+        small = replace(case.volume, affine=case.volume.affine @ np.linalg.inv(spacing))
+        return replace(case, volume=small)
+
+    monkeypatch.setattr("fastbts.phantom.make_case", make_small)

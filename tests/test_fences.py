@@ -72,11 +72,11 @@ def test_few_modules_beside_the_folders() -> None:
 
 def test_public_names() -> None:
     assert sorted(fastbts.__all__) == [
-        "CaseError", "DeviceError", "Engine", "EngineFileError", "EngineSpec", "FastBTSError",
-        "Geometry", "GeometryError", "InputError", "MODALITIES", "OptionsError", "OutputError",
-        "Segmentation", "Segmenter", "SegmenterOptions", "Volume", "load_engine", "read_case",
-        "read_files",
-    ]  # fmt: skip
+        *("CaseError", "DeviceError", "Engine", "EngineFileError", "EngineSpec", "FailedCase"),
+        *("FastBTSError", "Geometry", "GeometryError", "InputError", "MODALITIES"),
+        *("OptionsError", "OutputError", "Segmentation", "Segmenter", "SegmenterOptions"),
+        *("Volume", "load_engine", "read_case", "read_files"),
+    ]
     for name in fastbts.__all__:
         assert getattr(fastbts, name).__doc__ or name == "MODALITIES"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -12,7 +12,7 @@ import pytest
 
 from fastbts import Segmenter, SegmenterOptions, load_engine, read_case
 from fastbts.metrics import region_dice
-from fastbts.pipeline.normalize import preprocess
+from fastbts.pipeline.normalize import normalize
 from training.data.cases import read_labels
 from training.evaluate import dice_without, evaluate
 from training.scores.results import dice_rows, mean_row
@@ -68,7 +68,7 @@ def test_whole_tumour_is_found_without_flair(
 
 def test_backends_agree_on_a_real_case(val_cases: list[Path]) -> None:
     engines = [load_engine(precision="fp32", backend=name) for name in ("openvino", "onnxruntime")]
-    tensor = preprocess(read_case(val_cases[0]), engines[0].spec).tensor[None]
+    tensor = normalize(read_case(val_cases[0]), engines[0].spec).tensor[None]
     one, other = (engine.infer(tensor) for engine in engines)
     assert np.abs(one - other).max() <= 1e-3
     assert ((one > 0) == (other > 0)).mean() >= 0.99999

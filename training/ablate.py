@@ -159,7 +159,7 @@ def run_job(job: Job) -> None:
     trained_s = time.monotonic() - began
     segmenter = Segmenter(
         NetworkEngine(network, spec),
-        options=SegmenterOptions(mode="one-pass", threads=1),
+        options=SegmenterOptions(mode="one-pass", n_threads=1),
         warm_up=False,
     )
     with torch.autocast("cpu", torch.bfloat16):

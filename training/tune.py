@@ -20,7 +20,7 @@ from rich.progress import track
 from fastbts import EngineSpec, Geometry, Segmenter, SegmenterOptions, read_case
 from fastbts.engine.file import read_engine_file, write_engine_file
 from fastbts.metrics import region_dice
-from fastbts.pipeline.label import postprocess
+from fastbts.pipeline.label import label
 from fastbts.placement import Placement
 from training.data.cases import find_cases, read_labels
 from training.scores.calibration import (
@@ -63,7 +63,7 @@ class TuningCase:
     def dice(self, spec: EngineSpec) -> dict[str, float]:
         """Dice of WT, TC and ET under a spec's thresholds and rules."""
         return region_dice(
-            postprocess(self.logits, self.placement, self.geometry, spec).labels, self.reference
+            label(self.logits, self.placement, self.geometry, spec).labels, self.reference
         )
 
 

@@ -1,4 +1,4 @@
-"""What all commands share: the application, options, progress on a terminal, errors with exit codes."""
+"""What all commands share: application, options, progress on a terminal, errors, exit codes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0 for all")]
 
 app = typer.Typer(
-    help="Brain-tumour segmentation from FLAIR, T1, T1ce and T2. Research use only: not a medical device.",
+    help="Brain-tumour segmentation from FLAIR, T1, T1ce and T2. "
+    "Research use only: not a medical device.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.errors import InputError, OptionsError
-from fastbts.files import atomic_write, check_writable
+from fastbts.files import atomic_write, check_not_input
 from fastbts.volume import MAX_AFFINE_DIFFERENCE, Volume
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii")
@@ -60,7 +60,7 @@ def write_labels(
             f"{path}: expected uint8 labels of shape {volume.geometry.shape}, "
             f"got {labels.dtype} {labels.shape}"
         )
-    check_writable(path, volume.names)
+    check_not_input(path, volume.names)
     header = _header_bytes(volume, {"labels": dict(label_values), "provenance": dict(provenance)})
     # NIfTI's first axis is the fastest. Labels that are stored so already are not copied.
     voxels = np.ascontiguousarray(labels.T).data

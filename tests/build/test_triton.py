@@ -1,4 +1,4 @@
-"""A Triton model repository: its configurations against Triton's own schema, and the job's model as Triton calls it."""
+"""A Triton model repository: configurations by Triton's schema, the model as Triton calls it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import fastbts.phantom
 from fastbts import OptionsError, OutputError, Segmenter
+from fastbts.build.triton import export_triton
 from fastbts.cli import app
 from fastbts.engine.file import read_engine_file
 from fastbts.engine.load import default_engine_path
-from fastbts.phantom import make_case
-from fastbts.build.triton import export_triton
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def _config(path: Path) -> Any:
     return text_format.Parse(path.read_text(), schema.ModelConfig())
 
 
-def test_the_repository_is_whole(repository: Path) -> None:
+def test_repository_has_all_files(repository: Path) -> None:
     assert sorted(str(p.relative_to(repository)) for p in repository.rglob("*") if p.is_file()) == [
         "fastbts/1/engine.fbts", "fastbts/1/model.py", "fastbts/config.pbtxt",
         "fastbts_network/1/model.onnx", "fastbts_network/config.pbtxt",
@@ -46,7 +46,7 @@ def test_the_repository_is_whole(repository: Path) -> None:
     assert (repository / "fastbts/1/engine.fbts").read_bytes() == default_engine_path().read_bytes()
 
 
-def test_the_job_fits_the_schema(repository: Path) -> None:
+def test_segmenter_config_fits_the_schema(repository: Path) -> None:
     config = _config(repository / "fastbts/config.pbtxt")
     assert (config.name, config.backend, config.max_batch_size) == ("fastbts", "python", 0)
     assert [(i.name, list(i.dims)) for i in config.input] == [
@@ -60,7 +60,7 @@ def test_the_job_fits_the_schema(repository: Path) -> None:
     assert [(g.count, g.kind == g.KIND_CPU) for g in config.instance_group] == [(2, True)]
 
 
-def test_the_network_fits_the_schema_and_its_onnx(repository: Path) -> None:
+def test_network_config_fits_the_schema_and_the_onnx(repository: Path) -> None:
     config = _config(repository / "fastbts_network/config.pbtxt")
     assert (config.name, config.platform, config.max_batch_size) == (
         "fastbts_network",
@@ -89,7 +89,7 @@ class _Tensor:
 
 
 def _triton_utils() -> ModuleType:
-    """The four names of triton_python_backend_utils that the model uses; the real module exists inside Triton only."""
+    """The names of triton_python_backend_utils that the model uses; only Triton has the module."""
     module = ModuleType("triton_python_backend_utils")
     module.__dict__.update(
         Tensor=_Tensor,
@@ -102,8 +102,8 @@ def _triton_utils() -> ModuleType:
     return module
 
 
-def test_the_job_answers_as_the_segmenter_does(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
+def test_model_answers_like_the_segmenter(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, small_phantom: None
 ) -> None:
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", _triton_utils())
     found = importlib.util.spec_from_file_location("model", repository / "fastbts/1/model.py")
@@ -111,7 +111,7 @@ def test_the_job_answers_as_the_segmenter_does(
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
-    volume = make_case(3, shape=(64, 64, 48)).volume
+    volume = fastbts.phantom.make_case(3).volume
     request = {"images": np.asarray(volume.data, np.float32), "affine": volume.affine}
     model = module.TritonPythonModel()
     model.initialize({"model_instance_kind": "CPU"})
@@ -121,12 +121,12 @@ def test_the_job_answers_as_the_segmenter_does(
     assert good.error is None
     np.testing.assert_array_equal(good.tensors[0].array, expected.labels)
     np.testing.assert_allclose(good.tensors[1].array, list(expected.volumes_ml.values()), rtol=1e-6)
-    assert "CaseError" in bad.error, "four equal images are no case"
+    assert "CaseError" in bad.error, "empty images are refused"
 
 
 def test_nothing_is_overwritten_or_guessed(repository: Path, tmp_path: Path) -> None:
     engine = default_engine_path()
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="exists; choose another --name"):
         export_triton(engine, repository)
     for wrong in ({"device": "tpu"}, {"name": "../x"}, {"name": 'a"b'}, {"instances": 0}):
         with pytest.raises(OptionsError, match="expected cpu or cuda"):

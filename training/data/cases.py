@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fastbts import EngineSpec, FastBTSError, read_case
-from fastbts.pipeline.normalize import preprocess
-from fastbts.read.reference import read_truth, truth_files
+from fastbts.pipeline.normalize import normalize
+from fastbts.read.reference import read_reference, reference_files
 from fastbts.volume import to_network_axes
 from training.config import Recipe
 from training.data.augment import Augment, Crop, carve_mix, crop_start, cut, inside
@@ -185,12 +185,12 @@ def grade_of(folder: Path) -> str:
 
 def read_labels(folder: Path) -> NDArray[np.uint8]:
     """The reference labels (i, j, k) of a case, BraTS <= 2021 values (3 of BraTS 2023 is read as 4)."""
-    found = truth_files(folder)
+    found = reference_files(folder)
     if len(found) != 1:
         raise FastBTSError(
             f"{folder}: expected one file *seg.nii.gz, got {[p.name for p in found]}"
         )
-    return read_truth(found[0])
+    return read_reference(found[0])
 
 
 def prepare_case(folder: Path, spec: EngineSpec, cache: Path) -> TrainingCase:
@@ -216,7 +216,7 @@ def _network_arrays(
     folder: Path, spec: EngineSpec
 ) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
     volume = read_case(folder)
-    prepared = preprocess(volume, spec)
+    prepared = normalize(volume, spec)
     placement = prepared.placement
     if placement.resampled:
         raise FastBTSError(

@@ -126,7 +126,7 @@ class LitNetwork(L.LightningModule):
 
     def validation_step(self, folder: Path, index: int) -> None:
         """Dice of one case by the product's inference; Lightning has put the averaged weights and eval mode in place."""
-        options = SegmenterOptions(threads=torch.get_num_threads())
+        options = SegmenterOptions(n_threads=torch.get_num_threads())
         segmenter = Segmenter(
             NetworkEngine(self.network, engine_spec(self.recipe), self.read_tokens),
             options=options,
