@@ -181,7 +181,7 @@ class _Grid:
         return values / np.float32((151 / 315) ** 1.5)
 
     def embed(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Values of the box, (..., i, j, k), in the whole field of view and NIfTI's memory order."""
+        """Values of the box, (..., i, j, k), in the field of view and NIfTI's memory order."""
         lead = values.shape[:-3]
         whole = np.zeros((*lead, *self.shape[::-1]), values.dtype)
         whole = whole.transpose(*range(len(lead)), -1, -2, -3)
