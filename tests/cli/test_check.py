@@ -19,6 +19,7 @@ from fastbts.cli.verify import verify_result
 from fastbts.engine.file import pack_engine
 from fastbts.phantom import make_case
 from fastbts.spec import EngineSpec
+from tests.conftest import write_voxel_engine
 
 RUNTIMES = (
     "openvino",
@@ -149,8 +150,9 @@ def test_doctor_says_what_runs_and_how_to_get_the_rest(monkeypatch: pytest.Monke
     assert "openvino" in run("doctor")[1]
 
 
-def test_bench_tells_medians() -> None:
-    code, output = run("bench", "--rounds", 1, "--json")
+def test_bench_tells_medians(tmp_path: Path) -> None:
+    engine = write_voxel_engine(tmp_path / "voxel.fbts")
+    code, output = run("bench", "--rounds", 1, "--engine", engine, "--json")
     assert code == 0
     table = json.loads(output)
     assert "fp32" in table
