@@ -13,11 +13,11 @@
 #include "bindings/dlpack.h"
 #include "core/array/dtype.h"
 #include "core/array/error.h"
-#include "core/cuda/cuda_device.h"
+#include "core/cuda/device.h"
 
 /// How arrays are described to us: by NumPy, by DLPack capsules, by __cuda_array_interface__.
 /// Nothing is copied.
-namespace fastbts::gate {
+namespace fastbts {
 
 namespace py = pybind11;
 
@@ -197,4 +197,4 @@ inline std::optional<Source> source_of(const py::object& object, Stream stream) 
   return std::nullopt;
 }
 
-}  // namespace fastbts::gate
+}  // namespace fastbts

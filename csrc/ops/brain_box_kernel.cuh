@@ -1,6 +1,7 @@
 #pragma once
 
 #include "core/cuda/strided.h"
+#include "core/cuda/warp.h"
 
 namespace fastbts {
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/cuda/strided.h"
+#include "core/cuda/warp.h"
 #include "ops/normalize_scratch.h"
 
 namespace fastbts {

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/cpu/interpolation.h"
 #include "core/cpu/parallel.h"
-#include "core/cpu/taps.h"
 #include "ops/resample_affine.h"
 
 namespace fastbts {

@@ -1,7 +1,7 @@
 #pragma once
 
+#include "core/cuda/interpolation.h"
 #include "core/cuda/strided.h"
-#include "core/cuda/tap.cuh"
 
 namespace fastbts {
 

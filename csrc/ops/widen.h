@@ -2,8 +2,8 @@
 
 #include <cstdint>
 
+#include "core/array/device.h"
 #include "core/array/dtype.h"
-#include "core/array/stream.h"
 
 namespace fastbts {
 

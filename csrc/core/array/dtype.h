@@ -72,7 +72,7 @@ void dispatch(DType dtype, Fn&& fn) {
       return fn(Tag<double>{});
     case DType::kFloat16:
     case DType::kBfloat16:
-      return;  // the gate lets none through
+      return;  // refused when the array is borrowed
   }
 }
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "core/array/tensor_view.h"
-#include "core/cuda/device.h"
+#include "core/cuda/kernel.h"
 
 /// Arrays as kernels take them. View and AnyView cannot be used there: the members of std::array
 /// are no device code.
@@ -129,25 +129,5 @@ struct Row {
 /// warp share a row.
 FASTBTS_DEVICE std::uint32_t first_row() { return blockIdx.x * blockDim.y + threadIdx.y; }
 FASTBTS_DEVICE std::uint32_t row_step() { return gridDim.x * blockDim.y; }
-
-/// Sum over the lanes of a warp, all of which must call it; every lane gets it.
-template <typename T>
-FASTBTS_DEVICE T warp_sum(T value) {
-  for (int step = kWarp / 2; step > 0; step /= 2) value += __shfl_xor_sync(kAllLanes, value, step);
-  return value;
-}
-
-template <typename T>
-FASTBTS_DEVICE T warp_max(T value) {
-  for (int step = kWarp / 2; step > 0; step /= 2) {
-    const T other = __shfl_xor_sync(kAllLanes, value, step);
-    value = other > value ? other : value;
-  }
-  return value;
-}
-
-FASTBTS_DEVICE bool is_first_lane() {
-  return (threadIdx.x + blockDim.x * threadIdx.y) % kWarp == 0;
-}
 
 }  // namespace fastbts

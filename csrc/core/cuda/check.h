@@ -2,8 +2,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include "core/array/device.h"
 #include "core/array/error.h"
-#include "core/array/stream.h"
 
 namespace fastbts {
 
