@@ -34,8 +34,7 @@ Box to_box(const Bounds3& bounds) {
 
 Stream stream_of(StreamHandle handle) { return {reinterpret_cast<void*>(handle)}; }
 
-/// Borrows the arrays of a call, which borrow_args(borrow) makes the arguments of the op from, and
-/// runs the op without the GIL.
+/// Runs an op without the GIL. borrow_args makes its arguments with a Borrower.
 template <typename Args, typename BorrowArgs>
 void run(void (*op)(const Args&, int, Stream), const char* name, int n_threads, StreamHandle stream,
          BorrowArgs&& borrow_args) {

@@ -154,7 +154,7 @@ void write(View<const T, 3> box, View<std::uint8_t, 3> mask, const Stats& stats,
   });
 }
 
-/// Zeroes what lies outside the inner box.
+/// Zeroes all outside the inner box.
 void clear_outside(const View<float, 4>& tensor, const Box& inner, int n_threads) {
   const std::int64_t n_d = tensor.shape[1], n_w = tensor.shape[3];
   parallel_for(tensor.shape[0] * n_d, n_threads, [&](std::int64_t begin, std::int64_t end) {

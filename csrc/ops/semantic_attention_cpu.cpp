@@ -7,8 +7,8 @@
 #include "ops/resample.h"
 #include "ops/semantic_attention.h"
 
-// Plain loops, as a specification of the CUDA kernel. On a CPU OpenVINO runs the attention as its own
-// operations: replacing them by vectorised loops did not make the network faster.
+// Plain loops, as a specification of the CUDA kernel. On a CPU OpenVINO runs the attention as its
+// own operations: replacing them by vectorised loops did not make the network faster.
 namespace fastbts {
 namespace {
 

@@ -19,8 +19,8 @@ struct WindowArgs {
 ///                                                                  partly outside tensor or not
 ///   out      (B, M, d, h, w)  floats, any strides         written  zero outside the tensor
 /// Floats are float32; on a CUDA device, where all arrays must be, also float16 or bfloat16, and
-/// there out may be of another float type than tensor: values are rounded to it. Strides of out make
-/// its layout, such as channels last.
+/// there out may be of another float type than tensor: values are rounded to it. Strides of out
+/// make its layout, such as channels last.
 void window(const WindowArgs& args, int n_threads, Stream stream);
 
 void window_cpu(const WindowArgs& args, int n_threads);

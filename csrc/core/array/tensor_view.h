@@ -99,7 +99,7 @@ struct AnyView {
     return view;
   }
 
-  /// Address of the element this many elements on.
+  /// Address of the element `offset` elements after the first.
   Void* address(std::int64_t offset) const {
     using Byte = std::conditional_t<std::is_const_v<Void>, const char, char>;
     return static_cast<Byte*>(data) + offset * size_of(dtype);
@@ -112,8 +112,8 @@ struct AnyView {
   }
 };
 
-/// Of the last three axes, the order in which memory runs: largest step first. Axes of one voxel
-/// come first, as their stride means nothing.
+/// The last three axes in the order of memory: largest stride first. Axes of one voxel come first,
+/// as their stride means nothing.
 template <std::size_t N>
 std::array<std::size_t, 3> memory_order(const Shape<N>& shape, const Shape<N>& strides) {
   std::array<std::size_t, 3> order{0, 1, 2};

@@ -6,7 +6,7 @@
 
 namespace fastbts {
 
-/// As everywhere in the network.
+/// The network's activation.
 inline float leaky_relu(float x) {
   constexpr float kSlope = 0.01F;
   return x > 0 ? x : kSlope * x;

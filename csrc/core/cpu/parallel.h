@@ -62,8 +62,8 @@ class Tasks {
 
 /// Calls task(i), which must not throw, for all i in [0, n) on n_workers threads, the calling one
 /// among them. Nobody waits for a thread that has no task: on a busy machine it may take
-/// milliseconds until a new one runs at all. Where the system gives no more threads, those there are
-/// do the work.
+/// milliseconds until a new one runs at all. If the system gives no more threads, fewer do the
+/// work.
 inline void run_tasks(std::int64_t n, std::int64_t n_workers,
                       const std::function<void(std::int64_t)>& task) {
   const auto tasks = std::make_shared<Tasks>(n, task);

@@ -13,9 +13,8 @@
 
 namespace fastbts {
 
-/// Order of the three axes for a pass that reads rows of a source and writes a target of any
-/// strides: the last axis is the source's densest, the middle one the target's densest of the other
-/// two.
+/// Order of the three axes for reading rows of a source and writing a target of any strides: the
+/// last axis is the source's densest, the middle one the target's densest of the other two.
 inline std::array<std::size_t, 3> transfer_order(const std::array<std::size_t, 3>& source,
                                                  const std::array<std::size_t, 3>& target) {
   const std::size_t last = source[2];
@@ -23,8 +22,8 @@ inline std::array<std::size_t, 3> transfer_order(const std::array<std::size_t, 3
   return {3 - last - middle, middle, last};
 }
 
-/// Copies n_rows dense rows into the target (rows, columns), writing along the target's denser
-/// axis; dense rows past the caches if `nontemporal`.
+/// Copies dense rows into the target (rows, columns), writing along the target's denser axis; dense
+/// rows past the caches if `nontemporal`.
 template <typename T>
 void store_rows(const T* rows, const View<T, 2>& target, bool nontemporal) {
   const auto [n_rows, n_columns] = target.shape;
@@ -51,7 +50,7 @@ void store_rows(const T* rows, const View<T, 2>& target, bool nontemporal) {
 
 /// Fills target (D, H, W) row by row through a small buffer, so that both sides are touched a cache
 /// line at a time whatever their strides. compute(d, h, row) writes one dense row; axes must be in
-/// transfer_order. Where `nontemporal`, store_fence() must follow.
+/// transfer_order. If `nontemporal`, store_fence() must follow.
 template <typename T, typename Compute>
 void transfer_rows(const View<T, 3>& target, std::int64_t d, bool nontemporal, Compute&& compute) {
   constexpr std::int64_t kTile =

@@ -14,8 +14,7 @@
 
 namespace fastbts {
 
-/// Whether loops run in AVX2: where this machine has it and FASTBTS_ISA, which is for tests, is not
-/// "plain".
+/// Whether `wide` uses AVX2: if this machine has it, and FASTBTS_ISA (for tests) is not "plain".
 inline bool has_avx2() {
 #ifdef FASTBTS_X86
   static const bool has = [] {
@@ -36,9 +35,9 @@ FASTBTS_AVX2 void with_avx2(const Fn& fn) {
   fn();
 }
 
-/// Calls fn, compiled twice with all that it calls inlined: for loops over a row that the compiler
-/// can vectorise. What they write must be known to overlap nothing else, by __restrict or by being
-/// a local copy.
+/// Calls fn, which is compiled twice with all its calls inlined: for loops over a row that the
+/// compiler can vectorise. Their outputs must be known not to overlap their inputs, by __restrict
+/// or by being a local copy.
 template <typename Fn>
 void wide(const Fn& fn) {
   has_avx2() ? with_avx2(fn) : fn();

@@ -5,7 +5,7 @@
 
 namespace fastbts {
 
-#ifdef FASTBTS_HAS_CUDA  // the only place that asks
+#ifdef FASTBTS_HAS_CUDA  // nothing else looks at this macro
 inline constexpr bool kHasCuda = true;
 
 /// Number of CUDA devices, at least one; throws DeviceError that says why there is none.
@@ -14,10 +14,10 @@ int n_cuda_devices();
 /// The device whose memory this is; throws DeviceError for host memory.
 Device cuda_device_of(const void* memory);
 
-/// Makes what is queued on a stream from now on wait for all that another one holds.
+/// Makes later work on a stream wait for all earlier work on another one.
 void cuda_wait(Stream stream, Stream for_stream);
 
-/// Waits until all that a stream holds is done; throws DeviceError where some of it failed.
+/// Waits until all work on a stream is done; throws DeviceError if some of it failed.
 void cuda_synchronize(Stream stream);
 #else
 inline constexpr bool kHasCuda = false;
@@ -44,7 +44,7 @@ class DeviceScope {
 };
 
 /// Runs an op where its arrays are: cpu() or cuda(device). The latter must be generic, [&](auto),
-/// so that a build without CUDA does not ask for code that it does not have.
+/// so that a build without CUDA does not need its code.
 template <typename Cpu, typename Cuda>
 void on_device(const Device& device, Cpu&& cpu, [[maybe_unused]] Cuda&& cuda) {
   if (!device.is_cuda) return cpu();

@@ -1,8 +1,8 @@
 #pragma once
 
-/// What kernel files (`*_kernel.cuh`) are written in: CUDA under nvcc, plain C++ under the SIMT
-/// emulation of the tests, whose simt.h defines the same names (and threadIdx, __syncthreads,
-/// __shfl_*_sync, ...) for a host compiler.
+/// The language of kernel files (`*_kernel.cuh`): CUDA under nvcc; C++ under the SIMT emulation of
+/// the tests, whose simt.h defines the same names (and threadIdx, __syncthreads, __shfl_*_sync,
+/// ...) for a host compiler.
 #ifdef FASTBTS_SIMT
 #include "simt.h"
 #else

@@ -4,7 +4,7 @@
 
 namespace fastbts {
 
-/// Sum over the lanes of a warp, all of which must call it; every lane gets it.
+/// Sum over the lanes of a warp, all of which must call it. All get the result.
 template <typename T>
 FASTBTS_DEVICE T warp_sum(T value) {
   for (int step = kWarp / 2; step > 0; step /= 2) value += __shfl_xor_sync(kAllLanes, value, step);
