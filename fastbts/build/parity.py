@@ -14,7 +14,7 @@ from fastbts.engine.interface import Engine
 from fastbts.errors import OptionsError
 from fastbts.labels import REGION_LABELS
 from fastbts.metrics import region_dice
-from fastbts.read.reference import read_truth, truth_files
+from fastbts.read.reference import read_reference, reference_files
 from fastbts.segmentation import Segmentation
 from fastbts.segmenter import Segmenter, SegmenterOptions
 from fastbts.volume import Volume
@@ -104,5 +104,5 @@ def _compared(reference: Segmentation, built: Segmentation, truth: NDArray[np.ui
 
 
 def _truth(folder: Path) -> NDArray[np.uint8] | None:
-    found = truth_files(folder)
-    return read_truth(found[0]) if len(found) == 1 else None
+    found = reference_files(folder)
+    return read_reference(found[0]) if len(found) == 1 else None
