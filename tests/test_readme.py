@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import json
 import re
 import shlex
@@ -16,6 +14,7 @@ from typer.testing import CliRunner
 
 from fastbts.cli import app
 from fastbts.phantom import make_case, write_case
+from training.__main__ import COMMANDS, load_command, main
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -24,15 +23,6 @@ READMES = {  # with continued lines made one
     for name in ("README.md", "training/README.md", "csrc/README.md")
 }
 PARTS = ("fastbts", "csrc", "training", "benchmarks", "models", "scripts", "tests")
-MODULES = (
-    "train",
-    "export",
-    "tune",
-    "evaluate",
-    "prompts",
-    "synthetic",
-    "ablate",
-)  # those of `training` that are commands
 
 
 def test_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,38 +68,26 @@ def test_commands_exist() -> None:
     )
 
 
-class Parsed(Exception):
-    """A command got past its arguments."""
-
-
 @pytest.mark.parametrize("name", ["README.md", "training/README.md"])
-def test_commands_of_training_parse(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the very parser of the command, which is stopped there."""
-    parse = argparse.ArgumentParser.parse_args
-
-    def parse_and_stop(self: argparse.ArgumentParser) -> None:
-        self.allow_abbrev = False
-        raise Parsed(parse(self))
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
-    commands = re.findall(r"-m training\.(\w+)([^`\n]*)", READMES[name])
+def test_commands_of_training_parse(name: str) -> None:
+    """By the parser of each command, without running it."""
+    commands = re.findall(r"-m training (\w+)([^`\n]*)", READMES[name])
     assert len(commands) >= 5
-    for module, arguments in commands:
-        assert module in MODULES, module
+    for command, arguments in commands:
+        assert command in COMMANDS
         if "..." not in arguments:
-            monkeypatch.setattr(sys, "argv", [module, *shlex.split(arguments, comments=True)])
-            with pytest.raises(Parsed):
-                importlib.import_module(f"training.{module}").main()
+            load_command(command).make_context(command, shlex.split(arguments, comments=True))
 
 
 def test_options_of_training_exist(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each --option that training/README.md names outside a command belongs to one of them."""
-    for module in MODULES:
-        monkeypatch.setattr(sys, "argv", [module, "--help"])
-        with pytest.raises(SystemExit, match="0"):
-            importlib.import_module(f"training.{module}").main()
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "argv", sys.argv)  # which is restored
+    for name in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
     known = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
     named = set(re.findall(r"(?:`|# or )(--[\w-]+)", READMES["training/README.md"]))
     assert {"--lesions", "--shuffle"} <= named <= known
