@@ -15,7 +15,7 @@ from fastbts.metrics import region_dice
 from fastbts.pipeline.normalize import normalize
 from training.data.cases import read_labels
 from training.evaluate import dice_without, evaluate
-from training.scores.results import dice_rows, mean_row
+from training.scores.tables import dice_rows, mean_row
 
 pytestmark = pytest.mark.data
 

@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import nibabel as nib
 import numpy as np
@@ -19,6 +20,7 @@ from fastbts.metrics import region_dice
 from fastbts.placement import Placement
 from tests.conftest import write_voxel_engine
 from tests.test_segmenter import expected_labels
+from tests.training import commands
 from training import evaluate, tune
 from training.tune import THRESHOLDS, VOLUMES_MM3, TuningCase, best, harmless, steady
 
@@ -50,9 +52,9 @@ def engine(tmp_path: Path) -> Path:
     )
 
 
-def run(module: object, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["x", *map(str, arguments)])
-    module.main()  # type: ignore[attr-defined]
+def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", sys.argv)  # which is restored
+    assert commands.run(module.__name__.removeprefix("training."), *arguments) == 0
 
 
 def test_evaluate_writes_what_it_measured(

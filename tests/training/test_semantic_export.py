@@ -1,4 +1,4 @@
-"""The semantic network as ONNX and in the engines: one file, text as an input with a default, nothing of what is off."""
+"""The semantic network as ONNX and in the engines: one file, text an input with a default."""
 
 import json
 import re

@@ -36,7 +36,7 @@ class TrainingCase:
         image: (M, D, H, W) float16, normalised, brain box only.
         label: (D, H, W) uint8, BraTS <= 2021 values.
         grade: "HGG" or "LGG", where cases.csv tells; `SYNTHETIC` for a case that `training.data.synthetic` made.
-        teacher: CLIP's embeddings of the whole case's three views, (3, T), where `clip_teacher.teacher_for` gave them.
+        teacher: CLIP's embeddings of the whole case's three views, (3, T), where `training.data.teacher.teacher_for` gave them.
     """
 
     name: str
@@ -65,7 +65,7 @@ class CropDataset(Dataset[Sample]):
         if not cases or (recipe.synthetic > 0 and not self._synthetic):
             raise FastBTSError(
                 f"synthetic: {recipe.synthetic} of the crops shall come from synthetic cases; got {len(cases)} real and "
-                f"{len(self._synthetic)} synthetic cases; make such with python -m training.data.synthetic, or set it to 0"
+                f"{len(self._synthetic)} synthetic cases; make them with python -m training synthetic, or set it to 0"
             )
         self.cases, self.recipe = cases, recipe
         self._augment = Augment(recipe.augment)

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from fastbts.labels import REGION_LABELS
 from fastbts.metrics import region_confusion
-from training.scores.surface import hd95
+from training.scores.hd95 import hd95
 
-MISSED_HD95_MM = 373.13  # BraTS: the diagonal of its 240 x 240 x 155 mm images, where one mask is empty and the other is not
+MISSED_HD95_MM = 373.13
+"""HD95 in BraTS where exactly one mask is empty: the diagonal of a 240 x 240 x 155 mm image."""
 
 
 def region_scores(
@@ -21,11 +22,12 @@ def region_scores(
 
     Args:
         predicted: Labels (i, j, k), BraTS <= 2021 values.
-        reference: Likewise.
+        reference: The same.
         spacing_mm: Edge lengths of a voxel along i, j, k.
     Returns:
-        Region -> dice, hd95_mm (with the BraTS penalty where exactly one is empty), hd95_nonempty_mm (None where any is empty),
-        sensitivity, precision, specificity (None where undefined), predicted_ml, reference_ml.
+        Region -> dice; hd95_mm, with the BraTS penalty where exactly one mask is empty;
+        hd95_nonempty_mm, None where any is empty; sensitivity, precision, specificity, None where
+        undefined; predicted_ml, reference_ml.
     """
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     scores: dict[str, dict[str, float | None]] = {}
