@@ -199,8 +199,9 @@ class Segmenter:
         self.close()
 
     def __repr__(self) -> str:
-        if not self._engine.done():
-            return f"Segmenter({self.spec.name}: loading)"
+        if not self._engine.done() or self._engine.exception():
+            state = "failed to load" if self._engine.done() else "loading"
+            return f"Segmenter({self.spec.name}: {state})"
         about = self.engine.description
         how = ", ".join(str(about[key]) for key in ("backend", "device", "precision"))
         return f"Segmenter({self.spec.name}: {how})"

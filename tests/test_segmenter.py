@@ -357,6 +357,7 @@ def test_an_engine_that_fails_to_load_fails_the_batch(
     for call in calls:
         with pytest.raises(DeviceError, match="precision 'fp16'"):
             call()
+    assert repr(segmenter) == "Segmenter(voxel: failed to load)"
     segmenter.close()
     with pytest.raises(EngineFileError, match=r"none\.fbts"):
         Segmenter(tmp_path / "none.fbts", background=True)

@@ -68,7 +68,7 @@ def test_demo_writes_what_it_says(tmp_path: Path) -> None:
     )
     np.testing.assert_array_equal(labels.affine, reference.affine)
     found, wanted = np.asarray(labels.dataobj) > 0, np.asarray(reference.dataobj) > 0
-    # Not a measure of accuracy, but a broken pipeline (flipped, shifted, unnormalised) would be far below.
+    # No measure of accuracy, but a broken pipeline (flipped, shifted) would be far below.
     assert 2 * (found & wanted).sum() / (found.sum() + wanted.sum()) > 0.6
     report = json.loads((out / "report.json").read_text())
     assert report["volumes_ml"]["WT"] == pytest.approx(found.sum() / 1000)
