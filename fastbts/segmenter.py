@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fastbts.engine.file import EngineFile
 from fastbts.engine.interface import Engine
-from fastbts.engine.load import open_engine, read_engine
+from fastbts.engine.load import check_choice, open_engine, read_engine
 from fastbts.errors import FastBTSError, OptionsError
 from fastbts.options import SegmenterOptions
 from fastbts.pipeline.infer import infer
@@ -199,8 +199,9 @@ class Segmenter:
         self.close()
 
     def __repr__(self) -> str:
-        if not self._engine.done():
-            return f"Segmenter({self.spec.name}: loading)"
+        if not self._engine.done() or self._engine.exception():
+            state = "failed to load" if self._engine.done() else "loading"
+            return f"Segmenter({self.spec.name}: {state})"
         about = self.engine.description
         how = ", ".join(str(about[key]) for key in ("backend", "device", "precision"))
         return f"Segmenter({self.spec.name}: {how})"
@@ -242,6 +243,7 @@ def _source(
 ) -> Engine | EngineFile:
     """A loaded engine as it is, or the engine file of a path."""
     if engine is None or isinstance(engine, str | Path):
+        check_choice(**choice)
         return read_engine(engine, trusted_key)
     given = [name for name, value in choice.items() if value != "auto"]
     given += ["trusted_key"] if trusted_key is not None else []

@@ -84,7 +84,7 @@ class Geometry:
         return tuple((int(axis), int(step)) for axis, step in io_orientation(self.affine))
 
     def difference(self, other: Geometry) -> str | None:
-        """Tells how the other grid differs beyond tolerance, or None if they agree."""
+        """How the other grid differs beyond tolerance; None if they agree."""
         if self.shape != other.shape:
             return f"shape {other.shape}, expected {self.shape}"
         if not np.allclose(self.spacing_mm, other.spacing_mm, atol=MAX_AFFINE_DIFFERENCE):

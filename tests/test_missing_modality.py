@@ -1,4 +1,4 @@
-"""A case that lacks an image: only on request, with an engine trained for it, and with a warning."""
+"""A case that lacks an image: only on request, with an engine trained for it, with a warning."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_refused_unless_asked_for_whatever_the_way_in(small_case: Case, tmp_path
     assert unasked.spec.optional_modalities == ()
     kept, folder = named(images, "t1"), write_case(tmp_path / "case", images, affine, "t1")
     volume = Volume(np.stack(list(kept.values())), affine, tuple(kept))
-    refused = r"no image for t1; .* the engine needs flair, t1, t1ce, t2; .*SegmenterOptions\(allow_missing=True\)"
+    refused = r"no image for t1; .* needs flair, t1, t1ce, t2; .*Options\(allow_missing=True\)"
     with pytest.raises(CaseError, match=refused):
         unasked.predict(volume)
     with pytest.raises(CaseError, match=refused):

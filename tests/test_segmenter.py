@@ -357,6 +357,13 @@ def test_an_engine_that_fails_to_load_fails_the_batch(
     for call in calls:
         with pytest.raises(DeviceError, match="precision 'fp16'"):
             call()
+    assert repr(segmenter) == "Segmenter(voxel: failed to load)"
     segmenter.close()
     with pytest.raises(EngineFileError, match=r"none\.fbts"):
         Segmenter(tmp_path / "none.fbts", background=True)
+
+
+def test_unknown_names_are_refused_before_loading(tmp_path: Path) -> None:
+    for name in ("backend", "device", "precision"):
+        with pytest.raises(OptionsError, match=f"{name} 'nothing': expected one of auto"):
+            Segmenter(tmp_path / "absent.fbts", **{name: "nothing"}, background=True)

@@ -197,7 +197,7 @@ def _check_outputs(folder: Path, labels: str, preview: bool) -> None:
 
 
 def _finish(result: Segmentation | FailedCase, folder: Path, labels: str, preview: bool) -> None:
-    """Writes a result and tells what is in it, or raises the error of its case."""
+    """Writes a result and prints a summary, or raises the error of its case."""
     from fastbts import FailedCase
 
     if isinstance(result, FailedCase):

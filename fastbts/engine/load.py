@@ -50,6 +50,7 @@ def load_engine(
         DeviceError: The backend, device or precision cannot be used here.
         OptionsError: An unknown backend, device or precision.
     """
+    check_choice(backend, device, precision)
     file = read_engine(path, trusted_key)
     return open_engine(
         file, backend=backend, device=device, precision=precision, n_threads=n_threads
@@ -75,14 +76,19 @@ def open_engine(
     n_threads: int = 0,
 ) -> Engine:
     """Loads an engine from a file that was read before; see `load_engine`."""
-    _check_known("device", device, ("auto", *devices()))
-    _check_known("precision", precision, ("auto", *precisions()))
-    _check_known("backend", backend, ("auto", *BACKENDS))
+    check_choice(backend, device, precision)
     built_for, built_in = _built(file)
     row = BACKENDS[backend] if backend != "auto" else _choice(device, built_for)
     if precision == "auto" and row.name == built_for:
         precision = built_in
     return row.engine_class()(file, device=device, precision=precision, n_threads=n_threads)
+
+
+def check_choice(backend: str = "auto", device: str = "auto", precision: str = "auto") -> None:
+    """Raises OptionsError for an unknown backend, device or precision."""
+    _check_known("backend", backend, ("auto", *BACKENDS))
+    _check_known("device", device, ("auto", *devices()))
+    _check_known("precision", precision, ("auto", *precisions()))
 
 
 def build_payloads(

@@ -87,7 +87,7 @@ def read_files(
     Raises:
         CaseError: No file was given, two files hold the same image, or `grid` is not among them.
         InputError: A file cannot be used, see `read_image`.
-        GeometryError: A voxel grid cannot be used, they differ, or an image lies outside of `grid`.
+        GeometryError: A voxel grid cannot be used, they differ, or an image is outside of `grid`.
     """
     given = {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}
     return inspected(load_files({m: path for m, path in given.items() if path is not None}, grid))

@@ -19,12 +19,18 @@ def test_small_et_becomes_core(small_case: Case) -> None:
     np.testing.assert_array_equal(ruled.labels, np.where(plain.labels == 4, 1, plain.labels))
     assert ruled.volumes_ml == {**plain.volumes_ml, "ET": 0.0}
     assert ruled.report["postprocessing"]["small_et"] == {
-        "threshold_mm3": 1e9, "applied": True, "et_mm3_before": pytest.approx(1000 * plain.volumes_ml["ET"]), "et_mm3_after": 0.0,
-    }  # fmt: skip
+        "threshold_mm3": 1e9,
+        "applied": True,
+        "et_mm3_before": pytest.approx(1000 * plain.volumes_ml["ET"]),
+        "et_mm3_after": 0.0,
+    }
 
 
 def speckled_case() -> np.ndarray:
-    """Images (4, 30, 24, 24): a tumour of 6 x 6 x 6 voxels with a 3 x 3 x 3 spot of ET, and far from it 5 lone voxels of WT."""
+    """Images (4, 30, 24, 24): a tumour and, far from it, 5 single voxels of WT.
+
+    The tumour has 6 x 6 x 6 voxels, 3 x 3 x 3 of which are ET.
+    """
     images = np.zeros((4, 30, 24, 24), np.float32)
     images[:, 2:28, 2:22, 2:22] = np.random.default_rng(0).normal(100, 0.1, (4, 26, 20, 20))
     images[0, 6:12, 6:12, 6:12] = images[2:, 7:10, 7:10, 7:10] = 200
@@ -86,7 +92,7 @@ def test_thresholds_are_on_calibrated_probabilities(small_case: Case, temperatur
 
 
 def test_extreme_thresholds_do_not_overflow(small_case: Case) -> None:
-    """The op's threshold is the sigmoid of -69000: no voxel of the brain box lies below it."""
+    """The op's threshold is the sigmoid of -69000: no voxel of the brain box is below it."""
     engine = VoxelEngine(temperature=100.0, thresholds=(1e-300, 1e-300, 1e-300))
     labels = Segmenter(engine, warm_up=False).predict(small_case[0], affine=small_case[1]).labels
     assert (labels > 0).sum() == np.prod(np.ptp(np.argwhere(labels), axis=0) + 1)

@@ -13,7 +13,7 @@ Case = tuple[np.ndarray, np.ndarray]
 
 
 def test_other_spacing_is_mapped_back(voxel_segmenter: Segmenter) -> None:
-    """A smooth blob at 2 x 1 x 3 mm: same grid out, and the same extent in mm as on the 1 mm grid."""
+    """A smooth blob at 2 x 1 x 3 mm: same grid out, same extent in mm as on the 1 mm grid."""
     volumes = []
     for spacing in ((1, 1, 1), (2, 1, 3)):
         grids = np.meshgrid(
@@ -68,7 +68,7 @@ def test_unusable_content(voxel_segmenter: Segmenter, small_case: Case) -> None:
 
 
 @pytest.mark.parametrize("without", MODALITIES)
-def test_the_missing_channel_is_zero_and_the_others_do_not_change(small_case: Case, without: str) -> None:
+def test_a_missing_channel_is_zero_and_changes_no_other(small_case: Case, without: str) -> None:
     images, affine = small_case
     spec = VoxelEngine(optional_modalities=MODALITIES).spec
     whole = normalize(Volume(images, affine), spec)

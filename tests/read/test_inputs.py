@@ -1,4 +1,4 @@
-"""Every kind of case becomes the same Volume; what does not fit is refused and the way out told."""
+"""Every kind of case becomes the same Volume; what does not fit is refused with a way out."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def test_a_folder_is_read_as_by_read_case(folder: Path) -> None:
 def test_either_one_case_or_named_images() -> None:
     assert one_case("folder", {"flair": None}) == "folder"
     assert one_case(None, {"flair": "f.nii", "t1": None}) == {"flair": "f.nii"}
-    with pytest.raises(CaseError, match=r"expected either one case .* or images by name.* got both"):
+    with pytest.raises(CaseError, match=r"either one case .* or images by name.* got both"):
         one_case("folder", {"flair": "f.nii"})
     with pytest.raises(CaseError, match="got neither"):
         one_case(None, {"flair": None})

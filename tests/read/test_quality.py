@@ -12,7 +12,7 @@ from fastbts.read.quality import inspected
 
 
 def brain(seed: int = 0) -> dict[str, np.ndarray]:
-    """A ball of 33 mm radius in a cube of 80 mm, with some fluid, and vessels with contrast agent."""
+    """A ball of 33 mm radius in a cube of 80 mm, with fluid, and vessels with contrast agent."""
     rng = np.random.default_rng(seed)
     axis = np.arange(80) - 39.5
     inside = axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2 < 33**2

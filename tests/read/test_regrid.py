@@ -1,4 +1,4 @@
-"""Registered images that are stored on grids of their own, put onto one."""
+"""Registered images that are stored on different grids, resampled to one."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ OBLIQUE = Geometry(
 
 
 def positions(geometry: Geometry) -> np.ndarray:
-    """Where each voxel lies, in mm: (i, j, k, 3)."""
+    """Position of each voxel in mm, (i, j, k, 3)."""
     return apply_affine(geometry.affine, np.moveaxis(np.indices(geometry.shape), 0, -1))
 
 
 def test_every_point_keeps_its_place_in_the_patient() -> None:
-    """A function that is linear in millimetres is the same function on any grid; outside of the image there is nothing."""
+    """A function linear in mm is the same on any grid; outside of the image there is nothing."""
     source = Geometry((40, 30, 20), from_matvec(np.diag([-2.0, 3.0, 2.5]), [40, -30, 5]))
     target = Geometry(
         (25, 28, 31), from_matvec([[1.9, 0.3, 0], [-0.3, 1.9, 0], [0, 0, 1.1]], [0, -9, 12])
@@ -97,7 +97,7 @@ def test_what_cannot_be_put_on_a_grid_is_refused(
     nib.Nifti1Image(np.asarray(image.dataobj), from_matvec(np.eye(3), [900, 0, 0])).to_filename(far)
     with pytest.raises(
         GeometryError,
-        match=f"{far}: shows nothing inside the grid of .*; are the images registered with each other?",
+        match=f"{far}: shows nothing inside the grid of .*; are the images registered with each",
     ):
         read_files(flair=flair, t1=far, grid="flair")
 
