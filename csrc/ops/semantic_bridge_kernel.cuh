@@ -90,9 +90,7 @@ FASTBTS_KERNEL void plane_kernel(const T* plane, const float* conv, const float*
     }
     hidden[r * kWarp + lane] = sum > 0.0F ? sum : 0.01F * sum;
   }
-#ifndef FASTBTS_PLANT_RACE  // the tests of the SIMT emulation take the barrier away
   __syncthreads();
-#endif
   for (int c = group; c < sizes.n_c && pixel < n_pixels; c += n_groups) {
     float sum = 0.0F;
     for (int r = 0; r < sizes.n_r; ++r) sum += expand[c * sizes.n_r + r] * hidden[r * kWarp + lane];
