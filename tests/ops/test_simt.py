@@ -239,9 +239,9 @@ def test_a_launch_that_fails_is_reported_once() -> None:
 
 def test_work_on_another_stream_is_an_error() -> None:
     tensor, out = mapped(EmulatedArray, (np.zeros((1, 2, 3, 5), np.float32),) * 2)
-    with emulated_device(stream=STREAM + 1):
-        with pytest.raises(RuntimeError, match="work on another stream than the one given"):
-            ops.resample(tensor, (2, 3, 5), out=out, stream=STREAM)
+    error = pytest.raises(RuntimeError, match="work on another stream than the one given")
+    with emulated_device(stream=STREAM + 1), error:
+        ops.resample(tensor, (2, 3, 5), out=out, stream=STREAM)
 
 
 def bridge_results(**plan: Any) -> tuple[NDArray[Any], NDArray[Any]]:
