@@ -31,22 +31,22 @@ def region_scores(
     """
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     scores: dict[str, dict[str, float | None]] = {}
-    for region, overlap in region_overlaps(predicted, reference).items():
+    for region, counts in region_overlaps(predicted, reference).items():
         found, wanted = (
             np.isin(labels, REGION_LABELS[region]) for labels in (predicted, reference)
         )
         distance = (
-            hd95(found, wanted, spacing_mm) if overlap.n_predicted and overlap.n_reference else None
+            hd95(found, wanted, spacing_mm) if counts.n_predicted and counts.n_reference else None
         )
-        empty = 0.0 if overlap.n_predicted == overlap.n_reference else MISSED_HD95_MM
+        empty = 0.0 if counts.n_predicted == counts.n_reference else MISSED_HD95_MM
         scores[region] = {
-            "dice": overlap.dice,
+            "dice": counts.dice,
             "hd95_mm": empty if distance is None else distance,
             "hd95_nonempty_mm": distance,
-            "sensitivity": overlap.sensitivity,
-            "precision": overlap.precision,
-            "specificity": overlap.specificity,
-            "predicted_ml": overlap.n_predicted * voxel_ml,
-            "reference_ml": overlap.n_reference * voxel_ml,
+            "sensitivity": counts.sensitivity,
+            "precision": counts.precision,
+            "specificity": counts.specificity,
+            "predicted_ml": counts.n_predicted * voxel_ml,
+            "reference_ml": counts.n_reference * voxel_ml,
         }
     return scores
