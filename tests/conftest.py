@@ -71,13 +71,13 @@ def write_voxel_engine(path: Path, **spec: Any) -> Path:
 
     constants = {"channels": np.array([0, 3, 2]), "one": np.float32(1), "four": np.float32(4)}
     nodes = [
-        helper.make_node("Gather", ["x", "channels"], ["picked"], axis=1),
+        helper.make_node("Gather", ["volume", "channels"], ["picked"], axis=1),
         helper.make_node("Sub", ["picked", "one"], ["shifted"]),
         helper.make_node("Mul", ["shifted", "four"], ["logits"]),
     ]
     ends = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", n, "d", "h", "w"])
-        for name, n in (("x", 4), ("logits", 3))
+        for name, n in (("volume", 4), ("logits", 3))
     ]
     weights = [
         numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()

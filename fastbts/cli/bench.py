@@ -11,6 +11,7 @@ import typer
 
 from fastbts.cli.common import (
     AsJson,
+    Backend,
     EngineOption,
     Threads,
     app,
@@ -30,6 +31,7 @@ Times = dict[str, list[dict[str, float]]]
 @app.command()
 def bench(
     engine: EngineOption = None,
+    backend: Backend = "auto",
     rounds: Annotated[
         int, typer.Option(min=1, help="timed runs of each precision, interleaved")
     ] = 5,
@@ -38,7 +40,7 @@ def bench(
 ) -> None:
     """Times a synthetic case from images in memory to labels, in each precision that runs here."""
     with reported_errors(), progress_bar("bench") as progress:
-        times = _times(_segmenters(engine, threads), rounds, progress)
+        times = _times(_segmenters(engine, backend, threads), rounds, progress)
     medians = {
         precision: {stage: round(median(run[stage] for run in runs), 1) for stage in STAGES}
         for precision, runs in times.items()
@@ -46,17 +48,17 @@ def bench(
     typer.echo(json.dumps(medians, indent=1) if as_json else _table(medians))
 
 
-def _segmenters(engine: Path | None, n_threads: int) -> dict[str, Segmenter]:
+def _segmenters(engine: Path | None, backend: str, n_threads: int) -> dict[str, Segmenter]:
     """A segmenter for each precision of the file on this machine."""
     import fastbts
 
     options, found = fastbts.SegmenterOptions(mode="one-pass", n_threads=n_threads), {}
-    first = fastbts.Segmenter(engine, options=options, warm_up=False)
+    first = fastbts.Segmenter(engine, backend=backend, options=options, warm_up=False)
     found[first.engine.description["precision"]] = first
     if "fp32" not in found:
         try:
             found["fp32"] = fastbts.Segmenter(
-                engine, precision="fp32", options=options, warm_up=False
+                engine, backend=backend, precision="fp32", options=options, warm_up=False
             )
         except fastbts.DeviceError as error:  # a TensorRT plan has one precision
             tell_error(error)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastbts.engine.backends import BACKENDS, devices, precisions
 from fastbts.errors import FastBTSError, OptionsError
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ EngineArgument = Annotated[
     Path | None, typer.Argument(help="engine file (.fbts); default: the shipped one")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+Backend = Annotated[str, typer.Option(help=", ".join(("auto", *BACKENDS)))]
+Device = Annotated[str, typer.Option(help=", ".join(("auto", *devices())))]
+Precision = Annotated[
+    str, typer.Option(help=f"{', '.join(('auto', *precisions()))}: if engine and backend have it")
+]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0 for all")]
 
 app = typer.Typer(

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastbts.cli.common import EngineOption, Threads, app, progress_bar, reported_errors, tell_error
+from fastbts.cli.common import (
+    Backend,
+    Device,
+    EngineOption,
+    Precision,
+    Threads,
+    app,
+    progress_bar,
+    reported_errors,
+    tell_error,
+)
 from fastbts.errors import FastBTSError
 
 if TYPE_CHECKING:
@@ -38,11 +48,6 @@ Preview = Annotated[
 ]
 Mode = Annotated[str, typer.Option(help="auto, one-pass or sliding")]
 Overlap = Annotated[float, typer.Option(help="least overlap of sliding windows, 0 to 0.9")]
-Backend = Annotated[str, typer.Option(help="auto, openvino, onnxruntime, tensorrt or tensorrt-rtx")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
-Precision = Annotated[
-    str, typer.Option(help="auto, fp32, bf16, fp16 or int8, as far as engine and backend have it")
-]
 TrustedKey = Annotated[
     Path | None, typer.Option(help="public key whose holder must have signed the engine file")
 ]

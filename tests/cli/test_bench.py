@@ -23,7 +23,7 @@ def test_bench_reports_medians(small_phantom: None) -> None:
 
 
 def test_bench_prints_a_table(small_phantom: None) -> None:
-    code, output = bench("--rounds", "1")
+    code, output = bench("--rounds", "1", "--backend", "onnxruntime")
     assert code == 0, output
     assert output.startswith("median ms")
     assert "\nfp32 " in output

@@ -218,7 +218,7 @@ def test_affine_of_all_48_orientations(tmp_path: Path, order: tuple[int, ...]) -
         assert got.warnings == ()
 
 
-def test_suspicious_forms_are_told(tmp_path: Path) -> None:
+def test_odd_forms_give_a_warning(tmp_path: Path) -> None:
     neither = read(tmp_path, nifti(sform_code=0))
     np.testing.assert_array_equal(neither.geometry.affine[:3, :3], np.diag([-1, 1, 1]))
     assert "neither sform nor qform" in neither.warnings[0]
@@ -238,14 +238,14 @@ def test_errors_name_no_other_place_than_the_file(tmp_path: Path) -> None:
 
 def test_voxels_go_right_into_their_place(tmp_path: Path) -> None:
     (tmp_path / "image.nii.gz").write_bytes(gzip.compress(nifti(order=">")))
-    head = read_header(tmp_path / "image.nii.gz")
-    for dtype in (head.dtype, np.dtype(np.float32)):
+    header = read_header(tmp_path / "image.nii.gz")
+    for dtype in (header.dtype, np.dtype(np.float32)):
         slots = np.zeros((2, *SHAPE[::-1]), dtype).transpose(0, 3, 2, 1)
-        read_voxels(head, slots[1])
+        read_voxels(header, slots[1])
         np.testing.assert_array_equal(slots[1], VOXELS)
         assert not slots[0].any()
-    c_order = np.zeros(SHAPE, head.dtype)
-    read_voxels(head, c_order)
+    c_order = np.zeros(SHAPE, header.dtype)
+    read_voxels(header, c_order)
     np.testing.assert_array_equal(c_order, VOXELS)
 
 

@@ -176,9 +176,7 @@ class Pool(Generic[T]):
         free: Frees an object.
     """
 
-    def __init__(
-        self, file: EngineFile, new: Callable[[], T], free: Callable[[T], None] = lambda one: None
-    ) -> None:
+    def __init__(self, file: EngineFile, new: Callable[[], T], free: Callable[[T], None]) -> None:
         self._file, self._free, self._idle, self._lock = file, free, list[T](), Lock()
         self._new: Callable[[], T] | None = new
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from threading import Barrier, Thread
 
 import numpy as np
@@ -13,6 +14,7 @@ from fastbts.engine.backends import BACKENDS
 from fastbts.engine.backends.base import Pool
 from fastbts.engine.file import read_engine_file
 from fastbts.engine.load import default_engine_path
+from tests.conftest import write_voxel_engine
 
 ON_CPU = [name for name, row in BACKENDS.items() if "cpu" in row.devices]
 
@@ -85,11 +87,21 @@ def test_wrong_tensors_are_refused(engine: Engine) -> None:
             engine.infer(np.zeros(shape, np.float32))
 
 
-def test_text_is_refused_by_a_network_that_reads_none(engine: Engine) -> None:
-    if engine.text is not None:
-        pytest.skip("the shipped network reads text")
-    with pytest.raises(OptionsError, match="its network reads no text; omit `text`"):
+@pytest.mark.parametrize("backend", ON_CPU)
+def test_text_is_refused_by_a_network_that_reads_none(backend: str, tmp_path: Path) -> None:
+    engine = load_engine(write_voxel_engine(tmp_path / "voxel.fbts"), backend=backend)
+    assert engine.text is None
+    with pytest.raises(OptionsError, match=r"voxel\.fbts: its network reads no text; omit `text`"):
         engine.infer(np.zeros((1, 4, 16, 16, 16), np.float32), noise(3, 8))
+
+
+def test_text_replaces_the_table_in_the_network(engine: Engine) -> None:
+    x, table = noise(1, 4, 16, 16, 16), engine.text
+    assert table is not None
+    np.testing.assert_array_equal(engine.infer(x, table.copy()), engine.infer(x))
+    assert not np.array_equal(engine.infer(x, table[::-1]), engine.infer(x))
+    with pytest.raises(OptionsError, match=r"text of shape .* one embedding per region"):
+        engine.infer(x, table[:, 1:])
 
 
 @pytest.mark.parametrize("backend", ON_CPU)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fastbts import Segmenter, load_engine
+from fastbts import DeviceError, EngineFileError, Segmenter, load_engine
 from fastbts.build.engine import build_engine
 from fastbts.build.parity import MIN_AGREEMENT
 from fastbts.cli import app
@@ -30,6 +31,18 @@ class ToyEngine(BaseEngine[int]):
 
     def _run(self, call: int, tensor: Floats, text: Floats | None, logits: Floats) -> None:
         logits[:] = tensor[:, : logits.shape[1]]
+
+
+class BrokenEngine(ToyEngine):
+    """Its runtime fails: on loading if asked for threads, else on running."""
+
+    def _open(self, options: Options) -> Opened[int]:
+        if options.n_threads:
+            raise RuntimeError("too many threads")
+        return super()._open(options)
+
+    def _run(self, call: int, tensor: Floats, text: Floats | None, logits: Floats) -> None:
+        raise RuntimeError("out of memory")
 
 
 @pytest.fixture
@@ -81,6 +94,27 @@ def test_new_backend_segments(toy: str, tmp_path: Path) -> None:
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["engine"]["backend"] == "toy"
     assert Segmenter(backend="toy").predict(case.volume).report["engine"]["backend"] == "toy"
+
+
+def test_errors_of_a_runtime_become_ours(monkeypatch: pytest.MonkeyPatch, toy: str) -> None:
+    broken = replace(BACKENDS["toy"], engine=f"{__name__}:BrokenEngine")
+    monkeypatch.setitem(BACKENDS, "toy", broken)
+    with pytest.raises(
+        EngineFileError, match=r"\.fbts: toy cannot load the network: too many threads"
+    ):
+        load_engine(backend="toy", n_threads=2)
+    engine = load_engine(backend="toy")
+    message = r"\.fbts: toy failed on a tensor of shape \(1, 4, 16, 16, 16\): out of memory"
+    with pytest.raises(DeviceError, match=message):
+        engine.infer(np.zeros((1, 4, 16, 16, 16), np.float32))
+
+
+def test_missing_package_is_reported_by_doctor(monkeypatch: pytest.MonkeyPatch, toy: str) -> None:
+    row = replace(BACKENDS["toy"], package="no_such_package", install="pip install toy")
+    monkeypatch.setitem(BACKENDS, "toy", row)
+    checks = {check["name"]: check for check in json.loads(run("doctor", "--json"))}
+    assert not checks["toy"]["ok"]
+    assert checks["toy"]["detail"].endswith("install it with: pip install toy")
 
 
 @pytest.mark.parametrize("row", BACKENDS.values(), ids=BACKENDS)
