@@ -7,7 +7,7 @@ namespace {
 
 constexpr std::int64_t kMaxBlocks = 1024;
 
-/// The brain voxels of one call, and where its kernels are queued.
+/// The brain voxels of one call, and its stream.
 struct Brain {
   AnyStrided<4> box;
   NormalizeScratch scratch;

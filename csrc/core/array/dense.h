@@ -1,12 +1,12 @@
 #pragma once
 
-#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 
 #include "core/array/error.h"
 #include "core/array/tensor_view.h"
 
-/// What launchers of kernels on dense arrays share; such kernels take a pointer and sizes.
+/// Dense arrays: those whose elements follow each other in memory, the last axis running fastest.
 namespace fastbts {
 
 /// Throws unless the array is dense from axis `first` on; axes of one entry may have any step.
@@ -35,15 +35,6 @@ std::int64_t n_elements(const Shape<N>& shape) {
   std::int64_t n = 1;
   for (const std::int64_t size : shape) n *= size;
   return n;
-}
-
-inline constexpr unsigned kBlockThreads = 256;
-
-/// Blocks of kBlockThreads for n threads; kernels go on in steps of the whole grid where this is
-/// fewer.
-inline unsigned n_blocks(std::int64_t n) {
-  constexpr std::int64_t kMost = 1 << 20;
-  return static_cast<unsigned>(std::min(kMost, (n + kBlockThreads - 1) / kBlockThreads));
 }
 
 }  // namespace fastbts

@@ -5,7 +5,8 @@
 #include <limits>
 
 #include "core/array/dtype.h"
-#include "core/cuda/cuda_check.h"
+#include "core/cuda/check.h"
+#include "core/cuda/limits.h"
 #include "core/cuda/strided.h"
 
 /// What launchers (`*_cuda.cu`) share.
@@ -24,18 +25,23 @@ void dispatch_floats(DType dtype, Fn&& fn) {
   }
 }
 
-/// Blocks of 4 rows, 64 threads along each; at most max_blocks, as kernels go on in steps of the
-/// whole grid.
+/// Blocks of kBlockThreads for n threads; kernels go on in steps of the whole grid where this is
+/// fewer.
+inline unsigned n_blocks(std::int64_t n) {
+  return static_cast<unsigned>(std::min(kMostBlocks, (n + kBlockThreads - 1) / kBlockThreads));
+}
+
+/// Blocks of a few rows; at most max_blocks, as kernels go on in steps of the whole grid.
 struct RowLaunch {
-  RowLaunch(std::int64_t n_rows,
-            std::int64_t max_blocks = std::numeric_limits<std::int32_t>::max()) {
+  RowLaunch(std::int64_t n_rows, std::int64_t max_blocks = kMostRowBlocks) {
     require<OptionsError>(n_rows <= std::numeric_limits<std::int32_t>::max(),
                           "expected fewer than 2^31 rows, got ", n_rows);
-    blocks.x = static_cast<unsigned>(std::min((n_rows + threads.y - 1) / threads.y, max_blocks));
+    const std::int64_t n_blocks = (n_rows + kBlockRows - 1) / kBlockRows;
+    blocks.x = static_cast<unsigned>(std::min({n_blocks, max_blocks, kMostRowBlocks}));
   }
 
   dim3 blocks;
-  dim3 threads{64, 4};
+  dim3 threads{kRowThreads, kBlockRows};
 };
 
 }  // namespace fastbts

@@ -1,0 +1,18 @@
+#pragma once
+
+#include <cstdint>
+#include <limits>
+
+/// How launches are cut into blocks. The SIMT emulation of the tests has a `limits.h` of its own,
+/// with few and small blocks, so that small arrays make kernels go on in steps of the whole grid.
+namespace fastbts {
+
+/// Of kernels over all elements of a dense array.
+inline constexpr unsigned kBlockThreads = 256;
+inline constexpr std::int64_t kMostBlocks = 1 << 20;
+
+/// Of kernels over rows: threads along a row, and rows of a block.
+inline constexpr unsigned kRowThreads = 64, kBlockRows = 4;
+inline constexpr std::int64_t kMostRowBlocks = std::numeric_limits<std::int32_t>::max();
+
+}  // namespace fastbts
