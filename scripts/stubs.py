@@ -1,6 +1,6 @@
 """Writes fastbts/_C.pyi from the built C++ module; with --check fails where the file differs.
 
-    python scripts/stubs.py [--check]
+python scripts/stubs.py [--check]
 """
 
 from __future__ import annotations

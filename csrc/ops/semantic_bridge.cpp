@@ -28,11 +28,6 @@ void check_scratch(const SemanticBridgeArgs& args) {
 
 }  // namespace
 
-std::int64_t semantic_bridge_scratch(const Shape<5>& reduced, std::int64_t n_channels) {
-  const auto [n_b, n_r, n_d, n_h, n_w] = reduced;
-  return n_b * (2 * n_r + n_channels) * (n_h * n_w + n_d * n_w + n_d * n_h);
-}
-
 void semantic_bridge(const SemanticBridgeArgs& args, int n_threads, Stream stream) {
   const auto [n_b, n_c, n_d, n_h, n_w] = args.x.shape;
   require<InputError>(n_d > 0 && n_h > 0 && n_w > 0,

@@ -36,7 +36,10 @@ void semantic_bridge(const SemanticBridgeArgs& args, int n_threads, Stream strea
 void semantic_bridge_cpu(const SemanticBridgeArgs& args, int n_threads);
 void semantic_bridge_cuda(const SemanticBridgeArgs& args, Stream stream);
 
-/// Elements of scratch: room for the planes of both steps.
-std::int64_t semantic_bridge_scratch(const Shape<5>& reduced, std::int64_t n_channels);
+/// Elements of scratch: room for the planes of steps 1 and 2.
+inline std::int64_t semantic_bridge_scratch(const Shape<5>& reduced, std::int64_t n_channels) {
+  const auto [n_b, n_r, n_d, n_h, n_w] = reduced;
+  return n_b * (2 * n_r + n_channels) * (n_h * n_w + n_d * n_w + n_d * n_h);
+}
 
 }  // namespace fastbts

@@ -9,3 +9,9 @@ from tests.ops.devices import Ops, available_devices, on
 def device(request: pytest.FixtureRequest) -> Ops:
     """The ops on each device: a test that takes it runs on all."""
     return on(request.param)
+
+
+@pytest.fixture(params=[*available_devices(), "emulated"])
+def every_device(request: pytest.FixtureRequest) -> Ops:
+    """Also on the emulated CUDA device, which is slow: for small arrays."""
+    return on(request.param)

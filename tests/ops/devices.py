@@ -1,19 +1,24 @@
-"""The ops on every device there is, behind one face: NumPy arrays in and out, so that tests have one body for all."""
+"""`fastbts.ops` on every device there is: NumPy arrays in and out, so that one test serves all."""
 
 from __future__ import annotations
 
 import ctypes
 import importlib
-import math
+import inspect
 import os
-from functools import cache
-from typing import Any, Protocol
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastbts import DeviceError, ops
-from fastbts.ops import reference
+from tests.ops.registry import OPS, Op
+from tests.simt.emulated import STREAM, EmulatedArray, emulated_device
+
+Ops = Any
+"""`fastbts.ops`, or a `Device`, which has the same functions."""
 
 REQUIRE_CUDA = os.environ.get("FASTBTS_REQUIRE_CUDA") == "1"
 """Set on machines with a GPU: CUDA tests then fail where they would not be collected."""
@@ -28,96 +33,104 @@ def available_devices() -> list[str]:
     return ["cpu", "cuda"]
 
 
-class Ops(Protocol):
-    """The ops that run on more than one device, as in `fastbts.ops`."""
+def on(device: str) -> Ops:
+    """The ops on "cpu", "cuda" or "emulated"."""
+    return {"cpu": ops, "cuda": CudaDevice(), "emulated": EmulatedDevice()}[device]
 
-    def brain_box(self, volume: NDArray[Any], n_threads: int = 0) -> ops.BrainBox: ...
 
-    def normalize(
-        self,
-        volume: NDArray[Any],
-        box: ops.Box,
-        size: ops.Size,
-        percentiles: tuple[float, float] = (0.1, 99.9),
-        n_threads: int = 0,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]: ...
+class Device:
+    """The functions of `fastbts.ops` for NumPy arrays, which are copied to a device and back."""
 
-    def window(
-        self,
-        tensor: NDArray[np.float32],
-        origins: NDArray[np.int32],
-        size: ops.Size,
-        *,
-        n_threads: int = 0,
-    ) -> NDArray[np.float32]: ...
+    def put(self, array: NDArray[Any], is_float: bool = False) -> Any:
+        """An array on the device, strides and all; `is_float`: one of `Op.floats`."""
+        raise NotImplementedError
 
-    def blend(
-        self,
-        logits: NDArray[np.float32],
-        origins: NDArray[np.int32],
-        weights: reference.Weights,
-        total: NDArray[np.float32],
-        n_threads: int = 0,
-    ) -> None: ...
+    def run(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        return function(**arguments)
 
-    def label(
-        self,
-        logits: NDArray[np.float32],
-        offset: ops.Size,
-        box: ops.Box,
-        thresholds: tuple[float, float, float],
-        values: tuple[int, int, int],
-        labels: NDArray[np.uint8],
-        n_threads: int = 0,
-    ) -> ops.RegionCounts: ...
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return partial(self._call, OPS[name])
 
-    def resample(
-        self, tensor: NDArray[np.float32], size: ops.Size, n_threads: int = 0
-    ) -> NDArray[np.float32]: ...
+    def _call(self, op: Op, *arguments: Any, **options: Any) -> Any:
+        given = inspect.signature(op.function).bind(*arguments, **options).arguments
+        given.pop("n_threads", None)
+        there = self.moved(op, op.outputs(given) | given)
+        result = self.run(op.function, there)
+        for name in set(op.results) & set(given):
+            given[name][...] = fetched(there[name])
+            if result is there[name]:
+                return given[name]
+        return numbers(result)
 
-    def resample_affine(
-        self,
-        tensor: NDArray[Any],
-        matrix: NDArray[np.float64],
-        size: ops.Size,
-        n_threads: int = 0,
-        *,
-        nearest: bool = False,
-        outside: float = 0.0,
-    ) -> NDArray[Any]: ...
+    def moved(self, op: Op, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of an op, on the device."""
+        return {
+            name: value
+            if name in op.on_host
+            else mapped(partial(self.put, is_float=name in op.floats), value)
+            for name, value in arguments.items()
+        }
 
-    def components(
-        self, labels: NDArray[np.uint8], box: ops.Box, min_voxels: int, n_threads: int = 0
-    ) -> ops.Parts: ...
 
-    def semantic_project(self, tensor: NDArray[np.float32], n_threads: int = 0) -> ops.Planes: ...
+class EmulatedDevice(Device):
+    """That of the SIMT emulation.
 
-    def semantic_plane(
-        self, planes: ops.Planes, weights: ops.PlaneWeights, n_threads: int = 0
-    ) -> ops.Planes: ...
+    Args:
+        dtype: Type of network tensors there; their memory is shared where it is float32.
+        plan: As `emulated_device` takes it.
+    """
 
-    def semantic_lift(
-        self, planes: ops.Planes, target: NDArray[np.float32] | None = None, n_threads: int = 0
-    ) -> NDArray[np.float32]: ...
+    def __init__(self, dtype: str = "float32", **plan: Any) -> None:
+        self.dtype, self.plan = dtype, plan
 
-    def semantic_bridge(
-        self,
-        reduced: NDArray[np.float32],
-        weights: ops.PlaneWeights,
-        target: NDArray[np.float32],
-        n_threads: int = 0,
-    ) -> None: ...
+    def put(self, array: NDArray[Any], is_float: bool = False) -> EmulatedArray:
+        return EmulatedArray(array, self.dtype if is_float else "float32")
 
-    def semantic_attention(
-        self,
-        skip: NDArray[np.float32],
-        encoded: NDArray[np.float32],
-        decoded: NDArray[np.float32],
-        similarity: NDArray[np.float32],
-        weights: ops.AttentionWeights,
-        out: NDArray[np.float32],
-        n_threads: int = 0,
-    ) -> None: ...
+    def run(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        with emulated_device(**self.plan):
+            return function(**arguments, stream=STREAM)
+
+    def results(self, op: Op, arguments: dict[str, Any]) -> list[NDArray[Any]]:
+        """What an op makes of these arguments, which hold arrays for all that it writes."""
+        there = self.moved(op, arguments)
+        self.run(op.function, there)
+        return [array.get() for array in op.written(there)]
+
+
+class CudaDevice(Device):
+    """The first CUDA device."""
+
+    def put(self, array: NDArray[Any], is_float: bool = False) -> Any:
+        return put(array)
+
+
+def mapped(change: Callable[[NDArray[Any]], Any], value: Any) -> Any:
+    """The value with its arrays changed, in tuples too."""
+    if isinstance(value, np.ndarray):
+        return change(value)
+    if not isinstance(value, tuple):
+        return value
+    items = [mapped(change, item) for item in value]
+    return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+
+
+def fetched(value: Any) -> Any:
+    """Device arrays as NumPy arrays."""
+    if isinstance(value, tuple):
+        items = [fetched(item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    return value.get() if hasattr(value, "get") else value
+
+
+def numbers(result: Any) -> Any:
+    """What an op returns on a device, as on the CPU."""
+    if isinstance(result, ops.RegionCounts):
+        return ops.RegionCounts(*(int(n) for n in result))
+    if isinstance(result, ops.Parts):
+        n_removed = enumerate(fetched(result.n_removed).tolist())
+        removed = {label: n for label, n in n_removed if n}
+        return ops.Parts(int(result.n_before), int(result.n_after), removed)
+    return fetched(result)
 
 
 @cache
@@ -129,7 +142,7 @@ def cupy() -> Any:
 
 
 def put(array: NDArray[Any]) -> Any:
-    """Copies an array to the device, strides and all."""
+    """Copies an array to the first CUDA device, strides and all."""
     if array.size == 0:
         return cupy().empty(array.shape, array.dtype)
     low, high = np.lib.array_utils.byte_bounds(array)
@@ -141,175 +154,3 @@ def put(array: NDArray[Any]) -> Any:
         memptr=copy.data + (array.ctypes.data - low),
         strides=array.strides,
     )
-
-
-def put_weights(weights: ops.AttentionWeights) -> ops.AttentionWeights:
-    *arrays, strength = weights
-    return ops.AttentionWeights(*(put(array) for array in arrays), strength)
-
-
-def empty_planes(n_b: int, n_channels: int, shape: ops.Size) -> ops.Planes:
-    """Planes of a volume of this shape, on the device."""
-    d, h, w = shape
-    return ops.Planes(
-        *(cupy().empty((n_b, n_channels, *size), np.float32) for size in ((h, w), (d, w), (d, h)))
-    )
-
-
-class CudaOps:
-    """Copies to the first CUDA device, runs there, copies back what was written."""
-
-    def brain_box(self, volume: NDArray[Any], n_threads: int = 0) -> ops.BrainBox:
-        return ops.brain_box(put(volume), found=cupy().empty(7 + 2 * len(volume), np.int64))
-
-    def normalize(
-        self,
-        volume: NDArray[Any],
-        box: ops.Box,
-        size: ops.Size,
-        percentiles: tuple[float, float] = (0.1, 99.9),
-        n_threads: int = 0,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        n = len(volume)
-        out = cupy().empty((n, *size), np.float32)
-        stats = cupy().empty((n, 4), np.float64)
-        scratch = cupy().empty(ops.normalize_scratch(n, box), np.uint8)
-        ops.normalize(put(volume), box, size, percentiles, out=out, stats=stats, scratch=scratch)
-        return out.get(), stats.get()
-
-    def window(
-        self,
-        tensor: NDArray[np.float32],
-        origins: NDArray[np.int32],
-        size: ops.Size,
-        *,
-        n_threads: int = 0,
-    ) -> NDArray[np.float32]:
-        out = cupy().empty((len(origins), len(tensor), *size), np.float32)
-        ops.window(put(tensor), put(origins), size, out)
-        windows: NDArray[np.float32] = out.get()
-        return windows
-
-    def blend(
-        self,
-        logits: NDArray[np.float32],
-        origins: NDArray[np.int32],
-        weights: reference.Weights,
-        total: NDArray[np.float32],
-        n_threads: int = 0,
-    ) -> None:
-        d, h, w = (put(weight) for weight in weights)
-        target = put(total)
-        ops.blend(put(logits), put(origins), (d, h, w), target)
-        total[...] = target.get()
-
-    def label(
-        self,
-        logits: NDArray[np.float32],
-        offset: ops.Size,
-        box: ops.Box,
-        thresholds: tuple[float, float, float],
-        values: tuple[int, int, int],
-        labels: NDArray[np.uint8],
-        n_threads: int = 0,
-    ) -> ops.RegionCounts:
-        target, counts = put(labels), cupy().empty(3, np.int64)
-        ops.label(put(logits), offset, box, thresholds, values, target, counts=counts)
-        labels[...] = target.get()
-        return ops.RegionCounts(*counts.get().tolist())
-
-    def resample(
-        self, tensor: NDArray[np.float32], size: ops.Size, n_threads: int = 0
-    ) -> NDArray[np.float32]:
-        out = cupy().empty((len(tensor), *size), np.float32)
-        ops.resample(put(tensor), size, out=out)
-        resampled: NDArray[np.float32] = out.get()
-        return resampled
-
-    def resample_affine(
-        self,
-        tensor: NDArray[Any],
-        matrix: NDArray[np.float64],
-        size: ops.Size,
-        n_threads: int = 0,
-        *,
-        nearest: bool = False,
-        outside: float = 0.0,
-    ) -> NDArray[Any]:
-        dtype = np.uint8 if nearest and tensor.dtype == np.uint8 else np.float32
-        out = cupy().empty((len(tensor), *size), dtype)
-        ops.resample_affine(put(tensor), matrix, size, nearest=nearest, outside=outside, out=out)
-        resampled: NDArray[Any] = out.get()
-        return resampled
-
-    def components(
-        self, labels: NDArray[np.uint8], box: ops.Box, min_voxels: int, n_threads: int = 0
-    ) -> ops.Parts:
-        target, counts = put(labels), cupy().empty(258, np.int64)
-        scratch = cupy().empty((2, math.prod(stop - start for start, stop in box)), np.int32)
-        ops.components(target, box, min_voxels, counts=counts, scratch=scratch)
-        labels[...] = target.get()
-        n_before, n_after, *n_removed = counts.get().tolist()
-        return ops.Parts(n_before, n_after, {label: n for label, n in enumerate(n_removed) if n})
-
-    def semantic_project(self, tensor: NDArray[np.float32], n_threads: int = 0) -> ops.Planes:
-        n_b, n_r, d, h, w = tensor.shape
-        planes = ops.semantic_project(put(tensor), out=empty_planes(n_b, 2 * n_r, (d, h, w)))
-        return ops.Planes(*(plane.get() for plane in planes))
-
-    def semantic_plane(
-        self, planes: ops.Planes, weights: ops.PlaneWeights, n_threads: int = 0
-    ) -> ops.Planes:
-        n_b, n_c = len(planes.z), len(weights.expand)
-        out = empty_planes(n_b, n_c, (*planes.x.shape[2:], planes.z.shape[3]))
-        ops.semantic_plane(
-            ops.Planes(*map(put, planes)), ops.PlaneWeights(*map(put, weights)), out=out
-        )
-        return ops.Planes(*(plane.get() for plane in out))
-
-    def semantic_lift(
-        self, planes: ops.Planes, target: NDArray[np.float32] | None = None, n_threads: int = 0
-    ) -> NDArray[np.float32]:
-        there = ops.Planes(*map(put, planes))
-        if target is None:
-            volume = cupy().empty((*planes.x.shape, planes.z.shape[3]), np.float32)
-            lifted: NDArray[np.float32] = ops.semantic_lift(there, out=volume).get()
-            return lifted
-        target[...] = ops.semantic_lift(there, put(target)).get()
-        return target
-
-    def semantic_bridge(
-        self,
-        reduced: NDArray[np.float32],
-        weights: ops.PlaneWeights,
-        target: NDArray[np.float32],
-        n_threads: int = 0,
-    ) -> None:
-        n_b, n_r, *size = reduced.shape
-        planes, seen = (empty_planes(n_b, n, tuple(size)) for n in (2 * n_r, len(weights.expand)))
-        there = put(target)
-        ops.semantic_bridge(
-            put(reduced), ops.PlaneWeights(*map(put, weights)), there, planes=planes, seen=seen
-        )
-        target[...] = there.get()
-
-    def semantic_attention(
-        self,
-        skip: NDArray[np.float32],
-        encoded: NDArray[np.float32],
-        decoded: NDArray[np.float32],
-        similarity: NDArray[np.float32],
-        weights: ops.AttentionWeights,
-        out: NDArray[np.float32],
-        n_threads: int = 0,
-    ) -> None:
-        target = put(out)
-        ops.semantic_attention(
-            put(skip), put(encoded), put(decoded), put(similarity), put_weights(weights), target
-        )
-        out[...] = target.get()
-
-
-def on(device: str) -> Ops:
-    """The ops on a device."""
-    return CudaOps() if device == "cuda" else ops

@@ -146,7 +146,7 @@ def test_writes_into_a_given_tensor_of_any_strides() -> None:
         ({"tensor": np.zeros((1, 2, 0, 2), np.float32)}, InputError, r"tensor: expected at least one voxel, got shape \(1, 2, 0, 2\)"),
         ({"matrix": np.eye(3)}, OptionsError, r"matrix: expected shape \(3, 4\) or \(4, 4\), got \(3, 3\)"),
         ({"matrix": np.full((3, 4), np.nan)}, OptionsError, r"matrix: expected finite numbers, got nan"),
-        ({"out": np.zeros((1, 2, 2, 3), np.float32)}, InputError, r"out: expected a tensor of \(2, 2, 2\) voxels, got shape"),
+        ({"out": np.zeros((1, 2, 2, 3), np.float32)}, InputError, r"out: expected \(2, 2, 2\) voxels, got shape"),
         ({"out": np.zeros((2, 2, 2, 2), np.float32)}, InputError, r"out: expected 1 channels as in tensor, got 2"),
         ({"out": np.zeros((1, 2, 2, 2), np.uint8)}, InputError, r"out: expected floats, or uint8 for the nearest voxels of a uint8"),
         ({"out": np.zeros((1, 2, 2, 2), np.float64)}, InputError, r"out: expected floats"),

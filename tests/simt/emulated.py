@@ -1,108 +1,169 @@
-"""The CUDA kernels under the SIMT emulation, as functions of NumPy arrays.
+"""`fastbts.ops` on an emulated CUDA device, with the real bindings, launchers and kernels.
 
-The library is built with the C++ compiler at first use, into `build/simt`, once per state of the sources.
+`emulated_device` replaces the C++ module of `fastbts.ops` by one that is built with the emulation
+(simt.h); `EmulatedArray` presents the memory of a NumPy array as that of a CUDA device.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
+import importlib.util
 import os
 import re
 import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
+from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
-ROOT = Path(__file__).resolve().parents[2]
-FLAGS = (
-    "-std=c++17",
-    "-O1",
-    "-g",
-    "-fPIC",
-    "-shared",
-    "-ffp-contract=off",
-    "-Wall",
-    "-Wextra",
-    "-Wno-unknown-pragmas",
-)
-SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-LAUNCH = re.compile(r"(\w+(?:<[^;]*?>)?)<<<(.*?)>>>\((.*?)\);", re.DOTALL)
-"""Kernel, configuration and arguments of a launch."""
+from tests.simt.build import ROOT, shared_library, written_source
+
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
-IMAGE_DTYPES = {
-    name: i for i, name in enumerate(("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"))
-}
-"""Numbers of the types in `DType` of core/dtype.h."""
+STREAM = 7
+"""Handle of the stream that the emulation expects all work on; nobody looks into it."""
 
 
 class EmulationError(Exception):
     """What the emulation says of a launch or a kernel."""
 
 
-def build(
-    *options: str,
-    name: str = "kernels",
-    sources: tuple[Path, ...] = (),
-    launchers: tuple[Path, ...] = (),
-) -> Path:
-    """Compiles `NAME.cpp` of this folder, more sources, and launchers (`*_cuda.cu`); returns the library."""
-    sources = (ROOT / f"tests/simt/{name}.cpp", *sources)
-    folders = (ROOT / "tests/simt").iterdir(), (ROOT / "csrc").rglob("*")
-    headers = [p for folder in folders for p in sorted(folder) if p.suffix in (".h", ".cuh")]
-    parts = b"".join(p.read_bytes() for p in (*headers, *sources, *launchers))
-    state = hashlib.sha256(parts + " ".join(FLAGS + options).encode()).hexdigest()
-    library = ROOT / "build/simt" / f"{name}-{state[:16]}.so"
-    if not library.exists():
-        library.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = library.with_suffix(f".{os.getpid()}")
-        includes = ("-DFASTBTS_SIMT", f"-I{ROOT / 'tests/simt'}", f"-I{ROOT / 'csrc'}")
-        with TemporaryDirectory() as folder:
-            files = (*sources, *(_emulated(p, Path(folder)) for p in launchers))
-            subprocess.run(
-                [
-                    os.environ.get("CXX", "c++"),
-                    *FLAGS,
-                    *includes,
-                    *options,
-                    *files,
-                    "-o",
-                    unfinished,
-                ],
-                check=True,
-            )
-        unfinished.replace(library)
-    return library
+@cache
+def library() -> Path:
+    """The C++ module with the CUDA ops, and `kernels.cpp`."""
+    pybind11 = pytest.importorskip("pybind11")
+    folders = (ROOT / "csrc" / name for name in ("bindings", "core/cuda", "ops"))
+    sources = [p for f in folders for p in sorted(f.iterdir()) if p.suffix in (".cpp", ".cu")]
+    sources = [p for p in sources if not p.stem.endswith("_cpu")]
+    includes = (pybind11.get_include(), sysconfig.get_paths()["include"])
+    options = ("-DFASTBTS_HAS_CUDA", *(f"-isystem{path}" for path in includes))
+    return shared_library(
+        "module", [*sources, _without_cpu_ops(), ROOT / "tests/simt/kernels.cpp"], options
+    )
 
 
-def _emulated(launcher: Path, folder: Path) -> Path:
-    """The launcher as C++: its launches are calls of the emulation."""
-    code, n = LAUNCH.subn(r"simt::enqueue(\2, [&] { \1(\3); });", launcher.read_text())
-    assert n == launcher.read_text().count("<<<") > 0
-    path = folder / f"{launcher.stem}.cpp"
-    path.write_text(code)
-    return path
+def _without_cpu_ops() -> Path:
+    """A source that stands for those of the CPU ops, which nobody calls here and take long."""
+    headers = sorted((ROOT / "csrc/ops").glob("*.h"))
+    code = "".join(f'#include "ops/{header.name}"\n' for header in headers)
+    code += "#include <stdexcept>\nnamespace fastbts {\n"
+    for header in headers:
+        for declared in re.findall(r"^void \w+_cpu\([^;]*\);", header.read_text(), re.MULTILINE):
+            code += declared[:-1] + '{ throw std::logic_error("a CPU op under the emulation"); }\n'
+    return written_source("without_cpu_ops.cpp", code + "}\n")
 
 
 @cache
-def load(*options: str) -> ctypes.CDLL:
-    return ctypes.CDLL(str(build(*options)))
+def module() -> ModuleType:
+    """The library as a second `fastbts._C`."""
+    loader = ExtensionFileLoader("tests.simt._C", str(library()))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec is not None
+    loaded_module = importlib.util.module_from_spec(spec)
+    loader.exec_module(loaded_module)
+    return loaded_module
 
 
-def call(name: str, *arguments: Any, options: tuple[str, ...] | None = None) -> None:
-    """Calls a function of the library; arrays become pointers, lists of sizes int32 arrays."""
-    if options is None:
-        options = SANITIZE if os.environ.get("FASTBTS_SIMT_SANITIZE") else ()
-    function = getattr(load(*options), f"simt_{name}")
-    function.restype = ctypes.c_char_p
-    kept = [np.array(a, np.int32) if isinstance(a, list) else a for a in arguments]
-    message = function(
-        *(ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else a for a in kept)
+@contextmanager
+def emulated_device(
+    seed: int = 0, *, barriers: bool = True, withheld: int = 0, stream: int = STREAM
+) -> Iterator[None]:
+    """Within it `fastbts.ops` runs on the emulated device.
+
+    Args:
+        seed: Draws the order of threads and blocks.
+        barriers: Whether `__syncthreads` waits; without it kernels that need it are wrong.
+        withheld: Bytes of shared memory that each launch gets less than it asks for.
+        stream: The one that all work must be queued on.
+    """
+    emulated = module()
+    ctypes.CDLL(str(library())).simt_plan(
+        seed, int(barriers), ctypes.c_size_t(withheld), ctypes.c_void_p(stream)
     )
+    with ExitStack() as stack:
+        for name, member in list(sys.modules.items()):
+            if name.startswith("fastbts.ops.") and hasattr(member, "_C"):
+                stack.enter_context(patch.object(member, "_C", emulated))
+        yield
+
+
+class _DLTensor(ctypes.Structure):
+    """The beginning of DLPack's struct of that name."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("n_axes", ctypes.c_int32),
+        ("type_code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+    )
+
+
+_CUDA, _BFLOAT = 2, 4
+_tensor_of = ctypes.pythonapi.PyCapsule_GetPointer
+_tensor_of.restype, _tensor_of.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+
+
+class EmulatedArray:
+    """The memory of a NumPy array, said to be on a CUDA device; float32 in, another type there.
+
+    `get` returns what it holds, as CuPy's arrays do.
+    """
+
+    def __init__(self, array: NDArray[Any], dtype: str = "float32") -> None:
+        self.array = stored(array, dtype) if dtype != "float32" else array
+        self.dtype, self.shape = dtype, array.shape
+
+    def cropped(self, channels: slice) -> EmulatedArray:
+        """Some channels of a tensor (B, C, ...), with the memory of this one."""
+        part = EmulatedArray(self.array[:, channels])
+        part.dtype = self.dtype
+        return part
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        return self.array[index]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def get(self) -> NDArray[Any]:
+        return loaded(self.array, self.dtype) if self.dtype != "float32" else self.array
+
+    def tolist(self) -> list[Any]:
+        return self.array.tolist()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return _CUDA, 0
+
+    def __dlpack__(self, *, stream: int, max_version: tuple[int, int] | None = None) -> object:
+        assert stream == STREAM
+        capsule = self.array.__dlpack__()
+        tensor = _DLTensor.from_address(_tensor_of(capsule, b"dltensor"))
+        tensor.device_type = _CUDA
+        if self.dtype == "bfloat16":
+            tensor.type_code = _BFLOAT
+        return capsule
+
+
+def call(name: str, *arguments: Any) -> None:
+    """Calls a function of `kernels.cpp`; arrays become pointers."""
+    ctypes.CDLL(str(library())).simt_plan(0, 1, ctypes.c_size_t(0), None)
+    function = getattr(ctypes.CDLL(str(library())), f"simt_{name}")
+    function.restype = ctypes.c_char_p
+    pointers = (
+        ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else a for a in arguments
+    )
+    message = function(*pointers)
     if message is not None:
         raise EmulationError(message.decode())
 
@@ -117,13 +178,38 @@ def stored(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:
 
 def loaded(array: NDArray[Any], dtype: str) -> NDArray[np.float32]:
     """The inverse of `stored`."""
-    return (
-        array.astype(np.float32)
-        if dtype != "bfloat16"
-        else (array.astype(np.uint32) << 16).view(np.float32)
+    if dtype != "bfloat16":
+        return array.astype(np.float32)
+    return (array.astype(np.uint32) << 16).view(np.float32)
+
+
+def rounded(array: NDArray[np.float32], dtype: str) -> NDArray[np.float32]:
+    """An array whose values a type of the network can hold."""
+    return loaded(stored(array, dtype), dtype)
+
+
+def run_sanitized(*command: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python with emulated code watched by the address and undefined-behaviour sanitizers.
+
+    Their runtime is loaded first, as Python itself is not instrumented.
+    """
+    compiler = os.environ.get("CXX", "c++")
+    find = [[compiler, f"-print-file-name={name}"] for name in ("libasan.so", "libstdc++.so")]
+    runtimes = [subprocess.run(f, capture_output=True, text=True, check=True) for f in find]
+    paths = [run.stdout.strip() for run in runtimes]
+    if not all(Path(path).is_absolute() for path in paths):
+        pytest.skip("the compiler has no address sanitizer")
+    environment = {
+        "LD_PRELOAD": " ".join(paths),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "FASTBTS_SIMT_SANITIZE": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    return subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        check=False,
     )
-
-
-def layout(array: NDArray[Any]) -> NDArray[np.int64]:
-    """Shape, then steps in elements."""
-    return np.array([array.shape, [step // array.itemsize for step in array.strides]], np.int64)

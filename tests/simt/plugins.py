@@ -1,4 +1,7 @@
-"""The TensorRT plugins over the emulated kernels, as functions of NumPy arrays; needs NvInfer.h, and nothing else of TensorRT."""
+"""The TensorRT plugins over emulated kernels, as functions of NumPy arrays.
+
+Of TensorRT this needs NvInfer.h only.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.simt.emulated import DTYPES, ROOT, SANITIZE, EmulationError, build
+from tests.simt.build import ROOT, shared_library
+from tests.simt.emulated import DTYPES, EmulationError
 
 SOURCES = tuple(sorted((ROOT / "csrc/tensorrt").glob("*.cpp")))
 LAUNCHERS = tuple(
@@ -28,29 +32,25 @@ def header_folder() -> Path:
         if folder and Path(folder, "NvInfer.h").is_file():
             return Path(folder)
     pytest.skip(
-        "no NvInfer.h: set FASTBTS_TENSORRT_INCLUDE to `include` of TensorRT, or of github.com/NVIDIA/TensorRT"
+        "no NvInfer.h: set FASTBTS_TENSORRT_INCLUDE to `include` of TensorRT, or of "
+        "github.com/NVIDIA/TensorRT"
     )
 
 
 @cache
 def library() -> Path:
     """The plugins as TensorRT would load them, but for their kernels, and with `run_plugin`."""
-    options = SANITIZE if os.environ.get("FASTBTS_SIMT_SANITIZE") else ()
-    return build(
-        *WARNINGS,
-        *options,
-        "-isystem",
-        str(header_folder()),
-        name="plugins",
-        sources=SOURCES,
-        launchers=LAUNCHERS,
-    )
+    sources = (ROOT / "tests/simt/plugins.cpp", *SOURCES, *LAUNCHERS)
+    return shared_library("plugins", sources, (*WARNINGS, "-isystem", str(header_folder())))
 
 
 def run_plugin(
     name: str, dtype: str, inputs: list[NDArray[Any]], *, grown: int = 0
 ) -> NDArray[Any]:
-    """What the plugin makes of its inputs, all of which hold the bits of one type; see `run_plugin` in plugins.cpp."""
+    """What the plugin makes of its inputs, which hold the bits of one type.
+
+    See `run_plugin` in plugins.cpp.
+    """
     run = ctypes.CDLL(str(library())).run_plugin
     run.restype = ctypes.c_char_p
     sizes = np.array([n for array in inputs for n in array.shape], np.int64)

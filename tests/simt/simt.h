@@ -42,6 +42,14 @@ struct LaunchError : std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
+/// What a test asks of the launches that follow.
+struct Plan {
+  unsigned seed = 0;
+  bool has_barriers = true;
+  std::size_t n_withheld = 0;  // bytes of shared memory that a launch is denied
+};
+inline Plan plan;
+
 enum class State { kReady, kBlockBarrier, kWarpBarrier, kDone };
 
 struct Fiber {
@@ -216,11 +224,17 @@ void launch(unsigned seed, dim3 grid, dim3 size, std::size_t shared_bytes,
   run(seed, grid, size, shared_bytes, [&] { kernel(args...); });
 }
 
-/// A launch in the code of a launcher.
+/// A launch in the code of a launcher. One that a GPU refuses is an error of the runtime.
 inline void enqueue(dim3 grid, dim3 size, std::size_t shared_bytes, cudaStream_t stream,
                     std::function<void()> kernel) {
   expect_stream(stream);
-  run(0, grid, size, shared_bytes, std::move(kernel));
+  try {
+    run(plan.seed, grid, size, shared_bytes - std::min(shared_bytes, plan.n_withheld),
+        std::move(kernel));
+  } catch (const LaunchError& error) {
+    last_error = cudaErrorInvalidConfiguration;
+    last_message = error.what();
+  }
 }
 
 }  // namespace simt

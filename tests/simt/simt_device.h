@@ -82,7 +82,9 @@ T atomic(T* target, Fn&& change) {
 
 }  // namespace simt
 
-inline void __syncthreads() { simt::wait_as(simt::State::kBlockBarrier); }
+inline void __syncthreads() {
+  if (simt::plan.has_barriers) simt::wait_as(simt::State::kBlockBarrier);
+}
 inline void __syncwarp(unsigned mask = 0xFFFFFFFF) { simt::exchange(mask, 0, 0); }
 template <typename T>
 T __shfl_sync(unsigned mask, T value, int source, int = 32) {

@@ -26,7 +26,7 @@ from fastbts.engine.file import (
 from fastbts.engine.load import default_engine_path
 from fastbts.engine.onnx_bytes import drop_bodies, drop_default
 from fastbts.phantom import make_case, write_case
-from tests.simt.emulated import ROOT
+from tests.simt.build import ROOT
 from tests.simt.plugins import library as emulated_plugins
 
 trt = pytest.importorskip(
