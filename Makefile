@@ -47,7 +47,7 @@ lint: $(DEV)/installed $(TIDY)/compile_commands.json  ## formatting, lints, type
 	$(DEV)/bin/lint-imports
 	$(DEV)/bin/python scripts/stubs.py --check
 	$(DEV)/bin/clang-format --dry-run --Werror $(CPP)
-	$(DEV)/bin/run-clang-tidy.py -clang-tidy-binary $(DEV)/bin/clang-tidy -p $(TIDY) -quiet
+	$(DEV)/bin/run-clang-tidy.py -clang-tidy-binary $(abspath $(DEV))/bin/clang-tidy -p $(TIDY) -quiet
 
 $(TIDY)/compile_commands.json: $(DEV)/installed CMakeLists.txt $(wildcard csrc/*.cmake)
 	$(DEV)/bin/cmake -S . -B $(TIDY) -G Ninja --log-level=WARNING \
