@@ -1,7 +1,7 @@
-"""Every op of `fastbts.ops`, as the tests of all ops take it: one entry each.
+"""Every op of `fastbts.ops`, as the tests of all ops take it.
 
-`test_isa`, `test_simt`, `test_ptxas`, `test_cuda`, `test_dlpack`, `test_registry`, the GPU device of
-`devices` and both benchmarks run over `OPS`. Adding an op adds an entry here.
+The tests of instruction sets, kernels, registers, CUDA and DLPack, the devices that are not the
+CPU and both benchmarks run over `OPS`. Adding an op adds one entry here.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ class Op:
     n_roundings: int = 1
     source: str = ""
     max_registers: int = 64
+
+    def __str__(self) -> str:
+        return self.name
 
     @property
     def function(self) -> Callable[..., Any]:

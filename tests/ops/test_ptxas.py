@@ -1,4 +1,4 @@
-"""What the CUDA compiler makes of each kernel: no register in memory, and few enough for full blocks.
+"""What the CUDA compiler makes of each kernel: no spilled registers, and few enough of them.
 
 What it prints is kept in `build/ptxas`, once per state of the sources.
 """
