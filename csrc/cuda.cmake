@@ -1,13 +1,16 @@
-# The CUDA ops, in a library of their own: options of the host compiler stay out of nvcc's way.
+# The CUDA ops, in a library of their own, as nvcc does not know the host compiler's options.
 include(CheckLanguage)
 
-# Turing to Blackwell, and PTX for what comes after; CUDA 13 knows nothing older.
+# Turing to Blackwell, and PTX for newer GPUs; CUDA 13 supports nothing older.
 set(architectures 75-real 80-real 86-real 89-real 90-real 100-real 120)
 set(wanted ${FASTBTS_CUDA})
 if(wanted STREQUAL "AUTO")
-  # Asks for a GPU that works, not for nvcc alone: code that cannot run here would only make the build slower.
-  execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
-                  OUTPUT_VARIABLE capabilities RESULT_VARIABLE failed ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
+  # Asks for a GPU, not for nvcc alone: code that cannot run here would only make the build slower.
+  execute_process(
+    COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
+    OUTPUT_VARIABLE capabilities
+    RESULT_VARIABLE failed
+    ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
   if(failed)
     set(wanted OFF)
   else()
@@ -18,13 +21,14 @@ if(wanted STREQUAL "AUTO")
 endif()
 
 if(wanted)
-  # A reused build folder remembers an nvcc that has gone, or that there was none.
+  # A reused build folder remembers an nvcc that was removed, or that there was none.
   if(NOT EXISTS "${CMAKE_CUDA_COMPILER}")
     unset(CMAKE_CUDA_COMPILER CACHE)
   endif()
   check_language(CUDA)
   if(FASTBTS_CUDA STREQUAL "ON" AND NOT CMAKE_CUDA_COMPILER)
-    message(FATAL_ERROR "FASTBTS_CUDA=ON, but no CUDA compiler works here: install nvcc, set CUDACXX, or take AUTO or OFF")
+    message(FATAL_ERROR "FASTBTS_CUDA=ON, but no CUDA compiler works here: install nvcc, set "
+                        "CUDACXX, or take AUTO or OFF")
   endif()
 endif()
 
@@ -37,22 +41,11 @@ if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
   set(CMAKE_CUDA_ARCHITECTURES ${architectures})
 endif()
 enable_language(CUDA)
-message(STATUS "fastbts: CUDA ops: nvcc ${CMAKE_CUDA_COMPILER_VERSION}, for ${CMAKE_CUDA_ARCHITECTURES}")
+message(STATUS "fastbts: CUDA ops: nvcc ${CMAKE_CUDA_COMPILER_VERSION}, "
+               "for ${CMAKE_CUDA_ARCHITECTURES}")
 
-add_library(
-  cuda_ops STATIC
-  csrc/core/cuda/cuda_device.cu
-  csrc/ops/blend_cuda.cu
-  csrc/ops/brain_box_cuda.cu
-  csrc/ops/components_cuda.cu
-  csrc/ops/label_cuda.cu
-  csrc/ops/normalize_cuda.cu
-  csrc/ops/resample_affine_cuda.cu
-  csrc/ops/resample_cuda.cu
-  csrc/ops/semantic_attention_cuda.cu
-  csrc/ops/semantic_bridge_cuda.cu
-  csrc/ops/widen_cuda.cu
-  csrc/ops/window_cuda.cu)
+file(GLOB cuda_sources CONFIGURE_DEPENDS csrc/core/cuda/*.cu csrc/ops/*.cu)
+add_library(cuda_ops STATIC ${cuda_sources})
 target_include_directories(cuda_ops PRIVATE csrc)
 target_compile_features(cuda_ops PRIVATE cuda_std_17)
 set_target_properties(cuda_ops PROPERTIES POSITION_INDEPENDENT_CODE ON CUDA_VISIBILITY_PRESET hidden

@@ -1,99 +1,128 @@
-"""C++ ops; `fastbts.ops` is their typed, documented face."""
+"""
+C++ ops of fastbts; use them through fastbts.ops.
+"""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from fastbts.ops.arrays import Array
+import collections.abc
+import typing
 
-HAS_CUDA: bool
-ISA: str
+__all__: list[str] = [
+    "HAS_CUDA",
+    "ISA",
+    "blend",
+    "brain_box",
+    "components",
+    "cuda_synchronize",
+    "label",
+    "n_cuda_devices",
+    "normalize",
+    "normalize_scratch",
+    "resample",
+    "resample_affine",
+    "semantic_attention",
+    "semantic_bridge",
+    "semantic_bridge_scratch",
+    "window",
+]
 
-_Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-
-def n_cuda_devices() -> int: ...
-def cuda_synchronize(stream: int) -> None: ...
-def brain_box(volume: Array, found: Array, n_threads: int, stream: int) -> None: ...
-def normalize_scratch(n_modalities: int, n_voxels: int) -> int: ...
-def normalize(
-    volume: Array,
-    box: _Box,
-    percentiles: tuple[float, float],
-    tensor: Array,
-    stats: Array,
-    scratch: Array | None,
-    n_threads: int,
-    stream: int,
-) -> None: ...
-def window(tensor: Array, origins: Array, out: Array, n_threads: int, stream: int) -> None: ...
 def blend(
-    logits: Array,
-    origins: Array,
-    weights: tuple[Array, Array, Array],
-    total: Array,
+    logits: typing.Any,
+    origins: typing.Any,
+    weights: typing.Annotated[collections.abc.Sequence[typing.Any], "FixedSize(3)"],
+    total: typing.Any,
     n_threads: int,
     stream: int,
 ) -> None: ...
+def brain_box(volume: typing.Any, found: typing.Any, n_threads: int, stream: int) -> None: ...
+def components(
+    labels: typing.Any,
+    box: typing.Annotated[
+        collections.abc.Sequence[typing.Annotated[collections.abc.Sequence[int], "FixedSize(2)"]],
+        "FixedSize(3)",
+    ],
+    min_voxels: int,
+    counts: typing.Any,
+    scratch: typing.Any | None,
+    n_threads: int,
+    stream: int,
+) -> None: ...
+def cuda_synchronize(stream: int) -> None: ...
 def label(
-    logits: Array,
-    offset: tuple[int, int, int],
-    box: _Box,
-    thresholds: tuple[float, float, float],
-    values: tuple[int, int, int],
-    labels: Array,
-    counts: Array,
+    logits: typing.Any,
+    offset: typing.Annotated[collections.abc.Sequence[int], "FixedSize(3)"],
+    box: typing.Annotated[
+        collections.abc.Sequence[typing.Annotated[collections.abc.Sequence[int], "FixedSize(2)"]],
+        "FixedSize(3)",
+    ],
+    thresholds: typing.Annotated[collections.abc.Sequence[float], "FixedSize(3)"],
+    values: typing.Annotated[collections.abc.Sequence[int], "FixedSize(3)"],
+    labels: typing.Any,
+    counts: typing.Any,
     n_threads: int,
     stream: int,
 ) -> None: ...
-def resample(tensor: Array, out: Array, n_threads: int, stream: int) -> None: ...
+def n_cuda_devices() -> int: ...
+def normalize(
+    volume: typing.Any,
+    box: typing.Annotated[
+        collections.abc.Sequence[typing.Annotated[collections.abc.Sequence[int], "FixedSize(2)"]],
+        "FixedSize(3)",
+    ],
+    percentiles: typing.Annotated[collections.abc.Sequence[float], "FixedSize(2)"],
+    tensor: typing.Any,
+    stats: typing.Any,
+    scratch: typing.Any | None,
+    n_threads: int,
+    stream: int,
+) -> None: ...
+def normalize_scratch(n_modalities: int, n_voxels: int) -> int: ...
+def resample(tensor: typing.Any, out: typing.Any, n_threads: int, stream: int) -> None: ...
 def resample_affine(
-    tensor: Array,
-    matrix: Sequence[Sequence[float]],
+    tensor: typing.Any,
+    matrix: typing.Annotated[
+        collections.abc.Sequence[typing.Annotated[collections.abc.Sequence[float], "FixedSize(4)"]],
+        "FixedSize(3)",
+    ],
     nearest: bool,
     outside: float,
-    out: Array,
-    n_threads: int,
-    stream: int,
-) -> None: ...
-def components(
-    labels: Array,
-    box: _Box,
-    min_voxels: int,
-    counts: Array,
-    scratch: Array | None,
-    n_threads: int,
-    stream: int,
-) -> None: ...
-def semantic_project(tensor: Array, out: Sequence[Array], n_threads: int, stream: int) -> None: ...
-def semantic_plane(
-    planes: Sequence[Array],
-    weights: Sequence[Array],
-    out: Sequence[Array],
-    n_threads: int,
-    stream: int,
-) -> None: ...
-def semantic_lift(
-    planes: Sequence[Array], tensor: Array, add: bool, n_threads: int, stream: int
-) -> None: ...
-def semantic_bridge(
-    reduced: Array,
-    weights: Sequence[Array],
-    target: Array,
-    planes: Sequence[Array],
-    seen: Sequence[Array],
+    out: typing.Any,
     n_threads: int,
     stream: int,
 ) -> None: ...
 def semantic_attention(
-    skip: Array,
-    encoded: Array,
-    decoded: Array,
-    similarity: Array,
-    w_x: Array,
-    bias: Array,
-    w_g: Array,
-    w_s: Array,
-    w_a: Array,
+    skip: typing.Any,
+    encoded: typing.Any,
+    decoded: typing.Any,
+    similarity: typing.Any,
+    w_x: typing.Any,
+    bias: typing.Any,
+    w_g: typing.Any,
+    w_s: typing.Any,
+    w_a: typing.Any,
     strength: float,
-    out: Array,
+    out: typing.Any,
     n_threads: int,
     stream: int,
 ) -> None: ...
+def semantic_bridge(
+    x: typing.Any,
+    reduced: typing.Any,
+    conv: typing.Any,
+    bias: typing.Any,
+    axis_bias: typing.Any,
+    expand: typing.Any,
+    out: typing.Any,
+    scratch: typing.Any | None,
+    n_threads: int,
+    stream: int,
+) -> None: ...
+def semantic_bridge_scratch(
+    reduced: typing.Annotated[collections.abc.Sequence[int], "FixedSize(5)"], n_channels: int
+) -> int: ...
+def window(
+    tensor: typing.Any, origins: typing.Any, out: typing.Any, n_threads: int, stream: int
+) -> None: ...
+
+HAS_CUDA: bool
+ISA: str

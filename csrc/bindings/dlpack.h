@@ -3,7 +3,7 @@
 #include <cstdint>
 
 /// The C structs of DLPack 1.0 and of the capsules before it (its "C API" page). Layout and names
-/// are given.
+/// are DLPack's.
 extern "C" {
 
 struct DLDevice {

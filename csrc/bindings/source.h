@@ -13,11 +13,10 @@
 #include "bindings/dlpack.h"
 #include "core/array/dtype.h"
 #include "core/array/error.h"
-#include "core/cuda/cuda_device.h"
+#include "core/cuda/device.h"
 
-/// How arrays are described to us: by NumPy, by DLPack capsules, by __cuda_array_interface__.
-/// Nothing is copied.
-namespace fastbts::gate {
+/// Descriptions of arrays by NumPy, DLPack capsules or __cuda_array_interface__. Nothing is copied.
+namespace fastbts {
 
 namespace py = pybind11;
 
@@ -25,7 +24,7 @@ namespace py = pybind11;
 struct Source {
   py::object owner;  // keeps the memory and its description alive
   void* data = nullptr;
-  py::object type;  // its text, "float32", is for messages: making it takes longer than all else
+  py::object type;  // for messages, as text; that takes longer than all else, so not made here
   std::optional<DType> dtype;                    // none for types that no op takes
   std::vector<std::int64_t> shape{}, strides{};  // in elements
   Device device{};
@@ -76,7 +75,7 @@ inline Source from_numpy(const py::array& array) {
   return source;
 }
 
-/// Asks for a capsule; a device array is made ready for our stream. Throws what its owner raises.
+/// Requests a capsule, of a device array for this stream. Throws what its owner raises.
 inline py::object capsule_of(const py::object& array, const Device& device, Stream stream) {
   py::dict options;
   options["max_version"] = py::make_tuple(1, 0);
@@ -88,7 +87,7 @@ inline py::object capsule_of(const py::object& array, const Device& device, Stre
   } catch (const py::error_already_set& error) {
     if (!error.matches(PyExc_TypeError)) throw;
   }
-  options.attr("pop")("max_version");  // owners from before DLPack 1.0 do not know it
+  options.attr("pop")("max_version");  // libraries before DLPack 1.0 do not know it
   return method(**options);
 }
 
@@ -130,8 +129,7 @@ inline Source from_tensor(const py::object& capsule, const DLTensor& tensor, boo
   return source;
 }
 
-/// The capsule stays ours and unconsumed: its own destructor releases the array when the call is
-/// over.
+/// The capsule stays unconsumed: its own destructor releases the array after the call.
 inline Source from_capsule(const py::object& capsule) {
   if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {
     const auto* managed = static_cast<DLManagedTensorVersioned*>(
@@ -164,7 +162,7 @@ inline Source from_dlpack(const py::object& array, Stream stream) {
   return source;
 }
 
-/// Numba's protocol, version 3, for owners without DLPack.
+/// Numba's protocol, version 3, for libraries without DLPack.
 inline Source from_cuda_interface(const py::object& array, Stream stream) {
   n_cuda_devices();  // throws where there is none
   const auto interface = array.attr("__cuda_array_interface__").cast<py::dict>();
@@ -188,7 +186,7 @@ inline Source from_cuda_interface(const py::object& array, Stream stream) {
   return source;
 }
 
-/// Any array; nothing for what is none.
+/// Any array; nothing for other objects.
 inline std::optional<Source> source_of(const py::object& object, Stream stream) {
   if (py::isinstance<py::array>(object))
     return from_numpy(py::reinterpret_borrow<py::array>(object));
@@ -197,4 +195,4 @@ inline std::optional<Source> source_of(const py::object& object, Stream stream) 
   return std::nullopt;
 }
 
-}  // namespace fastbts::gate
+}  // namespace fastbts

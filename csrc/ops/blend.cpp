@@ -1,7 +1,7 @@
 #include "ops/blend.h"
 
 #include "core/array/error.h"
-#include "core/cuda/cuda_device.h"
+#include "core/cuda/device.h"
 
 namespace fastbts {
 

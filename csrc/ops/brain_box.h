@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "core/array/device.h"
 #include "core/array/tensor_view.h"
 
 namespace fastbts {
@@ -13,13 +14,11 @@ struct BrainBoxArgs {
 
 /// Finds the brain of a skull-stripped case: voxels where any modality is non-zero.
 ///   volume  (M, D, H, W)  any DType, any strides  read     intensities
-///   found   7 + 2M        int64, dense            written  begin, end along D, H, W (tight; all
-///   zero without brain);
-///                                                          number of brain voxels; of NaN or
-///                                                          infinite voxels of each modality; of
-///                                                          non-zero voxels of each, NaN being
-///                                                          non-zero
-/// One pass. Counts are exact, whatever n_threads.
+///   found   7 + 2M        int64, dense            written  begin, end along D, H, W (tight; zeros
+///                                                          without brain); number of brain voxels;
+///                                                          non-finite voxels of each modality;
+///                                                          non-zero voxels of each, NaN included
+/// One pass. Counts are exact, for any n_threads.
 void brain_box(const BrainBoxArgs& args, int n_threads, Stream stream);
 
 void brain_box_cpu(const BrainBoxArgs& args, int n_threads);

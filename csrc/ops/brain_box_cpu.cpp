@@ -16,7 +16,7 @@ namespace {
 
 using Flags = std::vector<std::uint8_t>;
 
-/// What one thread has seen: counts, and along each axis which positions hold brain.
+/// What one thread found: counts, and which positions along each axis have brain.
 struct Seen {
   explicit Seen(const Shape<4>& shape) : n_nonfinite(shape[0]), n_nonzero(shape[0]) {
     for (std::size_t axis = 0; axis < 3; ++axis) any[axis].resize(shape[axis + 1]);
@@ -38,8 +38,8 @@ struct Seen {
   std::int64_t n_brain = 0;
 };
 
-/// Whether a row is seen at once to be all zero, as half of them are; -0 and rows that are not
-/// dense need a second look.
+/// A fast check whether a row is all zero, as half of them are; false for rows with -0 and for rows
+/// that are not dense.
 template <typename T>
 bool is_blank(const T* values, std::int64_t stride, std::int64_t n) {
   Key<T> any = 0;

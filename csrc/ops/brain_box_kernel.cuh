@@ -1,11 +1,12 @@
 #pragma once
 
 #include "core/cuda/strided.h"
+#include "core/cuda/warp.h"
 
 namespace fastbts {
 
-/// What a thread has seen of the brain. Bounds as maxima, so that zeroed memory means nothing: n -
-/// least, most + 1.
+/// Brain voxels that a thread found. Bounds are maxima, n - least and most + 1, so that zero means
+/// none.
 struct Extent {
   unsigned long long n_brain = 0;
   unsigned long long bounds[6] = {};
@@ -38,7 +39,7 @@ FASTBTS_DEVICE void add_extent(const Extent& extent, unsigned long long* found) 
 }
 
 /// One thread per voxel of a modality's grid, of which each row is (d, h); found must be zero.
-/// Dynamic shared memory: 2M unsigned. All lanes of a warp take the same turns, as they vote.
+/// Dynamic shared memory: 2M unsigned. All lanes of a warp run the same iterations, as they vote.
 FASTBTS_KERNEL void brain_box_kernel(AnyStrided<4> volume, unsigned long long* found,
                                      std::uint32_t n_rows) {
   FASTBTS_DYNAMIC_SHARED(unsigned, counts);

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "core/array/stream.h"
+#include "core/array/device.h"
 #include "core/array/tensor_view.h"
 
 namespace fastbts {
@@ -22,13 +22,13 @@ constexpr std::int64_t kComponentsCounts = 258;
 ///   labels      (D, H, W)        uint8, any strides  read, written  inside the box only
 ///   box         3 x [begin, end) voxels of labels    read
 ///   min_voxels                   voxels, >= 0        read
-///   counts      258              int64, dense        written  parts before, parts after, then
-///   voxels removed by label scratch     (2, n)           int32, rows dense   written  on a CUDA
-///   device, where all arrays must be: n voxels of
-///                                                             the box at least, less than 2^31
-/// What a part is does not depend on the order of voxels, and counts are integers: neither layout
-/// nor threads change the result. On the CPU scratch is of its own, about 24 bytes for each run of
-/// non-zero voxels along the densest axis.
+///   counts      258              int64, dense        written        parts before and after, then
+///                                                                   removed voxels of each label
+///   scratch     (2, n)           int32, rows dense   written        on a CUDA device: n at least
+///                                                                   the box's voxels, below 2^31
+/// On a CUDA device all arrays must be there. Neither layout nor threads change the result: what a
+/// part is does not depend on the order of voxels, and counts are integers. The CPU allocates about
+/// 24 bytes for each run of non-zero voxels along the densest axis.
 void components(const ComponentsArgs& args, int n_threads, Stream stream);
 
 void components_cpu(const ComponentsArgs& args, int n_threads);

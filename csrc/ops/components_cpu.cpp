@@ -65,7 +65,7 @@ class Sets {
   }
 
   std::int64_t root(std::int64_t i) {
-    while (parent(i) != i) i = parent(i) = parent(parent(i));  // halves the path for the next time
+    while (parent(i) != i) i = parent(i) = parent(parent(i));  // halves the path
     return i;
   }
 
@@ -108,7 +108,7 @@ Sets unite_runs(const Runs& all, std::int64_t n_d, std::int64_t n_h) {
   return sets;
 }
 
-/// Sets a run to 0, counting what it held.
+/// Sets a run to 0 and counts its labels.
 void erase(std::uint8_t* row, std::int64_t stride, const Run& run, std::int64_t* n_removed) {
   for (std::int64_t w = run.begin; w < run.end; ++w) {
     ++n_removed[row[w * stride]];

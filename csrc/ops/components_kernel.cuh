@@ -1,10 +1,10 @@
 #pragma once
 
-#include "core/cuda/device.h"
+#include "core/cuda/kernel.h"
 
 namespace fastbts {
 
-/// The box of labels (its first voxel, its size, the steps of memory) that the kernels look at.
+/// The box of labels: its first voxel, its size, its strides.
 struct LabelBox {
   std::uint8_t* labels;
   int size[3];
@@ -30,8 +30,8 @@ FASTBTS_KERNEL void components_begin_kernel(LabelBox box, int* parent, int* n_in
   }
 }
 
-/// Parents only ever get smaller, so that what is read while others write is an older ancestor,
-/// never a wrong one.
+/// Parents only get smaller, so a value read while others write is an older ancestor, never a wrong
+/// one.
 FASTBTS_DEVICE int root_of(const int* parent, int i) {
   const volatile int* now = parent;
   while (now[i] != i) i = now[i];
@@ -45,7 +45,7 @@ FASTBTS_DEVICE void unite(int* parent, int a, int b) {
     if (a == b) return;
     const int low = a < b ? a : b, high = a < b ? b : a;
     const int before = atomicMin(parent + high, low);
-    if (before == high) return;  // it was a root still
+    if (before == high) return;  // it was still a root
     a = before;                  // another thread was faster: its parent and ours belong together
     b = low;
   }

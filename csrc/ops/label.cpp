@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "core/array/error.h"
-#include "core/cuda/cuda_device.h"
+#include "core/cuda/device.h"
 
 namespace fastbts {
 

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 
+#include "core/array/device.h"
 #include "core/array/tensor_view.h"
 
 namespace fastbts {
@@ -20,13 +21,13 @@ struct LabelArgs {
 /// Turns region logits into labels: ET where its probability reaches its threshold, else NCR where
 /// that of TC does, else ED where that of WT does, else 0. As in nnU-Net a region counts even where
 /// the one around it does not.
-///   logits      (3, D', H', W')  floats, rows dense    read     WT, TC, ET; NaN belongs to no
-///   region offset      3                voxels of logits      read     where the box begins in
-///   logits box         3 x [begin, end) voxels of labels      read thresholds  3 probability, 0..1
-///   read     of WT, TC, ET values      3                uint8                 read     written for
-///   ED, NCR, ET labels      (D, H, W)        uint8, any strides    written  inside the box only
-///   counts      3                int64, dense          written  voxels of WT, TC, ET as the labels
-///   nest them
+///   logits      (3, D', H', W')  floats, rows dense  read     WT, TC, ET; NaN belongs to no region
+///   offset      3                voxels of logits    read     where the box begins in logits
+///   box         3 x [begin, end) voxels of labels    read
+///   thresholds  3                probability, 0..1   read     of WT, TC, ET
+///   values      3                uint8               read     written for ED, NCR, ET
+///   labels      (D, H, W)        uint8, any strides  written  inside the box only
+///   counts      3                int64, dense        written  voxels of WT, TC, ET, nested
 /// Floats are float32; on a CUDA device, where all arrays must be, also float16 or bfloat16.
 void label(const LabelArgs& args, int n_threads, Stream stream);
 

@@ -1,15 +1,16 @@
 #pragma once
 
 #include "core/cuda/strided.h"
+#include "core/cuda/warp.h"
 
 namespace fastbts {
 
 struct LabelRule {
-  float least_wt, least_tc, least_et;  // logits that a region begins with
+  float least_wt, least_tc, least_et;  // least logits of each region
   std::uint8_t ed, ncr, et;            // labels written
 };
 
-/// Counts in integers, so that their order does not matter; all lanes of the block must come here.
+/// Integer counts, so that their order does not matter; all threads of the block must call it.
 FASTBTS_DEVICE void add_count(unsigned long long* total, unsigned long long mine) {
   const unsigned long long sum = warp_sum(mine);
   if (is_first_lane() && sum != 0) atomicAdd(total, sum);

@@ -1,7 +1,7 @@
 #include "ops/normalize.h"
 
 #include "core/array/error.h"
-#include "core/cuda/cuda_device.h"
+#include "core/cuda/device.h"
 #include "ops/normalize_scratch.h"
 
 namespace fastbts {

@@ -136,7 +136,7 @@ void write_row(const T* values, std::int64_t stride, const std::uint8_t* mask, c
 /// Writes one modality; all three views have the same axes, in any order.
 template <typename T>
 void write(View<const T, 3> box, View<std::uint8_t, 3> mask, const Stats& stats,
-           View<float, 3> target, bool streamed, int n_threads) {
+           View<float, 3> target, bool nontemporal, int n_threads) {
   const auto order = transfer_order(memory_order(box.shape, box.strides),
                                     memory_order(target.shape, target.strides));
   box = box.permuted(order);
@@ -144,17 +144,17 @@ void write(View<const T, 3> box, View<std::uint8_t, 3> mask, const Stats& stats,
   target = target.permuted(order);
   parallel_for(target.shape[0], n_threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t d = begin; d < end; ++d) {
-      transfer_rows(target, d, streamed, [&](std::int64_t a, std::int64_t b, float* row) {
+      transfer_rows(target, d, nontemporal, [&](std::int64_t a, std::int64_t b, float* row) {
         wide([&] {
           write_row(box.at(a, b), box.strides[2], mask.at(a, b), stats, box.shape[2], row);
         });
       });
     }
-    stream_fence();
+    store_fence();
   });
 }
 
-/// Zeroes what lies outside the inner box.
+/// Zeroes all outside the inner box.
 void clear_outside(const View<float, 4>& tensor, const Box& inner, int n_threads) {
   const std::int64_t n_d = tensor.shape[1], n_w = tensor.shape[3];
   parallel_for(tensor.shape[0] * n_d, n_threads, [&](std::int64_t begin, std::int64_t end) {
@@ -185,13 +185,13 @@ void run(const NormalizeArgs& args, int n_threads) {
     target = target.mirrored(axis);
   }
   const Brain brain = find_brain(box, n_threads);
-  const bool streamed = is_streamed(n_elements(tensor.shape));
+  const bool nontemporal = is_nontemporal(n_elements(tensor.shape));
   for (std::int64_t m = 0; m < box.shape[0]; ++m) {
     const Stats stats = stats_of_brain(box.slice(m), brain, args.percentiles, n_threads);
     require<InputError>(
         std::isfinite(stats.std), "normalize: volume: modality ", m,
         " has NaN or infinite brain voxels, or values too large for float64 statistics");
-    write(box.slice(m), brain.mask, stats, target.slice(m), streamed, n_threads);
+    write(box.slice(m), brain.mask, stats, target.slice(m), nontemporal, n_threads);
     const std::array<double, 4> row{stats.lo, stats.hi, stats.mean, stats.std};
     std::copy(row.begin(), row.end(), args.stats.at(m));
   }

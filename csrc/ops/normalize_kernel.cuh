@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/cuda/strided.h"
+#include "core/cuda/warp.h"
 #include "ops/normalize_scratch.h"
 
 namespace fastbts {
@@ -55,8 +56,7 @@ FASTBTS_KERNEL void mark_brain_kernel(AnyStrided<4> box, NormalizeScratch scratc
   if (is_first_lane() && n_brain != 0) atomicAdd(scratch.n_brain, n_brain);
 }
 
-/// Calls fn(value) for the brain voxels of modality blockIdx.y that this thread looks at, in a
-/// fixed order.
+/// Calls fn(value) for this thread's brain voxels of modality blockIdx.y, in a fixed order.
 template <typename Fn>
 FASTBTS_DEVICE void for_each_brain(const AnyStrided<4>& box, const std::uint8_t* mask,
                                    std::uint32_t n_rows, Fn fn) {
@@ -69,8 +69,8 @@ FASTBTS_DEVICE void for_each_brain(const AnyStrided<4>& box, const std::uint8_t*
   }
 }
 
-/// Counts one byte of the keys that share what is known of each percentile's; blockIdx.y is the
-/// modality.
+/// Histogram of one byte of the keys whose higher bytes are those found for each percentile;
+/// blockIdx.y is the modality.
 FASTBTS_KERNEL void histogram_kernel(AnyStrided<4> box, NormalizeScratch scratch, int digit,
                                      std::uint32_t n_rows) {
   FASTBTS_SHARED unsigned bins[2 * kBins];
@@ -91,8 +91,8 @@ FASTBTS_KERNEL void histogram_kernel(AnyStrided<4> box, NormalizeScratch scratch
   }
 }
 
-/// One thread per modality and percentile: finds the byte its rank falls on, and zeroes the
-/// histogram for the next.
+/// One thread per modality and percentile: finds the byte that has its rank, and zeroes the
+/// histogram for the next byte.
 FASTBTS_KERNEL void select_kernel(NormalizeScratch scratch, int digit, double percent_lo,
                                   double percent_hi, int n) {
   const int i = static_cast<int>(threadIdx.x + blockDim.x * blockIdx.x);
@@ -108,7 +108,7 @@ FASTBTS_KERNEL void select_kernel(NormalizeScratch scratch, int digit, double pe
   for (int b = 0; b < kBins; ++b) bins[b] = 0;
 }
 
-/// Sum over the threads of a block, in the shape of a tree: the same bits every time. Dynamic
+/// Sum over the threads of a block, as a tree: the same bits every time. Dynamic
 /// shared memory: 8 bytes for each thread, a power of two of them.
 FASTBTS_DEVICE double block_sum(double mine) {
   FASTBTS_DYNAMIC_SHARED(double, sums);

@@ -3,11 +3,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/cuda/limits.h"
+
 namespace fastbts {
 
 using OrderKey = unsigned long long;
-inline constexpr int kDigits = 8, kBins = 256;  // a key is looked at byte by byte, from the top
-inline constexpr int kSumBlocks = 128;  // fixed, so that sums have the same bits on every device
+inline constexpr int kDigits = 8, kBins = 256;  // a key is read byte by byte, the highest first
 
 /// One of the two percentiles of a modality: the bytes of its key found so far, and its rank among
 /// keys that share them.
@@ -16,8 +17,8 @@ struct Selection {
   OrderKey rank;
 };
 
-/// What `normalize` works with in the memory of a CUDA device: views of one piece, parts of 8-byte
-/// elements first.
+/// Working memory of `normalize` on a CUDA device: parts of one block, those of 8-byte elements
+/// first.
 struct NormalizeScratch {
   NormalizeScratch(std::uint8_t* begin, std::int64_t n_modalities, std::int64_t n_voxels) {
     const auto n = static_cast<std::size_t>(n_modalities);

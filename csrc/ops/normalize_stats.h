@@ -26,12 +26,12 @@ Real clip(Real value, Real lo, Real hi) {
   return std::min(std::max(value, lo), hi);
 }
 
-/// Whether a histogram of all values that a type has fits into a cache.
+/// Whether a histogram with a bin for each value of the type fits into a cache.
 template <typename T>
 inline constexpr bool kCountable = std::is_integral_v<T> && sizeof(T) <= 2;
 
-/// Values counted by order key: bin i holds the keys from first + (i << shift). A shift of 0 makes
-/// it a full account.
+/// Values counted by order key: bin i holds the keys from first + (i << shift). With a
+/// shift of 0 it is exact.
 template <typename T>
 struct Histogram {
   using Unsigned = std::make_unsigned_t<Key<T>>;
@@ -126,7 +126,7 @@ struct Ranked {
   std::vector<T> inside;  // values of the bin
 };
 
-/// The values at two ranks among the sorted values; sorts only the bins they lie in.
+/// The values at two ranks among the sorted values; sorts only the bins they are in.
 template <typename T>
 std::array<T, 2> values_at(const std::array<std::int64_t, 2>& ranks, const std::vector<T>& values,
                            const Histogram<T>& histogram, int n_threads) {
@@ -241,7 +241,7 @@ Stats stats_of(const std::vector<T>& values, const std::array<double, 2>& percen
   return {lo, hi, moments.mean, std::sqrt(moments.squares / moments.n)};
 }
 
-/// The same from a full account of n values.
+/// The same from the exact histogram of n values.
 template <typename T>
 Stats stats_of(const Histogram<T>& histogram, std::int64_t n,
                const std::array<double, 2>& percentiles) {

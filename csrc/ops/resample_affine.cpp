@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "core/array/error.h"
-#include "core/cuda/cuda_device.h"
+#include "core/cuda/device.h"
 
 namespace fastbts {
 

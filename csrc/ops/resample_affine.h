@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "core/array/stream.h"
+#include "core/array/device.h"
 #include "core/array/tensor_view.h"
 
 namespace fastbts {
@@ -18,15 +18,15 @@ struct ResampleAffineArgs {
   AnyView<4, void> out;
 };
 
-/// Resamples onto a grid that lies anyhow in the tensor's: oblique, anisotropic, shifted.
-///   tensor   (C, D, H, W)     real, any strides               read     finite
-///   map      (3, 4)           finite                          read     voxel of out -> voxel of
-///   tensor, centres at 0, 1 nearest                                                            the
-///   nearest voxel's value; else trilinear outside value of what lies beyond the outer faces out
-///   (C, D', H', W')  floats, or as tensor where that is uint8 and the nearest is taken, any
-///   strides  written
+/// Resamples onto a grid of any position and orientation in the tensor's.
+///   tensor   (C, D, H, W)     real, any strides    read     finite
+///   map      (3, 4)           finite               read     voxel of out -> voxel of tensor, whose
+///                                                           centres are at 0, 1, ...
+///   nearest                                        read     the nearest voxel; else trilinear
+///   outside                                        read     value beyond the outer faces
+///   out      (C, D', H', W')  floats, any strides  written  or uint8, if nearest of a uint8 tensor
 /// Between the outermost centres and the outer faces the edge value holds. Positions are float64,
-/// values interpolated in float32 along D, then H, then W: the same bits on every device, whatever
+/// values interpolated in float32 along D, then H, then W: the same bits on every device, for any
 /// n_threads. Floats are float32; on a CUDA device, where both arrays must be, also float16 or
 /// bfloat16.
 void resample_affine(const ResampleAffineArgs& args, int n_threads, Stream stream);

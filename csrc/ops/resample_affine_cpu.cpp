@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/cpu/interpolation.h"
 #include "core/cpu/parallel.h"
-#include "core/cpu/taps.h"
 #include "ops/resample_affine.h"
 
 namespace fastbts {
@@ -13,7 +13,7 @@ struct Tap {
   float part;
 };
 
-/// Where a position on an axis of n voxels takes its value from; it lies between the outer faces.
+/// Where a position on an axis of n voxels takes its value from; it is between the outer faces.
 Tap tap_at(double position, std::int64_t n, bool nearest) {
   const double inside =
       std::clamp(nearest ? position + 0.5 : position, 0.0, static_cast<double>(n - 1));

@@ -1,7 +1,7 @@
 #pragma once
 
+#include "core/cuda/interpolation.h"
 #include "core/cuda/strided.h"
-#include "core/cuda/tap.cuh"
 
 namespace fastbts {
 
@@ -11,7 +11,7 @@ struct ResampleAffineSettings {
   float outside;
 };
 
-/// Where a position on an axis of n voxels takes its value from; it lies between the outer faces.
+/// Where a position on an axis of n voxels takes its value from; it is between the outer faces.
 FASTBTS_DEVICE Tap tap_at(double position, int n, bool nearest) {
   const double shifted = nearest ? position + 0.5 : position;
   if (shifted <= 0) return {0, 0, 0.0F};
@@ -20,8 +20,8 @@ FASTBTS_DEVICE Tap tap_at(double position, int n, bool nearest) {
   return nearest ? Tap{low, low, 0.0F} : Tap{low, low + 1, static_cast<float>(shifted - low)};
 }
 
-/// Trilinear value of channel c between eight voxels. Loops that stay loops: eight loads of a dozen
-/// types, side by side, would need most registers.
+/// Trilinear value of channel c between eight voxels. The loops are not unrolled: eight loads of a
+/// dozen types at once would need most registers.
 FASTBTS_DEVICE float sample(const AnyStrided<4>& tensor, std::int64_t c, const Tap& d, const Tap& h,
                             const Tap& w) {
   float left = 0, value = 0;

@@ -1,5 +1,5 @@
+#include "core/cpu/interpolation.h"
 #include "core/cpu/parallel.h"
-#include "core/cpu/taps.h"
 #include "ops/resample.h"
 
 namespace fastbts {

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "core/cuda/tap.cuh"
+#include "core/cuda/interpolation.h"
 
 namespace fastbts {
 

@@ -1,75 +1,45 @@
 #pragma once
 
-#include <array>
-
-#include "core/array/stream.h"
+#include "core/array/device.h"
 #include "core/array/tensor_view.h"
 
 namespace fastbts {
 
-// In all of these floats are float32; on a CUDA device, where all arrays must be, and dense, also
-// float16 or bfloat16, the same for all but the weights. Sums are float32.
-
-struct SemanticProjectArgs {
-  AnyView<5> tensor;
-  AnyView<4, void> z, y, x;
-};
-
-/// Projects a volume along each of its axes, the 3D -> 2D half of the semantic bridge: z over D, y
-/// over H, x over W.
-///   tensor  (B, R, D, H, W)   floats, rows dense   read     no NaN; once, on a device again from
-///   its L2 z       (B, 2R, H, W)     floats, rows dense   written  R channels of means, then R of
-///   maxima y       (B, 2R, D, W)     floats, rows dense   written  likewise x       (B, 2R, D, H)
-///   floats, rows dense   written  likewise
-/// Sums in float32; one thread has one channel, in an order of its own: two runs give the same
-/// bits, whatever n_threads.
-void semantic_project(const SemanticProjectArgs& args, int n_threads, Stream stream);
-
-struct SemanticPlaneArgs {
-  std::array<AnyView<4>, 3> planes;
+struct SemanticBridgeArgs {
+  AnyView<5> x, reduced;
   View<const float, 4> conv;
   View<const float, 1> bias;
-  View<const float, 2> view, expand;
-  std::array<AnyView<4, void>, 3> out;
+  View<const float, 2> axis_bias, expand;
+  AnyView<5, void> out;
+  View<float, 1> scratch;
 };
 
-/// What the bridge sees in its planes: out_d = expand leaky_relu(conv plane_d + bias + view_d),
-/// slope 0.01, with the same 3 x 3 convolution (zeros around) and the same expansion for the three
-/// planes.
-///   planes  z, y, x, each (B, 2R, *, *)  floats, rows dense   read     as semantic_project writes
-///   them conv    (R, 2R, 3, 3)                float32, rows dense  read bias    (R) float32, dense
-///   read view    (3, R)                       float32, rows dense  read     what tells the views
-///   apart expand  (C, R)                       float32, rows dense  read out     z, y, x, each (B,
-///   C, *, *)   floats, rows dense   written  no part of planes
-/// Sums in float32 in a fixed order: the same bits, whatever n_threads.
-void semantic_plane(const SemanticPlaneArgs& args, int n_threads, Stream stream);
+/// The semantic bridge: adds to a volume what 2D convolutions make of its projections.
+/// 1. Project. Along each axis (z over D, y over H, x over W) `reduced` becomes a plane of 2R
+///    channels: R means, then R maxima.
+/// 2. Convolve each plane: q = expand leaky_relu(conv plane + bias + axis_bias[axis]), slope 0.01;
+///    3 x 3, zeros around; the three planes share the weights but for axis_bias.
+/// 3. Lift. out(d, h, w) = x(d, h, w) + (q_z(h, w) + q_y(d, w) + q_x(d, h)) / 3.
+///   x          (B, C, D, H, W)  floats, rows dense   read     at least one voxel
+///   reduced    (B, R, D, H, W)  floats, rows dense   read     x with fewer channels; no NaN
+///   conv       (R, 2R, 3, 3)    float32, rows dense  read
+///   bias       (R)              float32, dense       read
+///   axis_bias  (3, R)           float32, rows dense  read
+///   expand     (C, R)           float32, rows dense  read
+///   out        (B, C, D, H, W)  floats, rows dense   written  may be x itself
+///   scratch    n                float32, dense       written  on a CUDA device: at least
+///                                                             semantic_bridge_scratch
+/// Sums are float32 in a fixed order: the same bits for any n_threads. Floats are float32, or on a
+/// CUDA device also float16 or bfloat16, the same for all. There all arrays must be dense.
+void semantic_bridge(const SemanticBridgeArgs& args, int n_threads, Stream stream);
 
-struct SemanticLiftArgs {
-  AnyView<4> z, y, x;
-  AnyView<5, void> tensor;
-  bool add;
-};
+void semantic_bridge_cpu(const SemanticBridgeArgs& args, int n_threads);
+void semantic_bridge_cuda(const SemanticBridgeArgs& args, Stream stream);
 
-/// Lifts three planes into a volume, the 2D -> 3D half: F(d, h, w) = (z(h, w) + y(d, w) + x(d, h))
-/// / 3.
-///   z       (B, C, H, W)     floats, rows dense   read
-///   y       (B, C, D, W)     floats, rows dense   read
-///   x       (B, C, D, H)     floats, rows dense   read
-///   tensor  (B, C, D, H, W)  floats, rows dense   written, or added to if add
-/// Two runs give the same bits, whatever n_threads.
-void semantic_lift(const SemanticLiftArgs& args, int n_threads, Stream stream);
-
-/// The three ops one after the other, with the same threads. `plane.planes` are what `project`
-/// writes, `lift` reads `plane.out`.
-void semantic_bridge(const SemanticProjectArgs& project, const SemanticPlaneArgs& plane,
-                     const SemanticLiftArgs& lift, int n_threads, Stream stream);
-
-void semantic_project_cpu(const SemanticProjectArgs& args, int n_threads);
-void semantic_plane_cpu(const SemanticPlaneArgs& args, int n_threads);
-void semantic_lift_cpu(const SemanticLiftArgs& args, int n_threads);
-
-void semantic_project_cuda(const SemanticProjectArgs& args, Stream stream);
-void semantic_plane_cuda(const SemanticPlaneArgs& args, Stream stream);
-void semantic_lift_cuda(const SemanticLiftArgs& args, Stream stream);
+/// Elements of scratch: room for the planes of steps 1 and 2.
+inline std::int64_t semantic_bridge_scratch(const Shape<5>& reduced, std::int64_t n_channels) {
+  const auto [n_b, n_r, n_d, n_h, n_w] = reduced;
+  return n_b * (2 * n_r + n_channels) * (n_h * n_w + n_d * n_w + n_d * n_h);
+}
 
 }  // namespace fastbts

@@ -1,184 +1,128 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <vector>
 
-#include "core/cpu/four.h"
+#include "core/array/dense.h"
+#include "core/cpu/activations.h"
 #include "core/cpu/parallel.h"
-#include "core/cpu/wide.h"
 #include "ops/semantic_bridge.h"
 
+// Plain loops, as a specification of the CUDA kernels. On a CPU OpenVINO runs the bridge as its own
+// operations: replacing them by vectorised loops did not make the network faster.
 namespace fastbts {
 namespace {
 
-constexpr float kLowest = -std::numeric_limits<float>::infinity();
+/// For the planes z, y, x: axes of the volume with the projected one first.
+constexpr std::array<std::array<std::size_t, 3>, 3> kAxes{{{0, 1, 2}, {1, 0, 2}, {2, 0, 1}}};
 
-/// Sums, in the end means, and maxima of one channel.
-struct Plane {
-  View<float, 2> sum, max;
+/// A dense array (B, C, rows, columns).
+struct Planes {
+  explicit Planes(const Shape<4>& shape)
+      : values(static_cast<std::size_t>(n_elements(shape))),
+        view{values.data(), shape, dense_strides(shape)} {}
+
+  std::vector<float> values;
+  View<float, 4> view;
 };
 
-template <typename T>
-T larger(T a, T b) {
-  return a > b ? a : b;
-}
-
-/// Adds n values to running sums and maxima; none of the three overlap.
-void accumulate(const float* __restrict values, std::int64_t n, float* __restrict sum,
-                float* __restrict max) {
-  for (std::int64_t i = 0; i < n; ++i) {
-    sum[i] += values[i];
-    max[i] = larger(values[i], max[i]);
-  }
-}
-
-/// Running sums and maxima, kFour side by side.
-struct Columns {
-  Four sum = Four{}, max = Four{} + kLowest;
-
-  void add(Four values) { add(values, values); }
-  void add(Four to_sum, Four to_max) {
-    sum += to_sum;
-    max = larger(to_max, max);
-  }
-};
-
-/// Sums and maxima of each column of a slice.
-void reduce_columns(const View<const float, 2>& slice, float* sum, float* max) {
-  const auto [n_h, n_w] = slice.shape;
-  std::fill_n(sum, n_w, 0.0F);
-  std::fill_n(max, n_w, kLowest);
-  if (n_w < kFour) {
-    for (std::int64_t h = 0; h < n_h; ++h) accumulate(slice.at(h), n_w, sum, max);
-    return;
-  }
-  for (std::int64_t begin = 0; begin < n_w; begin += kFour) {
-    const std::int64_t first =
-        std::min(begin, n_w - kFour);  // some of the last four may have been there before
-    Columns columns;
-    for (std::int64_t h = 0; h < n_h; ++h) columns.add(load(slice.at(h) + first));
-    store(columns.sum, sum + first);
-    store(columns.max, max + first);
-  }
-}
-
-/// Sum and maximum of a row, in four columns that are combined at the end: fixed bits, and SIMD.
-std::array<float, 2> reduce_row(const float* row, std::int64_t n) {
-  Columns columns;
-  std::int64_t w = 0;
-  for (; w + kFour <= n; w += kFour) columns.add(load(row + w));
-  const auto [sums, maxima] = columns;
-  const Four pairs = larger(maxima, Four{maxima[2], maxima[3], maxima[0], maxima[1]});
-  float sum = (sums[0] + sums[2]) + (sums[1] + sums[3]),
-        max = larger(pairs, Four{pairs[1], pairs[0]})[0];
-  for (; w < n; ++w) {
-    sum += row[w];
-    max = larger(row[w], max);
-  }
-  return {sum, max};
-}
-
-void fill_plane(const View<float, 2>& plane, float value) {
-  for (std::int64_t i = 0; i < plane.shape[0]; ++i) std::fill_n(plane.at(i), plane.shape[1], value);
-}
-
-/// Divides the sums by how many values each has.
-void divide(const View<float, 2>& sums, std::int64_t n) {
-  for (std::int64_t i = 0; i < sums.shape[0]; ++i) {
-    for (std::int64_t w = 0; w < sums.shape[1]; ++w) sums.at(i)[w] /= static_cast<float>(n);
-  }
-}
-
-/// Projects one channel; the plane of z holds sums until all slices are read.
-void project_channel(const View<const float, 3>& volume, const Plane& z, const Plane& y,
-                     const Plane& x) {
+/// Mean and maximum of a volume (D, H, W) along D.
+void project(const View<const float, 3>& volume, const View<float, 2>& mean,
+             const View<float, 2>& max) {
   const auto [n_d, n_h, n_w] = volume.shape;
-  const bool dense =
-      volume.strides[1] == n_w && z.sum.strides[0] == n_w;  // a slice is one long row
-  const std::int64_t n_rows = dense ? 1 : n_h;
-  fill_plane(z.sum, 0.0F);
-  fill_plane(z.max, kLowest);
-  for (std::int64_t d = 0; d < n_d; ++d) {
-    const View<const float, 2> slice = volume.slice(d);
-    reduce_columns(slice, y.sum.at(d), y.max.at(d));
-    for (std::int64_t h = 0; h < n_rows; ++h)
-      accumulate(slice.at(h), n_h * n_w / n_rows, z.sum.at(h), z.max.at(h));
-    for (std::int64_t h = 0; h < n_h; ++h) {
-      const auto [sum, max] = reduce_row(slice.at(h), n_w);
-      x.sum.at(d)[h] = sum;
-      x.max.at(d)[h] = max;
+  for (std::int64_t h = 0; h < n_h; ++h) {
+    for (std::int64_t w = 0; w < n_w; ++w) {
+      float sum = 0, largest = -std::numeric_limits<float>::infinity();
+      for (std::int64_t d = 0; d < n_d; ++d) {
+        sum += *volume.at(d, h, w);
+        largest = std::max(largest, *volume.at(d, h, w));
+      }
+      *mean.at(h, w) = sum / static_cast<float>(n_d);
+      *max.at(h, w) = largest;
     }
   }
-  divide(z.sum, n_d);
-  divide(y.sum, n_h);
-  divide(x.sum, n_w);
 }
 
-/// (z + y + x) / 3, added to out or in its place; of one number or of kFour.
-template <bool kAdd, typename T>
-T lifted(T z, T y, float x, T out) {
-  constexpr float kThird = 1.0F / 3.0F;
-  const T mean = (z + y + x) * kThird;
-  return kAdd ? out + mean : mean;
-}
-
-/// Lifts a row; none of the three overlap. The last four are computed before what they share with
-/// others is written.
-template <bool kAdd>
-void lift_row(const float* __restrict z, const float* __restrict y, float x, std::int64_t n,
-              float* __restrict out) {
-  if (n < kFour) {
-    for (std::int64_t w = 0; w < n; ++w) out[w] = lifted<kAdd>(z[w], y[w], x, out[w]);
-    return;
+/// Adds row h of the 3 x 3 convolution of a plane (2R, rows, columns) to `sums`.
+void add_convolution(const View<float, 3>& plane, const View<const float, 3>& weights,
+                     std::int64_t h, float* sums) {
+  const auto [n_channels, n_rows, n_columns] = plane.shape;
+  for (std::int64_t i = 0; i < n_channels * 9; ++i) {
+    const std::int64_t c = i / 9, from = h + i / 3 % 3 - 1, shift = i % 3 - 1;
+    if (from < 0 || from >= n_rows) continue;
+    const float weight = *weights.at(c, i / 3 % 3, i % 3);
+    const float* const values = plane.at(c, from);
+    for (std::int64_t w = 0; w < n_columns; ++w) {
+      if (0 <= w + shift && w + shift < n_columns) sums[w] += weight * values[w + shift];
+    }
   }
-  const auto four = [=](std::int64_t w) {
-    return lifted<kAdd>(load(z + w), load(y + w), x, load(out + w));
-  };
-  const Four last = four(n - kFour);
-  for (std::int64_t w = 0; w < n - kFour; w += kFour) store(four(w), out + w);
-  store(last, out + n - kFour);
 }
 
-/// Writes or adds slice d of one channel.
-template <bool kAdd>
-void lift_slice(const SemanticLiftArgs& args, std::int64_t b, std::int64_t c, std::int64_t d) {
-  const std::int64_t n_h = args.tensor.shape[3], n_w = args.tensor.shape[4];
-  const auto z = args.z.as<float>();
-  const auto out = args.tensor.as<float>();
-  const float *y = args.y.as<float>().at(b, c, d), *x = args.x.as<float>().at(b, c, d);
-  for (std::int64_t h = 0; h < n_h; ++h)
-    lift_row<kAdd>(z.at(b, c, h), y, x[h], n_w, out.at(b, c, d, h));
+/// Row h of step 2 for one case.
+void convolve_row(const SemanticBridgeArgs& args, std::size_t axis, const View<float, 3>& plane,
+                  std::int64_t h, const View<float, 3>& out) {
+  const std::int64_t n_r = args.conv.shape[0], n = plane.shape[2];
+  std::vector<float> hidden(static_cast<std::size_t>(n_r * n));
+  for (std::int64_t r = 0; r < n_r; ++r) {
+    float* const row = hidden.data() + r * n;
+    std::fill_n(row, n, *args.bias.at(r) + *args.axis_bias.at(axis, r));
+    add_convolution(plane, args.conv.slice(r), h, row);
+    std::transform(row, row + n, row, leaky_relu);
+  }
+  for (std::int64_t c = 0; c < out.shape[0]; ++c) {
+    for (std::int64_t w = 0; w < n; ++w) {
+      float sum = 0;
+      for (std::int64_t r = 0; r < n_r; ++r) sum += *args.expand.at(c, r) * hidden[r * n + w];
+      *out.at(c, h, w) = sum;
+    }
+  }
+}
+
+/// Steps 1 and 2 along one axis.
+Planes plane_along(const SemanticBridgeArgs& args, std::size_t axis, int n_threads) {
+  const View<const float, 5> volumes = args.reduced.as<float>().permuted(kAxes[axis]);
+  const std::int64_t n_b = volumes.shape[0], n_r = volumes.shape[1], n_rows = volumes.shape[3];
+  const Planes projected({n_b, 2 * n_r, n_rows, volumes.shape[4]});
+  Planes out({n_b, args.x.shape[1], n_rows, volumes.shape[4]});
+  parallel_for(n_b * n_r, n_threads, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const auto channels = projected.view.slice(i / n_r);
+      project(volumes.slice(i / n_r).slice(i % n_r), channels.slice(i % n_r),
+              channels.slice(n_r + i % n_r));
+    }
+  });
+  parallel_for(n_b * n_rows, n_threads, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      convolve_row(args, axis, projected.view.slice(i / n_rows), i % n_rows,
+                   out.view.slice(i / n_rows));
+    }
+  });
+  return out;
+}
+
+/// Step 3 for row (d, h) of one channel; z and y are rows, q_x a number.
+void lift_row(const float* x, const float* z, const float* y, float q_x, std::int64_t n,
+              float* out) {
+  for (std::int64_t w = 0; w < n; ++w) out[w] = x[w] + (z[w] + y[w] + q_x) * (1.0F / 3.0F);
 }
 
 }  // namespace
 
-void semantic_project_cpu(const SemanticProjectArgs& args, int n_threads) {
-  constexpr std::int64_t kVoxels = 1 << 18;  // what a thread takes about 0.15 ms for
-  const auto [n_b, n_r, n_d, n_h, n_w] = args.tensor.shape;
-  const auto project = [&, n_r = n_r](std::int64_t i) {
-    const std::int64_t b = i / n_r, r = i % n_r;
-    const auto plane = [&](const AnyView<4, void>& planes) {
-      const View<float, 3> channels = planes.as<float>().slice(b);
-      return Plane{channels.slice(r), channels.slice(n_r + r)};
-    };
-    project_channel(args.tensor.as<float>().slice(b).slice(r), plane(args.z), plane(args.y),
-                    plane(args.x));
+void semantic_bridge_cpu(const SemanticBridgeArgs& args, int n_threads) {
+  const Planes z = plane_along(args, 0, n_threads), y = plane_along(args, 1, n_threads),
+               x = plane_along(args, 2, n_threads);
+  const auto [n_b, n_c, n_d, n_h, n_w] = args.x.shape;
+  const auto volume = args.x.as<float>();
+  const auto out = args.out.as<float>();
+  const auto lift = [&, n_c = n_c, n_d = n_d, n_h = n_h, n_w = n_w](std::int64_t slice) {
+    const std::int64_t b = slice / n_d / n_c, c = slice / n_d % n_c, d = slice % n_d;
+    for (std::int64_t h = 0; h < n_h; ++h)
+      lift_row(volume.at(b, c, d, h), z.view.at(b, c, h), y.view.at(b, c, d),
+               *x.view.at(b, c, d, h), n_w, out.at(b, c, d, h));
   };
-  const auto work = [&](std::int64_t begin, std::int64_t end) {
-    wide([&] {
-      for (std::int64_t i = begin; i < end; ++i) project(i);
-    });
-  };
-  parallel_for(n_b * n_r, n_threads, work, 1 + kVoxels / (1 + n_d * n_h * n_w));
-}
-
-void semantic_lift_cpu(const SemanticLiftArgs& args, int n_threads) {
-  constexpr std::int64_t kVoxels = 1 << 19;  // what a thread takes about 0.1 ms for
-  const auto [n_b, n_c, n_d, n_h, n_w] = args.tensor.shape;
-  const auto lift = args.add ? lift_slice<true> : lift_slice<false>;
-  const auto work = [&, n_c = n_c, n_d = n_d](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) lift(args, i / (n_c * n_d), i / n_d % n_c, i % n_d);
-  };
-  parallel_for(n_b * n_c * n_d, n_threads, work, 1 + kVoxels / (1 + n_h * n_w));
+  parallel_for(n_b * n_c * n_d, n_threads, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t slice = begin; slice < end; ++slice) lift(slice);
+  });
 }
 
 }  // namespace fastbts

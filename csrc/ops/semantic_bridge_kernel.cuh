@@ -1,15 +1,15 @@
 #pragma once
 
-#include "core/cuda/device.h"
+#include "core/cuda/warp.h"
 
 namespace fastbts {
 
-/// (B, C, D, H, W); all arrays are dense. C stands for R in project and plane.
+/// (B, C, D, H, W); all arrays are dense. In step 1 n_c is R.
 struct BridgeSizes {
   int n_b, n_c, n_d, n_h, n_w;
 };
 
-/// z (kAlongD) or y: one thread per pixel of the plane, so that neighbours read neighbours.
+/// Step 1, z (kAlongD) or y: one thread per pixel of the plane, so that neighbours read neighbours.
 template <typename T, bool kAlongD>
 FASTBTS_KERNEL void project_kernel(const T* tensor, BridgeSizes sizes, T* plane) {
   const int n_rows = kAlongD ? sizes.n_h : sizes.n_d, n = kAlongD ? sizes.n_d : sizes.n_h;
@@ -33,7 +33,7 @@ FASTBTS_KERNEL void project_kernel(const T* tensor, BridgeSizes sizes, T* plane)
   }
 }
 
-/// x: one warp per row, as the values of a pixel lie side by side.
+/// Step 1, x: one warp per row, as the values of a pixel lie side by side.
 template <typename T>
 FASTBTS_KERNEL void project_rows_kernel(const T* tensor, BridgeSizes sizes, T* plane) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -48,11 +48,8 @@ FASTBTS_KERNEL void project_rows_kernel(const T* tensor, BridgeSizes sizes, T* p
       sum += value;
       largest = value > largest ? value : largest;
     }
-    for (int bit = kWarp / 2; bit > 0; bit /= 2) {
-      sum += __shfl_xor_sync(kAllLanes, sum, bit);
-      const float other = __shfl_xor_sync(kAllLanes, largest, bit);
-      largest = other > largest ? other : largest;
-    }
+    sum = warp_sum(sum);
+    largest = warp_max(largest);
     const std::int64_t channel = row / pixels, b = channel / sizes.n_c, c = channel % sizes.n_c;
     T* means = plane + (b * 2 * sizes.n_c + c) * pixels + row % pixels;
     if (lane == 0) means[0] = from_float<T>(sum / static_cast<float>(sizes.n_w));
@@ -60,17 +57,17 @@ FASTBTS_KERNEL void project_rows_kernel(const T* tensor, BridgeSizes sizes, T* p
   }
 }
 
-/// One plane (B, 2R, rows, columns) and the weights that all planes share, all dense; view points
-/// at its own row of R.
+/// One plane (B, 2R, rows, columns), dense.
 struct PlaneSizes {
   int n_r, n_c, n_rows, n_columns;
 };
 
-/// One warp's width of pixels per block, blockIdx.y the case: hidden channels into shared memory
-/// (R, kWarp), then out.
+/// Step 2. One warp's width of pixels per block, blockIdx.y the case: hidden channels into shared
+/// memory (R, kWarp), then out. axis_bias is the row of this plane's axis.
 template <typename T>
 FASTBTS_KERNEL void plane_kernel(const T* plane, const float* conv, const float* bias,
-                                 const float* view, const float* expand, PlaneSizes sizes, T* out) {
+                                 const float* axis_bias, const float* expand, PlaneSizes sizes,
+                                 T* out) {
   FASTBTS_DYNAMIC_SHARED(float, hidden);
   const int n_pixels = sizes.n_rows * sizes.n_columns, lane = static_cast<int>(threadIdx.x) % kWarp;
   const int pixel = static_cast<int>(blockIdx.x) * kWarp + lane;
@@ -79,7 +76,7 @@ FASTBTS_KERNEL void plane_kernel(const T* plane, const float* conv, const float*
             n_groups = static_cast<int>(blockDim.x) / kWarp;
   const T* image = plane + static_cast<std::int64_t>(blockIdx.y) * 2 * sizes.n_r * n_pixels;
   for (int r = group; r < sizes.n_r; r += n_groups) {
-    float sum = bias[r] + view[r];
+    float sum = bias[r] + axis_bias[r];
     for (int i = 0; i < 2 * sizes.n_r * 9; ++i) {
       const int y = h + i / 3 % 3 - 1, x = w + i % 3 - 1;
       const bool inside =
@@ -99,10 +96,10 @@ FASTBTS_KERNEL void plane_kernel(const T* plane, const float* conv, const float*
   }
 }
 
-/// One thread per voxel: out = (z + y + x) / 3, or added to it.
+/// Step 3: one thread per voxel; out may be `volume`.
 template <typename T>
-FASTBTS_KERNEL void lift_kernel(const T* z, const T* y, const T* x, BridgeSizes sizes, bool add,
-                                T* out) {
+FASTBTS_KERNEL void lift_kernel(const T* volume, const T* z, const T* y, const T* x,
+                                BridgeSizes sizes, T* out) {
   const std::int64_t n =
       static_cast<std::int64_t>(sizes.n_b) * sizes.n_c * sizes.n_d * sizes.n_h * sizes.n_w;
   for (std::int64_t i = thread_index(); i < n; i += n_threads_of_grid()) {
@@ -111,7 +108,7 @@ FASTBTS_KERNEL void lift_kernel(const T* z, const T* y, const T* x, BridgeSizes 
     const float at_z = to_float(z[(channel * sizes.n_h + h) * sizes.n_w + w]),
                 at_y = to_float(y[slice * sizes.n_w + w]);
     const float lifted = (at_z + at_y + to_float(x[row])) * (1.0F / 3.0F);
-    out[i] = from_float<T>(add ? to_float(out[i]) + lifted : lifted);
+    out[i] = from_float<T>(to_float(volume[i]) + lifted);
   }
 }
 

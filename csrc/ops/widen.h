@@ -2,8 +2,8 @@
 
 #include <cstdint>
 
+#include "core/array/device.h"
 #include "core/array/dtype.h"
-#include "core/array/stream.h"
 
 namespace fastbts {
 
@@ -20,11 +20,11 @@ struct WidenArgs {
   DType dtype;
 };
 
-/// Copies small arrays of one type into float32: the semantic ops take their weights so, and a
-/// network in float16 has them in float16.
+/// Copies small arrays of one type into float32: weights of the semantic ops, which a network in
+/// float16 has in float16.
 ///   source  (n)  floats   read
 ///   target  (n)  float32  written
-/// All on the current CUDA device; parts of no elements are left out. Exact.
+/// All on the current CUDA device; parts without elements are skipped. Exact.
 void widen_cuda(const WidenArgs& args, Stream stream);
 
 }  // namespace fastbts

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "core/cuda/device.h"
+#include "core/cuda/kernel.h"
 #include "ops/widen.h"
 
 namespace fastbts {

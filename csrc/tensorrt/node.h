@@ -9,11 +9,10 @@
 
 #include "core/array/dense.h"
 
-/// What the TensorRT plugins of the nodes of the ONNX domain `fastbts` (training/onnx_nodes.py) are
-/// made of.
+/// Parts of the TensorRT plugins for the ONNX domain `fastbts` (training/onnx_nodes.py).
 namespace fastbts {
 
-/// Parts of TensorRT's workspace, one after another; without one it only counts.
+/// Parts of TensorRT's workspace, one after another; without memory it only counts their bytes.
 class Workspace {
  public:
   Workspace() = default;
@@ -42,7 +41,7 @@ struct Tensor {
   nvinfer1::DataType type{};
   nvinfer1::Dims dims{};
 
-  /// Throws InputError for what the ops have no type for.
+  /// Throws InputError for types that the ops do not have.
   DType dtype() const;
 
   template <std::size_t N>
@@ -61,24 +60,23 @@ struct Tensor {
 inline constexpr std::size_t kMostInputs = 10, kMostWeights = 6;
 using Tensors = std::array<Tensor, kMostInputs>;
 
-/// A node: what TensorRT asks about it, and its maths.
+/// A node: what TensorRT needs to know of it, and its maths.
 struct Node {
   const char* name;
   std::size_t n_inputs;
 
-  /// The shape of each input, a letter an axis: equal letters are equal sizes, a small letter is
+  /// The shape of each input, one letter per axis: equal letters are equal sizes, a small letter is
   /// twice its capital, a digit is itself. The output has shape and type of the first.
   std::array<const char*, kMostInputs> shapes;
 
-  /// Queues the maths on the stream, or only takes its parts of the workspace where that only
-  /// counts. Throws.
+  /// Queues the maths on the stream; if the workspace only counts, takes its parts and queues
+  /// nothing. Throws.
   void (*run)(const Tensors& inputs, void* y, Workspace& workspace, Stream stream);
 };
 
 extern const Node kSemanticBridge, kSemanticAttention;
 
-/// Throws InputError unless the shapes, none of them empty, are those of the node; ranks are not
-/// looked at.
+/// Throws InputError unless the shapes are those of the node and not empty; ranks are not checked.
 void require_shapes(const Node& node, const Tensors& inputs);
 
 /// Inputs [first, n) as float32: themselves, or widened on the stream into the workspace.

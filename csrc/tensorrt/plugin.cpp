@@ -1,8 +1,8 @@
 /// The TensorRT plugins of the nodes, and the library's two entry points: samples/trtexec/README.md
 /// of NVIDIA/TensorRT.
 ///
-/// No exception leaves: a plugin says what went wrong through TensorRT's log, and returns something
-/// else than 0.
+/// No exception leaves a plugin: it writes the error to TensorRT's log and returns a status other
+/// than 0.
 #include <atomic>
 #include <cstring>
 #include <exception>
@@ -16,8 +16,8 @@ namespace {
 
 using namespace nvinfer1;
 
-constexpr const char* kVersion = "1";          // of the domain, as the parser looks for
-constexpr const char* kNamespace = "fastbts";  // the parser takes the node's domain for it
+constexpr const char* kVersion = "1";          // of the domain, which the parser looks for
+constexpr const char* kNamespace = "fastbts";  // the parser uses the node's domain
 
 std::atomic<ILoggerFinder*> logger_finder{nullptr};
 
@@ -27,11 +27,11 @@ void log_error(const char* node, const char* what) noexcept {
     ILogger* const logger = finder == nullptr ? nullptr : finder->findLogger();
     if (logger != nullptr)
       logger->log(ILogger::Severity::kERROR, (std::string(node) + ": " + what).c_str());
-  } catch (...) {  // the status has to do
+  } catch (...) {  // the status must be enough
   }
 }
 
-/// Runs fn; 0, or 1 where it threw.
+/// Runs fn; 0, or 1 if it threw.
 template <typename Fn>
 std::int32_t guarded(const char* node, Fn&& fn) noexcept {
   try {
@@ -47,7 +47,7 @@ std::int32_t guarded(const char* node, Fn&& fn) noexcept {
 
 const PluginFieldCollection kNoFields{};
 
-/// A node as a layer; it has no state, so every copy is as good as another.
+/// A node as a layer, without state.
 class Plugin final : public IPluginV3,
                      public IPluginV3OneCore,
                      public IPluginV3OneBuild,

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from fastbts.errors import OptionsError
+from fastbts.errors import InputError, OptionsError
 
 Array = Any
-"""An array of NumPy, or one that lends itself by DLPack (CuPy, torch, JAX, ...) or by `__cuda_array_interface__`."""
+"""An array of NumPy, or one with DLPack (CuPy, torch, JAX, ...) or `__cuda_array_interface__`."""
 
 _HOST_MEMORY = (1, 3)  # kDLCPU and kDLCUDAHost of DLPack
 
 
 def is_on_device(array: Array) -> bool:
-    """Whether an array says that it lies in the memory of a device."""
+    """Whether an array says that it is in the memory of a device."""
     if isinstance(array, np.ndarray):
         return False
     if hasattr(array, "__dlpack_device__"):
@@ -44,24 +44,33 @@ def stream_handle(stream: Any) -> int:
     )
 
 
-def result(
+def output_array(
     name: str,
     given: Array | None,
-    like: Array | None,
+    like: Array,
     shape: tuple[int, ...],
     dtype: type = np.float32,
 ) -> Array:
     """The array to write into: the one given, or a new one in host memory.
 
+    Of a given array only the volume (D, H, W) is checked here, as the C++ op does not know the
+    size that the caller asked for.
+
     Raises:
-        OptionsError: A size is negative; or none is given and `like` is on a device, where nothing is allocated.
+        InputError: The array given is of another size than `shape`.
+        OptionsError: A size is negative; or none is given and `like` is on a device, where nothing
+            is allocated.
     """
+    size = shape[-3:]
     if given is not None:
+        if len(shape) > 3 and tuple(given.shape[-3:]) != size:
+            raise InputError(f"{name}: expected {size} voxels, got shape {tuple(given.shape)}")
         return given
-    if min(shape) < 0:
-        raise OptionsError(f"size: expected no negative sizes, got {shape[-3:]}")
+    if min(shape, default=0) < 0:
+        raise OptionsError(f"size: expected no negative sizes, got {size}")
     if is_on_device(like):
         raise OptionsError(
-            f"{name}: expected an array on the device of the input, got None; allocate {np.dtype(dtype)} of shape {shape} there"
+            f"{name}: expected an array on the device of the input, got None; "
+            f"allocate {np.dtype(dtype)} of shape {shape} there"
         )
     return np.empty(shape, dtype)

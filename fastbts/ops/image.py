@@ -10,8 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts import _C
-from fastbts.errors import InputError, OptionsError
-from fastbts.ops.arrays import Array, is_on_device, result, stream_handle
+from fastbts.errors import OptionsError
+from fastbts.ops.arrays import Array, is_on_device, output_array, stream_handle
+
+__all__ = [
+    "Box",
+    "BrainBox",
+    "Parts",
+    "RegionCounts",
+    "Size",
+    "blend",
+    "brain_box",
+    "components",
+    "label",
+    "n_cuda_devices",
+    "normalize",
+    "normalize_scratch",
+    "resample",
+    "resample_affine",
+    "window",
+]
 
 Size = tuple[int, int, int]
 """Voxels along (D, H, W)."""
@@ -22,7 +40,7 @@ Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 @dataclass(frozen=True)
 class BrainBox:
-    """Where the brain lies, and what a first look at the voxels says.
+    """Where the brain is, and counts of voxels.
 
     Attributes:
         bounds: Tight box around the brain; all zeros where there is none.
@@ -44,7 +62,7 @@ class BrainBox:
 
 
 class RegionCounts(NamedTuple):
-    """Voxels of each region as the labels nest them: ET is part of TC, TC of WT. On a device these are arrays of one."""
+    """Voxels of each region, nested: ET is part of TC, TC of WT. On a device arrays of one."""
 
     n_wt: int
     n_tc: int
@@ -52,9 +70,9 @@ class RegionCounts(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What `components` found and did: connected parts before and after, and the voxels set to 0 by the label they had.
+    """Connected parts before and after `components`, and removed voxels of each label.
 
-    On a device these are views of its `counts`: arrays of one, and of 256 with the voxels of each label.
+    On a device these are views of its `counts`: arrays of one, and of 256 for the labels.
     """
 
     n_before: int
@@ -77,12 +95,14 @@ def brain_box(
     """Finds the brain of a skull-stripped case: voxels where any modality is non-zero.
 
     Args:
-        volume: Intensities, (M, D, H, W), (u)int8-64 or float32/64 in native byte order, any strides.
+        volume: Intensities, (M, D, H, W), (u)int8-64 or float32/64 in native byte order, any
+            strides.
         n_threads: 0 for all CPUs.
-        found: (7 + 2M,) int64, written: bounds, n_brain, n_nonfinite, n_nonzero. Needed on a device.
+        found: (7 + 2M,) int64, written: bounds, n_brain, n_nonfinite, n_nonzero; needed on a
+            device.
         stream: CUDA stream, for arrays on a device; waited for.
     """
-    found = result(
+    found = output_array(
         "brain_box: found", found, volume, (7 + 2 * (*np.shape(volume), 0)[0],), np.int64
     )
     _C.brain_box(volume, found, n_threads, stream_handle(stream))
@@ -107,16 +127,19 @@ def normalize(
     scratch: Array | None = None,
     stream: Any = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Clips each modality at percentiles of its brain voxels, z-scores it, and centres the box in a zero tensor.
+    """Clips each modality at percentiles of its brain voxels, z-scores it, and centres the box.
 
-    Brain voxels are those inside the box where any modality is non-zero. The percentiles are exact values of the image
-    (inverted CDF); mean and population std are those of the clipped values, in float64. A modality that is constant over
-    the brain has std 0 and becomes 0.
+    Brain voxels are those inside the box where any modality is non-zero; all else of the tensor is
+    zero. The percentiles are exact values of the image (inverted CDF); mean and population std are
+    those of the clipped values, in float64. A modality that is constant over the brain has std 0
+    and becomes 0.
 
     Args:
-        volume: Intensities, (M, D, H, W), (u)int8-64 or float32/64 in native byte order, any strides.
+        volume: Intensities, (M, D, H, W), (u)int8-64 or float32/64 in native byte order, any
+            strides.
         box: What to take of the volume, usually `brain_box(volume).bounds`.
-        size: (D', H', W') of the tensor, at least that of the box; the box begins at (size - box) // 2.
+        size: (D', H', W') of the tensor, at least that of the box, which begins at
+            (size - box) // 2.
         percentiles: Lower and upper, in per cent.
         n_threads: 0 for all CPUs.
         out: (M, D', H', W') float32 to write into; needed on a device.
@@ -128,15 +151,12 @@ def normalize(
         The tensor, (M, D', H', W') float32, and (M, 4) float64: lo, hi, mean, std of each modality.
 
     Raises:
-        InputError: Also where brain voxels are NaN or infinite. On a device mean and std of such a modality are NaN instead.
+        InputError: Also where brain voxels are NaN or infinite. On a device mean and std of such a
+            modality are NaN instead.
     """
     n_modalities = np.shape(volume)[:1]
-    out = result("normalize: out", out, volume, (*n_modalities, *size))
-    if out.shape[1:] != tuple(size):
-        raise InputError(
-            f"normalize: out: expected a tensor of {tuple(size)} voxels, got shape {out.shape}"
-        )
-    stats = result("normalize: stats", stats, volume, (*n_modalities, 4), np.float64)
+    out = output_array("normalize: out", out, volume, (*n_modalities, *size))
+    stats = output_array("normalize: stats", stats, volume, (*n_modalities, 4), np.float64)
     _C.normalize(volume, box, percentiles, out, stats, scratch, n_threads, stream_handle(stream))
     return out, stats
 
@@ -150,30 +170,29 @@ def window(
     tensor: Array,
     origins: Array,
     size: Size,
-    out: Array | None = None,
     n_threads: int = 0,
     *,
+    out: Array | None = None,
     stream: Any = None,
 ) -> NDArray[np.float32]:
     """Cuts windows out of a tensor; what lies outside it is zero.
 
     Args:
         tensor: (M, D, H, W) float32.
-        origins: First voxel of each window, (B, 3) int32; windows may begin or end outside the tensor.
+        origins: First voxel of each window, (B, 3) int32; windows may begin or end outside the
+            tensor.
         size: (d, h, w) of a window.
-        out: (B, M, d, h, w) float32 to write into, any strides; allocated if not given; needed on a device, where it may be
-            of another float type than tensor.
         n_threads: 0 for all CPUs.
+        out: (B, M, d, h, w) float32 to write into, any strides; needed on a device, where it may be
+            of another float type than tensor.
         stream: CUDA stream, for arrays on a device.
 
     Returns:
         The windows, (B, M, d, h, w) float32.
     """
-    out = result("window: out", out, tensor, (*np.shape(origins)[:1], *np.shape(tensor)[:1], *size))
-    if out.shape[2:] != tuple(size):
-        raise InputError(
-            f"window: out: expected windows of {tuple(size)} voxels, got shape {out.shape}"
-        )
+    out = output_array(
+        "window: out", out, tensor, (*np.shape(origins)[:1], *np.shape(tensor)[:1], *size)
+    )
     _C.window(tensor, origins, out, n_threads, stream_handle(stream))
     return out
 
@@ -189,13 +208,14 @@ def blend(
 ) -> None:
     """Adds weighted window logits into a volume, in float32.
 
-    total[k, o + p] += weights[0][b, p0] * weights[1][b, p1] * weights[2][b, p2] * logits[b, k, p], windows in the order of
-    b; what a window covers outside the volume is ignored.
+    total[k, o + p] += weights[0][b, p0] * weights[1][b, p1] * weights[2][b, p2] * logits[b, k, p],
+    windows in the order of b; what a window covers outside the volume is ignored.
 
     Args:
         logits: (B, K, d, h, w) float32.
         origins: First voxel of each window, (B, 3) int32.
-        weights: (B, d), (B, h) and (B, w) float32; their product, summed over all windows, is 1 in every voxel.
+        weights: (B, d), (B, h) and (B, w) float32; their product, summed over all windows, is 1 in
+            every voxel.
         total: (K, D, H, W) float32, added to.
         n_threads: 0 for all CPUs.
         stream: CUDA stream, for arrays on a device.
@@ -217,8 +237,9 @@ def label(
 ) -> RegionCounts:
     """Turns region logits into labels, inside a box.
 
-    A voxel is ET where the probability of ET reaches its threshold, else NCR where that of TC does, else ED where that of
-    WT does, else 0. As in nnU-Net, a region counts even where the one around it does not.
+    A voxel is ET where the probability of ET reaches its threshold, else NCR where that of TC does,
+    else ED where that of WT does, else 0. As in nnU-Net, a region counts even where the one around
+    it does not.
 
     Args:
         logits: (3, D', H', W') float32 for WT, TC, ET; NaN belongs to no region.
@@ -228,10 +249,10 @@ def label(
         values: Labels written for ED, NCR, ET (oedema, necrotic core, enhancing tumour).
         labels: (D, H, W) uint8, any strides, written inside the box only.
         n_threads: 0 for all CPUs.
-        counts: (3,) int64, written: voxels of WT, TC, ET. Needed on a device.
+        counts: (3,) int64, written: voxels of WT, TC, ET; needed on a device.
         stream: CUDA stream, for arrays on a device.
     """
-    counts = result("label: counts", counts, logits, (3,), np.int64)
+    counts = output_array("label: counts", counts, logits, (3,), np.int64)
     _C.label(
         logits, offset, box, thresholds, values, labels, counts, n_threads, stream_handle(stream)
     )
@@ -241,10 +262,12 @@ def label(
 def resample(
     tensor: Array, size: Size, n_threads: int = 0, *, out: Array | None = None, stream: Any = None
 ) -> NDArray[np.float32]:
-    """Resamples (C, D, H, W) to (C, *size) by linear interpolation, along D, then H, then W, in float32.
+    """Resamples (C, D, H, W) to (C, *size) by linear interpolation.
 
-    The outer faces of the grid stay where they are (voxel centres at (i + 1/2) n / n' - 1/2), and beyond the outermost
-    centres the edge value holds. An axis of the same size keeps its values.
+    Along D, then H, then W, in float32.
+
+    The outer faces of the grid stay where they are (voxel centres at (i + 1/2) n / n' - 1/2), and
+    beyond the outermost centres the edge value holds. An axis of the same size keeps its values.
 
     Args:
         tensor: (C, D, H, W) float32, finite.
@@ -256,11 +279,7 @@ def resample(
     Returns:
         The resampled tensor, (C, D', H', W') float32.
     """
-    out = result("resample: out", out, tensor, (*np.shape(tensor)[:1], *size))
-    if out.shape[1:] != tuple(size):
-        raise InputError(
-            f"resample: out: expected a tensor of {tuple(size)} voxels, got shape {out.shape}"
-        )
+    out = output_array("resample: out", out, tensor, (*np.shape(tensor)[:1], *size))
     _C.resample(tensor, out, n_threads, stream_handle(stream))
     return out
 
@@ -276,20 +295,21 @@ def resample_affine(
     out: Array | None = None,
     stream: Any = None,
 ) -> NDArray[Any]:
-    """Resamples (C, D, H, W) onto a grid of `size` that lies anyhow in the tensor's: oblique, anisotropic, shifted.
+    """Resamples (C, D, H, W) onto a grid of any position and orientation in the tensor's.
 
-    Between the outermost voxel centres and the outer faces of the tensor's grid the edge value holds. Positions are float64,
-    values are interpolated in float32.
+    Between the outermost voxel centres and the outer faces of the tensor's grid the edge value
+    holds. Positions are float64, values are interpolated in float32.
 
     Args:
         tensor: (C, D, H, W), real, any strides, finite.
-        matrix: (3, 4) or (4, 4): a voxel (d, h, w, 1) of the result -> its place in the tensor's voxels, centres at 0, 1, ...
+        matrix: (3, 4) or (4, 4): from a voxel (d, h, w, 1) of the result to its place in the
+            tensor's voxels, whose centres are at 0, 1, ...
         size: (D', H', W').
         n_threads: 0 for all CPUs.
         nearest: Take the nearest voxel's value; else interpolate trilinearly.
-        outside: Value of what lies beyond the outer faces.
-        out: (C, D', H', W') float32 to write into, or uint8 for the nearest voxels of a uint8 tensor, any strides, no part of
-            tensor; needed on a device.
+        outside: Value beyond the outer faces.
+        out: (C, D', H', W') float32 to write into, or uint8 for the nearest voxels of a uint8
+            tensor, any strides, no part of tensor; needed on a device.
         stream: CUDA stream, for arrays on a device.
 
     Returns:
@@ -301,11 +321,7 @@ def resample_affine(
             f"resample_affine: matrix: expected shape (3, 4) or (4, 4), got {rows.shape}"
         )
     dtype = np.uint8 if nearest and getattr(tensor, "dtype", None) == np.uint8 else np.float32
-    out = result("resample_affine: out", out, tensor, (*np.shape(tensor)[:1], *size), dtype)
-    if out.shape[1:] != tuple(size):
-        raise InputError(
-            f"resample_affine: out: expected a tensor of {tuple(size)} voxels, got shape {out.shape}"
-        )
+    out = output_array("resample_affine: out", out, tensor, (*np.shape(tensor)[:1], *size), dtype)
     _C.resample_affine(
         tensor, rows[:3].tolist(), nearest, outside, out, n_threads, stream_handle(stream)
     )
@@ -324,18 +340,21 @@ def components(
 ) -> Parts:
     """Sets parts of less than `min_voxels` to 0.
 
-    A part is a set of non-zero voxels, whatever their labels, that touch by faces, edges or corners inside the box.
+    A part is a set of non-zero voxels, whatever their labels, that touch by faces, edges or corners
+    inside the box.
 
     Args:
         labels: (D, H, W) uint8, any strides, changed inside the box only.
         box: What to look at.
         min_voxels: Least size of a part that stays.
         n_threads: 0 for all CPUs.
-        counts: (258,) int64, written: parts before, parts after, voxels set to 0 of each label. Needed on a device.
-        scratch: (2, n) int32, n at least the voxels of the box; needed on a device, unused on the CPU.
+        counts: (258,) int64, written: parts before, parts after, removed voxels of each label;
+            needed on a device.
+        scratch: (2, n) int32, n at least the voxels of the box; needed on a device, unused on the
+            CPU.
         stream: CUDA stream, for arrays on a device.
     """
-    counts = result("components: counts", counts, labels, (258,), np.int64)
+    counts = output_array("components: counts", counts, labels, (258,), np.int64)
     _C.components(labels, box, min_voxels, counts, scratch, n_threads, stream_handle(stream))
     if is_on_device(counts):
         return Parts(counts[0], counts[1], counts[2:])

@@ -1,7 +1,6 @@
-"""The specification of `fastbts.ops`: each op again in NumPy and float64, without cleverness.
+"""Reference implementation of `fastbts.ops` in NumPy, to compare with: plain code, in float64.
 
-Tests compare the ops with these twins. Argument names and shapes are those of the ops; results are float64 where theirs are
-float32.
+Argument names and shapes are those of the ops; results are float64 where theirs are float32.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from fastbts.ops import AttentionWeights, PlaneWeights
+    from fastbts.ops import AttentionWeights, BridgeWeights
 
 Size = tuple[int, int, int]
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -144,7 +143,7 @@ def resample_affine(
 def components(
     labels: NDArray[np.uint8], box: Box, min_voxels: int
 ) -> tuple[NDArray[np.uint8], int, int]:
-    """Returns the labels with small parts set to 0, and how many parts there were before and after."""
+    """Returns the labels with small parts set to 0, and the number of parts before and after."""
     result = labels.copy()
     inside = result[tuple(slice(*bounds) for bounds in box)]
     waiting, n_before, n_after = inside != 0, 0, 0
@@ -174,40 +173,37 @@ def _flood(waiting: NDArray[np.bool_], start: Size) -> list[Size]:
     return part
 
 
-def semantic_project(tensor: NDArray[np.float32]) -> tuple[NDArray[np.float64], ...]:
-    """Returns the planes z (B, 2R, H, W), y (B, 2R, D, W), x (B, 2R, D, H)."""
-    exact = tensor.astype(np.float64)
-    return tuple(np.concatenate([exact.mean(axis), exact.max(axis)], axis=1) for axis in (2, 3, 4))
-
-
-def semantic_lift(
-    planes: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
-    target: NDArray[np.float32] | None = None,
+def semantic_bridge(
+    x: NDArray[np.float32], reduced: NDArray[np.float32], weights: BridgeWeights
 ) -> NDArray[np.float64]:
-    """Returns F (B, C, D, H, W), added to the target if there is one."""
-    z, y, x = (plane.astype(np.float64) for plane in planes)
-    lifted = (z[:, :, None] + y[:, :, :, None] + x[..., None]) / 3
-    return lifted if target is None else target + lifted
+    """Returns out (B, C, D, H, W)."""
+    z, y, x_plane = convolved_planes(projections(reduced), weights)
+    return x + (z[:, :, None] + y[:, :, :, None] + x_plane[..., None]) / 3
 
 
-def semantic_plane(
-    planes: tuple[NDArray[np.float32], ...], weights: PlaneWeights
-) -> tuple[NDArray[np.float64], ...]:
+def projections(reduced: NDArray[np.float32]) -> list[NDArray[np.float64]]:
+    """Returns the planes z (B, 2R, H, W), y (B, 2R, D, W), x (B, 2R, D, H)."""
+    exact = reduced.astype(np.float64)
+    return [np.concatenate([exact.mean(axis), exact.max(axis)], axis=1) for axis in (2, 3, 4)]
+
+
+def convolved_planes(
+    planes: list[NDArray[np.float64]], weights: BridgeWeights
+) -> list[NDArray[np.float64]]:
     """Returns the planes z, y, x with C channels."""
-    conv, bias, view, expand = (w.astype(np.float64) for w in weights)
-    seen = []
-    for plane, shift in zip(planes, view, strict=True):
+    conv, bias, axis_bias, expand = (w.astype(np.float64) for w in weights)
+    convolved = []
+    for plane, shift in zip(planes, axis_bias, strict=True):
         n_rows, n_columns = plane.shape[2:]
-        padded = np.pad(plane.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
-        hidden = (
-            np.zeros((len(plane), len(conv), n_rows, n_columns)) + (bias + shift)[:, None, None]
-        )
+        padded = np.pad(plane, ((0, 0), (0, 0), (1, 1), (1, 1)))
+        hidden = np.zeros((len(plane), len(conv), n_rows, n_columns))
+        hidden += (bias + shift)[:, None, None]
         for i, j in product(range(3), repeat=2):
-            hidden += np.einsum(
-                "rc,bchw->brhw", conv[:, :, i, j], padded[:, :, i : i + n_rows, j : j + n_columns]
-            )
-        seen.append(np.einsum("cr,brhw->bchw", expand, np.where(hidden > 0, hidden, 0.01 * hidden)))
-    return tuple(seen)
+            part = padded[:, :, i : i + n_rows, j : j + n_columns]
+            hidden += np.einsum("rc,bchw->brhw", conv[:, :, i, j], part)
+        activated = np.where(hidden > 0, hidden, 0.01 * hidden)
+        convolved.append(np.einsum("cr,brhw->bchw", expand, activated))
+    return convolved
 
 
 def semantic_attention(

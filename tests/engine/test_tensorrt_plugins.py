@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fastbts import ops
-from fastbts.ops import AttentionWeights, PlaneWeights, reference
+from fastbts.ops import AttentionWeights, BridgeWeights, reference
 from tests.simt.build import ROOT
 from tests.simt.emulated import DTYPES, EmulationError, loaded, run_sanitized, stored
 from tests.simt.plugins import SOURCES, WARNINGS, header_folder, run_plugin
@@ -71,10 +71,10 @@ def check(
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_bridge(dtype: str, shape: tuple[int, ...]) -> None:
     x, reduced, *weights = inputs = bridge(dtype, shape)
-    seen = ops.semantic_plane(ops.semantic_project(reduced), PlaneWeights(*weights))
-    exact = reference.semantic_plane(reference.semantic_project(reduced), PlaneWeights(*weights))
-    result = run("SemanticBridge", dtype, inputs)
-    check(result, dtype, ops.semantic_lift(seen, x.copy()), reference.semantic_lift(exact, x))
+    weights = BridgeWeights(*weights)
+    on_cpu = ops.semantic_bridge(x, reduced, weights)
+    exact = reference.semantic_bridge(x, reduced, weights)
+    check(run("SemanticBridge", dtype, inputs), dtype, on_cpu, exact)
 
 
 @pytest.mark.parametrize("below", [(1, 1, 1), (3, 5, 9)])
@@ -82,8 +82,7 @@ def test_bridge(dtype: str, shape: tuple[int, ...]) -> None:
 def test_attention(dtype: str, below: tuple[int, ...]) -> None:
     *features, w_x, bias, w_g, w_s, w_a, strength = inputs = attention(dtype, below)
     weights = AttentionWeights(w_x, bias, w_g, w_s, w_a, float(strength))
-    on_cpu = np.empty_like(features[0])
-    ops.semantic_attention(*features, weights, on_cpu)
+    on_cpu = ops.semantic_attention(*features, weights)
     check(
         run("SemanticAttention", dtype, inputs),
         dtype,

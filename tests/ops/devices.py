@@ -115,9 +115,9 @@ class OnDevice:
 
 
 def first_on_device(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with the first one, an array or several, as `OnDevice`."""
-    name, value = next(iter(arguments.items()))
-    return arguments | {name: mapped(lambda array: OnDevice(array.shape), value)}
+    """The arguments with the first array as `OnDevice`."""
+    name, array = next(iter(arguments.items()))
+    return arguments | {name: OnDevice(array.shape)}
 
 
 def mapped(change: Callable[[NDArray[Any]], Any], value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbts.ops import AttentionWeights, Box, Planes, PlaneWeights, Size
+from fastbts.ops import AttentionWeights, Box, BridgeWeights, Size
 
 Arguments = dict[str, Any]
 """Keyword arguments of an op."""
@@ -107,52 +107,40 @@ def components(rng: Random, size: Size, _: str) -> Arguments:
     return {"labels": labels, "box": inner(size), "min_voxels": 5}
 
 
-def plane_weights(rng: Random, n_r: int, n_c: int) -> PlaneWeights:
-    """For planes of 2 `n_r` channels, to `n_c`; sums stay near 1."""
+def bridge_weights(rng: Random, n_r: int, n_c: int) -> BridgeWeights:
+    """Sums stay near 1."""
     conv = noise(rng, n_r, 2 * n_r, 3, 3) / np.sqrt(18 * n_r, dtype=np.float32)
-    return PlaneWeights(conv, noise(rng, n_r), noise(rng, 3, n_r), noise(rng, n_c, n_r))
-
-
-def planes(rng: Random, size: Size, n_channels: int, n_cases: int = 2) -> Planes:
-    d, h, w = size
-    return Planes(*(noise(rng, n_cases, n_channels, *s) for s in ((h, w), (d, w), (d, h))))
-
-
-def semantic_project(rng: Random, size: Size, _: str) -> Arguments:
-    return {"tensor": noise(rng, 2, 3, *size)}
-
-
-def semantic_plane(rng: Random, size: Size, _: str) -> Arguments:
-    return {"planes": planes(rng, size, 10), "weights": plane_weights(rng, 5, 7)}
-
-
-def semantic_lift(rng: Random, size: Size, _: str) -> Arguments:
-    return {"planes": planes(rng, size, 3), "target": noise(rng, 2, 3, *size)}
+    return BridgeWeights(conv, noise(rng, n_r), noise(rng, 3, n_r), noise(rng, n_c, n_r))
 
 
 def semantic_bridge(
     rng: Random, size: Size, _: str = "float32", *, n_r: int = 5, n_c: int = 7, n_cases: int = 2
 ) -> Arguments:
     return {
+        "x": noise(rng, n_cases, n_c, *size),
         "reduced": noise(rng, n_cases, n_r, *size),
-        "weights": plane_weights(rng, n_r, n_c),
-        "target": noise(rng, n_cases, n_c, *size),
+        "weights": bridge_weights(rng, n_r, n_c),
     }
 
 
 def semantic_attention(
-    rng: Random, size: Size, _: str = "float32", *, n_c: int = 3, n_below: int = 4, n_j: int = 19
+    rng: Random,
+    size: Size,
+    _: str = "float32",
+    *,
+    n_c: int = 3,
+    n_below: int = 4,
+    n_j: int = 19,
+    n_cases: int = 2,
 ) -> Arguments:
     """`size` is that of the level below; three similarity maps at half of it."""
-    skip = noise(rng, 2, n_c, *(2 * n for n in size))
-    encoded, decoded = noise(rng, 2, 2, n_below, *size)
+    encoded, decoded = noise(rng, 2, n_cases, n_below, *size)
     w_x, bias, w_g = noise(rng, n_j, n_below) / 4, noise(rng, n_j), noise(rng, n_j, n_below) / 4
     w_s, w_a = noise(rng, n_j, 3), noise(rng, n_j, 2, 2, 2) / 4
     return {
-        "skip": skip,
+        "skip": noise(rng, n_cases, n_c, *(2 * n for n in size)),
         "encoded": encoded,
         "decoded": decoded,
-        "similarity": noise(rng, 2, 3, *(max(1, n // 2) for n in size)),
+        "similarity": noise(rng, n_cases, 3, *(max(1, n // 2) for n in size)),
         "weights": AttentionWeights(w_x, bias, w_g, w_s, w_a, strength=0.7),
-        "out": np.full_like(skip, 77),
     }

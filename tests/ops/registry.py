@@ -30,7 +30,7 @@ class Op:
     """An op and what tests need to know of it.
 
     Attributes:
-        name: In `fastbts.ops`.
+        name: In `fastbts.ops`, and of its files in `csrc/ops`.
         example: Keyword arguments for a random generator, a size (D, H, W) and an element type.
         exact: The arrays of `results` in NumPy float64, from those arguments.
         results: Arguments that hold the results when the op returns, given or from `outputs`.
@@ -41,7 +41,6 @@ class Op:
         on_host: Arrays that are never on a device.
         same_bits: Whether a device gives the bits of the CPU.
         n_roundings: How often a result is rounded to the type of the network on its way.
-        source: Stem of its files in `csrc/ops`, where that is not the name.
         max_registers: Most registers a thread of its kernels may take. 64 let four blocks of 256
             threads share a multiprocessor (65 536 registers), enough to hide memory latency.
     """
@@ -57,7 +56,6 @@ class Op:
     on_host: tuple[str, ...] = ()
     same_bits: bool = False
     n_roundings: int = 1
-    source: str = ""
     max_registers: int = 64
 
     def __str__(self) -> str:
@@ -75,9 +73,8 @@ class Op:
         return given | self.outputs(given)
 
     def written(self, arguments: Arguments) -> list[Any]:
-        """The arrays of `results`; of planes each by itself."""
-        values = (arguments[name] for name in self.results)
-        return [array for v in values for array in (v if isinstance(v, tuple) else (v,))]
+        """The arrays of `results`."""
+        return [arguments[name] for name in self.results]
 
 
 def brain_box_exact(volume: Any) -> tuple[Any, ...]:
@@ -89,11 +86,6 @@ def components_exact(labels: Any, box: ops.Box, min_voxels: int) -> tuple[Any, .
     after, n_before, n_after = reference.components(labels, box, min_voxels)
     n_removed = np.bincount(labels[labels != after], minlength=256)
     return after, np.array([n_before, n_after, *n_removed])
-
-
-def bridge_exact(reduced: Any, weights: ops.PlaneWeights, target: Any) -> tuple[Any, ...]:
-    planes = reference.semantic_plane(reference.semantic_project(reduced), weights)
-    return (reference.semantic_lift(planes, target),)
 
 
 def normalize_outputs(given: Arguments) -> Arguments:
@@ -113,27 +105,9 @@ def resample_affine_outputs(given: Arguments) -> Arguments:
     return {"out": np.empty(shape, np.uint8) if is_labels else tensor(*shape)}
 
 
-def planes(volume: Any, n_channels: int) -> ops.Planes:
-    """Of a volume (B, C, D, H, W)."""
-    n_b, _, d, h, w = volume.shape
-    return ops.Planes(*(tensor(n_b, n_channels, *plane) for plane in ((h, w), (d, w), (d, h))))
-
-
 def bridge_outputs(given: Arguments) -> Arguments:
-    reduced, n_c = given["reduced"], len(given["weights"].expand)
-    return {"planes": planes(reduced, 2 * reduced.shape[1]), "seen": planes(reduced, n_c)}
-
-
-def plane_outputs(given: Arguments) -> Arguments:
-    n_c, each = len(given["weights"].expand), given["planes"]
-    return {"out": ops.Planes(*(tensor(len(p), n_c, *p.shape[2:]) for p in each))}
-
-
-def lift_outputs(given: Arguments) -> Arguments:
-    if given.get("target") is not None:
-        return {}
-    each = given["planes"]
-    return {"out": tensor(*each.x.shape, each.z.shape[3])}
+    n_scratch = ops.semantic_bridge_scratch(given["reduced"].shape, given["x"].shape[1])
+    return {"out": tensor(*given["x"].shape), "scratch": tensor(n_scratch)}
 
 
 def tensor(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -220,46 +194,20 @@ ALL = (
         same_bits=True,
     ),
     Op(
-        "semantic_project",
-        examples.semantic_project,
-        lambda **given: reference.semantic_project(**given),
-        results=("out",),
-        outputs=lambda given: {"out": planes(given["tensor"], 2 * given["tensor"].shape[1])},
-        floats=("tensor", "out"),
-        source="semantic_bridge",
-    ),
-    Op(
-        "semantic_plane",
-        examples.semantic_plane,
-        lambda **given: reference.semantic_plane(**given),
-        results=("out",),
-        outputs=plane_outputs,
-        floats=("planes", "out"),
-        source="semantic_bridge",
-    ),
-    Op(
-        "semantic_lift",
-        examples.semantic_lift,
-        lambda **given: (reference.semantic_lift(**given),),
-        results=("target",),
-        outputs=lift_outputs,
-        floats=("planes", "target", "out"),
-        source="semantic_bridge",
-    ),
-    Op(
         "semantic_bridge",
         examples.semantic_bridge,
-        bridge_exact,
-        results=("target",),
+        lambda **given: (reference.semantic_bridge(**given),),
+        results=("out",),
         outputs=bridge_outputs,
-        floats=("reduced", "target", "planes", "seen"),
+        floats=("x", "reduced", "out"),
         n_roundings=3,
     ),
     Op(
         "semantic_attention",
         examples.semantic_attention,
-        lambda out, **given: (reference.semantic_attention(**given),),
+        lambda **given: (reference.semantic_attention(**given),),
         results=("out",),
+        outputs=lambda given: {"out": tensor(*given["skip"].shape)},
         floats=("skip", "encoded", "decoded", "similarity", "out"),
         # A voxel's 16 hidden channels and 8 logits stay in registers, so that features are read
         # once; 5 blocks of 128 threads fit.

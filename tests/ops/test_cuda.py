@@ -1,16 +1,18 @@
-"""What only a CUDA device can show, and what is said where there is none."""
+"""What only a real CUDA device can show, and what the ops say where there is none."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from fastbts import _C, DeviceError, InputError, ops
-from tests.ops.devices import OnDevice, available_devices, cupy, first_on_device, put
-from tests.ops.registry import ALL, Op
+from fastbts import _C, DeviceError, ops
+from tests.ops import examples
+from tests.ops.devices import OnDevice, available_devices, cupy, first_on_device, mapped, put
+from tests.ops.registry import ALL, OPS, Op
 from tests.ops.views import noise_image
 
 ORIGIN = np.zeros((1, 3), np.int32)
@@ -63,86 +65,6 @@ def test_device_arrays_never_run_on_the_cpu(op: Op) -> None:
 
 
 @needs_device
-def test_an_impossible_launch_is_reported() -> None:
-    """Each modality takes 8 bytes of a block's shared memory: these need more than there is."""
-    volume = put(np.ones((40_000, 1, 1, 1), np.uint8))
-    with pytest.raises(DeviceError, match=r"brain_box_kernel: cudaErrorInvalid"):
-        ops.brain_box(volume, found=put(np.zeros(80_007, np.int64)))
-    assert ops.brain_box(volume[:1], found=put(np.zeros(9, np.int64))).n_brain == 1, (
-        "the error must be gone"
-    )
-
-
-@needs_device
-def test_arrays_of_one_call_lie_on_one_device() -> None:
-    tensor = put(np.ones((1, 2, 2, 2), np.float32))
-    with pytest.raises(
-        InputError,
-        match=r"window: origins: expected an array on cuda:0 as the first one, got one on the CPU",
-    ):
-        ops.window(tensor, ORIGIN, (1, 1, 1), out=put(np.zeros((1, 1, 1, 1, 1), np.float32)))
-
-
-@needs_device
-def test_tensors_inside_the_network_are_contiguous() -> None:
-    tensor, out = put(np.ones((1, 2, 2, 4), np.float32)), put(np.ones((1, 2, 2, 2), np.float32))
-    with pytest.raises(
-        InputError,
-        match=r"resample: tensor: expected a contiguous array on a CUDA device, got strides",
-    ):
-        ops.resample(tensor[..., :2], (2, 2, 2), out=out)
-    planes = ops.Planes(out, out, out[:, :, ::-1])
-    with pytest.raises(InputError, match=r"semantic_lift: x: expected a contiguous array"):
-        ops.semantic_lift(planes, put(np.ones((1, 2, 2, 2, 2), np.float32)))
-
-
-@needs_device
-def test_tensors_of_one_call_have_one_type() -> None:
-    tensor, out = put(np.ones((1, 2, 2, 2), np.float32)), put(np.ones((1, 2, 2, 2), np.float16))
-    with pytest.raises(InputError, match=r"resample: out: expected the element type of tensor"):
-        ops.resample(tensor, (2, 2, 2), out=out)
-    with pytest.raises(InputError, match=r"semantic_lift: y: expected the element type of tensor"):
-        ops.semantic_lift(
-            ops.Planes(tensor, out, tensor), put(np.ones((1, 2, 2, 2, 2), np.float32))
-        )
-
-
-@needs_device
-def test_scratch_that_is_too_small_is_refused() -> None:
-    volume, box = noise_image((4, 5, 6), "i2"), ((0, 4), (0, 5), (0, 6))
-    out, stats = put(np.empty((2, 4, 5, 6), np.float32)), put(np.empty((2, 4)))
-    with pytest.raises(InputError, match=r"normalize: scratch: expected at least \d+ bytes"):
-        ops.normalize(
-            put(volume), box, (4, 5, 6), out=out, stats=stats, scratch=put(np.empty(8, np.uint8))
-        )
-    labels, counts = put(np.ones((4, 5, 6), np.uint8)), put(np.empty(258, np.int64))
-    for scratch in (None, put(np.empty((2, 119), np.int32))):
-        with pytest.raises(
-            InputError, match=r"components: scratch: expected shape \(2, 120\) or more"
-        ):
-            ops.components(labels, box, 2, counts=counts, scratch=scratch)
-
-
-@needs_device
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_non_finite_brain_shows_in_the_statistics(bad: float) -> None:
-    volume, box = noise_image((4, 5, 6), "f4"), ((0, 4), (0, 5), (0, 6))
-    volume[1, 2, 2, 3] = bad
-    stats = put(np.empty((2, 4)))
-    scratch = put(np.empty(ops.normalize_scratch(2, box), np.uint8))
-    ops.normalize(
-        put(volume),
-        box,
-        (4, 5, 6),
-        out=put(np.empty((2, 4, 5, 6), np.float32)),
-        stats=stats,
-        scratch=scratch,
-    )
-    assert np.isfinite(stats.get()[0]).all()
-    assert np.isnan(stats.get()[1, 2:]).all()
-
-
-@needs_device
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_rounded_once(dtype: str) -> None:
     """Windows keep their bits; sums and comparisons are float32."""
@@ -163,58 +85,34 @@ def test_half_precision_is_rounded_once(dtype: str) -> None:
     assert int(found.n_et) == int((tensor[2] >= 0).sum()) == int((labels == 4).sum())
 
 
-class Bridge:
-    """Project, plane, lift and attention on a device, and the arrays that they write."""
+class NetworkOps:
+    """Bridge, resampling and attention in a row, as in a network, on torch tensors."""
 
-    shape = (4, 6, 10)
+    size = (4, 6, 10)
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        generator = torch.Generator("cuda").manual_seed(0)
-        d, h, w = self.shape
-
-        def normal(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
-            return torch.randn(*shape, device="cuda", generator=generator).to(dtype)
-
-        def weights(*shape: int) -> torch.Tensor:
-            return normal(*shape, dtype=torch.float32)
-
-        self.tensor, self.skip = normal(2, 3, d, h, w), normal(2, 2, 2 * d, 2 * h, 2 * w)
-        self.sizes = ((h, w), (d, w), (d, h))
-        self.projected, self.seen = (
-            ops.Planes(*(normal(2, n, *size) for size in self.sizes)) for n in (6, 5)
-        )
-        self.lifted, self.maps, self.out = (
-            normal(2, 5, d, h, w),
-            normal(2, 3, *self.shape),
-            torch.empty_like(self.skip),
-        )
-        self.small = normal(2, 3, 2, 3, 5)
-        self.plane = ops.PlaneWeights(weights(3, 6, 3, 3), weights(3), weights(3, 3), weights(5, 3))
-        self.mix = ops.AttentionWeights(
-            weights(4, 5), weights(4), weights(4, 5), weights(4, 3), weights(4, 2, 2, 2), 0.5
-        )
+    def __init__(self, dtype: torch.dtype, device: str = "cuda") -> None:
+        bridge, attention = OPS["semantic_bridge"], OPS["semantic_attention"]
+        rng = np.random.default_rng(0)
+        self.similarity = torch.from_numpy(examples.noise(rng, 2, 3, 2, 3, 5)).to(device, dtype)
+        self.bridge = bridge.arguments(0, self.size)
+        self.attention = examples.semantic_attention(rng, self.size, n_below=7)
+        self.attention |= attention.outputs(self.attention)
+        self.attention["similarity"] = examples.noise(rng, 2, 3, *self.size)
+        for op, arguments in ((bridge, self.bridge), (attention, self.attention)):
+            for name, value in arguments.items():
+                kind = dtype if name in op.floats else torch.float32
+                move = partial(torch.Tensor.to, device=device, dtype=kind)
+                arguments[name] = mapped(lambda x, m=move: m(torch.from_numpy(x)), value)
+        self.attention |= {"encoded": self.bridge["out"], "decoded": self.bridge["out"]}
 
     def run(self, stream: Any = None) -> None:
-        ops.semantic_project(self.tensor, out=self.projected, stream=stream)
-        ops.semantic_plane(self.projected, self.plane, out=self.seen, stream=stream)
-        ops.semantic_lift(self.seen, out=self.lifted, stream=stream)
-        for small, maps in zip(self.small, self.maps, strict=True):
-            ops.resample(small, self.shape, out=maps, stream=stream)
-        ops.semantic_attention(
-            self.skip, self.lifted, self.lifted, self.maps, self.mix, self.out, stream=stream
-        )
+        ops.semantic_bridge(**self.bridge, stream=stream)
+        for small, maps in zip(self.similarity, self.attention["similarity"], strict=True):
+            ops.resample(small, self.size, out=maps, stream=stream)
+        ops.semantic_attention(**self.attention, stream=stream)
 
-    def expected(self) -> tuple[Any, Any]:
-        """Lifted volume and skip, on the CPU in float32 from the same inputs."""
-        tensor, small, skip = (
-            x.float().cpu().numpy() for x in (self.tensor, self.small, self.skip)
-        )
-        plane = ops.PlaneWeights(*(w.cpu().numpy() for w in self.plane))
-        mix = ops.AttentionWeights(*(w.cpu().numpy() for w in self.mix[:5]), self.mix.strength)
-        lifted = ops.semantic_lift(ops.semantic_plane(ops.semantic_project(tensor), plane))
-        maps, out = np.stack([ops.resample(x, self.shape) for x in small]), np.empty_like(skip)
-        ops.semantic_attention(skip, lifted, lifted, maps, mix, out)
-        return lifted, out
+    def results(self) -> list[Any]:
+        return [x["out"].float().cpu().numpy() for x in (self.bridge, self.attention)]
 
 
 @needs_device
@@ -223,26 +121,27 @@ class Bridge:
 )
 def test_ops_of_the_network_in_each_precision(dtype: str, atol: float) -> None:
     """Half precision rounds after each op; the bounds are twice what that costs on the CPU."""
-    bridge = Bridge(getattr(torch, dtype))
-    bridge.run()
-    for result, expected in zip((bridge.lifted, bridge.out), bridge.expected(), strict=True):
-        np.testing.assert_allclose(result.float().cpu().numpy(), expected, atol=atol)
+    network, on_cpu = NetworkOps(getattr(torch, dtype)), NetworkOps(torch.float32, "cpu")
+    network.run()
+    on_cpu.run()
+    for result, expected in zip(network.results(), on_cpu.results(), strict=True):
+        np.testing.assert_allclose(result, expected, atol=atol)
 
 
 @needs_device
 def test_ops_of_the_network_fit_into_a_cuda_graph() -> None:
-    bridge, other, stream = Bridge(torch.float32), Bridge(torch.float32), torch.cuda.Stream()
+    network, other, stream = *(NetworkOps(torch.float32) for _ in range(2)), torch.cuda.Stream()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):
-        bridge.run(stream)
+        network.run(stream)
     for _ in range(2):
-        other.tensor.mul_(-2)
-        bridge.tensor.copy_(other.tensor)
+        other.bridge["reduced"].mul_(-2)
+        network.bridge["reduced"].copy_(other.bridge["reduced"])
         torch.cuda.synchronize()
         graph.replay()
         other.run()
         torch.cuda.synchronize()
-        assert torch.equal(bridge.out, other.out)
+        assert torch.equal(network.attention["out"], other.attention["out"])
 
 
 @needs_device

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fastbts import DeviceError, InputError, OptionsError, ops
 from fastbts.ops.arrays import stream_handle
 from tests.ops.devices import OnDevice, first_on_device
-from tests.ops.registry import ALL, OPS, Op
+from tests.ops.registry import ALL, Op
 from tests.ops.views import noise_image
 
 ORIGIN = np.zeros((1, 3), np.int32)
@@ -148,24 +148,15 @@ def test_other_kinds_of_devices_are_refused() -> None:
         ops.window(OnDevice((1, 2, 2, 2), device_type=10), ORIGIN, (1, 1, 1), out=out)
 
 
-def expect_request(op: Op, given: dict[str, Any]) -> None:
-    """The op says what its caller must allocate on the device."""
-    first, *_ = op.outputs(given).values()
-    first = first[0] if isinstance(first, tuple) else first
-    what = re.escape(f"allocate {first.dtype} of shape {first.shape}")
-    expected = f"{op.name}: .*: expected an array on the device .* {what}"
-    with pytest.raises(OptionsError, match=expected):
-        op.function(**first_on_device(given))
-
-
 @pytest.mark.parametrize("op", [op for op in ALL if op.outputs(op.arguments(0, SIZE))], ids=str)
 def test_outputs_on_a_device_are_the_callers(op: Op) -> None:
-    expect_request(op, op.example(np.random.default_rng(0), SIZE, op.dtypes[0]))
-
-
-def test_lift_on_a_device_needs_out_or_a_target() -> None:
-    op = OPS["semantic_lift"]
-    expect_request(op, {"planes": op.arguments(0, SIZE)["planes"]})
+    """The op says what its caller must allocate there."""
+    given = op.example(np.random.default_rng(0), SIZE, op.dtypes[0])
+    (name, first), *_ = op.outputs(given).items()
+    what = re.escape(f"allocate {first.dtype} of shape {first.shape}")
+    expected = f"{op.name}: {name}: expected an array on the device .* {what}"
+    with pytest.raises(OptionsError, match=expected):
+        op.function(**first_on_device(given))
 
 
 class Stream:

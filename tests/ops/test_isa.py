@@ -18,7 +18,7 @@ from fastbts.ops import AttentionWeights
 from tests.ops import examples
 from tests.ops.registry import ALL, OPS
 
-NEEDED = {"plain": set(), "avx2": {"avx2"}, "avx512": {"avx512f"}}
+NEEDED = {"plain": set(), "avx2": {"avx2"}}
 SIZE = (9, 11, 37)
 """Rows that fill no vector."""
 
@@ -52,7 +52,7 @@ def run_with(isa: str, seed: int) -> list[str]:
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("isa", ["plain", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", NEEDED)
 def test_same_bits(isa: str) -> None:
     info = Path("/proc/cpuinfo")
     if not info.is_file() or not NEEDED[isa] <= set(info.read_text().split()):
@@ -64,7 +64,7 @@ def test_same_bits(isa: str) -> None:
 
 
 def test_best_is_the_default() -> None:
-    assert "FASTBTS_ISA" in os.environ or run_with("avx512", 0)[0] == _C.ISA
+    assert "FASTBTS_ISA" in os.environ or run_with("avx2", 0)[0] == _C.ISA
 
 
 def unaligned(*shape: int) -> Any:
@@ -94,19 +94,7 @@ def attention_example(skip: tuple[int, ...], n_j: int, coarse: tuple[int, ...]) 
     return [*features, weights]
 
 
-def test_attention_too_large_for_the_caches_is_whole() -> None:
-    """All channels at once give what each gives alone, whose output stays in the caches."""
-    skip, *rest = attention_example((1, 3, 112, 162, 178), 9, (7, 9, 11))
-    out = unaligned(*skip.shape)
-    assert out.nbytes > 2**25 > out[:, :1].nbytes
-    ops.semantic_attention(skip, *rest, out, n_threads=2)
-    for c in range(3):
-        alone = np.empty_like(skip[:, :1])
-        ops.semantic_attention(skip[:, c : c + 1], *rest, alone, n_threads=2)
-        np.testing.assert_array_equal(out[:, c : c + 1], alone)
-
-
-@pytest.mark.parametrize("name", ["semantic_project", "semantic_plane", "semantic_lift"])
+@pytest.mark.parametrize("name", ["window", "resample", "semantic_bridge"])
 def test_threads_change_no_bit_of_large_volumes(name: str) -> None:
     """At sizes that are worth several threads; below them one does all."""
     op, results = OPS[name], []
@@ -126,13 +114,13 @@ def test_attention_of_rows_with_gaps(n_w: int, gapped: tuple[str, ...]) -> None:
     """Rows that lie apart in memory give the bits of those that follow each other."""
     *features, weights = attention_example((1, 3, 6, 38, 2 * n_w), 4, (2, 4, 3))
     expected, untouched = np.empty_like(features[0]), np.full_like(features[0], np.nan)
-    ops.semantic_attention(*features, weights, expected)
+    ops.semantic_attention(*features, weights, out=expected)
     gaps = [3 * (name in gapped) for name in GAPPED]
     buffers = [
         np.pad(x, [(0, 0)] * 4 + [(0, n)], constant_values=np.nan)
         for x, n in zip([*features, untouched], gaps, strict=True)
     ]
     *views, out = (b[..., : b.shape[-1] - n] for b, n in zip(buffers, gaps, strict=True))
-    ops.semantic_attention(*views, weights, out)
+    ops.semantic_attention(*views, weights, out=out)
     np.testing.assert_array_equal(out, expected)
     assert np.isnan(buffers[-1][..., 2 * n_w :]).all()

@@ -18,8 +18,8 @@ from tests.ops.devices import REQUIRE_CUDA
 from tests.ops.registry import ALL
 
 ROOT = Path(__file__).resolve().parents[2]
-MAX_REGISTERS = {op.source or op.name: op.max_registers for op in ALL} | {"widen": 64}
-"""By stem of the files in csrc/ops; the TensorRT plugins alone use `widen`."""
+MAX_REGISTERS = {op.name: op.max_registers for op in ALL} | {"widen": 64}
+"""By name; the TensorRT plugins alone use `widen`."""
 
 TARGETS = (
     "-gencode=arch=compute_75,code=sm_75",

@@ -147,7 +147,7 @@ BYTES = TENSOR.astype(np.uint8)
     ("change", "message"),
     [
         ({"tensor": TENSOR[:, :, :0]}, r"tensor: expected at least one voxel, got shape \(1, 2, 0"),
-        ({"out": TENSOR[..., [0, 0, 0]]}, r"out: expected a tensor of \(2, 2, 2\) voxels"),
+        ({"out": TENSOR[..., [0, 0, 0]]}, r"out: expected \(2, 2, 2\) voxels, got shape"),
         ({"out": TENSOR[[0, 0]]}, r"out: expected 1 channels as in tensor, got 2"),
         ({"out": BYTES}, r"out: expected floats, or uint8 for the nearest voxels of a uint8"),
         ({"out": TENSOR.astype(np.float64)}, r"out: expected floats"),

@@ -1,201 +1,193 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from fastbts import InputError, OptionsError, ops
-from fastbts.ops import Planes, PlaneWeights, reference
+from fastbts.ops import BridgeWeights, reference
 from tests.ops.devices import Ops
 from tests.ops.views import N_THREADS, RAGGED, restrided
 from tests.tolerances import assert_close
 
 Size = tuple[int, int, int]
+Arguments = dict[str, Any]
 
 
-def random(*shape: int) -> NDArray[np.float32]:
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+def example(shape: Size, n_r: int = 3, n_c: int = 5, n_b: int = 2) -> Arguments:
+    rng = np.random.default_rng(0)
+
+    def random(*size: int) -> NDArray[np.float32]:
+        return rng.normal(size=size).astype(np.float32)
+
+    conv, expand = random(n_r, 2 * n_r, 3, 3), random(n_c, n_r)
+    weights = BridgeWeights(conv, random(n_r), random(3, n_r), expand)
+    return {"x": random(n_b, n_c, *shape), "reduced": random(n_b, n_r, *shape), "weights": weights}
 
 
-def project_peer(tensor: NDArray[np.float32]) -> Planes:
-    """The same in NumPy float32."""
-    return Planes(
-        *(np.concatenate([tensor.mean(axis), tensor.max(axis)], axis=1) for axis in (2, 3, 4))
-    )
+def peer(x: Any, reduced: Any, weights: BridgeWeights) -> Any:
+    """The same in NumPy float32, in the header's order: channel, row and column of the kernel."""
+    convolved = []
+    for axis, axis_bias in zip((2, 3, 4), weights.axis_bias, strict=True):
+        plane = np.concatenate([reduced.mean(axis), reduced.max(axis)], axis=1)
+        n_rows, n_columns = plane.shape[2:]
+        padded = np.pad(plane, ((0, 0), (0, 0), (1, 1), (1, 1)))
+        hidden = np.zeros((len(plane), len(axis_bias), n_rows, n_columns), np.float32)
+        hidden += (weights.bias + axis_bias)[:, None, None]
+        for c, i, j in np.ndindex(*weights.conv.shape[1:]):
+            part = padded[:, None, c, i : i + n_rows, j : j + n_columns]
+            hidden += weights.conv[:, c, i, j][:, None, None] * part
+        hidden = np.where(hidden > 0, hidden, np.float32(0.01) * hidden)
+        out = np.zeros((len(plane), len(weights.expand), n_rows, n_columns), np.float32)
+        for r in range(len(axis_bias)):
+            out += weights.expand[:, r][:, None, None] * hidden[:, None, r]
+        convolved.append(np.expand_dims(out, axis))
+    z, y, x_plane = convolved
+    return x + (z + y + x_plane) * np.float32(1 / 3)
 
 
-def planes_of(shape: Size, n_b: int = 2, n_c: int = 3) -> Planes:
-    d, h, w = shape
-    return Planes(random(n_b, n_c, h, w), random(n_b, n_c, d, w), random(n_b, n_c, d, h))
+def assert_near_reference(result: NDArray[np.float32], arguments: Arguments) -> None:
+    assert_close(result, peer(**arguments), reference.semantic_bridge(**arguments))
 
 
-def lift_peer(planes: Planes) -> NDArray[np.float32]:
-    return (planes.z[:, :, None] + planes.y[:, :, :, None] + planes.x[..., None]) * np.float32(
-        1 / 3
-    )
+def identity(scale: float = 1) -> BridgeWeights:
+    """One channel: out = x + scale / 3 (the means along the three axes), where these are > 0."""
+    conv = np.zeros((1, 2, 3, 3), np.float32)
+    conv[0, 0, 1, 1] = scale
+    one = np.ones((1, 1), np.float32)
+    return BridgeWeights(conv, 0 * one[0], np.zeros((3, 1), np.float32), one)
 
 
-def test_project_by_hand(device: Ops) -> None:
-    tensor = np.array([[[1, 2, 3], [4, 5, 9]]], np.float32).reshape(1, 1, 1, 2, 3)  # D 1, H 2, W 3
-    z, y, x = device.semantic_project(tensor)
-    assert z.tolist() == [
-        [[[1, 2, 3], [4, 5, 9]], [[1, 2, 3], [4, 5, 9]]]
-    ]  # one slice is its own mean and maximum
-    assert y.tolist() == [[[[2.5, 3.5, 6]], [[4, 5, 9]]]]
-    assert x.tolist() == [[[[2, 6]], [[3, 9]]]]
+def volume(*values: Any) -> NDArray[np.float32]:
+    array = np.array(values, np.float32)
+    return array.reshape(1, 1, *array.shape)
 
 
-def test_lift_by_hand(device: Ops) -> None:
-    z = np.array([[3, 6, 9], [0, 0, 0]], np.float32).reshape(1, 1, 2, 3)
-    y = np.array([0, 3, 0], np.float32).reshape(1, 1, 1, 3)
-    x = np.array([0, 30], np.float32).reshape(1, 1, 1, 2)
-    lifted = device.semantic_lift(Planes(z, y, x))
-    np.testing.assert_allclose(lifted[0, 0, 0], [[1, 3, 3], [10, 11, 10]], rtol=1e-6)
-    again = device.semantic_lift(Planes(z, y, x), target=lifted)
-    assert again is lifted
-    np.testing.assert_allclose(lifted[0, 0, 0], [[2, 6, 6], [20, 22, 20]], rtol=1e-6)
+def test_means_by_hand(device: Ops) -> None:
+    reduced = volume([[1, 2, 3], [4, 5, 9]])  # D 1, H 2, W 3
+    lifted = device.semantic_bridge(0 * reduced, reduced, identity(3))
+    along_d, along_h, along_w = reduced[0, 0, 0], [2.5, 3.5, 6], [[2], [6]]
+    np.testing.assert_allclose(lifted[0, 0, 0], along_d + along_h + along_w, rtol=1e-6)
 
 
-@pytest.mark.parametrize("shape", RAGGED)
-def test_project_agrees_with_twin(device: Ops, shape: Size) -> None:
-    tensor = random(2, 3, *shape)
-    planes = device.semantic_project(tensor)
-    for result, peer, exact in zip(
-        planes, project_peer(tensor), reference.semantic_project(tensor), strict=True
-    ):
-        assert_close(result, peer, exact)
+def test_maxima_of_negative_values(device: Ops) -> None:
+    """A maximum of -5 in each plane, of which the slope leaves 0.05."""
+    reduced = np.full((1, 1, 2, 3, 9), -5, np.float32)
+    reduced[0, 0, 0, 0, 8] = -1e30
+    weights = identity()
+    weights.conv[...] = weights.conv[:, ::-1].copy()
+    lifted = device.semantic_bridge(np.zeros_like(reduced), reduced, weights)
+    np.testing.assert_allclose(lifted, -0.05, rtol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [*RAGGED, (0, 3, 4)])
-def test_lift_agrees_with_twin(device: Ops, shape: Size) -> None:
-    planes = planes_of(shape)
-    assert_close(device.semantic_lift(planes), lift_peer(planes), reference.semantic_lift(planes))
-    target = random(2, 3, *shape)
-    expected, exact = target + lift_peer(planes), reference.semantic_lift(planes, target)
-    assert_close(device.semantic_lift(planes, target), expected, exact)
-
-
-def test_same_bits_for_any_threads_and_run() -> None:
-    """At a size that is worth five threads for either op, whose ranges end inside of cases and of channels."""
-    tensor = random(2, 5, 41, 61, 67)
-    first = ops.semantic_project(tensor, 1)
-    lifted = ops.semantic_lift(first, n_threads=1)
-    for n_threads in (1, 2, 3, 7, 0):
-        planes = ops.semantic_project(tensor, n_threads)
-        assert all(np.array_equal(a, b) for a, b in zip(planes, first, strict=True))
-        assert np.array_equal(ops.semantic_lift(first, n_threads=n_threads), lifted)
-
-
-def test_maxima_of_negative_and_infinite_values(device: Ops) -> None:
-    tensor = np.full((1, 1, 2, 3, 9), -5, np.float32)
-    tensor[0, 0, 0, 0, 8] = -np.inf
-    z, y, x = device.semantic_project(tensor)
-    assert (z[0, 1] == -5).all()
-    assert (y[0, 1] == -5).all()
-    assert (x[0, 1] == -5).all()
-
-
-def test_lift_of_constant_projections_is_that_constant(device: Ops) -> None:
-    means = [
-        plane[:, :1].copy()
-        for plane in device.semantic_project(np.full((1, 1, 5, 6, 7), 0.7, np.float32))
-    ]
-    np.testing.assert_allclose(device.semantic_lift(Planes(*means)), 0.7, rtol=1e-6)
-
-
-def test_outer_axes_may_have_any_strides() -> None:
-    tensor = random(2, 3, 5, 7, 8)
-    view = restrided(tensor, (1, 0, 2), (-1, -1, 1))[:, ::-1]
-    for got, wanted in zip(
-        ops.semantic_project(view), ops.semantic_project(np.ascontiguousarray(view)), strict=True
-    ):
-        assert np.array_equal(got, wanted)
-    buffer = np.zeros((2, 9, 5, 7, 8), np.float32)
-    planes = planes_of((5, 7, 8))
-    ops.semantic_lift(planes, buffer[:, 3:6])
-    assert np.array_equal(buffer[:, 3:6], ops.semantic_lift(planes))
-    assert not buffer[:, :3].any()
-    assert not buffer[:, 6:].any()
-
-
-def test_shapes_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(
-        InputError,
-        match=r"semantic_project: tensor: expected float32 \(B, R, D, H, W\), got shape \(2, 3\)",
-    ):
-        ops.semantic_project(random(2, 3))
-    with pytest.raises(
-        InputError,
-        match=r"semantic_project: tensor: expected at least one voxel, got shape \(1, 1, 0, 2, 2\)",
-    ):
-        ops.semantic_project(random(1, 1, 0, 2, 2))
-    planes = planes_of((4, 5, 6))
-    with pytest.raises(
-        InputError,
-        match=r"semantic_lift: y: expected shape \(2, 3, 4, 6\) as tensor has .* got \(2, 3, 3, 6\)",
-    ):
-        ops.semantic_lift(planes._replace(y=planes.y[:, :, :3]))
-    with pytest.raises(
-        InputError, match=r"semantic_lift: z: expected shape \(2, 3, 5, 7\) as tensor has"
-    ):
-        ops.semantic_lift(planes, random(2, 3, 4, 5, 7))
-    with pytest.raises(
-        OptionsError,
-        match="semantic_lift: expected a target to add to, or out to write into, got both",
-    ):
-        ops.semantic_lift(planes, random(2, 3, 4, 5, 6), out=random(2, 3, 4, 5, 6))
-
-
-def test_writes_into_given_arrays() -> None:
-    tensor = random(2, 3, 4, 5, 6)
-    out = Planes(*(np.full((2, 6, *size), 7, np.float32) for size in ((5, 6), (4, 6), (4, 5))))
-    for plane, given, expected in zip(
-        ops.semantic_project(tensor, out=out), out, ops.semantic_project(tensor), strict=True
-    ):
-        assert plane is given
-        assert np.array_equal(plane, expected)
-    volume = np.full((2, 6, 4, 5, 6), 7, np.float32)
-    assert ops.semantic_lift(out, out=volume) is volume
-    assert np.array_equal(volume, ops.semantic_lift(out))
-
-
-def bridge_weights(n_r: int, n_c: int) -> PlaneWeights:
-    return PlaneWeights(random(n_r, 2 * n_r, 3, 3), random(n_r), random(3, n_r), random(n_c, n_r))
+def test_convolution_by_hand(device: Ops) -> None:
+    """Means summed over 3 x 3; the plane along W has a negative bias and is a hundredth."""
+    reduced = volume([[1, 2, 3], [4, 5, 6]])
+    conv = np.stack([np.ones((3, 3)), np.zeros((3, 3))])[None].astype(np.float32)
+    axis_bias = np.array([[0], [10], [-101]], np.float32)
+    weights = BridgeWeights(conv, np.ones(1, np.float32), axis_bias, np.float32([[3], [6]]))
+    lifted = device.semantic_bridge(np.zeros((1, 2, 1, 2, 3), np.float32), reduced, weights)
+    along_d = np.array([[12, 21, 16], [12, 21, 16]]) + 1
+    along_h, along_w = np.array([6, 10.5, 8]) + 11, 0.01 * (np.array([[7], [7]]) - 100)
+    np.testing.assert_allclose(lifted[0, 0, 0], along_d + along_h + along_w, rtol=1e-6)
+    np.testing.assert_allclose(lifted[0, 1, 0], 2 * lifted[0, 0, 0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("n_threads", N_THREADS)
 @pytest.mark.parametrize("shape", RAGGED)
-def test_bridge_agrees_with_twin(device: Ops, shape: Size, n_threads: int) -> None:
-    reduced, weights, x = random(2, 3, *shape), bridge_weights(3, 5), random(2, 5, *shape)
-    exact = reference.semantic_lift(
-        reference.semantic_plane(reference.semantic_project(reduced), weights), x
-    )  # type: ignore[arg-type]
-    device.semantic_bridge(reduced, weights, x, n_threads)
-    np.testing.assert_allclose(x, exact, rtol=1e-5, atol=1e-5)
+def test_agrees_with_reference(device: Ops, shape: Size, n_threads: int) -> None:
+    arguments = example(shape)
+    assert_near_reference(device.semantic_bridge(**arguments, n_threads=n_threads), arguments)
 
 
-def test_bridge_has_the_bits_of_its_steps_whatever_the_threads() -> None:
-    reduced, weights, x = (
-        random(1, 32, 18, 20, 18),
-        bridge_weights(32, 64),
-        random(1, 64, 18, 20, 18),
-    )
-    wanted = ops.semantic_lift(
-        ops.semantic_plane(ops.semantic_project(reduced, 1), weights, 1), x.copy(), 1
-    )
-    for n_threads in (1, 2, 3, 8):
-        for _ in range(20):  # a race would not show every time
-            target = x.copy()
-            ops.semantic_bridge(reduced, weights, target, n_threads)
-            np.testing.assert_array_equal(target, wanted)
+@pytest.mark.parametrize(("n_r", "n_c"), [(1, 1), (4, 0), (0, 3), (8, 33)])
+def test_any_number_of_channels(device: Ops, n_r: int, n_c: int) -> None:
+    arguments = example((3, 4, 9), n_r, n_c)
+    exact = reference.semantic_bridge(**arguments)
+    np.testing.assert_allclose(device.semantic_bridge(**arguments), exact, atol=1e-4)
 
 
-def test_bridge_refuses_what_does_not_fit() -> None:
-    with pytest.raises(
-        InputError, match=r"semantic_bridge: tensor: expected float32 \(B, R, D, H, W\)"
-    ):
-        ops.semantic_bridge(random(3, 4, 5), bridge_weights(3, 5), random(1, 5, 2, 4, 5))
-    with pytest.raises(InputError, match="semantic_lift: z: expected shape"):
-        ops.semantic_bridge(random(1, 3, 2, 4, 5), bridge_weights(3, 5), random(1, 5, 2, 4, 6))
+def test_same_bits_for_any_threads_and_run() -> None:
+    arguments = example((18, 20, 17), 8, 16)
+    first = ops.semantic_bridge(**arguments, n_threads=1)
+    for n_threads in (1, 2, 3, 7, 0):
+        np.testing.assert_array_equal(ops.semantic_bridge(**arguments, n_threads=n_threads), first)
+
+
+def test_agrees_with_the_network() -> None:
+    torch = pytest.importorskip("torch")
+    from training.model.bridge import SemanticBridge
+
+    arguments = example((5, 7, 9), 6, 12)
+    module, x = SemanticBridge(12, 6, teacher_width=0).eval(), torch.from_numpy(arguments["x"])
+    conv, bias, axis_bias, expand = (torch.from_numpy(w) for w in arguments["weights"])
+    with torch.inference_mode():
+        module.plane.weight.copy_(conv)
+        module.plane.bias.copy_(bias)
+        module.view.copy_(axis_bias[:, :, None, None])
+        module.expand.weight.copy_(expand[:, :, None, None])
+        arguments["reduced"] = module.reduce(x).numpy()
+        exact = module.double()(x.double())[0].numpy()
+    np.testing.assert_allclose(ops.semantic_bridge(**arguments), exact, atol=1e-4)
+    np.testing.assert_allclose(reference.semantic_bridge(**arguments), exact, atol=1e-5)
+    assert np.abs(exact - arguments["x"]).max() > 0.1
+
+
+def test_outer_axes_may_have_any_strides() -> None:
+    arguments = example((5, 7, 8))
+    expected = ops.semantic_bridge(**arguments)
+    for name in ("x", "reduced"):
+        arguments[name] = restrided(arguments[name], (1, 0, 2), (-1, -1, 1))
+    buffer = np.full((2, 9, 5, 7, 8), 77, np.float32)
+    assert ops.semantic_bridge(**arguments, out=buffer[:, 3:8]).base is buffer
+    np.testing.assert_array_equal(buffer[:, 3:8], expected)
+    assert (buffer[:, [0, 1, 2, 8]] == 77).all()
+
+
+def test_may_write_in_place() -> None:
+    arguments = example((5, 7, 8))
+    expected = ops.semantic_bridge(**arguments)
+    assert ops.semantic_bridge(**arguments, out=arguments["x"]) is arguments["x"]
+    np.testing.assert_array_equal(arguments["x"], expected)
+
+
+def zeros(*shape: int) -> NDArray[np.float32]:
+    return np.zeros(shape, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"conv": zeros(3, 6, 3, 1)}, r"conv: expected shape \(3, 6, 3, 3\), got \(3, 6, 3, 1\)"),
+        ({"bias": zeros(4)}, r"bias: expected shape \(3\), got \(4\)"),
+        ({"axis_bias": zeros(2, 3)}, r"axis_bias: expected shape \(3, 3\), got \(2, 3\)"),
+        ({"expand": zeros(5, 2)}, r"expand: expected shape \(5, 3\), got \(5, 2\)"),
+        ({"x": zeros(2, 3)}, r"x: expected float32 \(B, C, D, H, W\), got float32 of shape \(2, 3"),
+        ({"x": zeros(1, 1, 0, 2, 2)}, r"x: expected at least one voxel, got shape \(1, 1, 0, 2, 2"),
+        (
+            {"reduced": zeros(2, 3, 4, 5, 7)},
+            r"reduced: expected shape \(2, 3, 4, 5, 6\), got \(2, 3, 4, 5, 7\)",
+        ),
+        ({"reduced": np.zeros((2, 3, 4, 5, 6))}, r"reduced: expected float32 .*, got float64"),
+        ({"out": zeros(2, 5, 4, 5, 7)}, r"out: expected \(4, 5, 6\) voxels, got shape \(2, 5, 4,"),
+        ({"out": zeros(2, 4, 4, 5, 6)}, r"out: expected shape \(2, 5, 4, 5, 6\), got \(2, 4, 4"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(change: Arguments, message: str) -> None:
+    arguments = example((4, 5, 6))
+    is_weight = change.keys() <= set(BridgeWeights._fields)
+    changed = {"weights": arguments["weights"]._replace(**change)} if is_weight else change
+    with pytest.raises(InputError, match="semantic_bridge: " + message):
+        ops.semantic_bridge(**arguments | changed)
+
+
+def test_negative_number_of_threads_is_refused() -> None:
     with pytest.raises(OptionsError, match="n_threads: expected 0"):
-        ops.semantic_bridge(random(1, 3, 2, 4, 5), bridge_weights(3, 5), random(1, 5, 2, 4, 5), -1)
+        ops.semantic_bridge(**example((2, 4, 5)), n_threads=-1)
+
+
+def test_scratch_holds_both_kinds_of_planes() -> None:
+    n_pixels = 5 * 6 + 4 * 6 + 4 * 5
+    assert ops.semantic_bridge_scratch((2, 3, 4, 5, 6), 7) == 2 * (2 * 3 + 7) * n_pixels

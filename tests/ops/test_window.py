@@ -63,7 +63,7 @@ def test_layout_of_out_is_that_of_its_strides() -> None:
     """Channels last: the last axis of out is then no run of memory."""
     tensor = np.random.default_rng(0).normal(size=(2, 5, 7, 8)).astype(np.float32)
     out = np.full((len(ORIGINS), 3, 4, 5, 3), 77, np.float32)
-    ops.window(tensor, ORIGINS, (3, 4, 5), out[..., :2].transpose(0, 4, 1, 2, 3))
+    ops.window(tensor, ORIGINS, (3, 4, 5), out=out[..., :2].transpose(0, 4, 1, 2, 3))
     assert np.array_equal(
         out[..., :2].transpose(0, 4, 1, 2, 3), reference.window(tensor, ORIGINS, (3, 4, 5))
     )
@@ -89,7 +89,7 @@ def test_no_windows(every_device: Ops) -> None:
         (
             (2, 3),
             (2, 2, 3, 4, 6),
-            r"window: out: expected windows of \(3, 4, 5\) voxels, got shape \(2, 2, 3, 4, 6\)",
+            r"window: out: expected \(3, 4, 5\) voxels, got shape \(2, 2, 3, 4, 6\)",
         ),
     ],
 )
@@ -98,7 +98,7 @@ def test_shapes_that_do_not_fit_are_refused(
 ) -> None:
     tensor, out = np.ones((2, 5, 7, 8), np.float32), np.empty(out_shape, np.float32)
     with pytest.raises(InputError, match=message):
-        ops.window(tensor, np.zeros(origins, np.int32), (3, 4, 5), out)
+        ops.window(tensor, np.zeros(origins, np.int32), (3, 4, 5), out=out)
 
 
 def test_negative_size_is_refused() -> None:

@@ -1,11 +1,12 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "core/array/error.h"
 #include "core/array/tensor_view.h"
 
-/// What launchers of kernels on dense arrays share; such kernels take a pointer and sizes.
+/// Dense arrays: those whose elements follow each other in memory, the last axis running fastest.
 namespace fastbts {
 
 /// Throws unless the array is dense from axis `first` on; axes of one entry may have any step.

@@ -4,8 +4,7 @@
 
 namespace fastbts {
 
-/// Element types an image may have, all in native byte order; those of two bytes per float on CUDA
-/// devices only.
+/// Element types an image may have, in native byte order; 16-bit floats on CUDA devices only.
 enum class DType {
   kInt8,
   kUint8,
@@ -72,7 +71,7 @@ void dispatch(DType dtype, Fn&& fn) {
       return fn(Tag<double>{});
     case DType::kFloat16:
     case DType::kBfloat16:
-      return;  // the gate lets none through
+      return;  // refused when the array is borrowed
   }
 }
 

@@ -13,7 +13,8 @@ class InputError : public std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
-/// Sizes, boxes or numbers that contradict each other; fastbts.errors.OptionsError in Python.
+/// Sizes, boxes or numbers that are invalid or do not fit each other; fastbts.errors.OptionsError
+/// in Python.
 class OptionsError : public std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
@@ -23,8 +24,8 @@ class DeviceError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// Writes "(1, 2, 3)"; declared before require, which could not find it otherwise as std::array is
-/// not of this namespace.
+/// Writes "(1, 2, 3)". Declared before require, which could not find it later, as std::array is in
+/// another namespace.
 template <typename T, std::size_t N>
 std::ostream& operator<<(std::ostream& out, const std::array<T, N>& values) {
   out << "(";

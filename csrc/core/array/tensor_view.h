@@ -10,8 +10,8 @@
 #include <utility>
 
 #include "core/array/box.h"
+#include "core/array/device.h"
 #include "core/array/dtype.h"
-#include "core/array/stream.h"
 
 namespace fastbts {
 
@@ -79,6 +79,14 @@ struct AnyView {
   Shape<N> strides{};
   Device device{};
 
+  /// One entry of the first axis.
+  AnyView<N - 1, Void> slice(std::int64_t index) const {
+    AnyView<N - 1, Void> view{address(index * strides[0]), dtype, {}, {}, device};
+    std::copy(shape.begin() + 1, shape.end(), view.shape.begin());
+    std::copy(strides.begin() + 1, strides.end(), view.strides.begin());
+    return view;
+  }
+
   /// The part of the last three axes inside box.
   AnyView cropped(const Box& box) const {
     AnyView view = *this;
@@ -87,8 +95,14 @@ struct AnyView {
       offset += box[i].begin * strides[N - 3 + i];
       view.shape[N - 3 + i] = box[i].size();
     }
-    view.data = static_cast<const char*>(data) + offset * size_of(dtype);
+    view.data = address(offset);
     return view;
+  }
+
+  /// Address of the element `offset` elements after the first.
+  Void* address(std::int64_t offset) const {
+    using Byte = std::conditional_t<std::is_const_v<Void>, const char, char>;
+    return static_cast<Byte*>(data) + offset * size_of(dtype);
   }
 
   template <typename T>
@@ -98,8 +112,8 @@ struct AnyView {
   }
 };
 
-/// Of the last three axes, the order in which memory runs: largest step first. Axes of one voxel
-/// come first, as their stride means nothing.
+/// The last three axes in the order of memory: largest stride first. Axes of one voxel come first,
+/// as their stride means nothing.
 template <std::size_t N>
 std::array<std::size_t, 3> memory_order(const Shape<N>& shape, const Shape<N>& strides) {
   std::array<std::size_t, 3> order{0, 1, 2};

@@ -21,11 +21,11 @@ struct SignedOf<4> : Tag<std::int32_t> {};
 template <>
 struct SignedOf<8> : Tag<std::int64_t> {};
 
-/// Signed integer of the width of T; signed, because SSE2 compares no other.
+/// Signed integer of the width of T; signed, because SSE2 cannot compare unsigned ones.
 template <typename T>
 using Key = typename SignedOf<sizeof(T)>::type;
 
-/// What to flip in the bits of a value to get its key, or in a key to get its value.
+/// The bits to flip in a value to get its key, or in a key to get its value.
 template <typename T>
 constexpr Key<T> key_flips(Key<T> bits) {
   constexpr Key<T> kMin = std::numeric_limits<Key<T>>::min(),

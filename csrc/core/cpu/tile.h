@@ -13,9 +13,8 @@
 
 namespace fastbts {
 
-/// Order of the three axes for a pass that reads rows of a source and writes a target of any
-/// strides: the last axis is the source's densest, the middle one the target's densest of the other
-/// two.
+/// Order of the three axes for reading rows of a source and writing a target of any strides: the
+/// last axis is the source's densest, the middle one the target's densest of the other two.
 inline std::array<std::size_t, 3> transfer_order(const std::array<std::size_t, 3>& source,
                                                  const std::array<std::size_t, 3>& target) {
   const std::size_t last = source[2];
@@ -23,15 +22,15 @@ inline std::array<std::size_t, 3> transfer_order(const std::array<std::size_t, 3
   return {3 - last - middle, middle, last};
 }
 
-/// Copies n_rows dense rows into the target (rows, columns), writing along the target's denser
-/// axis; dense rows past the caches if `streamed`.
+/// Copies dense rows into the target (rows, columns), writing along the target's denser axis; dense
+/// rows past the caches if `nontemporal`.
 template <typename T>
-void store_rows(const T* rows, const View<T, 2>& target, bool streamed) {
+void store_rows(const T* rows, const View<T, 2>& target, bool nontemporal) {
   const auto [n_rows, n_columns] = target.shape;
   const auto [row_step, column_step] = target.strides;
   if (column_step == 1) {
     for (std::int64_t r = 0; r < n_rows; ++r)
-      copy_values(rows + r * n_columns, n_columns, target.data + r * row_step, streamed);
+      copy_values(rows + r * n_columns, n_columns, target.data + r * row_step, nontemporal);
   } else if (std::abs(column_step) <= std::abs(row_step)) {
     for (std::int64_t r = 0; r < n_rows; ++r) {
       T* out = target.data + r * row_step;
@@ -51,9 +50,9 @@ void store_rows(const T* rows, const View<T, 2>& target, bool streamed) {
 
 /// Fills target (D, H, W) row by row through a small buffer, so that both sides are touched a cache
 /// line at a time whatever their strides. compute(d, h, row) writes one dense row; axes must be in
-/// transfer_order. Where `streamed`, stream_fence() must follow.
+/// transfer_order. If `nontemporal`, store_fence() must follow.
 template <typename T, typename Compute>
-void transfer_rows(const View<T, 3>& target, std::int64_t d, bool streamed, Compute&& compute) {
+void transfer_rows(const View<T, 3>& target, std::int64_t d, bool nontemporal, Compute&& compute) {
   constexpr std::int64_t kTile =
       64 / static_cast<std::int64_t>(sizeof(T));  // rows that fill one cache line sideways
   const auto [n_d, n_h, n_w] = target.shape;
@@ -63,7 +62,7 @@ void transfer_rows(const View<T, 3>& target, std::int64_t d, bool streamed, Comp
     for (std::int64_t r = 0; r < n_rows; ++r) compute(d, begin + r, buffer.data() + r * n_w);
     const View<T, 2> rows{
         target.at(d, begin), {n_rows, n_w}, {target.strides[1], target.strides[2]}};
-    store_rows(buffer.data(), rows, streamed);
+    store_rows(buffer.data(), rows, nontemporal);
   }
 }
 

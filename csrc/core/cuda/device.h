@@ -1,52 +1,59 @@
 #pragma once
 
-/// What kernel files (`*_kernel.cuh`) are written in: CUDA under nvcc, plain C++ under the SIMT
-/// emulation of the tests, whose simt.h defines the same names (and threadIdx, __syncthreads,
-/// __shfl_*_sync, ...) for a host compiler.
-#ifdef FASTBTS_SIMT
-#include "simt.h"
-#else
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-#define FASTBTS_KERNEL __global__
-#define FASTBTS_DEVICE __device__ __forceinline__
-#define FASTBTS_SHARED __shared__
-/// Declares `T* name`, the dynamic shared memory of the launch; one declaration for kernels of all
-/// types.
-#define FASTBTS_DYNAMIC_SHARED(T, name)                                   \
-  extern __shared__ __align__(16) unsigned char fastbts_dynamic_shared[]; \
-  T* const name = reinterpret_cast<T*>(fastbts_dynamic_shared)
+#include "core/array/device.h"
+#include "core/array/error.h"
 
 namespace fastbts {
-using Half = __half;
-using Bfloat16 = __nv_bfloat16;
-}  // namespace fastbts
+
+#ifdef FASTBTS_HAS_CUDA  // nothing else looks at this macro
+inline constexpr bool kHasCuda = true;
+
+/// Number of CUDA devices, at least one; throws DeviceError that says why there is none.
+int n_cuda_devices();
+
+/// The device whose memory this is; throws DeviceError for host memory.
+Device cuda_device_of(const void* memory);
+
+/// Makes later work on a stream wait for all earlier work on another one.
+void cuda_wait(Stream stream, Stream for_stream);
+
+/// Waits until all work on a stream is done; throws DeviceError if some of it failed.
+void cuda_synchronize(Stream stream);
+#else
+inline constexpr bool kHasCuda = false;
+
+[[noreturn]] inline int n_cuda_devices() {
+  throw DeviceError(
+      "no CUDA device: fastbts was built without CUDA; build it where nvcc is, or use the CPU");
+}
+[[noreturn]] inline Device cuda_device_of(const void*) { n_cuda_devices(); }
+[[noreturn]] inline void cuda_wait(Stream, Stream) { n_cuda_devices(); }
+[[noreturn]] inline void cuda_synchronize(Stream) { n_cuda_devices(); }
 #endif
 
-#include <cstdint>
+/// Makes a device the current one of this thread for a scope; throws DeviceError where it cannot.
+class DeviceScope {
+ public:
+  explicit DeviceScope(const Device& device);
+  ~DeviceScope();
+  DeviceScope(const DeviceScope&) = delete;
+  DeviceScope& operator=(const DeviceScope&) = delete;
 
-namespace fastbts {
+ private:
+  int previous_ = 0;
+};
 
-inline constexpr int kWarp = 32;
-inline constexpr unsigned kAllLanes = 0xFFFFFFFF;
-
-/// Conversions of network tensors; sums are float32 whatever their elements are.
-template <typename T>
-FASTBTS_DEVICE float to_float(T value) {
-  return static_cast<float>(value);
-}
-template <typename T>
-FASTBTS_DEVICE T from_float(float value) {
-  return static_cast<T>(value);
-}
-
-/// Index of this thread in a one-dimensional grid, and the number of its threads.
-FASTBTS_DEVICE std::int64_t thread_index() {
-  return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-}
-FASTBTS_DEVICE std::int64_t n_threads_of_grid() {
-  return static_cast<std::int64_t>(gridDim.x) * blockDim.x;
+/// Runs an op where its arrays are: cpu() or cuda(device). The latter must be generic, [&](auto),
+/// so that a build without CUDA does not need its code.
+template <typename Cpu, typename Cuda>
+void on_device(const Device& device, Cpu&& cpu, [[maybe_unused]] Cuda&& cuda) {
+  if (!device.is_cuda) return cpu();
+  if constexpr (kHasCuda) {
+    const DeviceScope scope(device);
+    cuda(device);
+  } else {
+    n_cuda_devices();
+  }
 }
 
 }  // namespace fastbts

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "core/array/dtype.h"
-#include "core/cuda/cuda_check.h"
+#include "core/cuda/check.h"
 #include "core/cuda/limits.h"
 #include "core/cuda/strided.h"
 

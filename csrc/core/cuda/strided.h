@@ -5,10 +5,10 @@
 #include <cstdint>
 
 #include "core/array/tensor_view.h"
-#include "core/cuda/device.h"
+#include "core/cuda/kernel.h"
 
-/// Arrays as kernels take them. View and AnyView cannot be used there: the members of std::array
-/// are no device code.
+/// Arrays as kernels take them. They cannot take View and AnyView, as the members of std::array are
+/// not device code.
 namespace fastbts {
 
 template <typename T, std::size_t N>
@@ -31,8 +31,8 @@ struct Strided {
   }
 };
 
-/// View with the element type as a value: a switch per voxel costs nothing beside the memory it
-/// waits for, and saves compiling each kernel for a dozen types.
+/// The same with an element type known at run time: a switch per voxel is hidden by the time for
+/// memory, and saves compiling each kernel for a dozen types.
 template <std::size_t N, typename Void = const void>
 struct AnyStrided {
   Void* data;
@@ -65,7 +65,7 @@ AnyStrided<N, Void> strided(const AnyView<N, Void>& view) {
   return result;
 }
 
-/// One element of any type, exactly where float64 has it.
+/// One element of any type; exact if float64 can represent it.
 FASTBTS_DEVICE double load(const void* data, DType dtype, std::int64_t i) {
   switch (dtype) {
     case DType::kInt8:
@@ -110,8 +110,7 @@ FASTBTS_DEVICE void store(void* data, DType dtype, std::int64_t i, float value) 
   }
 }
 
-/// Number of a row split into its indices along N axes of these sizes, the last one running
-/// fastest.
+/// Splits the number of a row into indices along N axes of these sizes, the last one fastest.
 template <std::size_t N>
 struct Row {
   std::int64_t index[N];
@@ -125,29 +124,8 @@ struct Row {
   }
 };
 
-/// Rows that this thread's part of the block begins with, and goes on in steps of. All lanes of a
-/// warp share a row.
+/// The first row of this thread, and the step to its next one. All lanes of a warp share a row.
 FASTBTS_DEVICE std::uint32_t first_row() { return blockIdx.x * blockDim.y + threadIdx.y; }
 FASTBTS_DEVICE std::uint32_t row_step() { return gridDim.x * blockDim.y; }
-
-/// Sum over the lanes of a warp, all of which must call it; every lane gets it.
-template <typename T>
-FASTBTS_DEVICE T warp_sum(T value) {
-  for (int step = kWarp / 2; step > 0; step /= 2) value += __shfl_xor_sync(kAllLanes, value, step);
-  return value;
-}
-
-template <typename T>
-FASTBTS_DEVICE T warp_max(T value) {
-  for (int step = kWarp / 2; step > 0; step /= 2) {
-    const T other = __shfl_xor_sync(kAllLanes, value, step);
-    value = other > value ? other : value;
-  }
-  return value;
-}
-
-FASTBTS_DEVICE bool is_first_lane() {
-  return (threadIdx.x + blockDim.x * threadIdx.y) % kWarp == 0;
-}
 
 }  // namespace fastbts

@@ -2,7 +2,7 @@
 
 namespace fastbts {
 
-/// Where an array lies: in host memory, or on one CUDA device.
+/// Where an array is: in host memory, or on one CUDA device.
 struct Device {
   bool is_cuda = false;
   int index = 0;
@@ -12,8 +12,7 @@ struct Device {
   }
 };
 
-/// Queue of a CUDA device: a cudaStream_t that need not be spelled out where there is no CUDA. Null
-/// is the default stream; the CPU ignores it.
+/// A cudaStream_t, without CUDA's headers. Null is the default stream; the CPU ignores it.
 struct Stream {
   void* handle = nullptr;
 };

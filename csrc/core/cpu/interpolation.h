@@ -8,7 +8,7 @@
 namespace fastbts {
 
 /// Where each point of a resampled axis takes its value from: low + part * (high - low). The outer
-/// faces of both grids coincide, so point i lies at (i + 1/2) n_in / n_out - 1/2; beyond the
+/// faces of both grids coincide, so point i is at (i + 1/2) n_in / n_out - 1/2; beyond the
 /// outermost centres the edge value holds.
 struct Taps {
   Taps(std::int64_t n_in, std::int64_t n_out) {

@@ -14,7 +14,7 @@
 #include "bindings/source.h"
 #include "core/array/tensor_view.h"
 
-namespace fastbts::gate {
+namespace fastbts {
 
 enum class Rows { kAny, kDense };
 
@@ -29,28 +29,34 @@ inline std::string written(const Device& device) {
   return device.is_cuda ? "cuda:" + std::to_string(device.index) : "the CPU";
 }
 
-/// The gate: borrows the arrays of one call with their strides, or refuses them; they must all lie
-/// on one device. Nothing is converted or copied. Views last as long as the gate, which must go
-/// while the GIL is held.
-class Gate {
+/// Borrows the arrays of one call with their strides, or refuses them; they must all be on one
+/// device. Nothing is converted or copied. Views are valid as long as the borrower, which must be
+/// destroyed with the GIL held.
+class Borrower {
  public:
-  /// Arrays on a CUDA device are asked for on this stream.
-  explicit Gate(Stream stream) : stream_(stream) {}
+  /// `op` begins the error messages; arrays on a CUDA device are requested for this stream.
+  Borrower(const char* op, Stream stream) : op_(op), stream_(stream) {}
 
-  /// Borrows an array of one element type; if T is not const, the array must be writable.
+  /// An array of one element type; if T is not const, the array must be writable.
   template <typename T, std::size_t N>
-  View<T, N> borrow(const py::object& object, const char* name, const std::string& expected,
-                    Rows rows = Rows::kDense) {
+  View<T, N> array(const py::object& object, const char* name, const char* expected,
+                   Rows rows = Rows::kDense) {
     const Source& source = take(object, name, expected, N);
     refuse_unless(source.dtype == kDType<std::remove_const_t<T>>, source, "");
     check_layout(source, rows, !std::is_const_v<T>);
     return fill(View<T, N>{static_cast<T*>(source.data)}, source);
   }
 
-  /// Borrows an image of any real element type and any strides. Void as in AnyView.
+  /// An array of one element type, or an empty view for None.
+  template <typename T, std::size_t N>
+  View<T, N> optional(const std::optional<py::object>& object, const char* name,
+                      const char* expected) {
+    return object ? array<T, N>(*object, name, expected) : View<T, N>{};
+  }
+
+  /// An image of any real element type and any strides. Void as in AnyView.
   template <std::size_t N, typename Void = const void>
-  AnyView<N, Void> borrow_any(const py::object& object, const char* name,
-                              const std::string& expected) {
+  AnyView<N, Void> any(const py::object& object, const char* name, const char* expected) {
     const Source& source = take(object, name, expected, N);
     refuse_unless(source.dtype.has_value() && (source.device.is_cuda || !is_half(*source.dtype)),
                   source, "");
@@ -58,11 +64,11 @@ class Gate {
     return fill(AnyView<N, Void>{source.data, *source.dtype}, source);
   }
 
-  /// Borrows a network tensor: float32, on a device also float16 or bfloat16.
+  /// A network tensor: float32, on a device also float16 or bfloat16.
   template <std::size_t N, typename Void = const void>
-  AnyView<N, Void> borrow_floats(const py::object& object, const char* name,
-                                 const std::string& axes, Rows rows = Rows::kDense) {
-    const Source& source = take(object, name, "float32 " + axes, N);
+  AnyView<N, Void> floats(const py::object& object, const char* name, const char* axes,
+                          Rows rows = Rows::kDense) {
+    const Source& source = take(object, name, std::string("float32 ") + axes, N);
     const bool half = source.device.is_cuda && source.dtype && is_half(*source.dtype);
     refuse_unless(half || source.dtype == DType::kFloat32, source, "");
     check_layout(source, rows, !std::is_const_v<Void>);
@@ -72,12 +78,11 @@ class Gate {
  private:
   static bool is_half(DType dtype) { return dtype == DType::kFloat16 || dtype == DType::kBfloat16; }
 
-  /// What every op needs: an array of this rank, on the device of the others, of sane size, as its
-  /// type wants it.
-  const Source& take(const py::object& object, const char* name, const std::string& expected,
+  /// What every op needs: an array of this rank, on the device of the others, no axis too long.
+  const Source& take(const py::object& object, const char* name, std::string expected,
                      std::size_t rank) {
-    name_ = name;
-    expected_ = expected;
+    name_ = std::string(op_) + ": " + name;
+    expected_ = std::move(expected);
     const Source& source = described(object);
     if (source.flaw) refuse_unless(false, source, source.flaw);
     refuse_unless(source.dtype.has_value() && source.shape.size() == rank, source, "");
@@ -141,10 +146,11 @@ class Gate {
     return view;
   }
 
+  const char* op_;
   Stream stream_;
-  std::optional<Device> device_;
-  std::string name_, expected_;  // of the array at hand
-  std::vector<Source> sources_;  // what the views borrow from
+  std::optional<Device> device_;  // of the first array
+  std::string name_, expected_;   // of the current array
+  std::vector<Source> sources_;   // what the views borrow from
 };
 
-}  // namespace fastbts::gate
+}  // namespace fastbts

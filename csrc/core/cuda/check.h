@@ -2,13 +2,13 @@
 
 #include <cuda_runtime_api.h>
 
+#include "core/array/device.h"
 #include "core/array/error.h"
-#include "core/array/stream.h"
 
 namespace fastbts {
 
-/// Throws DeviceError unless the call went well, and forgets the error, which later calls would
-/// report as theirs.
+/// Throws DeviceError unless the call succeeded. Clears the error, which later calls would report
+/// as theirs.
 inline void cuda_check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
   cudaGetLastError();
@@ -24,8 +24,8 @@ inline cudaStream_t cuda_stream(Stream stream) { return static_cast<cudaStream_t
 
 }  // namespace fastbts
 
-/// Around every call of the CUDA runtime.
+/// For every call of the CUDA runtime.
 #define CUDA_CHECK(call) ::fastbts::cuda_check((call), #call)
 
-/// After every launch: one that was impossible has not run, and says so only here.
+/// After every launch: the only place where an invalid launch is reported.
 #define CUDA_CHECK_LAUNCH(kernel) ::fastbts::cuda_check(cudaGetLastError(), kernel)

@@ -1,17 +1,16 @@
 #pragma once
 
-#include "core/cuda/device.h"
+#include "core/cuda/kernel.h"
 
 namespace fastbts {
 
-/// Where a point of a resampled axis takes its value from, as in taps.h: low + part * (high - low).
+/// Where a point of a resampled axis takes its value from: low + part * (high - low).
 struct Tap {
   int low, high;
   float part;
 };
 
-/// Point i of n_out lies at ((2i + 1) n_in - n_out) / (2 n_out): whole numbers, so that no rounding
-/// moves it.
+/// Point i of n_out is at ((2i + 1) n_in - n_out) / (2 n_out), in integers, so exact.
 FASTBTS_DEVICE Tap tap_of(int i, int n_in, int n_out) {
   const std::int64_t top = (2 * static_cast<std::int64_t>(i) + 1) * n_in - n_out,
                      bottom = 2 * static_cast<std::int64_t>(n_out);

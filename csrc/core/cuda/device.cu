@@ -1,5 +1,5 @@
-#include "core/cuda/cuda_check.h"
-#include "core/cuda/cuda_device.h"
+#include "core/cuda/check.h"
+#include "core/cuda/device.h"
 
 namespace fastbts {
 
