@@ -39,7 +39,7 @@ void select_percentiles(const Brain& brain, const std::array<double, 2>& percent
 }
 
 void sum_moments(const Brain& brain, double* stats) {
-  const dim3 blocks(kSumBlocks, brain.n_modalities), threads(64, 4);
+  const dim3 blocks(kSumBlocks, brain.n_modalities), threads(kRowThreads, kBlockRows);
   const std::size_t n_shared = threads.x * threads.y * sizeof(double);
   for (const int power : {1, 2}) {
     moment_kernel<<<blocks, threads, n_shared, brain.stream>>>(brain.box, brain.scratch, stats,

@@ -3,11 +3,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/cuda/limits.h"
+
 namespace fastbts {
 
 using OrderKey = unsigned long long;
 inline constexpr int kDigits = 8, kBins = 256;  // a key is read byte by byte, the highest first
-inline constexpr int kSumBlocks = 128;  // fixed, so that sums have the same bits on every device
 
 /// One of the two percentiles of a modality: the bytes of its key found so far, and its rank among
 /// keys that share them.

@@ -104,6 +104,22 @@ class CudaDevice(Device):
         return put(array)
 
 
+class OnDevice:
+    """Says by DLPack that it is on the first device of a type, and must not be asked for more."""
+
+    def __init__(self, shape: tuple[int, ...], device_type: int = 2) -> None:
+        self.device_type, self.shape = device_type, shape
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.device_type, 0
+
+
+def first_on_device(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with the first array as `OnDevice`."""
+    name, array = next(iter(arguments.items()))
+    return arguments | {name: OnDevice(array.shape)}
+
+
 def mapped(change: Callable[[NDArray[Any]], Any], value: Any) -> Any:
     """The value with its arrays changed, in tuples too."""
     if isinstance(value, np.ndarray):

@@ -124,18 +124,23 @@ def semantic_bridge(
 
 
 def semantic_attention(
-    rng: Random, size: Size, _: str = "float32", *, n_c: int = 3, n_below: int = 4, n_j: int = 19
+    rng: Random,
+    size: Size,
+    _: str = "float32",
+    *,
+    n_c: int = 3,
+    n_below: int = 4,
+    n_j: int = 19,
+    n_cases: int = 2,
 ) -> Arguments:
     """`size` is that of the level below; three similarity maps at half of it."""
-    skip = noise(rng, 2, n_c, *(2 * n for n in size))
-    encoded, decoded = noise(rng, 2, 2, n_below, *size)
+    encoded, decoded = noise(rng, 2, n_cases, n_below, *size)
     w_x, bias, w_g = noise(rng, n_j, n_below) / 4, noise(rng, n_j), noise(rng, n_j, n_below) / 4
     w_s, w_a = noise(rng, n_j, 3), noise(rng, n_j, 2, 2, 2) / 4
     return {
-        "skip": skip,
+        "skip": noise(rng, n_cases, n_c, *(2 * n for n in size)),
         "encoded": encoded,
         "decoded": decoded,
-        "similarity": noise(rng, 2, 3, *(max(1, n // 2) for n in size)),
+        "similarity": noise(rng, n_cases, 3, *(max(1, n // 2) for n in size)),
         "weights": AttentionWeights(w_x, bias, w_g, w_s, w_a, strength=0.7),
-        "out": np.full_like(skip, 77),
     }

@@ -1,7 +1,7 @@
-"""Every op of `fastbts.ops`, as the tests of all ops take it: one entry each.
+"""Every op of `fastbts.ops`, as the tests of all ops take it.
 
-`test_isa`, `test_simt`, `test_ptxas`, `test_cuda`, `test_dlpack`, `test_registry`, the GPU device of
-`devices` and both benchmarks run over `OPS`. Adding an op adds an entry here.
+The tests of instruction sets, kernels, registers, CUDA and DLPack, the devices that are not the
+CPU and both benchmarks run over `OPS`. Adding an op adds one entry here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Op:
     """An op and what tests need to know of it.
 
     Attributes:
-        name: In `fastbts.ops`.
+        name: In `fastbts.ops`, and of its files in `csrc/ops`.
         example: Keyword arguments for a random generator, a size (D, H, W) and an element type.
         exact: The arrays of `results` in NumPy float64, from those arguments.
         results: Arguments that hold the results when the op returns, given or from `outputs`.
@@ -41,7 +41,6 @@ class Op:
         on_host: Arrays that are never on a device.
         same_bits: Whether a device gives the bits of the CPU.
         n_roundings: How often a result is rounded to the type of the network on its way.
-        source: Stem of its files in `csrc/ops`, where that is not the name.
         max_registers: Most registers a thread of its kernels may take. 64 let four blocks of 256
             threads share a multiprocessor (65 536 registers), enough to hide memory latency.
     """
@@ -57,8 +56,10 @@ class Op:
     on_host: tuple[str, ...] = ()
     same_bits: bool = False
     n_roundings: int = 1
-    source: str = ""
     max_registers: int = 64
+
+    def __str__(self) -> str:
+        return self.name
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -72,9 +73,8 @@ class Op:
         return given | self.outputs(given)
 
     def written(self, arguments: Arguments) -> list[Any]:
-        """The arrays of `results`; of planes each by itself."""
-        values = (arguments[name] for name in self.results)
-        return [array for v in values for array in (v if isinstance(v, tuple) else (v,))]
+        """The arrays of `results`."""
+        return [arguments[name] for name in self.results]
 
 
 def brain_box_exact(volume: Any) -> tuple[Any, ...]:
@@ -205,8 +205,9 @@ ALL = (
     Op(
         "semantic_attention",
         examples.semantic_attention,
-        lambda out, **given: (reference.semantic_attention(**given),),
+        lambda **given: (reference.semantic_attention(**given),),
         results=("out",),
+        outputs=lambda given: {"out": tensor(*given["skip"].shape)},
         floats=("skip", "encoded", "decoded", "similarity", "out"),
         # A voxel's 16 hidden channels and 8 logits stay in registers, so that features are read
         # once; 5 blocks of 128 threads fit.

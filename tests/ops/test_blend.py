@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from fastbts import InputError, ops
 from fastbts.ops import reference
 from fastbts.pipeline.window import axis_weights
+from tests.ops import examples
 from tests.ops.devices import Ops, available_devices, on
 from tests.ops.views import N_THREADS, restrided
 from tests.tolerances import assert_close
 
 
-def test_4x4_by_hand(device: Ops) -> None:
-    """Two windows of 4 rows and 3 columns overlap in the two columns in the middle, where each weighs one half."""
+def test_4x4_by_hand(every_device: Ops) -> None:
+    """Windows of 4 rows and 3 columns overlap in two columns, where each weighs one half."""
     logits = np.array([2, 4], np.float32).reshape(2, 1, 1, 1, 1) * np.ones(
         (2, 1, 1, 4, 3), np.float32
     )
@@ -28,9 +29,9 @@ def test_4x4_by_hand(device: Ops) -> None:
         np.array([[1, 0.5, 0.5], [0.5, 0.5, 1]], np.float32),
     )
     total = np.zeros((1, 1, 4, 4), np.float32)
-    device.blend(logits, origins, weights, total)
+    every_device.blend(logits, origins, weights, total)
     assert total[0, 0].tolist() == [[2, 3, 3, 4]] * 4
-    device.blend(logits, origins, weights, total)
+    every_device.blend(logits, origins, weights, total)
     assert total[0, 0].tolist() == [[4, 6, 6, 8]] * 4  # adds to what is there
 
 
@@ -38,19 +39,11 @@ Example = tuple[NDArray[np.float32], NDArray[np.int32], reference.Weights, NDArr
 """Logits, origins, weights, total."""
 
 
-def example(
-    shape: tuple[int, int, int], window: tuple[int, int, int], n_windows: int = 6, seed: int = 0
-) -> Example:
-    """Random windows of 2 regions over a volume; some reach outside it, one misses it."""
+def example(size: ops.Size, window: ops.Size, n_windows: int = 6, seed: int = 0) -> Example:
     rng = np.random.default_rng(seed)
-    logits = rng.normal(size=(n_windows, 2, *window)).astype(np.float32)
-    origins = np.stack(
-        [rng.integers(-w, n + 1, n_windows) for n, w in zip(shape, window, strict=True)], axis=1
-    )
-    origins[0], origins[1] = 0, 2**31 - 1
-    wd, wh, ww = (rng.random((n_windows, w)).astype(np.float32) for w in window)
-    total = rng.normal(size=(2, *shape)).astype(np.float32)
-    return logits, origins.astype(np.int32), (wd, wh, ww), total
+    arguments = examples.blend(rng, size, window=window, n_windows=n_windows)
+    logits, origins, weights, total = arguments.values()
+    return logits, origins, weights, total
 
 
 def peer(
@@ -79,7 +72,7 @@ def peer(
 
 @pytest.mark.parametrize("n_threads", N_THREADS)
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 7, 5), (4, 5, 6), (5, 6, 7), (6, 7, 8)])
-def test_agrees_with_twin(device: Ops, shape: tuple[int, int, int], n_threads: int) -> None:
+def test_agrees_with_the_reference(device: Ops, shape: ops.Size, n_threads: int) -> None:
     logits, origins, weights, total = example(shape, window=(5, 6, 7))
     exact = reference.blend(logits, origins, weights, total)
     expected = peer(logits, origins, weights, total)
@@ -89,7 +82,7 @@ def test_agrees_with_twin(device: Ops, shape: tuple[int, int, int], n_threads: i
 
 @st.composite
 def axes(draw: st.DrawFn, most_voxels: int, most_in_window: int) -> tuple[int, int, list[int]]:
-    """Voxels of an axis, voxels of a window, and where the windows begin: in any order, none outside, all voxels covered."""
+    """Voxels of an axis and of a window, and where windows begin: in any order, all covered."""
     n, window = draw(st.integers(1, most_voxels)), draw(st.integers(1, most_in_window))
     starts = [draw(st.integers(1 - window, 0))]
     while starts[-1] + window < n:
@@ -133,7 +126,7 @@ def blended(logits: NDArray[np.float32], rest: Example, device: str) -> NDArray[
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), power=st.integers(-20, 20))
 def test_linear_in_logits(device: str, seed: int, power: int) -> None:
-    """Exactly, where nothing is rounded, or all alike: numbers of few bits, and powers of two as factors."""
+    """Exactly: for numbers of few bits, and for factors that are powers of two."""
     one = example((5, 6, 7), (4, 3, 5), seed=seed)
     factor = np.float32(2.0**power)
     assert np.array_equal(
@@ -158,12 +151,12 @@ def test_same_bits_for_any_threads_and_run() -> None:
     assert not np.array_equal(totals[0], start)
 
 
-def test_outer_axes_may_have_any_strides(device: Ops) -> None:
+def test_outer_axes_may_have_any_strides(every_device: Ops) -> None:
     logits, origins, weights, total = example((5, 6, 7), (4, 4, 4))
     exact = reference.blend(logits, origins, weights, total)
     expected = peer(logits, origins, weights, total)
     view = restrided(total, (1, 0, 2), (-1, -1, 1))
-    device.blend(restrided(logits, (1, 0, 2), (1, -1, 1)), origins, weights, view)
+    every_device.blend(restrided(logits, (1, 0, 2), (1, -1, 1)), origins, weights, view)
     assert_close(view, expected, exact)
 
 

@@ -1,19 +1,21 @@
-"""What only a CUDA device can show, and what is said where there is none."""
+"""What only a real CUDA device can show, and what the ops say where there is none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from fastbts import _C, DeviceError, InputError, ops
-from tests.ops.devices import available_devices, cupy, put
-from tests.ops.test_dlpack import BOX, ORIGIN, WEIGHTS, OnDevice
-from tests.ops.views import head
+from fastbts import _C, DeviceError, ops
+from tests.ops import examples
+from tests.ops.devices import OnDevice, available_devices, cupy, first_on_device, mapped, put
+from tests.ops.registry import ALL, OPS, Op
+from tests.ops.views import noise_image
 
+ORIGIN = np.zeros((1, 3), np.int32)
 HAS_DEVICE = "cuda" in available_devices()
 needs_device = pytest.mark.skipif(not HAS_DEVICE, reason="needs a CUDA device")
 without_device = pytest.mark.skipif(HAS_DEVICE, reason="needs a machine without CUDA devices")
@@ -42,136 +44,24 @@ class CudaInterface:
 
 
 @without_device
-@pytest.mark.parametrize("tensor", [OnDevice(2), OnDevice(13), CudaInterface()])
-def test_a_device_array_never_runs_on_the_cpu(tensor: Any) -> None:
+@pytest.mark.parametrize(
+    "tensor", [OnDevice((1, 2, 2, 2)), OnDevice((1, 2, 2, 2), device_type=13), CudaInterface()]
+)
+def test_every_way_to_say_that_memory_is_on_a_device(tensor: Any) -> None:
     out = np.full((1, 1, 1, 1, 1), 7, np.float32)
     with pytest.raises(DeviceError, match="window: tensor: " + REASON):
-        ops.window(tensor, ORIGIN, (1, 1, 1), out)
+        ops.window(tensor, ORIGIN, (1, 1, 1), out=out)
     assert (out == 7).all()
 
 
-SEVEN = np.full((1, 1, 2, 2, 2), 7, np.float32)
-THERE = ops.Planes(OnDevice(2), OnDevice(2), OnDevice(2))
-MIX = ops.AttentionWeights(
-    *(np.ones(shape, np.float32) for shape in ((1, 1), (1,), (1, 1), (1, 1), (1, 2, 2, 2))),
-    strength=1,
-)
-
-
 @without_device
-@pytest.mark.parametrize(
-    ("name", "call"),
-    [
-        ("resample: tensor", lambda: ops.resample(OnDevice(2), (2, 2, 2), out=SEVEN[0])),
-        (
-            "resample_affine: tensor",
-            lambda: ops.resample_affine(OnDevice(2), np.eye(4), (2, 2, 2), out=SEVEN[0]),
-        ),
-        (
-            "components: labels",
-            lambda: ops.components(OnDevice(2, (2, 2, 2)), BOX, 9, counts=np.zeros(258, np.int64)),
-        ),
-        (
-            "semantic_project: tensor",
-            lambda: ops.semantic_project(
-                OnDevice(2, (1, 1, 2, 2, 2)), out=ops.Planes(*(SEVEN[0],) * 3)
-            ),
-        ),
-        (
-            "semantic_plane: planes.z",
-            lambda: ops.semantic_plane(THERE, WEIGHTS, out=ops.Planes(*(SEVEN[0],) * 3)),
-        ),
-        ("semantic_lift: z", lambda: ops.semantic_lift(THERE, SEVEN)),
-        (
-            "semantic_attention: skip",
-            lambda: ops.semantic_attention(OnDevice(2), SEVEN, SEVEN, SEVEN, MIX, SEVEN),
-        ),
-    ],
-)
-def test_device_arrays_never_run_on_the_cpu(name: str, call: Callable[[], object]) -> None:
-    with pytest.raises(DeviceError, match=f"{name}: {REASON}"):
-        call()
-    assert (SEVEN == 7).all()
-
-
-@needs_device
-def test_an_impossible_launch_is_reported() -> None:
-    """Each modality takes 8 bytes of a block's shared memory: these need more than there is."""
-    volume = put(np.ones((40_000, 1, 1, 1), np.uint8))
-    with pytest.raises(DeviceError, match=r"brain_box_kernel: cudaErrorInvalid"):
-        ops.brain_box(volume, found=put(np.zeros(80_007, np.int64)))
-    assert ops.brain_box(volume[:1], found=put(np.zeros(9, np.int64))).n_brain == 1, (
-        "the error must be gone"
-    )
-
-
-@needs_device
-def test_arrays_of_one_call_lie_on_one_device() -> None:
-    tensor = put(np.ones((1, 2, 2, 2), np.float32))
-    with pytest.raises(
-        InputError,
-        match=r"window: origins: expected an array on cuda:0 as the first one, got one on the CPU",
-    ):
-        ops.window(tensor, ORIGIN, (1, 1, 1), put(np.zeros((1, 1, 1, 1, 1), np.float32)))
-
-
-@needs_device
-def test_tensors_inside_the_network_are_contiguous() -> None:
-    tensor, out = put(np.ones((1, 2, 2, 4), np.float32)), put(np.ones((1, 2, 2, 2), np.float32))
-    with pytest.raises(
-        InputError,
-        match=r"resample: tensor: expected a contiguous array on a CUDA device, got strides",
-    ):
-        ops.resample(tensor[..., :2], (2, 2, 2), out=out)
-    planes = ops.Planes(out, out, out[:, :, ::-1])
-    with pytest.raises(InputError, match=r"semantic_lift: x: expected a contiguous array"):
-        ops.semantic_lift(planes, put(np.ones((1, 2, 2, 2, 2), np.float32)))
-
-
-@needs_device
-def test_tensors_of_one_call_have_one_type() -> None:
-    tensor, out = put(np.ones((1, 2, 2, 2), np.float32)), put(np.ones((1, 2, 2, 2), np.float16))
-    with pytest.raises(InputError, match=r"resample: out: expected the element type of tensor"):
-        ops.resample(tensor, (2, 2, 2), out=out)
-    with pytest.raises(InputError, match=r"semantic_lift: y: expected the element type of tensor"):
-        ops.semantic_lift(
-            ops.Planes(tensor, out, tensor), put(np.ones((1, 2, 2, 2, 2), np.float32))
-        )
-
-
-@needs_device
-def test_scratch_that_is_too_small_is_refused() -> None:
-    volume, box = head((4, 5, 6), "i2"), ((0, 4), (0, 5), (0, 6))
-    out, stats = put(np.empty((2, 4, 5, 6), np.float32)), put(np.empty((2, 4)))
-    with pytest.raises(InputError, match=r"normalize: scratch: expected at least \d+ bytes"):
-        ops.normalize(
-            put(volume), box, (4, 5, 6), out=out, stats=stats, scratch=put(np.empty(8, np.uint8))
-        )
-    labels, counts = put(np.ones((4, 5, 6), np.uint8)), put(np.empty(258, np.int64))
-    for scratch in (None, put(np.empty((2, 119), np.int32))):
-        with pytest.raises(
-            InputError, match=r"components: scratch: expected shape \(2, 120\) or more"
-        ):
-            ops.components(labels, box, 2, counts=counts, scratch=scratch)
-
-
-@needs_device
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_non_finite_brain_shows_in_the_statistics(bad: float) -> None:
-    volume, box = head((4, 5, 6), "f4"), ((0, 4), (0, 5), (0, 6))
-    volume[1, 2, 2, 3] = bad
-    stats = put(np.empty((2, 4)))
-    scratch = put(np.empty(ops.normalize_scratch(2, box), np.uint8))
-    ops.normalize(
-        put(volume),
-        box,
-        (4, 5, 6),
-        out=put(np.empty((2, 4, 5, 6), np.float32)),
-        stats=stats,
-        scratch=scratch,
-    )
-    assert np.isfinite(stats.get()[0]).all()
-    assert np.isnan(stats.get()[1, 2:]).all()
+@pytest.mark.parametrize("op", ALL, ids=str)
+def test_device_arrays_never_run_on_the_cpu(op: Op) -> None:
+    arguments = op.arguments(0, (2, 3, 4))
+    before = [array.tobytes() for array in op.written(arguments)]
+    with pytest.raises(DeviceError, match=f": {REASON}"):
+        op.function(**first_on_device(arguments))
+    assert [array.tobytes() for array in op.written(arguments)] == before
 
 
 @needs_device
@@ -181,7 +71,7 @@ def test_half_precision_is_rounded_once(dtype: str) -> None:
     tensor = torch.randn(3, 5, 6, 7, device="cuda", dtype=getattr(torch, dtype))
     out = torch.empty(1, 3, 5, 6, 7, device="cuda", dtype=tensor.dtype)
     origins = torch.zeros(1, 3, device="cuda", dtype=torch.int32)
-    ops.window(tensor, origins, (5, 6, 7), out)
+    ops.window(tensor, origins, (5, 6, 7), out=out)
     assert torch.equal(out[0], tensor)
     total = torch.zeros(3, 5, 6, 7, device="cuda")
     ops.blend(out, origins, tuple(torch.ones(1, n, device="cuda") for n in (5, 6, 7)), total)
@@ -195,92 +85,69 @@ def test_half_precision_is_rounded_once(dtype: str) -> None:
     assert int(found.n_et) == int((tensor[2] >= 0).sum()) == int((labels == 4).sum())
 
 
-class Bridge:
-    """Project, plane, lift and attention on a device, and the arrays that they write."""
+class NetworkOps:
+    """Bridge, resampling and attention in a row, as in a network, on torch tensors."""
 
-    shape = (4, 6, 10)
+    size = (4, 6, 10)
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        generator = torch.Generator("cuda").manual_seed(0)
-        d, h, w = self.shape
-
-        def normal(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
-            return torch.randn(*shape, device="cuda", generator=generator).to(dtype)
-
-        def weights(*shape: int) -> torch.Tensor:
-            return normal(*shape, dtype=torch.float32)
-
-        self.tensor, self.skip = normal(2, 3, d, h, w), normal(2, 2, 2 * d, 2 * h, 2 * w)
-        self.sizes = ((h, w), (d, w), (d, h))
-        self.projected, self.seen = (
-            ops.Planes(*(normal(2, n, *size) for size in self.sizes)) for n in (6, 5)
-        )
-        self.lifted, self.maps, self.out = (
-            normal(2, 5, d, h, w),
-            normal(2, 3, *self.shape),
-            torch.empty_like(self.skip),
-        )
-        self.small = normal(2, 3, 2, 3, 5)
-        self.plane = ops.PlaneWeights(weights(3, 6, 3, 3), weights(3), weights(3, 3), weights(5, 3))
-        self.mix = ops.AttentionWeights(
-            weights(4, 5), weights(4), weights(4, 5), weights(4, 3), weights(4, 2, 2, 2), 0.5
-        )
+    def __init__(self, dtype: torch.dtype, device: str = "cuda") -> None:
+        bridge, attention = OPS["semantic_bridge"], OPS["semantic_attention"]
+        rng = np.random.default_rng(0)
+        self.similarity = torch.from_numpy(examples.noise(rng, 2, 3, 2, 3, 5)).to(device, dtype)
+        self.bridge = bridge.arguments(0, self.size)
+        self.attention = examples.semantic_attention(rng, self.size, n_below=7)
+        self.attention |= attention.outputs(self.attention)
+        self.attention["similarity"] = examples.noise(rng, 2, 3, *self.size)
+        for op, arguments in ((bridge, self.bridge), (attention, self.attention)):
+            for name, value in arguments.items():
+                kind = dtype if name in op.floats else torch.float32
+                move = partial(torch.Tensor.to, device=device, dtype=kind)
+                arguments[name] = mapped(lambda x, m=move: m(torch.from_numpy(x)), value)
+        self.attention |= {"encoded": self.bridge["out"], "decoded": self.bridge["out"]}
 
     def run(self, stream: Any = None) -> None:
-        ops.semantic_project(self.tensor, out=self.projected, stream=stream)
-        ops.semantic_plane(self.projected, self.plane, out=self.seen, stream=stream)
-        ops.semantic_lift(self.seen, out=self.lifted, stream=stream)
-        for small, maps in zip(self.small, self.maps, strict=True):
-            ops.resample(small, self.shape, out=maps, stream=stream)
-        ops.semantic_attention(
-            self.skip, self.lifted, self.lifted, self.maps, self.mix, self.out, stream=stream
-        )
+        ops.semantic_bridge(**self.bridge, stream=stream)
+        for small, maps in zip(self.similarity, self.attention["similarity"], strict=True):
+            ops.resample(small, self.size, out=maps, stream=stream)
+        ops.semantic_attention(**self.attention, stream=stream)
 
-    def expected(self) -> tuple[Any, Any]:
-        """Lifted volume and skip, on the CPU in float32 from the same inputs."""
-        tensor, small, skip = (
-            x.float().cpu().numpy() for x in (self.tensor, self.small, self.skip)
-        )
-        plane = ops.PlaneWeights(*(w.cpu().numpy() for w in self.plane))
-        mix = ops.AttentionWeights(*(w.cpu().numpy() for w in self.mix[:5]), self.mix.strength)
-        lifted = ops.semantic_lift(ops.semantic_plane(ops.semantic_project(tensor), plane))
-        maps, out = np.stack([ops.resample(x, self.shape) for x in small]), np.empty_like(skip)
-        ops.semantic_attention(skip, lifted, lifted, maps, mix, out)
-        return lifted, out
+    def results(self) -> list[Any]:
+        return [x["out"].float().cpu().numpy() for x in (self.bridge, self.attention)]
 
 
 @needs_device
 @pytest.mark.parametrize(
     ("dtype", "atol"), [("float32", 1e-4), ("float16", 0.05), ("bfloat16", 0.4)]
 )
-def test_the_ops_inside_the_network_in_each_precision(dtype: str, atol: float) -> None:
-    """Half precision rounds after each op: the bounds are twice what that costs on the CPU, 0.03 and 0.2."""
-    bridge = Bridge(getattr(torch, dtype))
-    bridge.run()
-    for result, expected in zip((bridge.lifted, bridge.out), bridge.expected(), strict=True):
-        np.testing.assert_allclose(result.float().cpu().numpy(), expected, atol=atol)
+def test_ops_of_the_network_in_each_precision(dtype: str, atol: float) -> None:
+    """Half precision rounds after each op; the bounds are twice what that costs on the CPU."""
+    network, on_cpu = NetworkOps(getattr(torch, dtype)), NetworkOps(torch.float32, "cpu")
+    network.run()
+    on_cpu.run()
+    for result, expected in zip(network.results(), on_cpu.results(), strict=True):
+        np.testing.assert_allclose(result, expected, atol=atol)
 
 
 @needs_device
-def test_the_ops_inside_the_network_fit_into_a_cuda_graph() -> None:
-    bridge, other, stream = Bridge(torch.float32), Bridge(torch.float32), torch.cuda.Stream()
+def test_ops_of_the_network_fit_into_a_cuda_graph() -> None:
+    network, other, stream = *(NetworkOps(torch.float32) for _ in range(2)), torch.cuda.Stream()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):
-        bridge.run(stream)
+        network.run(stream)
     for _ in range(2):
-        other.tensor.mul_(-2)
-        bridge.tensor.copy_(other.tensor)
+        other.bridge["reduced"].mul_(-2)
+        network.bridge["reduced"].copy_(other.bridge["reduced"])
         torch.cuda.synchronize()
         graph.replay()
         other.run()
         torch.cuda.synchronize()
-        assert torch.equal(bridge.out, other.out)
+        assert torch.equal(network.attention["out"], other.attention["out"])
 
 
 @needs_device
-def test_the_chain_around_the_network_fits_into_a_cuda_graph() -> None:
-    """Captured once, replayed on other voxels: no allocation, no waiting, no numbers that pass through the host."""
-    volume, other = head((9, 10, 11), "i2", 3), head((9, 10, 11), "i2", 3, seed=1)
+def test_ops_around_the_network_fit_into_a_cuda_graph() -> None:
+    """Captured once, replayed on other voxels: no allocation, no waiting, no copies to the host."""
+    volume, other = noise_image((9, 10, 11), "i2", 3), noise_image((9, 10, 11), "i2", 3, seed=1)
     box, size = ((0, 9), (1, 9), (2, 10)), (9, 8, 8)
     image, out, stats = put(volume), put(np.empty((3, *size), np.float32)), put(np.empty((3, 4)))
     scratch = put(np.empty(ops.normalize_scratch(3, box), np.uint8))
@@ -294,7 +161,7 @@ def test_the_chain_around_the_network_fits_into_a_cuda_graph() -> None:
 
     def chain(stream: Any) -> None:
         ops.normalize(image, box, size, out=out, stats=stats, scratch=scratch, stream=stream)
-        ops.window(out, origins, size, windows, stream=stream)
+        ops.window(out, origins, size, out=windows, stream=stream)
         total.fill(0)
         ops.blend(windows, origins, weights, total, stream=stream)
         ops.label(
@@ -322,7 +189,7 @@ def test_the_chain_around_the_network_fits_into_a_cuda_graph() -> None:
 
 @needs_device
 def test_runs_give_the_same_bits() -> None:
-    volume, box = head((40, 50, 60), "f4"), ((0, 40), (0, 50), (0, 60))
+    volume, box = noise_image((40, 50, 60), "f4"), ((0, 40), (0, 50), (0, 60))
     runs = []
     for _ in range(3):
         out, stats = put(np.empty((2, 40, 50, 60), np.float32)), put(np.empty((2, 4)))

@@ -1,8 +1,8 @@
-"""Arrays of other libraries: borrowed by protocol with the memory they have, or refused with a reason."""
+"""Arrays of other libraries are borrowed by protocol, with their memory, or refused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from fastbts import DeviceError, InputError, OptionsError, ops
 from fastbts.ops.arrays import stream_handle
-from tests.ops.views import head
+from tests.ops.devices import OnDevice, first_on_device
+from tests.ops.registry import ALL, Op
+from tests.ops.views import noise_image
 
 ORIGIN = np.zeros((1, 3), np.int32)
-BOX = ((0, 2), (0, 2), (0, 2))
+SIZE = (2, 3, 4)
 
 
 class Lent:
@@ -43,7 +45,7 @@ class LentOldStyle(Lent):
 def test_read_and_written_in_place(lend: Any) -> None:
     tensor = np.arange(8, dtype=np.float32).reshape(1, 2, 2, 2)
     out = np.zeros((1, 1, 1, 2, 2), np.float32)
-    ops.window(lend(tensor), lend(ORIGIN), (1, 2, 2), lend(out))
+    ops.window(lend(tensor), lend(ORIGIN), (1, 2, 2), out=lend(out))
     assert out.ravel().tolist() == [0, 1, 2, 3]
     assert np.from_dlpack(Lent(out)) is not out  # NumPy, too, takes what the tests lend
 
@@ -56,7 +58,7 @@ def test_asks_for_dlpack_1_and_no_stream_on_the_cpu() -> None:
 
 @pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "i4", "i8", "f4", "f8"])
 def test_images_of_torch_with_any_strides(dtype: str) -> None:
-    volume = head((5, 6, 7), dtype)
+    volume = noise_image((5, 6, 7), dtype)
     lent = torch.from_numpy(np.ascontiguousarray(volume.transpose(0, 3, 2, 1))).permute(0, 3, 2, 1)
     assert ops.brain_box(lent) == ops.brain_box(volume)
     box = ops.brain_box(volume)
@@ -88,7 +90,10 @@ def test_read_only_is_refused_for_outputs_only() -> None:
     assert ops.brain_box(Lent(read_only((1, 2, 2, 2)))).n_brain == 0
     with pytest.raises(InputError, match=r"window: out: expected float32 .*, which is read-only"):
         ops.window(
-            np.zeros((1, 2, 2, 2), np.float32), ORIGIN, (1, 2, 2), Lent(read_only((1, 1, 1, 2, 2)))
+            np.zeros((1, 2, 2, 2), np.float32),
+            ORIGIN,
+            (1, 2, 2),
+            out=Lent(read_only((1, 1, 1, 2, 2))),
         )
 
 
@@ -111,7 +116,7 @@ def test_read_only_is_refused_for_outputs_only() -> None:
         (Lent(read_only((1, 2, 2, 2), np.bool_)), r"got bool of shape"),
     ],
 )
-def test_what_no_op_can_use_is_refused(tensor: Any, message: str) -> None:
+def test_unusable_arrays_are_refused(tensor: Any, message: str) -> None:
     with pytest.raises(InputError, match=r"window: tensor: .*" + message):
         ops.window(tensor, ORIGIN, (1, 1, 1))
 
@@ -134,72 +139,24 @@ def test_a_capsule_of_something_else_is_refused() -> None:
         ops.window(Liar(np.zeros((1, 2, 2, 2), np.float32)), ORIGIN, (1, 1, 1))
 
 
-class OnDevice:
-    """An array that says it is on the first device of a type, and must not be asked for more."""
-
-    def __init__(self, device_type: int, shape: tuple[int, ...] = (1, 2, 2, 2)) -> None:
-        self.device_type, self.shape = device_type, shape
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.device_type, 0
-
-
 def test_other_kinds_of_devices_are_refused() -> None:
+    out = np.zeros((1, 1, 1, 1, 1), np.float32)
     with pytest.raises(
         DeviceError,
         match=r"window: tensor: expected an array on the CPU or a CUDA device, got .* device 10",
     ):
-        ops.window(OnDevice(10), ORIGIN, (1, 1, 1), np.zeros((1, 1, 1, 1, 1), np.float32))
+        ops.window(OnDevice((1, 2, 2, 2), device_type=10), ORIGIN, (1, 1, 1), out=out)
 
 
-ELSEWHERE = ops.Planes(OnDevice(2), OnDevice(2), OnDevice(2))
-WEIGHTS = ops.PlaneWeights(
-    *(np.zeros(shape, np.float32) for shape in ((1, 2, 3, 3), (1,), (3, 1), (5, 1)))
-)
-
-
-@pytest.mark.parametrize(
-    ("call", "name", "what"),
-    [
-        (
-            lambda: ops.window(OnDevice(2), ORIGIN, (1, 1, 1)),
-            "window: out",
-            r"float32 of shape \(1, 1, 1, 1, 1\)",
-        ),
-        (
-            lambda: ops.resample(OnDevice(2), (3, 4, 5)),
-            "resample: out",
-            r"float32 of shape \(1, 3, 4, 5\)",
-        ),
-        (
-            lambda: ops.components(OnDevice(2, (2, 2, 2)), BOX, 9),
-            "components: counts",
-            r"int64 of shape \(258,\)",
-        ),
-        (
-            lambda: ops.semantic_project(OnDevice(2, (1, 2, 3, 4, 5))),
-            "semantic_project: out",
-            r"float32 of shape \(1, 4, 4, 5\)",
-        ),
-        (
-            lambda: ops.semantic_plane(ELSEWHERE, WEIGHTS),
-            "semantic_plane: out",
-            r"float32 of shape \(1, 5, 2, 2\)",
-        ),
-        (
-            lambda: ops.semantic_lift(ELSEWHERE),
-            "semantic_lift: out",
-            r"float32 of shape \(1, 2, 2, 2, 2\)",
-        ),
-    ],
-)
-def test_outputs_on_a_device_are_the_callers(
-    call: Callable[[], object], name: str, what: str
-) -> None:
-    with pytest.raises(
-        OptionsError, match=f"{name}: expected an array on the device .* allocate {what}"
-    ):
-        call()
+@pytest.mark.parametrize("op", [op for op in ALL if op.outputs(op.arguments(0, SIZE))], ids=str)
+def test_outputs_on_a_device_are_the_callers(op: Op) -> None:
+    """The op says what its caller must allocate there."""
+    given = op.example(np.random.default_rng(0), SIZE, op.dtypes[0])
+    (name, first), *_ = op.outputs(given).items()
+    what = re.escape(f"allocate {first.dtype} of shape {first.shape}")
+    expected = f"{op.name}: {name}: expected an array on the device .* {what}"
+    with pytest.raises(OptionsError, match=expected):
+        op.function(**first_on_device(given))
 
 
 class Stream:
@@ -222,7 +179,7 @@ def test_streams_of_every_library(stream: Any, handle: int) -> None:
     assert stream_handle(stream) == handle
 
 
-def test_what_is_no_stream_is_refused() -> None:
+def test_other_objects_than_streams_are_refused() -> None:
     with pytest.raises(
         OptionsError, match=r"stream: expected a CUDA stream, its address or None, got a str"
     ):

@@ -1,4 +1,4 @@
-"""Every op gives the same bits on each instruction set of the machine, for any number of threads."""
+"""Every op gives the same bits on each instruction set and for any number of threads."""
 
 from __future__ import annotations
 

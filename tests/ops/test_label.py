@@ -7,6 +7,7 @@ import pytest
 
 from fastbts import InputError, OptionsError, ops
 from fastbts.ops import reference
+from tests.ops import examples
 from tests.ops.devices import Ops
 from tests.ops.views import N_THREADS, RAGGED, orientations
 
@@ -14,34 +15,36 @@ HALF = (0.5, 0.5, 0.5)
 BRATS2021 = (2, 1, 4)
 
 
-def test_by_hand(device: Ops) -> None:
-    """From left to right: nothing, WT only, TC, ET, and ET or TC where the outer regions say no."""
+def test_by_hand(every_device: Ops) -> None:
+    """From left to right: nothing, WT, TC, ET, and ET or TC outside of the outer regions."""
     logits = np.array(
         [[-1, 1, 1, 1, -1, -1], [-1, -1, 1, 1, -1, 1], [-1, -1, -1, 1, 1, -1]], np.float32
     ).reshape(3, 1, 1, 6)
     labels = np.zeros((1, 1, 6), np.uint8)
-    counts = device.label(logits, (0, 0, 0), ((0, 1), (0, 1), (0, 6)), HALF, BRATS2021, labels)
+    counts = every_device.label(
+        logits, (0, 0, 0), ((0, 1), (0, 1), (0, 6)), HALF, BRATS2021, labels
+    )
     assert labels[0, 0].tolist() == [0, 2, 1, 4, 4, 1]
     assert counts == ops.RegionCounts(n_wt=5, n_tc=4, n_et=2)
 
 
-def test_a_probability_equal_to_the_threshold_counts_and_nan_does_not(device: Ops) -> None:
+def test_a_probability_at_the_threshold_counts_and_nan_does_not(every_device: Ops) -> None:
     logits = np.full((3, 1, 1, 3), -9, np.float32)
     logits[0, 0, 0] = 0.0, -1e-45, np.nan
     labels = np.zeros((1, 1, 3), np.uint8)
-    device.label(logits, (0, 0, 0), ((0, 1), (0, 1), (0, 3)), HALF, BRATS2021, labels)
+    every_device.label(logits, (0, 0, 0), ((0, 1), (0, 1), (0, 3)), HALF, BRATS2021, labels)
     assert labels[0, 0].tolist() == [2, 0, 0]
 
 
 @pytest.mark.parametrize("threshold", [1e-6, 0.1, 0.3, 0.7, 0.999])
-def test_thresholds_are_compared_in_float64(device: Ops, threshold: float) -> None:
+def test_thresholds_are_compared_in_float64(every_device: Ops, threshold: float) -> None:
     """The float32 neighbours of logit(threshold) fall on the side float64 puts them."""
     cut = np.float32(np.log(threshold / (1 - threshold)))
     logits = np.full((3, 1, 1, 3), -99, np.float32)
     logits[0, 0, 0] = np.nextafter(cut, np.float32(-99)), cut, np.nextafter(cut, np.float32(99))
     labels = np.zeros((1, 1, 3), np.uint8)
     box = ((0, 1), (0, 1), (0, 3))
-    device.label(logits, (0, 0, 0), box, (threshold,) * 3, BRATS2021, labels)
+    every_device.label(logits, (0, 0, 0), box, (threshold,) * 3, BRATS2021, labels)
     expected, _ = reference.label(
         logits, (0, 0, 0), box, (threshold,) * 3, BRATS2021, np.zeros_like(labels)
     )
@@ -50,17 +53,13 @@ def test_thresholds_are_compared_in_float64(device: Ops, threshold: float) -> No
     assert labels[0, 0, 2] == 2
 
 
-def example(shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Arguments: logits larger than the box, and labels larger than it, filled with a mark."""
-    logits = np.random.default_rng(0).normal(0, 2, (3, *(n + 3 for n in shape))).astype(np.float32)
-    labels = np.full(tuple(n + 5 for n in shape), 9, np.uint8)
-    options = {"offset": (0, 1, 3), "thresholds": (0.4, 0.5, 0.6), "values": BRATS2021}
-    return {"logits": logits, "box": tuple((2, 2 + n) for n in shape), "labels": labels, **options}
+def example(size: ops.Size) -> dict[str, Any]:
+    return examples.label(np.random.default_rng(0), size)
 
 
 @pytest.mark.parametrize("n_threads", N_THREADS)
 @pytest.mark.parametrize("shape", [*RAGGED, (0, 4, 4)])
-def test_agrees_with_twin_and_leaves_the_rest_alone(
+def test_agrees_with_the_reference_inside_the_box_only(
     device: Ops, shape: tuple[int, int, int], n_threads: int
 ) -> None:
     arguments = example(shape)
@@ -87,10 +86,12 @@ def test_labels_inside_a_larger_array() -> None:
     assert (buffer == 9).all()
 
 
-def test_regions_are_counted_by_rule_not_by_value(device: Ops) -> None:
+def test_regions_are_counted_by_rule_not_by_value(every_device: Ops) -> None:
     logits = np.full((3, 2, 2, 2), 5, np.float32)
     labels = np.zeros((2, 2, 2), np.uint8)
-    counts = device.label(logits, (0, 0, 0), ((0, 2), (0, 2), (0, 2)), HALF, (1, 1, 1), labels)
+    counts = every_device.label(
+        logits, (0, 0, 0), ((0, 2), (0, 2), (0, 2)), HALF, (1, 1, 1), labels
+    )
     assert counts == (8, 8, 8)
 
 

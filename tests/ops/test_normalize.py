@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fastbts import InputError, OptionsError, ops
 from fastbts.ops import reference
 from tests.ops.devices import Ops
-from tests.ops.views import DTYPES, N_THREADS, RAGGED, head, orientations
+from tests.ops.views import DTYPES, N_THREADS, RAGGED, noise_image, orientations
 from tests.tolerances import assert_close
 
 
@@ -22,7 +22,7 @@ def whole(volume: NDArray[Any]) -> ops.Box:
 def peer(
     volume: NDArray[Any], box: ops.Box, size: ops.Size, stats: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """The plain way in NumPy float32, with the twin's statistics."""
+    """The plain way in NumPy float32, with the reference's statistics."""
     inside = volume[(slice(None), *(slice(*bounds) for bounds in box))]
     lo, hi, mean, std = stats.astype(np.float32).T[..., None, None, None]
     z = (inside.astype(np.float32).clip(lo, hi) - mean) / np.where(std > 0, std, 1)
@@ -54,10 +54,10 @@ def check(
     return tensor
 
 
-def test_by_hand(device: Ops) -> None:
+def test_by_hand(every_device: Ops) -> None:
     volume = np.zeros((1, 1, 1, 7), np.int16)
     volume[0, 0, 0, 2:5] = 1, 2, 3
-    tensor, stats = device.normalize(
+    tensor, stats = every_device.normalize(
         volume, ((0, 1), (0, 1), (2, 5)), (1, 1, 6), percentiles=(0, 100)
     )
     assert tensor.dtype == np.float32
@@ -67,37 +67,37 @@ def test_by_hand(device: Ops) -> None:
     np.testing.assert_allclose(stats, [[1, 3, 2, np.sqrt(2 / 3)]])
 
 
-def test_clips_at_values_that_occur(device: Ops) -> None:
+def test_clips_at_values_that_occur(every_device: Ops) -> None:
     volume = np.arange(1, 11, dtype=np.float32).reshape(1, 1, 1, 10)
-    _, stats = device.normalize(volume, whole(volume), (1, 1, 10), percentiles=(20, 90))
+    _, stats = every_device.normalize(volume, whole(volume), (1, 1, 10), percentiles=(20, 90))
     clipped = [2, 2, 3, 4, 5, 6, 7, 8, 9, 9]
     np.testing.assert_allclose(
         stats, [[2, 9, float(np.mean(clipped)), float(np.std(clipped))]], rtol=1e-15
     )
 
 
-def test_a_voxel_is_brain_where_any_modality_is_non_zero(device: Ops) -> None:
+def test_a_voxel_is_brain_where_any_modality_is_non_zero(every_device: Ops) -> None:
     volume = np.array([[4, 0, 0, 2], [0, 0, 1, 3]], np.uint8).reshape(2, 1, 1, 4)
-    tensor, stats = device.normalize(volume, whole(volume), (1, 1, 4), percentiles=(0, 100))
+    tensor, stats = every_device.normalize(volume, whole(volume), (1, 1, 4), percentiles=(0, 100))
     np.testing.assert_allclose(stats[:, 2], [2, 4 / 3])
     assert (tensor[:, 0, 0, 1] == 0).all()
     assert tensor[0, 0, 0, 2] < 0 < tensor[0, 0, 0, 0]
 
 
-def test_constant_modality_becomes_zero(device: Ops) -> None:
-    volume = head((5, 6, 7), "f8")
+def test_constant_modality_becomes_zero(every_device: Ops) -> None:
+    volume = noise_image((5, 6, 7), "f8")
     brain = (volume != 0).any(axis=0)
     volume[1, brain] = 0.1  # a float64 mean of many 0.1 is not 0.1
-    tensor, stats = device.normalize(volume, whole(volume), (5, 6, 7))
+    tensor, stats = every_device.normalize(volume, whole(volume), (5, 6, 7))
     assert stats[1].tolist() == [0.1, 0.1, 0.1, 0]
     assert not tensor[1].any()
     assert tensor[0].any()
 
 
-def test_without_brain_all_is_zero(device: Ops) -> None:
-    volume = head((5, 6, 7), "i2")
+def test_without_brain_all_is_zero(every_device: Ops) -> None:
+    volume = noise_image((5, 6, 7), "i2")
     for box in (((0, 1), (0, 1), (0, 1)), ((2, 2), (0, 6), (0, 7)), ((0, 5), (0, 6), (3, 3))):
-        tensor, stats = device.normalize(volume, box, (6, 6, 8))
+        tensor, stats = every_device.normalize(volume, box, (6, 6, 8))
         assert not tensor.any()
         assert not stats.any()
 
@@ -105,10 +105,10 @@ def test_without_brain_all_is_zero(device: Ops) -> None:
 @pytest.mark.parametrize("n_threads", N_THREADS)
 @pytest.mark.parametrize("shape", RAGGED)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_agrees_with_twin(
+def test_agrees_with_the_reference(
     device: Ops, dtype: str, shape: tuple[int, int, int], n_threads: int
 ) -> None:
-    volume = head(shape, dtype)
+    volume = noise_image(shape, dtype)
     d, h, w = shape
     check(device, volume, whole(volume), (d, h + 1, w + 2), n_threads=n_threads)
 
@@ -118,7 +118,7 @@ def test_agrees_with_twin(
 def test_percentiles_are_those_of_numpy(
     device: Ops, dtype: str, percentiles: tuple[float, float]
 ) -> None:
-    volume = head((11, 12, 13), dtype)
+    volume = noise_image((11, 12, 13), dtype)
     check(device, volume, ((1, 10), (0, 12), (3, 11)), (16, 16, 16), percentiles)
 
 
@@ -138,7 +138,7 @@ def test_percentiles_are_those_of_numpy_for_any_number_of_voxels(device: Ops) ->
 @pytest.mark.parametrize("dtype", ["i4", "u4", "i8", "u8", "f4", "f8"])
 def test_wide_ranges_of_values(device: Ops, dtype: str) -> None:
     rng = np.random.default_rng(1)
-    volume = head((12, 13, 14), dtype)
+    volume = noise_image((12, 13, 14), dtype)
     scale = 10.0 ** rng.integers(0, 6, volume.shape)
     volume = (volume * scale).astype(dtype)
     check(device, volume, whole(volume), volume.shape[1:])
@@ -146,7 +146,7 @@ def test_wide_ranges_of_values(device: Ops, dtype: str) -> None:
 
 def test_every_orientation_in_memory_gives_the_same(device: Ops) -> None:
     for dtype in ("i2", "f4"):
-        volume = head((9, 18, 21), dtype)
+        volume = noise_image((9, 18, 21), dtype)
         box, size = ((1, 9), (2, 17), (0, 20)), (8, 16, 24)
         expected = check(device, volume, box, size)
         for view in orientations(volume):
@@ -156,7 +156,7 @@ def test_every_orientation_in_memory_gives_the_same(device: Ops) -> None:
 
 @pytest.mark.parametrize("dtype", ["u1", "i2", "i4", "f4", "f8"])
 def test_same_bits_for_any_threads_and_run(dtype: str) -> None:
-    volume = head((40, 50, 60), dtype) * (1 if dtype in ("u1", "i2") else 12345)
+    volume = noise_image((40, 50, 60), dtype) * (1 if dtype in ("u1", "i2") else 12345)
     runs = [
         ops.normalize(volume, whole(volume), (48, 64, 64), n_threads=n) for n in (1, 1, 2, 3, 7, 0)
     ]
@@ -166,7 +166,7 @@ def test_same_bits_for_any_threads_and_run(dtype: str) -> None:
 
 
 def test_many_callers_at_once() -> None:
-    volume = head((20, 30, 40), "f4")
+    volume = noise_image((20, 30, 40), "f4")
     expected, _ = ops.normalize(volume, whole(volume), (20, 30, 40))
     with ThreadPoolExecutor(4) as pool:
         tensors = pool.map(
@@ -178,7 +178,7 @@ def test_many_callers_at_once() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_non_finite_brain_is_refused(dtype: str, bad: float) -> None:
-    volume = head((5, 6, 7), dtype)
+    volume = noise_image((5, 6, 7), dtype)
     volume[1, 2, 3, 3] = bad
     with pytest.raises(
         InputError, match=r"normalize: volume: modality 1 has NaN or infinite brain voxels"
@@ -187,7 +187,7 @@ def test_non_finite_brain_is_refused(dtype: str, bad: float) -> None:
 
 
 def test_values_too_large_for_statistics_are_refused() -> None:
-    volume = head((5, 6, 7), "f8") * 1e200
+    volume = noise_image((5, 6, 7), "f8") * 1e200
     with pytest.raises(InputError, match=r"modality 0 .* too large for float64 statistics"):
         ops.normalize(volume, whole(volume), (5, 6, 7))
 
@@ -234,4 +234,4 @@ def test_options_that_do_not_fit_are_refused(
     box: ops.Box, size: tuple[int, int, int], percentiles: tuple[float, float], message: str
 ) -> None:
     with pytest.raises(OptionsError, match=message):
-        ops.normalize(head((5, 6, 7), "i2"), box, size, percentiles)
+        ops.normalize(noise_image((5, 6, 7), "i2"), box, size, percentiles)

@@ -7,85 +7,16 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = r"""
-#include <pthread.h>
-
-#include <atomic>
-#include <cerrno>
-#include <chrono>
-#include <cstdio>
-#include <stdexcept>
-#include "core/cpu/parallel.h"
-
-#ifdef NO_THREADS  // a machine that gives none
-extern "C" int pthread_create(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*) noexcept { return EAGAIN; }
-#endif
-
-/// Whether n ranges of a loop are in flight together: each waits for all others, which one after the other they cannot.
-bool meet(int n) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
-  std::atomic<int> n_there{0}, n_met{0};
-  fastbts::parallel_for(n, n, [&](std::int64_t, std::int64_t) {
-    ++n_there;
-    while (n_there < n && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
-    n_met += n_there == n;
-  });
-  return n_met == n;
-}
-
-int main() {
-#ifndef NO_THREADS
-  for (const int n : {2, 3}) {
-    for (int turn = 0; turn < 10; ++turn) if (!meet(n)) return 7;
-  }
-#endif
-  for (const std::int64_t n : {0, 1, 2, 7, 100}) {
-    for (const int n_threads : {0, 1, 2, 3, 200}) {
-      std::vector<std::atomic<int>> visits(static_cast<std::size_t>(n));
-      fastbts::parallel_for(n, n_threads, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) ++visits[static_cast<std::size_t>(i)];
-      });
-      for (const auto& count : visits) if (count != 1) return 1;
-    }
-  }
-  // Many loops, some with loops inside: every item of each once, whenever a late thread starts.
-  for (const int n_threads : {1, 2, 5}) {
-    for (int turn = 0; turn < 500; ++turn) {
-      const std::int64_t n = turn % 37;
-      std::vector<std::atomic<int>> visits(static_cast<std::size_t>(n));
-      fastbts::parallel_for(n, n_threads, [&](std::int64_t begin, std::int64_t end) {
-        const auto visit = [&](std::int64_t a, std::int64_t b) {
-          for (std::int64_t i = begin + a; i < begin + b; ++i) ++visits[static_cast<std::size_t>(i)];
-        };
-        turn % 100 == 0 ? fastbts::parallel_for(end - begin, 2, visit) : visit(0, end - begin);
-      });
-      for (const auto& count : visits) if (count != 1) return 3;
-    }
-  }
-  std::atomic<int> finished{0};
-  try {
-    fastbts::parallel_for(3, 3, [&](std::int64_t begin, std::int64_t) {
-      if (begin == 2) throw std::runtime_error("from a worker");
-      ++finished;
-    });
-  } catch (const std::runtime_error& error) {
-    std::printf("%s after %d others, %d cpus", error.what(), finished.load(), fastbts::n_available_cpus());
-    return 0;
-  }
-  return 2;
-}
-"""
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = Path(__file__).with_name("parallel.cpp")
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize("flags", [[], ["-DNO_THREADS"]], ids=["threads", "no threads to be had"])
 def test_every_item_once_and_errors_reach_the_caller(flags: list[str], tmp_path: Path) -> None:
     """Compiled on its own, as no op can make a worker fail."""
-    source, binary = tmp_path / "parallel.cpp", tmp_path / "parallel"
-    source.write_text(PROGRAM)
-    include = Path(__file__).parents[2] / "csrc"
-    subprocess.run(
-        ["c++", "-std=c++17", "-pthread", *flags, f"-I{include}", source, "-o", binary], check=True
-    )
+    binary, options = tmp_path / "parallel", ["-std=c++17", "-pthread", f"-I{ROOT / 'csrc'}"]
+    subprocess.run(["c++", *options, *flags, SOURCE, "-o", binary], check=True)
     result = subprocess.run([binary], check=True, capture_output=True, text=True)
-    assert result.stdout == f"from a worker after 2 others, {len(os.sched_getaffinity(0))} cpus"
+    n_cpus = len(os.sched_getaffinity(0))
+    assert result.stdout == f"from a worker after 2 others, {n_cpus} cpus"

@@ -1,4 +1,4 @@
-"""What the CUDA compiler makes of each kernel: no register in memory, and few enough for full blocks.
+"""What the CUDA compiler makes of each kernel: no spilled registers, and few enough of them.
 
 What it prints is kept in `build/ptxas`, once per state of the sources.
 """
@@ -18,8 +18,8 @@ from tests.ops.devices import REQUIRE_CUDA
 from tests.ops.registry import ALL
 
 ROOT = Path(__file__).resolve().parents[2]
-MAX_REGISTERS = {op.source or op.name: op.max_registers for op in ALL} | {"widen": 64}
-"""By stem of the files in csrc/ops; the TensorRT plugins alone use `widen`."""
+MAX_REGISTERS = {op.name: op.max_registers for op in ALL} | {"widen": 64}
+"""By name; the TensorRT plugins alone use `widen`."""
 
 TARGETS = (
     "-gencode=arch=compute_75,code=sm_75",

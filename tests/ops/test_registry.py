@@ -1,4 +1,4 @@
-"""What the tests of all ops build on: an entry for each op, whose example and exact result fit together."""
+"""The registry of ops is complete, and its examples and exact results fit together."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fastbts import InputError, OptionsError, ops
 from fastbts.ops import reference
+from tests.ops import examples
 from tests.ops.devices import Ops
 from tests.ops.views import N_THREADS, RAGGED, restrided
 
@@ -17,57 +18,55 @@ Size = tuple[int, int, int]
 
 
 def oblique(seed: int, shape: Size, size: Size) -> NDArray[np.float64]:
-    """A turned, stretched and sheared grid whose middle is near the tensor's."""
-    matrix = np.eye(3, 4) * (np.array(shape) / np.array(size))[:, None]
-    matrix[:, :3] += np.random.default_rng(seed).normal(size=(3, 3)) * 0.2
-    matrix[:, 3] = (np.array(shape) - 1) / 2 - matrix[:, :3] @ ((np.array(size) - 1) / 2) + 0.1
-    return matrix
+    return examples.oblique(np.random.default_rng(seed), shape, size)
 
 
 def random(*shape: int, seed: int = 0) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return examples.noise(np.random.default_rng(seed), *shape)
 
 
-def test_by_hand(device: Ops) -> None:
-    """Half a voxel beyond the outermost centres the edge value holds, then comes what is outside."""
+def test_by_hand(every_device: Ops) -> None:
+    """The edge value holds for half a voxel beyond the outermost centres."""
     line = np.array([0, 4, 6], np.float32).reshape(1, 1, 1, 3)
     matrix = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0.25, -0.75]])
-    out = device.resample_affine(line, matrix, (1, 1, 16), outside=-9)
+    out = every_device.resample_affine(line, matrix, (1, 1, 16), outside=-9)
     assert out.ravel().tolist() == [-9, 0, 0, 0, 1, 2, 3, 4, 4.5, 5, 5.5, 6, 6, 6, -9, -9]
-    nearest = device.resample_affine(line, matrix, (1, 1, 16), nearest=True, outside=-9)
+    nearest = every_device.resample_affine(line, matrix, (1, 1, 16), nearest=True, outside=-9)
     assert nearest.ravel().tolist() == [-9, 0, 0, 0, 0, 4, 4, 4, 4, 6, 6, 6, 6, 6, -9, -9]
 
 
 @pytest.mark.parametrize("nearest", [False, True])
-def test_the_same_grid_is_untouched(device: Ops, nearest: bool) -> None:
+def test_the_same_grid_is_untouched(every_device: Ops, nearest: bool) -> None:
     array = random(2, 3, 4, 5)
     assert np.array_equal(
-        device.resample_affine(array, np.eye(4), (3, 4, 5), nearest=nearest), array
+        every_device.resample_affine(array, np.eye(4), (3, 4, 5), nearest=nearest), array
     )
 
 
-def test_axes_are_moved_and_mirrored(device: Ops) -> None:
+def test_axes_are_moved_and_mirrored(every_device: Ops) -> None:
     array = np.arange(60, dtype=np.uint8).reshape(1, 3, 4, 5)
     matrix = np.array([[0, 0, -1, 2], [1, 0, 0, 0], [0, 1, 0, 0]])  # out (H, W, -D)
-    moved = device.resample_affine(array, matrix, (4, 5, 3), nearest=True)
+    moved = every_device.resample_affine(array, matrix, (4, 5, 3), nearest=True)
     assert moved.dtype == np.uint8
     assert np.array_equal(moved[0], array[0].transpose(1, 2, 0)[..., ::-1])
 
 
 @pytest.mark.parametrize("size", [(6, 9, 4), (13, 5, 20), (1, 1, 1)])
-def test_a_stretched_grid_is_what_resample_makes(device: Ops, size: Size) -> None:
+def test_a_stretched_grid_is_what_resample_makes(every_device: Ops, size: Size) -> None:
     tensor = random(2, 6, 9, 10)
     steps = [m / n for m, n in zip(tensor.shape[1:], size, strict=True)]
     matrix = np.column_stack([np.diag(steps), [(step - 1) / 2 for step in steps]])
     np.testing.assert_allclose(
-        device.resample_affine(tensor, matrix, size), device.resample(tensor, size), atol=1e-5
+        every_device.resample_affine(tensor, matrix, size),
+        every_device.resample(tensor, size),
+        atol=1e-5,
     )
 
 
 @pytest.mark.parametrize("nearest", [False, True])
 @pytest.mark.parametrize("size", [(5, 6, 7), (1, 1, 1), (13, 11, 37), (0, 3, 3)])
 @pytest.mark.parametrize("shape", RAGGED[:4])
-def test_agrees_with_twin(device: Ops, shape: Size, size: Size, nearest: bool) -> None:
+def test_agrees_with_the_reference(device: Ops, shape: Size, size: Size, nearest: bool) -> None:
     tensor, matrix = random(2, *shape), oblique(1, shape, (max(1, size[0]), *size[1:]))
     exact = reference.resample_affine(tensor, matrix, size, nearest, 3)
     np.testing.assert_allclose(
@@ -89,16 +88,16 @@ def test_images_of_any_type_and_strides(device: Ops, dtype: str) -> None:
     )
 
 
-def test_labels_keep_their_values(device: Ops) -> None:
+def test_labels_keep_their_values(every_device: Ops) -> None:
     labels = np.random.default_rng(0).choice(np.uint8([0, 1, 2, 4]), (1, 9, 10, 11))
     matrix = oblique(3, (9, 10, 11), (12, 8, 9))
-    out = device.resample_affine(labels, matrix, (12, 8, 9), nearest=True)
+    out = every_device.resample_affine(labels, matrix, (12, 8, 9), nearest=True)
     assert out.dtype == np.uint8
     assert np.array_equal(out, reference.resample_affine(labels, matrix, (12, 8, 9), nearest=True))
 
 
 def test_in_and_back(device: Ops) -> None:
-    """A smooth image onto an oblique, anisotropic grid and back: what it was, where the grid covered it."""
+    """A smooth image onto an oblique, anisotropic grid and back is what it was."""
     axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in (32, 40, 36)), indexing="ij", sparse=True)
     image = np.exp(-4 * sum(axis**2 for axis in axes)).astype(np.float32)[None]
     c, s = np.cos(0.3), np.sin(0.3)
@@ -140,31 +139,39 @@ def test_writes_into_a_given_tensor_of_any_strides() -> None:
     assert not buffer[..., 2].any()
 
 
+TENSOR = np.zeros((1, 2, 2, 2), np.float32)
+BYTES = TENSOR.astype(np.uint8)
+
+
 @pytest.mark.parametrize(
-    ("change", "error", "message"),
+    ("change", "message"),
     [
-        ({"tensor": np.zeros((1, 2, 0, 2), np.float32)}, InputError, r"tensor: expected at least one voxel, got shape \(1, 2, 0, 2\)"),
-        ({"matrix": np.eye(3)}, OptionsError, r"matrix: expected shape \(3, 4\) or \(4, 4\), got \(3, 3\)"),
-        ({"matrix": np.full((3, 4), np.nan)}, OptionsError, r"matrix: expected finite numbers, got nan"),
-        ({"out": np.zeros((1, 2, 2, 3), np.float32)}, InputError, r"out: expected \(2, 2, 2\) voxels, got shape"),
-        ({"out": np.zeros((2, 2, 2, 2), np.float32)}, InputError, r"out: expected 1 channels as in tensor, got 2"),
-        ({"out": np.zeros((1, 2, 2, 2), np.uint8)}, InputError, r"out: expected floats, or uint8 for the nearest voxels of a uint8"),
-        ({"out": np.zeros((1, 2, 2, 2), np.float64)}, InputError, r"out: expected floats"),
+        ({"tensor": TENSOR[:, :, :0]}, r"tensor: expected at least one voxel, got shape \(1, 2, 0"),
+        ({"out": TENSOR[..., [0, 0, 0]]}, r"out: expected \(2, 2, 2\) voxels, got shape"),
+        ({"out": TENSOR[[0, 0]]}, r"out: expected 1 channels as in tensor, got 2"),
+        ({"out": BYTES}, r"out: expected floats, or uint8 for the nearest voxels of a uint8"),
+        ({"out": TENSOR.astype(np.float64)}, r"out: expected floats"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
+    arguments = {"tensor": TENSOR, "matrix": np.eye(4), "size": (2, 2, 2)} | change
+    with pytest.raises(InputError, match=message):
+        ops.resample_affine(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"matrix": np.eye(3)}, r"matrix: expected shape \(3, 4\) or \(4, 4\), got \(3, 3\)"),
+        ({"matrix": np.full((3, 4), np.nan)}, r"matrix: expected finite numbers, got nan"),
         (
-            {"tensor": np.zeros((1, 2, 2, 2), np.uint8), "nearest": True, "outside": -1},
-            OptionsError,
+            {"tensor": BYTES, "nearest": True, "outside": -1},
             r"outside: expected 0 to 255 for a uint8 out, got -1",
         ),
-        ({"size": (2, -2, 2)}, OptionsError, r"size: expected no negative sizes, got \(2, -2, 2\)"),
+        ({"size": (2, -2, 2)}, r"size: expected no negative sizes, got \(2, -2, 2\)"),
     ],
-)  # fmt: skip
-def test_what_cannot_be_resampled_is_refused(
-    change: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    arguments = {
-        "tensor": np.zeros((1, 2, 2, 2), np.float32),
-        "matrix": np.eye(4),
-        "size": (2, 2, 2),
-    } | change
-    with pytest.raises(error, match=message):
+)
+def test_options_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
+    arguments = {"tensor": TENSOR, "matrix": np.eye(4), "size": (2, 2, 2)} | change
+    with pytest.raises(OptionsError, match=message):
         ops.resample_affine(**arguments)

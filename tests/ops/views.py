@@ -34,10 +34,10 @@ def orientations(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
         yield restrided(array, axes, steps)
 
 
-def head(
+def noise_image(
     shape: tuple[int, int, int], dtype: str, n_modalities: int = 2, seed: int = 0
 ) -> NDArray[Any]:
-    """Noise inside an ellipsoid, zero around it; (M, D, H, W). Signed types have negative values too."""
+    """Noise inside an ellipsoid, zero around it; (M, D, H, W). Signed types: negative, too."""
     rng = np.random.default_rng(seed)
     grid = np.meshgrid(
         *(np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in shape), indexing="ij"

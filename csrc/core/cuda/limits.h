@@ -15,4 +15,7 @@ inline constexpr std::int64_t kMostBlocks = 1 << 20;
 inline constexpr unsigned kRowThreads = 64, kBlockRows = 4;
 inline constexpr std::int64_t kMostRowBlocks = std::numeric_limits<std::int32_t>::max();
 
+/// Of sums of doubles; fixed, so that they have the same bits on every device.
+inline constexpr int kSumBlocks = 128;
+
 }  // namespace fastbts

@@ -11,4 +11,6 @@ inline constexpr std::int64_t kMostBlocks = 3;
 inline constexpr unsigned kRowThreads = 32, kBlockRows = 2;
 inline constexpr std::int64_t kMostRowBlocks = 3;
 
+inline constexpr int kSumBlocks = 3;
+
 }  // namespace fastbts
