@@ -1,37 +1,83 @@
-# `make demo` and `make test` do all the set-up on a fresh machine that has Python >= 3.11 and a C++17 compiler.
+# `make demo` and `make test` set up all that they need on a fresh machine with Python >= 3.11, make
+# and a C++17 compiler.
 PYTHON ?= python3
 VENV ?= .venv
 DEV ?= .venv-dev
-# What an install is made of; the editable one takes Python files as they are.
-NATIVE := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
-SOURCES := $(NATIVE) $(shell find fastbts models -type f -not -name '*.pyc')
+JOBS ?= auto
+RESULTS := benchmarks/results
 
-.PHONY: demo test lint bench clean
+# What the compiled part depends on. Python files need no second install: the install is editable.
+NATIVE := pyproject.toml fastbts/about.py CMakeLists.txt $(shell find csrc -type f)
+SOURCES := $(NATIVE) $(shell find fastbts models -type f -not -name '*.pyc')
+CPP := $(shell find csrc tests/simt -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-quick lint format stubs coverage bench install clean
 .NOTPARALLEL:  # both installs build in build/
 
-demo: $(VENV)/installed  ## install, segment a synthetic case with the shipped engine, show where the results are
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/installed  ## install, segment a synthetic case, show where the results are
 	$(VENV)/bin/fastbts demo --out demo
 
-test: $(DEV)/installed  ## all tests; those on real cases run where FASTBTS_DATA or shared/data is
-	$(DEV)/bin/pytest
+# torch's threads must not spin while they wait: with several tests at once they would take the cores
+# from each other.
+PYTEST := OMP_WAIT_POLICY=passive $(DEV)/bin/python -m pytest
+PARALLEL := -p no:benchmark -n $(JOBS) --dist loadfile
 
-lint: $(DEV)/installed  ## formatting, lints and types
+test: $(DEV)/installed  ## all tests; those on real cases need FASTBTS_DATA or ../shared/data
+	@$(PYTEST) $(PARALLEL) -m "not serial"; parallel=$$?; \
+	$(PYTEST) -m serial; serial=$$?; \
+	[ $$parallel -eq 0 ] && [ $$serial -eq 0 ]
+
+test-quick: $(DEV)/installed  ## the tests that take a minute: not the slow ones, no real cases
+	$(PYTEST) $(PARALLEL) -m "not slow and not serial and not data"
+
+coverage: $(DEV)/installed  ## all tests in one process, with a report of the lines not run
+	$(PYTEST) --cov --cov-report=term --cov-report=html
+
+# Compile commands only: nothing is built there.
+TIDY := build/tidy
+
+lint: $(DEV)/installed $(TIDY)/compile_commands.json  ## formatting, lints, types, layers, stub
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/mypy
-	$(DEV)/bin/clang-format --dry-run --Werror $$(find csrc tests/simt -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
+	$(DEV)/bin/lint-imports
+	$(DEV)/bin/python scripts/stubs.py --check
+	$(DEV)/bin/clang-format --dry-run --Werror $(CPP)
+	$(DEV)/bin/run-clang-tidy.py -clang-tidy-binary $(abspath $(DEV))/bin/clang-tidy -p $(TIDY) -quiet
 
-# malloc keeps what was freed.
+$(TIDY)/compile_commands.json: $(DEV)/installed CMakeLists.txt $(wildcard csrc/*.cmake)
+	$(DEV)/bin/cmake -S . -B $(TIDY) -G Ninja --log-level=WARNING \
+	  -DCMAKE_MAKE_PROGRAM=$(abspath $(DEV))/bin/ninja -DCMAKE_EXPORT_COMPILE_COMMANDS=ON \
+	  -DPython_EXECUTABLE=$(abspath $(DEV))/bin/python -DFASTBTS_CUDA=OFF \
+	  -Dpybind11_DIR=$$($(DEV)/bin/python -m pybind11 --cmakedir)
+	touch $@
+
+format: $(DEV)/installed  ## format Python and C++ and apply ruff's safe corrections
+	$(DEV)/bin/ruff check --fix-only .
+	$(DEV)/bin/ruff format .
+	$(DEV)/bin/clang-format -i $(CPP)
+
+stubs: $(DEV)/installed  ## write fastbts/_C.pyi from the compiled module
+	$(DEV)/bin/python scripts/stubs.py
+
+# glibc's malloc keeps freed memory instead of returning it to the system.
 KEEP := glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592
+BENCH := -m pytest --benchmark-only --benchmark-json
 
-bench: $(DEV)/installed  ## benchmarks; JSON into benchmarks/results
-	$(DEV)/bin/pytest benchmarks/bench_predict.py --benchmark-only --benchmark-json benchmarks/results/predict.json
-	$(DEV)/bin/pytest benchmarks/bench_ops.py --benchmark-only --benchmark-json benchmarks/results/ops.json
-	GLIBC_TUNABLES=$(KEEP) $(DEV)/bin/pytest benchmarks/bench_ops.py --benchmark-only --benchmark-json benchmarks/results/ops-tuned.json
-	$(DEV)/bin/pytest benchmarks/bench_semantic.py --benchmark-only --benchmark-json benchmarks/results/semantic.json
+bench: $(DEV)/installed  ## benchmarks; write benchmarks/results/*.json and the tables of the READMEs
+	$(DEV)/bin/python $(BENCH) $(RESULTS)/predict.json benchmarks/bench_predict.py
+	$(DEV)/bin/python $(BENCH) $(RESULTS)/ops.json benchmarks/bench_ops.py
+	GLIBC_TUNABLES=$(KEEP) $(DEV)/bin/python $(BENCH) $(RESULTS)/ops-tuned.json benchmarks/bench_ops.py
+	$(DEV)/bin/python $(BENCH) $(RESULTS)/semantic.json benchmarks/bench_semantic.py
 	$(DEV)/bin/python -m benchmarks.make_tables
 
-# The plain install, as a user makes it: no torch, no compiler left behind.
+install: $(DEV)/installed  ## the developers' install alone, in .venv-dev
+
+# The plain install, as a user makes it: no torch, no development packages.
 $(VENV)/installed: $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check .
@@ -43,5 +89,5 @@ $(DEV)/installed: $(NATIVE)
 	$(DEV)/bin/pip install --quiet --disable-pip-version-check --config-settings=cmake.define.FASTBTS_WERROR=ON --editable ".[train,evaluate,test,lint]"
 	touch $@
 
-clean:
-	rm -rf $(VENV) $(DEV) build demo out .pytest_cache .mypy_cache .ruff_cache
+clean:  ## remove environments, builds, caches and outputs of the demo
+	rm -rf $(VENV) $(DEV) build demo out htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,7 +1,8 @@
-"""Precisions side by side: `python -m benchmarks.bench_precision --data DIR` writes `benchmarks/results/precision.json`.
+"""Precisions compared: `python -m benchmarks.bench_precision --data DIR`.
 
-Builds int8 from the training cases, then runs float32, bf16 and int8 in turn on each validation case, so that all of them see the
-same machine at the same time; each labels the case (Dice beside speed) before it is timed.
+Builds an int8 engine from training cases, then runs float32, bf16 and int8 in turn on each
+validation case, so that a change of the machine's load affects all of them. Writes Dice and times
+to `benchmarks/results/precision.json`.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ PRECISIONS = ("fp32", "bf16", "int8")
 def measure(
     segmenters: dict[str, Segmenter], folders: list[Path], rounds: int
 ) -> list[dict[str, Any]]:
-    """Per case and precision: Dice, and the medians over the rounds of the stages' times."""
+    """Per case and precision: Dice, and the median time of each stage over the rounds."""
     rows = []
     for folder in folders:
-        volume, truth = read_case(folder), read_labels(folder)
-        first = {p: s.predict(volume) for p, s in segmenters.items()}  # warms up, too
+        volume, reference = read_case(folder), read_labels(folder)
+        first = {p: s.predict(volume) for p, s in segmenters.items()}  # also the warm-up
         runs = [
             {p: s.predict(volume).timings_ms for p, s in segmenters.items()} for _ in range(rounds)
         ]
@@ -44,7 +45,7 @@ def measure(
                 {
                     "case": folder.name,
                     "precision": precision,
-                    "dice": region_dice(result.labels, truth),
+                    "dice": region_dice(result.labels, reference),
                     "median_ms": times,
                 }
             )
@@ -52,7 +53,7 @@ def measure(
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Per precision: mean Dice over cases and regions, its change from float32, median time, speed against bf16."""
+    """Per precision: mean Dice, its change from float32, median time, speed relative to bf16."""
     found = {p: [r for r in rows if r["precision"] == p] for p in PRECISIONS}
     scores = {
         p: float(np.mean([list(r["dice"].values()) for r in mine])) for p, mine in found.items()
@@ -77,10 +78,10 @@ def main() -> None:
     )
     parser.add_argument("--engine", type=Path, default=default_engine_path())
     parser.add_argument(
-        "--calibrate", type=int, default=8, help="training cases that int8 is calibrated on"
+        "--calibrate", type=int, default=8, help="number of training cases to calibrate int8 on"
     )
     parser.add_argument(
-        "--cases", type=int, default=0, help="only the first so many validation cases; 0 for all"
+        "--cases", type=int, default=0, help="number of validation cases; 0 for all"
     )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument(

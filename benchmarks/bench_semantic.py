@@ -1,9 +1,9 @@
-"""What the semantic mechanisms cost on the CPU engine: plain (true bypass) against all on, one whole-brain pass.
+"""Cost of the semantic mechanisms on the CPU engine: none against all, one whole-brain pass.
 
     pytest benchmarks/bench_semantic.py --benchmark-only --benchmark-json semantic.json
 
-Both networks are the light one with random weights, and run in turns, so that a machine's moods hit both. Processor time stands
-beside the wall time, because other processes disturb it less.
+Both are the light network with random weights. They run in turns, so that a change of the machine's
+load affects both. Other processes disturb the processor time less than the wall time.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ CONFIGS = {
 
 
 def build(config: UNetConfig, path: Path) -> tuple[OpenVINOEngine, dict[str, float]]:
-    """A random network as an engine, checked against PyTorch; also its parameters and its FLOPs at SHAPE, in units of 1e6, 1e9."""
+    """A random network as an engine, checked against PyTorch; its parameters (1e6), FLOPs (1e9)."""
     torch.manual_seed(0)
     network = UNet3d(config).eval()
     with torch.no_grad():
         for weight in network.parameters():
-            # Zeros might be optimised away; float16 is what the file holds.
+            # Zeros might be optimised away; the file stores float16.
             weight.copy_(
                 (weight if weight.any() else 0.05 * torch.randn(weight.shape)).half().float()
             )
@@ -51,18 +51,18 @@ def build(config: UNetConfig, path: Path) -> tuple[OpenVINOEngine, dict[str, flo
         read_engine_file(path),
         np.random.default_rng(0).standard_normal((1, 4, 32, 48, 32), np.float32),
     )
-    exact = OpenVINOEngine(file, precision="fp32", threads=N_THREADS).infer(small)
+    exact = OpenVINOEngine(file, precision="fp32", n_threads=N_THREADS).infer(small)
     with torch.inference_mode():
         assert np.abs(exact - network(torch.from_numpy(small)).numpy()).max() <= 1e-3
     numbers = {
         "mparameters": sum(p.numel() for p in network.parameters()) / 1e6,
         "gflop": gflop(network),
     }
-    return OpenVINOEngine(file, threads=N_THREADS), numbers
+    return OpenVINOEngine(file, n_threads=N_THREADS), numbers
 
 
 def gflop(network: UNet3d) -> float:
-    """Arithmetic of convolutions and matrix products at SHAPE, two per multiply-add; counted on tensors without storage."""
+    """GFLOP of convolutions and matrix products at SHAPE; a multiply-add counts as two."""
     from torch.utils.flop_counter import FlopCounterMode
 
     network = network.to("meta")

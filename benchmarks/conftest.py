@@ -1,4 +1,4 @@
-"""Benchmarks verify, then time. Cases: the synthetic one, and a real one where the data are at hand."""
+"""Fixtures of the benchmarks: the synthetic case, and a real one where the data are available."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.conftest import data_folder, val_cases  # noqa: F401  (fixtures)
 def pytest_benchmark_update_machine_info(
     config: pytest.Config, machine_info: dict[str, Any]
 ) -> None:
-    """Names of machines do not belong in results; what computes does."""
+    """Replaces the machine's name by that of its processor."""
     import fastbts
-    from fastbts.engine.backends.openvino import package
+    from fastbts.engine.backends.openvino import OpenVINOEngine
 
     machine_info.pop("node", None)
     machine_info["device_name"] = str(
-        package().Core().get_property("CPU", "FULL_DEVICE_NAME")
+        OpenVINOEngine.package().Core().get_property("CPU", "FULL_DEVICE_NAME")
     ).strip()
     machine_info["fastbts"] = fastbts.__version__
 

@@ -1,7 +1,7 @@
 """Brain-tumour segmentation that an engineer can embed.
 
->>> segmenter = fastbts.Segmenter()                       # the shipped engine, loaded and warmed up once
->>> result = segmenter.predict(flair="flair.nii.gz", t1="t1.nii.gz", t1ce="t1ce.nii.gz", t2="t2.nii.gz")
+>>> segmenter = fastbts.Segmenter()  # the shipped engine, loaded and warmed up once
+>>> result = segmenter.predict("case_folder")  # or files, nibabel images, arrays, a Volume
 >>> result.save("seg.nii.gz")
 
 Research use only: not a medical device.
@@ -28,10 +28,10 @@ from fastbts.volume import MODALITIES, Geometry, Volume
 
 if TYPE_CHECKING:
     from fastbts.engine.load import load_engine
+    from fastbts.options import SegmenterOptions
     from fastbts.read.case import read_case, read_files
-    from fastbts.segmentation import Segmentation
-    from fastbts.segmenter import Segmenter, SegmenterOptions
-
+    from fastbts.segmentation import FailedCase, Segmentation
+    from fastbts.segmenter import Segmenter
 
 __all__ = [
     "MODALITIES",
@@ -40,6 +40,7 @@ __all__ = [
     "Engine",
     "EngineFileError",
     "EngineSpec",
+    "FailedCase",
     "FastBTSError",
     "Geometry",
     "GeometryError",
@@ -57,9 +58,10 @@ __all__ = [
 
 # Loaded on first use, so that `import fastbts` costs NumPy and little else.
 _LAZY = {
+    "FailedCase": "fastbts.segmentation",
     "Segmentation": "fastbts.segmentation",
     "Segmenter": "fastbts.segmenter",
-    "SegmenterOptions": "fastbts.segmenter",
+    "SegmenterOptions": "fastbts.options",
     "load_engine": "fastbts.engine.load",
     "read_case": "fastbts.read.case",
     "read_files": "fastbts.read.case",

@@ -1,4 +1,4 @@
-"""Typed errors. Each message says what is wrong, in which file, what was expected, what was found, and the way out."""
+"""Typed errors. A message says what is wrong, in which file, what was expected, and what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class FastBTSError(Exception):
 
 
 class InputError(FastBTSError, ValueError):
-    """A file or array that cannot be used as an image: damaged, not NIfTI, non-finite, constant, too large."""
+    """A file or array that is no usable image: damaged, not NIfTI, non-finite, constant, large."""
 
 
 class GeometryError(FastBTSError, ValueError):
@@ -16,15 +16,15 @@ class GeometryError(FastBTSError, ValueError):
 
 
 class CaseError(FastBTSError, ValueError):
-    """A case that is incomplete or ambiguous: a modality is missing, or two files claim the same one."""
+    """An incomplete or ambiguous case: a modality is missing, or two files are the same one."""
 
 
 class EngineFileError(FastBTSError, ValueError):
-    """An engine file that is damaged, lies about itself, or was written by a newer version."""
+    """An engine file that is damaged, contradicts itself, or was written by a newer version."""
 
 
 class DeviceError(FastBTSError, RuntimeError):
-    """A device or backend that was asked for and cannot be used here."""
+    """A requested device or backend that cannot be used here."""
 
 
 class OptionsError(FastBTSError, ValueError):
@@ -32,4 +32,4 @@ class OptionsError(FastBTSError, ValueError):
 
 
 class OutputError(FastBTSError, OSError):
-    """A result that could not be written; nothing half-written is left behind."""
+    """A result that could not be written; no incomplete file is left behind."""

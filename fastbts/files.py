@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing: a file appears whole under its name, or not at all."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ from fastbts.errors import OutputError
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
-    """Opens a file that appears under its name, whole and on disk, when the block ends; or not at all if it fails.
+    """Opens a file that gets its name when the block ends without an error, whole and on disk.
 
-    Missing parent folders are made. A file of that name is replaced. Where the file system can (Linux: O_TMPFILE), the
-    unfinished file has no name, so that even a killed process leaves nothing.
-
-    Args:
-        path: The file.
+    Missing parent folders are created. An existing file of that name is replaced. Until then the
+    file has no name where the system supports this (O_TMPFILE on Linux), so that even a killed
+    process leaves nothing behind.
 
     Yields:
-        A binary stream to write into.
+        A binary file to write into.
 
     Raises:
         OutputError: The file cannot be written.
@@ -34,13 +32,13 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         _refuse_irregular(path)
         _nearest_folder(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        fd, temporary = _unfinished(path.parent)
+        fd, temporary = _open_temporary(path.parent)
         try:
-            with os.fdopen(fd, "wb") as stream:
-                yield stream
-                stream.flush()
+            with os.fdopen(fd, "wb") as file:
+                yield file
+                file.flush()
                 os.fsync(fd)
-                temporary = temporary or _named(fd, path.parent)
+                temporary = temporary or _give_name(fd, path.parent)
             os.replace(temporary, path)
         except BaseException:
             if temporary:
@@ -49,42 +47,47 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def check_writable(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
-    """Finds out whether `path` could be written, before the work is done; leaves nothing behind.
+    """Checks that a file can be written later, by writing a temporary one; leaves nothing behind.
 
     Args:
-        path: A file to be written later; its folder need not exist yet.
+        path: The file; its folder need not exist yet.
         inputs: Files that must not be overwritten.
 
     Raises:
-        OutputError: It could not, or it is one of the inputs.
+        OutputError: The file cannot be written, or is one of the inputs.
     """
     path = Path(path)
     with _as_output_error(path):
         _refuse_irregular(path)
-        for given in inputs:
-            if path.exists() and os.path.exists(given) and os.path.samefile(path, given):
-                raise OutputError(
-                    f"{path}: is an input of this case, which would be overwritten; choose another output"
-                )
-        fd, temporary = _unfinished(_nearest_folder(path))
+        check_not_input(path, inputs)
+        fd, temporary = _open_temporary(_nearest_folder(path))
         os.close(fd)
         if temporary:
             temporary.unlink()
 
 
+def check_not_input(path: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Raises OutputError if `path` is one of the inputs, which would be overwritten."""
+    for given in inputs:
+        if os.path.exists(path) and os.path.exists(given) and os.path.samefile(path, given):
+            raise OutputError(
+                f"{path}: is an input of this case and would be overwritten; choose another output"
+            )
+
+
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Writes JSON (UTF-8, indented), whole or not at all.
+    """Writes JSON (UTF-8, indented) atomically.
 
     Raises:
         OutputError: The file cannot be written.
     """
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    with atomic_write(path) as stream:
-        stream.write(text.encode() + b"\n")
+    with atomic_write(path) as file:
+        file.write(text.encode() + b"\n")
 
 
 def _refuse_irregular(path: Path) -> None:
-    """A rename would put a file in the place of a device or pipe."""
+    """Refuses folders, devices and pipes; a rename would replace a device or pipe by a file."""
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; expected the name of a file")
     if path.exists() and not stat.S_ISREG(path.stat().st_mode):
@@ -92,30 +95,29 @@ def _refuse_irregular(path: Path) -> None:
 
 
 def _nearest_folder(path: Path) -> Path:
-    """The folder of a path, or the nearest one above it that exists."""
+    """The nearest folder above a path that exists."""
     folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
     if not folder.is_dir():
         raise OutputError(f"{path}: {folder} is not a folder; choose another output")
     return folder
 
 
-def _unfinished(folder: Path) -> tuple[int, Path | None]:
-    """Opens a new file, without a name if the system can, else with a hidden one."""
+def _open_temporary(folder: Path) -> tuple[int, Path | None]:
+    """Opens a new file, without a name where the system supports this, else with a hidden one."""
     if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
-        with suppress(
-            OSError
-        ):  # not every file system can; if the folder is at fault, the next line says so
+        # Not every file system supports this. If the folder is at fault, the second try says so.
+        with suppress(OSError):
             return os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666), None
     temporary = _hidden_name(folder)
-    return os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666
-    ), temporary
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    return os.open(temporary, flags, 0o666), temporary
 
 
-def _named(fd: int, folder: Path) -> Path:
-    """Gives a nameless file a hidden name, from which it can be renamed over an older file in one step."""
+def _give_name(fd: int, folder: Path) -> Path:
+    """Gives a nameless file a hidden name, because only a rename replaces an existing file."""
     temporary = _hidden_name(folder)
-    # A src_dir_fd, unused with an absolute path, makes Python call linkat with AT_SYMLINK_FOLLOW, as open(2) wants.
+    # src_dir_fd has no meaning for an absolute path, but makes Python call linkat with
+    # AT_SYMLINK_FOLLOW, which open(2) asks for.
     os.link(f"/proc/self/fd/{fd}", temporary, src_dir_fd=fd, follow_symlinks=True)
     return temporary
 

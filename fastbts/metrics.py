@@ -1,4 +1,4 @@
-"""Overlap of a segmentation with its reference, on the input's grid."""
+"""Agreement of a segmentation with its reference, from the voxels that each region shares."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fastbts.labels import REGION_LABELS
 
 
 @dataclass(frozen=True)
-class Overlap:
-    """Voxels of two masks, counted.
+class Confusion:
+    """Voxel counts of a predicted and a reference mask.
 
     Attributes:
-        n_both: In both masks.
+        n_both: In both masks (true positives).
         n_predicted: In the predicted mask.
-        n_reference: In the reference.
-        n_voxels: In all.
+        n_reference: In the reference mask.
+        n_voxels: In the image.
     """
 
     n_both: int
@@ -30,64 +30,70 @@ class Overlap:
     @property
     def dice(self) -> float:
         """Dice coefficient; 1 if both masks are empty (BraTS convention)."""
-        share = _share(2 * self.n_both, self.n_predicted + self.n_reference)
-        return 1.0 if share is None else share
+        dice = _ratio(2 * self.n_both, self.n_predicted + self.n_reference)
+        return 1.0 if dice is None else dice
 
     @property
     def sensitivity(self) -> float | None:
-        """Share of the reference that was found; None without a reference."""
-        return _share(self.n_both, self.n_reference)
+        """True positives / reference voxels; None if the reference is empty."""
+        return _ratio(self.n_both, self.n_reference)
 
     @property
     def precision(self) -> float | None:
-        """Share of the prediction that is right; None without a prediction."""
-        return _share(self.n_both, self.n_predicted)
+        """True positives / predicted voxels; None if the prediction is empty."""
+        return _ratio(self.n_both, self.n_predicted)
 
     @property
     def specificity(self) -> float | None:
-        """Share of the voxels outside the reference that were left out; of the whole image, so always near 1."""
-        n_outside = self.n_voxels - self.n_reference
-        return _share(n_outside - (self.n_predicted - self.n_both), n_outside)
+        """True negatives / negatives of the whole image, so always near 1."""
+        n_negative = self.n_voxels - self.n_reference
+        return _ratio(n_negative - (self.n_predicted - self.n_both), n_negative)
 
 
 def region_dice(predicted: NDArray[np.uint8], reference: NDArray[np.uint8]) -> dict[str, float]:
-    """Dice of WT, TC and ET from two label maps; see `region_overlaps`."""
-    return {
-        region: overlap.dice for region, overlap in region_overlaps(predicted, reference).items()
-    }
+    """Dice of WT, TC and ET from two label maps; arguments and errors as `region_confusion`."""
+    confusion = region_confusion(predicted, reference)
+    return {region: counts.dice for region, counts in confusion.items()}
 
 
-def region_overlaps(
+def region_confusion(
     predicted: NDArray[np.uint8], reference: NDArray[np.uint8]
-) -> dict[str, Overlap]:
-    """Overlap of WT, TC and ET from two label maps of one shape, values of `brats2021`; one pass over the voxels.
+) -> dict[str, Confusion]:
+    """Counts the voxels of WT, TC and ET in two label maps.
+
+    Args:
+        predicted: uint8, any shape, values of `brats2021`.
+        reference: The same shape and values; the memory order may differ.
 
     Raises:
         InputError: The shapes differ, or a label is above 7.
     """
+    _check(predicted, reference)
+    pairs = predicted * np.uint8(8) + reference
+    # In memory order, which is fastest: the order of counting does not matter.
+    counts = np.bincount(pairs.ravel(order="K"), minlength=64).reshape(8, 8)
+    return {
+        region: Confusion(
+            n_both=int(counts[np.ix_(values, values)].sum()),
+            n_predicted=int(counts[list(values)].sum()),
+            n_reference=int(counts[:, list(values)].sum()),
+            n_voxels=predicted.size,
+        )
+        for region, values in REGION_LABELS.items()
+    }
+
+
+def _check(predicted: NDArray[np.uint8], reference: NDArray[np.uint8]) -> None:
     if predicted.shape != reference.shape:
         raise InputError(
-            f"labels of shape {predicted.shape} and a reference of shape {reference.shape}: expected one grid"
+            f"labels of shape {predicted.shape} and a reference of shape {reference.shape}: "
+            "expected one grid"
         )
     if max(predicted.max(), reference.max()) > 7:
         raise InputError(
             f"labels up to {predicted.max()} and {reference.max()}: expected BraTS values, 0 to 4"
         )
-    # Any memory order: the sum has one, and which voxel is counted first does not matter.
-    pairs = predicted * np.uint8(8) + reference
-    counts = np.bincount(pairs.ravel(order="K"), minlength=64).reshape(8, 8)
-    overlaps = {}
-    for region, values in REGION_LABELS.items():
-        both, of_predicted, of_reference = (
-            counts[np.ix_(values, values)],
-            counts[list(values)],
-            counts[:, list(values)],
-        )
-        overlaps[region] = Overlap(
-            int(both.sum()), int(of_predicted.sum()), int(of_reference.sum()), predicted.size
-        )
-    return overlaps
 
 
-def _share(part: int, whole: int) -> float | None:
+def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None

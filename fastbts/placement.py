@@ -15,12 +15,12 @@ Slices = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the network's tensor lies in the volume: the way back.
+    """Where the network's tensor is in the volume, to map its output back.
 
     Attributes:
         box: The brain box in the volume's (Z, Y, X) axes, half-open.
         size: The brain box's size at the network's spacing.
-        padded: (D, H, W) of the tensor, which holds the box in its middle.
+        padded: (D, H, W) of the tensor, with the box in its middle.
     """
 
     box: Box
@@ -53,7 +53,7 @@ class Placement:
     def restore(
         self, logits: NDArray[np.float32], n_threads: int = 0
     ) -> tuple[NDArray[np.float32], Size]:
-        """Maps logits (K, D, H, W) back to the input's spacing; returns them with the box's offset in them."""
+        """Maps logits (K, D, H, W) to the input's spacing; returns them and the box's offset."""
         if not self.resampled:
             return logits, self.offset
         return ops.resample(
@@ -61,7 +61,7 @@ class Placement:
         ), (0, 0, 0)
 
     def in_box(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (K, D, H, W) on the tensor's grid as (K, *box): those of the brain box alone, at the input's spacing."""
+        """Logits (K, D, H, W) on the tensor's grid -> (K, *box), at the input's spacing."""
         restored, offset = self.restore(logits)
         d, h, w = (slice(o, o + n) for o, n in zip(offset, box_size(self.box), strict=True))
         return restored[:, d, h, w]

@@ -1,242 +1,292 @@
-"""The main job: `Segmenter.predict` reads as the data's way."""
+"""The main job. `Segmenter.predict` follows the data: read, normalize, infer, label, report."""
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbts import ops
+from fastbts.engine.file import EngineFile
 from fastbts.engine.interface import Engine
-from fastbts.engine.load import load_engine
-from fastbts.errors import OptionsError
-from fastbts.pipeline.label import postprocess
-from fastbts.pipeline.normalize import Prepared, preprocess
-from fastbts.pipeline.report import build_report
-from fastbts.pipeline.window import WindowPlan
+from fastbts.engine.load import check_choice, open_engine, read_engine
+from fastbts.errors import FastBTSError, OptionsError
+from fastbts.options import SegmenterOptions
+from fastbts.pipeline.infer import infer
+from fastbts.pipeline.label import label
+from fastbts.pipeline.normalize import normalize
+from fastbts.pipeline.report import report
 from fastbts.progress import Clock, Progress
-from fastbts.read.inputs import as_volume
-from fastbts.segmentation import Segmentation
+from fastbts.read.inputs import as_volume, check_cases, one_case
+from fastbts.segmentation import FailedCase, Segmentation
 from fastbts.spec import EngineSpec
 from fastbts.volume import Volume
 
 logger = logging.getLogger("fastbts")
-
-MAX_THREADS = 1024
-MODES = ("auto", "one-pass", "sliding")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmenterOptions:
-    """How to run; none of it changes what the network is."""
-
-    mode: str = "auto"
-    """"one-pass": the whole brain box at once, fastest; "sliding": overlapping windows, bounded memory; "auto": one pass up to
-    `max_one_pass_voxels`."""
-    overlap: float = 0.5
-    """Least overlap of neighbouring sliding windows, as a fraction of their size."""
-    max_one_pass_voxels: int = 12_000_000
-    """Largest tensor that "auto" runs in one pass; a 1 mm brain box has about 4 million voxels and needs about 0.7 GB."""
-    threads: int = 0
-    """CPU threads; 0 for all."""
-    allow_missing: bool = False
-    """Whether a case may lack images that the engine was trained to do without. Not by itself, lest a misnamed file go unseen: the
-    result without T1ce is far worse."""
-    min_part_mm3: float | None = None
-    """Connected parts of the whole tumour smaller than this become background, before the small-ET rule; 0 for off, None for what
-    the engine's manifest says."""
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise OptionsError(f"mode {self.mode!r}: expected one of {', '.join(MODES)}")
-        if not isinstance(self.overlap, int | float) or not 0 <= self.overlap <= 0.9:
-            raise OptionsError(f"overlap {self.overlap!r}: expected a number between 0 and 0.9")
-        if not isinstance(self.threads, int) or not 0 <= self.threads <= MAX_THREADS:
-            raise OptionsError(
-                f"threads {self.threads!r}: expected 0 (all) or a whole number up to {MAX_THREADS}"
-            )
-        if not isinstance(self.max_one_pass_voxels, int) or self.max_one_pass_voxels < 0:
-            raise OptionsError(
-                f"max_one_pass_voxels {self.max_one_pass_voxels!r}: expected a whole number, 0 or more"
-            )
-        if not isinstance(self.allow_missing, bool):
-            raise OptionsError(f"allow_missing {self.allow_missing!r}: expected True or False")
-        part = 0 if self.min_part_mm3 is None else self.min_part_mm3
-        if not isinstance(part, int | float) or not 0 <= part < math.inf:
-            raise OptionsError(f"min_part_mm3 {part!r}: expected 0 (off) or a volume in mm3")
+logger.addHandler(logging.NullHandler())  # a library prints nothing unless it is asked to
 
 
 class Segmenter:
-    """Segments brain tumours. Loads its engine and warms it up once; one Segmenter serves many threads.
-
-    `spec` is the engine's, with what the options override: its `optional_modalities` are those that a case may lack here.
+    """Segments brain tumours. Loads its engine once; then serves any number of threads.
 
     Args:
-        engine: A loaded engine, a path to a `.fbts` file, or None for the shipped engine.
+        engine: A path to a `.fbts` file, a loaded engine, or None for the shipped engine.
+        backend: See `load_engine`.
         device: See `load_engine`.
         precision: See `load_engine`.
+        trusted_key: See `load_engine`.
         options: How to run.
-        warm_up: Runs the network once on zeros, so that the first case is as fast as the rest.
+        warm_up: Runs the network once on zeros, so that the first case is as fast as the others.
+        background: Returns as soon as the engine file has been read and checked, and compiles the
+            network in a thread. The first prediction reads its case meanwhile and then waits; it
+            raises what the backend raises.
+    Attributes:
+        spec: What the engine takes and gives, with what the options change:
+            `optional_modalities` are those that a case may lack here.
+        options: How it runs.
     Raises:
-        EngineFileError, DeviceError, OptionsError: See `load_engine`.
+        EngineFileError, DeviceError: See `load_engine`.
+        OptionsError: See `load_engine`; or `engine` is loaded, and backend, device, precision or
+            trusted_key were given as well.
     """
 
     def __init__(
         self,
         engine: Engine | str | Path | None = None,
         *,
+        backend: str = "auto",
         device: str = "auto",
         precision: str = "auto",
+        trusted_key: str | Path | None = None,
         options: SegmenterOptions | None = None,
         warm_up: bool = True,
+        background: bool = False,
     ) -> None:
         self.options = options or SegmenterOptions()
-        if engine is None or isinstance(engine, str | Path):
-            engine = load_engine(
-                engine, device=device, precision=precision, threads=self.options.threads
-            )
-        self.engine = engine
-        self.spec = _overridden(engine.spec, self.options)
-        if warm_up:
-            stride = self.engine.spec.stride
-            self.engine.infer(
-                np.zeros((1, len(self.engine.spec.modalities), *(2 * stride,) * 3), np.float32)
-            )
+        choice = {"backend": backend, "device": device, "precision": precision}
+        source = _source(engine, trusted_key, choice)
+        self.spec = _overridden(source.spec, self.options)
+
+        def load() -> Engine:
+            if not isinstance(source, EngineFile):
+                return source
+            return open_engine(source, **choice, n_threads=self.options.n_threads)
+
+        def load_and_warm_up() -> Engine:
+            loaded = load()
+            _warm_up(loaded)
+            return loaded
+
+        self._engine = _future(load_and_warm_up if warm_up else load, background)
+
+    @property
+    def engine(self) -> Engine:
+        """The loaded engine; waits for it if it is compiled in the background."""
+        return self._engine.result()
 
     def predict(
         self,
-        case: Volume | NDArray[Any] | None = None,
+        case: Any = None,
         *,
         flair: Any = None,
         t1: Any = None,
         t1ce: Any = None,
         t2: Any = None,
         affine: NDArray[np.float64] | None = None,
+        order: Sequence[str] | None = None,
+        nnunet_order: Sequence[str] | None = None,
+        grid: str | None = None,
         progress: Progress | None = None,
     ) -> Segmentation:
         """Segments one case.
 
         Args:
-            case: A Volume, or an array (M, X, Y, Z) in the order of `engine.spec.modalities`; or none, and the modalities by name,
-                of which those in `spec.optional_modalities` may be left out:
+            case: A case folder, a Volume, an array (M, X, Y, Z), or a mapping from modality to
+                path, nibabel image or array (X, Y, Z). Or leave it out and name the images:
             flair: Path, nibabel image or array (X, Y, Z).
             t1: Likewise.
             t1ce: Likewise (contrast-enhanced T1).
             t2: Likewise.
-            affine: Voxel index -> RAS+ mm, for arrays; identity (RAS+, 1 mm) if not given, with a warning in the report.
+            affine: For arrays: voxel index -> RAS+ position in mm, (4, 4). Without it the axes are
+                taken as RAS+ with 1 mm voxels, and the result has a warning.
+            order: For an array: modalities of its first axis; default: `spec.modalities`.
+            nnunet_order: For a case folder in nnU-Net's names: modalities of `_0000`, `_0001`, ...
+            grid: For files on different grids: modality whose grid all are resampled to.
             progress: Called with the stage and the fraction done.
         Returns:
             Labels and volumes on the input's grid, with timings and report.
         Raises:
             InputError, GeometryError, CaseError: The input cannot be used.
+            DeviceError: The device failed.
         """
         clock = Clock(progress)
         with clock("read", 0.0):
-            given = {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}
-            volume = as_volume(case, given, affine, self.spec)
+            volume = as_volume(
+                one_case(case, {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}),
+                self.spec,
+                affine=affine,
+                order=order,
+                nnunet_order=nnunet_order,
+                grid=grid,
+            )
+        return self._segment(volume, clock)
+
+    def predict_batch(
+        self,
+        cases: Iterable[Any],
+        *,
+        stop_on_error: bool = False,
+        affine: NDArray[np.float64] | None = None,
+        order: Sequence[str] | None = None,
+        nnunet_order: Sequence[str] | None = None,
+        grid: str | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Segmentation | FailedCase]:
+        """Segments cases one after the other; reads the next one while the present one is computed.
+
+        Args:
+            cases: Each as in `predict`: folder, Volume, array or mapping.
+            stop_on_error: Raises the error of a bad case, which ends the batch, instead of
+                yielding it as a `FailedCase`.
+            affine: As in `predict`, for all cases.
+            order: Likewise.
+            nnunet_order: Likewise.
+            grid: Likewise.
+            progress: Likewise; runs from 0 to 1 for each case.
+        Yields:
+            One result per case, in order. `timings_ms["read"]` is how long the batch waited for it.
+        Raises:
+            CaseError: `cases` is a single case.
+            FastBTSError: The engine cannot be loaded; or a bad case, with `stop_on_error`.
+        """
+        check_cases(cases)
+        read = partial(
+            as_volume,
+            spec=self.spec,
+            affine=affine,
+            order=order,
+            nnunet_order=nnunet_order,
+            grid=grid,
+        )
+        with ThreadPoolExecutor(1) as reader:
+            for case, reading in _read_ahead(reader, read, cases):
+                clock = Clock(progress)
+                try:
+                    with clock("read", 0.0):
+                        volume = reading.result()
+                    result: Segmentation | FailedCase = self._segment(volume, clock)
+                except FastBTSError as error:
+                    if stop_on_error or error is self._engine.exception():
+                        raise
+                    result = FailedCase(case, error)
+                yield result
+
+    def close(self) -> None:
+        """Frees the engine."""
+        if self._engine.exception() is None:
+            self.engine.close()
+
+    def __enter__(self) -> Segmenter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if not self._engine.done() or self._engine.exception():
+            state = "failed to load" if self._engine.done() else "loading"
+            return f"Segmenter({self.spec.name}: {state})"
+        about = self.engine.description
+        how = ", ".join(str(about[key]) for key in ("backend", "device", "precision"))
+        return f"Segmenter({self.spec.name}: {how})"
+
+    def _segment(self, volume: Volume, clock: Clock) -> Segmentation:
+        n_threads = self.options.n_threads
+        for warning in volume.warnings:
+            logger.warning("%s", warning)
         with clock("normalize", 0.1):
-            prepared = preprocess(volume, self.spec, self.options.threads)
-        logits, windows = self._infer(prepared, clock)
+            prepared = normalize(volume, self.spec, n_threads)
+        engine = self._loaded(clock)
+        inferred = infer(engine, prepared.tensor, self.spec, self.options, clock)
         with clock("label", 0.95):
-            labelled = postprocess(
-                logits, prepared.placement, volume.geometry, self.spec, self.options.threads
+            labelled = label(
+                inferred.logits, prepared.placement, volume.geometry, self.spec, n_threads
             )
         timings_ms = clock.finish()
-        volumes_ml = {
-            region: n * volume.geometry.voxel_ml for region, n in labelled.n_voxels.items()
-        }
-        report = build_report(
-            self.engine, volume, prepared, labelled, windows, volumes_ml, timings_ms
-        )
-        logger.info("segmented in %.0f ms: %s ml", timings_ms["total"], volumes_ml)
+        logger.info("segmented in %.0f ms: %s ml", timings_ms["total"], labelled.volumes_ml)
         return Segmentation(
             labelled.labels,
-            volumes_ml,
+            labelled.volumes_ml,
             timings_ms,
-            report,
+            report(engine, self.spec, volume, prepared, inferred, labelled, timings_ms),
             volume,
-            logits,
+            inferred.logits,
             prepared.placement,
             self.spec.temperature,
         )
 
-    def predict_batch(self, cases: Iterable[Volume | str | Path]) -> Iterator[Segmentation]:
-        """Segments cases one after the other, reading the next while the present one is computed.
+    def _loaded(self, clock: Clock) -> Engine:
+        if not self._engine.done():
+            with clock("load", 0.14):
+                return self.engine
+        return self.engine
 
-        Args:
-            cases: Volumes or case folders, complete but for `spec.optional_modalities`.
-        Yields:
-            One Segmentation per case, in order.
-        Raises:
-            FastBTSError: A case cannot be used, when its turn comes; that ends the batch. To go on after bad cases call
-                `predict` for each.
-        """
-        from fastbts.read.case import read_case
 
-        def read(case: Volume | str | Path) -> Volume:
-            return (
-                case
-                if isinstance(case, Volume)
-                else read_case(case, optional=self.spec.optional_modalities)
-            )
-
-        with ThreadPoolExecutor(1) as reader:
-            waiting = None
-            for case in cases:
-                upcoming = reader.submit(read, case)
-                if waiting is not None:
-                    yield self.predict(waiting.result())
-                waiting = upcoming
-            if waiting is not None:
-                yield self.predict(waiting.result())
-
-    def close(self) -> None:
-        """Frees the engine."""
-        self.engine.close()
-
-    def _infer(
-        self, prepared: Prepared, clock: Clock
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Runs the network over the tensor; returns logits (K, D, H, W) and what the windows were."""
-        if self._one_pass(prepared):
-            with clock("infer", 0.15):
-                return self.engine.infer(prepared.tensor[None])[0], {"mode": "one-pass", "count": 1}
-        n_d, n_h, n_w = prepared.tensor.shape[1:]
-        plan = WindowPlan.cover((n_d, n_h, n_w), self.engine.spec.window, self.options.overlap)
-        logits = np.zeros((len(self.engine.spec.regions), *prepared.tensor.shape[1:]), np.float32)
-        part = np.empty((1, len(logits), *plan.size), np.float32)
-        for b in range(len(plan)):
-            origin = plan.origins[b : b + 1]
-            with clock("window", 0.15 + 0.8 * b / len(plan)):
-                window = ops.window(
-                    prepared.tensor, origin, plan.size, n_threads=self.options.threads
-                )
-            with clock("infer", 0.15 + 0.8 * b / len(plan)):
-                self.engine.infer(window, out=part)
-            with clock("blend", 0.15 + 0.8 * (b + 1) / len(plan)):
-                d, h, w = (axis[b : b + 1] for axis in plan.weights)
-                ops.blend(part, origin, (d, h, w), logits, n_threads=self.options.threads)
-        windows = {
-            "mode": "sliding",
-            "count": len(plan),
-            "size_zyx": list(plan.size),
-            "overlap": self.options.overlap,
-        }
-        return logits, windows
-
-    def _one_pass(self, prepared: Prepared) -> bool:
-        fits = prepared.tensor[0].size <= self.options.max_one_pass_voxels
-        return self.options.mode == "one-pass" or (self.options.mode == "auto" and fits)
+def _source(
+    engine: Engine | str | Path | None, trusted_key: str | Path | None, choice: Mapping[str, str]
+) -> Engine | EngineFile:
+    """A loaded engine as it is, or the engine file of a path."""
+    if engine is None or isinstance(engine, str | Path):
+        check_choice(**choice)
+        return read_engine(engine, trusted_key)
+    given = [name for name, value in choice.items() if value != "auto"]
+    given += ["trusted_key"] if trusted_key is not None else []
+    if given:
+        raise OptionsError(
+            f"{', '.join(given)}: cannot be chosen for an engine that is already loaded; "
+            "give the path of its file, or leave this out"
+        )
+    return engine
 
 
 def _overridden(spec: EngineSpec, options: SegmenterOptions) -> EngineSpec:
     part = spec.min_part_mm3 if options.min_part_mm3 is None else options.min_part_mm3
     optional = spec.optional_modalities if options.allow_missing else ()
     return replace(spec, min_part_mm3=part, optional_modalities=optional)
+
+
+def _warm_up(engine: Engine) -> None:
+    side = 2 * engine.spec.stride
+    engine.infer(np.zeros((1, len(engine.spec.modalities), side, side, side), np.float32))
+
+
+def _future(load: Callable[[], Engine], background: bool) -> Future[Engine]:
+    """The engine, loaded now or in a thread."""
+    if background:
+        pool = ThreadPoolExecutor(1, "fastbts-load")
+        future = pool.submit(load)
+        pool.shutdown(wait=False)
+        return future
+    future = Future()
+    future.set_result(load())
+    return future
+
+
+def _read_ahead(
+    reader: ThreadPoolExecutor, read: Callable[[Any], Volume], cases: Iterable[Any]
+) -> Iterator[tuple[Any, Future[Volume]]]:
+    """Each case with its volume to come; the next one is already being read."""
+    waiting = None
+    for case in cases:
+        upcoming = case, reader.submit(read, case)
+        if waiting is not None:
+            yield waiting
+        waiting = upcoming
+    if waiting is not None:
+        yield waiting

@@ -1,4 +1,4 @@
-"""What a network takes and gives."""
+"""Inputs and outputs of a network."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from fastbts.volume import MODALITIES
 
 REGIONS = ("WT", "TC", "ET")
-"""Whole tumour, tumour core, enhancing tumour: the network's outputs, each containing the next."""
+"""Whole tumour, tumour core, enhancing tumour: the outputs; each contains the next."""
 
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """What a network takes and gives; part of the engine file's manifest."""
+    """Inputs and outputs of a network, and its settings; part of the engine file's manifest."""
 
     name: str = "engine"
     """Name for reports."""
@@ -23,7 +23,7 @@ class EngineSpec:
     stride: int = 16
     """Spatial sizes must be multiples of this."""
     spacing_mm: float = 1.0
-    """Isotropic spacing the network was trained at; other grids are resampled to it and mapped back."""
+    """Isotropic spacing of the training data; other grids are resampled to it and back."""
     window: tuple[int, int, int] = (144, 176, 144)
     """(D, H, W) the network was trained on, used for sliding windows."""
     percentiles: tuple[float, float] = (0.1, 99.9)
@@ -31,10 +31,10 @@ class EngineSpec:
     thresholds: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Probability from which a voxel belongs to each region."""
     min_et_mm3: float = 0.0
-    """Enhancing tumour smaller than this in total becomes necrotic core; chosen on validation cases."""
+    """A smaller total of enhancing tumour becomes necrotic core; chosen on validation cases."""
     min_part_mm3: float = 0.0
-    """Connected parts of the whole tumour smaller than this become background; chosen on validation cases."""
+    """Smaller connected parts of the tumour become background; chosen on validation cases."""
     temperature: float = 1.0
     """Calibration: probability = sigmoid(logit / temperature); chosen on validation cases."""
     optional_modalities: tuple[str, ...] = ()
-    """Modalities that a case may lack, because training hid them at times; at least one must be there."""
+    """Modalities that a case may lack, as training dropped them at random; one must be present."""

@@ -1,8 +1,9 @@
 """The images of one case on their voxel grid, and the glossary of axis letters.
 
-Axes: B batch, M modalities, K regions, X Y Z voxel axes of an image in patient space (RAS+: X to the right, Y to the front,
-Z upwards), i j k voxel axes as stored in a file, (D, H, W) axes inside networks and ops. (D, H, W) is (Z, Y, X): the memory
-order of NIfTI, so that no axis has to be moved on the way in or out. w is the side of a window.
+B batch, M modalities, K regions, w side of a window. X Y Z are the axes of an image in patient
+space (RAS+: X to the right, Y to the front, Z upwards), i j k those of a file as stored, (D, H, W)
+those inside networks and ops. (D, H, W) is (Z, Y, X): the memory order of NIfTI, so that no axis
+has to be moved on the way in or out.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from fastbts.errors import CaseError, GeometryError, InputError
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 """The order in which fastbts stores modalities, unless an engine says otherwise."""
 IF_MISSING = (
-    "give the missing images, or allow for it (--allow-missing, SegmenterOptions(allow_missing=True)) with an engine that can do "
-    "without"
+    "give the missing images, or allow it (--allow-missing, SegmenterOptions(allow_missing=True)) "
+    "with an engine that was trained for it"
 )
-"""The way out of every refusal of an incomplete case."""
+"""The way out in every error about an incomplete case."""
 
 MIN_SPACING_MM, MAX_SPACING_MM = 0.1, 20.0
 MAX_AFFINE_DIFFERENCE = 1e-3  # mm and direction cosines; scanners' exporters round to about 1e-4
@@ -38,7 +39,8 @@ class Geometry:
         shape: Voxels along i, j, k.
         affine: Voxel index -> RAS+ position in mm, float64, (4, 4).
     Raises:
-        GeometryError: The affine is not finite, singular or sheared, or its spacing lies outside 0.1-20 mm.
+        GeometryError: The affine is not finite, singular or sheared, or its spacing is not within
+            0.1-20 mm.
     """
 
     shape: tuple[int, int, int]
@@ -75,15 +77,14 @@ class Geometry:
 
     @cached_property
     def ras_axes(self) -> tuple[tuple[int, int], ...]:
-        """For each of i, j, k: the patient axis (0 X, 1 Y, 2 Z) that it runs along most, and its direction (+1 or -1)."""
-        from nibabel.orientations import (
-            io_orientation,  # nibabel only where a geometry is really used
-        )
+        """For each of i, j, k: the nearest patient axis (0 X, 1 Y, 2 Z), and its direction, +-1."""
+        # nibabel only where a geometry is really used
+        from nibabel.orientations import io_orientation
 
         return tuple((int(axis), int(step)) for axis, step in io_orientation(self.affine))
 
     def difference(self, other: Geometry) -> str | None:
-        """Tells how the other grid differs beyond tolerance, or None if they agree."""
+        """How the other grid differs beyond tolerance; None if they agree."""
         if self.shape != other.shape:
             return f"shape {other.shape}, expected {self.shape}"
         if not np.allclose(self.spacing_mm, other.spacing_mm, atol=MAX_AFFINE_DIFFERENCE):
@@ -91,40 +92,41 @@ class Geometry:
                 f"spacing {_rounded(other.spacing_mm)} mm, expected {_rounded(self.spacing_mm)} mm"
             )
         if not np.allclose(self.affine, other.affine, atol=MAX_AFFINE_DIFFERENCE):
-            return f"affine {_rounded(other.affine[:3].ravel())}, expected {_rounded(self.affine[:3].ravel())}"
+            got, expected = (_rounded(g.affine[:3].ravel()) for g in (other, self))
+            return f"affine {got}, expected {expected}"
         return None
 
 
 def to_network_axes(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
     """Views the last three axes (i, j, k) as network axes (D, H, W) = (Z, Y, X) of RAS+; no copy.
 
-    Works on any array whose last three axes are the geometry's i, j, k, and also on writable ones: writing into the view
-    writes into the array.
+    Writing into the view writes into the array.
     """
     lead = array.ndim - 3
-    source = {
-        axis: (i, step) for i, (axis, step) in enumerate(geometry.ras_axes)
-    }  # patient axis -> stored axis
+    # Patient axis -> stored axis and its direction.
+    source = {axis: (i, step) for i, (axis, step) in enumerate(geometry.ras_axes)}
     order = [source[axis][0] for axis in (2, 1, 0)]
     flips = tuple(slice(None, None, source[axis][1]) for axis in (2, 1, 0))
     moved = array.transpose(*range(lead), *(lead + i for i in order))
-    view: NDArray[Any] = moved[(..., *flips)]  # type: ignore[arg-type]  # mypy knows only plain slices here
+    view: NDArray[Any] = moved[(..., *flips)]  # type: ignore[arg-type]  # mypy's NumPy stubs
     return view
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Volume:
     """The co-registered MR images of one case, on one voxel grid.
 
     Attributes:
-        data: Intensities as stored (integers, float32 or float64, native byte order), (M, i, j, k), in the order of `modalities`. Zero is
-            background. Integers stay integers: every modality is normalised on its own, so a positive factor changes nothing.
+        data: (M, i, j, k), intensities as stored: integers, float32 or float64, native byte order.
+            0 is background. Integers stay integers: every modality is normalised on its own, so a
+            positive factor changes nothing.
         affine: Voxel index -> RAS+ position in mm, float64, (4, 4).
         modalities: Names of the M images.
         names: Where each image came from, for messages; the modality's name by default.
-        warnings: What is suspicious but not wrong, for the report.
+        warnings: What is odd but not wrong, for the report.
         sha256: Of each image's file, for the report; empty for arrays.
-        header: nibabel header of the first file, so that results are written in the same form; None for arrays.
+        header: nibabel header of the first file, so that results are written in the same form;
+            None for arrays.
     Raises:
         InputError: The data are not 4-D, or not real numbers.
         CaseError: The names do not match the data.
@@ -144,7 +146,8 @@ class Volume:
         object.__setattr__(self, "names", tuple(self.names) or self.modalities)
         if self.data.ndim != 4:
             raise InputError(
-                f"volume: expected an array (M, X, Y, Z), got shape {self.data.shape}; stack one image per modality"
+                f"volume: expected an array (M, X, Y, Z), got shape {self.data.shape}; "
+                "stack one image per modality"
             )
         if (
             self.data.dtype.kind not in "iuf"
@@ -152,19 +155,28 @@ class Volume:
             or self.data.dtype == np.float16
         ):
             raise InputError(
-                f"volume: expected integers, float32 or float64, got {self.data.dtype}; convert with astype first"
+                f"volume: expected integers, float32 or float64, got {self.data.dtype}; "
+                "convert with astype first"
             )
         if not self.data.dtype.isnative:
             raise InputError(
-                f"volume: expected native byte order, got {self.data.dtype}; convert with astype first"
+                f"volume: expected native byte order, got {self.data.dtype}; "
+                "convert with astype first"
             )
-        if len(self.data) != len(self.modalities) or len(set(self.modalities)) != len(
-            self.modalities
-        ):
+        if not len(self.data) == len(self.modalities) == len(set(self.modalities)):
             raise CaseError(
-                f"volume: {len(self.data)} images, but modalities {', '.join(self.modalities)}; name each image exactly once"
+                f"volume: {len(self.data)} images, but modalities {', '.join(self.modalities)}; "
+                "name each image exactly once"
             )
         _ = self.geometry
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.geometry.shape))
+        spacing = " x ".join(f"{step:.3g}" for step in self.geometry.spacing_mm)
+        return (
+            f"Volume({', '.join(self.modalities)}: {shape} {self.data.dtype}, "
+            f"{self.geometry.axis_codes}, {spacing} mm)"
+        )
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -173,7 +185,7 @@ class Volume:
         return Geometry((n_x, n_y, n_z), self.affine)
 
     def select(self, modalities: Sequence[str], optional: Sequence[str] = ()) -> Volume:
-        """Returns the volume with these modalities, in this order; shares memory where the order already fits.
+        """Returns the volume with these modalities in this order; shares memory if it can.
 
         Args:
             modalities: Names.
@@ -184,21 +196,18 @@ class Volume:
         check_present(self.modalities, modalities, optional)
         present = tuple(m for m in modalities if m in self.modalities)
         missing = [m for m in modalities if m not in present]
-        warnings = (
-            [
-                f"{', '.join(missing)}: missing; the engine was trained for that, but the result is less certain"
-            ]
-            if missing
-            else []
-        )
         if present == self.modalities and not missing:
             return self
+        warning = (
+            f"{', '.join(missing)}: missing; the engine was trained for that, but the result is "
+            "less certain"
+        )
         index = [self.modalities.index(m) for m in present]
         return replace(
             self,
             data=self.data if present == self.modalities else self.data[index],
             modalities=present,
-            warnings=(*self.warnings, *warnings),
+            warnings=(*self.warnings, *([warning] if missing else [])),
             names=[self.names[i] for i in index],
             sha256=[self.sha256[i] for i in index] if self.sha256 else (),
         )
@@ -206,31 +215,44 @@ class Volume:
 
 def check_present(given: Sequence[str], modalities: Sequence[str], optional: Sequence[str]) -> None:
     """Raises CaseError if one of `modalities` that is not optional was not given, or none was."""
-    missing = [m for m in modalities if m not in given and m not in optional]
+    needed = [m for m in modalities if m not in optional]
+    missing = [m for m in needed if m not in given]
     if missing or not set(given) & set(modalities):
-        needed = [m for m in modalities if m not in optional] or [
-            f"at least one of {', '.join(modalities)}"
-        ]
-        raise CaseError(f"modality {', '.join(missing) or 'of any kind'} is missing; got {', '.join(given)}; the engine needs "
-                        f"{', '.join(needed)}; {IF_MISSING}")  # fmt: skip
+        expected = ", ".join(needed) or f"at least one of {', '.join(modalities)}"
+        raise CaseError(
+            f"no image for {', '.join(missing) or 'any modality of the engine'}; got "
+            f"{', '.join(given)}; the engine needs {expected}; {IF_MISSING}"
+        )
 
 
 def _geometry_problem(shape: tuple[int, ...], affine: NDArray[np.float64]) -> str | None:
     if len(shape) != 3 or min(shape) < 2:
-        return f"shape {shape}: expected three axes of at least 2 voxels; a single slice cannot be segmented"
+        return (
+            f"shape {shape}: expected three axes of at least 2 voxels; a single slice cannot be "
+            "segmented"
+        )
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
-        return f"affine of shape {affine.shape} with values {_rounded(affine.ravel())}: expected a finite 4x4 matrix"
+        return (
+            f"affine of shape {affine.shape} with values {_rounded(affine.ravel())}: expected a "
+            "finite 4x4 matrix"
+        )
     if not np.array_equal(affine[3], (0, 0, 0, 1)):
         return (
             f"affine with last row {_rounded(affine[3])}: expected (0, 0, 0, 1); is it transposed?"
         )
     steps = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     if steps.min() < MIN_SPACING_MM or steps.max() > MAX_SPACING_MM:
-        return f"spacing {_rounded(steps)} mm: expected {MIN_SPACING_MM}-{MAX_SPACING_MM} mm; check the header's units"
+        return (
+            f"spacing {_rounded(steps)} mm: expected {MIN_SPACING_MM}-{MAX_SPACING_MM} mm; check "
+            "the header's units"
+        )
     directions = affine[:3, :3] / steps
     shear = np.abs(directions.T @ directions - np.eye(3)).max()
     if shear > MAX_SHEAR:
-        return f"voxel axes are not perpendicular (cosine {shear:.3f}, at most {MAX_SHEAR}); resample to an unsheared grid first"
+        return (
+            f"voxel axes are not perpendicular (cosine {shear:.3f}, at most {MAX_SHEAR}); resample "
+            "to an unsheared grid first"
+        )
     return None
 
 

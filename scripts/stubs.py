@@ -33,7 +33,7 @@ def generated() -> str:
         for pattern, replacement in PLAINER:
             text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
         path.write_text(text)
-        run("ruff", "check", "--fix", str(path))
+        run("ruff", "check", "--fix-only", str(path))
         run("ruff", "format", str(path))
         return path.read_text()
 

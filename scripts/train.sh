@@ -14,7 +14,7 @@ export MALLOC_MMAP_THRESHOLD_=8000000000 MALLOC_TRIM_THRESHOLD_=16000000000 MALL
 export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0
 
 cd "$(dirname "$0")/.."
-"$python" -m training.train --recipe "$recipe" --data "$data" --out "$run" ${start:+--start "$start"}
-"$python" -m training.export "$run/last.ckpt" -o "$run/$recipe.fbts"
-"$python" -m training.tune "$run/$recipe.fbts" --data "$data"
-"$python" -m training.evaluate --engine "$run/$recipe.fbts" --data "$data" --json "$run/dice-val.json"
+"$python" -m training train --recipe "$recipe" --data "$data" --out "$run" ${start:+--start "$start"}
+"$python" -m training export "$run/last.ckpt" -o "$run/$recipe.fbts"
+"$python" -m training tune "$run/$recipe.fbts" --data "$data"
+"$python" -m training evaluate --engine "$run/$recipe.fbts" --data "$data" --json "$run/dice-val.json"

@@ -1,4 +1,4 @@
-"""Shared fixtures: the real labelled cases, if they are at hand, and an engine simple enough to reason about."""
+"""Shared fixtures: the real labelled cases if available, and an engine that is easy to verify."""
 
 from __future__ import annotations
 
@@ -34,16 +34,14 @@ def data_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def val_cases(data_folder: Path) -> list[Path]:
-    with (data_folder / "cases.csv").open(newline="") as stream:
-        return [
-            data_folder / row["case"] for row in csv.DictReader(stream) if row["split"] == "val"
-        ]
+    with (data_folder / "cases.csv").open(newline="") as file:
+        return [data_folder / row["case"] for row in csv.DictReader(file) if row["split"] == "val"]
 
 
 class VoxelEngine:
-    """An engine that looks at one voxel at a time, so that cropping, padding and windows must not matter.
+    """An engine whose logits depend on one voxel each: crops, padding and windows must not matter.
 
-    WT where FLAIR, TC where T2, ET where T1ce is more than one standard deviation above the brain's mean.
+    WT where FLAIR, TC where T2, ET where T1ce is more than one standard deviation above the mean.
     """
 
     def __init__(self, **spec: Any) -> None:
@@ -73,13 +71,13 @@ def write_voxel_engine(path: Path, **spec: Any) -> Path:
 
     constants = {"channels": np.array([0, 3, 2]), "one": np.float32(1), "four": np.float32(4)}
     nodes = [
-        helper.make_node("Gather", ["x", "channels"], ["picked"], axis=1),
+        helper.make_node("Gather", ["volume", "channels"], ["picked"], axis=1),
         helper.make_node("Sub", ["picked", "one"], ["shifted"]),
         helper.make_node("Mul", ["shifted", "four"], ["logits"]),
     ]
     ends = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", n, "d", "h", "w"])
-        for name, n in (("x", 4), ("logits", 3))
+        for name, n in (("volume", 4), ("logits", 3))
     ]
     weights = [
         numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
@@ -106,10 +104,24 @@ def shipped_segmenter() -> Iterator[Segmenter]:
 
 @pytest.fixture
 def small_case() -> tuple[np.ndarray, np.ndarray]:
-    """Images (4, 30, 41, 23) int16 with a background of 0 and no symmetry, and an affine (RAS+, 1 mm)."""
+    """Asymmetric images (4, 30, 41, 23), int16, background 0; and an affine (RAS+, 1 mm)."""
     rng = np.random.default_rng(7)
     images = np.zeros((4, 30, 41, 23), np.int16)
     images[:, 3:28, 5:37, 2:21] = rng.integers(50, 900, (4, 25, 32, 19))
     affine = np.eye(4)
     affine[:3, 3] = -15, -20, -11
     return images, affine
+
+
+@pytest.fixture
+def small_phantom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands take a phantom of 64 x 64 x 48 voxels of 1 mm: a whole head takes half a minute."""
+    from fastbts.phantom import PhantomCase, make_case
+
+    def make_small(seed: int = 0) -> PhantomCase:
+        case = make_case(seed, shape=(64, 64, 48))
+        spacing = np.diag([*case.volume.geometry.spacing_mm, 1.0])
+        small = replace(case.volume, affine=case.volume.affine @ np.linalg.inv(spacing))
+        return replace(case, volume=small)
+
+    monkeypatch.setattr("fastbts.phantom.make_case", make_small)

@@ -1,44 +1,36 @@
-"""The READMEs' Python runs, the files and commands they name exist, and their tables are those of the results."""
+"""The READMEs are right: their Python runs; their files, commands and tables are up to date."""
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import json
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+import typer
 
 from fastbts.cli import app
 from fastbts.phantom import make_case, write_case
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-READMES = {  # with continued lines made one
+READMES = {  # with continued lines joined
     name: re.sub(r"\\\n\s*", "", (ROOT / name).read_text())
-    for name in ("README.md", "training/README.md", "csrc/README.md")
+    for name in ("README.md", "CONTRIBUTING.md", "training/README.md", "csrc/README.md")
 }
 PARTS = ("fastbts", "csrc", "training", "benchmarks", "models", "scripts", "tests")
-MODULES = (
-    "train",
-    "export",
-    "tune",
-    "evaluate",
-    "prompts",
-    "synthetic",
-    "ablate",
-)  # those of `training` that are commands
 
 
 def test_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(snippets) >= 2
-    write_case(make_case(0), tmp_path / "case")
+    assert len(snippets) >= 4
+    folder = tmp_path / "case_folder"
+    for path in write_case(make_case(0, shape=(64, 64, 48)), folder):
+        path.rename(folder / path.name.replace("phantom_000", "case"))
     monkeypatch.chdir(tmp_path)
     exec("\n".join(snippets), {})
     assert (tmp_path / "seg.nii.gz").is_file()
@@ -47,7 +39,7 @@ def test_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", READMES)
 def test_links_and_named_files_exist(name: str) -> None:
-    """Paths begin at the top or beside the README; a bare name of Python or YAML is a file somewhere below the README."""
+    """Paths start at the top or beside the README; a bare *.py or *.yaml is somewhere below it."""
     folder = (ROOT / name).parent
     for target in re.findall(r"\]\(([^)#:]+)\)", READMES[name]):
         assert (folder / target).exists(), target
@@ -60,66 +52,59 @@ def test_links_and_named_files_exist(name: str) -> None:
 
 
 def test_commands_exist() -> None:
-    named = set(re.findall(r"^    fastbts ([\w-]+)|`fastbts ([\w-]+)", README, re.MULTILINE))
-    names = {command for pair in named for command in pair if command}
-    assert names >= {"predict", "info", "build", "verify", "doctor"}
-    for command in names:
-        assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0, command
-    for target in re.findall(r"(?:^    |`)make (\w+)", "".join(READMES.values()), re.MULTILINE):
-        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
-    presets = {
-        preset["name"]
-        for preset in json.loads((ROOT / "CMakePresets.json").read_text())["configurePresets"]
-    }
-    assert (
-        {"cpu", "asan"}
-        <= set(re.findall(r"--preset[ =](\w+)", READMES["csrc/README.md"]))
-        <= presets
+    program = typer.main.get_command(app)
+    commands = re.findall(
+        r"(?:^    |`)fastbts ([\w-]+)([^`\n]*)", READMES["README.md"], re.MULTILINE
     )
+    assert {name for name, _ in commands} >= {"predict", "info", "build", "verify", "doctor"}
+    for name, arguments in commands:
+        assert given(arguments) <= options(program.commands[name]), name
 
 
-class Parsed(Exception):
-    """A command got past its arguments."""
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"(?:^    |`)make ([\w-]+)", "".join(READMES.values()), re.MULTILINE)
+    assert {"demo", "test", "lint"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_presets_exist() -> None:
+    presets = json.loads((ROOT / "CMakePresets.json").read_text())["configurePresets"]
+    named = set(re.findall(r"--preset[ =](\w+)", READMES["csrc/README.md"]))
+    assert {"cpu", "asan"} <= named <= {preset["name"] for preset in presets}
 
 
 @pytest.mark.parametrize("name", ["README.md", "training/README.md"])
-def test_commands_of_training_parse(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the very parser of the command, which is stopped there."""
-    parse = argparse.ArgumentParser.parse_args
-
-    def parse_and_stop(self: argparse.ArgumentParser) -> None:
-        self.allow_abbrev = False
-        raise Parsed(parse(self))
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
-    commands = re.findall(r"-m training\.(\w+)([^`\n]*)", READMES[name])
+def test_commands_of_training_exist(name: str) -> None:
+    """Each command is one of `python -m training`, and has the options that are given to it."""
+    program = pytest.importorskip("training.__main__")
+    commands = re.findall(r"-m training (\w+)([^`\n]*)", READMES[name])
     assert len(commands) >= 5
-    for module, arguments in commands:
-        assert module in MODULES, module
-        if "..." not in arguments:
-            monkeypatch.setattr(sys, "argv", [module, *shlex.split(arguments, comments=True)])
-            with pytest.raises(Parsed):
-                importlib.import_module(f"training.{module}").main()
+    for command, arguments in commands:
+        assert command in program.COMMANDS
+        assert given(arguments) <= options(program.load_command(command)), command
 
 
-def test_options_of_training_exist(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_of_training_exist() -> None:
     """Each --option that training/README.md names outside a command belongs to one of them."""
-    for module in MODULES:
-        monkeypatch.setattr(sys, "argv", [module, "--help"])
-        with pytest.raises(SystemExit, match="0"):
-            importlib.import_module(f"training.{module}").main()
-    known = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
+    program = pytest.importorskip("training.__main__")
+    known = set().union(*(options(program.load_command(name)) for name in program.COMMANDS))
     named = set(re.findall(r"(?:`|# or )(--[\w-]+)", READMES["training/README.md"]))
     assert {"--lesions", "--shuffle"} <= named <= known
 
 
+def given(arguments: str) -> set[str]:
+    """Options in the arguments of a command."""
+    return {word for word in shlex.split(arguments, comments=True) if word.startswith("-")}
+
+
+def options(command: Any) -> set[str]:
+    """Options of a typer command."""
+    return {name for parameter in command.params for name in parameter.opts}
+
+
 def test_tables_come_from_results() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.make_tables", "--check"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-m", "benchmarks.make_tables", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Real cases that the network has never seen, files in, labels on the original grid out."""
+"""Real cases that the network was not trained on: files in, labels on the original grid out."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pytest
 
 from fastbts import Segmenter, SegmenterOptions, load_engine, read_case
 from fastbts.metrics import region_dice
-from fastbts.pipeline.normalize import preprocess
+from fastbts.pipeline.normalize import normalize
 from training.data.cases import read_labels
 from training.evaluate import dice_without, evaluate
-from training.scores.results import dice_rows, mean_row
+from training.scores.tables import dice_rows, mean_row
 
 pytestmark = pytest.mark.data
 
 # A little below the published figures, which are in models/fastbts-light.md.
 LEAST_DICE = {"WT": 0.88, "TC": 0.75, "ET": 0.69}
 LEAST_MEAN_DICE = 0.80  # the project's target for a training on the CPU
-# A crop that the recipe `clip-light-long` trains on, and shorter than every case along some axis; into the engine's own window,
-# that of whole brains, most cases fit as they are, so that nothing would slide.
+# A crop size of the recipe `clip-light-long`, shorter than each case along some axis. Most cases
+# fit into the engine's own window, so that nothing would slide.
 WINDOW = (128, 160, 128)
 
 
@@ -68,7 +68,7 @@ def test_whole_tumour_is_found_without_flair(
 
 def test_backends_agree_on_a_real_case(val_cases: list[Path]) -> None:
     engines = [load_engine(precision="fp32", backend=name) for name in ("openvino", "onnxruntime")]
-    tensor = preprocess(read_case(val_cases[0]), engines[0].spec).tensor[None]
+    tensor = normalize(read_case(val_cases[0]), engines[0].spec).tensor[None]
     one, other = (engine.infer(tensor) for engine in engines)
     assert np.abs(one - other).max() <= 1e-3
     assert ((one > 0) == (other > 0)).mean() >= 0.99999
@@ -95,8 +95,10 @@ def test_saved_on_the_input_grid(
     assert region_dice(np.asarray(saved.dataobj), read_labels(case))["WT"] > 0.8
 
 
-def test_orientation_changes_little(shipped_segmenter: Segmenter, val_cases: list[Path]) -> None:
-    """Stored with other axes, the case is the same to the network, bit for bit."""
+def test_storage_order_changes_no_label(
+    shipped_segmenter: Segmenter, val_cases: list[Path]
+) -> None:
+    """Labels of the same case, stored with other axes, are equal to the bit."""
     volume = read_case(val_cases[0])
     turn = np.zeros((4, 4))
     turn[[0, 1, 2, 3], [1, 2, 0, 3]] = 1  # new (i, j, k) run along the old (k, i, j)

@@ -1,32 +1,42 @@
-"""The whole way with an engine that looks at single voxels: geometry, windows and options must not change its answer."""
+"""From any kind of case to labels, with an engine that looks at single voxels.
+
+Neither the way in nor geometry, threads or a batch may change its answer.
+"""
 
 from __future__ import annotations
 
 import itertools
+import logging
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from fastbts import (
+    MODALITIES,
     CaseError,
-    GeometryError,
-    InputError,
+    DeviceError,
+    EngineFileError,
+    FailedCase,
     OptionsError,
-    OutputError,
+    Segmentation,
     Segmenter,
     SegmenterOptions,
     Volume,
 )
-from tests.conftest import VoxelEngine
+from fastbts.engine import load
+from tests.conftest import VoxelEngine, write_voxel_engine
 
 Case = tuple[np.ndarray, np.ndarray]
 
 
 def expected_labels(images: np.ndarray, at: float = 1.0) -> np.ndarray:
-    """What VoxelEngine must give, straight from its definition in float64; tumour begins `at` standard deviations."""
+    """What VoxelEngine must give, in float64; tumour begins at `at` standard deviations."""
     brain = (images != 0).any(axis=0)
     z = np.zeros(images.shape)
     for image, out in zip(images, z, strict=True):
@@ -34,11 +44,8 @@ def expected_labels(images: np.ndarray, at: float = 1.0) -> np.ndarray:
         clipped = np.clip(values, *np.percentile(values, [0.1, 99.9], method="inverted_cdf"))
         out[brain] = (clipped - clipped.mean()) / clipped.std()
     labels = np.zeros(brain.shape, np.uint8)
-    for channel, value in (
-        (0, 2),
-        (3, 1),
-        (2, 4),
-    ):  # WT from FLAIR, TC from T2, ET from T1ce, each overriding
+    # WT from FLAIR, TC from T2, ET from T1ce; each overrides the one before.
+    for channel, value in ((0, 2), (3, 1), (2, 4)):
         labels[z[channel] >= at] = value
     return labels
 
@@ -50,14 +57,6 @@ def test_known_answer(voxel_segmenter: Segmenter, small_case: Case) -> None:
     assert result.volumes_ml["WT"] == pytest.approx((result.labels > 0).sum() / 1000)
     assert result.volumes_ml["TC"] == pytest.approx(np.isin(result.labels, (1, 4)).sum() / 1000)
     assert result.volumes_ml["ET"] == pytest.approx((result.labels == 4).sum() / 1000)
-
-
-def test_probabilities_agree_with_labels(voxel_segmenter: Segmenter, small_case: Case) -> None:
-    images, affine = small_case
-    result = voxel_segmenter.predict(images, affine=affine)
-    assert result.probabilities.shape == (3, *images.shape[1:])
-    np.testing.assert_array_equal(result.labels == 4, result.probabilities[2] >= 0.5)
-    assert not result.probabilities[:, :3].any(), "nothing outside the brain box"
 
 
 def _stored(
@@ -106,150 +105,6 @@ def test_files_of_any_dtype(
     np.testing.assert_array_equal(saved.affine, nib.load(paths["flair"]).affine)
 
 
-@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
-def test_sliding_windows_equal_one_pass(small_case: Case, overlap: float) -> None:
-    images, affine = small_case
-    engine = VoxelEngine()
-    sliding = Segmenter(
-        engine, options=SegmenterOptions(mode="sliding", overlap=overlap), warm_up=False
-    )
-    result = sliding.predict(images, affine=affine)
-    assert engine.n_calls == result.report["windows"]["count"] > 1
-    whole = Segmenter(engine, options=SegmenterOptions(mode="one-pass"), warm_up=False).predict(
-        images, affine=affine
-    )
-    np.testing.assert_allclose(result.logits, whole.logits, atol=1e-4)
-
-
-def test_auto_slides_when_the_tensor_is_large(small_case: Case) -> None:
-    images, affine = small_case
-    options = SegmenterOptions(max_one_pass_voxels=1000)
-    assert (
-        Segmenter(VoxelEngine(), options=options)
-        .predict(images, affine=affine)
-        .report["windows"]["mode"]
-        == "sliding"
-    )
-
-
-def test_other_spacing_is_mapped_back(voxel_segmenter: Segmenter) -> None:
-    """A smooth blob at 2 x 1 x 3 mm: same grid out, and the same extent in mm as on the 1 mm grid."""
-    volumes = []
-    for spacing in ((1, 1, 1), (2, 1, 3)):
-        grids = np.meshgrid(
-            *(
-                np.arange(n // s) * s + (s - 1) / 2
-                for n, s in zip((60, 60, 60), spacing, strict=True)
-            ),
-            indexing="ij",
-        )
-        distance = np.sqrt(sum((g - 29.5) ** 2 for g in grids))
-        image = np.where(distance < 26, 100 + 400 / (1 + np.exp(distance - 10)), 0).astype(
-            np.float32
-        )
-        result = voxel_segmenter.predict(
-            np.stack([image, image * 2, image * 3, image * 4]), affine=np.diag([*spacing, 1.0])
-        )
-        assert result.labels.shape == image.shape
-        assert result.report["preprocessing"]["resampled"] == (spacing != (1, 1, 1))
-        volumes.append(result.volumes_ml["WT"])
-    assert volumes[1] == pytest.approx(volumes[0], rel=0.1)
-
-
-def test_small_et_becomes_core(small_case: Case) -> None:
-    images, affine = small_case
-    plain = Segmenter(VoxelEngine(), warm_up=False).predict(images, affine=affine)
-    ruled = Segmenter(VoxelEngine(min_et_mm3=1e9), warm_up=False).predict(images, affine=affine)
-    assert plain.volumes_ml["ET"] > 0
-    np.testing.assert_array_equal(ruled.labels, np.where(plain.labels == 4, 1, plain.labels))
-    assert ruled.volumes_ml == {**plain.volumes_ml, "ET": 0.0}
-    assert ruled.report["postprocessing"]["small_et"] == {
-        "threshold_mm3": 1e9, "applied": True, "et_mm3_before": pytest.approx(1000 * plain.volumes_ml["ET"]), "et_mm3_after": 0.0,
-    }  # fmt: skip
-
-
-def speckled_case() -> np.ndarray:
-    """Images (4, 30, 24, 24): a tumour of 6 x 6 x 6 voxels with a 3 x 3 x 3 spot of ET, and far from it 5 lone voxels of WT."""
-    images = np.zeros((4, 30, 24, 24), np.float32)
-    images[:, 2:28, 2:22, 2:22] = np.random.default_rng(0).normal(100, 0.1, (4, 26, 20, 20))
-    images[0, 6:12, 6:12, 6:12] = images[2:, 7:10, 7:10, 7:10] = 200
-    images[0, 24, 18, 4:17:3] = 200
-    return images
-
-
-def test_small_parts_become_background_before_the_small_et_rule() -> None:
-    images, engine = speckled_case(), VoxelEngine(min_et_mm3=27.5)
-    whole = Segmenter(engine, warm_up=False).predict(images, affine=np.eye(4))
-    assert whole.report["postprocessing"]["small_parts"] == {"threshold_mm3": 0.0}
-    assert whole.report["postprocessing"]["small_et"]["applied"]
-    assert int((whole.labels > 0).sum()) == 6**3 + 5
-    cleaned = Segmenter(engine, options=SegmenterOptions(min_part_mm3=2), warm_up=False).predict(
-        images, affine=np.eye(4)
-    )
-    assert cleaned.report["postprocessing"]["small_parts"] == {
-        "threshold_mm3": 2, "n_parts_before": 6, "n_parts_after": 1, "removed_mm3": 5.0,
-    }  # fmt: skip
-    np.testing.assert_array_equal(cleaned.labels[:20], whole.labels[:20])
-    assert not cleaned.labels[20:].any()
-    assert cleaned.volumes_ml == {"WT": pytest.approx(0.216), "TC": pytest.approx(0.027), "ET": 0}
-    nothing = Segmenter(engine, options=SegmenterOptions(min_part_mm3=217), warm_up=False).predict(
-        images, affine=np.eye(4)
-    )
-    assert not nothing.labels.any()
-    assert set(nothing.volumes_ml.values()) == {0}
-    assert nothing.report["postprocessing"]["small_et"] == {
-        "threshold_mm3": 27.5, "applied": False, "et_mm3_before": 0, "et_mm3_after": 0,
-    }  # fmt: skip
-
-
-def test_the_engine_may_ask_to_remove_small_parts() -> None:
-    images, engine = speckled_case(), VoxelEngine(min_part_mm3=2)
-    for option, n_after in ((None, 1), (0, 6), (217, 0)):
-        segmenter = Segmenter(engine, options=SegmenterOptions(min_part_mm3=option), warm_up=False)
-        report = segmenter.predict(images, affine=np.eye(4)).report["postprocessing"]["small_parts"]
-        assert report.get("n_parts_after", 6) == n_after
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
-def test_thresholds_are_on_calibrated_probabilities(small_case: Case, temperature: float) -> None:
-    images, affine = small_case
-    engine = VoxelEngine(temperature=temperature, thresholds=(0.5, 0.4, 0.7))
-    result = Segmenter(engine, warm_up=False).predict(images, affine=affine)
-    inside = result.probabilities[2] > 0
-    logits = (
-        np.log(result.probabilities[2][inside] / (1 - result.probabilities[2][inside]))
-        * temperature
-    )
-    plain = (
-        Segmenter(VoxelEngine(), warm_up=False)
-        .predict(images, affine=affine)
-        .probabilities[2][inside]
-    )
-    np.testing.assert_allclose(logits, np.log(plain / (1 - plain)), atol=2e-3)
-    np.testing.assert_array_equal(result.labels == 4, result.probabilities[2] >= 0.7)
-    assert 0 < (result.labels == 4).sum() < inside.sum()
-
-
-def test_extreme_thresholds_do_not_overflow(small_case: Case) -> None:
-    """The op's threshold is the sigmoid of -69000: no voxel of the brain box lies below it."""
-    engine = VoxelEngine(temperature=100.0, thresholds=(1e-300, 1e-300, 1e-300))
-    labels = Segmenter(engine, warm_up=False).predict(small_case[0], affine=small_case[1]).labels
-    assert (labels > 0).sum() == np.prod(np.ptp(np.argwhere(labels), axis=0) + 1)
-
-
-def test_small_parts_are_measured_in_mm3() -> None:
-    """The tumour has 216 voxels: at 2 x 2 x 2 mm, 1728 mm3."""
-    images, affine = speckled_case(), np.diag([2.0, 2.0, 2.0, 1.0])
-    for threshold, n_after in ((8, 6), (8.01, 1), (1728, 1), (1728.1, 0)):
-        segmenter = Segmenter(
-            VoxelEngine(spacing_mm=2.0),
-            options=SegmenterOptions(min_part_mm3=threshold),
-            warm_up=False,
-        )
-        parts = segmenter.predict(images, affine=affine).report["postprocessing"]["small_parts"]
-        assert (parts["n_parts_before"], parts["n_parts_after"]) == (6, n_after)
-
-
 def test_threads_share_one_segmenter(shipped_segmenter: Segmenter, small_case: Case) -> None:
     images, affine = small_case
     cases = [np.roll(images, shift, axis=1) for shift in range(4)]
@@ -262,19 +117,6 @@ def test_threads_share_one_segmenter(shipped_segmenter: Segmenter, small_case: C
         np.testing.assert_array_equal(got, wanted)
 
 
-def test_batch_keeps_order_and_names_the_broken_case(
-    voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path
-) -> None:
-    images, affine = small_case
-    volumes = [Volume(np.roll(images, shift, axis=2), affine) for shift in (0, 1, 2)]
-    for volume, result in zip(volumes, voxel_segmenter.predict_batch(volumes), strict=True):
-        np.testing.assert_array_equal(result.labels, expected_labels(volume.data))
-    results = voxel_segmenter.predict_batch([volumes[0], tmp_path / "nothing"])
-    next(results)
-    with pytest.raises(CaseError, match="nothing"):
-        next(results)
-
-
 def test_progress_runs_from_zero_to_one(voxel_segmenter: Segmenter, small_case: Case) -> None:
     seen: list[tuple[str, float]] = []
     voxel_segmenter.predict(
@@ -285,139 +127,243 @@ def test_progress_runs_from_zero_to_one(voxel_segmenter: Segmenter, small_case: 
     assert seen[-1][1] == 1.0
 
 
-def test_named_images(voxel_segmenter: Segmenter, small_case: Case) -> None:
+@pytest.fixture
+def folder(small_case: Case, tmp_path: Path) -> Path:
     images, affine = small_case
-    named = dict(zip(("t2", "flair", "t1", "t1ce"), images[[3, 0, 1, 2]], strict=True))
-    np.testing.assert_array_equal(
-        voxel_segmenter.predict(**named, affine=affine).labels, expected_labels(images)
-    )
-    niftis = {name: nib.Nifti1Image(image, affine) for name, image in named.items()}
-    result = voxel_segmenter.predict(**niftis)
-    np.testing.assert_array_equal(result.labels, expected_labels(images))
-    assert not result.report["warnings"]
-    assert result.volume.header is niftis["flair"].header, (
-        "so that results are written in the same form"
-    )
-    assert "RAS+" in voxel_segmenter.predict(**named).report["warnings"][0]
+    (tmp_path / "case").mkdir()
+    for name, image in zip(MODALITIES, images, strict=True):
+        nib.Nifti1Image(image, affine).to_filename(tmp_path / f"case/x_{name}.nii.gz")
+    return tmp_path / "case"
 
 
-def test_unusable_input(voxel_segmenter: Segmenter, small_case: Case) -> None:
-    images, _ = small_case
-    named = dict(zip(("flair", "t1", "t1ce", "t2"), images, strict=True))
-    with pytest.raises(CaseError, match="give either"):
+def test_each_way_in_takes_one_line(
+    voxel_segmenter: Segmenter, small_case: Case, folder: Path
+) -> None:
+    s, (images, affine) = voxel_segmenter, small_case
+    flair, t1, t1ce, t2 = images
+    paths = {name: folder / f"x_{name}.nii.gz" for name in MODALITIES}
+    niftis = {name: nib.load(path) for name, path in paths.items()}
+    shuffled = images[[1, 2, 3, 0]]
+    results = [
+        s.predict(folder),
+        s.predict(str(folder)),
+        s.predict(**paths),
+        s.predict(paths),
+        s.predict(**niftis),
+        s.predict(niftis),
+        s.predict(images, affine=affine),
+        s.predict(shuffled, order=("t1", "t1ce", "t2", "flair"), affine=affine),
+        s.predict(flair=flair, t1=t1, t1ce=t1ce, t2=t2, affine=affine),
+        s.predict({"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}, affine=affine),
+        s.predict(Volume(images, affine)),
+        *s.predict_batch([folder, paths, niftis]),
+        *s.predict_batch([images, dict(zip(MODALITIES, images, strict=True))], affine=affine),
+    ]
+    for result in results:
+        np.testing.assert_array_equal(result.labels, expected_labels(images))
+        assert result.warnings == ()
+        assert result.timings_ms["read"] > 0
+
+
+def test_both_or_no_case_is_refused(voxel_segmenter: Segmenter, folder: Path) -> None:
+    with pytest.raises(CaseError, match=r"expected either one case .* or images by name"):
         voxel_segmenter.predict()
-    with pytest.raises(CaseError, match="t2 is missing"):
-        voxel_segmenter.predict(flair=images[0], t1=images[1], t1ce=images[2])
-    with pytest.raises(CaseError, match="mixed"):
-        voxel_segmenter.predict(**{**named, "t1": "t1.nii.gz"})
-    with pytest.raises(CaseError, match=r"read a folder with fastbts\.read_case"):
-        voxel_segmenter.predict("folder")  # type: ignore[arg-type]
-    with pytest.raises(GeometryError, match="shapes differ"):
-        voxel_segmenter.predict(**{**named, "t1": images[1][1:]})
-    with pytest.raises(InputError, match="real numbers"):
-        voxel_segmenter.predict(**{**named, "t1": images[1].astype(complex)})
-    moved = np.eye(4)
-    moved[0, 3] = 5
-    with pytest.raises(GeometryError, match=r"t1: affine .* differs"):
-        voxel_segmenter.predict(
-            **{k: nib.Nifti1Image(v, moved if k == "t1" else np.eye(4)) for k, v in named.items()}
-        )
-    with pytest.raises(CaseError, match="arrays and nibabel images are mixed"):
-        voxel_segmenter.predict(**{**named, "t1": nib.Nifti1Image(images[1], moved)})
-    with pytest.raises(CaseError, match="affine was given with a Volume"):
-        voxel_segmenter.predict(Volume(images, np.eye(4)), affine=np.eye(4))
-    with pytest.raises(GeometryError, match="finite 4x4"):
-        voxel_segmenter.predict(images, affine=np.eye(3))
-    with pytest.raises(CaseError, match=r"flair .* and t1 .* hold the same voxels"):
-        voxel_segmenter.predict(images[[0, 0, 2, 3]], affine=np.eye(4))
+    with pytest.raises(CaseError, match=r"expected either one case .* or images by name"):
+        voxel_segmenter.predict(folder, flair="f.nii")
 
 
-def test_odd_but_usable_arrays(voxel_segmenter: Segmenter, small_case: Case) -> None:
+def test_a_batch_keeps_the_order(voxel_segmenter: Segmenter, small_case: Case) -> None:
     images, affine = small_case
-    wanted = expected_labels(images)
-    frozen = images.copy()
-    frozen.setflags(write=False)
-    for odd in (images.astype(">i2"), frozen, np.asfortranarray(images), images.astype(np.uint16)):
-        np.testing.assert_array_equal(voxel_segmenter.predict(odd, affine=affine).labels, wanted)
-    niftis = {
-        n: nib.Nifti1Image(i[..., None], affine)
-        for n, i in zip(("flair", "t1", "t1ce", "t2"), images, strict=True)
+    volumes = [Volume(np.roll(images, shift, axis=2), affine) for shift in (0, 1, 2)]
+    for volume, result in zip(volumes, voxel_segmenter.predict_batch(volumes), strict=True):
+        assert isinstance(result, Segmentation)
+        np.testing.assert_array_equal(result.labels, expected_labels(volume.data))
+
+
+def test_a_batch_goes_on_after_a_bad_case(
+    voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path
+) -> None:
+    """Whether the case cannot be read, or cannot be computed."""
+    good, empty = Volume(*small_case), Volume(np.zeros_like(small_case[0]), small_case[1])
+    results = list(voxel_segmenter.predict_batch([tmp_path / "nothing", good, empty, good]))
+    assert [type(result) for result in results] == [FailedCase, Segmentation] * 2
+    failed = [result for result in results if isinstance(result, FailedCase)]
+    assert [result.case for result in failed] == [tmp_path / "nothing", empty]
+    assert isinstance(failed[0].error, CaseError)
+    assert "nothing" in str(failed[0].error)
+    assert "all voxels are zero" in repr(failed[1])
+
+
+def test_a_batch_stops_on_request(
+    voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path
+) -> None:
+    cases = [Volume(*small_case), tmp_path / "nothing", Volume(*small_case)]
+    results = voxel_segmenter.predict_batch(cases, stop_on_error=True)
+    assert isinstance(next(results), Segmentation)
+    with pytest.raises(CaseError, match="nothing"):
+        next(results)
+    assert list(results) == []
+
+
+def test_a_batch_reads_the_next_case_meanwhile(small_case: Case) -> None:
+    """The first inference waits until the second case has been asked for its voxels."""
+    asked, engine = threading.Event(), VoxelEngine()
+
+    class Lazy:
+        def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+            asked.set()
+            return small_case[0]
+
+    infer = engine.infer
+
+    def waiting(*args: Any, **kwargs: Any) -> np.ndarray:
+        assert asked.wait(30)
+        return infer(*args, **kwargs)
+
+    engine.infer = waiting  # type: ignore[method-assign]
+    results = Segmenter(engine, warm_up=False).predict_batch([small_case[0], Lazy()])
+    assert all(isinstance(result, Segmentation) for result in results)
+    assert engine.n_calls == 2
+
+
+@pytest.mark.parametrize("single", ["folder", np.zeros((4, 8, 8, 8)), {"flair": "f.nii"}])
+def test_a_single_case_is_no_batch(voxel_segmenter: Segmenter, single: Any) -> None:
+    with pytest.raises(CaseError, match=r"give \[case\], or call predict"):
+        list(voxel_segmenter.predict_batch(single))
+
+
+def test_each_warning_is_logged_once(
+    voxel_segmenter: Segmenter, small_case: Case, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="fastbts"):
+        result = voxel_segmenter.predict(small_case[0])
+        assert [record.getMessage() for record in caplog.records] == list(result.warnings) != []
+        list(voxel_segmenter.predict_batch([small_case[0], small_case[0]]))
+    assert len(caplog.records) == 3 * len(result.warnings)
+    assert {(record.name, record.levelname) for record in caplog.records} == {
+        ("fastbts", "WARNING")
     }
-    np.testing.assert_array_equal(voxel_segmenter.predict(**niftis).labels, wanted)
 
 
-def test_truncated_nibabel_image(
-    voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path
+def test_nothing_is_printed(
+    voxel_segmenter: Segmenter, small_case: Case, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    images, affine = small_case
-    path = tmp_path / "t.nii.gz"
-    nib.Nifti1Image(images[0], affine).to_filename(path)
-    path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(InputError, match="flair: cannot be read"):
-        voxel_segmenter.predict(
-            flair=nib.load(path),
-            **{n: nib.Nifti1Image(images[0], affine) for n in ("t1", "t1ce", "t2")},
-        )
-
-
-def test_absurd_spacing_is_refused_before_memory_runs_out(
-    voxel_segmenter: Segmenter, small_case: Case
-) -> None:
-    with pytest.raises(GeometryError, match="check the header's units"):
-        voxel_segmenter.predict(small_case[0], affine=np.diag([20.0, 20.0, 20.0, 1.0]))
-
-
-def test_absurd_intensities_name_the_images(voxel_segmenter: Segmenter, small_case: Case) -> None:
-    huge = small_case[0].astype(np.float64)
-    huge[1] *= 1e303
-    with pytest.raises(InputError, match=r"flair, t1, t1ce, t2: .*modality 1"):
-        voxel_segmenter.predict(huge, affine=small_case[1])
-
-
-def test_written_scheme_is_stated_in_the_image(
-    voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path
-) -> None:
-    result = voxel_segmenter.predict(small_case[0], affine=small_case[1])
-    image, sidecar = result.save(tmp_path / "s.nii.gz", labels="brats2023")
-    assert b'"label_scheme": "brats2023"' in nib.load(image).header.extensions[0].get_content()
-    assert sidecar.name == "s.json"
-
-
-def test_unwritable_sidecar_leaves_no_image(
-    voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path
-) -> None:
-    (tmp_path / "s.json").mkdir()
-    with pytest.raises(OutputError, match=r"s\.json"):
-        voxel_segmenter.predict(small_case[0], affine=small_case[1]).save(tmp_path / "s.nii.gz")
-    assert not (tmp_path / "s.nii.gz").exists()
-
-
-def test_unusable_content(voxel_segmenter: Segmenter, small_case: Case) -> None:
-    images, affine = small_case
-    broken = images.astype(np.float32)
-    broken[1, 10, 10, 10] = np.nan
-    with pytest.raises(InputError, match="t1: 1 voxels are NaN"):
-        voxel_segmenter.predict(broken, affine=affine)
-    empty = images.copy()
-    empty[2] = 0
-    with pytest.raises(InputError, match="t1ce: all voxels are zero"):
-        voxel_segmenter.predict(empty, affine=affine)
-    flat = images.copy()
-    flat[3] = np.where(flat[3], 5, 0)
-    flat[3][(flat != 0).any(axis=0)] = 5
-    with pytest.raises(InputError, match="t2: all brain voxels have about the value 5"):
-        voxel_segmenter.predict(flat, affine=affine)
+    assert voxel_segmenter.predict(small_case[0]).warnings
+    assert capfd.readouterr() == ("", "")
 
 
 def test_options_are_checked() -> None:
     for wrong, message in [
         ({"mode": "fast"}, "mode 'fast'"),
         ({"overlap": 1.0}, "overlap"),
-        ({"threads": -1}, "threads"),
-        ({"threads": 1.5}, "threads"),
+        ({"n_threads": -1}, "n_threads"),
+        ({"n_threads": 1.5}, "n_threads"),
         ({"max_one_pass_voxels": -1}, "max"),
         ({"min_part_mm3": -1.0}, "min_part_mm3"),
         ({"min_part_mm3": float("nan")}, "min_part_mm3"),
     ]:
         with pytest.raises(OptionsError, match=message):
             SegmenterOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_block_closes_the_engine(small_case: Case, tmp_path: Path) -> None:
+    path = write_voxel_engine(tmp_path / "voxel.fbts")
+    with Segmenter(path, warm_up=False) as segmenter:
+        segmenter.predict(small_case[0])
+    with pytest.raises(DeviceError, match="the engine has been closed; load it again"):
+        segmenter.predict(small_case[0])
+
+
+def test_repr_says_what_runs(tmp_path: Path) -> None:
+    assert repr(Segmenter(VoxelEngine(), warm_up=False)) == "Segmenter(voxel: test, cpu, fp32)"
+    path = write_voxel_engine(tmp_path / "voxel.fbts")
+    segmenter = Segmenter(path, backend="openvino", device="cpu", precision="fp32")
+    assert repr(segmenter) == "Segmenter(voxel: openvino, cpu, fp32)"
+
+
+def test_each_backend_by_its_name(small_case: Case, tmp_path: Path) -> None:
+    path = write_voxel_engine(tmp_path / "voxel.fbts")
+    for backend in ("openvino", "onnxruntime"):
+        result = Segmenter(path, backend=backend, precision="fp32").predict(small_case[0])
+        assert result.report["engine"]["backend"] == backend
+        np.testing.assert_array_equal(result.labels, expected_labels(small_case[0]))
+    with pytest.raises(OptionsError, match="backend 'torch': expected one of auto, openvino"):
+        Segmenter(path, backend="torch")
+
+
+def test_a_loaded_engine_cannot_be_chosen_again() -> None:
+    for choice in ({"backend": "openvino"}, {"precision": "fp32"}, {"trusted_key": "key.pub"}):
+        name = next(iter(choice))
+        with pytest.raises(
+            OptionsError, match=f"{name}: cannot be chosen for an engine that is al"
+        ):
+            Segmenter(VoxelEngine(), **choice)  # type: ignore[arg-type]
+
+
+def test_a_trusted_key_asks_for_a_signature(tmp_path: Path) -> None:
+    from fastbts.engine.signing import generate_keys
+
+    pytest.importorskip("cryptography")
+    public = generate_keys(tmp_path / "key")
+    with pytest.raises(EngineFileError, match="sign"):
+        Segmenter(write_voxel_engine(tmp_path / "voxel.fbts"), trusted_key=public)
+
+
+@pytest.fixture
+def may_load(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Loading an engine waits for this event."""
+    from fastbts import segmenter as module
+
+    event, open_engine = threading.Event(), load.open_engine
+
+    def waiting(*args: Any, **kwargs: Any) -> Any:
+        assert event.wait(30)
+        return open_engine(*args, **kwargs)
+
+    monkeypatch.setattr(module, "open_engine", waiting)
+    return event
+
+
+def test_the_engine_loads_in_the_background(
+    may_load: threading.Event, small_case: Case, tmp_path: Path
+) -> None:
+    path = write_voxel_engine(tmp_path / "voxel.fbts")
+    segmenter = Segmenter(path, warm_up=False, background=True)
+    assert repr(segmenter) == "Segmenter(voxel: loading)"
+    assert segmenter.spec.name == "voxel"
+
+    def go_on(stage: str, _: float) -> None:
+        if stage == "load":
+            may_load.set()
+
+    result = segmenter.predict(small_case[0], progress=go_on)
+    assert result.timings_ms["load"] > 0
+    assert segmenter.engine.description["backend"] == "openvino"
+    assert "load" not in segmenter.predict(small_case[0]).timings_ms
+
+
+def test_an_engine_that_fails_to_load_fails_the_batch(
+    may_load: threading.Event, small_case: Case, tmp_path: Path
+) -> None:
+    """It is no fault of the case."""
+    path = write_voxel_engine(tmp_path / "voxel.fbts")
+    segmenter = Segmenter(path, precision="fp16", warm_up=False, background=True)
+    may_load.set()
+    calls: list[Callable[[], object]] = [
+        lambda: list(segmenter.predict_batch([small_case[0]] * 2)),
+        lambda: segmenter.predict(small_case[0]),
+        lambda: segmenter.engine,
+    ]
+    for call in calls:
+        with pytest.raises(DeviceError, match="precision 'fp16'"):
+            call()
+    assert repr(segmenter) == "Segmenter(voxel: failed to load)"
+    segmenter.close()
+    with pytest.raises(EngineFileError, match=r"none\.fbts"):
+        Segmenter(tmp_path / "none.fbts", background=True)
+
+
+def test_unknown_names_are_refused_before_loading(tmp_path: Path) -> None:
+    for name in ("backend", "device", "precision"):
+        with pytest.raises(OptionsError, match=f"{name} 'nothing': expected one of auto"):
+            Segmenter(tmp_path / "absent.fbts", **{name: "nothing"}, background=True)

@@ -80,6 +80,11 @@ def test_volume_refuses_what_it_cannot_hold() -> None:
         Volume(np.zeros((3, 4, 4, 4)), np.eye(4))
 
 
+def test_repr_is_short() -> None:
+    volume = Volume(np.zeros((4, 5, 6, 7), np.int16), np.diag([-1.0, -1.0, 2.5, 1.0]))
+    assert repr(volume) == "Volume(flair, t1, t1ce, t2: 5 x 6 x 7 int16, LPS, 1 x 1 x 2.5 mm)"
+
+
 def test_select_reorders_and_reports_missing() -> None:
     volume = Volume(
         np.arange(2)[:, None, None, None] * np.ones((2, 3, 3, 3)),
@@ -92,6 +97,6 @@ def test_select_reorders_and_reports_missing() -> None:
     assert chosen.names == ("b.nii", "a.nii")
     with pytest.raises(
         CaseError,
-        match="t2 is missing; got t1, flair; the engine needs flair, t2; give the missing",
+        match="no image for t2; got t1, flair; the engine needs flair, t2; give the missing",
     ):
         volume.select(("flair", "t2"))

@@ -1,4 +1,4 @@
-"""How far a result may be from the exact one: a rule, not a number per test."""
+"""The allowed error of a result: one rule instead of a number per test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def allowed_error(peer: NDArray[Any], exact: NDArray[Any]) -> float:
-    """Twice the error of a peer in the same dtype (NumPy, or another runtime), plus the rounding of that dtype."""
+    """Twice a peer's error in the same dtype (NumPy, another runtime), plus one rounding."""
     if exact.size == 0:
         return 0.0
     rounding = np.finfo(peer.dtype).eps * np.abs(exact).max()
@@ -17,7 +17,7 @@ def allowed_error(peer: NDArray[Any], exact: NDArray[Any]) -> float:
 
 
 def assert_close(result: NDArray[Any], peer: NDArray[Any], exact: NDArray[Any]) -> None:
-    """Fails unless the result is as near to the exact one as `allowed_error` says; NaN is never near."""
+    """Fails if the error is above `allowed_error`, or anything is NaN."""
     assert result.shape == exact.shape
     assert result.dtype == peer.dtype
     error = float(np.abs(result - exact).max(initial=0.0))

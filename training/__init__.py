@@ -1,1 +1,1 @@
-"""Training of the fastbts networks: data, network, loss, loop, evaluation, export (PyTorch; never in the wheel)."""
+"""Training of the fastbts networks with PyTorch; not part of the wheel."""

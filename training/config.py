@@ -9,6 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 
+from fastbts import FastBTSError
 from training.clip.encoder import ClipSource
 from training.model import UNetConfig
 
@@ -117,7 +118,7 @@ class Recipe:
         return sum(stage.steps for stage in self.stages)
 
 
-class RecipeError(ValueError):
+class RecipeError(FastBTSError, ValueError):
     """A recipe that cannot be used; the message lists every mistake."""
 
 

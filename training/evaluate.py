@@ -23,7 +23,7 @@ from training.data.cases import find_cases, read_labels
 from training.scores.calibration import Histogram, brain_logits, calibration_record, logit_histogram
 from training.scores.lesions import lesion_scores
 from training.scores.regions import region_scores
-from training.scores.results import Row, dice_rows, mean_row, summary, write_csv
+from training.scores.tables import Row, dice_rows, mean_row, summary, write_csv
 
 SHOWN = {  # score -> what the console calls it
     "dice": "Dice", "hd95_mm": "HD95 mm, penalty", "hd95_nonempty_mm": "HD95 mm, non-empty", "sensitivity": "sensitivity",

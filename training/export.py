@@ -22,7 +22,7 @@ import fastbts
 from fastbts import MODALITIES, EngineSpec, OptionsError, read_case
 from fastbts.engine.backends.openvino import OpenVINOEngine
 from fastbts.engine.file import read_engine_file, write_engine_file
-from fastbts.pipeline.normalize import preprocess
+from fastbts.pipeline.normalize import normalize
 from training.config import Recipe
 from training.data.cases import engine_spec
 from training.loop.checkpoint import averaged_weights, load_checkpoint
@@ -164,7 +164,7 @@ def parity_input(case: Path | None, spec: EngineSpec) -> NDArray[np.float32]:
         return np.random.default_rng(0).standard_normal(
             (1, len(spec.modalities), *(4 * spec.stride,) * 3), np.float32
         )
-    return preprocess(read_case(case), spec).tensor[None]
+    return normalize(read_case(case), spec).tensor[None]
 
 
 def optional_modalities(recipe: Recipe) -> tuple[str, ...]:

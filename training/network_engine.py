@@ -13,12 +13,14 @@ from fastbts import EngineSpec
 
 
 class NetworkEngine:
-    """A network in eval mode as the engine of a `fastbts.Segmenter`, so that validation takes the product's own path.
+    """A network in eval mode as the engine of a `fastbts.Segmenter`.
+
+    So validation takes the path of the product.
 
     Args:
-        network: Gives logits (B, K, D, H, W) of images (B, M, D, H, W).
+        network: Maps images (B, M, D, H, W) to logits (B, K, D, H, W).
         spec: Preprocessing and shapes.
-        read_tokens: Gives the images' patch tokens to a network that reads such.
+        read_tokens: Computes the patch tokens of images, for a network that reads them.
     """
 
     def __init__(
@@ -60,4 +62,4 @@ class NetworkEngine:
         return out
 
     def close(self) -> None:
-        """Nothing to free: the network belongs to its run."""
+        """Does nothing: the network belongs to its run."""

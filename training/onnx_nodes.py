@@ -1,7 +1,8 @@
-"""Bridge, attention and the head's convolution as nodes of the ONNX domain `fastbts`, each with a body of standard ops.
+"""Bridge, attention and the head's convolution as nodes of the ONNX domain `fastbts`.
 
-A backend with a kernel of its own runs that; every other one runs the body. The maths is that of `model/bridge.py`,
-`model/attention.py` and `CaseConv` of `model/head.py`; the bodies are in ONNX's text format (docs/Syntax.md of ONNX).
+Each node has a body of standard ops. A backend runs its own kernel, or the body. The maths is that
+of `model/bridge.py`, `model/attention.py` and `CaseConv` of `model/head.py`; the bodies are in
+ONNX's text format (docs/Syntax.md of ONNX).
 """
 
 from __future__ import annotations
@@ -40,11 +41,12 @@ INPUTS = {
     "CaseConv": ("x", "weight", "bias"),
 }
 EXACT_NORM = "InstanceNormalization"
-"""A body for the standard op: a backend whose own sums lose digits can put the node into the domain `fastbts` to have it run."""
+"""The body of a standard op. A backend whose own sums lose digits moves the node into the domain
+`fastbts`, and so runs the body."""
 
 
 def _view(row: int) -> str:
-    """Q_d of one view as `q{row}`, with an axis of length 1 where it looked along."""
+    """Q_d of one view as `q{row}`, with an axis of length 1 along its projection."""
     v = f"v{row}"
     return f"""
   {v}_axis = Constant <value_ints = [{row + 2}]> ()
@@ -85,7 +87,8 @@ BODIES = {
   maps = Shape <start = 0, end = 2> (similarity)
   size = Shape <start = 2> (encoded)
   sizes = Concat <axis = 0> (maps, size)
-  up = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel"> (similarity, , , sizes)
+  up = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel">
+    (similarity, , , sizes)
   hidden_s = Conv <kernel_shape = [1, 1, 1]> (up, cubes_s)
   hidden = Add (hidden_xg, hidden_s)
   open = LeakyRelu <alpha = 0.01> (hidden)
@@ -109,7 +112,8 @@ BODIES = {
   size = Shape <start = 2> (x)
   sizes = Concat <axis = 0> (mixed, size)
   y = Reshape (sum, sizes)""",
-    # Means axis by axis: sums of some hundred numbers lose nothing, those of half a million lose four digits in float32.
+    # Means axis by axis: in float32 sums of some hundred numbers are accurate, sums of half a
+    # million lose four digits.
     EXACT_NORM: f"""
   x_axis = Constant <value_ints = [4]> ()
   y_axis = Constant <value_ints = [3]> ()
@@ -143,7 +147,7 @@ def _case_conv_like(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return x.new_empty((x.shape[0], weight.shape[1], *x.shape[2:]))
 
 
-# Only shapes are ever asked of these: the exporter traces them and the table below turns them into nodes.
+# The exporter traces only shapes; `translations` maps these ops to nodes.
 for _name, _inputs in INPUTS.items():
     torch.library.define(
         f"fastbts::{_name}", f"({', '.join(f'Tensor {i}' for i in _inputs)}) -> Tensor"
@@ -154,7 +158,7 @@ for _name, _inputs in INPUTS.items():
 
 
 class BridgeNode(nn.Module):
-    """A bridge whose maths is one node; its 1^3 convolution stays outside."""
+    """A bridge as one node; its 1^3 convolution stays outside."""
 
     def __init__(self, bridge: SemanticBridge) -> None:
         super().__init__()
@@ -163,17 +167,22 @@ class BridgeNode(nn.Module):
         self.expand = nn.Parameter(bridge.expand.weight.detach().flatten(1))  # (C, R)
 
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> tuple[Tensor, None]:
-        """As `SemanticBridge.forward` in eval mode; patch tokens, which the node has no input for, are refused."""
+        """As `SemanticBridge.forward` in eval mode, without patch tokens.
+
+        Raises:
+            ValueError: Patch tokens are given.
+        """
         if tokens is not None:
             raise ValueError(
-                "patch tokens given: the node SemanticBridge has no input for them; export without tokens"
+                "patch tokens given: the node SemanticBridge has no input for them; "
+                "export without tokens"
             )
         arguments = self.reduce(x), self.plane.weight, self.plane.bias, self.view, self.expand
         return torch.ops.fastbts.SemanticBridge(x, *arguments), None
 
 
 class AttentionNode(nn.Module):
-    """An attention gate that is one node."""
+    """An attention gate as one node."""
 
     def __init__(self, gate: SemanticAttention) -> None:
         super().__init__()
@@ -198,7 +207,7 @@ class AttentionNode(nn.Module):
 
 
 class CaseConvNode(nn.Module):
-    """A `CaseConv` that is one node."""
+    """A `CaseConv` as one node."""
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """As `CaseConv.forward`."""
@@ -207,7 +216,7 @@ class CaseConvNode(nn.Module):
 
 
 def with_nodes(network: UNet3d) -> UNet3d:
-    """A copy of the network for export, with the nodes in place; gates without similarity map stay as they are."""
+    """A copy of the network with the nodes; gates without a similarity map stay modules."""
     network = copy.deepcopy(network)
     if network.bridge is not None:
         network.bridge = BridgeNode(network.bridge)  # type: ignore[assignment]
@@ -220,7 +229,7 @@ def with_nodes(network: UNet3d) -> UNet3d:
 
 
 def translations() -> dict[Any, Callable[..., Any]]:
-    """For the exporter's `custom_translation_table`."""
+    """Op -> node, for the exporter's `custom_translation_table`."""
     return {
         getattr(torch.ops.fastbts, name).default: values.Op(
             values.Opset(DOMAIN, VERSION), name, _schema(name)
@@ -230,7 +239,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
 
 
 def add_bodies(model: onnx.ModelProto) -> None:
-    """Appends the bodies of the nodes that the graph uses, and `EXACT_NORM`'s, as model-local functions."""
+    """Appends the bodies of the graph's nodes, and `EXACT_NORM`'s, as model-local functions."""
     used = {
         node.op_type
         for node in model.graph.node
@@ -238,7 +247,8 @@ def add_bodies(model: onnx.ModelProto) -> None:
     }
     for name in sorted(used):
         inputs = ", ".join(INPUTS.get(name, ("x", "scale", "offset")))
-        text = f'<domain: "{DOMAIN}", opset_import: ["": {OPSET}]>\n{name} ({inputs}) => (y) {{{BODIES[name]}\n}}'
+        header = f'<domain: "{DOMAIN}", opset_import: ["": {OPSET}]>'
+        text = f"{header}\n{name} ({inputs}) => (y) {{{BODIES[name]}\n}}"
         model.functions.append(onnx.parser.parse_function(text))
     if used and not any(o.domain == DOMAIN for o in model.opset_import):
         model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
@@ -247,7 +257,10 @@ def add_bodies(model: onnx.ModelProto) -> None:
 def _schema(name: str) -> defs.OpSchema:
     parameter = defs.OpSchema.FormalParameter
     return defs.OpSchema(
-        name, DOMAIN, VERSION,
-        inputs=[parameter(i, "T") for i in INPUTS[name]], outputs=[parameter("y", "T")],
+        name,
+        DOMAIN,
+        VERSION,
+        inputs=[parameter(i, "T") for i in INPUTS[name]],
+        outputs=[parameter("y", "T")],
         type_constraints=[("T", ["tensor(float)", "tensor(float16)"], "")],
-    )  # fmt: skip
+    )

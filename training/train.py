@@ -22,10 +22,10 @@ from lightning.pytorch.strategies import DDPStrategy
 from rich.progress import track
 
 from fastbts import FastBTSError
-from training.clip.teacher import teacher_for
 from training.config import Recipe, load_recipe
 from training.data.cases import TrainingCase, engine_spec, find_cases, prepare_case
 from training.data.synthetic import load_synthetic
+from training.data.teacher import teacher_for
 from training.loop.callbacks import Checkpoints, Log, MovingAverage, Terminated, WholeFiles
 from training.loop.checkpoint import begin_from
 from training.loop.data import LitData

@@ -1,18 +1,19 @@
-"""Chooses what an engine decides after its network, on validation cases: `python -m training.tune ENGINE --data DIR`.
+"""Tuning: chooses an engine's settings after the network, on validation cases.
 
-One inference per case; then the temperature by likelihood, and thresholds and small-part rules by Dice on the input's grid. The
-choice is written into the engine's manifest, with the scores before and after.
+The network runs once per case. Then the temperature is chosen by likelihood, and thresholds and
+small-part rules by Dice on the input's grid. The choice is written into the engine's manifest, with
+the scores before and after: `python -m training tune ENGINE --data DIR`.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -20,7 +21,7 @@ from rich.progress import track
 from fastbts import EngineSpec, Geometry, Segmenter, SegmenterOptions, read_case
 from fastbts.engine.file import read_engine_file, write_engine_file
 from fastbts.metrics import region_dice
-from fastbts.pipeline.label import postprocess
+from fastbts.pipeline.label import label
 from fastbts.placement import Placement
 from training.data.cases import find_cases, read_labels
 from training.scores.calibration import (
@@ -34,23 +35,24 @@ from training.scores.calibration import (
 
 THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(9))
 VOLUMES_MM3 = (10.0, 25.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
-LEAST_GAIN = 0.001  # of a case's mean Dice; less is not worth a rule
-MOST_LOSS = 0.005  # that a small-part rule may cost any case
+LEAST_GAIN = 0.001  # of the mean Dice of a case
+MOST_LOSS = 0.005  # of any case's mean Dice by a small-part rule
 RULE = (
-    f"from thresholds of 0.5 and no small-part rules, one parameter after the other: a threshold moves where the cases' mean gain "
-    f"in Dice (mean of WT, TC, ET) less two standard errors is above {LEAST_GAIN}; a small-part rule is taken where the mean gain "
-    f"is above {LEAST_GAIN} and no case loses more than {MOST_LOSS}"
+    "from thresholds of 0.5 and no small-part rules, one parameter after the other: a threshold "
+    "moves where the cases' mean gain in Dice (mean of WT, TC, ET) less two standard errors is "
+    f"above {LEAST_GAIN}; a small-part rule is taken where the mean gain is above {LEAST_GAIN} "
+    f"and no case loses more than {MOST_LOSS}"
 )
 Gains = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class TuningCase:
-    """A case behind its inference.
+    """A case after inference.
 
     Attributes:
         logits: (K, D, H, W) float32 on the tensor's grid.
-        placement: Where the tensor lies in the image.
+        placement: Position of the tensor in the image.
         geometry: The image's grid.
         reference: Labels (i, j, k) uint8, BraTS <= 2021 values.
     """
@@ -62,13 +64,16 @@ class TuningCase:
 
     def dice(self, spec: EngineSpec) -> dict[str, float]:
         """Dice of WT, TC and ET under a spec's thresholds and rules."""
-        return region_dice(
-            postprocess(self.logits, self.placement, self.geometry, spec).labels, self.reference
-        )
+        result = label(self.logits, self.placement, self.geometry, spec)
+        return region_dice(result.labels, self.reference)
 
 
 def infer(segmenter: Segmenter, folders: list[Path]) -> tuple[list[TuningCase], Histogram]:
-    """Runs the network once per case; returns what is behind it, and the histogram of logits at brain voxels, (K, 2, bins)."""
+    """Runs the network once per case.
+
+    Returns:
+        The cases, and the histogram of logits at brain voxels, (K, 2, bins).
+    """
     cases, histograms = [], []
     for folder in track(folders, "inferring"):
         result, reference = segmenter.predict(read_case(folder)), read_labels(folder)
@@ -78,12 +83,12 @@ def infer(segmenter: Segmenter, folders: list[Path]) -> tuple[list[TuningCase], 
 
 
 def tuned(spec: EngineSpec, cases: list[TuningCase], histogram: Histogram) -> EngineSpec:
-    """Chooses temperature, thresholds and small-part rules by `RULE`, without regard to those that `spec` has."""
+    """Chooses temperature, thresholds and small-part rules by `RULE`; ignores those of `spec`."""
     temperature = fit_temperature(histogram)
     spec = replace(
         spec, temperature=temperature, thresholds=(0.5, 0.5, 0.5), min_et_mm3=0.0, min_part_mm3=0.0
     )
-    for region in (2, 1, 0):  # ET first: TC is made of ET and more, WT of TC and more
+    for region in (2, 1, 0):  # ET first: TC contains ET, WT contains TC
         spec = best(cases, spec, (_with_threshold(spec, region, t) for t in THRESHOLDS), steady)
     spec = best(cases, spec, (replace(spec, min_part_mm3=mm3) for mm3 in VOLUMES_MM3), harmless)
     return best(cases, spec, (replace(spec, min_et_mm3=mm3) for mm3 in VOLUMES_MM3), harmless)
@@ -95,7 +100,7 @@ def best(
     candidates: Iterable[EngineSpec],
     accepted: Callable[[Gains], bool],
 ) -> EngineSpec:
-    """The candidate of largest mean gain among those accepted, the first of equals; `spec` itself where there is none."""
+    """The accepted candidate of largest mean gain, the first of equals; else `spec` itself."""
     before, chosen, largest = case_scores(cases, spec), spec, 0.0
     for candidate in candidates:
         gains = case_scores(cases, candidate) - before
@@ -105,23 +110,31 @@ def best(
 
 
 def case_scores(cases: list[TuningCase], spec: EngineSpec) -> Gains:
-    """Mean of WT, TC and ET's Dice for each case, (n,)."""
+    """Mean over WT, TC and ET of each case's Dice, (n,)."""
     return np.array([np.mean([*case.dice(spec).values()]) for case in cases])
 
 
 def steady(gains: Gains) -> bool:
-    """Whether the gain is consistent over the cases: its mean less two standard errors is worth a rule."""
+    """Whether the mean gain less two standard errors exceeds `LEAST_GAIN`."""
     error = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.inf
     return bool(gains.mean() - 2 * error > LEAST_GAIN)
 
 
 def harmless(gains: Gains) -> bool:
-    """Whether some cases gain and none loses: a rule for small parts changes few cases, so their spread says nothing."""
+    """Whether the mean gain exceeds `LEAST_GAIN` and no case loses more than `MOST_LOSS`.
+
+    A small-part rule changes few cases, so the standard error over all says little.
+    """
     return bool(gains.mean() > LEAST_GAIN and gains.min() >= -MOST_LOSS)
 
 
 def scores(spec: EngineSpec, cases: list[TuningCase], histogram: Histogram) -> dict[str, Any]:
-    """Mean Dice and expected calibration error (brain voxels, 15 bins) per region and over regions; likelihood of all together."""
+    """Scores of a spec, for the manifest.
+
+    Returns:
+        "dice" and "ece" (brain voxels, 15 bins), per region and "mean"; "nll" over all regions;
+        "settings", what was chosen.
+    """
     per_case = [case.dice(spec) for case in cases]
     dice = {region: float(np.mean([case[region] for case in per_case])) for region in spec.regions}
     return {
@@ -137,16 +150,16 @@ def scores(spec: EngineSpec, cases: list[TuningCase], histogram: Histogram) -> d
 def tune(
     engine: Path, target: Path, folders: list[Path], *, split: str, precision: str = "auto"
 ) -> dict[str, Any]:
-    """Writes the engine with tuned settings; whole or not at all, also onto itself.
+    """Writes the engine with tuned settings, atomically; the target may be the engine itself.
 
     Args:
         engine: An engine file.
         target: The file to write.
         folders: Labelled cases that the network was not trained on.
-        split: What they are called, for the record.
+        split: Their name, for the record.
         precision: See `Segmenter`; thresholds differ little between them.
     Returns:
-        The record, as the manifest has it under "tuned": n_cases, split, precision, rule, before, after.
+        The manifest's record "tuned": n_cases, split, precision, rule, before, after.
     """
     segmenter = Segmenter(engine, precision=precision, options=SegmenterOptions())
     cases, histogram = infer(segmenter, folders)
@@ -160,14 +173,9 @@ def tune(
         "before": scores(file.spec, cases, histogram),
         "after": scores(spec, cases, histogram),
     }
-    about = {
-        key: value
-        for key, value in file.manifest.items()
-        if key not in ("spec", "payloads", "tuned")
-    }
-    write_engine_file(
-        target, spec, {name: bytes(p) for name, p in file.payloads.items()}, **about, tuned=record
-    )
+    kept = {k: v for k, v in file.manifest.items() if k not in ("spec", "payloads", "tuned")}
+    payloads = {name: bytes(content) for name, content in file.payloads.items()}
+    write_engine_file(target, spec, payloads, **kept, tuned=record)
     return record
 
 
@@ -176,36 +184,27 @@ def _with_threshold(spec: EngineSpec, region: int, threshold: float) -> EngineSp
     return replace(spec, thresholds=(values[0], values[1], values[2]))
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("engine", type=Path, help="engine file, from training.export")
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder of labelled cases, with cases.csv"
-    )
-    parser.add_argument("--split", default="val")
-    parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16")
-    parser.add_argument(
-        "-o", "--out", type=Path, help="engine file to write; default: ENGINE itself"
-    )
-    args = parser.parse_args()
-    target = args.out or args.engine
-    folders = find_cases(args.data, args.split)
-    record = tune(args.engine, target, folders, split=args.split, precision=args.precision)
+def command(
+    engine: Annotated[Path, typer.Argument(help="engine file of `training export`")],
+    data: Annotated[Path, typer.Option(help="folder of labelled cases, with cases.csv")],
+    split: Annotated[str, typer.Option(help="split of cases.csv")] = "val",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="engine file to write; default: ENGINE")
+    ] = None,
+) -> None:
+    """Choose an engine's temperature, thresholds and small-part rules."""
+    target = out or engine
+    record = tune(engine, target, find_cases(data, split), split=split, precision=precision)
     console = Console()
     for when in ("before", "after"):
-        about = record[when]
-        dice, ece = (
-            ", ".join(f"{region} {value:.4f}" for region, value in about[key].items())
-            for key in ("dice", "ece")
-        )
-        console.print(
-            f"{when}: Dice {dice}; ECE {ece}; NLL {about['nll']:.5f}; {about['settings']}"
-        )
-    console.print(
-        f"{target}: tuned on n = {record['n_cases']} cases of {args.split}: {record['rule']}"
+        console.print(f"{when}: {_line(record[when])}")
+    console.print(f"{target}: tuned on n = {record['n_cases']} cases of {split}: {record['rule']}")
+
+
+def _line(about: dict[str, Any]) -> str:
+    dice, ece = (
+        ", ".join(f"{region} {value:.4f}" for region, value in about[key].items())
+        for key in ("dice", "ece")
     )
-
-
-if __name__ == "__main__":
-    main()
+    return f"Dice {dice}; ECE {ece}; NLL {about['nll']:.5f}; {about['settings']}"

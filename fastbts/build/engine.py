@@ -1,4 +1,7 @@
-"""From a network to an engine for one backend and precision, with its parity against float32 measured: `fastbts build`."""
+"""`fastbts build`: from a network to an engine for one backend and precision.
+
+Its build parity, the agreement with the same network in float32, is measured and stored.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,24 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastbts.build.parity import LabelledCase, check_parity, labelled_cases, measure_parity
+from fastbts.engine.backends import DEFAULT_BACKEND
+from fastbts.engine.file import (
+    SECTIONS,
+    EngineFile,
+    pack_engine,
+    parse_engine_file,
+    parse_spec,
+    read_engine_file,
+)
+from fastbts.engine.load import build_payloads, open_engine
+from fastbts.engine.onnx_bytes import read_metadata
+from fastbts.errors import DeviceError, EngineFileError
+from fastbts.files import atomic_write, check_writable
+from fastbts.pipeline.normalize import normalize
+from fastbts.progress import Progress
 from fastbts.read.case import read_case
 from fastbts.spec import EngineSpec
-from fastbts.engine.file import SECTIONS, EngineFile, pack_engine, parse_engine_file, parse_spec, read_engine_file
-from fastbts.engine.load import build_payloads, open_engine
-from fastbts.errors import DeviceError, EngineFileError
-from fastbts.engine.onnx_bytes import read_metadata
-from fastbts.files import atomic_write, check_writable
-from fastbts.build.parity import LabelledCase, check_parity, labelled_cases, measure_parity
-from fastbts.pipeline.normalize import preprocess
-from fastbts.progress import Progress
 
 SUFFIX = ".onnx"
 SPEC_KEY = "spec"
@@ -27,30 +38,31 @@ def build_engine(
     source: str | Path,
     target: str | Path,
     *,
-    backend: str = "openvino",
+    backend: str = DEFAULT_BACKEND,
     precision: str = "fp32",
     calibrate: Sequence[str | Path] = (),
     accept_parity: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Builds an engine file for a backend and a precision, which become its default.
+    """Builds an engine file for a backend and a precision, which become its defaults.
 
     Args:
-        source: Any engine file; or an ONNX with its spec in its metadata, as `training.export` writes it, or in a JSON file beside it (`model.onnx`, `model.json`), under the key "spec" both times.
-        target: The engine file to write. Its ONNX stays in it, so that it can be a source in turn.
-        backend: One of `fastbts.engine.load.BACKENDS`.
-        precision: One that the backend has: "fp32", "bf16" or "int8".
-        calibrate: Case folders: int8 takes the ranges of its activations from them, and parity is measured on those with a
-            reference segmentation (`*seg.nii.gz`), else on the synthetic case.
-        accept_parity: Writes the file even if parity is worse than the bounds in `fastbts.build.parity`, or cannot be measured because
-            this machine has no device for it (TensorRT-RTX builds without a GPU).
+        source: Any engine file; or an ONNX with its spec under the key "spec", in its metadata (as
+            `training.export` writes it) or in a JSON file beside it (`model.onnx`, `model.json`).
+        target: The engine file to write. It keeps the ONNX, so it can be a source itself.
+        backend: One of `fastbts.engine.backends.BACKENDS`.
+        precision: A precision that the backend has.
+        calibrate: Case folders. int8 takes the ranges of its activations from them. Parity is
+            measured on those with a reference segmentation (`*seg.nii.gz`), else on the phantom.
+        accept_parity: Writes the file even if parity is out of the bounds in
+            `fastbts.build.parity`, or cannot be measured as this machine lacks the device.
         progress: Called with the stage and the fraction done.
     Returns:
-        What the manifest says under `build`: backend, precision, versions, source, calibration, parity.
+        The manifest's section `build`: backend, precision, source, calibration, parity.
     Raises:
-        OptionsError: An unknown backend or precision, nothing to calibrate on, or parity worse than allowed.
+        OptionsError: An unknown backend, nothing to calibrate on, or parity out of bounds.
         EngineFileError: The source cannot be used.
-        DeviceError: The backend cannot be used here.
+        DeviceError: The backend or the precision cannot be used here.
         InputError, GeometryError, CaseError: A case cannot be used.
         OutputError: The target cannot be written.
     """
@@ -59,36 +71,40 @@ def build_engine(
     tell("read", 0.0)
     file, folders = read_source(source), [Path(folder) for folder in calibrate]
     volumes = [read_case(folder) for folder in folders]
-    tensors = [preprocess(volume, file.spec).tensor for volume in volumes]
+    tensors = [normalize(volume, file.spec).tensor for volume in volumes]
     tell("build", 0.1)
     payloads: dict[str, bytes | memoryview] = {
         "model.onnx": file.payloads["model.onnx"],
         **build_payloads(file, backend, precision, tensors),
     }
-    about = {
+    shapes = [list(tensor.shape[1:]) for tensor in tensors] if precision == "int8" else []
+    about: dict[str, Any] = {
         "backend": backend,
         "precision": precision,
         "source_sha256": file.sha256,
-        "calibration_zyx": [list(tensor.shape[1:]) for tensor in tensors] if precision == "int8" else [],
+        "calibration_zyx": shapes,
     }
     tell("measure parity", 0.6)
     cases = labelled_cases(folders, volumes)
     built = parse_engine_file(_packed(file, payloads, about), source)
-    parity = _parity(file, built, accept_parity, cases, lambda n: tell("measure parity", 0.6 + 0.35 * n / len(cases)))
+    parity = _parity(
+        file, built, accept_parity, cases, lambda f: tell("measure parity", 0.6 + 0.35 * f)
+    )
     if not accept_parity:
         check_parity(parity, precision)
+    about["parity"] = parity
     tell("write", 0.95)
-    with atomic_write(target) as stream:
-        stream.write(_packed(file, payloads, {**about, "parity": parity}))
+    with atomic_write(target) as output:
+        output.write(_packed(file, payloads, about))
     tell("done", 1.0)
-    return {**about, "parity": parity}
+    return about
 
 
 def read_source(source: str | Path) -> EngineFile:
-    """Reads what an engine can be built from; an ONNX comes back as the engine file that it would be.
+    """Reads an engine file, or an ONNX as the engine file that it would make.
 
     Raises:
-        EngineFileError: It cannot be read, or an ONNX does not say what it takes and gives.
+        EngineFileError: It cannot be read, or an ONNX has no spec.
     """
     path = Path(source)
     if path.suffix.lower() != SUFFIX:
@@ -108,34 +124,43 @@ def _onnx_spec(path: Path, content: bytes) -> EngineSpec:
         if sidecar.is_file():
             return parse_spec(json.loads(sidecar.read_bytes())[SPEC_KEY])
     except (ValueError, RecursionError, KeyError, TypeError, OSError) as error:
-        raise EngineFileError(f"{path}: its spec cannot be read: {error}; export it again") from error
+        raise EngineFileError(
+            f"{path}: its spec cannot be read: {error}; export it again"
+        ) from error
     raise EngineFileError(
-        f"{path}: does not say what it takes and gives: expected {SPEC_KEY!r} in its metadata or in {sidecar.name}; "
+        f"{path}: has no spec: expected {SPEC_KEY!r} in its metadata or in {sidecar.name}; "
         "export it with training.export"
     )
 
 
-def _packed(file: EngineFile, payloads: Mapping[str, bytes | memoryview], build: dict[str, Any]) -> bytes:
-    kept = {key: value for key, value in file.manifest.items() if key in SECTIONS and key != "signature"}
+def _packed(
+    file: EngineFile, payloads: Mapping[str, bytes | memoryview], build: dict[str, Any]
+) -> bytes:
+    kept = {key: file.manifest[key] for key in file.manifest if key in SECTIONS}
+    kept.pop("signature", None)
     return pack_engine(file.spec, payloads, **{**kept, "build": build})
 
 
 def _parity(
-    file: EngineFile, built: EngineFile, may_miss: bool, cases: list[LabelledCase], progress: Callable[[int], None]
+    file: EngineFile,
+    built: EngineFile,
+    may_skip: bool,
+    cases: list[LabelledCase],
+    progress: Callable[[float], None],
 ) -> dict[str, Any]:
-    """Parity of what is about to be written with the source's ONNX in float32; {} where it cannot run here and may not be."""
+    """Build parity; {} where the build cannot run here and `may_skip` allows that."""
     try:
         engine = open_engine(built)
     except DeviceError as error:
-        if may_miss:
+        if may_skip:
             return {}
         raise DeviceError(
-            f"{error}; so parity cannot be measured here: build on a machine with the device, or write it unmeasured with "
-            "--accept-parity"
+            f"{error}; so parity cannot be measured here: build on a machine with the device, or "
+            "write it unmeasured with --accept-parity"
         ) from error
-    reference = open_engine(file, backend="openvino", precision="fp32")
+    exact = open_engine(file, backend=DEFAULT_BACKEND, precision="fp32")
     try:
-        return measure_parity(reference, engine, cases, progress)
+        return measure_parity(exact, engine, cases, progress)
     finally:
         engine.close()
-        reference.close()
+        exact.close()

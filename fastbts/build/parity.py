@@ -1,4 +1,4 @@
-"""How far a build of a network is from the same network in float32: on logits, on labels, and in Dice."""
+"""Build parity: how far an engine is from the same network in float32, on logits, labels, Dice."""
 
 from __future__ import annotations
 
@@ -14,39 +14,40 @@ from fastbts.engine.interface import Engine
 from fastbts.errors import OptionsError
 from fastbts.labels import REGION_LABELS
 from fastbts.metrics import region_dice
-from fastbts.read.reference import read_truth, truth_files
+from fastbts.options import SegmenterOptions
+from fastbts.read.reference import read_reference, reference_files
 from fastbts.segmentation import Segmentation
-from fastbts.segmenter import Segmenter, SegmenterOptions
+from fastbts.segmenter import Segmenter
 from fastbts.volume import Volume
 
 MIN_AGREEMENT = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.995, "int8": 0.99}
-"""Least share of equal region labels; int8 reaches 0.994 to 0.9996 when calibrated on the shapes it runs on, 0.76 to 0.987 else."""
+"""Least share of equal region labels, for each precision. int8 has 0.994 to 0.9996 when calibrated
+on the shapes that it runs on, else 0.76 to 0.987."""
 MAX_DICE_LOSS = 0.01
-"""Most that the Dice of any region may fall, mean over the cases."""
+"""Most that the mean Dice of a region may fall."""
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledCase:
-    """A case with its truth, (i, j, k) uint8, values of `brats2021`."""
+    """A case with its reference segmentation, (i, j, k) uint8, values of `brats2021`."""
 
     volume: Volume
-    truth: NDArray[np.uint8]
+    reference: NDArray[np.uint8]
 
 
 def labelled_cases(folders: Sequence[Path], volumes: Sequence[Volume]) -> list[LabelledCase]:
-    """The cases to measure on: those with a reference segmentation in their folder, or the synthetic one if none has.
+    """The cases that have a reference segmentation, or the phantom if none has.
 
     Args:
-        folders: Case folders; a file `*seg.nii.gz` is the truth (3 of BraTS 2023 counts as 4).
+        folders: Case folders; a file `*seg.nii.gz` is the reference (3 of BraTS 2023 is read as 4).
         volumes: The same cases, read.
     """
-    truths = [_truth(folder) for folder in folders]
-    cases = [LabelledCase(v, t) for v, t in zip(volumes, truths, strict=True) if t is not None]
-    return cases or [synthetic_case()]
+    found = zip(volumes, map(_reference, folders), strict=True)
+    return [LabelledCase(v, r) for v, r in found if r is not None] or [synthetic_case()]
 
 
 def synthetic_case() -> LabelledCase:
-    """The phantom: says whether a build computes the same, nothing about accuracy on patients."""
+    """The phantom: shows whether two engines compute the same, not how accurate they are."""
     from fastbts.phantom import make_case
 
     case = make_case(0)
@@ -54,55 +55,61 @@ def synthetic_case() -> LabelledCase:
 
 
 def measure_parity(
-    reference: Engine, built: Engine, cases: Sequence[LabelledCase], progress: Callable[[int], None] = lambda n: None
+    exact: Engine,
+    built: Engine,
+    cases: Sequence[LabelledCase],
+    progress: Callable[[float], None] = lambda fraction: None,
 ) -> dict[str, Any]:
     """Compares two engines on whole cases, from images to labels.
 
     Args:
-        reference: The network in float32.
-        built: What is to be measured.
+        exact: The network in float32.
+        built: The engine to compare with it.
         cases: At least one.
-        progress: Called with the number of cases done.
+        progress: Called with the fraction done.
     Returns:
-        `n_cases`; `max_logit_difference`; `label_agreement`, the share of equal region labels inside the brain boxes; and
-        `dice_change` per region, built less reference, mean over the cases.
+        `n_cases`; `max_logit_difference`; `label_agreement`, the share of equal region labels
+        inside the brain boxes; `dice_change` per region, built minus exact, mean over the cases.
     """
-    one, two = (Segmenter(e, options=SegmenterOptions(mode="one-pass"), warm_up=False) for e in (reference, built))
+    options = SegmenterOptions(mode="one-pass")
+    a, b = (Segmenter(engine, options=options, warm_up=False) for engine in (exact, built))
     rows = []
     for n, case in enumerate(cases):
-        rows.append(_compared(one.predict(case.volume), two.predict(case.volume), case.truth))
-        progress(n + 1)
+        rows.append(_compared(a.predict(case.volume), b.predict(case.volume), case.reference))
+        progress((n + 1) / len(cases))
+    differences, agreements, changes = zip(*rows, strict=True)
+    means = {region: float(np.mean([c[region] for c in changes])) for region in REGION_LABELS}
     return {
         "n_cases": len(rows),
-        "max_logit_difference": max(difference for difference, _, _ in rows),
-        "label_agreement": float(np.mean([agreement for _, agreement, _ in rows])),
-        "dice_change": {r: round(float(np.mean([change[r] for _, _, change in rows])), 5) for r in REGION_LABELS},
+        "max_logit_difference": max(differences),
+        "label_agreement": float(np.mean(agreements)),
+        "dice_change": {region: round(mean, 5) for region, mean in means.items()},
     }
 
 
 def check_parity(parity: dict[str, Any], precision: str) -> None:
-    """Raises OptionsError if a build is worse than the bound for its precision."""
-    agreement, worst = parity["label_agreement"], min(parity["dice_change"].values())
-    if not agreement >= MIN_AGREEMENT[precision] or not worst >= -MAX_DICE_LOSS:
+    """Raises OptionsError if parity is out of the bounds for its precision."""
+    agreement, change = parity["label_agreement"], min(parity["dice_change"].values())
+    if not agreement >= MIN_AGREEMENT[precision] or not change >= -MAX_DICE_LOSS:
         raise OptionsError(
-            f"precision {precision!r}: parity with float32 is worse than allowed: label agreement {agreement:.5f}, expected at "
-            f"least {MIN_AGREEMENT[precision]}; Dice of a region changes by {worst:+.4f}, expected at most -{MAX_DICE_LOSS}; "
-            "calibrate on more cases, choose a higher precision, or accept it with --accept-parity"
+            f"precision {precision!r}: parity with float32 is worse than allowed: label agreement "
+            f"{agreement:.5f}, expected at least {MIN_AGREEMENT[precision]}; Dice of a region "
+            f"changes by {change:+.4f}, expected at most -{MAX_DICE_LOSS}; calibrate on more "
+            "cases, choose a higher precision, or accept it with --accept-parity"
         )
 
 
-def _compared(reference: Segmentation, built: Segmentation, truth: NDArray[np.uint8]) -> tuple[float, float, dict[str, float]]:
+def _compared(
+    exact: Segmentation, built: Segmentation, reference: NDArray[np.uint8]
+) -> tuple[float, float, dict[str, float]]:
     """Largest logit difference, share of equal region labels, change of Dice."""
-    inside = (slice(None), *reference.placement.in_tensor)
-    a, b = reference.logits[inside], built.logits[inside]
-    before, after = region_dice(reference.labels, truth), region_dice(built.labels, truth)
-    return float(np.abs(a - b).max()), float(((a > 0) == (b > 0)).mean()), {r: after[r] - before[r] for r in after}
+    inside = (slice(None), *exact.placement.in_tensor)
+    a, b = exact.logits[inside], built.logits[inside]
+    before, after = region_dice(exact.labels, reference), region_dice(built.labels, reference)
+    change = {region: after[region] - before[region] for region in after}
+    return float(np.abs(a - b).max()), float(((a > 0) == (b > 0)).mean()), change
 
 
-
-
-
-
-def _truth(folder: Path) -> NDArray[np.uint8] | None:
-    found = truth_files(folder)
-    return read_truth(found[0]) if len(found) == 1 else None
+def _reference(folder: Path) -> NDArray[np.uint8] | None:
+    found = reference_files(folder)
+    return read_reference(found[0]) if len(found) == 1 else None

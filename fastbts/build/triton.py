@@ -1,8 +1,9 @@
 """A model repository for Triton Inference Server from an engine file: `fastbts export-triton`.
 
-Two models: NAME does the whole job (images and affine in, labels and volumes out; Python backend, needs fastbts in the server's
-Python), NAME_network is the network alone (normalised tensor in, logits out; ONNX Runtime backend). Layout and fields: Triton's
-"Model Repository" and "Model Configuration" pages and model_config.proto.
+Two models. NAME segments: images and affine in, labels and volumes out; Python backend, needs
+fastbts in the server's Python. NAME_network is the network alone: normalised tensor in, logits out;
+ONNX Runtime backend. Layout and fields: Triton's "Model Repository" and "Model Configuration" pages
+and model_config.proto.
 """
 
 from __future__ import annotations
@@ -10,26 +11,31 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fastbts.spec import EngineSpec
 from fastbts.engine.file import EngineFile, read_engine_file
 from fastbts.errors import OptionsError, OutputError
 from fastbts.files import atomic_write
+from fastbts.spec import EngineSpec
 
 KINDS = {"cpu": "KIND_CPU", "cuda": "KIND_GPU"}
 MAX_BATCH = 4
-"""Boxes of one size that the network takes at once; each 1 mm brain box needs about 0.7 GB."""
+"""Brain boxes of one size in a batch of the network; at 1 mm each needs about 0.7 GB."""
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 def export_triton(
-    engine: str | Path, repository: str | Path, *, name: str = "fastbts", device: str = "cpu", instances: int = 1
+    engine: str | Path,
+    repository: str | Path,
+    *,
+    name: str = "fastbts",
+    device: str = "cpu",
+    instances: int = 1,
 ) -> list[Path]:
     """Writes a model repository.
 
     Args:
         engine: The engine file.
-        repository: Folder for the two models; made if need be. Must not hold a model of either name.
-        name: Name of the whole job's model; the network's is `<name>_network`.
+        repository: Folder for the two models; created if needed. Has no model of either name yet.
+        name: Name of the model that segments; the network is `<name>_network`.
         device: "cpu" or "cuda".
         instances: Copies of each model that run at once.
     Returns:
@@ -37,20 +43,20 @@ def export_triton(
     Raises:
         EngineFileError: The engine cannot be read.
         OptionsError: An unknown device, an unusable name or number.
-        OutputError: A model of that name is there, or a file cannot be written.
+        OutputError: A model of that name exists, or a file cannot be written.
     """
     if device not in KINDS or not NAME.fullmatch(name) or instances < 1:
         raise OptionsError(
-            f"device {device!r}, name {name!r}, {instances} instances: expected {' or '.join(KINDS)}, letters, digits, _ . -, and "
-            "at least 1"
+            f"device {device!r}, name {name!r}, {instances} instances: expected "
+            f"{' or '.join(KINDS)}; letters, digits, _ . -; and at least 1"
         )
     file, network = read_engine_file(engine), f"{name}_network"
     folder = Path(repository)
     for model in (name, network):
         if (folder / model).exists():
-            raise OutputError(f"{folder / model}: is there already; choose another --name or remove it")
+            raise OutputError(f"{folder / model}: exists; choose another --name or remove it")
     contents = {
-        f"{name}/config.pbtxt": _job_config(file.spec, name, device, instances).encode(),
+        f"{name}/config.pbtxt": _segmenter_config(file.spec, name, device, instances).encode(),
         f"{name}/1/model.py": Path(__file__).with_name("triton_model.py").read_bytes(),
         f"{name}/1/engine.fbts": Path(engine).read_bytes(),
         f"{network}/config.pbtxt": _network_config(file, network, device, instances).encode(),
@@ -60,15 +66,16 @@ def export_triton(
 
 
 def _written(path: Path, content: bytes) -> Path:
-    with atomic_write(path) as stream:
-        stream.write(content)
+    with atomic_write(path) as file:
+        file.write(content)
     return path
 
 
-def _job_config(spec: EngineSpec, name: str, device: str, instances: int) -> str:
-    """Warm-up is in `initialize`: random images, which Triton would send, are no head."""
+def _segmenter_config(spec: EngineSpec, name: str, device: str, instances: int) -> str:
+    """Warm-up is in `initialize`: Triton would send random images, which are refused."""
     channels = len(spec.modalities)
-    return f'''# {", ".join(spec.modalities)} as (M, X, Y, Z), with the affine from voxel index to RAS+ mm; labels as in brats2021.
+    return f'''# {", ".join(spec.modalities)} as (M, X, Y, Z); affine: voxel index to RAS+ mm.
+# Labels as in brats2021.
 name: "{name}"
 backend: "python"
 max_batch_size: 0
@@ -86,7 +93,7 @@ output [
 def _network_config(file: EngineFile, name: str, device: str, instances: int) -> str:
     spec = file.spec
     zeros = f"dims: [ {len(spec.modalities)}, {', '.join([str(2 * spec.stride)] * 3)} ]"
-    return f'''# D, H, W are multiples of {spec.stride}; the input is what fastbts.pipeline.normalize makes.
+    return f'''# D, H, W: multiples of {spec.stride}. Input: from fastbts.pipeline.normalize.
 name: "{name}"
 platform: "onnxruntime_onnx"
 max_batch_size: {MAX_BATCH}

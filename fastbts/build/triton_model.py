@@ -1,6 +1,6 @@
-"""Triton's Python backend loads this file as `model.py`: the whole job, from images to labels, by `fastbts.Segmenter`.
+"""Triton's Python backend loads this file as `model.py`: segmentation by `fastbts.Segmenter`.
 
-Written into a model repository by `fastbts export-triton`; the engine file lies beside it.
+`fastbts export-triton` writes it into a model repository, beside the engine file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fastbts import FastBTSError, Segmenter
 
 
 class TritonPythonModel:
-    """What Triton calls. One instance serves one request at a time; `instance_group` says how many there are."""
+    """What Triton calls. One instance serves one request at a time; see `instance_group`."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Loads and warms up the engine, once per instance."""
@@ -23,7 +23,7 @@ class TritonPythonModel:
         self._segmenter = Segmenter(Path(__file__).with_name("engine.fbts"), device=device)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """One response per request; bad input fails its own request only."""
+        """One response per request; bad input fails only its own request."""
         return [self._answer(request) for request in requests]
 
     def finalize(self) -> None:
@@ -31,11 +31,18 @@ class TritonPythonModel:
         self._segmenter.close()
 
     def _answer(self, request: Any) -> Any:
-        images, affine = (triton.get_input_tensor_by_name(request, name).as_numpy() for name in ("images", "affine"))
+        images, affine = (
+            triton.get_input_tensor_by_name(request, name).as_numpy()
+            for name in ("images", "affine")
+        )
         try:
             result = self._segmenter.predict(images, affine=affine.astype(np.float64))
         except FastBTSError as error:
-            return triton.InferenceResponse(error=triton.TritonError(f"{type(error).__name__}: {error}"))
+            return triton.InferenceResponse(
+                error=triton.TritonError(f"{type(error).__name__}: {error}")
+            )
         labels = triton.Tensor("labels", np.ascontiguousarray(result.labels))
-        volumes = triton.Tensor("volumes_ml", np.array(list(result.volumes_ml.values()), np.float32))
+        volumes = triton.Tensor(
+            "volumes_ml", np.array(list(result.volumes_ml.values()), np.float32)
+        )
         return triton.InferenceResponse(output_tensors=[labels, volumes])

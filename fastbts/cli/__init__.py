@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import sys
 
-from fastbts.cli import check, engine, predict
+from fastbts.cli import bench, doctor, engine, predict, verify
 from fastbts.cli.common import app
 
-__all__ = ["app", "check", "engine", "main", "predict"]
+__all__ = ["app", "bench", "doctor", "engine", "main", "predict", "verify"]
 
 
 def main() -> None:
     """Entry point of the `fastbts` command; does not return.
 
-    Whatever a command wrote is on disk by then, so the process ends at once: to take interpreter and OpenVINO apart first would
-    take a tenth of a second.
+    All that a command wrote is on disk by then, so the process ends at once: unloading the
+    interpreter and OpenVINO would take a tenth of a second.
     """
     try:
         app()

@@ -1,4 +1,4 @@
-"""What all commands share: the application, options, progress on a terminal, errors with exit codes."""
+"""What all commands share: application, options, progress on a terminal, errors, exit codes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastbts.engine.backends import BACKENDS, devices, precisions
 from fastbts.errors import FastBTSError, OptionsError
 
 if TYPE_CHECKING:
@@ -22,10 +23,16 @@ EngineArgument = Annotated[
     Path | None, typer.Argument(help="engine file (.fbts); default: the shipped one")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+Backend = Annotated[str, typer.Option(help=", ".join(("auto", *BACKENDS)))]
+Device = Annotated[str, typer.Option(help=", ".join(("auto", *devices())))]
+Precision = Annotated[
+    str, typer.Option(help=f"{', '.join(('auto', *precisions()))}: if engine and backend have it")
+]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0 for all")]
 
 app = typer.Typer(
-    help="Brain-tumour segmentation from FLAIR, T1, T1ce and T2. Research use only: not a medical device.",
+    help="Brain-tumour segmentation from FLAIR, T1, T1ce and T2. "
+    "Research use only: not a medical device.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

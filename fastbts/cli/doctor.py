@@ -1,4 +1,4 @@
-"""What this machine and installation can run, and how to get the rest: `fastbts doctor`."""
+"""`fastbts doctor`: what this machine and installation can run, and how to get the rest."""
 
 from __future__ import annotations
 
@@ -6,73 +6,56 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
 
 from fastbts.about import __version__
-from fastbts.cli.findings import Finding
-from fastbts.engine.backends.cuda import Cuda
-from fastbts.engine.backends.tensorrt import PACKAGES
-from fastbts.engine.file import read_engine_file
-from fastbts.engine.load import default_engine_path
+from fastbts.cli.checks import Check, print_checks
+from fastbts.cli.common import AsJson, app
+from fastbts.engine.backends import BACKENDS, Backend
 from fastbts.errors import DeviceError, FastBTSError
 
 
-def survey() -> Iterator[Finding]:
-    """Looks at software, the shipped engine, and each backend with its device; never raises for what is missing."""
-    yield Finding(
-        "fastbts", True, f"{__version__}, Python {platform.python_version()}, {platform.system()}"
-    )
-    yield Finding("processor", True, f"{platform.machine()}, {os.cpu_count()} threads")
-    yield _tried("shipped engine", lambda: _engine(default_engine_path()))
-    yield _tried("openvino", _openvino)
-    yield _tried("onnxruntime", _onnxruntime)
-    for backend, (module, command) in PACKAGES.items():
-        yield _tried(backend, partial(_tensorrt, module, command))
-    yield _tried("cuda device", _cuda)
-    yield _tried("int8 (nncf)", partial(_extra, "nncf", "quantize"))
-    yield _tried("signatures", partial(_extra, "cryptography", "sign"))
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Shows which backends and devices can be used here, and how to get the others."""
+    print_checks(survey(), as_json)
 
 
-def _tried(name: str, look: Callable[[], str]) -> Finding:
+def survey() -> Iterator[Check]:
+    """Checks software, the shipped engine, and every backend; a missing one raises nothing."""
+    system = f"{__version__}, Python {platform.python_version()}, {platform.system()}"
+    yield Check("fastbts", True, system)
+    yield Check("processor", True, f"{platform.machine()}, {os.cpu_count()} threads")
+    yield _check("shipped engine", _shipped_engine)
+    for row in BACKENDS.values():
+        yield _check(row.name, partial(_capabilities, row))
+    yield _check("cuda device", _cuda)
+    yield _check("int8 (nncf)", partial(_extra, "nncf", "quantize"))
+    yield _check("signatures", partial(_extra, "cryptography", "sign"))
+
+
+def _check(name: str, look: Callable[[], str]) -> Check:
     try:
-        return Finding(name, True, look())
+        return Check(name, True, look())
     except FastBTSError as error:
-        return Finding(name, False, str(error))
+        return Check(name, False, str(error))
 
 
-def _engine(path: Path) -> str:
-    file = read_engine_file(path)
+def _shipped_engine() -> str:
+    from fastbts.engine.file import read_engine_file
+    from fastbts.engine.load import default_engine_path
+
+    file = read_engine_file(default_engine_path())
     return f"{file.spec.name}, sha256 {file.sha256[:16]}..."
 
 
-def _openvino() -> str:
-    from fastbts.engine.backends.openvino import package
-
-    ov = package()
-    core = ov.Core()
-    precisions = [
-        "fp32",
-        *(["bf16"] if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else []),
-        "int8",
-    ]
-    device = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
-    return f"{ov.__version__.split('-')[0]} on {device}: {', '.join(precisions)}"
-
-
-def _onnxruntime() -> str:
-    ort = _module("onnxruntime", "pip install 'fastbts[onnxruntime]'")
-    devices = [name.removesuffix("ExecutionProvider") for name in ort.get_available_providers()]
-    return f"{ort.__version__} with {', '.join(devices)}: fp32"
-
-
-def _tensorrt(module: str, command: str) -> str:
-    return f"{_module(module, command).__version__}: builds plans; to run them takes a CUDA device"
+def _capabilities(row: Backend) -> str:
+    return row.engine_class().capabilities()
 
 
 def _cuda() -> str:
+    from fastbts.engine.backends.cuda import Cuda
+
     return f"compute capability {Cuda().compute_capability()}"
 
 
@@ -83,10 +66,3 @@ def _extra(name: str, extra: str) -> str:
         raise DeviceError(
             f"{name} is not installed; install it with: pip install 'fastbts[{extra}]'"
         ) from None
-
-
-def _module(name: str, command: str) -> Any:
-    try:
-        return import_module(name)
-    except (ImportError, OSError) as error:  # OSError: the package is there, a library of it is not
-        raise DeviceError(f"{name} is not installed; install it with: {command}") from error

@@ -1,4 +1,5 @@
-"""Commands on engine files: `fastbts info`, `build`, `export-triton`, `keygen`, `sign`, `verify-engine`."""
+"""Commands on engine files: `fastbts info`, `build`, `export-triton`, `keygen`, `sign`,
+`verify-engine`."""
 
 from __future__ import annotations
 
@@ -16,63 +17,67 @@ from fastbts.cli.common import (
     progress_bar,
     reported_errors,
 )
+from fastbts.engine.backends import BACKENDS, DEFAULT_BACKEND, devices, precisions
 
 if TYPE_CHECKING:
     from fastbts.engine.file import EngineFile
+    from fastbts.spec import EngineSpec
+
+Source = Annotated[Path, typer.Argument(help="engine file, or an ONNX of training.export")]
+Target = Annotated[Path, typer.Option("--out", "-o", help="engine file to write")]
+Backend = Annotated[str, typer.Option(help=", ".join(BACKENDS))]
+Precision = Annotated[str, typer.Option(help=f"{', '.join(precisions())}: if the backend has it")]
+Calibrate = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="case folder, repeatable: int8 is calibrated on all, parity is measured on those "
+        "with a reference segmentation"
+    ),
+]
+AcceptParity = Annotated[
+    bool,
+    typer.Option(
+        "--accept-parity", help="write even if parity is out of bounds or cannot be measured here"
+    ),
+]
 
 
 @app.command()
 def info(engine: EngineArgument = None, as_json: AsJson = False) -> None:
-    """Shows what an engine file says about itself; needs no backend."""
+    """Shows the manifest of an engine file; needs no backend."""
     from fastbts.engine.file import read_engine_file
     from fastbts.engine.load import default_engine_path
 
     with reported_errors():
         file = read_engine_file(engine or default_engine_path())
-    typer.echo(
-        json.dumps({"path": file.path, "sha256": file.sha256, **file.manifest}, indent=1)
-        if as_json
-        else _described(file)
-    )
+    content = {"path": file.path, "sha256": file.sha256, **file.manifest}
+    typer.echo(json.dumps(content, indent=1) if as_json else _described(file))
 
 
 @app.command()
 def build(
-    source: Annotated[
-        Path, typer.Argument(help="an engine file (.fbts), or an ONNX that training.export wrote")
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="engine file to write")],
-    backend: Annotated[
-        str, typer.Option(help="openvino, onnxruntime, tensorrt or tensorrt-rtx")
-    ] = "openvino",
-    precision: Annotated[
-        str, typer.Option(help="fp32, bf16, fp16 or int8, as far as the backend has it")
-    ] = "fp32",
-    calibrate: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="case folder; repeat for more. int8 needs some; parity is measured on labelled ones"
-        ),
-    ] = None,
-    accept_parity: Annotated[
-        bool,
-        typer.Option(
-            "--accept-parity",
-            help="write also if parity is worse than allowed, or cannot be measured here",
-        ),
-    ] = False,
+    source: Source,
+    out: Target,
+    backend: Backend = DEFAULT_BACKEND,
+    precision: Precision = "fp32",
+    calibrate: Calibrate = None,
+    accept_parity: AcceptParity = False,
 ) -> None:
-    """Builds an engine for a backend and precision, measures its parity with float32, and refuses to write a bad one."""
+    """Builds an engine for a backend and precision, if its results agree with float32 (parity)."""
     from fastbts.build.engine import build_engine
 
     with reported_errors(), progress_bar("build") as progress:
         about = build_engine(
-            source, out, backend=backend, precision=precision, calibrate=calibrate or [], accept_parity=accept_parity,
+            source,
+            out,
+            backend=backend,
+            precision=precision,
+            calibrate=calibrate or [],
+            accept_parity=accept_parity,
             progress=progress,
-        )  # fmt: skip
-    typer.echo(
-        f"wrote {out} for {backend}, {precision}; against float32: {_listed(about['parity']) or 'not measured'}"
-    )
+        )
+    parity = _listed(about["parity"]) or "not measured"
+    typer.echo(f"wrote {out} for {backend}, {precision}; against float32: {parity}")
 
 
 @app.command(name="export-triton")
@@ -82,38 +87,31 @@ def export_triton(
     name: Annotated[
         str, typer.Option(help="name of the model; the network alone becomes NAME_network")
     ] = "fastbts",
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    device: Annotated[str, typer.Option(help=" or ".join(devices()))] = "cpu",
     instances: Annotated[int, typer.Option(help="copies of each model that run at once")] = 1,
 ) -> None:
-    """Writes a model repository for Triton Inference Server: the whole job, and the network alone."""
+    """Writes a model repository for Triton Inference Server."""
     from fastbts.build.triton import export_triton as export
     from fastbts.engine.load import default_engine_path
 
+    source = engine or default_engine_path()
     with reported_errors():
-        written = export(
-            engine or default_engine_path(),
-            repository,
-            name=name,
-            device=device,
-            instances=instances,
-        )
+        written = export(source, repository, name=name, device=device, instances=instances)
     typer.echo("wrote " + ", ".join(str(path) for path in written))
 
 
 @app.command()
 def keygen(
     key: Annotated[
-        Path, typer.Argument(help="private key to write; the public one goes beside it as KEY.pub")
+        Path, typer.Argument(help="private key to write; the public key becomes KEY.pub")
     ],
 ) -> None:
-    """Makes a pair of keys for signing engine files."""
+    """Creates a pair of keys for signing engine files."""
     from fastbts.engine.signing import generate_keys
 
     with reported_errors():
         public = generate_keys(key)
-    typer.echo(
-        f"wrote {key} (keep it secret) and {public} (give it to those who load your engines)"
-    )
+    typer.echo(f"wrote {key} (keep it secret) and {public} (give it to users of your engines)")
 
 
 @app.command()
@@ -124,7 +122,7 @@ def sign(
         Path | None, typer.Option("--out", "-o", help="signed engine file; default: in place")
     ] = None,
 ) -> None:
-    """Signs an engine file (Ed25519); a signature that it had is replaced."""
+    """Signs an engine file (Ed25519); an earlier signature is replaced."""
     from fastbts.engine.signing import sign_engine
 
     with reported_errors():
@@ -135,39 +133,31 @@ def sign(
 @app.command(name="verify-engine")
 def verify_engine(
     engine: Annotated[Path, typer.Argument(help="engine file")],
-    trusted_key: Annotated[Path, typer.Option(help="public key of the one who signed it")],
+    trusted_key: Annotated[Path, typer.Option(help="public key of the signer")],
 ) -> None:
-    """Checks an engine file, and that the holder of a key signed it."""
+    """Checks an engine file and its signature."""
     from fastbts.engine.file import read_engine_file
     from fastbts.engine.signing import check_signature
 
     with reported_errors():
         file = read_engine_file(engine)
         check_signature(file, trusted_key)
-    typer.echo(f"{engine}: whole, and signed by {trusted_key}")
+    typer.echo(f"{engine}: undamaged, and signed by {trusted_key}")
 
 
 def _described(file: EngineFile) -> str:
-    spec, about = file.spec, file.manifest
+    about = file.manifest
     lines: dict[str, Any] = {
-        "engine": spec.name,
+        "engine": file.spec.name,
         "file": f"{file.path} (sha256 {file.sha256[:16]}...)",
         "payloads": ", ".join(
             f"{name} {len(content) / 1e6:.1f} MB" for name, content in file.payloads.items()
         ),
-        "modalities": ", ".join(spec.modalities),
-        "may be missing": ", ".join(spec.optional_modalities) or "none",
-        "regions": ", ".join(
-            f"{r} from p = {t:g}" for r, t in zip(spec.regions, spec.thresholds, strict=True)
-        ),
-        "trained at": f"{spec.spacing_mm:g} mm, windows of {' x '.join(map(str, spec.window))} voxels (Z, Y, X)",
-        "small-ET rule": f"below {spec.min_et_mm3:g} mm3" if spec.min_et_mm3 else "off",
-        "small parts": f"removed below {spec.min_part_mm3:g} mm3" if spec.min_part_mm3 else "kept",
-        "calibration": f"temperature {spec.temperature:g}" if spec.temperature != 1 else "none",
+        **_network(file.spec),
         "trained on": about.get("data") or "not stated",
         "steps": about.get("training", {}).get("steps", "not stated"),
         "prompts": file.prompts,
-        "parity": _listed(about.get("parity", {})) or "not measured",
+        "export parity": _listed(about.get("parity", {})) or "not measured",
         "license": about.get("license", "not stated"),
         "signature": "present; check it with: fastbts verify-engine"
         if "signature" in about
@@ -175,6 +165,20 @@ def _described(file: EngineFile) -> str:
         **_built(about.get("build", {})),
     }
     return "\n".join(f"{key:14} {value}" for key, value in lines.items())
+
+
+def _network(spec: EngineSpec) -> dict[str, str]:
+    thresholds = zip(spec.regions, spec.thresholds, strict=True)
+    window = " x ".join(map(str, spec.window))
+    return {
+        "modalities": ", ".join(spec.modalities),
+        "may be missing": ", ".join(spec.optional_modalities) or "none",
+        "regions": ", ".join(f"{region} from p = {t:g}" for region, t in thresholds),
+        "trained at": f"{spec.spacing_mm:g} mm, windows of {window} voxels (Z, Y, X)",
+        "small-ET rule": f"below {spec.min_et_mm3:g} mm3" if spec.min_et_mm3 else "off",
+        "small parts": f"removed below {spec.min_part_mm3:g} mm3" if spec.min_part_mm3 else "kept",
+        "calibration": f"temperature {spec.temperature:g}" if spec.temperature != 1 else "none",
+    }
 
 
 def _built(build: dict[str, Any]) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""Engines: the file, the interface, and the backends that run it."""
+"""Engines: the file format, the interface, and the backends that run a network."""

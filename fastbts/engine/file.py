@@ -1,4 +1,4 @@
-"""The engine file, `.fbts`: one self-describing file with a manifest and checked payloads. FORMAT.md has the rules."""
+"""The engine file `.fbts`: a manifest and checked payloads in one file. See FORMAT.md."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MAGIC = b"FASTBTS\n"
 FORMAT_VERSION = 1
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILE_BYTES = 4 << 30
-MAX_WINDOW = 1024  # voxels per axis: a lying spec must not make a reader ask for terabytes
+MAX_WINDOW = 1024  # voxels per axis: a forged spec must not make a reader ask for terabytes
 ALIGNMENT = 64
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0  # calibrated networks have 0.5 to 3
-# onnx.proto: an external_data entry of a tensor has the key "location", behind its length of 8 in any form of a varint.
+# onnx.proto: an external_data entry of a tensor has the key "location", after its length, a varint.
 EXTERNAL_KEY = re.compile(rb"location")
-# What the manifest says beside spec and payloads; each may be absent.
+# Optional sections of the manifest.
 SECTIONS = {
     "license": str,
     "data": str,
@@ -36,9 +36,8 @@ SECTIONS = {
     "build": dict,
     "signature": dict,
 }
-_PREAMBLE = struct.Struct(
-    "<8sII32s"
-)  # magic, format version, manifest bytes, SHA-256 of the manifest
+_PREAMBLE = struct.Struct("<8sII32s")
+"""Magic, format version, size and SHA-256 of the manifest."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,11 @@ class EngineFile:
     """An engine file whose checksums have been verified.
 
     Attributes:
-        path: Where it came from.
+        path: Path of the file, for messages.
         sha256: Of the whole file, for reports.
-        manifest: Everything the file says about itself; `manifest["spec"]` is `spec` in plain values.
-        spec: What the network takes and gives.
-        payloads: Name -> bytes; "model.onnx" is always there.
+        manifest: The manifest as JSON values; `manifest["spec"]` holds the fields of `spec`.
+        spec: Inputs and outputs of the network.
+        payloads: Name -> bytes; "model.onnx" is always present.
     """
 
     path: str
@@ -61,7 +60,7 @@ class EngineFile:
 
     @property
     def prompts(self) -> str:
-        """What made the network's prompts: a text encoder and its weights, or why it is none; "none" where it reads no text."""
+        """Text encoder that made the prompts, or why there is none; "none" if no text is read."""
         about = self.manifest.get("prompts")
         encoder = about.get("encoder") if isinstance(about, dict) else None
         return "none" if about is None else str(encoder or "not stated")
@@ -74,16 +73,16 @@ def write_engine_file(
 
     Args:
         path: Target, `.fbts` by convention.
-        spec: What the network takes and gives.
+        spec: Inputs and outputs of the network.
         payloads: Name -> content, at least "model.onnx".
-        **about: Further plain values for the manifest: training record, licence, parity, ...
+        **about: Further JSON values for the manifest: training record, licence, parity, ...
     Raises:
         OutputError: The file cannot be written.
     """
     from fastbts.files import atomic_write
 
-    with atomic_write(Path(path)) as stream:
-        stream.write(pack_engine(spec, payloads, **about))
+    with atomic_write(Path(path)) as file:
+        file.write(pack_engine(spec, payloads, **about))
 
 
 def pack_engine(
@@ -102,20 +101,20 @@ def pack_engine(
         )
         offset = _aligned(offset + len(content))
     manifest = json.dumps({"spec": asdict(spec), **about, "payloads": entries}, indent=1).encode()
-    head = (
+    header = (
         _PREAMBLE.pack(MAGIC, FORMAT_VERSION, len(manifest), hashlib.sha256(manifest).digest())
         + manifest
     )
     return b"".join(
-        part for content in (head, *payloads.values()) for part in (content, _padding(content))
+        part for content in (header, *payloads.values()) for part in (content, _padding(content))
     )
 
 
 def read_engine_file(path: str | Path) -> EngineFile:
-    """Reads an engine file and verifies every checksum before anything interprets the payloads.
+    """Reads an engine file and verifies all checksums before anything interprets the payloads.
 
     Raises:
-        EngineFileError: The file is missing, damaged, not an engine file, or newer than this version of fastbts.
+        EngineFileError: The file is missing, damaged, not an engine file, or too new.
     """
     return parse_engine_file(_read_bounded(Path(path)), path)
 
@@ -139,7 +138,7 @@ def _read_bounded(path: Path) -> bytes:
     try:
         if not path.is_file():
             raise EngineFileError(
-                f"{path}: no such engine file; `fastbts info` without arguments names the shipped one"
+                f"{path}: no such engine file; `fastbts info` shows the shipped one"
             )
         if path.stat().st_size > MAX_FILE_BYTES:
             raise EngineFileError(
@@ -158,15 +157,18 @@ def _manifest(content: bytes) -> tuple[dict[str, Any], int]:
     _, version, size, digest = _PREAMBLE.unpack_from(content)
     if version != FORMAT_VERSION:
         raise EngineFileError(
-            f"format version {version}, this fastbts reads version {FORMAT_VERSION}; update fastbts or rebuild"
+            f"format version {version}, this fastbts reads version {FORMAT_VERSION}; "
+            "update fastbts or rebuild the file"
         )
     if size > MAX_MANIFEST_BYTES:
         raise EngineFileError(
-            f"manifest of {size} bytes, at most {MAX_MANIFEST_BYTES} are allowed; the file is damaged"
+            f"manifest of {size} bytes, at most {MAX_MANIFEST_BYTES} are allowed; "
+            "the file is damaged, copy it again"
         )
     if _PREAMBLE.size + size > len(content):
         raise EngineFileError(
-            f"manifest of {size} bytes in a file of {len(content)} bytes: truncated or damaged; copy it again"
+            f"manifest of {size} bytes in a file of {len(content)} bytes: "
+            "truncated or damaged; copy it again"
         )
     raw = content[_PREAMBLE.size : _PREAMBLE.size + size]
     if hashlib.sha256(raw).digest() != digest:
@@ -176,9 +178,9 @@ def _manifest(content: bytes) -> tuple[dict[str, Any], int]:
     try:
         manifest = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise EngineFileError(f"manifest is not JSON: {error}") from None
+        raise EngineFileError(f"manifest is not JSON: {error}; export it again") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("payloads"), list):
-        raise EngineFileError("manifest lists no payloads")
+        raise EngineFileError("manifest has no list of payloads; export the engine again")
     wrong = [
         f"{name} = {manifest[name]!r:.40}"
         for name, kind in SECTIONS.items()
@@ -186,50 +188,53 @@ def _manifest(content: bytes) -> tuple[dict[str, Any], int]:
     ]
     if wrong:
         raise EngineFileError(
-            f"manifest has sections of a wrong type: {', '.join(wrong)}; export the engine again"
+            f"manifest has sections of a wrong type: {', '.join(wrong)}; export it again"
         )
     return manifest, _end_of_padding(memoryview(content), _PREAMBLE.size + size)
 
 
 def _payloads(manifest: dict[str, Any], content: memoryview, start: int) -> dict[str, memoryview]:
-    """Cuts out the payloads, which must follow one another without holes up to the end of the file."""
+    """The payloads, which must follow each other without holes up to the end of the file."""
     payloads: dict[str, memoryview] = {}
     end = start
     for entry in manifest["payloads"]:
         name, offset, size, digest = _entry(entry)
         if start + offset != end or name in payloads:
             raise EngineFileError(
-                f"payload {name!r} at offset {offset}, expected {end - start}: holes and overlaps are refused"
+                f"payload {name!r} at offset {offset}, expected {end - start}: "
+                "holes and overlaps are refused"
             )
         payload = content[end : end + size]
         if len(payload) != size:
             raise EngineFileError(
-                f"payload {name!r} is cut short: {len(payload)} of {size} bytes; copy the file again"
+                f"payload {name!r} is truncated: {len(payload)} of {size} bytes; copy it again"
             )
         if hashlib.sha256(payload).hexdigest() != digest:
             raise EngineFileError(
-                f"payload {name!r} does not match its checksum: the file is damaged; copy it again"
+                f"payload {name!r} does not match its checksum: the file is damaged, copy it again"
             )
         payloads[name] = payload
         end = _end_of_padding(content, end + size)
     if "model.onnx" not in payloads or end != len(content):
         raise EngineFileError(
-            f"expected a payload 'model.onnx' and {end} bytes, got {len(content)} bytes with {sorted(payloads)}"
+            f"expected a payload 'model.onnx' and {end} bytes, got {len(content)} bytes with "
+            f"{sorted(payloads)}"
         )
     if _refers_outside(payloads["model.onnx"]):
         raise EngineFileError(
-            "model.onnx refers to data in other files; expected a self-contained network; export it again"
+            "model.onnx refers to data in other files; expected a self-contained network; "
+            "export it again"
         )
     return payloads
 
 
 def _refers_outside(onnx: memoryview) -> bool:
-    """Whether an ONNX has external data. The key is looked for first: a plain word is found ten times faster than a pattern."""
+    """Whether an ONNX has external data. Searching for the plain key first is ten times faster."""
     return any(_is_length_8(onnx, key.start()) for key in EXTERNAL_KEY.finditer(onnx))
 
 
 def _is_length_8(onnx: memoryview, end: int) -> bool:
-    """Whether an 8 as a varint ends at `end`: 08, or 88, any number of 80, and 00."""
+    """Whether the varint 8 ends at `end`: 08, or 88, any number of 80, then 00."""
     if end == 0 or onnx[end - 1]:
         return end > 0 and onnx[end - 1] == 0x08
     at = end - 1
@@ -239,10 +244,10 @@ def _is_length_8(onnx: memoryview, end: int) -> bool:
 
 
 def _end_of_padding(content: memoryview, end: int) -> int:
-    """Returns the next aligned position; the bytes up to it must be there and zero, so that every bit of a file is checked."""
+    """The next aligned position. The bytes before it must be zero, so that all bits are checked."""
     padding = content[end : _aligned(end)]
     if len(padding) != _aligned(end) - end or any(padding):
-        raise EngineFileError("padding is missing or not zero: the file is damaged; copy it again")
+        raise EngineFileError("padding is missing or not zero: the file is damaged, copy it again")
     return _aligned(end)
 
 
@@ -254,16 +259,17 @@ def _entry(entry: Any) -> tuple[str, int, int, str]:
         raise EngineFileError(f"payload entry {entry!r}: expected name, offset, size and sha256")
     if not 0 <= entry["size"] <= MAX_FILE_BYTES or not 0 <= entry["offset"] <= MAX_FILE_BYTES:
         raise EngineFileError(
-            f"payload {entry['name']!r}: size {entry['size']} at offset {entry['offset']} is out of bounds"
+            f"payload {entry['name']!r}: size {entry['size']} at offset {entry['offset']} is "
+            "out of bounds"
         )
     return entry["name"], entry["offset"], entry["size"], entry["sha256"]
 
 
 def parse_spec(values: Any) -> EngineSpec:
-    """Builds the spec from plain values.
+    """Builds the spec from JSON values.
 
     Raises:
-        EngineFileError: Anything but exactly its fields, with values of their types that make sense together.
+        EngineFileError: Missing or unknown fields, wrong types, or values that contradict.
     """
     default = asdict(EngineSpec())
     if not isinstance(values, dict) or set(values) != set(default):

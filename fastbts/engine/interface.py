@@ -1,4 +1,4 @@
-"""Engines: what runs the network. One small protocol, one loader; each backend lives in `fastbts/engines/`."""
+"""What an engine is: the protocol between the pipeline and the backends."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Engine(Protocol):
 
     @property
     def text(self) -> NDArray[np.float32] | None:
-        """Text table baked into the network, (K, T); None where the network reads no text."""
+        """Text table in the network, (K, T); None where the network reads no text."""
         ...
 
     @property
     def description(self) -> dict[str, Any]:
-        """Backend, device, precision, versions: for the report."""
+        """For the report: backend, device, precision, versions."""
         ...
 
     def infer(
@@ -36,16 +36,17 @@ class Engine(Protocol):
 
         Args:
             tensor: Normalised images, (B, M, D, H, W); D, H, W multiples of `spec.stride`.
-            text: Embeddings of length 1 in place of the baked table, in the shape of `self.text`.
-            out: Where the logits go, (B, K, D, H, W) float32, contiguous; None for a new array.
+            text: Unit-length embeddings that replace `self.text`, in its shape.
+            out: Array for the logits, (B, K, D, H, W) float32, contiguous; None for a new one.
         Returns:
-            The logits, (B, K, D, H, W): `out`, if it was given.
+            The logits, (B, K, D, H, W): `out` if it was given.
         Raises:
-            OptionsError: An argument of the wrong shape or kind.
-            DeviceError: The device or its runtime failed, for example for want of memory; or the engine is closed.
+            OptionsError: An argument has the wrong shape or type.
+            DeviceError: The device or its runtime failed, for example without enough memory, or
+                the engine is closed.
         """
         ...
 
     def close(self) -> None:
-        """Frees the network; the engine cannot be used afterwards."""
+        """Frees the network; `infer` then raises DeviceError. Running calls still finish."""
         ...

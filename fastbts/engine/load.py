@@ -1,4 +1,4 @@
-"""Loading an engine file into the backend that runs it."""
+"""Loads an engine file with the backend that runs it, and builds for a backend."""
 
 from __future__ import annotations
 
@@ -8,19 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbts.engine.backends import BACKENDS, Backend, devices, precisions
 from fastbts.engine.file import EngineFile, read_engine_file
 from fastbts.engine.interface import Engine
-from fastbts.errors import DeviceError, EngineFileError, OptionsError
-
-BACKENDS = {
-    "openvino": ("cpu",),
-    "onnxruntime": ("cpu", "cuda"),
-    "tensorrt": ("cuda",),
-    "tensorrt-rtx": ("cuda",),
-}
-"""Devices of each backend; the first is what "auto" means to it."""
-DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
+from fastbts.errors import EngineFileError, OptionsError
 
 
 def default_engine_path() -> Path:
@@ -33,125 +24,113 @@ def default_engine_path() -> Path:
 def load_engine(
     path: str | Path | None = None,
     *,
+    backend: str = "auto",
     device: str = "auto",
     precision: str = "auto",
-    threads: int = 0,
-    backend: str = "auto",
+    n_threads: int = 0,
     trusted_key: str | Path | None = None,
 ) -> Engine:
     """Loads an engine file.
 
     Args:
         path: A `.fbts` file; None for the shipped engine.
-        device: "cpu", "cuda", or "auto" for the backend's own.
-        precision: "fp32" is faithful; "bf16" is about twice as fast where the CPU computes in it; "int8" needs a file that
-            `fastbts build` made for it; "auto" is what the file was built for, else bf16 on such CPUs and fp32 on others. ONNX
-            Runtime and TensorRT compute in what the ONNX was exported in.
-        threads: CPU threads for the network; 0 for all.
-        backend: "openvino", "onnxruntime", "tensorrt" or "tensorrt-rtx"; "auto" for what the file was built for, if that runs on
-            the device, else OpenVINO, or ONNX Runtime for CUDA.
-        trusted_key: Public key (PEM, `fastbts keygen`) whose holder must have signed the file; None asks for no signature.
+        backend: One of `fastbts.engine.backends.BACKENDS`. "auto" takes what the file was built
+            for if that runs on the device, else the first backend that runs on the device.
+        device: "cpu", "cuda", or "auto" for the backend's default.
+        precision: "fp32", "bf16", "fp16" or "int8", if the backend has it. "fp32" is exact;
+            "bf16" is about twice as fast on CPUs that compute in it; "int8" needs a file that
+            `fastbts build` made for it. "auto" takes what the file was built for, else bf16 on
+            such CPUs and fp32 on others. ONNX Runtime and TensorRT compute in the precision that
+            the ONNX was exported in.
+        n_threads: CPU threads for the network; 0 for all.
+        trusted_key: Public key (PEM, `fastbts keygen`) that must have signed the file; None to
+            accept unsigned files.
     Raises:
-        EngineFileError: The file is damaged, not an engine, or not signed as demanded.
-        DeviceError: The device, the precision or the backend cannot be used here.
-        OptionsError: An unknown device, precision or backend.
+        EngineFileError: The file is damaged, not an engine, or not signed by that key.
+        DeviceError: The backend, device or precision cannot be used here.
+        OptionsError: An unknown backend, device or precision.
     """
-    _known("device", device, DEVICES)
-    _known("precision", precision, PRECISIONS)
-    _known("backend", backend, ("auto", *BACKENDS))
+    check_choice(backend, device, precision)
+    file = read_engine(path, trusted_key)
+    return open_engine(
+        file, backend=backend, device=device, precision=precision, n_threads=n_threads
+    )
+
+
+def read_engine(path: str | Path | None, trusted_key: str | Path | None = None) -> EngineFile:
+    """Reads an engine file and checks its signature; see `load_engine`."""
     file = read_engine_file(path or default_engine_path())
     if trusted_key is not None:
         from fastbts.engine.signing import check_signature
 
         check_signature(file, trusted_key)
-    return open_engine(file, device=device, precision=precision, threads=threads, backend=backend)
+    return file
 
 
 def open_engine(
     file: EngineFile,
     *,
+    backend: str = "auto",
     device: str = "auto",
     precision: str = "auto",
-    threads: int = 0,
-    backend: str = "auto",
+    n_threads: int = 0,
 ) -> Engine:
-    """Loads an engine from a file that has been read; see `load_engine`."""
+    """Loads an engine from a file that was read before; see `load_engine`."""
+    check_choice(backend, device, precision)
     built_for, built_in = _built(file)
-    backend = _backend(file, backend, device, built_for)
-    if precision == "auto" and backend == built_for:
+    row = BACKENDS[backend] if backend != "auto" else _choice(device, built_for)
+    if precision == "auto" and row.name == built_for:
         precision = built_in
-    return _load(file, backend, device, precision, threads)
+    return row.engine_class()(file, device=device, precision=precision, n_threads=n_threads)
+
+
+def check_choice(backend: str = "auto", device: str = "auto", precision: str = "auto") -> None:
+    """Raises OptionsError for an unknown backend, device or precision."""
+    _check_known("backend", backend, ("auto", *BACKENDS))
+    _check_known("device", device, ("auto", *devices()))
+    _check_known("precision", precision, ("auto", *precisions()))
 
 
 def build_payloads(
     file: EngineFile, backend: str, precision: str, tensors: Sequence[NDArray[np.float32]]
 ) -> dict[str, bytes]:
-    """What an engine file for a backend and precision holds beside the source's ONNX, or in its place.
+    """Payloads that a file needs beside its ONNX for a backend and a precision.
 
     Args:
         file: The source.
         backend: One of `BACKENDS`.
-        precision: "fp32", "bf16", ...: one that the backend has.
+        precision: A precision that the backend has.
         tensors: Prepared cases (M, D, H, W) to calibrate int8 on.
     Raises:
-        OptionsError, DeviceError, EngineFileError: See `build` of the backend's module.
+        OptionsError: An unknown backend, or nothing to calibrate on.
+        DeviceError: The backend lacks the precision or cannot be used here.
+        EngineFileError: The backend cannot read the network.
     """
-    _known("backend", backend, tuple(BACKENDS))
-    if backend == "openvino":
-        from fastbts.engine.backends import openvino
-
-        return openvino.build(file, precision, tensors)
-    onnx_bytes = bytes(file.payloads["model.onnx"])
-    if backend == "onnxruntime":
-        from fastbts.engine.backends import onnxruntime
-
-        return onnxruntime.build(onnx_bytes, file.spec, precision)
-    from fastbts.engine.backends import tensorrt
-
-    return tensorrt.build(onnx_bytes, file.spec, precision, backend=backend)
+    _check_known("backend", backend, tuple(BACKENDS))
+    row = BACKENDS[backend]
+    row.check_precision(precision)
+    return row.engine_class().build(file, precision, tensors)
 
 
 def _built(file: EngineFile) -> tuple[str, str]:
-    """Backend and precision that the file was built for; "auto" where it was not."""
+    """Backend and precision that the file was built for; "auto" if it was not built for any."""
     build = file.manifest.get("build", {})
     backend, precision = build.get("backend", "auto"), build.get("precision", "auto")
-    if backend not in ("auto", *BACKENDS) or precision not in PRECISIONS:
+    if backend not in ("auto", *BACKENDS) or precision not in ("auto", *precisions()):
         raise EngineFileError(
-            f"{file.path}: built for backend {backend!r} in {precision!r}, which this fastbts does not know; update it or rebuild"
+            f"{file.path}: built for backend {backend!r} in {precision!r}, which this fastbts does "
+            "not know; update fastbts or rebuild the file"
         )
     return backend, precision
 
 
-def _load(file: EngineFile, backend: str, device: str, precision: str, threads: int) -> Engine:
-    if device not in ("auto", *BACKENDS[backend]):
-        raise DeviceError(
-            f"device {device!r}: backend {backend!r} runs on {' or '.join(BACKENDS[backend])}"
-        )
-    if backend == "onnxruntime":
-        from fastbts.engine.backends.onnxruntime import ONNXRuntimeEngine
-
-        return ONNXRuntimeEngine(file, device=device, precision=precision, threads=threads)
-    if backend in ("tensorrt", "tensorrt-rtx"):
-        from fastbts.engine.backends.tensorrt import TensorRTEngine
-
-        return TensorRTEngine(file, backend, precision=precision)
-    from fastbts.engine.backends.openvino import OpenVINOEngine
-
-    return OpenVINOEngine(file, precision=precision, threads=threads)
+def _choice(device: str, built_for: str) -> Backend:
+    """The backend that "auto" stands for."""
+    built = [BACKENDS[built_for]] if built_for != "auto" else []
+    rows = [*built, *BACKENDS.values()]
+    return next(row for row in rows if device in ("auto", *row.devices))
 
 
-def _backend(file: EngineFile, wanted: str, device: str, built_for: str) -> str:
-    if wanted != "auto":
-        return wanted
-    if built_for != "auto" and device in ("auto", *BACKENDS[built_for]):
-        return built_for
-    if "engine.plan" in file.payloads and device != "cpu":
-        from fastbts.engine.backends.tensorrt import plan_backend
-
-        return plan_backend(file)
-    return "onnxruntime" if device == "cuda" else "openvino"
-
-
-def _known(what: str, value: str, known: tuple[str, ...]) -> None:
+def _check_known(what: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise OptionsError(f"{what} {value!r}: expected one of {', '.join(known)}")

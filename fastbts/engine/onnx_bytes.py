@@ -1,7 +1,7 @@
-"""Reads and changes the few things of an ONNX file that fastbts itself needs, without the `onnx` package.
+"""Reads and changes the parts of an ONNX file that fastbts needs, without the `onnx` package.
 
-Field numbers: onnx.proto3 of ONNX 1.21 (ModelProto, GraphProto, NodeProto, TensorProto, FunctionProto,
-StringStringEntryProto).
+Field numbers: onnx.proto3 of ONNX 1.21 (ModelProto, GraphProto, NodeProto, TensorProto,
+FunctionProto, StringStringEntryProto).
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ def read_metadata(onnx_bytes: bytes | memoryview) -> dict[str, str]:
     """The file's `metadata_props`, key -> value.
 
     Raises:
-        EngineFileError: The bytes are no protobuf message.
+        EngineFileError: The bytes are not a protobuf message.
     """
     entries = [dict(_fields(entry)) for entry in _each(onnx_bytes, METADATA)]
     return {_text(entry.get(1, b"")): _text(entry.get(2, b"")) for entry in entries}
 
 
 def read_default(onnx_bytes: bytes | memoryview, name: str) -> NDArray[np.float32] | None:
-    """The float32 initializer of that name, which is the default of an input with the same name; None where there is none.
+    """The float32 initializer of that name: the default of the input of that name. None if absent.
 
     Raises:
-        EngineFileError: The bytes are no protobuf message, or the tensor is not float32 in `raw_data`.
+        EngineFileError: Not a protobuf message, or the tensor is not float32 in `raw_data`.
     """
     for graph in _each(onnx_bytes, GRAPH):
         for tensor in _each(graph, INITIALIZER):
@@ -46,25 +46,25 @@ def read_default(onnx_bytes: bytes | memoryview, name: str) -> NDArray[np.float3
 
 
 def drop_default(onnx_bytes: bytes | memoryview, name: str) -> bytes:
-    """The same ONNX without the initializer of that name: the input of that name then has no default.
+    """The same ONNX without the initializer of that name, so that the input has no default.
 
     Raises:
-        EngineFileError: The bytes are no protobuf message.
+        EngineFileError: The bytes are not a protobuf message.
     """
 
-    return _with_graph(
-        onnx_bytes,
-        lambda number, part: b"" if number == INITIALIZER and _name(part, NAME) == name else None,
-    )
+    def dropped(number: int, part: memoryview) -> bytes | None:
+        return b"" if number == INITIALIZER and _name(part, NAME) == name else None
+
+    return _with_graph(onnx_bytes, dropped)
 
 
 def call_body(onnx_bytes: bytes | memoryview, name: str, domain: str) -> bytes:
-    """The same ONNX, every node of type `name` in another domain: so the body that the file has for it there is what runs.
+    """The same ONNX with every node of type `name` in another domain, so that its body there runs.
 
-    Returns the file as it is where it has no such body (a model-local function).
+    A body is a model-local function; without one of that name, nothing is changed.
 
     Raises:
-        EngineFileError: The bytes are no protobuf message.
+        EngineFileError: The bytes are not a protobuf message.
     """
     if name not in (_name(function, FUNCTION_NAME) for function in _each(onnx_bytes, FUNCTION)):
         return bytes(onnx_bytes)
@@ -72,9 +72,8 @@ def call_body(onnx_bytes: bytes | memoryview, name: str, domain: str) -> bytes:
     def moved(number: int, part: memoryview) -> bytes | None:
         if number != NODE or _name(part, OP_TYPE) != name:
             return None
-        return _message(
-            NODE, b"".join([part, _message(DOMAIN, domain.encode())])
-        )  # of a repeated field the last counts
+        # Of a field that is written twice, the last one counts.
+        return _message(NODE, b"".join([part, _message(DOMAIN, domain.encode())]))
 
     return _with_graph(onnx_bytes, moved)
 
@@ -82,7 +81,10 @@ def call_body(onnx_bytes: bytes | memoryview, name: str, domain: str) -> bytes:
 def _with_graph(
     onnx_bytes: bytes | memoryview, change: Callable[[int, memoryview], bytes | None]
 ) -> bytes:
-    """The same ONNX with changed parts of its graph: `change` gets number and value of each, and returns None to keep it."""
+    """The same ONNX with a changed graph.
+
+    `change` gets number and value of each part, and returns None to keep it.
+    """
     parts: list[bytes | memoryview] = []
     for number, value, span in _spans(onnx_bytes):
         if number == GRAPH and isinstance(value, memoryview):
@@ -98,10 +100,10 @@ def _with_graph(
 
 
 def drop_bodies(onnx_bytes: bytes | memoryview, names: Collection[str]) -> bytes:
-    """The same ONNX without the model-local functions of those names: nodes of these types then have no bodies.
+    """The same ONNX without the model-local functions (bodies) of those names.
 
     Raises:
-        EngineFileError: The bytes are no protobuf message.
+        EngineFileError: The bytes are not a protobuf message.
     """
     return b"".join(
         span
@@ -122,7 +124,7 @@ def _message(number: int, content: bytes) -> bytes:
 def _array(fields: list[tuple[int, int | memoryview]], name: str) -> NDArray[np.float32]:
     single, shape = dict(fields), []
     for number, value in fields:
-        if number == DIMS:  # packed or one by one, as the writer likes
+        if number == DIMS:  # packed or one by one: writers differ
             shape += [value] if isinstance(value, int) else list(_varints(value))
     raw = single.get(RAW_DATA)
     if (
@@ -131,7 +133,8 @@ def _array(fields: list[tuple[int, int | memoryview]], name: str) -> NDArray[np.
         or len(raw) != 4 * int(np.prod(shape, dtype=object))
     ):
         raise EngineFileError(
-            f"ONNX initializer {name!r}: expected float32 raw data of shape {shape}; export it again"
+            f"ONNX initializer {name!r}: expected float32 raw data of shape {shape}; "
+            "export it again"
         )
     return np.frombuffer(raw, "<f4").reshape(shape).astype(np.float32)
 
@@ -147,9 +150,9 @@ def _fields(message: bytes | memoryview | int) -> Iterator[tuple[int, int | memo
 
 
 def _spans(message: bytes | memoryview | int) -> Iterator[tuple[int, int | memoryview, memoryview]]:
-    """Number, value and all bytes of each field of a message: https://protobuf.dev/programming-guides/encoding."""
+    """Number, value and bytes of each field: https://protobuf.dev/programming-guides/encoding."""
     if isinstance(message, int):
-        raise EngineFileError("not an ONNX file: a number where a message should be")
+        raise EngineFileError("not an ONNX file: a number in place of a message; export it again")
     view, at = memoryview(message), 0
     while at < len(view):
         begin = at
@@ -160,7 +163,7 @@ def _spans(message: bytes | memoryview | int) -> Iterator[tuple[int, int | memor
             value, at = _varint(view, at)
             size = value if kind == 2 else 0
         if size > len(view) - at or kind not in (0, 1, 2, 5):
-            raise EngineFileError("not an ONNX file: it is damaged or cut short; export it again")
+            raise EngineFileError("not an ONNX file: damaged or truncated; export it again")
         if kind:
             value = view[at : at + size]
         at += size
@@ -180,7 +183,7 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
         value |= (byte & 127) << 7 * n
         if byte < 128:
             return value, at + n + 1
-    raise EngineFileError("not an ONNX file: a number without end; export it again")
+    raise EngineFileError("not an ONNX file: a number does not end; export it again")
 
 
 def _written(value: int) -> bytes:

@@ -1,9 +1,13 @@
-"""Who made an engine file: an optional Ed25519 signature (RFC 8032) in its manifest; needs the extra `[sign]`. See FORMAT.md."""
+"""Signatures of engine files: Ed25519 (RFC 8032), in the manifest; needs the extra `[sign]`.
+
+See FORMAT.md.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +17,17 @@ from fastbts.files import atomic_write, check_writable
 
 ALGORITHM = "ed25519"
 CONTEXT = b"fastbts engine 1\n"
-"""Signed first, so that no signature made for another purpose can be passed off as one of an engine."""
+"""Prefix of what is signed, so that a signature made for another purpose is not valid here."""
 NOT_IN_ABOUT = ("spec", "payloads", "signature")
 
 
 def generate_keys(path: str | Path) -> Path:
-    """Writes a new private key (PEM, readable by its owner only) and, beside it, the public one as `<path>.pub`.
+    """Writes a new private key (PEM, readable by its owner only) and its public key `<path>.pub`.
 
     Returns:
-        The public key's file.
+        Path of the public key.
     Raises:
-        OutputError: One of the two is there already, or cannot be written.
+        OutputError: One of the two exists, or cannot be written.
         DeviceError: `cryptography` is not installed.
     """
     _, forms, ed25519 = _cryptography()
@@ -31,23 +35,20 @@ def generate_keys(path: str | Path) -> Path:
     check_writable(private)
     if private.exists() or public.exists():
         raise OutputError(
-            f"{private}: a key of that name is there already; choose another name, so that none is lost"
+            f"{private}: this key or its .pub exists; choose another name to keep the old key"
         )
     key = ed25519.Ed25519PrivateKey.generate()
     secret = key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption())
-    with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-        stream.write(secret)
-    with atomic_write(public) as stream:
-        stream.write(
-            key.public_key().public_bytes(
-                forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo
-            )
-        )
+    with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(secret)
+    pem = key.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)
+    with atomic_write(public) as file:
+        file.write(pem)
     return public
 
 
 def sign_engine(engine: str | Path, key: str | Path, target: str | Path) -> None:
-    """Writes an engine file with a signature, in place of one that it had.
+    """Writes an engine file with a signature, which replaces an earlier one.
 
     Args:
         engine: The engine file.
@@ -60,25 +61,25 @@ def sign_engine(engine: str | Path, key: str | Path, target: str | Path) -> None
         DeviceError: `cryptography` is not installed.
     """
     _, forms, ed25519 = _cryptography()
-    file, private = (
-        read_engine_file(engine),
-        _key(key, lambda pem: forms.load_pem_private_key(pem, None), ed25519.Ed25519PrivateKey),
+    file = read_engine_file(engine)
+    private = _key(
+        key, partial(forms.load_pem_private_key, password=None), ed25519.Ed25519PrivateKey
     )
     about = {name: value for name, value in file.manifest.items() if name not in NOT_IN_ABOUT}
     signature = {"algorithm": ALGORITHM, "value": private.sign(_message(file.manifest)).hex()}
     content = pack_engine(file.spec, file.payloads, **about, signature=signature)
-    with atomic_write(target) as stream:
-        stream.write(content)
+    with atomic_write(target) as output:
+        output.write(content)
 
 
 def check_signature(file: EngineFile, trusted_key: str | Path) -> None:
-    """Makes sure that the holder of a key signed an engine file.
+    """Checks that an engine file was signed with a key.
 
     Args:
-        file: The engine file, its payloads checked by the reader.
+        file: The engine file; the reader has checked its payloads.
         trusted_key: Public key of `generate_keys`.
     Raises:
-        EngineFileError: It has no signature, or not that key's.
+        EngineFileError: It has no signature, or one of another key or content.
         OptionsError: The key cannot be read.
         DeviceError: `cryptography` is not installed.
     """
@@ -87,7 +88,7 @@ def check_signature(file: EngineFile, trusted_key: str | Path) -> None:
     signature = file.manifest.get("signature")
     if signature is None:
         raise EngineFileError(
-            f"{file.path}: has no signature, but one by {trusted_key} is demanded; get a signed file"
+            f"{file.path}: no signature, expected one by {trusted_key}; get a signed file"
         )
     try:
         if signature["algorithm"] != ALGORITHM:
@@ -95,12 +96,13 @@ def check_signature(file: EngineFile, trusted_key: str | Path) -> None:
         public.verify(bytes.fromhex(signature["value"]), _message(file.manifest))
     except (invalid, KeyError, TypeError, ValueError) as error:
         raise EngineFileError(
-            f"{file.path}: its signature is not one by {trusted_key} on this content; do not load it"
+            f"{file.path}: its signature does not match {trusted_key} and this content; "
+            "do not load it"
         ) from error
 
 
 def _message(manifest: dict[str, Any]) -> bytes:
-    """What is signed: the manifest, with the payloads' SHA-256, but without the signature."""
+    """What is signed: the manifest, which has the payloads' SHA-256, without the signature."""
     unsigned = {name: value for name, value in manifest.items() if name != "signature"}
     return CONTEXT + json.dumps(unsigned, sort_keys=True, separators=(",", ":")).encode("ascii")
 
@@ -110,11 +112,12 @@ def _key(path: str | Path, load: Any, kind: type) -> Any:
         key = load(Path(path).read_bytes())
     except (OSError, ValueError, TypeError) as error:
         raise OptionsError(
-            f"{path}: cannot be read as a key: {error}; make keys with: fastbts keygen"
+            f"{path}: cannot be read as a key: {error}; create keys with: fastbts keygen"
         ) from error
     if not isinstance(key, kind):
         raise OptionsError(
-            f"{path}: expected an {kind.__name__}, got {type(key).__name__}; make keys with: fastbts keygen"
+            f"{path}: expected {kind.__name__}, got {type(key).__name__}; "
+            "create keys with: fastbts keygen"
         )
     return key
 

@@ -1,4 +1,4 @@
-"""A synthetic case, for the demo and for tests."""
+"""A synthetic case for the demo and for tests."""
 
 from fastbts.phantom.case import PhantomCase, make_case, write_case
 

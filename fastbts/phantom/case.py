@@ -1,12 +1,13 @@
-"""A synthetic case for `fastbts demo` and for tests: a skull-stripped head with one tumour, in the form of a BraTS case.
+"""A synthetic case for `fastbts demo` and for tests: a skull-stripped head with one tumour.
 
-Synthetic, and no evidence of accuracy: it shows that an installation works from files to mask, not how well a network
-segments patients. Nothing in it was cut from a patient's images. Only its contrasts were tuned, by hand, until the normalised
-intensities of each tissue agreed roughly with those of BraTS 2018 cases and the shipped network found little else than the tumour.
+It looks like a BraTS case, but is no evidence of accuracy: it shows that an installation works from
+files to labels, not how well a network segments patients. No part of it comes from a patient's
+images. Only its contrasts were tuned, by hand, until the normalised intensities of each tissue were
+close to those of BraTS 2018 cases and the shipped network found little except the tumour.
 
-Anatomy is a set of signed depths in mm, positive inside, on points (x, y, z) in mm: x to the patient's right, y to the front,
-z up, the origin near the anterior commissure. A tissue's share of a voxel is a ramp over such a depth, which gives partial
-volume; later tissues are painted over earlier ones.
+The coordinates and depths of the anatomy are described in `fastbts.phantom.head`. A tissue's share
+of a voxel is a ramp over its depth, which gives partial volume; later tissues are painted over
+earlier ones.
 """
 
 from __future__ import annotations
@@ -28,15 +29,12 @@ from fastbts.volume import Volume
 from fastbts.write.nifti import SCANNER_CODE
 
 FIELD_OF_VIEW_MM = (240.0, 240.0, 155.0)
-HEAD_ORIGIN_MM = (
-    120.0,
-    104.0,
-    72.0,
-)  # from the grid's edge along i (to the left), j (to the back), k (up)
+HEAD_ORIGIN_MM = (120.0, 104.0, 72.0)  # from the grid's edge: i to the left, j to the back, k up
 HEAD_BOX_MM = ((-72.0, 72.0), (-104.0, 76.0), (-68.0, 76.0))  # x, y, z: the head lies inside
 MIN_SHAPE = 32  # voxels per axis; coarser grids do not resolve the rim
 
-# Flair, t1, t1ce and t2: scanner units of the brain's mean and standard deviation, and in these each tissue's contrast.
+# For FLAIR, T1, T1ce and T2: mean and standard deviation of the brain in scanner units, and the
+# contrast of each tissue in standard deviations from the mean.
 MEAN = np.array([[145], [345], [420], [455]], np.float32)
 SPREAD = np.array([[35], [76], [74], [132]], np.float32)
 CONTRAST = {
@@ -50,24 +48,24 @@ CONTRAST = {
     "necrosis": (2.7, -0.75, -1.0, 2.1),
 }
 CORTEX_MM, FOLIA_MM = 2.7, 1.7  # thickness of grey matter in cerebrum and cerebellum
-MASS_EFFECT_MM = 7.0  # how far the tumour pushes what lies at its edge
-ASYMMETRY_MM = 1.5  # no head is its own mirror image
-BIAS = 0.06  # relative deviation of the coil's field
-GRAIN, NOISE = (
-    0.3,
-    0.15,
-)  # from voxel to voxel, before and after the scanner's blur, in units of SPREAD
-PATCH = np.array([[0.12], [0.15], [0.15], [0.12]], np.float32)  # over some 7 mm, likewise
-SICK_PATCH = np.array([[0.5], [0.15], [0.2], [0.35]], np.float32)  # and more of it in a tumour
+MASS_EFFECT_MM = 7.0  # displacement of the tissue at the tumour's edge
+ASYMMETRY_MM = 1.5  # difference between left and right
+BIAS = 0.06  # relative standard deviation of the coil's bias field
+# Texture in units of SPREAD: of single voxels, before and after the scanner's blur; over about
+# 7 mm; and what is added to the latter inside a tumour.
+GRAIN, NOISE = 0.3, 0.15
+PATCH = np.array([[0.12], [0.15], [0.15], [0.12]], np.float32)
+SICK_PATCH = np.array([[0.5], [0.15], [0.2], [0.35]], np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class PhantomCase:
-    """A synthetic case with its truth.
+    """A synthetic case with its reference segmentation.
 
     Attributes:
-        volume: FLAIR, T1, T1ce and T2, int16, (4, i, j, k), stored LPS as BraTS does; exactly 0 outside the brain.
-        labels: The truth, uint8, (i, j, k): 1 necrotic core, 2 oedema, 4 enhancing tumour (scheme `brats2021`).
+        volume: FLAIR, T1, T1ce and T2, int16, (4, i, j, k), stored LPS as in BraTS; exactly 0
+            outside the brain.
+        labels: The reference, uint8, (i, j, k), label scheme `brats2021`.
         name: For file names.
     """
 
@@ -81,8 +79,8 @@ def make_case(seed: int = 0, shape: Sequence[int] = (240, 240, 155)) -> PhantomC
 
     Args:
         seed: Chooses folding, tumour and noise.
-        shape: Voxels along i, j, k. The field of view stays 240 x 240 x 155 mm: the default has voxels of 1 mm as BraTS does,
-            (120, 120, 78) shows the same head with voxels of 2 mm.
+        shape: Voxels along i, j, k of a field of view of 240 x 240 x 155 mm. The default gives
+            voxels of 1 mm as in BraTS; (120, 120, 78) gives the same head at 2 mm.
 
     Raises:
         GeometryError: The shape is not three axes of at least 32 voxels.
@@ -103,26 +101,23 @@ def make_case(seed: int = 0, shape: Sequence[int] = (240, 240, 155)) -> PhantomC
     anatomy = Anatomy.fold([p[inside] for p in bent], noise)
     lesion = tumour.grow([p[inside] for p in straight], anatomy, noise)
     scene = np.empty((4, *inside.shape), np.float32)
-    scene[:] = _contrast("csf")[
-        ..., None, None
-    ]  # around the brain, so that its surface has partial volume with fluid
+    # Fluid around the brain, so that its surface has partial volume with fluid.
+    scene[:] = _contrast("csf")[..., None, None]
     scene[:, inside] = _paint(anatomy, lesion) + _texture(lesion, noise, rng)
     images = np.zeros(scene.shape, np.int16)
-    images[:, inside] = np.where(
-        anatomy.stripped > 0, _scan(_blur(scene)[:, inside], noise, rng), 0
-    )
+    scan = _scan(_blur(scene)[:, inside], noise, rng)
+    images[:, inside] = np.where(anatomy.stripped > 0, scan, 0)
     labels = np.zeros(inside.shape, np.uint8)
     labels[inside] = np.where(anatomy.stripped > 0, lesion.labels(), 0)
-    return PhantomCase(
-        Volume(grid.embed(images), grid.affine), grid.embed(labels), f"phantom_{seed:03d}"
-    )
+    volume = Volume(grid.embed(images), grid.affine)
+    return PhantomCase(volume, grid.embed(labels), f"phantom_{seed:03d}")
 
 
 def write_case(case: PhantomCase, folder: str | Path) -> list[Path]:
-    """Writes `<name>_flair.nii.gz`, `_t1`, `_t1ce`, `_t2` and the truth `_seg` into a folder, which is made if need be.
+    """Writes `<name>_flair.nii.gz`, `_t1`, `_t1ce`, `_t2` and the reference `_seg` into a folder.
 
     Returns:
-        The files written, images first.
+        The written files, images first.
 
     Raises:
         OutputError: A file cannot be written.
@@ -130,23 +125,22 @@ def write_case(case: PhantomCase, folder: str | Path) -> list[Path]:
     import nibabel as nib
 
     written = []
-    for kind, array in zip(
-        (*case.volume.modalities, "seg"), (*case.volume.data, case.labels), strict=True
-    ):
+    kinds = *case.volume.modalities, "seg"
+    for kind, array in zip(kinds, (*case.volume.data, case.labels), strict=True):
         image = nib.Nifti1Image(array, case.volume.affine)
         image.set_qform(case.volume.affine, SCANNER_CODE)
         image.set_sform(case.volume.affine, SCANNER_CODE)
         image.header.set_xyzt_units("mm")
         image.header["descrip"] = b"synthetic, fastbts.phantom"
         written.append(Path(folder) / f"{case.name}_{kind}.nii.gz")
-        with atomic_write(written[-1]) as stream:
-            stream.write(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
+        with atomic_write(written[-1]) as file:
+            file.write(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
     return written
 
 
 @dataclass(frozen=True, eq=False)
 class _Grid:
-    """The voxels of the head's box within the field of view."""
+    """The voxels of the box around the head, within the field of view."""
 
     shape: tuple[int, ...]
     affine: NDArray[np.float64]
@@ -158,7 +152,8 @@ class _Grid:
         shape = tuple(int(n) for n in shape)
         if len(shape) != 3 or min(shape) < MIN_SHAPE:
             raise GeometryError(
-                f"phantom: shape {shape}, expected three axes of at least {MIN_SHAPE} voxels; ask for a finer grid"
+                f"phantom: shape {shape}, expected three axes of at least {MIN_SHAPE} voxels; "
+                "ask for a finer grid"
             )
         steps = [mm / n for mm, n in zip(FIELD_OF_VIEW_MM, shape, strict=True)]
         affine = np.diag([-steps[0], -steps[1], steps[2], 1.0])
@@ -177,17 +172,16 @@ class _Grid:
         return np.meshgrid(*self.axes, indexing="ij")
 
     def noise(self, rng: np.random.Generator, period_mm: float) -> Floats:
-        """Smooth noise, mean about 0, deviation about 1: uniform cubic B-splines through random knots period_mm apart."""
+        """Smooth noise, mean about 0, deviation about 1: cubic B-splines, knots period_mm apart."""
         knots = [int((high - low) / period_mm) + 4 for low, high in HEAD_BOX_MM]
         values = rng.standard_normal(knots, dtype=np.float32)
         for i, (axis, (low, _)) in enumerate(zip(self.axes, HEAD_BOX_MM, strict=True)):
             values = _spread(values, i, (axis - low) / np.float32(period_mm))
-        return values / np.float32(
-            (151 / 315) ** 1.5
-        )  # 151/315: integral of the squared cubic B-spline
+        # 151/315 is the integral of the squared cubic B-spline.
+        return values / np.float32((151 / 315) ** 1.5)
 
     def embed(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Puts values on the box's voxels, (..., i, j, k), into the whole field of view, in the memory order of NIfTI."""
+        """Values of the box, (..., i, j, k), in the field of view and NIfTI's memory order."""
         lead = values.shape[:-3]
         whole = np.zeros((*lead, *self.shape[::-1]), values.dtype)
         whole = whole.transpose(*range(len(lead)), -1, -2, -3)
@@ -197,9 +191,10 @@ class _Grid:
 
 
 def _spread(values: Floats, axis: int, position: Floats) -> Floats:
-    """Cubic B-splines through the knots along one axis, at positions counted in knots from the second one.
+    """Cubic B-splines along one axis, at positions counted in knots from the second one.
 
-    Four taps by hand rather than a matrix product: BLAS would start threads, which stall each other on a busy machine.
+    Four explicit taps instead of a matrix product: the threads of BLAS would make it slower on a
+    busy machine.
     """
     first = np.floor(position).astype(int)
     t = position - first
@@ -214,7 +209,7 @@ def _spread(values: Floats, axis: int, position: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class _Lesion:
-    """Depths of the tumour at the brain's voxels, in mm. Rim and necrosis lie within the core by construction."""
+    """Depths of the tumour at the brain's voxels, in mm. The core contains rim and necrosis."""
 
     core: Floats
     rim: Floats  # thickness of the enhancing rim
@@ -229,7 +224,7 @@ class _Lesion:
 
 @dataclass(frozen=True)
 class _Tumour:
-    """Where a tumour sits and how large it is, in mm."""
+    """Position and size of a tumour, in mm."""
 
     centre: tuple[float, float, float]
     radius: float
@@ -237,7 +232,7 @@ class _Tumour:
 
     @staticmethod
     def draw(rng: np.random.Generator) -> _Tumour:
-        """A place in the white matter of either hemisphere."""
+        """A random tumour in the white matter of one hemisphere."""
         side = 1.0 if rng.random() < 0.5 else -1.0
         centre = side * rng.uniform(28, 34), rng.uniform(-45, 25), rng.uniform(16, 34)
         return _Tumour(centre, radius=rng.uniform(15, 20), reach=rng.uniform(28, 36))
@@ -252,7 +247,7 @@ class _Tumour:
         return [strength * c for c in away]
 
     def grow(self, p: Points, anatomy: Anatomy, noise: Noise) -> _Lesion:
-        """The tumour in a head: a lobulated core with a rim of 2.4 to 6 mm, in an oedema of at least 2 mm."""
+        """The tumour in a head: a lobulated core, a rim of 2.4 to 6 mm, oedema of at least 2 mm."""
         away = [c - o for c, o in zip(p, self.centre, strict=True)]
         distance = length([c + 3.0 * noise(20.0) for c in away])
         side = p[0] if self.centre[0] > 0 else -p[0]
@@ -261,7 +256,7 @@ class _Tumour:
             np.minimum(side, anatomy.cerebrum) - 3,
         )
         rim = np.clip(3.2 + 1.2 * noise(12.0) + 0.6 * noise(6.0), 2.4, 6.0)
-        # Oedema follows white matter: cortex, nuclei and the way to the other hemisphere slow it down, fluid stops it.
+        # Oedema follows white matter: cortex, nuclei and the midline slow it down, fluid stops it.
         slowed = 9 * (1 - ramp(anatomy.cortex - CORTEX_MM) * (1 - ramp(anatomy.nuclei))) + np.clip(
             10 - 2 * side, 0, None
         )
@@ -275,7 +270,7 @@ def _contrast(tissue: str) -> Floats:
 
 
 def _paint(anatomy: Anatomy, lesion: _Lesion) -> Floats:
-    """Mean intensities (4, n) in standard deviations; each layer covers the earlier ones by its share of the voxel."""
+    """Mean intensities (4, n) in standard deviations, painted layer by layer."""
     cerebellum, edge = ramp(anatomy.cerebellum, 2), 1.5
     layers = [
         ("grey", ramp(anatomy.cortex)),
@@ -298,7 +293,7 @@ def _paint(anatomy: Anatomy, lesion: _Lesion) -> Floats:
 
 
 def _texture(lesion: _Lesion, noise: Noise, rng: np.random.Generator) -> Floats:
-    """What differs from voxel to voxel within a tissue, (4, n)."""
+    """Variation within a tissue, (4, n), in standard deviations."""
     sick = np.maximum(ramp(lesion.core), ramp(lesion.oedema, 3))
     patch = PATCH + SICK_PATCH * sick
     grain = rng.standard_normal((4, len(sick)), dtype=np.float32)
@@ -316,7 +311,7 @@ def _blur(images: Floats) -> Floats:
 
 
 def _scan(painted: Floats, noise: Noise, rng: np.random.Generator) -> Floats:
-    """Scanner units (4, n): bias field of the coil, Rician noise, whole numbers of at least 1."""
+    """Scanner units (4, n): bias field of the coil, Rician noise, rounded, at least 1."""
     bias = 1 + BIAS * np.stack([noise(80.0) for _ in range(4)])
     signal = (MEAN + SPREAD * painted) * bias
     real, imaginary = (

@@ -1,7 +1,8 @@
-"""The anatomy of the phantom's healthy head; nothing else uses it.
+"""The anatomy of the phantom's healthy head.
 
-Anatomy is a set of signed depths in mm, positive inside, on points (x, y, z) in mm: x to the patient's right, y to the front,
-z up, the origin near the anterior commissure. Places and sizes are round numbers for an adult brain, not measurements.
+Anatomy is a set of signed depths in mm, positive inside, at points (x, y, z) in mm: x to the
+patient's right, y to the front, z up, the origin near the anterior commissure. Positions and sizes
+are round numbers for an adult brain, not measurements.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-PITCH_MM = 31.0, 24.0  # periods of the sheets along which the cortex folds: main and side sulci
+PITCH_MM = 31.0, 24.0  # periods of the cortex folds: main and side sulci
 
 Floats = NDArray[Any]
 """Arrays of float32."""
@@ -33,7 +34,7 @@ def length(vector: Sequence[Any]) -> Floats:
 def _ellipsoid(p: Points, centre: Sequence[float], radii: Sequence[float]) -> Floats:
     """Depth in an ellipsoid to first order, exact for a sphere."""
     q = [(c - o) / r for c, o, r in zip(p, centre, radii, strict=True)]
-    k = length(q) + 1e-6  # so that the middle has a depth too
+    k = length(q) + 1e-6  # avoids 0 / 0 in the middle
     slope = length([c / r for c, r in zip(q, radii, strict=True)]) + 1e-6 / min(radii)
     return (1 - k) * k / slope
 
@@ -53,13 +54,13 @@ def _capsule(
 
 
 def _join(a: Floats, b: Floats, blend_mm: float) -> Floats:
-    """Union of two depths, its seam rounded over blend_mm."""
+    """Union of two depths, with the seam rounded over blend_mm."""
     seam = np.clip(blend_mm - np.abs(a - b), 0, None)
     return np.maximum(a, b) + seam * seam / (4 * blend_mm)
 
 
 def _meet(a: Floats, b: Floats, blend_mm: float) -> Floats:
-    """Intersection of two depths, its edge rounded over blend_mm."""
+    """Intersection of two depths, with the edge rounded over blend_mm."""
     return -_join(-a, -b, blend_mm)
 
 
@@ -76,7 +77,7 @@ def _cerebrum(p: Points) -> Floats:
     x, y, z = p
     narrow = 1 - 1.35e-5 * _beyond(y, -20) ** 2  # the front is narrower than the back
     upper = _ellipsoid((x / narrow, y, z), (0, -16, 10), (65, 84, 60))
-    base = z + 24 - 9 * ramp(-42 - y, 12)  # flat below, higher where the cerebellum lies under it
+    base = z + 24 - 9 * ramp(-42 - y, 12)  # flat, and higher above the cerebellum
     temporal = _ellipsoid((np.abs(x), y + 0.2 * z, z), (41, -16, -20), (21, 44, 22))
     return _join(_meet(upper, base, 12), temporal, 6)
 
@@ -92,12 +93,12 @@ def _stem(p: Points) -> Floats:
 
 
 def hull(p: Points) -> Floats:
-    """Depth in the outer hull of the brain, with the fluid between its parts."""
+    """Depth in the outer hull of the brain, including the fluid between its parts."""
     return _join(_join(_cerebrum(p), _cerebellum(p), 12), _stem(p), 14) + 0.5
 
 
 def _sheets(p: Points, pitch_mm: float) -> Floats:
-    """Distance to the sheets of a gyroid, to first order; cut by a surface they wind over it as sulci do."""
+    """Distance to the sheets of a gyroid, to first order; on a surface they look like sulci."""
     k = 2 * np.pi / pitch_mm
     (sx, cx), (sy, cy), (sz, cz) = ((np.sin(c * k), np.cos(c * k)) for c in p)
     return np.abs(sx * cy + sy * cz + sz * cx) * (0.8 / k)
@@ -109,17 +110,17 @@ class Anatomy:
 
     cerebrum: Floats  # without its folds
     cortex: Floats  # below the pia of the cerebrum
-    cerebellum: Floats  # in it as a whole, and relative to cerebrum and stem
+    cerebellum: Floats  # as a whole, outside cerebrum and stem
     folia: Floats  # below the pia of the cerebellum
     stem: Floats
     nuclei: Floats
     ventricles: Floats
     vessels: Floats
-    stripped: Floats  # what a skull stripping would leave
+    stripped: Floats  # the brain mask of a skull stripping
 
     @staticmethod
     def fold(p: Points, noise: Noise) -> Anatomy:
-        """The head at the given points; noise makes every head another one."""
+        """The head at the given points; the noise makes each head different."""
         mirrored = (np.abs(p[0]), p[1], p[2])
         cerebrum, cerebellum, stem = _cerebrum(p), _cerebellum(p), _stem(p)
         surface, midline = _surface(mirrored, cerebrum, noise)
@@ -140,7 +141,7 @@ class Anatomy:
 
 
 def _surface(mirrored: Points, cerebrum: Floats, noise: Noise) -> tuple[Floats, Floats]:
-    """Depth below the cerebrum's surface, great fissures included; and depth in the midline fissure."""
+    """Depth below the cerebrum's surface, large fissures included; depth in the midline fissure."""
     x, y, z = mirrored
     callosum = _ellipsoid((0 * x, y, z), (0, -5, 4), (1e3, 37, 25))
     midline = 0.8 - x - 2.5 * _beyond(callosum)
@@ -150,18 +151,17 @@ def _surface(mirrored: Points, cerebrum: Floats, noise: Noise) -> tuple[Floats, 
 
 
 def _cortex(p: Points, surface: Floats, noise: Noise) -> tuple[Floats, Floats]:
-    """Depth below the folded pia; and distance to the main sulci."""
+    """Depth below the folded pia, and distance to the main sulci."""
     x, y, z = p
     radius = length((x / 66, (y + 16) / 86, (z - 8) / 62)) + 1e-3
-    # Sheets that depend on the direction from the middle, and little on the depth, stand upright on the surface.
+    # Sheets that depend mostly on the direction from the middle are upright on the surface.
     q = [c / radius + 4.0 * noise(18.0) for c in (x, y + 16, z - 8)]
     main, side = (
         _sheets(q, PITCH_MM[0]) * radius,
         _sheets([c + 50 for c in q], PITCH_MM[1]) * radius,
     )
-    gape = np.exp(_beyond(surface) / -4) - 40 * _beyond(
-        0.56 - radius
-    )  # open at the surface, none in the middle
+    # Sulci are open at the surface, and there are none in the middle.
+    gape = np.exp(_beyond(surface) / -4) - 40 * _beyond(0.56 - radius)
     width, depth = noise(24.0), noise(24.0)
     main_wall = main - 0.3 - 0.25 * width - 0.8 * gape + _beyond(surface, 19 + 6 * depth)
     side_wall = side - 0.1 - 0.5 * gape + _beyond(surface, 9 + 4 * width)
@@ -169,7 +169,7 @@ def _cortex(p: Points, surface: Floats, noise: Noise) -> tuple[Floats, Floats]:
 
 
 def _folia(p: Points, cerebellum: Floats, noise: Noise) -> Floats:
-    """Depth below the pia of the cerebellum, whose folds fan out from the fourth ventricle 5 mm apart."""
+    """Depth below the pia of the cerebellum, with folds 5 mm apart around the fourth ventricle."""
     _, y, z = p
     rough = noise(12.0)
     fan = np.arctan2(z + 34, -(y + 40)) * 26 + 1.5 * rough
@@ -187,15 +187,12 @@ def _nuclei(mirrored: Points) -> Floats:
 
 def _ventricles(mirrored: Points) -> Floats:
     x = mirrored[0]
-    horns = [
-        (7, 30, 8, 4.0),
-        (9, 8, 19, 4.5),
-        (12, -18, 22, 5.0),
-        (24, -40, 14, 7.0),
-        (27, -64, 8, 3.0),
-    ]  # x, y, z, radius
+    x_y_z_radius = (
+        *((7, 30, 8, 4.0), (9, 8, 19, 4.5), (12, -18, 22, 5.0)),
+        *((24, -40, 14, 7.0), (27, -64, 8, 3.0)),
+    )
     lateral = _capsule(mirrored, (25, -38, 10), (36, -12, -16), (4, 2.5))
-    for start, end in pairwise(horns):
+    for start, end in pairwise(x_y_z_radius):
         lateral = np.maximum(lateral, _capsule(mirrored, start[:3], end[:3], (start[3], end[3])))
     third = np.minimum(2.0 - x, _ellipsoid(mirrored, (0, -8, 1), (50, 15, 11)))
     fourth = _ellipsoid(mirrored, (0, -44, -34), (8, 6, 12))
@@ -205,7 +202,7 @@ def _ventricles(mirrored: Points) -> Floats:
 def _vessels(
     mirrored: Points, cerebrum: Floats, sulci: Floats, midline: Floats, noise: Noise
 ) -> Floats:
-    """Depth in what takes up contrast agent without being tumour: veins along sulci, falx, sagittal sinus, choroid plexus."""
+    """Depth in healthy tissue that enhances: veins, falx, sagittal sinus, choroid plexus."""
     x, y, z = mirrored
     veins = 1.0 - np.hypot(sulci, cerebrum - 0.5) - _beyond(-noise(24.0)) - _beyond(-8 - z)
     falx = np.minimum.reduce([midline, 0.3 - x, z + 10])

@@ -1,4 +1,4 @@
-"""From logits to labels on the input's grid: threshold, regions to labels, paste back, small parts, small-ET rule."""
+"""From logits to labels on the input's grid: thresholds, then the rules for small parts and ET."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class Labelled:
 
     Attributes:
         labels: (i, j, k) uint8, values of `fastbts.labels`.
-        n_voxels: Voxels per region after all rules.
-        small_parts: What the removal of small parts did: threshold_mm3 and, if that is not 0, n_parts_before, n_parts_after,
-            removed_mm3.
+        volumes_ml: Volume per region, in millilitres.
+        small_parts: What the removal of small parts did: threshold_mm3 and, if that is not 0,
+            n_parts_before, n_parts_after, removed_mm3.
         small_et: What the small-ET rule did: threshold_mm3, applied, et_mm3_before, et_mm3_after.
     """
 
     labels: NDArray[np.uint8]
-    n_voxels: dict[str, int]
+    volumes_ml: dict[str, float]
     small_parts: dict[str, float]
     small_et: dict[str, float | bool]
 
 
-def postprocess(
+def label(
     logits: NDArray[np.float32],
     placement: Placement,
     geometry: Geometry,
@@ -43,9 +43,10 @@ def postprocess(
 ) -> Labelled:
     """Turns logits (K, D, H, W) on the tensor's grid into labels on the input's grid.
 
-    Connected parts of the whole tumour smaller than `spec.min_part_mm3` become background before the small-ET rule looks.
+    Connected parts of the whole tumour smaller than `spec.min_part_mm3` become background; then
+    enhancing tumour of less than `spec.min_et_mm3` in total becomes necrotic core.
     """
-    # Fortran order, like the NIfTI file that will hold them; zeros from the operating system cost nothing until touched.
+    # In the memory order of the NIfTI file to come. Zeroed pages cost nothing until touched.
     labels = np.zeros(geometry.shape[::-1], np.uint8).T
     restored, offset = placement.restore(logits, n_threads)
     view = to_network_axes(labels, geometry)
@@ -69,11 +70,12 @@ def postprocess(
         "et_mm3_before": round(et_mm3, 3),
         "et_mm3_after": 0.0 if small else round(et_mm3, 3),
     }
-    return Labelled(labels, n_voxels, small_parts, rule)
+    volumes_ml = {region: n * geometry.voxel_ml for region, n in n_voxels.items()}
+    return Labelled(labels, volumes_ml, small_parts, rule)
 
 
 def _uncalibrated(spec: EngineSpec) -> tuple[float, float, float]:
-    """The thresholds as probabilities sigmoid(logit), which is what the op compares: sigmoid(logit / T) >= t likewise."""
+    """The thresholds for sigmoid(logit), which the op compares, instead of sigmoid(logit / T)."""
     wt, tc, et = (spec.temperature * math.log(t / (1 - t)) for t in spec.thresholds)
     return _sigmoid(wt), _sigmoid(tc), _sigmoid(et)
 
@@ -90,15 +92,15 @@ def _remove_small_parts(
     voxel_mm3: float,
     n_threads: int,
 ) -> tuple[RegionCounts, dict[str, float]]:
-    """Applies the threshold, if there is one; returns what is left of each region, and the account of it."""
+    """Applies the threshold, if there is one; returns the counts left per region, and a record."""
     if not min_part_mm3:
         return counts, {"threshold_mm3": 0.0}
-    # Rounded first, so that 10 mm3 are 10 voxels also where a float32 affine says that a voxel has 0.9999999 mm3.
+    # Rounded first, so that 10 mm3 are 10 voxels also if a float32 affine makes them 0.9999999 mm3.
     min_voxels = math.ceil(round(min_part_mm3 / voxel_mm3, 6))
     n_before, n_after, removed = ops.components(view, box, min_voxels, n_threads)
     n_et = removed.get(ET, 0)
     n_tc = n_et + removed.get(NCR, 0)
     n_wt = n_tc + removed.get(ED, 0)
     left = RegionCounts(counts.n_wt - n_wt, counts.n_tc - n_tc, counts.n_et - n_et)
-    account = {"threshold_mm3": min_part_mm3, "n_parts_before": n_before, "n_parts_after": n_after}
-    return left, {**account, "removed_mm3": round(n_wt * voxel_mm3, 3)}
+    record = {"threshold_mm3": min_part_mm3, "n_parts_before": n_before, "n_parts_after": n_after}
+    return left, {**record, "removed_mm3": round(n_wt * voxel_mm3, 3)}

@@ -1,4 +1,4 @@
-"""From a volume to the network's tensor: brain box, spacing, normalisation, padding; and the way back."""
+"""From a Volume to the network's tensor: brain box, spacing, normalisation, padding."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ from fastbts.placement import Placement
 from fastbts.spec import EngineSpec
 from fastbts.volume import Volume, to_network_axes
 
-MAX_VOXELS = 64_000_000  # 400 mm cubed at 1 mm: no head is larger, and four such images still fit into memory
-SPACING_TOLERANCE = (
-    0.1  # relative; within it the network sees what its training's scaling showed it (+-15 %)
-)
+MAX_VOXELS = 64_000_000  # 400 mm cubed at 1 mm: no head is larger, and four images fit in memory
+SPACING_TOLERANCE = 0.1  # relative; training scales images by up to +-15 %
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +26,9 @@ class Prepared:
 
     Attributes:
         tensor: (M, D, H, W) float32, normalised; D, H, W multiples of the network's stride.
-        placement: Where it lies in the volume.
-        stats: Per modality of the volume: lower and upper clip, mean, standard deviation, in the input's units, (M, 4).
+        placement: Where it is in the volume.
+        stats: (M, 4), per modality of the volume: lower and upper clip, mean, standard deviation,
+            in the input's units.
         n_brain: Brain voxels of the input.
     """
 
@@ -39,13 +38,13 @@ class Prepared:
     n_brain: int
 
 
-def preprocess(volume: Volume, spec: EngineSpec, n_threads: int = 0) -> Prepared:
-    """Crops to the brain box, normalises each modality over its brain voxels, pads to the network's stride.
+def normalize(volume: Volume, spec: EngineSpec, n_threads: int = 0) -> Prepared:
+    """Crops to the brain box, normalises each modality over brain voxels, pads to the stride.
 
     Args:
-        volume: Any orientation and spacing; modalities of `spec`, in its order. One that is missing becomes a channel of zeros,
-            which is what modality dropout showed the network.
-        spec: Tells stride, spacing and percentiles.
+        volume: Any orientation and spacing; modalities of `spec`, in its order. One that is missing
+            becomes a channel of zeros, as in the modality dropout of training.
+        spec: Has stride, spacing and percentiles.
         n_threads: CPU threads; 0 for all.
     Raises:
         InputError: No brain voxel, a constant modality, non-finite or absurd values.
@@ -94,28 +93,25 @@ def _whole(size: Size) -> Box:
 
 
 def _padded(size: Size, stride: int) -> Size:
-    """The next multiples of the stride, at least two, so that the coarsest level has something to normalise over."""
+    """The next multiples of the stride; at least two, so that the coarsest level can normalise."""
     d, h, w = (-(-max(n, 2 * stride) // stride) * stride for n in size)
     return d, h, w
 
 
 def _network_size(brain: Size, volume: Volume, spec: EngineSpec) -> Size:
-    """The box's size at the network's spacing; unchanged along axes whose spacing is near enough."""
-    axes = {
-        axis: step
-        for (axis, _), step in zip(
-            volume.geometry.ras_axes, volume.geometry.spacing_mm, strict=True
-        )
-    }
-    sizes = []
-    for n, spacing in zip(brain, (axes[2], axes[1], axes[0]), strict=True):
+    """The box's size at the network's spacing; the same along axes whose spacing is close to it."""
+    geometry, sizes = volume.geometry, []
+    pairs = zip(geometry.ras_axes, geometry.spacing_mm, strict=True)
+    spacing_mm = {axis: step for (axis, _), step in pairs}
+    for n, spacing in zip(brain, (spacing_mm[2], spacing_mm[1], spacing_mm[0]), strict=True):
         factor = spacing / spec.spacing_mm
         sizes.append(n if abs(factor - 1) <= SPACING_TOLERANCE else max(1, round(n * factor)))
     d, h, w = sizes
     if d * h * w > MAX_VOXELS:
         raise GeometryError(
-            f"{volume.names[0]}: the brain box would have {d} x {h} x {w} voxels at {spec.spacing_mm:g} mm, spacing "
-            f"{volume.geometry.spacing_mm} mm; expected at most {MAX_VOXELS} voxels; check the header's units"
+            f"{volume.names[0]}: the brain box would have {d} x {h} x {w} voxels at "
+            f"{spec.spacing_mm:g} mm, spacing {geometry.spacing_mm} mm; expected at most "
+            f"{MAX_VOXELS} voxels; check the header's units"
         )
     return d, h, w
 
@@ -124,16 +120,21 @@ def _check_content(volume: Volume, brain: ops.BrainBox) -> None:
     for name, n_bad, n_set in zip(volume.names, brain.n_nonfinite, brain.n_nonzero, strict=True):
         if n_bad:
             raise InputError(
-                f"{name}: {n_bad} voxels are NaN or infinite; expected finite intensities; repair or re-export it"
+                f"{name}: {n_bad} voxels are NaN or infinite; expected finite intensities; "
+                "repair or re-export it"
             )
         if not n_set:
             raise InputError(
-                f"{name}: all voxels are zero; expected an MR image; check that the right file was given"
+                f"{name}: all voxels are zero; expected an MR image; check that the right file was "
+                "given"
             )
 
 
 def _check_contrast(volume: Volume, stats: NDArray[np.float64]) -> None:
     for name, (low, high, mean, std) in zip(volume.names, stats, strict=True):
         if not std > 0:
-            raise InputError(f"{name}: all brain voxels have about the value {mean:g} (clipped to {low:g}-{high:g}); expected an MR image "
-                             "with contrast; check that the right file was given")  # fmt: skip
+            raise InputError(
+                f"{name}: all brain voxels have about the value {mean:g} (clipped to "
+                f"{low:g}-{high:g}); expected an MR image with contrast; check that the right file "
+                "was given"
+            )

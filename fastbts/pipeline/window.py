@@ -1,4 +1,4 @@
-"""Sliding windows: where they lie, and how much each counts."""
+"""Sliding windows: their positions and weights."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ class WindowPlan:
 
     Attributes:
         size: (d, h, w) of every window.
-        origins: First voxel of each window, (B, 3) int32; windows of a tensor smaller than a window begin before it.
-        weights: Weight of each window along D, H, W: arrays (B, d), (B, h), (B, w) float32. A voxel's weight is the product;
-            the weights of all windows over a voxel sum to one.
+        origins: First voxel of each window, (B, 3) int32; negative where the tensor is smaller than
+            a window.
+        weights: Weight of each window along D, H, W: arrays (B, d), (B, h), (B, w) float32. A
+            voxel's weight is their product; the weights of all windows over a voxel sum to one.
     """
 
     size: Size
@@ -27,7 +28,7 @@ class WindowPlan:
 
     @classmethod
     def cover(cls, shape: Size, size: Size, overlap: float) -> WindowPlan:
-        """Covers `shape` with windows of `size` that overlap by at least the fraction `overlap`, with Gaussian weights."""
+        """Covers `shape` with windows of `size` that overlap by at least the fraction `overlap`."""
         starts = [axis_starts(n, w, overlap) for n, w in zip(shape, size, strict=True)]
         weights = [axis_weights(s, n, w) for s, n, w in zip(starts, shape, size, strict=True)]
         index = np.stack(
@@ -50,11 +51,13 @@ def axis_starts(n: int, window: int, overlap: float) -> NDArray[np.int64]:
 
 
 def axis_weights(starts: NDArray[np.int64], n: int, window: int) -> NDArray[np.float32]:
-    """Gaussian weight of each window at its own voxels, (B, window), normalised so that they sum to one at every voxel.
+    """Gaussian weight of each window at its own voxels, (B, window); they sum to one at each voxel.
 
-    A product of three such axes is normalised too, because the windows form a grid: so blending needs no division.
+    So does a product of three such axes, because the windows form a grid: blending needs no
+    division.
     """
-    # sigma = w / 8 as in nnU-Net v2, sliding_window_prediction.py (Isensee et al. 2021). Float64: e^-8 at the rim stays exact.
+    # sigma = w / 8 as in nnU-Net v2, sliding_window_prediction.py (Isensee et al. 2021).
+    # Float64, so that e^-8 at the rim stays exact.
     position = np.arange(window) - (window - 1) / 2
     gaussian = np.exp(-0.5 * (position / (window / 8)) ** 2)
     inside = [slice(max(0, -s), min(window, n - s)) for s in starts]

@@ -1,4 +1,4 @@
-"""The bytes of a file that may be hostile: plain or gzip (RFC 1952), in order, and never more than asked for."""
+"""The bytes of a possibly hostile file, plain or gzip (RFC 1952): never more than asked for."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from typing import BinaryIO
 from fastbts.errors import InputError
 
 GZIP_MAGIC = b"\x1f\x8b"
-PIECE = (
-    2**18
-)  # bytes read or decompressed at a time: small enough for the cache, large enough to leave the GIL alone
+GZIP_WINDOW = 31  # zlib: gzip header and trailer, largest window
+PIECE = 2**18  # bytes per read: small enough for the cache, large enough to release the GIL
 
 
-class PlainStream:
+class ByteStream:
     """The bytes of a file as they are.
 
     Attributes:
         file_size: In bytes.
         packed: Whether the file is compressed.
-        sha256: Of the file's bytes so far; of the whole file once `read` has given none.
+        sha256: Of the file's bytes so far; of the whole file once `read` has returned nothing.
     """
 
     packed = False
@@ -54,21 +53,18 @@ class PlainStream:
         return piece
 
 
-class GzipStream(PlainStream):
+class GzipByteStream(ByteStream):
     """The decompressed bytes of a gzip file; zlib checks CRC and length.
 
     Raises:
-        InputError: While reading, if the stream is damaged, ends early, or is followed by something else.
+        InputError: While reading: the file is damaged, ends early, or has bytes after its end.
     """
 
     packed = True
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         super().__init__(path, file)
-        self._ahead, self._unpack = (
-            b"",
-            zlib.decompressobj(31),
-        )  # 31: gzip header and trailer, largest window
+        self._ahead, self._unpack = b"", zlib.decompressobj(GZIP_WINDOW)
 
     def _piece(self, n: int) -> bytes:
         piece = b""
@@ -78,7 +74,8 @@ class GzipStream(PlainStream):
             self._ahead = self._ahead or super()._piece(PIECE)
             if not self._ahead:
                 raise InputError(
-                    f"{self.path}: truncated: the gzip stream ends early; copy or download the file again"
+                    f"{self.path}: truncated: the gzip stream ends early; copy or download the "
+                    "file again"
                 )
             try:
                 piece = self._unpack.decompress(self._ahead, n)
@@ -90,7 +87,7 @@ class GzipStream(PlainStream):
         return piece
 
     def _next_member(self) -> bool:
-        """Goes on to the next gzip member, if there is one (bgzip writes several)."""
+        """Starts the next gzip member, if there is one (bgzip writes several)."""
         rest = self._unpack.unused_data
         while len(rest) < len(GZIP_MAGIC) and (more := super()._piece(PIECE)):
             rest += more
@@ -98,15 +95,16 @@ class GzipStream(PlainStream):
             return False
         if not rest.startswith(GZIP_MAGIC):
             raise InputError(
-                f"{self.path}: trailing bytes after the gzip stream; the file is damaged, copy or export it again"
+                f"{self.path}: trailing bytes after the gzip stream; the file is damaged, copy or "
+                "export it again"
             )
-        self._ahead, self._unpack = rest, zlib.decompressobj(31)
+        self._ahead, self._unpack = rest, zlib.decompressobj(GZIP_WINDOW)
         return True
 
 
 @contextmanager
-def open_stream(path: Path) -> Iterator[PlainStream]:
-    """Opens a regular file; whether it is gzip is told by its first bytes, not by its name.
+def open_byte_stream(path: Path) -> Iterator[ByteStream]:
+    """Opens a regular file; its first bytes, not its name, say whether it is gzip.
 
     Raises:
         InputError: It is missing, unreadable, or a folder, pipe or device.
@@ -114,12 +112,13 @@ def open_stream(path: Path) -> Iterator[PlainStream]:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for ever
             raise InputError(
-                f"{path}: is not a regular file; expected a .nii or .nii.gz file, got a folder, pipe or device"
+                f"{path}: is not a regular file; expected a .nii or .nii.gz file, got a folder, "
+                "pipe or device"
             )
         with path.open("rb", buffering=0) as file:
             packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
             file.seek(0)
-            yield GzipStream(path, file) if packed else PlainStream(path, file)
+            yield GzipByteStream(path, file) if packed else ByteStream(path, file)
     except OSError as error:
         raise InputError(
             f"{path}: cannot read: {error.strerror or error}; check the path and its permissions"

@@ -1,4 +1,4 @@
-"""The four images of a case: found by their names, and read together."""
+"""The images of a case: found by their names, and read together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from fastbts.errors import CaseError, GeometryError
 from fastbts.read.nifti import ImageHeader, image_of, read_header, read_voxels
 from fastbts.read.quality import inspected
-from fastbts.read.regrid import onto_grid
+from fastbts.read.regrid import resample_to_grid
 from fastbts.volume import IF_MISSING, MODALITIES, Volume
 
 ENDINGS = {
@@ -30,8 +30,7 @@ ENDINGS = {
 EXPECTED = (
     "*_flair, *_t1, *_t1ce, *_t2, or *-t2f, *-t1n, *-t1c, *-t2w, or BIDS names; .nii or .nii.gz"
 )
-
-GRID_OPTION = "--grid MODALITY, read_case(..., grid=MODALITY)"
+GRID_OPTION = "--grid MODALITY, predict(..., grid=MODALITY)"
 
 _NAMED = re.compile(
     rf"(?:(?P<stem>.*)[_-])?(?P<kind>{'|'.join(ENDINGS)})\.nii(?:\.gz)?", re.IGNORECASE
@@ -52,13 +51,13 @@ def read_case(
     Args:
         folder: Holds FLAIR, T1, T1ce and T2 of one case; other files are ignored.
         nnunet_order: Modalities of `_0000` to `_0003`, for example ("t1", "t1ce", "t2", "flair").
-        optional: Modalities that may be missing: `segmenter.spec.optional_modalities` are those that the segmenter allows.
+        optional: Modalities that may be missing, for example `segmenter.spec.optional_modalities`.
         grid: See `read_files`.
 
     Raises:
         CaseError, InputError, GeometryError: See `find_case` and `read_files`.
     """
-    return read_files(**find_case(folder, nnunet_order, optional), grid=grid)
+    return inspected(load_files(find_case(folder, nnunet_order, optional), grid))
 
 
 def read_files(
@@ -69,77 +68,91 @@ def read_files(
     t2: str | Path | None = None,
     grid: str | None = None,
 ) -> Volume:
-    """Reads co-registered images, in parallel. Modalities not given are left out; the engine decides whether it needs them.
+    """Reads co-registered images, in parallel. Whether all are needed, the engine decides later.
 
     Args:
         flair: Path of a .nii or .nii.gz file.
         t1: Likewise.
         t1ce: Likewise (contrast-enhanced T1).
         t2: Likewise.
-        grid: Modality whose grid all images are put on, for images that are registered with each other (the same patient space)
-            but stored on grids of their own. Choose the one with the smallest voxels. None: they must share a grid.
+        grid: Modality whose grid all images are resampled to. For images that are registered with
+            each other (the same patient space) but stored on different grids; choose the one with
+            the smallest voxels. None: they must share a grid.
 
     Returns:
-        The images in the order flair, t1, t1ce, t2, each as stored, with the header of the first, or of `grid`. The dtype is the files',
-        or the smallest that holds all of them (float32 rather than float64, unless a file has float64); with `grid`, float32.
+        The images given, in the order flair, t1, t1ce, t2, each as stored, with the header of the
+        first, or of `grid`. The dtype is the files', or the smallest that holds all of them
+        (float32 rather than float64, unless a file has float64); with `grid`, float32.
 
     Raises:
-        CaseError: No file was given, two files hold the same image, or `grid` is none of the images.
+        CaseError: No file was given, two files hold the same image, or `grid` is not among them.
         InputError: A file cannot be used, see `read_image`.
-        GeometryError: A voxel grid cannot be used, they differ, or an image lies outside of `grid`.
+        GeometryError: A voxel grid cannot be used, they differ, or an image is outside of `grid`.
     """
     given = {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}
-    heads = {modality: read_header(path) for modality, path in given.items() if path is not None}
-    if not heads:
+    return inspected(load_files({m: path for m, path in given.items() if path is not None}, grid))
+
+
+def load_files(paths: Mapping[str, str | Path], grid: str | None = None) -> Volume:
+    """Modality -> path, as a Volume in that order; see `read_files`. Its quality is not checked."""
+    headers = {modality: read_header(path) for modality, path in paths.items()}
+    if not headers:
         raise CaseError(f"no image was given; expected paths for {', '.join(MODALITIES)}")
-    target = _check_grids(heads.values()) if grid is None else _head_of(grid, heads)
-    data, sha256, warnings = _read_shared(heads) if grid is None else _read_onto(heads, grid)
-    names = [str(head.path) for head in heads.values()]
-    volume = Volume(
-        data, target.geometry.affine, tuple(heads), names, sha256=sha256, header=target.header
+    target = _check_grids(headers.values()) if grid is None else _header_of(grid, headers)
+    data, sha256, resampled = _read_shared(headers) if grid is None else _read_onto(headers, grid)
+    return Volume(
+        data,
+        target.geometry.affine,
+        tuple(headers),
+        names=[str(header.path) for header in headers.values()],
+        warnings=(*_header_warnings(headers), *resampled),
+        sha256=sha256,
+        header=target.nifti,
     )
-    return inspected(replace(volume, warnings=(*_header_warnings(heads), *warnings)))
 
 
 _Read = tuple[NDArray[Any], tuple[str, ...], tuple[str, ...]]
 """Images (M, i, j, k), the SHA-256 of each file, and warnings."""
 
 
-def _room(n_images: int, head: ImageHeader, dtype: DTypeLike) -> NDArray[Any]:
-    """(M, k, j, i) in memory, so that every image keeps the order of its file."""
-    return np.empty((n_images, *head.geometry.shape[::-1]), dtype).transpose(0, 3, 2, 1)
+def _empty(n_images: int, header: ImageHeader, dtype: DTypeLike) -> NDArray[Any]:
+    """(M, i, j, k) for images that are each stored in the memory order of their file."""
+    return np.empty((n_images, *header.geometry.shape[::-1]), dtype).transpose(0, 3, 2, 1)
 
 
-def _read_shared(heads: Mapping[str, ImageHeader]) -> _Read:
-    """Reads images that share a grid: each is decompressed right into its place."""
-    data = _room(len(heads), next(iter(heads.values())), _common_dtype(heads.values()))
-    with ThreadPoolExecutor(len(heads)) as pool:
-        return data, tuple(pool.map(read_voxels, heads.values(), data)), ()
+def _read_shared(headers: Mapping[str, ImageHeader]) -> _Read:
+    """Reads images that share a grid: each is decompressed right into the shared array."""
+    data = _empty(len(headers), next(iter(headers.values())), _common_dtype(headers.values()))
+    with ThreadPoolExecutor(len(headers)) as pool:
+        return data, tuple(pool.map(read_voxels, headers.values(), data)), ()
 
 
-def _read_onto(heads: Mapping[str, ImageHeader], grid: str) -> _Read:
-    """Reads every image on its own grid, and resamples those that do not lie on that of modality `grid`."""
-    target = heads[grid]
-    with ThreadPoolExecutor(len(heads)) as pool:
-        images = dict(zip(heads, pool.map(image_of, heads.values()), strict=True))
-    data, warnings = _room(len(heads), target, np.float32), []
+def _read_onto(headers: Mapping[str, ImageHeader], grid: str) -> _Read:
+    """Reads every image on its own grid; resamples those that differ from that of `grid`."""
+    target = headers[grid]
+    with ThreadPoolExecutor(len(headers)) as pool:
+        images = dict(zip(headers, pool.map(image_of, headers.values()), strict=True))
+    data, warnings = _empty(len(headers), target, np.float32), []
     for (modality, image), out in zip(images.items(), data, strict=True):
         if image.geometry.difference(target.geometry) is None:
             out[...] = image.data
             continue
-        out[...] = onto_grid(image.data, image.geometry, target.geometry)
-        warnings.append(f"{modality}: resampled onto the grid of {grid}")
+        out[...] = resample_to_grid(image.data, image.geometry, target.geometry)
+        warnings.append(f"{modality}: resampled to the grid of {grid}")
         if not out.any():
             raise GeometryError(
-                f"{image.path}: shows nothing where {target.path} lies; are the images registered with each other?"
+                f"{image.path}: shows nothing inside the grid of {target.path}; "
+                "are the images registered with each other?"
             )
     return data, tuple(image.sha256 for image in images.values()), tuple(warnings)
 
 
-def _head_of(grid: str, heads: Mapping[str, ImageHeader]) -> ImageHeader:
-    if grid not in heads:
-        raise CaseError(f"grid: expected one of the images given ({', '.join(heads)}), got {grid}")
-    return heads[grid]
+def _header_of(grid: str, headers: Mapping[str, ImageHeader]) -> ImageHeader:
+    if grid not in headers:
+        raise CaseError(
+            f"grid: expected one of the images given ({', '.join(headers)}), got {grid}"
+        )
+    return headers[grid]
 
 
 def find_case(
@@ -147,14 +160,16 @@ def find_case(
 ) -> dict[str, Path]:
     """Finds the images of one case by their names, in upper or lower case.
 
-    `*_flair|_t1|_t1ce|_t2` (BraTS to 2021), `*-t2f|-t1n|-t1c|-t2w` (BraTS from 2023), `*_FLAIR|_T1w|_ce-*_T1w|_T2w` (BIDS),
-    each .nii or .nii.gz; `*_0000` to `*_0003` (nnU-Net) only with `nnunet_order`, because those names do not tell.
+    `*_flair|_t1|_t1ce|_t2` (BraTS to 2021), `*-t2f|-t1n|-t1c|-t2w` (BraTS from 2023),
+    `*_FLAIR|_T1w|_ce-*_T1w|_T2w` (BIDS), each .nii or .nii.gz. `*_0000` to `*_0003` (nnU-Net) only
+    with `nnunet_order`, because those names do not say the modality.
 
     Returns:
         Modality -> path, in the order flair, t1, t1ce, t2.
 
     Raises:
-        CaseError: A modality that is not in `optional` is missing, one is claimed twice, or the folder holds several cases or none.
+        CaseError: A modality that is not in `optional` is missing, two files have the same one, or
+            the folder holds several cases or none.
     """
     folder = Path(folder)
     if nnunet_order is not None and sorted(nnunet_order) != sorted(MODALITIES):
@@ -179,7 +194,7 @@ def find_case(
 
 @dataclass(frozen=True)
 class _Claim:
-    """A file that says by its name which modality of which case it is."""
+    """A file whose name says which modality of which case it is."""
 
     modality: str
     case: str
@@ -200,7 +215,7 @@ def _claims(names: Iterable[str], nnunet_order: Sequence[str] | None) -> Iterato
 
 
 def _case_of(stem: str) -> str:
-    """What all files of a case share: the whole beginning of the name, in BIDS only subject and session."""
+    """What all files of a case share: the beginning of the name; in BIDS, subject and session."""
     entities = [part for part in stem.lower().split("_") if part.startswith(("sub-", "ses-"))]
     return "_".join(entities) or stem.lower()
 
@@ -208,7 +223,10 @@ def _case_of(stem: str) -> str:
 def _ambiguity(claims: Sequence[_Claim]) -> str | None:
     cases = sorted({claim.case for claim in claims})
     if len(cases) > 1:
-        return f"holds files of several cases ({_listed(cases)}); put each case into a folder of its own, or name the files one by one"
+        return (
+            f"holds files of several cases ({_listed(cases)}); put each case into a folder of its "
+            "own, or name the files one by one"
+        )
     rivals = defaultdict(list)
     for claim in claims:
         rivals[claim.modality].append(claim.name)
@@ -216,7 +234,10 @@ def _ambiguity(claims: Sequence[_Claim]) -> str | None:
         f"{modality} ({', '.join(names)})" for modality, names in rivals.items() if len(names) > 1
     ]
     if double:
-        return f"expected one file per modality, got more for {'; '.join(double)}; remove one, or name the files one by one"
+        return (
+            f"expected one file per modality, got more for {'; '.join(double)}; remove one, or "
+            "name the files one by one"
+        )
     return None
 
 
@@ -233,12 +254,12 @@ def _absence(claims: Sequence[_Claim], optional: Sequence[str]) -> str | None:
 def _nothing_found(folder: Path, names: Sequence[str]) -> str:
     if any(_NUMBERED.fullmatch(name) for name in names):
         return (
-            "nnU-Net names (_0000 ...) do not tell the modality; give nnunet_order, for example ('t1', 't1ce', 't2', 'flair'), "
-            "or name the files one by one"
+            "nnU-Net names (_0000 ...) do not say the modality; give nnunet_order, for example "
+            "('t1', 't1ce', 't2', 'flair'), or name the files one by one"
         )
     cases = [name for name in names if _holds_images(folder / name)]
     if cases:
-        return f"holds no images itself, but folders of cases ({_listed(cases)}); give one of those"
+        return f"holds no images itself, but folders of cases ({_listed(cases)}); give one of them"
     return (
         f"holds no images of a case; expected {EXPECTED}; got {_listed(names) or 'an empty folder'}"
     )
@@ -256,28 +277,30 @@ def _listed(names: Sequence[str], at_most: int = 6) -> str:
     )
 
 
-def _check_grids(heads: Iterable[ImageHeader]) -> ImageHeader:
-    first, *others = heads
-    for head in others:
-        difference = first.geometry.difference(head.geometry)
+def _check_grids(headers: Iterable[ImageHeader]) -> ImageHeader:
+    first, *others = headers
+    for header in others:
+        difference = first.geometry.difference(header.geometry)
         if difference:
-            raise GeometryError(f"{head.path}: grid differs from {first.path}: {difference}; register the images with each "
-                                f"other first; if they are, put them on one grid: {GRID_OPTION}")  # fmt: skip
+            raise GeometryError(
+                f"{header.path}: grid differs from {first.path}: {difference}; register the images "
+                f"with each other first; if they are, resample them to one grid: {GRID_OPTION}"
+            )
     return first
 
 
-def _common_dtype(heads: Iterable[ImageHeader]) -> np.dtype[Any]:
-    dtypes = [head.dtype for head in heads]
+def _common_dtype(headers: Iterable[ImageHeader]) -> np.dtype[Any]:
+    dtypes = [header.dtype for header in headers]
     common = np.result_type(*dtypes)
-    # NumPy goes to float64 for int32 with float32. An intensity that needs more than 24 bits has no such precision.
+    # NumPy goes to float64 for int32 with float32. No intensity needs more than 24 bits.
     return np.dtype(np.float32) if common == np.float64 and np.float64 not in dtypes else common
 
 
-def _header_warnings(heads: Mapping[str, ImageHeader]) -> Iterator[str]:
+def _header_warnings(headers: Mapping[str, ImageHeader]) -> Iterator[str]:
     """Warnings of the files, each once, with the modalities that it is about."""
     about = defaultdict(list)
-    for modality, head in heads.items():
-        for warning in head.warnings:
+    for modality, header in headers.items():
+        for warning in header.warnings:
             about[warning].append(modality)
     for warning, modalities in about.items():
         yield f"{', '.join(modalities)}: {warning}"

@@ -1,9 +1,9 @@
-"""What a caller may hand to `Segmenter.predict`, as a Volume."""
+"""What a caller hands to `Segmenter.predict`, as a Volume: one function for every kind of case."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -11,73 +11,171 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.errors import CaseError, GeometryError, InputError
+from fastbts.read.case import find_case, load_files
 from fastbts.read.quality import inspected
 from fastbts.spec import EngineSpec
-from fastbts.volume import MAX_AFFINE_DIFFERENCE, Volume, check_present
+from fastbts.volume import MAX_AFFINE_DIFFERENCE, MODALITIES, Volume, check_present
 
 NO_AFFINE = "arrays were given without an affine: taken as RAS+ with 1 mm voxels"
+KINDS = "a case folder, a Volume, an array (M, X, Y, Z), or the images by modality"
+FOLDER, VOLUME, ARRAY = "a case folder", "a Volume", "an array"
+FILES, IMAGES, ARRAYS = "files", "nibabel images", "arrays by modality"
+OPTIONS = {
+    "affine": (ARRAY, ARRAYS),
+    "order": (ARRAY,),
+    "nnunet_order": (FOLDER,),
+    "grid": (FOLDER, FILES),
+}
+"""Option -> the kinds of case that it is for."""
+
+
+def one_case(case: Any, named: Mapping[str, Any]) -> Any:
+    """The case that was given, by position or by the names of its images.
+
+    Args:
+        case: Any kind of case, or None.
+        named: Modality -> image, or None where it was not given.
+    Raises:
+        CaseError: Both were given, or neither.
+    """
+    given = {modality: image for modality, image in named.items() if image is not None}
+    if (case is None) == (not given):
+        got = "both" if given else "neither"
+        raise CaseError(
+            f"expected either one case ({KINDS}) or images by name (flair=..., t1=...), got {got}"
+        )
+    return given or case
+
+
+def check_cases(cases: Any) -> None:
+    """Raises CaseError if what should be many cases is a single one, or nothing to iterate over."""
+    single = isinstance(cases, str | PathLike | Volume | Mapping) or hasattr(cases, "__array__")
+    if single or not isinstance(cases, Iterable):
+        raise CaseError(
+            f"cases: expected a list of cases, each {KINDS}, got one {type(cases).__name__}; "
+            "give [case], or call predict"
+        )
 
 
 def as_volume(
-    case: Volume | NDArray[Any] | None,
-    given: Mapping[str, Any],
-    affine: NDArray[np.float64] | None,
+    case: Any,
     spec: EngineSpec,
+    *,
+    affine: NDArray[np.float64] | None = None,
+    order: Sequence[str] | None = None,
+    nnunet_order: Sequence[str] | None = None,
+    grid: str | None = None,
 ) -> Volume:
-    """Makes a Volume with the engine's modalities, in its order; without those of its optional ones that were not given.
+    """Makes a Volume of any kind of case: the engine's modalities, in its order, checked once.
+
+    A Volume is taken as it is; all others are inspected for what is wrong with them as a case.
 
     Args:
-        case: A Volume, an array (M, X, Y, Z), or None.
-        given: Modality -> path, nibabel image, array, or None.
+        case: A case folder, a Volume, an array (M, X, Y, Z), or a mapping from modality to path,
+            nibabel image or array (X, Y, Z).
+        spec: What the engine needs, and what a case may lack.
         affine: For arrays.
-        spec: What the engine needs.
+        order: For an array: modalities of its first axis.
+        nnunet_order: For a case folder, see `find_case`.
+        grid: For files, see `read_files`.
     Raises:
-        CaseError: Nothing, too much or too little was given.
+        CaseError: An image is missing, unknown or ambiguous, or an option does not fit the case.
         InputError, GeometryError: See `Volume`, `read_files`.
     """
-    named = {name: image for name, image in given.items() if image is not None}
-    if (case is None) == (not named):
-        raise CaseError(
-            "give either a Volume or an array as the first argument, or the modalities by name (flair=..., t1=...)"
-        )
+    kind = _kind(case)
+    given = {"affine": affine, "order": order, "nnunet_order": nnunet_order, "grid": grid}
+    _check_options(kind, given)
+    volume = case if kind == VOLUME else inspected(_made(kind, case, spec, **given))
+    return volume.select(spec.modalities, spec.optional_modalities)
+
+
+def _made(
+    kind: str, case: Any, spec: EngineSpec, *, affine: Any, order: Any, nnunet_order: Any, grid: Any
+) -> Volume:
+    """Reads files and borrows arrays; what is missing is refused before anything is read."""
+    if kind == ARRAY:
+        return _from_array(_host_array(case, "case"), affine, order, spec.modalities)
+    if kind == FOLDER:
+        return load_files(find_case(case, nnunet_order, spec.optional_modalities), grid)
+    images = _wanted(case, spec)
+    if kind == FILES:
+        return load_files(images, grid)
+    if kind == IMAGES:
+        return _from_images(images)
+    arrays = {modality: _host_array(array, modality) for modality, array in images.items()}
+    return _placed(_stacked(arrays), affine, tuple(arrays))
+
+
+def _kind(case: Any) -> str:
     if isinstance(case, Volume):
-        _no_affine(affine, "a Volume")
-        return case.select(spec.modalities, spec.optional_modalities)
-    if case is not None:
-        return inspected(_from_array(case, affine, spec.modalities))
-    check_present(
-        tuple(named), spec.modalities, spec.optional_modalities
-    )  # before anything is read
-    return _from_named(named, affine).select(spec.modalities, spec.optional_modalities)
-
-
-def _from_array(data: Any, affine: NDArray[np.float64] | None, modalities: Sequence[str]) -> Volume:
-    if isinstance(data, str | PathLike):
+        return VOLUME
+    if isinstance(case, str | PathLike):
+        return FOLDER
+    if hasattr(case, "dataobj"):
         raise CaseError(
-            f"{data}: predict takes a Volume, an array or named modalities; read a folder with fastbts.read_case first"
+            "a nibabel image alone does not say its modality; give all images of the case by "
+            "name: flair=..., t1=..., t1ce=..., t2=..."
         )
-    return _placed(_host_array(data, "case"), affine, modalities)
+    if not isinstance(case, Mapping):
+        return ARRAY
+    kinds = {_kind_of_image(image) for image in case.values()}
+    if len(kinds) != 1:
+        problem = f"{' and '.join(sorted(kinds))} are mixed" if kinds else "no image was given"
+        raise CaseError(f"{problem}; give all modalities as paths, as nibabel images or as arrays")
+    return kinds.pop()
 
 
-def _from_named(named: Mapping[str, Any], affine: NDArray[np.float64] | None) -> Volume:
-    kinds = {_kind(image) for image in named.values()}
-    if len(kinds) > 1:
-        raise CaseError(f"{' and '.join(sorted(kinds))} are mixed; give all modalities in one way")
-    if kinds == {"paths"}:
-        from fastbts.read.case import read_files
-
-        _no_affine(affine, "files")
-        return read_files(**named)
-    if kinds == {"nibabel images"}:
-        return inspected(_from_images(named, affine))
-    arrays = {name: _host_array(image, name) for name, image in named.items()}
-    return inspected(_placed(_stacked(arrays), affine, tuple(named)))
-
-
-def _kind(image: Any) -> str:
+def _kind_of_image(image: Any) -> str:
     if isinstance(image, str | PathLike):
-        return "paths"
-    return "nibabel images" if hasattr(image, "dataobj") else "arrays"
+        return FILES
+    return IMAGES if hasattr(image, "dataobj") else ARRAYS
+
+
+def _check_options(kind: str, given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        if value is not None and kind not in OPTIONS[name]:
+            raise CaseError(
+                f"{name} was given with {kind}; it is for {' and '.join(OPTIONS[name])} only; "
+                "leave it out"
+            )
+
+
+def _wanted(images: Mapping[str, Any], spec: EngineSpec) -> dict[str, Any]:
+    """The images that the engine takes, in its order."""
+    known = tuple(dict.fromkeys((*spec.modalities, *MODALITIES)))
+    unknown = [str(name) for name in images if name not in known]
+    if unknown:
+        raise CaseError(
+            f"modality {', '.join(unknown)}: expected {', '.join(known)}; rename the image"
+        )
+    check_present(tuple(images), spec.modalities, spec.optional_modalities)
+    return {modality: images[modality] for modality in spec.modalities if modality in images}
+
+
+def _from_array(
+    data: NDArray[Any],
+    affine: NDArray[np.float64] | None,
+    order: Sequence[str] | None,
+    modalities: Sequence[str],
+) -> Volume:
+    names = tuple(modalities if order is None else order)
+    known = set(modalities) | set(MODALITIES)
+    if isinstance(order, str) or len(set(names)) != len(names) or not set(names) <= known:
+        raise CaseError(
+            f"order {order!r}: expected the modality of each image, each once, for example "
+            f"{tuple(modalities)}"
+        )
+    if data.ndim == 4 and len(data) != len(names):
+        if data.shape[3] == len(names):
+            raise InputError(
+                f"case: expected an array ({len(names)}, X, Y, Z), got shape {data.shape} with the "
+                "channels last; move them to the front: np.moveaxis(array, -1, 0)"
+            )
+        raise CaseError(
+            f"case: expected {len(names)} images ({', '.join(names)}), got an array of shape "
+            f"{data.shape}; say what it holds with order=(...)"
+        )
+    return _placed(data, affine, names)
 
 
 def _placed(
@@ -88,60 +186,50 @@ def _placed(
     return Volume(data, affine, modalities)
 
 
-def _from_images(named: Mapping[str, Any], affine: NDArray[np.float64] | None) -> Volume:
+def _from_images(images: Mapping[str, Any]) -> Volume:
     import nibabel as nib
 
-    _no_affine(affine, "nibabel images")
-    first = next(iter(named.values()))
-    for name, image in named.items():
+    first = next(iter(images.values()))
+    for modality, image in images.items():
         if not np.allclose(image.affine, first.affine, atol=MAX_AFFINE_DIFFERENCE):
             raise GeometryError(
-                f"{name}: affine {image.affine.round(4).tolist()} differs from the first image's {first.affine.round(4).tolist()}; "
-                "co-register the images or resample them to one grid first"
+                f"{modality}: affine {image.affine.round(4).tolist()} differs from the first "
+                f"image's {first.affine.round(4).tolist()}; co-register the images or resample "
+                "them to one grid first"
             )
+    data = _stacked({modality: _voxels(image, modality) for modality, image in images.items()})
     header = first.header if isinstance(first.header, nib.Nifti1Header) else None
-    return Volume(
-        _stacked({n: _image_array(image, n) for n, image in named.items()}),
-        first.affine,
-        tuple(named),
-        header=header,
-    )
+    return Volume(data, first.affine, tuple(images), header=header)
 
 
 def _stacked(arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     if len({array.shape for array in arrays.values()}) > 1:
-        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        shapes = ", ".join(f"{modality} {array.shape}" for modality, array in arrays.items())
         raise GeometryError(
             f"shapes differ: {shapes}; co-register the images or resample them to one grid first"
         )
     return np.stack(list(arrays.values()))
 
 
-def _image_array(image: Any, name: str) -> NDArray[Any]:
-    """The voxels of a nibabel image, read now if they are still on disk; one volume of a 4-D image is fine."""
+def _voxels(image: Any, modality: str) -> NDArray[Any]:
+    """A nibabel image's voxels, read now if they are on disk; a 4-D image of one volume is fine."""
     try:
         array = np.asarray(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(f"{name}: cannot be read: {error}; is the file whole?") from error
-    return _host_array(array[..., 0] if array.ndim == 4 and array.shape[3] == 1 else array, name)
+        raise InputError(f"{modality}: cannot be read: {error}; is the file whole?") from error
+    one_volume = array.ndim == 4 and array.shape[3] == 1
+    return _host_array(array[..., 0] if one_volume else array, modality)
 
 
 def _host_array(data: Any, name: str) -> NDArray[Any]:
-    """Borrows anything that NumPy or DLPack can read without surprises; other byte orders and float16 are converted."""
+    """Borrows what NumPy or DLPack can read; converts only other byte orders and float16."""
     if not hasattr(data, "__array__") and hasattr(data, "__dlpack__"):
         return np.asarray(np.from_dlpack(data))
     array = np.asarray(data)
     if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
         raise InputError(
-            f"{name}: expected an array of real numbers of at most 64 bits, got {type(data).__name__} of dtype {array.dtype}"
+            f"{name}: expected an array of real numbers of at most 64 bits, got "
+            f"{type(data).__name__} of dtype {array.dtype}; convert it first, or give {KINDS}"
         )
-    return array.astype(
-        np.float32 if array.dtype == np.float16 else array.dtype.newbyteorder("="), copy=False
-    )
-
-
-def _no_affine(affine: Any, what: str) -> None:
-    if affine is not None:
-        raise CaseError(
-            f"affine was given with {what}; it is for arrays only, as {what} bring their own"
-        )
+    native = np.float32 if array.dtype == np.float16 else array.dtype.newbyteorder("=")
+    return array.astype(native, copy=False)

@@ -1,7 +1,8 @@
-"""Reads NIfTI images that may be damaged or hostile: the header is checked before memory is taken, the stream while it flows.
+"""Reads NIfTI images that may be damaged or hostile.
 
-Format: NIfTI-1 (nifti1.h, https://nifti.nimh.nih.gov/nifti-1) and NIfTI-2, single files, plain or gzip (RFC 1952). nibabel
-interprets the header; it does not read the voxels, because it accepts many damaged files without a word.
+The header is checked before memory is allocated, the voxels while they are read. Format: NIfTI-1
+(nifti1.h, https://nifti.nimh.nih.gov/nifti-1) and NIfTI-2, single files, plain or gzip (RFC 1952).
+nibabel interprets the header; it does not read the voxels, as it silently accepts damaged files.
 """
 
 from __future__ import annotations
@@ -15,35 +16,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.errors import GeometryError, InputError
-from fastbts.read.byte_stream import open_stream
+from fastbts.read.byte_stream import open_byte_stream
 from fastbts.volume import MAX_SPACING_MM, MIN_SPACING_MM, Geometry
 
 MAX_VOXELS = 2**27  # 512 x 512 x 512: beyond any brain MRI, and at most 1 GiB in memory
 MAX_OFFSET = 2**24  # bytes of header extensions
-MAX_DEFLATE_RATIO = (
-    1032  # deflate cannot expand more (zlib's technical details); a header that claims more lies
-)
-FORMS_APART_VOXELS = (
-    0.5  # quaternions in float32 are off by about a tenth of a voxel at the corner of a large image
-)
+MAX_DEFLATE_RATIO = 1032  # deflate cannot expand more (zlib's technical details)
+# Quaternions in float32 are off by about a tenth of a voxel at the corner of a large image.
+FORMS_APART_VOXELS = 0.5
 
 DTYPES = {
-    2: "u1",
-    4: "i2",
-    8: "i4",
-    16: "f4",
-    64: "f8",
-    256: "i1",
-    512: "u2",
-    768: "u4",
-    1024: "i8",
-    1280: "u8",
-}
+    2: "u1", 256: "i1", 4: "i2", 512: "u2", 8: "i4", 768: "u4", 1024: "i8", 1280: "u8",
+    16: "f4", 64: "f8",
+}  # fmt: skip
 REFUSED_DTYPES = {
-    1: "1-bit", 32: "complex64", 128: "RGB", 1536: "float128", 1792: "complex128", 2048: "complex256", 2304: "RGBA",
+    1: "1-bit", 128: "RGB", 2304: "RGBA", 1536: "float128",
+    32: "complex64", 1792: "complex128", 2048: "complex256",
 }  # fmt: skip
 MAGICS = {348: (344, b"n+1\0", b"ni1\0"), 540: (4, b"n+2\0\r\n\x1a\n", b"ni2\0\r\n\x1a\n")}
-"""Size of the header (NIfTI-1, NIfTI-2) -> where its magic is, that of a single file, that of a .hdr/.img pair."""
+"""Size of the header (NIfTI-1, NIfTI-2) -> offset of its magic, that of a single file, that of a
+.hdr/.img pair."""
 FOREIGN = {
     b"\x1f\x8b": "gzip inside gzip; decompress it once",
     b"<": "an HTML or XML page, perhaps a failed download; fetch the image again",
@@ -64,8 +56,8 @@ class ImageHeader:
         slope: 1 where values are used as stored, see `_scaling`.
         inter: 0 likewise.
         offset: First byte of the voxels, after decompression.
-        header: nibabel Nifti1Header or Nifti2Header.
-        warnings: What is suspicious but not wrong. They do not contain the path.
+        nifti: nibabel Nifti1Header or Nifti2Header.
+        warnings: What is odd but not wrong. They do not contain the path.
     """
 
     path: Path
@@ -74,7 +66,7 @@ class ImageHeader:
     slope: float
     inter: float
     offset: int
-    header: Any = field(repr=False)
+    nifti: Any = field(repr=False)
     warnings: tuple[str, ...] = ()
 
     @property
@@ -84,7 +76,7 @@ class ImageHeader:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """dtype of the voxels once read: the stored one in native byte order, or float32 if they are scaled."""
+        """dtype once read: the stored one in native byte order, or float32 if scaled."""
         return self.stored.newbyteorder("=") if self.as_stored else np.dtype(np.float32)
 
     @property
@@ -98,12 +90,12 @@ class Image:
     """One image as stored.
 
     Attributes:
-        data: (i, j, k), first axis fastest in memory, native byte order, finite and not constant. Where the header has a
-            positive slope and no intercept, values are the stored ones: only their ratios mean something, and 0 stays 0.
+        data: (i, j, k), first axis fastest in memory, native byte order, finite and not constant.
+            Not scaled where the header has a positive slope and no intercept, see `_scaling`.
         geometry: Its voxel grid.
         path: The file.
         header: nibabel Nifti1Header or Nifti2Header.
-        warnings: What is suspicious but not wrong. They do not contain the path.
+        warnings: What is odd but not wrong. They do not contain the path.
         sha256: Of the file's bytes.
     """
 
@@ -116,28 +108,28 @@ class Image:
 
 
 def read_image(path: str | Path) -> Image:
-    """Reads a `.nii` or `.nii.gz` file; which of the two is told by its content.
+    """Reads a `.nii` or `.nii.gz` file; its content, not its name, says which of the two it is.
 
     Raises:
-        InputError: The file is missing, unreadable, damaged, not NIfTI, too large, of an unusable dtype, 4-D with several
-            volumes, non-finite or constant.
+        InputError: The file is missing, unreadable, damaged, not NIfTI, too large, of an unusable
+            dtype, 4-D with several volumes, non-finite or constant.
         GeometryError: Its voxel grid cannot be used, see `Geometry`.
     """
     return image_of(read_header(path))
 
 
-def image_of(head: ImageHeader) -> Image:
+def image_of(header: ImageHeader) -> Image:
     """Reads the image of a header; see `read_image` for the errors."""
-    data = np.empty(head.geometry.shape[::-1], head.dtype).T
+    data = np.empty(header.geometry.shape[::-1], header.dtype).T
     return Image(
-        data, head.geometry, head.path, head.header, head.warnings, read_voxels(head, data)
+        data, header.geometry, header.path, header.nifti, header.warnings, read_voxels(header, data)
     )
 
 
 def read_header(path: str | Path) -> ImageHeader:
     """Reads and checks the header only; see `read_image` for the errors."""
     path = Path(path)
-    with open_stream(path) as stream:
+    with open_byte_stream(path) as stream:
         first = stream.read(max(MAGICS))
     header = _parsed(path, first)
     shape, stored, offset = _shape(path, header), _stored_dtype(path, header), _offset(path, header)
@@ -149,12 +141,12 @@ def read_header(path: str | Path) -> ImageHeader:
     return ImageHeader(path, geometry, stored, slope, inter, offset, header, warnings)
 
 
-def read_voxels(head: ImageHeader, out: NDArray[Any]) -> str:
-    """Reads the voxels into `out` and checks stream and content; releases the GIL while it decompresses.
+def read_voxels(header: ImageHeader, out: NDArray[Any]) -> str:
+    """Reads the voxels into `out` and checks them; releases the GIL while it decompresses.
 
     Args:
-        head: From `read_header`.
-        out: (i, j, k), first axis fastest; best of `head.dtype`, then nothing is copied.
+        header: From `read_header`.
+        out: (i, j, k), first axis fastest; best of `header.dtype`, then nothing is copied.
 
     Returns:
         SHA-256 of the file.
@@ -162,33 +154,34 @@ def read_voxels(head: ImageHeader, out: NDArray[Any]) -> str:
     Raises:
         InputError: See `read_image`. `out` then holds anything.
     """
-    direct = head.as_stored and out.dtype == head.dtype and out.flags.f_contiguous
-    raw = out if direct else np.empty(out.shape[::-1], head.stored).T
-    sha256 = _read_raw(head, raw)
-    if direct and not head.stored.isnative:
+    direct = header.as_stored and out.dtype == header.dtype and out.flags.f_contiguous
+    raw = out if direct else np.empty(out.shape[::-1], header.stored).T
+    sha256 = _read_raw(header, raw)
+    if direct and not header.stored.isnative:
         out.byteswap(inplace=True)
     elif not direct:
-        with np.errstate(
-            over="ignore", invalid="ignore"
-        ):  # what is not finite afterwards is refused
-            out[...] = raw if head.as_stored else _scaled(raw, head)
-    _check_content(head.path, out)
+        # What is not finite afterwards is refused.
+        with np.errstate(over="ignore", invalid="ignore"):
+            out[...] = raw if header.as_stored else _scaled(raw, header)
+    _check_content(header.path, out)
     return sha256
 
 
-def _read_raw(head: ImageHeader, raw: NDArray[Any]) -> str:
-    """Reads the voxels' bytes, which must be all that follows the header; returns the SHA-256 of the file."""
-    with open_stream(head.path) as stream:
-        stream.read(head.offset)
+def _read_raw(header: ImageHeader, raw: NDArray[Any]) -> str:
+    """Reads the voxels' bytes, which must be all that follows the header; returns the SHA-256."""
+    with open_byte_stream(header.path) as stream:
+        stream.read(header.offset)
         n = stream.read_into(raw.T.reshape(-1).view(np.uint8).data)
-        if n < head.n_bytes:
+        if n < header.n_bytes:
             raise InputError(
-                f"{head.path}: truncated: expected {head.n_bytes} bytes of voxels, got {n}; copy or download the file again"
+                f"{header.path}: truncated: expected {header.n_bytes} bytes of voxels, got {n}; "
+                "copy or download the file again"
             )
         if stream.read(1):
             raise InputError(
-                f"{head.path}: trailing bytes: expected {head.n_bytes} bytes of voxels after {head.offset} of header, got more; "
-                "the header or the file is damaged, export it again"
+                f"{header.path}: trailing bytes: expected {header.n_bytes} bytes of voxels after "
+                f"{header.offset} of header, got more; the header or the file is damaged, export "
+                "it again"
             )
         return stream.sha256.hexdigest()
 
@@ -205,14 +198,17 @@ def _parsed(path: Path, first: bytes) -> Any:
         magic = first[place : place + len(single)]
         if len(first) < size:
             raise InputError(
-                f"{path}: truncated: expected {size} bytes of header, got {len(first)}; copy the file again"
+                f"{path}: truncated: expected {size} bytes of header, got {len(first)}; "
+                "copy the file again"
             )
         if magic == single:
             make = nib.Nifti1Header if size == 348 else nib.Nifti2Header
             return make(first[:size], endianness, check=False)
         if magic == pair or size == 348:
-            raise InputError(f"{path}: expected a single-file NIfTI header, got magic {magic!r} of an ANALYZE or .hdr/.img "
-                             "header, or a damaged one; convert it to .nii.gz")  # fmt: skip
+            raise InputError(
+                f"{path}: expected a single-file NIfTI header, got magic {magic!r} of an ANALYZE "
+                "or .hdr/.img header, or a damaged one; convert it to .nii.gz"
+            )
     raise InputError(f"{path}: expected a NIfTI image, got {_description(first)}")
 
 
@@ -237,15 +233,18 @@ def _shape(path: Path, header: Any) -> tuple[int, int, int]:
         )
     if min(sizes) < 1:
         raise InputError(
-            f"{path}: expected positive sizes, got {tuple(sizes)}; the header is damaged, export the image again"
+            f"{path}: expected positive sizes, got {tuple(sizes)}; the header is damaged, export "
+            "the image again"
         )
     if math.prod(sizes[3:]) > 1:
         raise InputError(
-            f"{path}: expected one 3-D volume, got shape {tuple(sizes)}; split it and choose one volume"
+            f"{path}: expected one 3-D volume, got shape {tuple(sizes)}; split it and choose one "
+            "volume"
         )
     if math.prod(sizes) > MAX_VOXELS:
         raise InputError(
-            f"{path}: shape {tuple(sizes)} is too large: expected at most {MAX_VOXELS} voxels; resample the image"
+            f"{path}: shape {tuple(sizes)} is too large: expected at most {MAX_VOXELS} voxels; "
+            "resample the image"
         )
     return sizes[0], sizes[1], sizes[2]
 
@@ -254,12 +253,15 @@ def _stored_dtype(path: Path, header: Any) -> np.dtype[Any]:
     code, bits = int(header["datatype"]), int(header["bitpix"])
     if code not in DTYPES:
         got = REFUSED_DTYPES.get(code, "an unknown one")
-        raise InputError(f"{path}: expected integers or floats up to 64 bits, got datatype {code} ({got}); take the magnitude or "
-                         "one channel and save it as int16 or float32")  # fmt: skip
+        raise InputError(
+            f"{path}: expected integers or floats up to 64 bits, got datatype {code} ({got}); take "
+            "the magnitude or one channel and save it as int16 or float32"
+        )
     dtype = np.dtype(DTYPES[code]).newbyteorder(header.endianness)
     if bits != 8 * dtype.itemsize:
         raise InputError(
-            f"{path}: expected bitpix {8 * dtype.itemsize} for datatype {code}, got {bits}; export the image again"
+            f"{path}: expected bitpix {8 * dtype.itemsize} for datatype {code}, got {bits}; export "
+            "the image again"
         )
     return dtype
 
@@ -268,7 +270,8 @@ def _offset(path: Path, header: Any) -> int:
     offset, least = float(header["vox_offset"]), int(header.sizeof_hdr) + 4
     if not (least <= offset <= MAX_OFFSET and offset == int(offset)):
         raise InputError(
-            f"{path}: expected vox_offset {least} to {MAX_OFFSET}, got {offset:g}; export the image again"
+            f"{path}: expected vox_offset {least} to {MAX_OFFSET}, got {offset:g}; export the "
+            "image again"
         )
     return int(offset)
 
@@ -276,48 +279,52 @@ def _offset(path: Path, header: Any) -> int:
 def _check_size(path: Path, size: int, expected: int, *, packed: bool) -> None:
     """Compares the file's size with what the header promises, before anything is allocated."""
     if packed and size * MAX_DEFLATE_RATIO < expected:
-        raise InputError(f"{path}: truncated, or the header lies: expected {expected} bytes of image, which a gzip file of {size} "
-                         "bytes cannot hold; copy or download the file again")  # fmt: skip
+        raise InputError(
+            f"{path}: truncated, or the header is wrong: expected {expected} bytes of image, which "
+            f"a gzip file of {size} bytes cannot hold; copy or download the file again"
+        )
     if not packed and size != expected:
         what = "truncated" if size < expected else "trailing bytes"
         raise InputError(
-            f"{path}: {what}: expected a file of {expected} bytes, got {size}; copy or export the file again"
+            f"{path}: {what}: expected a file of {expected} bytes, got {size}; copy or export the "
+            "file again"
         )
 
 
 def _scaling(path: Path, header: Any) -> tuple[float, float]:
     """Slope and intercept to apply: (1, 0) where the stored values will do.
 
-    Every modality is normalised on its own, so a positive factor changes nothing, and without an intercept the background
-    stays 0: the integers in the file are then as good as the scaled floats, and smaller.
+    Every modality is normalised on its own, so a positive factor changes nothing, and without an
+    intercept the background stays 0: the integers in the file serve as well, and are smaller.
     """
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
-    if slope == 0 or math.isnan(
-        slope
-    ):  # nifti1.h: 0 means unscaled; nibabel's headers have NaN for it
+    if slope == 0 or math.isnan(slope):  # nifti1.h: 0 is unscaled; nibabel's headers have NaN
         return 1.0, 0.0
     if not (math.isfinite(slope) and math.isfinite(inter)):
         raise InputError(
-            f"{path}: expected finite scl_slope and scl_inter, got {slope:g} and {inter:g}; export the image again"
+            f"{path}: expected finite scl_slope and scl_inter, got {slope:g} and {inter:g}; export "
+            "the image again"
         )
     return (1.0, 0.0) if slope > 0 and inter == 0 else (slope, inter)
 
 
-def _scaled(raw: NDArray[Any], head: ImageHeader) -> NDArray[np.float32]:
-    data = raw * np.float64(head.slope) + head.inter
-    # The header's float32 slope and intercept seldom cancel exactly, but the background must be exactly 0.
-    data[np.abs(data) <= 2 * np.finfo(np.float32).eps * abs(head.inter)] = 0
+def _scaled(raw: NDArray[Any], header: ImageHeader) -> NDArray[np.float32]:
+    data = raw * np.float64(header.slope) + header.inter
+    # The header's float32 slope and intercept seldom cancel, but the background must be exactly 0.
+    data[np.abs(data) <= 2 * np.finfo(np.float32).eps * abs(header.inter)] = 0
     return data.astype(np.float32)
 
 
 def _geometry(
     path: Path, header: Any, shape: tuple[int, int, int]
 ) -> tuple[Geometry, tuple[str, ...]]:
-    """The grid by sform, else qform, else voxel sizes alone; and what is suspicious about it."""
+    """The grid by sform, else qform, else voxel sizes alone; and warnings about it."""
     spacing = header["pixdim"][1:4]
     if not ((spacing >= MIN_SPACING_MM) & (spacing <= MAX_SPACING_MM)).all():
-        raise GeometryError(f"{path}: expected voxel sizes (pixdim) of {MIN_SPACING_MM}-{MAX_SPACING_MM} mm, got {spacing}; "
-                            "check the header's units")  # fmt: skip
+        raise GeometryError(
+            f"{path}: expected voxel sizes (pixdim) of {MIN_SPACING_MM}-{MAX_SPACING_MM} mm, got "
+            f"{spacing}; check the header's units"
+        )
     if header["pixdim"][0] not in (-1, 1):  # nifti1.h: any other qfac counts as 1
         header["pixdim"][0] = 1
     sform = header.get_sform() if header["sform_code"] > 0 else None
@@ -331,7 +338,7 @@ def _geometry(
         raise GeometryError(f"{path}: {error}") from None
     if problem:
         return geometry, (f"the qform is unusable ({problem}): the sform was used",)
-    return geometry, _suspicions(sform, qform, shape)
+    return geometry, _form_warnings(sform, qform, shape)
 
 
 def _qform(header: Any) -> tuple[NDArray[np.float64] | None, str | None]:
@@ -343,12 +350,13 @@ def _qform(header: Any) -> tuple[NDArray[np.float64] | None, str | None]:
     return (qform, None) if np.isfinite(qform).all() else (None, "it is not finite")
 
 
-def _suspicions(
+def _form_warnings(
     sform: NDArray[Any] | None, qform: NDArray[Any] | None, shape: tuple[int, int, int]
 ) -> tuple[str, ...]:
     if sform is None and qform is None:
         return (
-            "the header has neither sform nor qform: orientation taken as LAS from voxel sizes alone, left may be right",
+            "the header has neither sform nor qform: orientation taken as LAS from voxel sizes "
+            "alone, left may be right",
         )
     if sform is None or qform is None:
         return ()
@@ -364,7 +372,8 @@ def _check_content(path: Path, data: NDArray[Any]) -> None:
     if not (np.isfinite(low) and np.isfinite(high)):
         n = data.size - int(np.isfinite(data).sum())
         raise InputError(
-            f"{path}: {n} voxels are NaN or infinite; expected finite numbers; repair the export or set them to 0"
+            f"{path}: {n} voxels are NaN or infinite; expected finite numbers; repair the export "
+            "or set them to 0"
         )
     if low == high:
         raise InputError(f"{path}: all voxels are {low:g}; expected an image; check the export")

@@ -1,4 +1,4 @@
-"""What looks wrong with a case although each image is fine: mixed-up images, a skull that is still there."""
+"""Quality control of a case whose images are each fine: mixed-up images, a skull not removed."""
 
 from __future__ import annotations
 
@@ -13,45 +13,42 @@ from numpy.typing import NDArray
 from fastbts.errors import CaseError
 from fastbts.volume import Volume
 
-SAMPLE = 4  # every fourth voxel along each axis is enough to look for mix-ups
-MIN_SAMPLE = 1000  # voxels of it in the brain, for a skewness that means something
+SAMPLE = 4  # every fourth voxel along each axis is enough to find mix-ups
+MIN_SAMPLE = 1000  # sampled voxels in the brain, for a skewness that means something
 MAX_BRAIN_ML = 2500.0  # brains of the 34 BraTS cases: 1170-1750 ml; a head has more than 3000
 MAX_NONZERO = 0.9  # of the image; a brain in its bounding box fills half of it
-MIN_SKEWNESS = (
-    -0.25
-)  # 34 BraTS cases: T1ce - T1 1.15 to 4.6, T2 - FLAIR 0.34 to 3.5; swapped files change the sign
+# 34 BraTS cases: T1ce - T1 1.15 to 4.6, T2 - FLAIR 0.34 to 3.5; swapped files change the sign.
+MIN_SKEWNESS = -0.25
 SWAPPED = (("t1ce", "t1", "contrast agent"), ("t2", "flair", "fluid"))
 
 
 def inspected(volume: Volume) -> Volume:
-    """Returns the volume with warnings about what is suspicious added to its own.
+    """Returns the volume with warnings about its quality added to its own.
 
     Raises:
         CaseError: Two images hold the same voxels.
     """
     sample = _sample(volume)
     _check_distinct(volume, sample)
-    with np.errstate(
-        all="ignore"
-    ):  # absurd intensities are refused by the preprocessing, which names the image
-        return replace(
-            volume, warnings=(*volume.warnings, *_skulls(volume, sample), *_swaps(volume, sample))
-        )
+    # Absurd intensities may overflow here; normalize refuses them and names the image.
+    with np.errstate(all="ignore"):
+        warnings = (*_skulls(volume, sample), *_swaps(volume, sample))
+    return replace(volume, warnings=(*volume.warnings, *warnings))
 
 
 def _sample(volume: Volume) -> NDArray[np.float64]:
-    """Copies some voxels of each image, (M, i', j', k'); what is not finite is refused later, with its name."""
-    return np.nan_to_num(
-        volume.data[:, ::SAMPLE, ::SAMPLE, ::SAMPLE].astype(np.float64), posinf=0.0, neginf=0.0
-    )
+    """Some voxels of each image, (M, i', j', k'); normalize refuses what is not finite."""
+    some = volume.data[:, ::SAMPLE, ::SAMPLE, ::SAMPLE].astype(np.float64)
+    return np.nan_to_num(some, posinf=0.0, neginf=0.0)
 
 
 def _check_distinct(volume: Volume, sample: NDArray[np.float64]) -> None:
+    names = [f"{n} ({m})" for n, m in zip(volume.names, volume.modalities, strict=True)]
     for a, b in combinations(range(len(volume.data)), 2):
         if np.array_equal(sample[a], sample[b]) and np.array_equal(volume.data[a], volume.data[b]):
             raise CaseError(
-                f"{volume.names[a]} ({volume.modalities[a]}) and {volume.names[b]} ({volume.modalities[b]}) hold the same voxels; "
-                "expected one image per modality; check the export"
+                f"{names[a]} and {names[b]} hold the same voxels; expected one image per "
+                "modality; check the export"
             )
 
 
@@ -61,13 +58,17 @@ def _skulls(volume: Volume, sample: NDArray[np.float64]) -> Iterator[str]:
         nonzero = np.count_nonzero(image) / image.size
         if nonzero > MAX_NONZERO or nonzero * image_ml > MAX_BRAIN_ML:
             yield (
-                f"{modality}: {nonzero:.0%} of the image ({nonzero * image_ml:.0f} ml) is not zero, more than a brain: skull or "
-                "background apparently not removed; run a brain extraction first"
+                f"{modality}: {nonzero:.0%} of the image ({nonzero * image_ml:.0f} ml) is not "
+                "zero, too much for a brain: the skull or the background was probably not "
+                "removed; run a brain extraction first"
             )
 
 
 def _swaps(volume: Volume, sample: NDArray[np.float64]) -> Iterator[str]:
-    """Contrast agent in T1ce and fluid in T2 are bright in few voxels, so the difference to T1 and FLAIR is skewed to the right."""
+    """Contrast agent in T1ce and fluid in T2 are bright in few voxels.
+
+    So the difference to T1 and FLAIR is skewed to the right, unless the images are swapped.
+    """
     images = dict(zip(volume.modalities, sample, strict=True))
     for bright, plain, what in SWAPPED:
         if bright not in images or plain not in images:
@@ -76,7 +77,10 @@ def _swaps(volume: Volume, sample: NDArray[np.float64]) -> Iterator[str]:
         if np.count_nonzero(brain) >= MIN_SAMPLE:
             skewness = _skewness(_z_scores(images[bright][brain]) - _z_scores(images[plain][brain]))
             if skewness < MIN_SKEWNESS:
-                yield f"{plain} and {bright} are perhaps swapped: {what} is bright in {plain}, not in {bright}; check the files"
+                yield (
+                    f"{plain} and {bright} may be swapped: {what} is bright in {plain}, not in "
+                    f"{bright}; check the files"
+                )
 
 
 def _z_scores(values: NDArray[Any]) -> NDArray[np.float64]:

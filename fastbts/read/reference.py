@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-TRUTH_SUFFIXES = ("seg.nii.gz", "seg.nii")
+REFERENCE_SUFFIXES = ("seg.nii.gz", "seg.nii")
 
 
-def truth_files(folder: Path) -> list[Path]:
+def reference_files(folder: Path) -> list[Path]:
     """The files of a case folder that are named like a reference segmentation."""
-    return sorted(p for p in folder.iterdir() if p.name.lower().endswith(TRUTH_SUFFIXES))
+    return sorted(p for p in folder.iterdir() if p.name.lower().endswith(REFERENCE_SUFFIXES))
 
 
-def read_truth(path: Path) -> NDArray[np.uint8]:
-    """A reference segmentation, (i, j, k), values of `brats2021` (3 of BraTS 2023 is read as 4)."""
+def read_reference(path: Path) -> NDArray[np.uint8]:
+    """A reference segmentation (i, j, k) in values of `brats2021`; reads 3 of BraTS 2023 as 4."""
     import nibabel as nib
 
-    # Not the product's reader: it refuses an image without contrast, which the labels of a case without tumour are.
+    # Not by `read_image`: it refuses an image of one value, such as that of a case without tumour.
     labels = np.asarray(nib.load(path).dataobj).round().astype(np.uint8)
     return np.where(labels == 3, np.uint8(4), labels)

@@ -1,4 +1,4 @@
-"""Images that are registered with each other, but stored on grids of their own, onto one grid."""
+"""Registered images that are stored on different grids, resampled to one grid."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from fastbts import ops
 from fastbts.volume import Geometry
 
 
-def onto_grid(data: NDArray[Any], geometry: Geometry, target: Geometry) -> NDArray[np.float32]:
-    """Resamples an image trilinearly onto another grid in the same patient space, oblique or anisotropic as both may be.
+def resample_to_grid(
+    data: NDArray[Any], geometry: Geometry, target: Geometry
+) -> NDArray[np.float32]:
+    """Resamples an image trilinearly to another grid in the same patient space.
 
     Args:
         data: (i, j, k) on `geometry`, finite.
-        geometry: Where the image lies.
-        target: The grid to have it on.
+        geometry: The image's grid.
+        target: The grid to resample to; any orientation, oblique or anisotropic.
 
     Returns:
-        (i, j, k) on `target`, float32, first axis fastest; 0, which is background, where the image has no voxels.
+        (i, j, k) on `target`, float32, first axis fastest; 0, the background, outside the image.
     """
-    to_voxel = (
-        np.linalg.inv(geometry.affine) @ target.affine
-    )  # voxel (i, j, k) of the target -> voxel of the image
-    reverse = to_voxel[[2, 1, 0]][:, [2, 1, 0, 3]]  # the same for (k, j, i), the order of memory
+    # Voxel (i, j, k) of the target -> voxel of the image; and the same for (k, j, i), as in memory.
+    to_voxel = np.linalg.inv(geometry.affine) @ target.affine
+    reverse = to_voxel[[2, 1, 0]][:, [2, 1, 0, 3]]
     k, j, i = target.shape[::-1]
     return ops.resample_affine(data.T[None], reverse, (k, j, i))[0].T

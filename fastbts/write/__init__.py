@@ -1,1 +1,1 @@
-"""From a Segmentation to files."""
+"""Label images and preview pictures."""

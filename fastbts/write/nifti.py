@@ -1,11 +1,11 @@
-"""Files that are written whole or not at all: label images, JSON, and anything else through `atomic_write`."""
+"""Label images as NIfTI, on the grid of their input."""
 
 from __future__ import annotations
 
 import json
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.errors import InputError, OptionsError
-from fastbts.files import atomic_write, check_writable
+from fastbts.files import atomic_write, check_not_input
 from fastbts.volume import MAX_AFFINE_DIFFERENCE, Volume
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii")
 COMMENT_CODE = 6  # NIfTI extension of plain text, nifti1.h "NIFTI_ECODE_COMMENT"
 SCANNER_CODE = 1  # NIFTI_XFORM_SCANNER_ANAT
-# What places the voxels in space. Nothing else is copied from the input's header: its free text may name the patient.
+# Header fields that place the voxels in space. Nothing else is copied from the input's header:
+# its free text may name the patient.
 GRID_FIELDS = (
-    "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
-    "srow_x", "srow_y", "srow_z",
-)  # fmt: skip
+    *("xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
+)
 
 
 def write_labels(
@@ -33,51 +34,55 @@ def write_labels(
     label_values: Mapping[str, int],
     provenance: Mapping[str, Any],
 ) -> None:
-    """Writes a label image on the grid of its input: affine, qform, sform and their codes stay what they were.
+    """Writes a label image with the affine, qform, sform and their codes of the input.
 
-    A NIfTI-2 input gives NIfTI-2, all others NIfTI-1. Names, values and provenance go into a comment extension as JSON.
-    The same arguments give the same bytes.
+    A NIfTI-2 input gives NIfTI-2, all others NIfTI-1. Names, values and provenance go into a
+    comment extension as JSON. The same arguments give the same bytes.
 
     Args:
         path: `.nii.gz` or `.nii`.
-        labels: (i, j, k) uint8.
-        volume: What was segmented. Without a header, or with one that no longer fits its affine, the sform (and the qform,
-            where it can express the affine) is written with code 1, "scanner".
+        labels: uint8, (i, j, k).
+        volume: The segmented images. If they have no header, or one that does not match their
+            affine, sform and qform get code 1 ("scanner"); a qform cannot hold shear, and is
+            then left out.
         label_values: Name of each label -> its value.
-        provenance: JSON-ready.
+        provenance: Content for JSON.
 
     Raises:
-        OptionsError: Another suffix.
-        InputError: The labels do not fit the volume.
+        OptionsError: The path has another suffix.
+        InputError: The labels have another type or shape than uint8 on the volume's grid.
         OutputError: The file cannot be written, or is one of the volume's files.
     """
     path = Path(path)
-    stem = image_stem(path)
+    is_packed = path.name[len(image_stem(path)) :].lower() == ".nii.gz"
     if labels.dtype != np.uint8 or labels.shape != volume.geometry.shape:
         raise InputError(
-            f"{path}: expected uint8 labels of shape {volume.geometry.shape}, got {labels.dtype} {labels.shape}"
+            f"{path}: expected uint8 labels of shape {volume.geometry.shape}, "
+            f"got {labels.dtype} {labels.shape}"
         )
-    check_writable(path, volume.names)
-    head = _header_bytes(volume, {"labels": dict(label_values), "provenance": dict(provenance)})
-    voxels = np.ascontiguousarray(
-        labels.T
-    ).data  # first axis fastest, as NIfTI wants; a view if labels came in that order
-    with atomic_write(path) as stream:
-        if path.name[len(stem) :].lower() == ".nii":
-            stream.write(head)
-            stream.write(voxels)
-        else:
-            # Z_RLE: as small as level 6 on label maps and as fast as level 1 (15 ms for 8.9 M voxels). zlib's own gzip header
-            # has neither time nor name.
-            packer = zlib.compressobj(1, zlib.DEFLATED, 31, 9, zlib.Z_RLE)
-            stream.write(packer.compress(head) + packer.compress(voxels) + packer.flush())
+    check_not_input(path, volume.names)
+    header = _header_bytes(volume, {"labels": dict(label_values), "provenance": dict(provenance)})
+    # NIfTI's first axis is the fastest. Labels that are stored so already are not copied.
+    voxels = np.ascontiguousarray(labels.T).data
+    with atomic_write(path) as file:
+        file.writelines(_gzipped(header, voxels) if is_packed else (header, voxels))
+
+
+def _gzipped(*parts: bytes | memoryview) -> Iterator[bytes]:
+    """One gzip member; zlib's own header holds neither time nor name.
+
+    Z_RLE packs label maps as small as level 6, and as fast as level 1 (15 ms for 8.9 M voxels).
+    """
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31, 9, zlib.Z_RLE)
+    yield from map(packer.compress, parts)
+    yield packer.flush()
 
 
 def image_stem(path: str | Path) -> str:
     """Name of an image file without `.nii.gz` or `.nii`.
 
     Raises:
-        OptionsError: It has another suffix.
+        OptionsError: The path has another suffix.
     """
     name = Path(path).name
     for suffix in IMAGE_SUFFIXES:
@@ -89,21 +94,20 @@ def image_stem(path: str | Path) -> str:
 
 
 def _header_bytes(volume: Volume, comment: Mapping[str, Any]) -> bytes:
-    """All that comes before the voxels."""
+    """The file's bytes before the voxels: header, then the comment extension."""
     header = _grid_header(volume)
     header.set_data_dtype(np.uint8)
     header["scl_slope"], header["scl_inter"] = 1, 0
     text = json.dumps(comment, allow_nan=False).encode()
-    size = (
-        -(-(len(text) + 8) // 16) * 16
-    )  # nifti1.h: with its two leading integers a multiple of 16
+    # nifti1.h: with its two leading integers, an extension's size is a multiple of 16 bytes.
+    size = -(-(len(text) + 8) // 16) * 16
     extension = struct.pack("=ii", size, COMMENT_CODE) + text.ljust(size - 8, b"\0")
     header["vox_offset"] = header.sizeof_hdr + 4 + size
     return bytes(header.binaryblock) + b"\1\0\0\0" + extension
 
 
 def _grid_header(volume: Volume) -> Any:
-    """A fresh nibabel header with the volume's shape and the places of its voxels."""
+    """A new nibabel header with the volume's shape and position in space."""
     import nibabel as nib
 
     given, affine = volume.header, volume.affine
@@ -118,8 +122,7 @@ def _grid_header(volume: Volume) -> Any:
     header.set_xyzt_units("mm")
     header.set_sform(affine, SCANNER_CODE)
     header.set_qform(affine, SCANNER_CODE)
-    if not np.allclose(
-        header.get_qform(), affine, atol=MAX_AFFINE_DIFFERENCE
-    ):  # quaternions hold no shear
+    # A quaternion cannot hold shear.
+    if not np.allclose(header.get_qform(), affine, atol=MAX_AFFINE_DIFFERENCE):
         header["qform_code"] = 0
     return header

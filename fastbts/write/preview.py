@@ -1,7 +1,7 @@
-"""A picture of a segmentation: three planes through the tumour, plain and with the labels laid over them.
+"""A picture of a segmentation: three planes through the tumour, without and with the labels.
 
-Radiological convention: the patient's right is on the left of axial and coronal planes, the front on the left of the sagittal
-plane. Letters at the edges say so in the picture.
+Radiological convention: the patient's right is on the left of axial and coronal planes, the front
+on the left of the sagittal plane. Letters at the edges of each plane say so.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from fastbts.segmentation import Segmentation
 
 PLANES = (("axial", "RLAP"), ("coronal", "RLSI"), ("sagittal", "APSI"))
-"""Planes across the network axes Z, Y and X, and what lies at the left, right, top and bottom edge of each."""
-CONVENTION = "Radiological convention: the patient's right (R) is on the left. A front, P back, S top, I bottom."
-SHOWN = ("flair", "t1ce")  # between them they show all three labels
+"""Planes across the network axes Z, Y and X; letters of the left, right, top and bottom edges."""
+CONVENTION = (
+    "Radiological convention: the patient's right (R) is on the left. "
+    "A front, P back, S top, I bottom."
+)
+SHOWN = ("flair", "t1ce")  # together they show all three labels
 TITLES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
 TISSUES = {
     "NCR": "necrotic core",
@@ -37,19 +40,17 @@ TISSUES = {
     "SNFH": "surrounding FLAIR hyperintensity",
     "ET": "enhancing tumour",
 }
-# Blue, vermilion and yellow of Okabe and Ito (2008), "Color universal design": told apart with every kind of colour blindness.
+# Yellow, blue and vermilion of Okabe and Ito (2008), "Color universal design": distinct with every
+# kind of colour blindness.
 COLOURS = {"NCR": (240, 228, 66), "ED": (86, 180, 233), "ET": (230, 85, 0)}
 COLOURS |= {"NETC": COLOURS["NCR"], "SNFH": COLOURS["ED"]}
 
-WINDOW = (0.5, 99.7)  # percentiles of the non-zero voxels that become black and white
+GREY_WINDOW = (0.5, 99.7)  # percentiles of the non-zero voxels that become black and white
 TILE, GAP, MARGIN, HEADER, FOOTER = 380, 12, 24, 84, 88  # pixels
 RIM = 26  # pixels around the image in its tile, for the letters
 BRAIN_MARGIN_MM = 2.0
-FILL, LINE, FINE = (
-    0.30,
-    3,
-    2,
-)  # opacity of the labels; width of their contours, drawn FINE times finer and then reduced
+FILL = 0.30  # opacity of the labels
+LINE, FINE = 3, 2  # width of their contours in pixels, in a picture drawn FINE times larger
 BACKGROUND, TEXT, DIM = (11, 13, 17), (232, 234, 238), (150, 157, 168)
 
 Array = NDArray[Any]
@@ -58,11 +59,11 @@ Array = NDArray[Any]
 def write_preview(
     path: str | Path, segmentation: Segmentation, *, title: str = "Brain tumour segmentation"
 ) -> Path:
-    """Writes the picture of a segmentation as PNG, whole or not at all.
+    """Writes the picture of a segmentation as PNG, atomically.
 
     Args:
         path: The file.
-        segmentation: What `Segmenter.predict` returned.
+        segmentation: Result of `Segmenter.predict`.
         title: First words of the title line, for example the case's name.
 
     Returns:
@@ -73,8 +74,8 @@ def write_preview(
     """
     engine = str(segmentation.report["engine"]["name"])
     picture = render_preview(segmentation.volume, segmentation.labels, title=title, engine=engine)
-    with atomic_write(path) as stream:
-        picture.save(stream, "PNG")
+    with atomic_write(path) as file:
+        picture.save(file, "PNG")
     return Path(path)
 
 
@@ -86,14 +87,14 @@ def render_preview(
     title: str = "",
     engine: str = "",
 ) -> Image.Image:
-    """Draws the planes with the largest cut through the tumour, or through the brain's middle if there is none.
+    """Draws the planes with most tumour, or through the middle of the brain if there is none.
 
     Args:
         volume: The images; FLAIR and T1ce are shown, or the first image if both are missing.
-        labels: (i, j, k) uint8 on the volume's grid; all 0 is fine.
+        labels: uint8, (i, j, k), on the volume's grid; may be all 0.
         scheme: Label scheme of `labels`.
         title: First words of the title line.
-        engine: What made the labels.
+        engine: Name of the engine, for the title line.
 
     Returns:
         An RGB picture about 1200 pixels wide.
@@ -116,13 +117,8 @@ def render_preview(
             left = MARGIN + (TILE + GAP) * column
             canvas.paste(tile, (left, top))
             _letters(pen, left, top, tile.height, PLANES[axis][1])
-        _write(
-            pen,
-            (MARGIN + 8, top + 6),
-            f"{PLANES[axis][0]}  {scene.centre[axis] + 1}/{scene.labels.shape[axis]}",
-            13,
-            DIM,
-        )
+        plane = f"{PLANES[axis][0]}  {scene.centre[axis] + 1}/{scene.labels.shape[axis]}"
+        _write(pen, (MARGIN + 8, top + 6), plane, 13, DIM)
         top += tiles[0].height + GAP
     _header(pen, size[0], scene, title, engine)
     _legend(pen, size, scene, volume.geometry.voxel_ml)
@@ -131,7 +127,7 @@ def render_preview(
 
 @dataclass(frozen=True, eq=False)
 class _Scene:
-    """What is drawn, on network axes (Z, Y, X)."""
+    """Content of the picture, on network axes (Z, Y, X)."""
 
     images: Mapping[str, Array]
     labels: Array
@@ -145,11 +141,13 @@ class _Scene:
         geometry = volume.geometry
         if labels.shape != geometry.shape:
             raise GeometryError(
-                f"labels of shape {labels.shape}, expected {geometry.shape}; pass labels on the images' own grid"
+                f"labels of shape {labels.shape}, expected {geometry.shape}; "
+                "pass labels on the grid of the images"
             )
         if scheme not in SCHEMES:
             raise OptionsError(
-                f"label scheme {scheme!r}: expected one of {', '.join(SCHEMES)}, which are one map of labels"
+                f"label scheme {scheme!r}: expected one of {', '.join(SCHEMES)}, "
+                "which have one label map"
             )
         names = [m for m in SHOWN if m in volume.modalities] or list(volume.modalities[:1])
         images = {
@@ -167,13 +165,12 @@ class _Scene:
     def cut(self, array: Array, axis: int) -> Array:
         """The plane across an axis, as rows and columns of the picture."""
         inner = tuple(self.centre[a] if a == axis else side for a, side in enumerate(self.box))
-        return array[inner][
-            ::-1, ::-1
-        ]  # Z, Y and X grow upwards, forwards and to the patient's right
+        # Z, Y and X grow upwards, forwards and to the patient's right.
+        return array[inner][::-1, ::-1]
 
 
 def _brain_box(image: Array, spacing: tuple[float, float, float]) -> tuple[slice, slice, slice]:
-    """The box of the non-zero voxels with a margin; everything if there are none."""
+    """The box of the non-zero voxels with a margin; the whole image if there are none."""
     brain = image != 0
     sides = []
     for axis, mm in enumerate(spacing):
@@ -187,7 +184,7 @@ def _brain_box(image: Array, spacing: tuple[float, float, float]) -> tuple[slice
 
 
 def _centre(labels: Array, box: tuple[slice, slice, slice]) -> tuple[int, int, int]:
-    """For each axis the slice with most tumour in it, or the middle of the box."""
+    """For each axis the slice with most tumour, or the middle of the box."""
     tumour = labels[box] != 0
     areas = [np.count_nonzero(tumour, axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
     z, y, x = (
@@ -198,7 +195,7 @@ def _centre(labels: Array, box: tuple[slice, slice, slice]) -> tuple[int, int, i
 
 
 def _row(scene: _Scene, axis: int) -> list[Image.Image]:
-    """The tiles of one plane: each image plain, then the last one under the labels."""
+    """The tiles of one plane: each image, then the last one with the labels."""
     from PIL import Image
 
     greys = [_grey(image, scene.cut(image, axis)) for image in scene.images.values()]
@@ -211,7 +208,7 @@ def _row(scene: _Scene, axis: int) -> list[Image.Image]:
 
 
 def _tile_size(scene: _Scene, axis: int) -> tuple[int, int]:
-    """Width and height in pixels; one scale for all planes, so that a millimetre is as long everywhere."""
+    """Width and height in pixels; all planes have the same scale."""
     extents = [
         (side.stop - side.start) * mm for side, mm in zip(scene.box, scene.spacing_mm, strict=True)
     ]
@@ -224,13 +221,13 @@ def _grey(image: Array, plane: Array) -> NDArray[np.uint8]:
     """Intensities as 0-255 between two percentiles of the whole image's non-zero voxels."""
     sample = image[::2, ::2, ::2]
     sample = sample[sample != 0]
-    low, high = np.percentile(sample, WINDOW) if sample.size else (0.0, 1.0)
+    low, high = np.percentile(sample, GREY_WINDOW) if sample.size else (0.0, 1.0)
     scaled = (plane.astype(np.float32) - low) / max(float(high - low), 1e-6)
     return np.where(plane == 0, 0, np.clip(scaled, 0, 1) * 255).astype(np.uint8)
 
 
 def _overlaid(tile: Image.Image, plane: Array, values: Mapping[str, int]) -> Image.Image:
-    """Lays the labels over a tile: a light fill and a crisp contour, smooth at any magnification."""
+    """A tile with the labels over it: a light fill and a sharp, smooth contour."""
     from PIL import Image
 
     size = tile.width * FINE, tile.height * FINE
@@ -241,7 +238,7 @@ def _overlaid(tile: Image.Image, plane: Array, values: Mapping[str, int]) -> Ima
         )
         for mask in masks
     ]
-    index = np.argmax(smooth, axis=0)  # (height, width): 0 nothing, 1... the labels
+    index = np.argmax(smooth, axis=0)  # (height, width): 0 background, 1 and up the labels
     palette = np.array([(0, 0, 0), *(COLOURS[name] for name in values)], np.float32)
     opacity = np.where(index == 0, 0.0, np.where(_border(index), 1.0, FILL))[..., None]
     grey = np.asarray(tile.resize(size, Image.Resampling.BICUBIC).convert("RGB"))
@@ -250,7 +247,7 @@ def _overlaid(tile: Image.Image, plane: Array, values: Mapping[str, int]) -> Ima
 
 
 def _border(index: Array) -> NDArray[np.bool_]:
-    """Where another label lies within LINE pixels along a row or column."""
+    """Pixels with another label within LINE pixels along their row or column."""
     border = np.zeros(index.shape, bool)
     for axis in (0, 1):
         for shift in (-LINE, LINE):
@@ -259,7 +256,7 @@ def _border(index: Array) -> NDArray[np.bool_]:
 
 
 def _framed(tile: Image.Image) -> Image.Image:
-    """Centres a picture on black of the column's width."""
+    """Centres a picture on a black tile of the column's width."""
     from PIL import Image
 
     frame = Image.new("RGB", (TILE, tile.height + 2 * RIM))
@@ -308,7 +305,7 @@ def _header(pen: ImageDraw.ImageDraw, width: int, scene: _Scene, title: str, eng
 def _legend(
     pen: ImageDraw.ImageDraw, size: tuple[int, int], scene: _Scene, voxel_ml: float
 ) -> None:
-    """Label names, colours and volumes; and the convention."""
+    """Names, colours and volumes of the labels, and the convention."""
     x, y = float(MARGIN), size[1] - FOOTER + 26
     for name, value in scene.values.items():
         ml = np.count_nonzero(scene.labels == value) * voxel_ml

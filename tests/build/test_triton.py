@@ -1,4 +1,4 @@
-"""A Triton model repository: its configurations against Triton's own schema, and the job's model as Triton calls it."""
+"""A Triton model repository: configurations by Triton's schema, the model as Triton calls it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import fastbts.phantom
 from fastbts import OptionsError, OutputError, Segmenter
+from fastbts.build.triton import export_triton
 from fastbts.cli import app
 from fastbts.engine.file import read_engine_file
 from fastbts.engine.load import default_engine_path
-from fastbts.phantom import make_case
-from fastbts.build.triton import export_triton
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +30,15 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _config(path: Path) -> Any:
     """Parsed strictly by Triton's model_config.proto: unknown fields and wrong types are errors."""
-    schema = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason="tritonclient carries Triton's schema")
+    schema = pytest.importorskip(
+        "tritonclient.grpc.model_config_pb2", reason="tritonclient carries Triton's schema"
+    )
     from google.protobuf import text_format
 
     return text_format.Parse(path.read_text(), schema.ModelConfig())
 
 
-def test_the_repository_is_whole(repository: Path) -> None:
+def test_repository_has_all_files(repository: Path) -> None:
     assert sorted(str(p.relative_to(repository)) for p in repository.rglob("*") if p.is_file()) == [
         "fastbts/1/engine.fbts", "fastbts/1/model.py", "fastbts/config.pbtxt",
         "fastbts_network/1/model.onnx", "fastbts_network/config.pbtxt",
@@ -44,22 +46,34 @@ def test_the_repository_is_whole(repository: Path) -> None:
     assert (repository / "fastbts/1/engine.fbts").read_bytes() == default_engine_path().read_bytes()
 
 
-def test_the_job_fits_the_schema(repository: Path) -> None:
+def test_segmenter_config_fits_the_schema(repository: Path) -> None:
     config = _config(repository / "fastbts/config.pbtxt")
     assert (config.name, config.backend, config.max_batch_size) == ("fastbts", "python", 0)
-    assert [(i.name, list(i.dims)) for i in config.input] == [("images", [4, -1, -1, -1]), ("affine", [4, 4])]
-    assert [(o.name, list(o.dims)) for o in config.output] == [("labels", [-1, -1, -1]), ("volumes_ml", [3])]
+    assert [(i.name, list(i.dims)) for i in config.input] == [
+        ("images", [4, -1, -1, -1]),
+        ("affine", [4, 4]),
+    ]
+    assert [(o.name, list(o.dims)) for o in config.output] == [
+        ("labels", [-1, -1, -1]),
+        ("volumes_ml", [3]),
+    ]
     assert [(g.count, g.kind == g.KIND_CPU) for g in config.instance_group] == [(2, True)]
 
 
-def test_the_network_fits_the_schema_and_its_onnx(repository: Path) -> None:
+def test_network_config_fits_the_schema_and_the_onnx(repository: Path) -> None:
     config = _config(repository / "fastbts_network/config.pbtxt")
-    assert (config.name, config.platform, config.max_batch_size) == ("fastbts_network", "onnxruntime_onnx", 4)
+    assert (config.name, config.platform, config.max_batch_size) == (
+        "fastbts_network",
+        "onnxruntime_onnx",
+        4,
+    )
     warm = config.model_warmup[0].inputs["volume"]
     assert warm.zero_data
     assert list(warm.dims) == [4, 32, 32, 32]
     ort = pytest.importorskip("onnxruntime")
-    session = ort.InferenceSession(repository / "fastbts_network/1/model.onnx", providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        repository / "fastbts_network/1/model.onnx", providers=["CPUExecutionProvider"]
+    )
     assert [i.name for i in session.get_inputs()] == [i.name for i in config.input] == ["volume"]
     assert [o.name for o in session.get_outputs()] == [o.name for o in config.output]
     (logits,) = session.run(None, {"volume": np.zeros((1, *warm.dims), np.float32)})
@@ -75,25 +89,29 @@ class _Tensor:
 
 
 def _triton_utils() -> ModuleType:
-    """The four names of triton_python_backend_utils that the model uses; the real module exists inside Triton only."""
+    """The names of triton_python_backend_utils that the model uses; only Triton has the module."""
     module = ModuleType("triton_python_backend_utils")
     module.__dict__.update(
         Tensor=_Tensor,
         TritonError=str,
-        InferenceResponse=lambda output_tensors=(), error=None: SimpleNamespace(tensors=output_tensors, error=error),
+        InferenceResponse=lambda output_tensors=(), error=None: SimpleNamespace(
+            tensors=output_tensors, error=error
+        ),
         get_input_tensor_by_name=lambda request, name: _Tensor(name, request[name]),
     )
     return module
 
 
-def test_the_job_answers_as_the_segmenter_does(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_answers_like_the_segmenter(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, small_phantom: None
+) -> None:
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", _triton_utils())
     found = importlib.util.spec_from_file_location("model", repository / "fastbts/1/model.py")
     assert found is not None
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
-    volume = make_case(3, shape=(64, 64, 48)).volume
+    volume = fastbts.phantom.make_case(3).volume
     request = {"images": np.asarray(volume.data, np.float32), "affine": volume.affine}
     model = module.TritonPythonModel()
     model.initialize({"model_instance_kind": "CPU"})
@@ -103,12 +121,12 @@ def test_the_job_answers_as_the_segmenter_does(repository: Path, monkeypatch: py
     assert good.error is None
     np.testing.assert_array_equal(good.tensors[0].array, expected.labels)
     np.testing.assert_allclose(good.tensors[1].array, list(expected.volumes_ml.values()), rtol=1e-6)
-    assert "CaseError" in bad.error, "four equal images are no case"
+    assert "CaseError" in bad.error, "empty images are refused"
 
 
 def test_nothing_is_overwritten_or_guessed(repository: Path, tmp_path: Path) -> None:
     engine = default_engine_path()
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="exists; choose another --name"):
         export_triton(engine, repository)
     for wrong in ({"device": "tpu"}, {"name": "../x"}, {"name": 'a"b'}, {"instances": 0}):
         with pytest.raises(OptionsError, match="expected cpu or cuda"):

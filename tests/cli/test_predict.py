@@ -1,11 +1,10 @@
-"""The command line as a user runs it: real processes for the main job, in-process for the rest."""
+"""`fastbts predict` and `demo` as a user runs them; in a process of its own where that matters."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -16,11 +15,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fastbts import EngineSpec
 from fastbts.cli import app
-from fastbts.engine.file import write_engine_file
 from fastbts.engine.load import default_engine_path
 from fastbts.phantom import make_case, write_case
+from tests.conftest import write_voxel_engine
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 
@@ -28,8 +26,14 @@ MODALITIES = ("flair", "t1", "t1ce", "t2")
 @pytest.fixture(scope="session")
 def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phantom") / "case"
-    write_case(make_case(3), folder)
+    write_case(make_case(3, shape=(64, 64, 48)), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def voxel_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An engine that compiles and runs in no time."""
+    return write_voxel_engine(tmp_path_factory.mktemp("engine") / "voxel.fbts")
 
 
 @pytest.fixture
@@ -55,10 +59,13 @@ def test_demo_writes_what_it_says(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     assert str(out / "preview.png") in done.stdout
     assert (out / "preview.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    labels, truth = nib.load(out / "seg.nii.gz"), nib.load(next(out.glob("phantom*/*_seg.nii.gz")))
-    np.testing.assert_array_equal(labels.affine, truth.affine)
-    found, wanted = np.asarray(labels.dataobj) > 0, np.asarray(truth.dataobj) > 0
-    # Not a measure of accuracy, but a broken pipeline (flipped, shifted, unnormalised) would be far below.
+    labels, reference = (
+        nib.load(out / "seg.nii.gz"),
+        nib.load(next(out.glob("phantom*/*_seg.nii.gz"))),
+    )
+    np.testing.assert_array_equal(labels.affine, reference.affine)
+    found, wanted = np.asarray(labels.dataobj) > 0, np.asarray(reference.dataobj) > 0
+    # No measure of accuracy; a flipped, shifted or unnormalised pipeline is far below.
     assert 2 * (found & wanted).sum() / (found.sum() + wanted.sum()) > 0.6
     report = json.loads((out / "report.json").read_text())
     assert report["volumes_ml"]["WT"] == pytest.approx(found.sum() / 1000)
@@ -79,55 +86,109 @@ def test_predict_keeps_the_grid_and_tells_volumes(case: Path, tmp_path: Path) ->
     ]
 
 
-def test_predict_by_modality_equals_predict_by_folder(case: Path, tmp_path: Path) -> None:
-    run("predict", case, "-o", tmp_path / "a")
-    code, _ = run(
-        "predict",
-        *(x for m in MODALITIES for x in (f"--{m}", image_of(case, m))),
-        "-o",
-        tmp_path / "b",
-    )
-    assert code == 0
-    one, two = (np.asarray(nib.load(tmp_path / x / "seg.nii.gz").dataobj) for x in "ab")
+def voxels(path: Path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+def test_predict_by_modality_equals_predict_by_folder(
+    case: Path, voxel_engine: Path, tmp_path: Path
+) -> None:
+    by_name = [x for m in MODALITIES for x in (f"--{m}", image_of(case, m))]
+    for given, out in ([case], "a"), (by_name, "b"):
+        assert run("predict", *given, "-o", tmp_path / out, "--engine", voxel_engine)[0] == 0
+    one, two = (voxels(tmp_path / x / "seg.nii.gz") for x in "ab")
+    assert one.any()
     np.testing.assert_array_equal(one, two)
 
 
-def test_nnunet_names_need_their_order(case: Path, tmp_path: Path) -> None:
-    run("predict", case, "-o", tmp_path / "a")
+def test_nnunet_names_need_their_order(case: Path, voxel_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "nnunet"
     folder.mkdir()
     for number, modality in enumerate(("t1", "t1ce", "t2", "flair")):
         shutil.copy(image_of(case, modality), folder / f"x_000{number}.nii.gz")
-    assert run("predict", folder, "-o", tmp_path / "b")[0] == 1
-    assert (
-        run("predict", folder, "-o", tmp_path / "b", "--nnunet-order", "t1,t1ce,t2,flair")[0] == 0
-    )
-    one, two = (np.asarray(nib.load(tmp_path / x / "seg.nii.gz").dataobj) for x in "ab")
-    np.testing.assert_array_equal(one, two)
+    named, numbered, engine = tmp_path / "a", tmp_path / "b", ("--engine", voxel_engine)
+    assert run("predict", case, "-o", named, *engine)[0] == 0
+    assert run("predict", folder, "-o", numbered, *engine)[0] == 1
+    order = ("--nnunet-order", "t1,t1ce,t2,flair")
+    assert run("predict", folder, "-o", numbered, *engine, *order)[0] == 0
+    np.testing.assert_array_equal(*(voxels(out / "seg.nii.gz") for out in (named, numbered)))
 
 
-def test_label_schemes(case: Path, tmp_path: Path) -> None:
+def test_label_schemes(case: Path, voxel_engine: Path, tmp_path: Path) -> None:
     for scheme in ("brats2021", "brats2023", "regions"):
-        assert run("predict", case, "-o", tmp_path / scheme, "--labels", scheme)[0] == 0
-    old, new = (
-        np.asarray(nib.load(tmp_path / s / "seg.nii.gz").dataobj)
-        for s in ("brats2021", "brats2023")
-    )
+        out = ("-o", tmp_path / scheme, "--labels", scheme)
+        assert run("predict", case, *out, "--engine", voxel_engine)[0] == 0
+    old, new = (voxels(tmp_path / scheme / "seg.nii.gz") for scheme in ("brats2021", "brats2023"))
+    assert set(np.unique(old)) == {0, 1, 2, 4}
     np.testing.assert_array_equal(new, np.where(old == 4, 3, old))
-    core = np.asarray(nib.load(tmp_path / "regions/seg_TC.nii.gz").dataobj)
+    core = voxels(tmp_path / "regions/seg_TC.nii.gz")
     np.testing.assert_array_equal(core, np.isin(old, (1, 4)))
     assert run("predict", case, "-o", tmp_path / "x", "--labels", "mine")[0] == 2
     assert not (tmp_path / "x").exists()
 
 
-def test_small_parts_become_background_on_request(case: Path, tmp_path: Path) -> None:
-    assert run("predict", case, "-o", tmp_path / "out", "--min-part-mm3", 1e9)[0] == 0
-    assert not np.asarray(nib.load(tmp_path / "out/seg.nii.gz").dataobj).any()
+def test_small_parts_become_background_on_request(
+    case: Path, voxel_engine: Path, tmp_path: Path
+) -> None:
+    command = ("predict", case, "-o", tmp_path / "out", "--engine", voxel_engine)
+    assert run(*command, "--min-part-mm3", 1e9)[0] == 0
+    assert not voxels(tmp_path / "out/seg.nii.gz").any()
     parts = json.loads((tmp_path / "out/report.json").read_text())["postprocessing"]["small_parts"]
     assert parts["n_parts_before"] > parts["n_parts_after"] == 0
-    code, output = run("predict", case, "-o", tmp_path / "out", "--min-part-mm3=-1")
+    code, output = run(*command, "--min-part-mm3=-1")
     assert code == 2
     assert "min_part_mm3 -1.0: expected 0 (off) or a volume in mm3" in output
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_each_backend_by_its_name(
+    case: Path, voxel_engine: Path, tmp_path: Path, backend: str
+) -> None:
+    command = ("predict", case, "-o", tmp_path / "out", "--engine", voxel_engine)
+    how = ("--backend", backend, "--device", "cpu", "--precision", "fp32", "--threads", 1)
+    code, output = run(*command, *how)
+    assert code == 0, output
+    about = json.loads((tmp_path / "out/report.json").read_text())["engine"]
+    assert (about["backend"], about["device"], about["precision"]) == (backend, "cpu", "fp32")
+
+
+def test_windows_slide_on_request(case: Path, voxel_engine: Path, tmp_path: Path) -> None:
+    command = ("predict", case, "-o", tmp_path / "out", "--engine", voxel_engine)
+    assert run(*command, "--mode", "sliding", "--overlap", 0.25)[0] == 0
+    windows = json.loads((tmp_path / "out/report.json").read_text())["windows"]
+    assert windows["mode"] == "sliding"
+    assert windows["overlap"] == 0.25
+    assert windows["count"] > 1
+
+
+def test_a_trusted_key_asks_for_a_signature(case: Path, voxel_engine: Path, tmp_path: Path) -> None:
+    assert run("keygen", tmp_path / "key")[0] == 0
+    command = ("predict", case, "-o", tmp_path / "out", "--trusted-key", tmp_path / "key.pub")
+    code, output = run(*command, "--engine", voxel_engine)
+    assert code == 1
+    assert output.count("error:") == 1
+    assert "sign" in output
+    signed = tmp_path / "signed.fbts"
+    assert run("sign", voxel_engine, "--key", tmp_path / "key", "-o", signed)[0] == 0
+    assert run(*command, "--engine", signed)[0] == 0
+
+
+def test_each_warning_is_shown_once(case: Path, voxel_engine: Path, tmp_path: Path) -> None:
+    """In a process of its own, as the test runner catches what is logged."""
+    _rewrite(case, "t1", lambda data, affine: (data + 1, affine))
+    command = ["predict", case, "-o", tmp_path / "out", "--engine", voxel_engine]
+    done = subprocess.run(
+        [sys.executable, "-m", "fastbts.cli", *map(str, command)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr.splitlines() == [
+        f"warning: {warning}"
+        for warning in json.loads((tmp_path / "out/report.json").read_text())["warnings"]
+    ]
+    assert done.stderr.startswith("warning: t1: 100% of the image")
+    assert "warning:" not in done.stdout
 
 
 def _remove(case: Path) -> None:
@@ -182,10 +243,10 @@ def _html(case: Path) -> None:
     ],
 )
 def test_bad_input_gives_one_error_and_no_output(
-    case: Path, tmp_path: Path, damage: object, file: str
+    case: Path, voxel_engine: Path, tmp_path: Path, damage: object, file: str
 ) -> None:
     damage(case)  # type: ignore[operator]
-    code, output = run("predict", case, "-o", tmp_path / "out")
+    code, output = run("predict", case, "-o", tmp_path / "out", "--engine", voxel_engine)
     assert code == 1
     assert output.count("error:") == 1
     assert file in output
@@ -219,20 +280,21 @@ def test_any_unwritable_output_leaves_none(
     assert [p.name for p in (tmp_path / "out").iterdir()] == [blocked]
 
 
-def test_a_broken_engine_is_reported_once(case: Path, tmp_path: Path) -> None:
-    other = shutil.copytree(case, tmp_path / "other")
-    code, output = run(
-        "predict", case, other, "-o", tmp_path / "out", "--engine", tmp_path / "none.fbts"
-    )
-    assert code == 1
-    assert output.count("error:") == 1
+def test_a_broken_engine_is_reported_once(case: Path, voxel_engine: Path, tmp_path: Path) -> None:
+    """Whether its file is missing, or its backend refuses it once it is loading."""
+    command = ("predict", case, shutil.copytree(case, tmp_path / "other"), "-o", tmp_path / "out")
+    for engine in (("--engine", tmp_path / "none.fbts"), ("--engine", voxel_engine)):
+        code, output = run(*command, *engine, "--precision", "fp16")
+        assert code == 1
+        assert output.count("error:") == 1
 
 
 def test_report_tells_what_ran_and_how_long(case: Path, tmp_path: Path) -> None:
     assert run("predict", case, "-o", tmp_path / "out", "--labels", "brats2023")[0] == 0
     report = json.loads((tmp_path / "out/report.json").read_text())
     stages = ["infer", "label", "normalize", "read", "total", "write"]
-    assert sorted(report["timings_ms"]) == stages
+    assert sorted(set(report["timings_ms"]) - {"load"}) == stages
+    assert report["timings_ms"]["total"] >= report["timings_ms"]["read"]
     assert report["timings_ms"]["read"] > 1
     assert report["label_scheme"] == "brats2023"
     extension = json.loads(
@@ -250,9 +312,10 @@ def test_report_tells_what_ran_and_how_long(case: Path, tmp_path: Path) -> None:
     )
 
 
-def test_one_of_many_cases_fails(case: Path, tmp_path: Path) -> None:
+def test_one_of_many_cases_fails(case: Path, voxel_engine: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    code, output = run("predict", case, tmp_path / "empty", "-o", tmp_path / "out")
+    cases, engine = (tmp_path / "empty", case), ("--engine", voxel_engine)
+    code, output = run("predict", *cases, "-o", tmp_path / "out", *engine)
     assert code == 3
     assert output.count("error:") == 1
     assert (tmp_path / "out/case/seg.nii.gz").is_file()
@@ -264,30 +327,11 @@ def test_usage_errors(case: Path) -> None:
     assert run("predict", case, "--flair", "x.nii")[0] == 2
     for option, value in (
         ("--mode", "fast"),
+        ("--overlap", "1"),
+        ("--backend", "torch"),
+        ("--device", "tpu"),
         ("--precision", "fp8"),
         ("--threads", "-1"),
         ("--threads", "100000"),
     ):
         assert run("predict", case, option, value)[0] == 2, option
-
-
-def test_info_needs_no_backend(tmp_path: Path) -> None:
-    script = "import sys; sys.modules['openvino'] = None; from fastbts.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", script, "info", "--json"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=True,
-    )
-    assert json.loads(done.stdout)["spec"]["regions"] == ["WT", "TC", "ET"]
-    code, output = run("info")
-    assert code == 0
-    assert "small-ET rule" in output
-    assert re.search(r"^prompts +orthonormal prompts, not CLIP$", output, re.MULTILINE)
-    write_engine_file(tmp_path / "y.fbts", EngineSpec(), {"model.onnx": b"onnx"})
-    assert re.search(r"^prompts +none$", run("info", tmp_path / "y.fbts")[1], re.MULTILINE)
-    (tmp_path / "x.fbts").write_bytes(b"nothing")
-    code, output = run("info", tmp_path / "x.fbts")
-    assert code == 1
-    assert "not an engine file" in output

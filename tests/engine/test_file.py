@@ -43,7 +43,7 @@ def test_a_flipped_bit_in_any_byte_is_refused(good: Path) -> None:
         content[byte] ^= bit
 
 
-def test_every_truncation_and_appendix_is_refused(good: Path) -> None:
+def test_every_truncation_and_extension_is_refused(good: Path) -> None:
     content = good.read_bytes()
     for size in range(len(content)):
         with pytest.raises(EngineFileError):
@@ -53,12 +53,12 @@ def test_every_truncation_and_appendix_is_refused(good: Path) -> None:
 
 
 def _forge(path: Path, manifest: object, tail: bytes = bytes(64), version: int = 1) -> Path:
-    """A file whose checksums are right but whose manifest lies."""
+    """A file with valid checksums and a forged manifest."""
     raw = json.dumps(manifest).encode()
-    head = (
+    header = (
         struct.pack("<8sII32s", b"FASTBTS\n", version, len(raw), hashlib.sha256(raw).digest()) + raw
     )
-    path.write_bytes(head + bytes(-len(head) % 64) + tail)
+    path.write_bytes(header + bytes(-len(header) % 64) + tail)
     return path
 
 
@@ -80,19 +80,21 @@ def _entry(**changes: object) -> dict[str, object]:
         ([_entry(), _entry()], "holes and overlaps"),
         ([_entry(size=1 << 40)], "out of bounds"),
         ([_entry(size=-1)], "out of bounds"),
-        ([_entry(size=65)], "cut short"),
+        ([_entry(size=65)], "truncated"),
         ([_entry(size=True)], "expected name, offset, size and sha256"),
         ([_entry(size="64")], "expected name, offset, size and sha256"),
         ([_entry(sha256="0" * 64)], "checksum"),
         (["model.onnx"], "expected name, offset, size and sha256"),
     ],
 )
-def test_lying_payload_lists(tmp_path: Path, payloads: list[object], message: str) -> None:
+def test_forged_payload_lists_are_refused(
+    tmp_path: Path, payloads: list[object], message: str
+) -> None:
     with pytest.raises(EngineFileError, match=message):
         read_engine_file(_forge(tmp_path / "x.fbts", {"spec": {}, "payloads": payloads}))
 
 
-def test_lying_specs(tmp_path: Path, good: Path) -> None:
+def test_forged_specs_are_refused(tmp_path: Path, good: Path) -> None:
     spec = read_engine_file(good).manifest["spec"]
     for change, message in [
         ({"window": [100, 176, 144]}, "contradicts"),
@@ -122,12 +124,12 @@ def test_lying_specs(tmp_path: Path, good: Path) -> None:
     ("section", "value"), [("training", []), ("parity", "fine"), ("license", {}), ("data", 28)]
 )
 def test_sections_of_a_wrong_type_are_refused(good: Path, section: str, value: object) -> None:
-    lying = {**read_engine_file(good).manifest, section: value}
+    forged = {**read_engine_file(good).manifest, section: value}
     with pytest.raises(EngineFileError, match=f"sections of a wrong type: {section}"):
-        read_engine_file(_forge(good, lying))
+        read_engine_file(_forge(good, forged))
 
 
-def test_a_huge_manifest_is_refused_unread(tmp_path: Path) -> None:
+def test_huge_manifest_is_refused_unread(tmp_path: Path) -> None:
     huge = {"spec": {}, "payloads": [_entry()], "padding": "x" * MAX_MANIFEST_BYTES}
     with pytest.raises(EngineFileError, match=f"at most {MAX_MANIFEST_BYTES} are allowed"):
         read_engine_file(_forge(tmp_path / "x.fbts", huge))
@@ -182,8 +184,6 @@ def test_shipped_engine_fits_its_format() -> None:
         ({"prompts": {"sha256": "00"}}, "not stated"),
     ],
 )
-def test_prompts_are_named_by_what_made_them(
-    tmp_path: Path, about: dict[str, object], said: str
-) -> None:
+def test_prompts_state_what_made_them(tmp_path: Path, about: dict[str, object], said: str) -> None:
     write_engine_file(tmp_path / "x.fbts", EngineSpec(), {"model.onnx": b"onnx"}, **about)
     assert read_engine_file(tmp_path / "x.fbts").prompts == said

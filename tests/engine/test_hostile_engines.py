@@ -1,4 +1,4 @@
-"""Damaged and hostile engine files: all are refused before any runtime sees a byte of them."""
+"""Damaged and hostile engine files are refused before any runtime is used."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ def test_any_truncation_is_refused_before_a_runtime_is_touched(good: Path, tripw
         _refused(content[:size])
 
 
-def test_a_damaged_file_is_refused_by_the_loader_too(good: Path, tripwires: None) -> None:
+def test_damaged_file_is_refused_by_the_loader_too(good: Path, tripwires: None) -> None:
     content = bytearray(good.read_bytes())
-    for position in range(0, len(content), 97):  # the way from a file, at every part of it
+    for position in range(0, len(content), 97):  # damage in every part of the file
         content[position] ^= 0x10
         good.write_bytes(content)
         with pytest.raises(EngineFileError, match=re.escape(str(good))):
@@ -91,7 +91,8 @@ def test_a_damaged_file_is_refused_by_the_loader_too(good: Path, tripwires: None
         content[position] ^= 0x10
 
 
-# An entry of external_data begins with field 1, "location", of 8 bytes; protobuf readers accept longer forms of that length.
+# An entry of external_data begins with field 1, "location", of 8 bytes; protobuf readers accept
+# longer forms of that length.
 @pytest.mark.parametrize(
     "entry",
     [
@@ -110,7 +111,7 @@ def test_external_data_is_refused_however_its_length_is_written(
         load_engine(path)
 
 
-def test_a_word_that_ends_in_location_is_no_external_data(tmp_path: Path) -> None:
+def test_word_that_ends_in_location_is_not_external_data(tmp_path: Path) -> None:
     path = tmp_path / "x.fbts"
     write_engine_file(path, EngineSpec(), {"model.onnx": b"\n\x0a/relocation"})
     assert parse_engine_file(path.read_bytes(), path).payloads

@@ -1,4 +1,4 @@
-"""Reading an ONNX without the onnx package: bytes a person can decode, then what `onnx` itself writes, then damage."""
+"""Reading an ONNX without the onnx package: bytes decoded by hand, files of `onnx`, damage."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_calling_a_body_changes_the_domain_of_those_nodes_alone() -> None:
         [helper.make_node("Relu", ["a"], ["b"]), helper.make_node("Abs", ["b"], ["c"], domain="x")]
     )
     assert call_body(made.SerializeToString(), "Relu", "own") == made.SerializeToString(), (
-        "it brings no body"
+        "there is no body"
     )
     made.functions.append(
         helper.make_function("own", "Relu", ["a"], ["b"], [], [helper.make_opsetid("", 20)])
@@ -94,7 +94,7 @@ def test_other_dtypes_are_refused() -> None:
 @pytest.mark.parametrize(
     "content", [b"not an onnx", b"\x72\x0a\x0a", b"\x72\xff\xff", b"\xff" * 12, b"\x0b"]
 )
-def test_rubbish_is_refused(content: bytes) -> None:
+def test_other_bytes_are_refused(content: bytes) -> None:
     with pytest.raises(EngineFileError, match="not an ONNX file"):
         read_metadata(content)
 

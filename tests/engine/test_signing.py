@@ -1,4 +1,4 @@
-"""Signatures: unsigned files stay fine unless a key is demanded, and then nothing but that key's signature will do."""
+"""Signatures: unsigned files load unless a key is given, which then must have signed the file."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_keys_sign_and_check(keys: tuple[Path, Path], engine: Path) -> None:
     once = engine.read_bytes()
     sign_engine(engine, keys[0], engine)
     assert engine.read_bytes() == once, (
-        "Ed25519 is deterministic, and the old signature is no part of the new one"
+        "Ed25519 is deterministic, and the old signature is not signed"
     )
 
 
@@ -60,7 +60,7 @@ def _altered(file: EngineFile, **changes: object) -> EngineFile:
     )
 
 
-def test_whatever_is_changed_breaks_the_signature(keys: tuple[Path, Path], engine: Path) -> None:
+def test_any_change_breaks_the_signature(keys: tuple[Path, Path], engine: Path) -> None:
     sign_engine(engine, keys[0], engine)
     file = read_engine_file(engine)
     check_signature(_altered(file), keys[1])
@@ -80,29 +80,28 @@ def test_whatever_is_changed_breaks_the_signature(keys: tuple[Path, Path], engin
         ),
     ]
     for other in others:
-        with pytest.raises(EngineFileError, match="not one by"):
+        with pytest.raises(EngineFileError, match="signature does not match"):
             check_signature(other, keys[1])
 
 
-def test_the_loader_demands_what_it_is_told(
+def test_loader_checks_the_signature_first(
     keys: tuple[Path, Path], engine: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(EngineFileError, match="has no signature"):
+    with pytest.raises(EngineFileError, match="no signature, expected one by"):
         load_engine(engine, trusted_key=keys[1])
     sign_engine(engine, keys[0], engine)
-    with pytest.raises(
-        EngineFileError, match="not an ONNX file"
-    ):  # it is rubbish, but signed, so it is looked into
+    # The signature is valid, so the network is read, and it is not one.
+    with pytest.raises(EngineFileError, match="not an ONNX file"):
         load_engine(engine, trusted_key=keys[1])
-    with pytest.raises(EngineFileError, match="not one by"):
+    with pytest.raises(EngineFileError, match="signature does not match"):
         load_engine(engine, trusted_key=generate_keys(tmp_path / "other"))
 
 
-def test_keys_are_private_kept_and_checked(
+def test_keys_are_private_and_never_overwritten(
     keys: tuple[Path, Path], engine: Path, tmp_path: Path
 ) -> None:
     assert keys[0].stat().st_mode & 0o077 == 0
-    with pytest.raises(OutputError, match="there already"):
+    with pytest.raises(OutputError, match="exists; choose another name"):
         generate_keys(keys[0])
     with pytest.raises(OptionsError, match="cannot be read as a key"):
         sign_engine(engine, keys[1], engine)
@@ -110,7 +109,7 @@ def test_keys_are_private_kept_and_checked(
         check_signature(read_engine_file(engine), tmp_path / "none")
 
 
-def test_without_cryptography_the_way_out_is_told(
+def test_missing_package_is_reported_with_the_install_command(
     engine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)

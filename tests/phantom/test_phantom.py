@@ -1,4 +1,4 @@
-"""The synthetic case: first what a person can check by eye, then what every case must satisfy."""
+"""The synthetic case: first values worked out by hand, then properties of every case."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_depths_by_eye() -> None:
         _capsule((x, zero + 1, zero), (0, 0, 0), (10, 0, 0), (4, 2))[:3], [3, 2.4, 1], atol=1e-6
     )
     np.testing.assert_allclose(ramp(np.array([-1.0, -0.25, 0.0, 0.5])), [0, 0.25, 0.5, 1])
-    # The seam of two equal depths rises by a quarter of the blend; far from the seam nothing changes.
+    # Where two depths are equal, a quarter of the blend is added; elsewhere nothing.
     np.testing.assert_allclose(_join(np.array([1.0, 9.0]), np.array([1.0, 1.0]), 4.0), [2, 9])
 
 
@@ -69,7 +69,7 @@ def test_blur_by_eye() -> None:
     assert blurred.sum() == 64
 
 
-def test_is_a_brats_like_case(case: PhantomCase) -> None:
+def test_has_the_form_of_a_brats_case(case: PhantomCase) -> None:
     assert case.volume.data.shape == (4, 240, 240, 155)
     assert case.volume.data.dtype == np.int16
     assert case.labels.shape == (240, 240, 155)
@@ -95,12 +95,12 @@ def test_background_is_zero_and_the_brain_is_not(case: PhantomCase) -> None:
 
 
 def test_regions_are_nested_shells(case: PhantomCase) -> None:
-    """Necrosis lies inside the rim; the rim is a shell about it, 2 to 6 mm thick; both lie inside the oedema's extent."""
+    """The rim is a shell of 2 to 6 mm around the necrosis; oedema surrounds both."""
     necrosis, core = case.labels == NCR, np.isin(case.labels, (NCR, ET))
     beside = np.concatenate(
         [np.roll(case.labels, step, axis)[necrosis] for axis in range(3) for step in (-1, 1)]
     )
-    # Not all: where the core's surface is steep, two voxels may lie on both sides of the rim.
+    # Not all: where the core's surface is steep, the rim may be thinner than a voxel.
     assert np.isin(beside, (NCR, ET)).mean() > 0.999
     thickness_mm = (case.labels == ET).sum() / surface_mm2(core)
     assert 2 < thickness_mm < 6
@@ -113,11 +113,11 @@ def test_regions_are_nested_shells(case: PhantomCase) -> None:
 
 
 def surface_mm2(mask: np.ndarray) -> float:
-    """Faces of a mask, less the staircase of a voxel grid, whose faces cover 1.5 times the area of a smooth surface."""
+    """Area of a mask: its voxel faces have 1.5 times the area of a smooth surface."""
     return sum(np.count_nonzero(np.diff(mask, axis=axis)) for axis in range(3)) / 1.5
 
 
-def test_equal_seeds_give_equal_bits_and_others_do_not(coarse: list[PhantomCase]) -> None:
+def test_bits_depend_on_the_seed_alone(coarse: list[PhantomCase]) -> None:
     again = make_case(1, COARSE)
     assert np.array_equal(again.volume.data, coarse[1].volume.data)
     assert np.array_equal(again.labels, coarse[1].labels)
@@ -164,7 +164,7 @@ def test_tumour_contrasts(coarse: list[PhantomCase]) -> None:
 
 
 def test_healthy_contrasts(case: PhantomCase) -> None:
-    """Sorted by T1 into fluid, grey and white matter, the other images must come out in their textbook order."""
+    """Fluid, grey and white matter, told apart by T1, have the expected order in other images."""
     images = images_of(case)
     voxels = images[:, (case.labels == 0) & (images[0] > 0)]
     cuts = np.percentile(voxels[T1], [4, 45, 65, 90])
@@ -199,7 +199,7 @@ def test_writes_a_brats_folder(tmp_path: Path, coarse: list[PhantomCase]) -> Non
     assert [path.read_bytes() for path in write_case(coarse[2], tmp_path / "new" / "case")] == first
 
 
-def test_says_which_file_cannot_be_written(tmp_path: Path, coarse: list[PhantomCase]) -> None:
+def test_error_names_the_unwritable_file(tmp_path: Path, coarse: list[PhantomCase]) -> None:
     (tmp_path / "taken").write_text("a file where a folder should be")
     with pytest.raises(OutputError, match=r"phantom_000_flair\.nii\.gz"):
         write_case(coarse[0], tmp_path / "taken")

@@ -14,7 +14,7 @@ def test_starts_by_hand() -> None:
 
 
 def test_weights_by_hand() -> None:
-    # Two windows of 2 over 3 voxels: the ends belong to one window, the middle to both halves alike.
+    # Two windows of 2 over 3 voxels: the ends belong to one window, the middle to both equally.
     weights = axis_weights(np.array([0, 1]), 3, 2)
     np.testing.assert_allclose(weights, [[1, 0.5], [0.5, 1]])
 

@@ -1,4 +1,4 @@
-"""NIfTI files that a reader must refuse, and odd ones that it must accept, as bytes made in code."""
+"""NIfTI files that a reader must refuse, and odd ones that it must accept, made in code."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def nifti(
     extension: bytes = b"\0\0\0\0",
     **fields: Any,
 ) -> bytes:
-    """A whole NIfTI file: the voxels on a grid of 1 mm, and any header field changed to any value."""
+    """A whole NIfTI file: voxels on a grid of 1 mm, and any header field changed to any value."""
     make = nib.Nifti1Header if version == 1 else nib.Nifti2Header
     header = make(endianness=order)
     dtype = np.dtype(voxels.dtype).newbyteorder(order)
@@ -64,14 +64,13 @@ def patched(content: bytes, place: int, *values: int) -> bytes:
     return content[:place] + bytes(values) + content[place + len(values) :]
 
 
-def bomb(gigabytes: int, head: bytes) -> bytes:
-    """A gzip file that claims to hold `head` and holds gigabytes of zeros after it; a thousandth of that in size."""
+def bomb(gigabytes: int, header: bytes) -> bytes:
+    """A gzip file of a header and gigabytes of zeros, a thousandth of that in size."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    begin = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)
+    begin = packer.compress(header) + packer.flush(zlib.Z_FULL_FLUSH)
     block = zlib.compressobj(9, zlib.DEFLATED, -15)
-    million = block.compress(bytes(10**6)) + block.flush(
-        zlib.Z_FULL_FLUSH
-    )  # stands alone, so it can be repeated
+    # Z_FULL_FLUSH: the block does not depend on what precedes it, so it can be repeated.
+    million = block.compress(bytes(10**6)) + block.flush(zlib.Z_FULL_FLUSH)
     return begin + million * (1000 * gigabytes)
 
 
@@ -116,22 +115,39 @@ BIG = 2**62
 HEADERS = [
     Hostile("empty", lambda: b"", "an empty file"),
     Hostile("three bytes", lambda: GOOD[:3], "truncated: expected 348 bytes of header, got 3"),
-    Hostile("half a header", lambda: GOOD[:200], "truncated: expected 348 bytes of header, got 200"),
-    Hostile("half a NIfTI-2 header", lambda: NIFTI2[:400], "truncated: expected 540 bytes of header, got 400"),
+    Hostile(
+        "half a header", lambda: GOOD[:200], "truncated: expected 348 bytes of header, got 200"
+    ),
+    Hostile(
+        "half a NIfTI-2 header",
+        lambda: NIFTI2[:400],
+        "truncated: expected 540 bytes of header, got 400",
+    ),
     Hostile("header only", lambda: GOOD[:348], "truncated: expected a file of 472 bytes, got 348"),
     Hostile("sizeof_hdr", lambda: patched(GOOD, 0, 0x5B), "expected a NIfTI image"),
     Hostile("magic", lambda: patched(GOOD, 344, *b"n+9"), "single-file NIfTI header"),
     Hostile("pair", lambda: patched(GOOD, 344, *b"ni1"), "magic b'ni1.*convert it to .nii.gz"),
     Hostile("ANALYZE", lambda: patched(GOOD, 344, 0, 0, 0, 0), "ANALYZE"),
-    Hostile("NIfTI-2 after a text-mode copy", lambda: patched(NIFTI2, 8, 10, 10, 26), "expected a NIfTI image"),
+    Hostile(
+        "NIfTI-2 after a text-mode copy",
+        lambda: patched(NIFTI2, 8, 10, 10, 26),
+        "expected a NIfTI image",
+    ),
     _with("expected a 3-D image, got 0 axes", dim=dim()),
     _with("expected a 3-D image, got 2 axes", dim=dim(20, 3)),
     _with("expected a 3-D image, got 8 axes", dim=[8, 5, 4, 3, 1, 1, 1, 1]),
     _with("expected a 3-D image, got -3 axes", dim=[-3, 5, 4, 3, 1, 1, 1, 1]),
     _with("expected positive sizes, got .5, 0, 3", dim=dim(5, 0, 3)),
     _with("expected positive sizes, got .5, -4, -3", dim=dim(5, -4, -3)),
-    _with("a single slice cannot be segmented", GeometryError, voxels=VOXELS.reshape((20, 3, 1), order="F")),
-    _with("expected one 3-D volume, got shape .5, 2, 2, 3", voxels=VOXELS.reshape((5, 2, 2, 3), order="F")),
+    _with(
+        "a single slice cannot be segmented",
+        GeometryError,
+        voxels=VOXELS.reshape((20, 3, 1), order="F"),
+    ),
+    _with(
+        "expected one 3-D volume, got shape .5, 2, 2, 3",
+        voxels=VOXELS.reshape((5, 2, 2, 3), order="F"),
+    ),
     _with("expected one 3-D volume", voxels=VOXELS.reshape((5, 2, 2, 1, 3), order="F")),
     _with("too large: expected at most 134217728 voxels", dim=dim(30000, 30000, 30000)),
     _with("too large", version=2, dim=dim(BIG, BIG, BIG)),
@@ -159,16 +175,31 @@ HEADERS = [
     _with("pixdim", GeometryError, pixdim=[1, 1, -1, 1, 0, 0, 0, 0]),
     _with("pixdim", GeometryError, pixdim=[1, 1, np.nan, 1, 0, 0, 0, 0]),
     _with("check the header's units", GeometryError, pixdim=[1, 1000, 1000, 1000, 0, 0, 0, 0]),
-    _with("qform is unusable: its quaternion is not a rotation", GeometryError, sform_code=0, qform_code=1, quatern_b=1, quatern_c=1),
-    _with("qform is unusable: it is not finite", GeometryError, sform_code=0, qform_code=1, qoffset_x=np.inf),
+    _with(
+        "qform is unusable: its quaternion is not a rotation",
+        GeometryError,
+        sform_code=0,
+        qform_code=1,
+        quatern_b=1,
+        quatern_c=1,
+    ),
+    _with(
+        "qform is unusable: it is not finite",
+        GeometryError,
+        sform_code=0,
+        qform_code=1,
+        qoffset_x=np.inf,
+    ),
     _affine("affine with NaN", [[1, 0, 0, np.nan], [0, 1, 0, 0], [0, 0, 1, 0]], "finite 4x4"),
     _affine("affine with infinity", [[np.inf, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]], "finite 4x4"),
     _affine("affine of zeros", [[0] * 4] * 3, "spacing"),
     _affine("singular affine", [[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]], "not perpendicular"),
     _affine("sheared affine", [[1, 0.3, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]], "not perpendicular"),
     _affine("affine in metres", [[1e-3, 0, 0, 0], [0, 1e-3, 0, 0], [0, 0, 1e-3, 0]], "spacing"),
-    _affine("affine beyond float32 squared", [[1e30, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]], "spacing"),
-]  # fmt: skip
+    _affine(
+        "affine beyond float32 squared", [[1e30, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]], "spacing"
+    ),
+]
 
 STREAMS = [
     Hostile("plain, cut", lambda: GOOD[:-1], "truncated: expected a file of 472 bytes, got 471"),

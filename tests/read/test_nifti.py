@@ -77,16 +77,16 @@ def test_hostile_collection_is_large() -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "message"),
+    ("header", "message"),
     [
         (GOOD, "trailing bytes: expected 120 bytes of voxels"),
         (nifti(version=2, dim=dim(10**3, 10**3, 10**4)), "too large"),
         (bytes(352), "expected a NIfTI image"),
     ],
 )
-def test_bombs_are_refused_in_little_memory(tmp_path: Path, head: bytes, message: str) -> None:
+def test_bombs_are_refused_in_little_memory(tmp_path: Path, header: bytes, message: str) -> None:
     path = tmp_path / "bomb.nii.gz"
-    path.write_bytes(bomb(10, head))
+    path.write_bytes(bomb(10, header))
     assert path.stat().st_size < 20e6
     tracemalloc.start()
     with pytest.raises(InputError, match=message):
@@ -95,11 +95,11 @@ def test_bombs_are_refused_in_little_memory(tmp_path: Path, head: bytes, message
     tracemalloc.stop()
 
 
-def test_lying_headers_cost_no_memory(tmp_path: Path) -> None:
-    (tmp_path / "lie.nii.gz").write_bytes(gzip.compress(nifti(dim=dim(512, 512, 512))))
+def test_false_headers_cost_no_memory(tmp_path: Path) -> None:
+    (tmp_path / "false.nii.gz").write_bytes(gzip.compress(nifti(dim=dim(512, 512, 512))))
     tracemalloc.start()
     with pytest.raises(InputError, match="expected 268435808 bytes"):
-        read_image(tmp_path / "lie.nii.gz")
+        read_image(tmp_path / "false.nii.gz")
     assert tracemalloc.get_traced_memory()[1] < 1e6
     tracemalloc.stop()
 
@@ -108,9 +108,13 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.nii")
     (tmp_path / "dangling.nii").symlink_to(tmp_path / "nothing")
     for name, message in [
-        ("missing.nii", "No such file"), ("dangling.nii", "No such file"), (".", "folder, pipe or device"),
-        ("fifo.nii", "folder, pipe or device"), ("/dev/zero", "folder, pipe or device"), ("x" * 300, "too long"),
-    ]:  # fmt: skip
+        ("missing.nii", "No such file"),
+        ("dangling.nii", "No such file"),
+        (".", "folder, pipe or device"),
+        ("fifo.nii", "folder, pipe or device"),
+        ("/dev/zero", "folder, pipe or device"),
+        ("x" * 300, "too long"),
+    ]:
         with pytest.raises(InputError, match=message) as caught:
             read_image(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
@@ -191,7 +195,7 @@ def test_scaling_gives_float32(tmp_path: Path, slope: float, inter: float, order
 
 
 def test_background_is_zero_after_scaling(tmp_path: Path) -> None:
-    """nibabel stores floats as int16 with an intercept; its rounding must not turn the background into brain."""
+    """nibabel stores floats as int16 with an intercept; rounding must not make background brain."""
     floats = np.where(VOXELS > 0, 1.3e-3 * VOXELS, 0).astype(np.float32)
     original = nib.Nifti1Image(floats, np.eye(4))
     original.header.set_data_dtype(np.int16)
@@ -218,7 +222,7 @@ def test_affine_of_all_48_orientations(tmp_path: Path, order: tuple[int, ...]) -
         assert got.warnings == ()
 
 
-def test_suspicious_forms_are_told(tmp_path: Path) -> None:
+def test_odd_forms_give_a_warning(tmp_path: Path) -> None:
     neither = read(tmp_path, nifti(sform_code=0))
     np.testing.assert_array_equal(neither.geometry.affine[:3, :3], np.diag([-1, 1, 1]))
     assert "neither sform nor qform" in neither.warnings[0]
@@ -231,29 +235,33 @@ def test_suspicious_forms_are_told(tmp_path: Path) -> None:
 
 
 def test_errors_name_no_other_place_than_the_file(tmp_path: Path) -> None:
-    """Warnings go into reports, where paths and header texts, which may name the patient, must not appear."""
+    """Warnings go into reports; paths and header texts, which may name the patient, must not."""
     image = read(tmp_path, nifti(sform_code=0, descrip=b"Jane Doe", db_name=b"1970"))
     assert not any(str(tmp_path) in warning or "Jane" in warning for warning in image.warnings)
 
 
 def test_voxels_go_right_into_their_place(tmp_path: Path) -> None:
     (tmp_path / "image.nii.gz").write_bytes(gzip.compress(nifti(order=">")))
-    head = read_header(tmp_path / "image.nii.gz")
-    for dtype in (head.dtype, np.dtype(np.float32)):
+    header = read_header(tmp_path / "image.nii.gz")
+    for dtype in (header.dtype, np.dtype(np.float32)):
         slots = np.zeros((2, *SHAPE[::-1]), dtype).transpose(0, 3, 2, 1)
-        read_voxels(head, slots[1])
+        read_voxels(header, slots[1])
         np.testing.assert_array_equal(slots[1], VOXELS)
         assert not slots[0].any()
-    c_order = np.zeros(SHAPE, head.dtype)
-    read_voxels(head, c_order)
+    c_order = np.zeros(SHAPE, header.dtype)
+    read_voxels(header, c_order)
     np.testing.assert_array_equal(c_order, VOXELS)
 
 
 @quick
 @given(
-    shape=st.tuples(*[st.integers(2, 9)] * 3), code=st.sampled_from(sorted(CODES)), order=st.sampled_from("<>"),
-    version=st.sampled_from((1, 2)), seed=st.integers(0, 2**32 - 1), level=st.integers(-1, 9),
-)  # fmt: skip
+    shape=st.tuples(*[st.integers(2, 9)] * 3),
+    code=st.sampled_from(sorted(CODES)),
+    order=st.sampled_from("<>"),
+    version=st.sampled_from((1, 2)),
+    seed=st.integers(0, 2**32 - 1),
+    level=st.integers(-1, 9),
+)
 def test_agrees_with_nibabel(
     tmp_path: Path,
     shape: tuple[int, ...],

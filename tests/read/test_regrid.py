@@ -1,4 +1,4 @@
-"""Registered images that are stored on grids of their own, put onto one."""
+"""Registered images that are stored on different grids, resampled to one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastbts import CaseError, Geometry, GeometryError, Segmenter, read_case, re
 from fastbts.cli import app
 from fastbts.metrics import region_dice
 from fastbts.phantom import make_case, write_case
-from fastbts.read.regrid import onto_grid
+from fastbts.read.regrid import resample_to_grid
 
 C, S = np.cos(0.2), np.sin(0.2)
 OBLIQUE = Geometry(
@@ -24,18 +24,18 @@ OBLIQUE = Geometry(
 
 
 def positions(geometry: Geometry) -> np.ndarray:
-    """Where each voxel lies, in mm: (i, j, k, 3)."""
+    """Position of each voxel in mm, (i, j, k, 3)."""
     return apply_affine(geometry.affine, np.moveaxis(np.indices(geometry.shape), 0, -1))
 
 
 def test_every_point_keeps_its_place_in_the_patient() -> None:
-    """A function that is linear in millimetres is the same function on any grid; outside of the image there is nothing."""
+    """A function linear in mm is the same on any grid; outside of the image there is nothing."""
     source = Geometry((40, 30, 20), from_matvec(np.diag([-2.0, 3.0, 2.5]), [40, -30, 5]))
     target = Geometry(
         (25, 28, 31), from_matvec([[1.9, 0.3, 0], [-0.3, 1.9, 0], [0, 0, 1.1]], [0, -9, 12])
     )
     slope = np.array([0.5, -0.25, 1.0])
-    moved = onto_grid((positions(source) @ slope + 100).astype(np.float32), source, target)
+    moved = resample_to_grid((positions(source) @ slope + 100).astype(np.float32), source, target)
     assert moved.shape == target.shape
     assert moved.flags.f_contiguous
     voxels = apply_affine(np.linalg.inv(source.affine), positions(target))
@@ -55,7 +55,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     write_case(case, root / "one")
     write_case(case, root / "many")
     for modality in ("t2", "flair"):
-        moved = onto_grid(
+        moved = resample_to_grid(
             case.volume.data[case.volume.modalities.index(modality)], case.volume.geometry, OBLIQUE
         )
         path = next((root / "many").glob(f"*_{modality}.nii.gz"))
@@ -65,13 +65,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_the_same_tumour_is_found(folders: tuple[Path, Path], shipped_segmenter: Segmenter) -> None:
     one, many = folders
-    with pytest.raises(GeometryError, match="put them on one grid"):
+    with pytest.raises(GeometryError, match="resample them to one grid"):
         read_case(many)
     expected, volume = shipped_segmenter.predict(read_case(one)), read_case(many, grid="t1ce")
     result = shipped_segmenter.predict(volume)
     np.testing.assert_array_equal(volume.affine, expected.volume.affine)
     assert [w for w in volume.warnings if "resampled" in w] == [
-        f"{m}: resampled onto the grid of t1ce" for m in ("flair", "t2")
+        f"{m}: resampled to the grid of t1ce" for m in ("flair", "t2")
     ]
     assert region_dice(result.labels, expected.labels)["WT"] > 0.9
 
@@ -97,7 +97,7 @@ def test_what_cannot_be_put_on_a_grid_is_refused(
     nib.Nifti1Image(np.asarray(image.dataobj), from_matvec(np.eye(3), [900, 0, 0])).to_filename(far)
     with pytest.raises(
         GeometryError,
-        match=f"{far}: shows nothing where .* lies; are the images registered with each other?",
+        match=f"{far}: shows nothing inside the grid of .*; are the images registered with each",
     ):
         read_files(flair=flair, t1=far, grid="flair")
 

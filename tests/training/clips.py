@@ -1,4 +1,4 @@
-"""Small open_clip models, made by its real API from a config of our own: random weights, nothing downloaded."""
+"""A small open_clip model, made by its API from our own config: random weights, no download."""
 
 from __future__ import annotations
 

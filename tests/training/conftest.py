@@ -1,4 +1,4 @@
-"""Small training cases: a phantom of few voxels, declared to be at the 1 mm that training asks for."""
+"""Small training cases: a phantom of few voxels, declared to be at 1 mm as training needs it."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Name of a small architecture that open_clip knows from here on; see `tests/training/clips.py`."""
+    """Name of a small architecture registered with open_clip; see `tests/training/clips.py`."""
     return register_tiny_clip(tmp_path_factory.mktemp("clip"))

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +10,8 @@ import pytest
 import torch
 
 from benchmarks.make_tables import filled
-from fastbts import FastBTSError
+from fastbts import FastBTSError, OptionsError
+from tests.training.commands import run
 from training.ablate import (
     ARMS,
     Job,
@@ -20,10 +19,10 @@ from training.ablate import (
     choose_cases,
     clip_prompts,
     finished,
-    main,
     plan,
     summarise,
 )
+from training.clip.encoder import ClipError
 from training.clip.prompts import PromptsError, load_prompts
 from training.config import load_recipe
 from training.data.cases import TrainingCase
@@ -144,34 +143,18 @@ def data(
 
 
 @pytest.mark.slow
-def test_runs_resume_and_are_summarised(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    command = [
-        "ablate",
-        "--data",
-        str(data),
-        "--out",
-        str(tmp_path),
-        "--recipe",
-        "smoke",
-        "--seeds",
-        "1",
-        "--processes",
-        "1",
-    ]
-    monkeypatch.setattr(
-        sys,
-        "argv",
-        [*command, "--arms", "plain", "bridge", "--json", str(tmp_path / "ablation.json")],
-    )
-    main()
+def test_runs_resume_and_are_summarised(data: Path, tmp_path: Path) -> None:
+    command = ("ablate", "--data", data, "--out", tmp_path, "--recipe", "smoke", "--seeds", 1)
+    command += ("--processes", 1, "--arm", "plain", "--arm", "bridge")
+    assert run(*command) == 0
     written = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     assert set(written) == {"plain-0.json", "bridge-0.json"}
-    main()
+    published = tmp_path / "published.json"
+    assert run(*command, "--json", published) == 0
     again = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     assert again == written, "finished runs are not repeated"
-    summary = json.loads((tmp_path / "ablation.json").read_text())
+    assert published.read_text() == (tmp_path / "ablation.json").read_text()
+    summary = json.loads(published.read_text())
     assert set(summary["arms"]) == {"plain", "bridge"}
     assert all(
         0 <= score[r] <= 1
@@ -179,7 +162,7 @@ def test_runs_resume_and_are_summarised(
         for score in run["scores"]
         for r in ("WT", "TC", "ET")
     )
-    assert str(tmp_path) not in (tmp_path / "ablation.json").read_text(), "no paths of this machine"
+    assert str(tmp_path) not in published.read_text(), "no paths of this machine"
 
 
 def test_results_of_other_settings_are_refused(tmp_path: Path) -> None:
@@ -193,25 +176,27 @@ def test_results_of_other_settings_are_refused(tmp_path: Path) -> None:
         finished(replace(job, recipe=replace(job.recipe, learning_rate=1.0)))
 
 
-def test_plan_goes_seed_by_seed_and_leaves_out_what_it_cannot_run(tmp_path: Path) -> None:
-    options = {
-        "data": tmp_path,
-        "out": tmp_path,
-        "recipe": "ablation",
-        "seeds": 2,
-        "arms": None,
-        "clip_vectors": tmp_path / "none",
-    }
-    names = [job.name for job in plan(Namespace(**options, synthetic=None))]
+def test_plan_goes_seed_by_seed_and_leaves_out_arms_without_data(tmp_path: Path) -> None:
+    names = [job.name for job in plan(tmp_path, tmp_path, seeds=2)]
     assert names[: len(names) // 2] == names[len(names) // 2 :], (
         "all arms of a seed before the next seed"
     )
     assert not {"synthetic", "all, CLIP text"} & set(names)
-    torch.save(
-        torch.randn(35, 512, generator=torch.Generator().manual_seed(0)), tmp_path / "text.pth"
-    )
-    jobs = plan(Namespace(**{**options, "clip_vectors": tmp_path / "text.pth"}, synthetic=tmp_path))
+    vectors = torch.randn(35, 512, generator=torch.Generator().manual_seed(0))
+    torch.save(vectors, tmp_path / "text.pth")
+    jobs = plan(tmp_path, tmp_path, seeds=2, clip_vectors=tmp_path / "text.pth", synthetic=tmp_path)
     assert {job.name for job in jobs} == set(ARMS)
     assert len({job.result for job in jobs}) == 2 * len(ARMS)
     (clip,) = {job.recipe.prompts for job in jobs if job.name == "all, CLIP text"}
     assert load_prompts(Path(clip)).labels == ("WT", "TC", "ET")
+
+
+def test_arms_that_cannot_be_trained_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        OptionsError, match="--arm 'plane': unknown; expected one of: plain; bridge"
+    ):
+        plan(tmp_path, tmp_path, arms=["plain", "plane"])
+    with pytest.raises(OptionsError, match=r"nothing to train: 3 seeds, arms synthetic; .* --syn"):
+        plan(tmp_path, tmp_path, arms=["synthetic"])
+    with pytest.raises(ClipError, match=r"none\.pth: cannot be read"):
+        plan(tmp_path, tmp_path, clip_vectors=tmp_path / "none.pth")

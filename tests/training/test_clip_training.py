@@ -1,4 +1,4 @@
-"""Training with CLIP's image side: the embeddings as the bridge's teacher, or the patch tokens added to the bridge."""
+"""Training with CLIP's image side: embeddings that teach the bridge, patch tokens added to it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fastbts import OptionsError
 from tests.training.clips import TOKENS, T
 from tests.training.tiny import TINY, awake
 from training.clip.encoder import ClipError, ClipSource
-from training.clip.teacher import teacher_for, token_reader
 from training.config import Recipe, RecipeError, StageConfig, load_recipe, parse_recipe
 from training.data.cases import CropDataset, TrainingCase, to_batch
+from training.data.teacher import teacher_for, token_reader
 from training.export import export, training_record
 from training.loop.checkpoint import load_checkpoint
 from training.loop.module import LitNetwork
@@ -68,7 +68,7 @@ def test_crops_carry_the_teacher_of_their_case(
 
 
 def test_the_teacher_teaches_the_bridge(tiny_clip: str) -> None:
-    """Towards one fixed direction the loss must fall, and only by the teacher does the bridge's linear layer learn."""
+    """The teacher adds its loss, and only with it the bridge's linear layer gets a gradient."""
     recipe = replace(with_clip(tiny_clip, teacher_width=T), bridge_weight=1.0, warmup_steps=0)
     teacher = torch.eye(3, T).expand(2, 3, T)
     taught, alone = LitNetwork(recipe), LitNetwork(recipe)
@@ -78,7 +78,7 @@ def test_the_teacher_teaches_the_bridge(tiny_clip: str) -> None:
         losses.append(module.loss(IMAGE, LABEL, given))
         losses[-1].backward()
     assert (losses[0] - losses[1]).item() == pytest.approx(1, abs=0.5), (
-        "1 - cosine of what has nothing to do with each other"
+        "1 - cosine of unrelated vectors"
     )
     assert alone.network.bridge.teacher.weight.grad is None
     assert taught.network.bridge.teacher.weight.grad.any()

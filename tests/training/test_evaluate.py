@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import nibabel as nib
 import numpy as np
@@ -19,6 +20,7 @@ from fastbts.metrics import region_dice
 from fastbts.placement import Placement
 from tests.conftest import write_voxel_engine
 from tests.test_segmenter import expected_labels
+from tests.training import commands
 from training import evaluate, tune
 from training.tune import THRESHOLDS, VOLUMES_MM3, TuningCase, best, harmless, steady
 
@@ -50,9 +52,9 @@ def engine(tmp_path: Path) -> Path:
     )
 
 
-def run(module: object, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["x", *map(str, arguments)])
-    module.main()  # type: ignore[attr-defined]
+def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", sys.argv)  # which is restored
+    assert commands.run(module.__name__.removeprefix("training."), *arguments) == 0
 
 
 def test_evaluate_writes_what_it_measured(
@@ -142,10 +144,11 @@ def test_table_of_scores_by_hand() -> None:
         "| Dice of the lesions found | 0.250 (n=2) | 0.250 (n=2) | 0.250 (n=2) | - (n=0) |",
         "| Dice without t2 | 0.900 | 0.800 | 0.700 | 0.800 |",
         "| expected calibration error | 0.0080 | 0.0040 | 0.0030 | 0.0050 |",
-        "| temperature that is best for the region | 1.80 | 2.40 | 3.30 | |",
+        "| best calibration temperature | 1.80 | 2.40 | 3.30 | |",
         "",
-        "n = 3 cases. Calibration over 8.6 million brain voxels, in 15 bins, each region by itself, at the engine's one temperature of "
-        "2.20.",
+        "n = 3 cases. Calibration over 8.6 million brain voxels in 15 bins, each region separately, "
+        "at the",
+        "engine's temperature of 2.20.",
     ]
 
 

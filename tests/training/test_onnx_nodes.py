@@ -1,4 +1,4 @@
-"""The bodies of the ONNX nodes, by values that a person can follow; and OpenVINO's version of them against the bodies."""
+"""The bodies of the ONNX nodes, by hand; and OpenVINO's version of them against the bodies."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def bridge() -> Arrays:
 
 
 def attention() -> Arrays:
-    """Channels C = 6, C' = 5, K = 3, J = 4; similarity at half the resolution of the level below."""
+    """Channels C = 6, C' = 5, K = 3, J = 4; similarity at half the resolution of `encoded`."""
     volumes = {
         "skip": (2, 6, 8, 12, 16),
         "encoded": (2, 5, 4, 6, 8),
@@ -68,7 +68,7 @@ def arrays(**shapes: tuple[int, ...]) -> Arrays:
 
 
 def model(name: str, values: Arrays) -> bytes:
-    """An ONNX with one node, its volumes as inputs of any size, its weights as initializers; a case's weights have their size."""
+    """An ONNX of one node: volumes are inputs of any size, weights are initializers."""
     inputs = [
         helper.make_tensor_value_info(
             k, TensorProto.FLOAT, v.shape if k == "weight" else [None] * v.ndim

@@ -18,9 +18,9 @@ import torch
 import yaml
 
 from tests.training.clips import TINY_CLIP, T
-from training.clip.teacher import teacher_for
 from training.config import RECIPES, Recipe, load_recipe
 from training.data.cases import CropDataset, TrainingCase, engine_spec, prepare_case, to_batch
+from training.data.teacher import teacher_for
 from training.loop.checkpoint import load_checkpoint
 from training.loop.module import LitNetwork
 from training.train import fit

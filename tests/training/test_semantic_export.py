@@ -1,4 +1,4 @@
-"""The semantic network as ONNX and in the engines: one file, text as an input with a default, nothing of what is off."""
+"""The semantic network as ONNX and in the engines: one file, text an input with a default."""
 
 import json
 import re
@@ -14,10 +14,10 @@ import torch
 
 import fastbts
 from fastbts import MODALITIES, Engine, EngineSpec, OptionsError, Segmenter, load_engine, read_case
-from fastbts.engine.backends.tensorrt import build_plan
-from fastbts.engine.file import write_engine_file
+from fastbts.engine.backends.tensorrt_plan import build_plan
+from fastbts.engine.file import pack_engine, parse_engine_file, write_engine_file
 from fastbts.engine.onnx_bytes import read_metadata
-from fastbts.pipeline.normalize import preprocess
+from fastbts.pipeline.normalize import normalize
 from tests.training.tiny import KINDS, awake, tiny
 from training.clip.prompts import ORTHONORMAL
 from training.config import parse_recipe
@@ -120,12 +120,13 @@ def test_half_precision_keeps_float32_ends(
 def test_tensorrt_rtx_builds_it(
     exported: onnx.ModelProto, half: onnx.ModelProto, precision: str
 ) -> None:
-    pytest.importorskip(
+    trt = pytest.importorskip(
         "tensorrt_rtx_bindings",
         reason="TensorRT-RTX is not installed: pip install 'fastbts[tensorrt-rtx]'",
     )
     content = (exported if precision == "fp32" else half).SerializeToString()
-    plan = build_plan(content, SPEC, "tensorrt-rtx")
+    file = parse_engine_file(pack_engine(SPEC, {"model.onnx": content}), "exported.fbts")
+    plan = build_plan(trt, file, "tensorrt-rtx", with_plugins=False)
     layers = re.findall(
         r"^Name: .*?LayerType: (\w+).*Outputs: \[(.*?)\], Tactic", plan.log, re.MULTILINE
     )
@@ -167,7 +168,7 @@ def test_engines_agree_with_torch(network: UNet3d, engine: Engine, shape: tuple[
 def test_engines_agree_with_torch_on_a_real_case(
     network: UNet3d, engine: Engine, val_cases: list[Path]
 ) -> None:
-    x = preprocess(read_case(val_cases[0]), SPEC).tensor[None]
+    x = normalize(read_case(val_cases[0]), SPEC).tensor[None]
     with torch.inference_mode():
         exact = network(torch.from_numpy(x)).numpy()
     logits = engine.infer(x)

@@ -29,7 +29,7 @@ from training.loop.checkpoint import (
 from training.loop.module import LitNetwork, learning_rate
 from training.model import UNet3d
 from training.network_engine import NetworkEngine
-from training.scores.results import dice_rows, mean_row
+from training.scores.tables import dice_rows, mean_row
 from training.train import fit
 
 ROOT = Path(__file__).resolve().parents[2]

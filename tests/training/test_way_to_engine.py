@@ -1,4 +1,4 @@
-"""The three commands of the README: a checkpoint becomes an engine, is built for a precision, and segments a case."""
+"""The README's three commands: a checkpoint becomes an engine, is built, and segments a case."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from training.loop.module import LitNetwork
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
-    "python -m training.export CHECKPOINT -o model.fbts",
+    "python -m training export CHECKPOINT -o model.fbts",
     "fastbts build model.fbts -o",
     "fastbts predict CASE_FOLDER",
 )
@@ -46,7 +46,7 @@ def case(
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first command, in a process of its own: a network with every semantic mechanism, which has learnt nothing."""
+    """The first command, in its own process: an untrained network with every mechanism."""
     folder = tmp_path_factory.mktemp("model")
     module = LitNetwork(load_recipe("smoke-clip"))
     assert module.prompts is not None
@@ -57,7 +57,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [
         sys.executable,
         "-m",
-        "training.export",
+        "training",
+        "export",
         str(folder / "last.ckpt"),
         "-o",
         str(folder / "model.fbts"),
@@ -73,7 +74,7 @@ def test_the_readme_shows_the_three_commands() -> None:
 
 
 def test_int8_from_checkpoint_to_labels(exported: Path, case: Path, tmp_path: Path) -> None:
-    """NNCF takes a network with text input, comparisons with 0 and attention; --accept-parity, as rounding decides its labels."""
+    """NNCF quantizes the semantic network. --accept-parity: rounding decides its labels."""
     pytest.importorskip("nncf", reason="int8 needs the extra [quantize]")
     engine = tmp_path / "int8.fbts"
     run(

@@ -1,4 +1,4 @@
-"""`training.train` under torchrun, writing the network that this rank ends with: what `test_resume` runs."""
+"""`training.train` under torchrun, writing each rank's final network: what `test_resume` runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and labels lie where their input lies."""
+"""Label images: on the grid of their input, the same bytes for the same arguments."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import gzip
 import itertools
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastbts import InputError, OptionsError, OutputError, Volume, files, read_files
-from fastbts.files import atomic_write, check_writable, write_json
+from fastbts.files import check_writable
 from fastbts.read.nifti import read_image
 from fastbts.write.nifti import image_stem, write_labels
 from tests.read.hostile_nifti import VOXELS, nifti
@@ -38,18 +35,8 @@ def volume(affine: np.ndarray | None = None) -> Volume:
     return Volume(VOXELS[None], np.eye(4) if affine is None else affine, ("flair",))
 
 
-@pytest.fixture(params=["nameless", "named"])
-def temporary_files(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways of making an unfinished file: with O_TMPFILE, and what is left where a system has none."""
-    if request.param == "named":
-        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
-    elif not hasattr(os, "O_TMPFILE"):
-        pytest.skip("this system has no O_TMPFILE")
-    return str(request.param)
-
-
 def test_labels_by_eye(tmp_path: Path) -> None:
-    """What nibabel and a JSON parser find in the file."""
+    """Read back with nibabel and a JSON parser."""
     write_labels(
         tmp_path / "seg.nii.gz",
         LABELS,
@@ -70,130 +57,6 @@ def test_labels_by_eye(tmp_path: Path) -> None:
         "labels": {"NCR": 1, "ED": 2, "ET": 4},
         "provenance": {"engine": "light"},
     }
-
-
-@pytest.mark.usefixtures("temporary_files")
-def test_written_whole(tmp_path: Path) -> None:
-    path = tmp_path / "new/folders/file"
-    with atomic_write(path) as stream:
-        stream.write(b"first")
-        assert not path.exists()
-    assert path.read_bytes() == b"first"
-    with atomic_write(path) as stream:
-        stream.write(b"second")
-        assert path.read_bytes() == b"first", "the old file stays until the new one is whole"
-    assert path.read_bytes() == b"second"
-    assert entries(path.parent) == ["file"]
-    umask = os.umask(0)
-    os.umask(umask)
-    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
-
-
-@pytest.mark.usefixtures("temporary_files")
-@pytest.mark.parametrize("error", [RuntimeError("bug"), KeyboardInterrupt()])
-def test_failed_write_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
-    (tmp_path / "old").write_bytes(b"old")
-    for name in ("old", "new"):
-        with pytest.raises(type(error)), atomic_write(tmp_path / name) as stream:  # noqa: PT012
-            stream.write(b"half")
-            raise error
-    assert entries(tmp_path) == ["old"]
-    assert (tmp_path / "old").read_bytes() == b"old"
-
-
-@pytest.mark.usefixtures("temporary_files")
-def test_failure_at_the_end_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    for name in ("fsync", "replace"):
-        with monkeypatch.context() as patch:
-            patch.setattr(os, name, full)
-            with pytest.raises(
-                OutputError,
-                match=r"seg\.json: cannot write: No space left on device; choose a folder with space",
-            ):
-                write_json(tmp_path / "seg.json", {})
-        assert entries(tmp_path) == []
-
-
-def test_full_disk_leaves_nothing(tmp_path: Path) -> None:
-    """A real failure of write(2): the process may write files of 4 kB at most."""
-    script = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); from fastbts.files import *; from fastbts.errors import OutputError\n"
-        "try:\n with atomic_write(sys.argv[1]) as stream: stream.write(bytes(10**6))\n"
-        "except OutputError as error: print(error)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "file"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert f"{tmp_path / 'file'}: cannot write: File too large" in done.stdout
-    assert entries(tmp_path) == []
-
-
-@pytest.mark.skipif(
-    not hasattr(os, "O_TMPFILE"), reason="other systems cannot hide an unfinished file"
-)
-def test_killed_process_leaves_nothing(tmp_path: Path) -> None:
-    script = (
-        "import sys, time; from fastbts.files import atomic_write\n"
-        "with atomic_write(sys.argv[1]) as stream:\n"
-        " stream.write(bytes(10**6)); stream.flush(); print('writing', flush=True); time.sleep(60)"
-    )
-    child = subprocess.Popen(
-        [sys.executable, "-c", script, tmp_path / "file"], stdout=subprocess.PIPE
-    )
-    with child:
-        assert child.stdout
-        assert child.stdout.readline() == b"writing\n"
-        child.send_signal(signal.SIGKILL)
-    assert child.returncode == -signal.SIGKILL
-    assert entries(tmp_path) == []
-
-
-@pytest.mark.usefixtures("temporary_files")
-def test_bad_outputs_are_found_before_the_work(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    os.mkfifo(tmp_path / "fifo")
-    for place, message in [
-        (tmp_path, "is a folder; expected the name of a file"),
-        (tmp_path / "fifo", "is a device or pipe"),
-        (Path("/dev/null"), "is a device or pipe"),
-        (tmp_path / "file/seg.nii.gz", r"file is not a folder; choose another output"),
-        (tmp_path / "file/deeper/seg.nii.gz", r"file is not a folder; choose another output"),
-        (tmp_path / ("x" * 300), "cannot write: File name too long"),
-        (Path("/proc/nothing/seg.nii.gz"), "cannot write"),
-    ]:
-        for check in (check_writable, lambda path: write_json(path, {})):
-            with pytest.raises(OutputError, match=message) as caught:
-                check(place)
-            assert str(place) in str(caught.value)
-    assert entries(tmp_path) == ["fifo", "file"]
-
-
-@pytest.mark.usefixtures("temporary_files")
-def test_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def denied(*args: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(os, "open", denied)  # chmod does not stop root
-    with pytest.raises(
-        OutputError,
-        match=r"cannot write: Permission denied; choose a folder with space where you may write",
-    ):
-        check_writable(tmp_path / "a/b/seg.nii.gz")
-
-
-@pytest.mark.usefixtures("temporary_files")
-def test_good_outputs_leave_no_trace(tmp_path: Path) -> None:
-    (tmp_path / "old").write_bytes(b"old")
-    check_writable(tmp_path / "a/b/seg.nii.gz")
-    check_writable(tmp_path / "old", inputs=[tmp_path / "other", "flair"])
-    assert entries(tmp_path) == ["old"]
-    assert (tmp_path / "old").read_bytes() == b"old"
 
 
 def test_inputs_are_never_overwritten(tmp_path: Path) -> None:
@@ -230,7 +93,7 @@ def test_arrays_in_all_48_orientations(tmp_path: Path, order: tuple[int, ...]) -
         np.testing.assert_array_equal(image.data, LABELS)
 
 
-def test_qform_is_left_out_where_it_cannot_hold_the_affine(tmp_path: Path) -> None:
+def test_sheared_affine_has_no_qform(tmp_path: Path) -> None:
     affine = np.eye(4)
     affine[0, 1] = 0.009  # a shear just within tolerance
     write_labels(tmp_path / "seg.nii", LABELS, volume(affine), VALUES, {})
@@ -288,7 +151,7 @@ def test_round_trip_keeps_grid_and_codes(
     )
 
 
-def test_a_header_that_no_longer_fits_is_not_used(tmp_path: Path) -> None:
+def test_header_that_contradicts_the_affine_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "flair.nii").write_bytes(nifti(sform_code=4))
     case = read_files(flair=tmp_path / "flair.nii")
     moved = replace(case, affine=np.diag([-2.0, 2, 2, 1]))
@@ -301,16 +164,18 @@ def test_a_header_that_no_longer_fits_is_not_used(tmp_path: Path) -> None:
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(shape=st.tuples(*[st.integers(2, 12)] * 3), suffix=st.sampled_from([".nii", ".nii.gz"]), seed=st.integers(0, 999),
-       text=st.text(max_size=40), c_order=st.booleans())  # fmt: skip
-def test_any_labels_and_any_text_survive(
+@given(
+    shape=st.tuples(*[st.integers(2, 12)] * 3),
+    suffix=st.sampled_from([".nii", ".nii.gz"]),
+    seed=st.integers(0, 999),
+    text=st.text(max_size=40),
+    c_order=st.booleans(),
+)
+def test_round_trip_of_any_labels_and_text(
     tmp_path: Path, shape: tuple[int, ...], suffix: str, seed: int, text: str, c_order: bool
 ) -> None:
-    labels = (
-        np.random.default_rng(seed)
-        .integers(0, 256, shape)
-        .astype(np.uint8, order="C" if c_order else "F")
-    )
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 256, shape).astype(np.uint8, order="C" if c_order else "F")
     labels.flat[0], labels.flat[1] = 0, 1
     path = tmp_path / f"seg{suffix}"
     write_labels(path, labels, Volume(labels[None], np.eye(4), ("flair",)), VALUES, {"note": text})
@@ -330,7 +195,7 @@ def test_same_arguments_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert content[3:8] == bytes(5), "neither flags, so no name, nor time in the gzip header"
 
 
-def test_labels_must_fit(tmp_path: Path) -> None:
+def test_refuses_labels_of_another_shape_or_type(tmp_path: Path) -> None:
     for labels in (LABELS[1:], LABELS.astype(np.int16)):
         with pytest.raises(
             InputError, match=r"seg.nii: expected uint8 labels of shape \(5, 4, 3\)"
@@ -339,7 +204,7 @@ def test_labels_must_fit(tmp_path: Path) -> None:
     assert entries(tmp_path) == []
 
 
-def test_names(tmp_path: Path) -> None:
+def test_image_stem(tmp_path: Path) -> None:
     assert [image_stem(name) for name in ("a/seg.nii.gz", "seg.nii", "a.b.nii", "X.NII.GZ")] == [
         "seg",
         "seg",
@@ -353,23 +218,13 @@ def test_names(tmp_path: Path) -> None:
             write_labels(tmp_path / name, LABELS, volume(), VALUES, {})
 
 
-def test_json(tmp_path: Path) -> None:
-    write_json(tmp_path / "a/report.json", {"ml": 1.5, "name": "Ödem"})
-    assert (tmp_path / "a/report.json").read_text(
-        encoding="utf-8"
-    ) == '{\n "ml": 1.5,\n "name": "Ödem"\n}\n'
-    with pytest.raises(ValueError, match="JSON compliant"):
-        write_json(tmp_path / "a/report.json", {"ml": float("nan")})
-    assert "Ödem" in (tmp_path / "a/report.json").read_text(encoding="utf-8")
-
-
+@pytest.mark.serial
 def test_large_labels_are_written_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CPU time for 8.9 M voxels; a loaded machine does not count."""
+    """CPU time for 8.9 M voxels, which does not depend on the load of the machine."""
     monkeypatch.setattr(files.os, "fsync", lambda fd: None)
     labels = np.zeros((155, 240, 240), np.uint8).transpose(2, 1, 0)
-    labels[60:120, 70:130, 50:90] = (
-        np.random.default_rng(0).integers(0, 5, (12, 12, 8)).repeat(5, 0).repeat(5, 1).repeat(5, 2)
-    )
+    blocks = np.random.default_rng(0).integers(0, 5, (12, 12, 8))
+    labels[60:120, 70:130, 50:90] = blocks.repeat(5, 0).repeat(5, 1).repeat(5, 2)
     case = Volume(labels[None], np.eye(4), ("flair",))
     seconds = []
     for _ in range(3):

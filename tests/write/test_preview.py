@@ -1,4 +1,4 @@
-"""The preview picture: what a person looks for in it is looked for pixel by pixel."""
+"""The preview picture, checked pixel by pixel."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def stored_as(
 
 
 def where(picture: Image.Image, name: str, column: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns, relative to the tiles' corner, of a label's pure colour in one column of tiles."""
+    """Rows and columns of a label's colour in one column of tiles, from the tiles' corner."""
     left = MARGIN + (TILE + GAP) * column
     tiles = np.asarray(picture, int)[HEADER:-FOOTER, left : left + TILE]
     return np.nonzero((abs(tiles - COLOURS[name]) < 6).all(axis=-1))
 
 
 def tile_heights(picture: Image.Image) -> list[int]:
-    """Heights of the tiles in the first column, told from the gaps between them."""
+    """Heights of the tiles in the first column, from the gaps between them."""
     column = np.asarray(picture)[HEADER:-FOOTER, MARGIN + 1]
     edges = np.flatnonzero(
         np.diff(np.concatenate([[0], (column != BACKGROUND).any(axis=1), [0]]).astype(int))
@@ -71,7 +71,7 @@ def tile_heights(picture: Image.Image) -> list[int]:
 
 
 def test_border_by_eye() -> None:
-    """Three pixels on both sides of a change; the picture's edge counts as one, because the other edge differs."""
+    """Three pixels on both sides of a change; the picture's edge is one, as it wraps around."""
     index = np.array([[0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2]] * 9)
     assert _border(index)[4].astype(int).tolist() == [1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1]
 
@@ -88,7 +88,7 @@ def test_box_and_centre_by_eye() -> None:
     assert _centre(0 * labels, box) == (9, 5, 9)
 
 
-def test_labels_are_drawn_where_they_are() -> None:
+def test_labels_are_drawn_at_their_position() -> None:
     picture = render_preview(*made_case(), title="case", engine="engine")
     for name in COLOURS:
         rows, columns = where(picture, name, 2)
@@ -111,7 +111,7 @@ def test_sagittal_plane_has_the_front_on_the_left() -> None:
 @pytest.mark.parametrize(
     ("order", "flips"), [((0, 1, 2), (0, 1)), ((2, 0, 1), ()), ((1, 2, 0), (0, 1, 2))]
 )
-def test_storage_does_not_show(order: tuple[int, ...], flips: tuple[int, ...]) -> None:
+def test_storage_order_changes_nothing(order: tuple[int, ...], flips: tuple[int, ...]) -> None:
     volume, labels = made_case((0.9, 1.1, 2.0))
     want = np.asarray(render_preview(volume, labels))
     other = stored_as(volume, labels, order, flips)
@@ -128,7 +128,7 @@ def test_thick_slices_keep_their_proportions() -> None:
     assert thick[2] == thick[1]
 
 
-def test_no_tumour_is_fine() -> None:
+def test_draws_a_case_without_tumour() -> None:
     volume, labels = made_case()
     picture = render_preview(volume, np.zeros_like(labels))
     assert not any(where(picture, name, column)[0].size for name in COLOURS for column in range(3))
@@ -142,12 +142,12 @@ def test_no_tumour_is_fine() -> None:
     )
 
 
-def test_all_zero_images_are_fine() -> None:
+def test_draws_all_zero_images() -> None:
     volume, labels = made_case()
     assert render_preview(Volume(0 * volume.data, volume.affine), 0 * labels).size[0] > 3 * TILE
 
 
-def test_one_image_is_enough() -> None:
+def test_draws_a_single_image() -> None:
     volume, labels = made_case()
     picture = render_preview(volume.select(["t2"]), labels)
     assert picture.width == 2 * MARGIN + 2 * TILE + GAP
@@ -194,7 +194,7 @@ def test_writes_a_png(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["preview.png"]
 
 
-def test_says_which_file_cannot_be_written(tmp_path: Path) -> None:
+def test_error_names_the_unwritable_file(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file where a folder should be")
     with pytest.raises(OutputError, match=r"preview\.png: .*taken is not a folder"):
         write_preview(tmp_path / "taken" / "preview.png", segmentation())

@@ -1,4 +1,4 @@
-"""What synthetic cases are made from: label maps of heads, and shapes of tumours."""
+"""What synthetic cases are made of: label maps of heads, and shapes of tumours."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from fastbts.labels import ED, ET, NCR
 from fastbts.volume import Geometry, to_network_axes
 
 MARGIN_MM = 16
-"""What is kept around the brain, so that a bent head never ends at the edge of its map."""
+"""Margin around the brain, so that a deformed anatomy never reaches the edge of its map."""
 
-# FreeSurfer's numbers (FreeSurferColorLUT.txt). 24 is the fluid around the brain; SynthSeg numbers what is not brain from 500.
-# What is named nowhere (2, 41, brain stem, ...) is white matter.
+# FreeSurfer's numbers (FreeSurferColorLUT.txt). 24 is the fluid around the brain; SynthSeg numbers
+# tissue outside the brain from 500. Any other label (2, 41, brain stem, ...) is white matter.
 FLUID = (4, 5, 14, 15, 43, 44, 72)
 CORTEX = (3, 8, 17, 18, 42, 47, 53, 54)
 NUCLEI = (10, 11, 12, 13, 26, 49, 50, 51, 52, 58)
@@ -30,12 +30,13 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True, eq=False)
-class Head:
-    """One anatomy, in network axes (Z, Y, X) of RAS+, at 1 mm; the middle of the arrays is that of the brain box.
+class Anatomy:
+    """One head in network axes, (Z, Y, X) of RAS+, at 1 mm; the brain box is centred.
 
     Attributes:
-        tissue: (D, H, W) uint8: 0 fluid and what is not brain, 1 grey matter, 2 white matter, 3 deep nuclei.
-        brain: (D, H, W) float32: share of brain in a neighbourhood of some 7 mm; a level set of it is a smooth brain mask.
+        tissue: (D, H, W) uint8: 0 fluid and outside, 1 grey matter, 2 white matter, 3 deep nuclei.
+        brain: (D, H, W) float32: share of brain within about 7 mm; its level sets are smooth brain
+            masks.
         box_mm: Size of the brain box.
     """
 
@@ -44,68 +45,77 @@ class Head:
     box_mm: tuple[float, float, float]
 
 
-def make_head(labels: NDArray[np.integer]) -> Head:
-    """Makes a head of FreeSurfer labels (Z, Y, X) at 1 mm.
+def make_anatomy(labels: NDArray[np.integer]) -> Anatomy:
+    """Makes an anatomy of FreeSurfer labels (Z, Y, X) at 1 mm.
 
     Raises:
         FastBTSError: No voxel is brain.
     """
-    kind = np.full(max(FIRST_OUTSIDE, int(labels.max())) + 1, 2, np.uint8)
-    for value, names in (
-        (0, FLUID),
-        (1, CORTEX),
-        (3, NUCLEI),
-        (4, [*OUTSIDE, *range(FIRST_OUTSIDE, len(kind))]),
-    ):
-        kind[list(names)] = value
-    tissue = kind[labels]
+    tissue = _tissue(labels)
     inside = tissue < 4
     if not inside.any():
         raise FastBTSError(
-            "label map: no voxel has a FreeSurfer label of the brain; expected labels such as 2, 3, 41, 42"
+            "label map: no voxel has a FreeSurfer label of the brain; "
+            "expected labels such as 2, 3, 41, 42"
         )
     found = [np.flatnonzero(inside.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
     sides = [(int(f[0]), int(f[-1]) + 1) for f in found]
-    index = tuple(slice(low, high) for low, high in sides)
-    tissue, brain = np.pad(tissue[index] % 4, MARGIN_MM), np.pad(inside[index], MARGIN_MM)
+    box = tuple(slice(low, high) for low, high in sides)
+    tissue, brain = np.pad(tissue[box] % 4, MARGIN_MM), np.pad(inside[box], MARGIN_MM)
+    d, h, w = (float(high - low) for low, high in sides)
+    return Anatomy(torch.from_numpy(tissue), _brain_share(brain), (d, h, w))
+
+
+def _tissue(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """Tissue as in `Anatomy`, and 4 outside the brain."""
+    kind = np.full(max(FIRST_OUTSIDE, int(labels.max())) + 1, 2, np.uint8)
+    outside = [*OUTSIDE, *range(FIRST_OUTSIDE, len(kind))]
+    for value, numbers in ((0, FLUID), (1, CORTEX), (3, NUCLEI), (4, outside)):
+        kind[list(numbers)] = value
+    return kind[labels]
+
+
+def _brain_share(brain: NDArray[np.bool_]) -> Tensor:
+    """A brain mask, smoothed by three box filters of 7 voxels along each axis."""
     share = torch.from_numpy(brain.astype(np.float32))[None, None]
     for axis in (0, 1, 2) * 3:
         size, pad = [1, 1, 1], [0, 0, 0]
         size[axis], pad[axis] = 7, 3
         share = functional.avg_pool3d(share, size, 1, pad)
-    d, h, w = (float(high - low) for low, high in sides)
-    return Head(torch.from_numpy(tissue), share[0, 0], (d, h, w))
+    return share[0, 0]
 
 
-def read_heads(folder: Path) -> list[Head]:
-    """Reads all label maps `*.nii.gz` of a folder, in the order of their names.
+def read_anatomies(folder: Path) -> list[Anatomy]:
+    """Reads all head label maps `*.nii.gz` of a folder, in the order of their names.
 
     Raises:
         FastBTSError: There is none, or one is not at 1 mm.
     """
-    heads = []
+    anatomies = []
     for path in sorted(folder.glob("*.nii.gz")):
         image = nib.load(path)
         geometry = Geometry(image.shape, image.affine)
         if not np.allclose(geometry.spacing_mm, 1, atol=0.01):
             raise FastBTSError(
-                f"{path}: spacing {geometry.spacing_mm} mm; expected 1 mm; resample it with nearest neighbours"
+                f"{path}: spacing {geometry.spacing_mm} mm; expected 1 mm; "
+                "resample it with nearest neighbours"
             )
-        heads.append(
-            make_head(to_network_axes(np.asarray(image.dataobj).astype(np.int16), geometry))
-        )
-    if not heads:
+        labels = np.asarray(image.dataobj).astype(np.int16)
+        anatomies.append(make_anatomy(to_network_axes(labels, geometry)))
+    if not anatomies:
         raise FastBTSError(
             f"{folder}: no *.nii.gz; expected label maps of heads with FreeSurfer labels"
         )
-    return heads
+    return anatomies
 
 
 class ShapeFile:
-    """Tumour label maps in an .npz, read one at a time: uint8 (i, j, k), stored LPS as BraTS does, over its whole field of view.
+    """Tumour label maps in an .npz, read one at a time.
+
+    They are uint8 (i, j, k), stored LPS as in BraTS, over the whole field of view of BraTS.
 
     Raises:
-        FastBTSError: There is no such file, or no map in it.
+        FastBTSError: The file does not exist or is empty.
     """
 
     def __init__(self, path: Path) -> None:
@@ -114,18 +124,18 @@ class ShapeFile:
         self.path, self._stored = path, np.load(path, allow_pickle=False)
         self.names = sorted(self._stored)
         if not self.names:
-            raise FastBTSError(f"{path}: holds no array; expected tumour label maps")
+            raise FastBTSError(f"{path}: contains no array; expected tumour label maps")
 
     def read(self, number: int) -> NDArray[np.uint8]:
         """Reads one map, in the order of the names, in network axes (d, h, w).
 
         Raises:
-            FastBTSError: It is no label map.
+            FastBTSError: It is not a label map.
         """
         shape = self._stored[self.names[number]]
         if shape.ndim != 3 or not np.isin(shape, (0, NCR, ED, ET)).all():
             raise FastBTSError(
-                f"{self.path}: {self.names[number]}: shape {shape.shape}, labels {np.unique(shape)[:9]}; expected 3 axes and "
-                "labels 0, 1, 2, 4"
+                f"{self.path}: {self.names[number]}: shape {shape.shape}, "
+                f"labels {np.unique(shape)[:9]}; expected 3 axes and labels 0, 1, 2, 4"
             )
         return np.ascontiguousarray(to_network_axes(shape, Geometry(shape.shape, LPS)))

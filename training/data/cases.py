@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fastbts import EngineSpec, FastBTSError, read_case
-from fastbts.pipeline.normalize import preprocess
-from fastbts.read.reference import read_truth, truth_files
+from fastbts.pipeline.normalize import normalize
+from fastbts.read.reference import read_reference, reference_files
 from fastbts.volume import to_network_axes
 from training.config import Recipe
 from training.data.augment import Augment, Crop, carve_mix, crop_start, cut, inside
@@ -36,7 +36,7 @@ class TrainingCase:
         image: (M, D, H, W) float16, normalised, brain box only.
         label: (D, H, W) uint8, BraTS <= 2021 values.
         grade: "HGG" or "LGG", where cases.csv tells; `SYNTHETIC` for a case that `training.data.synthetic` made.
-        teacher: CLIP's embeddings of the whole case's three views, (3, T), where `clip_teacher.teacher_for` gave them.
+        teacher: CLIP's embeddings of the whole case's three views, (3, T), where `training.data.teacher.teacher_for` gave them.
     """
 
     name: str
@@ -65,7 +65,7 @@ class CropDataset(Dataset[Sample]):
         if not cases or (recipe.synthetic > 0 and not self._synthetic):
             raise FastBTSError(
                 f"synthetic: {recipe.synthetic} of the crops shall come from synthetic cases; got {len(cases)} real and "
-                f"{len(self._synthetic)} synthetic cases; make such with python -m training.data.synthetic, or set it to 0"
+                f"{len(self._synthetic)} synthetic cases; make them with python -m training synthetic, or set it to 0"
             )
         self.cases, self.recipe = cases, recipe
         self._augment = Augment(recipe.augment)
@@ -185,12 +185,12 @@ def grade_of(folder: Path) -> str:
 
 def read_labels(folder: Path) -> NDArray[np.uint8]:
     """The reference labels (i, j, k) of a case, BraTS <= 2021 values (3 of BraTS 2023 is read as 4)."""
-    found = truth_files(folder)
+    found = reference_files(folder)
     if len(found) != 1:
         raise FastBTSError(
             f"{folder}: expected one file *seg.nii.gz, got {[p.name for p in found]}"
         )
-    return read_truth(found[0])
+    return read_reference(found[0])
 
 
 def prepare_case(folder: Path, spec: EngineSpec, cache: Path) -> TrainingCase:
@@ -216,7 +216,7 @@ def _network_arrays(
     folder: Path, spec: EngineSpec
 ) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
     volume = read_case(folder)
-    prepared = preprocess(volume, spec)
+    prepared = normalize(volume, spec)
     placement = prepared.placement
     if placement.resampled:
         raise FastBTSError(

@@ -1,16 +1,14 @@
-"""Synthetic training cases: real head anatomy and real tumour shapes under made-up contrasts.
+"""Synthetic training cases: real head anatomy and real tumour shapes with random contrasts.
 
-`python -m training.data.synthetic --heads DIR --shapes FILE --n 60 --out DIR` writes a folder that `load_synthetic` reads.
-
-In the manner of SynthSeg (Billot et al. 2023, doi:10.1016/j.media.2023.102789): a label map is deformed, each tissue is given
-a random intensity, and blur, bias field, noise and resolution make it a scan. Here the intensities lie around those of FLAIR,
-T1, T1ce and T2, so that the tumour's parts keep the look that tells them apart. Everything is on network axes, (D, H, W) =
-(Z, Y, X) of RAS+, at 1 mm; images are in standard deviations of the brain until they are normalised like real ones.
+As in SynthSeg (Billot et al. 2023, doi:10.1016/j.media.2023.102789): a label map is deformed, each
+tissue gets a random intensity, and blur, bias field, noise and resolution make it a scan. Here the
+intensities are drawn around those of FLAIR, T1, T1ce and T2, so that tumour parts can be told
+apart. Everything is in network axes, (D, H, W) = (Z, Y, X) of RAS+, at 1 mm. Images are in standard
+deviations of the brain until they are normalised like real ones.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +23,17 @@ from torch.nn import functional
 from fastbts import EngineSpec, FastBTSError, ops
 from fastbts.labels import ED, ET, NCR
 from fastbts.phantom.case import CONTRAST
-from training.data.anatomy import Head, ShapeFile, read_heads
+from training.data.anatomy import Anatomy, ShapeFile
 from training.data.augment import LOW_GRADE_CORE, bias_field, thick_slices
 from training.data.cases import SYNTHETIC, TrainingCase
 
 SHAPE = (152, 184, 152)  # of the scene, in voxels
 BRAIN_MM = (140.0, 170.0, 138.0)  # size of the brain box: mean of the 28 BraTS 2018 training cases
-FIELD_MM = (155.0, 240.0, 240.0)  # of a tumour shape, whatever its voxels
+FIELD_MM = (155.0, 240.0, 240.0)  # field of view of a tumour shape
 FIELD_CENTRE_MM = (72.0, 110.5, 121.0)  # middle of those brain boxes in that field
 
-# Mean intensity of tumour parts in FLAIR, T1, T1ce, T2, and how it varies from case to case: of the same cases, normalised.
+# Mean intensity of tumour parts in FLAIR, T1, T1ce, T2, and its deviation between cases: measured
+# on the same training cases, normalised.
 PARTS = {
     "oedema": (2.05, 0.05, -0.15, 0.8),
     "necrosis": (2.75, -0.55, -0.35, 1.9),
@@ -45,12 +44,10 @@ PART_SPREAD = {
     "necrosis": (1.0, 0.5, 0.4, 0.65),
     "rim": (0.8, 0.45, 0.8, 0.55),
 }
-TISSUES = ("csf", "grey", "white", "nuclei")  # values of `Head.tissue`
+TISSUES = ("csf", "grey", "white", "nuclei")  # values of `Anatomy.tissue`
 TISSUE_SPREAD = 0.25
-PATCH, SICK_PATCH = (
-    0.15,
-    (0.7, 0.3, 0.4, 0.5),
-)  # deviation of what varies over 4 to 10 mm, in healthy tissue and in a tumour
+# Deviation of the texture of 4 to 10 mm, in healthy tissue and in a tumour (per modality).
+TEXTURE, TUMOUR_TEXTURE = 0.15, (0.7, 0.3, 0.4, 0.5)
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ class SyntheticConfig:
     non_enhancing: float = 0.15
     """Chance that the core does not enhance, as in most low-grade gliomas."""
     any_contrast: float = 0.1
-    """Chance, per modality, that healthy tissues get any intensities at all."""
+    """Chance, per modality, that healthy tissues get arbitrary intensities."""
     thick_slices: float = 0.25
     """Chance, per modality, of thick slices along one axis."""
     bias_field: float = 0.5
@@ -74,13 +71,13 @@ class SyntheticConfig:
     tumour_scale: float = 0.2
     """Largest relative change of the tumour's size, per axis."""
     tumour_shift_mm: float = 10.0
-    """Deviation of the tumour's place from where its patient had it (or mirrored), per axis."""
+    """Deviation of the tumour's shift from its place in the patient (or mirrored), per axis."""
     mass_effect_mm: float = 6.0
     """Largest displacement of tissue at the tumour's edge."""
 
 
 def make_synthetic(
-    heads: Sequence[Head],
+    anatomies: Sequence[Anatomy],
     shapes: ShapeFile,
     seed: int,
     index: int,
@@ -89,23 +86,21 @@ def make_synthetic(
     """Makes case number `index` of `seed`; equal arguments give equal bits with one thread.
 
     Args:
-        heads: Anatomies to choose from.
+        anatomies: To choose from.
         shapes: Tumours to choose from.
-        seed: Chooses the series of cases.
-        index: Chooses the case.
+        seed: Seed of the series of cases.
+        index: Number of the case.
         config: How cases vary.
     Returns:
-        A case like those of `prepare_case`, its grade being `SYNTHETIC`.
+        A case like those of `prepare_case`, marked as `SYNTHETIC`.
     """
     config = config or SyntheticConfig()
     rng = np.random.default_rng((seed, 4, index))
-    head, shape = (
-        heads[int(rng.integers(len(heads)))],
-        shapes.read(int(rng.integers(len(shapes.names)))),
-    )
+    anatomy = anatomies[int(rng.integers(len(anatomies)))]
+    shape = shapes.read(int(rng.integers(len(shapes.names))))
     tumour = place_tumour(shape, config, rng)
-    tissue, brain = deform(head, _middle(tumour), config, rng)
-    box = _box(brain)  # what lies outside has no part in what follows
+    tissue, brain = deform(anatomy, _middle(tumour), config, rng)
+    box = _box(brain)
     tissue, brain, tumour = tissue[box], brain[box], tumour[(slice(None), *box)]
     tumour = confine(tumour, tissue, brain)
     if rng.random() < config.non_enhancing:
@@ -117,28 +112,26 @@ def make_synthetic(
 def place_tumour(
     shape: NDArray[np.uint8], config: SyntheticConfig, rng: np.random.Generator
 ) -> Tensor:
-    """Puts a tumour into the scene, mirrored or not, scaled, shifted and bent.
+    """Puts a tumour into the scene, perhaps mirrored, and scaled, shifted and bent.
 
     Returns:
-        Share of WT, TC and ET in each voxel, each containing the next, float32 (3, D, H, W).
+        Share of WT, TC and ET in each voxel, each region within the one before, float32
+        (3, D, H, W).
     """
-    mirrored = shape[:, :, ::-1] if rng.random() < 0.5 else shape
-    field_centre = (
-        *FIELD_CENTRE_MM[:2],
-        FIELD_MM[2] - FIELD_CENTRE_MM[2] if mirrored is not shape else FIELD_CENTRE_MM[2],
-    )
+    field_centre = np.array(FIELD_CENTRE_MM)
+    mirrored = shape
+    if rng.random() < 0.5:
+        mirrored, field_centre[2] = shape[:, :, ::-1], FIELD_MM[2] - field_centre[2]
     voxel_mm = np.array(FIELD_MM) / shape.shape
     where = np.argwhere(mirrored)
     scene = torch.zeros(3, *SHAPE)
     if not len(where):
         return scene
     low, high = where.min(axis=0), where.max(axis=0) + 1
-    cut = torch.from_numpy(
-        mirrored[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].copy()
-    )
-    nested = functional.pad(
-        torch.stack([cut > 0, (cut == NCR) | (cut == ET), cut == ET]).float(), [3] * 6
-    )
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    cut = torch.from_numpy(mirrored[box].copy())
+    regions = torch.stack([cut > 0, (cut == NCR) | (cut == ET), cut == ET])
+    nested = functional.pad(regions.float(), [3] * 6)
     zoom = 1 + rng.uniform(-config.tumour_scale, config.tumour_scale, 3)
     size = np.maximum(np.round((high - low + 6) * voxel_mm * zoom), 1).astype(int)
     bent = _bend(functional.interpolate(nested[None], size.tolist(), mode="trilinear"), rng)[0]
@@ -154,7 +147,7 @@ def place_tumour(
 
 
 def _bend(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Turns by up to 0.3 radians about (D, H) and bends smoothly; (1, C, D, H, W), nothing but padding leaves the frame."""
+    """Rotates by up to 0.3 radians about W and bends smoothly, (1, C, D, H, W)."""
     angle = rng.uniform(-0.3, 0.3)
     turn = torch.eye(3, 4)
     turn[1:3, 1:3] = torch.tensor([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -164,77 +157,69 @@ def _bend(image: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def deform(
-    head: Head, centre: NDArray[np.float64], config: SyntheticConfig, rng: np.random.Generator
+    anatomy: Anatomy,
+    centre: NDArray[np.float64],
+    config: SyntheticConfig,
+    rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Brings a head to the atlas's size, turns, scales and bends it, and pushes it away from the tumour.
+    """Scales an anatomy to the mean size, deforms it, and pushes it away from the tumour.
 
     Args:
-        head: The anatomy.
+        anatomy: To deform.
         centre: The tumour's middle, voxels of the scene (D, H, W).
-        config: How much.
+        config: How much it is deformed.
         rng: Source of randomness.
     Returns:
         Tissue, int64, and brain mask, bool, (D, H, W).
     """
     half = (np.array(SHAPE) - 1) / 2
     mirror = np.array([1, 1, rng.choice([-1, 1])])
-    zoom = (
-        np.array(head.box_mm)
-        / BRAIN_MM
-        * (1 + rng.uniform(-config.scale, config.scale, 3))
-        * mirror
-    )
+    scale = 1 + rng.uniform(-config.scale, config.scale, 3)
+    zoom = np.array(anatomy.box_mm) / BRAIN_MM * scale * mirror
     coarse = [n // 8 for n in SHAPE]
     axes = [torch.linspace(-h, h, n) for h, n in zip(half, coarse, strict=True)]
-    place = torch.stack(
-        torch.meshgrid(*axes, indexing="ij")
-    )  # (3, d, h, w), mm from the scene's middle
+    # (3, d, h, w), mm from the scene's middle
+    place = torch.stack(torch.meshgrid(*axes, indexing="ij"))
     away = place - torch.tensor(centre - half, dtype=torch.float32)[:, None, None, None]
     distance = away.norm(dim=0)
-    push = (
-        rng.uniform(0, config.mass_effect_mm)
-        * (-((distance / 35) ** 2)).exp()
-        / distance.clamp(min=8)
-    )
+    strength = rng.uniform(0, config.mass_effect_mm)
+    push = strength * (-((distance / 35) ** 2)).exp() / distance.clamp(min=8)
     place = place - push * away + config.elastic_mm * smooth(coarse, (5, 5, 5), 3, rng)
     matrix = _rotation(rng.uniform(-config.rotate_rad, config.rotate_rad, 3)) * zoom
     there = torch.einsum("ab,bdhw->adhw", torch.from_numpy(matrix.astype(np.float32)), place)
-    there = there / torch.tensor([(n - 1) / 2 for n in head.tissue.shape])[:, None, None, None]
+    half_sizes = torch.tensor([(n - 1) / 2 for n in anatomy.tissue.shape])
+    there = there / half_sizes[:, None, None, None]
     fine = functional.interpolate(
         there[None].flip(1), SHAPE, mode="trilinear", align_corners=True
     ).permute(0, 2, 3, 4, 1)
     tissue = functional.grid_sample(
-        head.tissue[None, None].float(), fine, mode="nearest", align_corners=True
+        anatomy.tissue[None, None].float(), fine, mode="nearest", align_corners=True
     )[0, 0].long()
-    share = functional.grid_sample(head.brain[None, None], fine, align_corners=True)[0, 0]
+    share = functional.grid_sample(anatomy.brain[None, None], fine, align_corners=True)[0, 0]
     return tissue, share > rng.uniform(0.18, 0.35)
 
 
 def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Turns about all three axes, (3, 3)."""
+    """Rotation about all three axes, (3, 3)."""
     whole = np.eye(3)
     for axis, angle in enumerate(angles):
         a, b = (axis + 1) % 3, (axis + 2) % 3
         turn = np.eye(3)
-        turn[[a, a, b, b], [a, b, a, b]] = (
-            np.cos(angle),
-            -np.sin(angle),
-            np.sin(angle),
-            np.cos(angle),
-        )
+        cosine, sine = np.cos(angle), np.sin(angle)
+        turn[[a, a, b, b], [a, b, a, b]] = cosine, -sine, sine, cosine
         whole = turn @ whole
     return whole
 
 
 def confine(tumour: Tensor, tissue: Tensor, brain: Tensor) -> Tensor:
-    """Keeps the tumour in the brain, and oedema out of fluid; shares stay nested."""
+    """Restricts the tumour to the brain, and oedema to tissue; the regions stay nested."""
     core = tumour[1:] * brain
     whole = torch.maximum(tumour[0] * (brain & (tissue > 0)), core[0])
     return torch.cat([whole[None], core])
 
 
 def to_label(tumour: Tensor) -> NDArray[np.uint8]:
-    """Shares (3, D, H, W) -> label map (D, H, W): the smallest region that has at least half of the voxel."""
+    """Shares (3, D, H, W) -> label map (D, H, W): the smallest region with half of the voxel."""
     whole, core, enhancing = (tumour >= 0.5).numpy()
     label: NDArray[np.uint8] = np.where(
         enhancing, ET, np.where(core, NCR, np.where(whole, ED, 0))
@@ -245,64 +230,59 @@ def to_label(tumour: Tensor) -> NDArray[np.uint8]:
 def paint(
     tissue: Tensor, tumour: Tensor, config: SyntheticConfig, rng: np.random.Generator
 ) -> Tensor:
-    """Gives every tissue its intensity, with texture; (4, D, H, W) in standard deviations of the brain."""
-    healthy = np.array([CONTRAST[name] for name in TISSUES]).T + rng.normal(
-        0, TISSUE_SPREAD, (4, len(TISSUES))
-    )
-    anything = rng.random(4) < config.any_contrast
-    healthy[anything] = rng.uniform(-2, 2, (int(anything.sum()), len(TISSUES)))
+    """Intensities with texture, (4, D, H, W) in standard deviations of the brain."""
+    healthy = np.array([CONTRAST[name] for name in TISSUES]).T
+    healthy = healthy + rng.normal(0, TISSUE_SPREAD, healthy.shape)
+    arbitrary = rng.random(4) < config.any_contrast
+    healthy[arbitrary] = rng.uniform(-2, 2, (int(arbitrary.sum()), len(TISSUES)))
     images = torch.from_numpy(healthy.astype(np.float32))[:, tissue]
     _add_vessels(images, tissue, rng)
     images = _blur(images)
-    patch = _texture(tissue.shape, rng)
-    where = (
-        (slice(None), *_box(tumour[0] > 0))
-        if tumour.any()
-        else (slice(None), slice(0), slice(0), slice(0))
-    )
+    texture = _texture(tissue.shape, rng)
+    box = _box(tumour[0] > 0) if tumour.any() else (slice(0),) * 3
+    where = (slice(None), *box)
     part, shares = images[where], tumour[where]
     for share, mean in zip(shares, _part_means(bool(tumour[2].any()), rng), strict=True):
-        part += share * (torch.from_numpy(mean)[:, None, None, None] - part)
-    part += (
-        (torch.tensor(SICK_PATCH)[:, None, None, None] * rng.uniform(0.5, 1.2) - PATCH)
-        * shares[0]
-        * patch[where]
-    )
-    return images.add_(patch, alpha=PATCH)
+        part += share * (_column(mean) - part)
+    more = _column(TUMOUR_TEXTURE) * rng.uniform(0.5, 1.2) - TEXTURE
+    part += more * shares[0] * texture[where]
+    return images.add_(texture, alpha=TEXTURE)
+
+
+def _column(values: Sequence[float] | NDArray[np.float32]) -> Tensor:
+    """One value per modality, float32 (4, 1, 1, 1)."""
+    return torch.tensor(values, dtype=torch.float32)[:, None, None, None]
 
 
 def _texture(shape: Sequence[int], rng: np.random.Generator) -> Tensor:
-    """What varies over 4 to 10 voxels, (4, *shape); drawn at half the resolution, which shows no difference."""
+    """Texture of 4 to 10 voxels, (4, *shape); drawn at half the resolution, which is enough."""
     half = [n // 2 for n in shape]
-    drawn = smooth(half, [n // 10 for n in shape], 4, rng) + smooth(
-        half, [n // 4 for n in shape], 4, rng
-    )
+    coarse = smooth(half, [n // 10 for n in shape], 4, rng)
+    drawn = coarse + smooth(half, [n // 4 for n in shape], 4, rng)
     return functional.interpolate(drawn[None], tuple(shape), mode="trilinear")[0]
 
 
 def _part_means(enhancing: bool, rng: np.random.Generator) -> list[NDArray[np.float32]]:
-    """Intensities of oedema, core and rim, (4,) each, in the order in which they are painted over each other."""
+    """Intensities of oedema, core and rim, (4,) each, in the order of painting."""
     means = [rng.normal(PARTS[name], PART_SPREAD[name]) for name in PARTS]
     if not enhancing:
         flair, t1, t2 = (rng.uniform(*bounds) for bounds in LOW_GRADE_CORE.values())
         means[1] = np.array([flair, t1, t1 + rng.normal(0, 0.2), t2])
-    means[2][2] = max(
-        means[2][2], means[1][2] + 0.7, means[0][2] + 0.7
-    )  # else the rim would not enhance
+    # The rim enhances: on T1ce it is brighter than core and oedema.
+    means[2][2] = max(means[2][2], means[1][2] + 0.7, means[0][2] + 0.7)
     return [mean.astype(np.float32) for mean in means]
 
 
 def _add_vessels(images: Tensor, tissue: Tensor, rng: np.random.Generator) -> None:
-    """Paints winding sheets of the fluid as vessels and meninges, which take up contrast agent without being tumour."""
-    sheets = smooth(tissue.shape, [n // 10 for n in tissue.shape], 1, rng)[0].abs() < rng.uniform(
-        0.05, 0.2
-    )
+    """Paints thin sheets in the fluid as vessels and meninges, which enhance outside the tumour."""
+    noise = smooth(tissue.shape, [n // 10 for n in tissue.shape], 1, rng)[0]
+    sheets = noise.abs() < rng.uniform(0.05, 0.2)
     vessel = np.array(CONTRAST["vessel"], np.float32) * rng.uniform(0.4, 1.0)
     images[:, sheets & (tissue == 0)] = torch.from_numpy(vessel.astype(np.float32))[:, None]
 
 
 def scan(images: Tensor, config: SyntheticConfig, rng: np.random.Generator) -> Tensor:
-    """Thick slices, bias field and noise, then positive scanner units; (4, D, H, W), changed in place."""
+    """Thick slices, bias field, noise, then positive scanner units; (4, D, H, W), in place."""
     for image in images:
         if rng.random() < config.thick_slices:
             image.copy_(thick_slices(image, rng))
@@ -314,16 +294,14 @@ def scan(images: Tensor, config: SyntheticConfig, rng: np.random.Generator) -> T
 
 
 def smooth(shape: Sequence[int], knots: Sequence[int], n: int, rng: np.random.Generator) -> Tensor:
-    """Smooth noise of deviation about 1 through random knots, float32 (n, *shape)."""
+    """Smooth noise of deviation about 1, interpolated between random knots, float32 (n, *shape)."""
     drawn = torch.from_numpy(rng.standard_normal((1, n, *knots), dtype=np.float32))
-    # (3/2)^(3/2) makes up for what linear interpolation takes of the deviation.
-    return (
-        functional.interpolate(drawn, tuple(shape), mode="trilinear", align_corners=True)[0] * 1.84
-    )
+    noise = functional.interpolate(drawn, tuple(shape), mode="trilinear", align_corners=True)[0]
+    return noise * 1.84  # (3/2)^(3/2): linear interpolation reduces the deviation by that
 
 
 def _blur(images: Tensor) -> Tensor:
-    """Point spread of the scanner, (1, 2, 1) / 4 along each axis."""
+    """Point spread of the scanner: (1, 2, 1) / 4 along each axis."""
     for axis in (1, 2, 3):
         n = images.shape[axis]
         pairs = images.narrow(axis, 0, n - 1) + images.narrow(axis, 1, n - 1)
@@ -335,15 +313,13 @@ def _blur(images: Tensor) -> Tensor:
 
 def _box(mask: Tensor) -> tuple[slice, slice, slice]:
     """The box around a mask."""
-    d, h, w = (
-        slice(*side)
-        for side in ops.brain_box(mask.numpy()[None].view(np.uint8), n_threads=1).bounds
-    )
+    bounds = ops.brain_box(mask.numpy()[None].view(np.uint8), n_threads=1).bounds
+    d, h, w = (slice(*side) for side in bounds)
     return d, h, w
 
 
 def _middle(tumour: Tensor) -> NDArray[np.float64]:
-    """Middle of the tumour's core, or of the tumour, in voxels; the scene's middle where there is none."""
+    """Middle of the tumour's core, else of the tumour, else of the scene, in voxels."""
     for mask in (tumour[1] > 0.5, tumour[0] > 0.5):
         if mask.any():
             return mask.nonzero().double().mean(dim=0).numpy()
@@ -351,7 +327,7 @@ def _middle(tumour: Tensor) -> NDArray[np.float64]:
 
 
 def _normalized(name: str, scanned: Tensor, label: NDArray[np.uint8]) -> TrainingCase:
-    """Percentiles and z-score by the inference package's own operation; the arrays are the brain box already."""
+    """Normalises as at inference; the arrays are the brain box already."""
     d, h, w = label.shape
     image, _ = ops.normalize(
         scanned.numpy(), ((0, d), (0, h), (0, w)), (d, h, w), EngineSpec().percentiles, n_threads=1
@@ -359,21 +335,23 @@ def _normalized(name: str, scanned: Tensor, label: NDArray[np.uint8]) -> Trainin
     return TrainingCase(name, image.astype(np.float16), label, SYNTHETIC)
 
 
-def write_synthetic(out: Path, heads: Sequence[Head], shapes: ShapeFile, n: int, seed: int) -> None:
-    """Writes cases 0 to n - 1 of `seed` into a folder; those that are there stay."""
+def write_synthetic(
+    out: Path, anatomies: Sequence[Anatomy], shapes: ShapeFile, n: int, seed: int
+) -> None:
+    """Writes cases 0 to n - 1 of `seed` into a folder; existing files stay."""
     out.mkdir(parents=True, exist_ok=True)
     for index in track(range(n), "making cases"):
         path = out / f"synthetic_{seed:03d}_{index:04d}.npz"
         if not path.is_file():
-            case = make_synthetic(heads, shapes, seed, index)
+            case = make_synthetic(anatomies, shapes, seed, index)
             temporary = path.with_suffix(".tmp")
-            with temporary.open("wb") as stream:
-                np.savez(stream, image=case.image, label=case.label)
+            with temporary.open("wb") as file:
+                np.savez(file, image=case.image, label=case.label)
             temporary.replace(path)
 
 
 def load_synthetic(folder: Path) -> list[TrainingCase]:
-    """Reads all cases that `write_synthetic` left in a folder.
+    """Reads all cases that `write_synthetic` wrote into a folder.
 
     Raises:
         FastBTSError: There is none.
@@ -384,30 +362,6 @@ def load_synthetic(folder: Path) -> list[TrainingCase]:
             cases.append(TrainingCase(path.stem, stored["image"], stored["label"], SYNTHETIC))
     if not cases:
         raise FastBTSError(
-            f"{folder}: no files synthetic_*.npz; make them with python -m training.data.synthetic"
+            f"{folder}: no files synthetic_*.npz; make them with python -m training synthetic"
         )
     return cases
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--heads",
-        type=Path,
-        required=True,
-        help="folder of label maps of heads (*.nii.gz, FreeSurfer labels)",
-    )
-    parser.add_argument(
-        "--shapes", type=Path, required=True, help="file of tumour label maps (.npz)"
-    )
-    parser.add_argument("--n", type=int, default=60, help="number of cases")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the cases")
-    args = parser.parse_args()
-    torch.set_num_threads(1)  # the same bits on every machine
-    write_synthetic(args.out, read_heads(args.heads), ShapeFile(args.shapes), args.n, args.seed)
-
-
-if __name__ == "__main__":
-    main()

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from fastbts import FastBTSError
 from training.config import Recipe, parse_recipe
 
 
-class CheckpointError(ValueError):
+class CheckpointError(FastBTSError, ValueError):
     """A checkpoint that cannot be used."""
 
 

@@ -21,13 +21,13 @@ from training.clip.prompts import (
     orthonormal_prompts,
     region_texts,
 )
-from training.clip.teacher import token_reader
 from training.config import Recipe
 from training.data.cases import (
     Sample,
     engine_spec,
     read_labels,
 )
+from training.data.teacher import token_reader
 from training.loop.losses import supervised_loss
 from training.model import UNet3d
 from training.network_engine import NetworkEngine
@@ -61,8 +61,9 @@ def recipe_prompts(recipe: Recipe) -> Prompts | None:
         prompts.labels != REGIONS
     ):  # a row's place alone says whose it is: in another order each region would get a wrong vector
         raise PromptsError(
-            f"{recipe.prompts or 'prompts.yaml'}: one row each for {', '.join(prompts.labels)}, expected {', '.join(REGIONS)} in "
-            "this order; order the regions of training/prompts.yaml so, and make the file anew with python -m training.clip.prompts"
+            f"{recipe.prompts or 'prompts.yaml'}: one row each for {', '.join(prompts.labels)}, "
+            f"expected {', '.join(REGIONS)} in this order; order the regions of "
+            "training/clip/prompts.yaml so, and make the file again with python -m training prompts"
         )
     if prompts.embeddings.shape != (model.n_regions, width):
         raise PromptsError(
@@ -126,7 +127,7 @@ class LitNetwork(L.LightningModule):
 
     def validation_step(self, folder: Path, index: int) -> None:
         """Dice of one case by the product's inference; Lightning has put the averaged weights and eval mode in place."""
-        options = SegmenterOptions(threads=torch.get_num_threads())
+        options = SegmenterOptions(n_threads=torch.get_num_threads())
         segmenter = Segmenter(
             NetworkEngine(self.network, engine_spec(self.recipe), self.read_tokens),
             options=options,

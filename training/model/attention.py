@@ -1,10 +1,11 @@
-"""Semantic attention: lets through of a skip what the decoder and the similarity map ask for.
+"""Semantic attention: a gate on a skip connection, from the decoder and the similarity map.
 
-An additive attention gate (Oktay et al. 2018, arXiv 1804.03999, section 2.2) that also sees the similarity map. As there, the
-gate is computed at half the skip's resolution and upsampled; what it sees of the skip is the encoder's next level, which is the
-skip after stride-2 convolutions. On a CPU that costs a fraction of the same gate at the skip's own resolution, where reading
-the features again takes longer than the arithmetic. The paper (arXiv 2507.09966 v1/v2, abstract) names a semantic attention;
-this form of it is ours.
+An additive attention gate (Oktay et al. 2018, arXiv 1804.03999, section 2.2) that also reads the
+similarity map. As there, the gate is computed at half the skip's resolution and upsampled. It reads
+the encoder's next level instead of the skip, which is the skip after stride-2 convolutions. On a
+CPU that costs a fraction of a gate at the skip's own resolution, where reading the features again
+takes longer than the arithmetic. The paper (arXiv 2507.09966 v1/v2, abstract) names a semantic
+attention; this form of it is ours.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from torch.nn import functional
 
 
 class SemanticAttention(nn.Module):
-    """Gate on one skip connection. Identity when fresh (lambda begins at zero).
+    """Gate on one skip connection. Initially the identity: lambda begins at zero.
 
     Args:
         n_below: C' of encoder and decoder at the level below the skip.
         width: Channels inside the gate.
-        n_regions: K of the similarity map; 0 where there is none.
-        scale: How many times finer than the similarity map the level below is; at least 1.
+        n_regions: K of the similarity map; 0 without one.
+        scale: Voxels of the level below per voxel of the similarity map and axis; at least 1.
     """
 
     def __init__(self, n_below: int, width: int, n_regions: int, scale: int) -> None:
@@ -38,15 +39,19 @@ class SemanticAttention(nn.Module):
     def forward(
         self, skip: Tensor, encoded: Tensor, decoded: Tensor, similarity: Tensor | None
     ) -> Tensor:
-        """Computes S (1 + lambda (2 m - 1)), m = sigmoid(w_a^T lrelu(W_x E' + W_g G + W_s up(s) + b)).
+        """Computes S (1 + lambda (2 m - 1)) with the mask m.
+
+        m = sigmoid(w_a^T lrelu(W_x E' + W_g G + W_s up(s) + b)); w_a^T is a transposed convolution
+        2^3 with stride 2.
 
         Args:
             skip: S, (B, C, D, H, W).
             encoded: E', the encoder's next level, (B, C', D/2, H/2, W/2).
             decoded: G, the decoder feature before its upsampling, same shape.
-            similarity: s, (B, K, D/2/scale, H/2/scale, W/2/scale), upsampled trilinearly; None without guidance.
+            similarity: s, (B, K, D/2/scale, H/2/scale, W/2/scale), upsampled trilinearly; None
+                without guidance.
         Returns:
-            The gated skip, (B, C, D, H, W); w_a^T is a transposed convolution 2^3 with stride 2.
+            The gated skip, (B, C, D, H, W).
         """
         hidden = self.encoded(encoded) + self.decoded(decoded)
         if self.map is not None and similarity is not None:

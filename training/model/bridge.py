@@ -1,7 +1,7 @@
-"""3D-2D semantic bridge: looks at the volume as CLIP does, in planes, and brings back what it saw.
+"""3D-2D semantic bridge: projects the volume to planes, as CLIP sees it, and lifts the result back.
 
-The bridge between the 3D network and 2D CLIP is the paper's (arXiv 2507.09966 v1/v2, abstract), the 1/3 mean over three
-orthogonal views its author's; the layers are ours.
+The bridge between the 3D network and 2D CLIP is the paper's (arXiv 2507.09966 v1/v2, abstract), the
+1/3 mean over three orthogonal views its author's; the layers are ours.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch.nn import functional
 from training.model.blocks import zeroed
 
 AXES = (2, 3, 4)
-"""Axes of (B, C, D, H, W) along which the three views look: axial, coronal, sagittal."""
+"""Axes of (B, C, D, H, W) that the three views project along: axial, coronal, sagittal."""
 
 
 class SemanticBridge(nn.Module):
-    """Adds the mean of three lifted views to a feature volume. Identity when fresh (`expand` begins at zero).
+    """Adds the mean of three lifted views to a feature volume. Initially the identity.
 
     Args:
         n_channels: C.
@@ -40,21 +40,24 @@ class SemanticBridge(nn.Module):
         )
 
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Computes x + 1/3 (Q_z(x, y) + Q_y(x, z) + Q_x(y, z)), with Q_d = W2 lrelu(conv2d([mean_d R; max_d R]) + view_d).
+        """Computes x + 1/3 (Q_z(x, y) + Q_y(x, z) + Q_x(y, z)).
+
+        Q_d = W2 lrelu(conv2d([mean_d R; max_d R]) + view_d), R the reduced x; W2 begins at zero.
 
         Args:
             x: (B, C, D, H, W) at stride 8.
-            tokens: `training.clip.teacher.token_volume` of each sample, (B, T', D, H, W); added through weights that begin at
-                zero. Exactly with a token width.
+            tokens: CLIP's patch tokens, (B, T', D, H, W), if and only if there is a token width;
+                added through weights that begin at zero.
         Returns:
-            The same shape, and in training with a teacher the views' embeddings (B, 3, T) for `bridge_loss`, else None.
+            The same shape; and in training with a teacher the views' embeddings (B, 3, T), else
+            None.
         Raises:
-            ValueError: Tokens are missing or of no use.
+            ValueError: Tokens are missing, or not expected.
         """
         if (tokens is None) != (self.tokens is None):
             raise ValueError(
-                f"patch tokens {'missing' if tokens is None else 'given'}: the bridge expects them exactly with token_width > 0; "
-                "see training.clip.teacher.token_volume"
+                f"patch tokens {'missing' if tokens is None else 'given'}: the bridge expects "
+                "them if and only if token_width > 0; see training.clip.views.token_volume"
             )
         reduced = self.reduce(x)
         planes = [torch.cat([reduced.mean(axis), reduced.amax(axis)], 1) for axis in AXES]
@@ -62,7 +65,7 @@ class SemanticBridge(nn.Module):
             functional.leaky_relu(self.plane(p) + v, 0.01)
             for p, v in zip(planes, self.view, strict=True)
         ]
-        # Lifting is broadcasting: a plane is repeated along the axis it looks along.
+        # Lifting is broadcasting: a plane is repeated along the axis of its projection.
         views = [self.expand(s).unsqueeze(axis) for s, axis in zip(seen, AXES, strict=True)]
         lifted = x + (views[0] + views[1] + views[2]) / len(AXES)
         if self.tokens is not None:

@@ -1,7 +1,7 @@
-"""Pixel level: which voxels are brain, which modalities are there, and how much each counts.
+"""Pixel level: which voxels are brain, which modalities are present, and the weight of each.
 
-Ours; the paper's abstract (arXiv 2507.09966 v1/v2) names only a pixel level. Works on the packed input, and costs one pass over
-it.
+Ours; the paper's abstract (arXiv 2507.09966 v1/v2) names only a pixel level. Works on the packed
+input, and costs one pass over it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from training.model.blocks import zeroed
 
 
 class PixelFusion(nn.Module):
-    """Brain mask, modality gate and, in training, modality dropout. Identity when fresh, but for the dropout.
+    """Brain mask, modality weights and, in training, modality dropout.
 
-    Normalisation leaves the background at exactly zero, which is also the brain's mean; and a missing modality is all zeros.
-    Filling zeros with a learned value tells the three apart, as a mask channel would, without widening the first convolution.
+    Initially the identity, except for the dropout. Normalisation leaves the background at exactly
+    zero, which is also the brain's mean, and a missing modality is all zeros. A learned value in
+    place of zeros separates the three, as a mask channel would, without a wider first convolution.
 
     Args:
         n_modalities: M.
@@ -31,7 +32,9 @@ class PixelFusion(nn.Module):
         self.background = nn.Parameter(torch.zeros(1, n_modalities))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Computes x g outside the background and b_m in it, with g = 2 sigmoid(A p + a) for present modalities p in {0, 1}^M.
+        """Computes x g outside the background and b_m in it.
+
+        g = 2 sigmoid(A p + a), with p in {0, 1}^M the modalities present.
 
         Args:
             x: Packed input (B, M p^3, D, H, W).
@@ -40,7 +43,8 @@ class PixelFusion(nn.Module):
         """
         if self.training:
             x = x * self._spread(self._keep(x))
-        # One voxel of each block tells for the block: an eighth of the memory traffic, and a brain has many blocks.
+        # One voxel of each packed block is enough to see whether a modality is present, and needs
+        # an eighth of the memory traffic.
         present = (x[:, :: self.packed].abs().amax((2, 3, 4)) > 0).to(x.dtype)
         return torch.where(
             x == 0,
@@ -49,7 +53,7 @@ class PixelFusion(nn.Module):
         )
 
     def _keep(self, x: Tensor) -> Tensor:
-        """Draws which modalities stay, (B, M) of 0 and 1; never none."""
+        """Draws which modalities stay, (B, M) of 0 and 1; at least one."""
         keep = torch.rand(x.shape[0], x.shape[1] // self.packed, device=x.device) >= self.dropout
         return (keep | ~keep.any(1, keepdim=True)).to(x.dtype)
 

@@ -1,7 +1,8 @@
-"""Cross-modal semantic guidance: what the prompts say meets what the image shows.
+"""Semantic guidance: text vectors steer the image features.
 
-Guidance by CLIP's text embeddings is the paper's (arXiv 2507.09966 v1/v2, abstract), FiLM (Perez et al. 2018, arXiv 1709.07871)
-its author's way of injection; where they enter, and the shapes, are ours. E is the length of the network's own text vectors.
+Guidance by CLIP's text embeddings is the paper's (arXiv 2507.09966 v1/v2, abstract), FiLM (Perez et
+al. 2018, arXiv 1709.07871) its author's; where they enter, and the shapes, are ours. E is the
+length of the network's own text vectors.
 """
 
 from __future__ import annotations
@@ -16,22 +17,25 @@ from training.model.blocks import zeroed
 
 
 class TextTable(nn.Module):
-    """t'_k = GELU(W_t sqrt(T) t_k + b): the prompts in the network's own words."""
+    """t'_k = GELU(W_t sqrt(T) t_k + b): projects text embeddings to the network's width E."""
 
     def __init__(self, text_width: int, width: int) -> None:
         super().__init__()
         self.project = nn.Linear(text_width, width)
 
     def forward(self, text: Tensor) -> Tensor:
-        """Text embeddings of length 1, (K, T) -> (K, E). sqrt(T) makes the entries' variance 1, as `nn.Linear` expects."""
+        """Text embeddings of length 1, (K, T) -> (K, E).
+
+        sqrt(T) makes the variance of the entries 1, as `nn.Linear` expects.
+        """
         return functional.gelu(self.project(text * math.sqrt(text.shape[1])))
 
 
 class SimilarityMap(nn.Module):
-    """s_k(x) = exp(tau) cos(W_v F(x), W_s t'_k) + b_k: where the image looks like what prompt k says.
+    """s_k(x) = exp(tau) cos(W_v F(x), W_s t'_k) + b_k: where the image matches prompt k.
 
-    A logit, so scaled and shifted as in SigLIP (Zhai et al. 2023, arXiv 2303.15343): exp(tau) begins at 10, b at -2, since
-    tumour is rare.
+    A logit, scaled and shifted as in SigLIP (Zhai et al. 2023, arXiv 2303.15343): exp(tau) begins
+    at 10, and b at -2, since tumour is rare.
     """
 
     def __init__(self, n_channels: int, width: int, n_regions: int) -> None:
@@ -50,9 +54,10 @@ class SimilarityMap(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """One head of attention each way at the bottleneck: the text reads the image, then the image reads the text.
+    """Attention at the bottleneck: the text reads the image, then the image reads the text.
 
-    Identity when fresh: both ways end in a layer of zeros. Attention: Vaswani et al. 2017, arXiv 1706.03762, equation 1.
+    Initially the identity: both end in a layer of zeros. One head each, as in Vaswani et al. 2017,
+    arXiv 1706.03762, equation 1.
     """
 
     def __init__(self, n_channels: int, width: int) -> None:
@@ -83,9 +88,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class Film(nn.Module):
-    """Scale and shift of the decoder levels from the pooled bottleneck and the table. Zero, hence identity, when fresh.
+    """Scale and shift of the decoder levels from pooled bottleneck and table; initially zero.
 
-    The finest level is left out: there a pass over the feature is dear, and the text-conditioned head weighs its channels.
+    Not at the finest level: a pass over the full-resolution features is expensive, and the
+    text-conditioned head weights its channels.
     """
 
     def __init__(
@@ -96,21 +102,28 @@ class Film(nn.Module):
         self.levels = nn.ModuleList(zeroed(nn.Linear(width, 2 * n)) for n in levels)
 
     def forward(self, pooled: Tensor, table: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Pooled bottleneck (B, C) and the table (B, K, E) -> per level gamma and beta, each (B, C_l, 1, 1, 1)."""
+        """Computes the scale and shift of each level.
+
+        Args:
+            pooled: Pooled bottleneck, (B, C).
+            table: Text table, (B, K, E).
+        Returns:
+            Per level gamma and beta, each (B, C_l, 1, 1, 1).
+        """
         hidden = functional.leaky_relu(self.trunk(torch.cat([pooled, table.flatten(1)], 1)), 0.01)
         pairs = [level(hidden)[:, :, None, None, None].chunk(2, dim=1) for level in self.levels]
         return [(gamma, beta) for gamma, beta in pairs]
 
 
 class Guidance(nn.Module):
-    """The three ways in which the text guides the image, from the table on.
+    """The three parts of guidance: similarity map, cross-attention and FiLM.
 
     Args:
         n_semantic: Channels at the level of the similarity map.
         n_bottleneck: Channels of the bottleneck.
         width: E.
         n_regions: K.
-        levels: Channels of the decoder levels but the finest, coarsest first.
+        levels: Channels of the decoder levels except the finest, coarsest first.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Text-conditioned head: each region's classifier is drawn up from its prompt and the case. Ours."""
+"""Text-conditioned head: its weights are computed from each region's prompt and the case (ours)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from training.model.blocks import zeroed
 
 
 class CaseConv(nn.Module):
-    """A 1^3 convolution whose weights belong to the case."""
+    """A 1^3 convolution with weights of its own for each case."""
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Features (B, C, D, H, W), weights (B, J, C) and bias (J,) -> (B, J, D, H, W)."""
@@ -18,10 +18,10 @@ class CaseConv(nn.Module):
 
 
 class TextHead(nn.Module):
-    """z_k = <D_0, w_k + m_k> + b_k with m_k = MLP([GAP E4; t'_k]). Equals the plain head (w, b) when fresh.
+    """z_k = <D_0, w_k + m_k> + b_k with m_k = MLP([GAP E4; t'_k]). Initially the plain head (w, b).
 
-    Where the network packs voxels, each region has p^3 such vectors, one per voxel of a block; `unpack_voxels` then gives the
-    logits at full resolution.
+    Where the network packs voxels, each region has p^3 such vectors, one per voxel of a block, and
+    `unpack_voxels` gives the logits at full resolution.
 
     Args:
         n_channels: C of D_0.

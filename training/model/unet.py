@@ -13,7 +13,6 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from training.clip.prompts import orthonormal_prompts
 from training.model.attention import SemanticAttention
 from training.model.blocks import ConvBlock, pack_voxels, unpack_voxels
 from training.model.bridge import SemanticBridge
@@ -21,6 +20,7 @@ from training.model.config import UNetConfig
 from training.model.fusion import PixelFusion
 from training.model.guidance import Guidance, TextTable
 from training.model.head import TextHead
+from training.model.text import orthonormal_vectors
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class UNet3d(nn.Module):
                 gates[str(i)] = SemanticAttention(widths[i + 1], on.gate_width, seen, finer)
         self.gates = nn.ModuleDict(gates)
         if on.uses_text:
-            default = orthonormal_prompts([""] * regions, width=on.text_width).embeddings
+            default = orthonormal_vectors(regions, on.text_width)
             self.register_buffer("text", torch.from_numpy(default) if text is None else text)
 
     def forward(

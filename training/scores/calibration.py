@@ -1,7 +1,7 @@
-"""How far probabilities can be believed: temperature, expected calibration error, reliability.
+"""Calibration of probabilities: temperature, expected calibration error, reliability.
 
-All of it is computed from histograms of logits, which add up over cases and make a temperature's likelihood cheap: every voxel
-of a bin counts with the logit of the bin's middle.
+All of it is computed from histograms of logits. They add up over cases and make the likelihood of a
+temperature cheap: each voxel counts with the logit of its bin's middle.
 """
 
 from __future__ import annotations
@@ -49,11 +49,13 @@ def logit_histogram(logits: NDArray[np.float32], targets: NDArray[np.bool_]) -> 
 def brain_logits(
     result: Segmentation, reference: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Logits and truth at the voxels where any image is not zero, for `logit_histogram`.
+    """Logits and reference at the brain voxels, where any image is not zero.
 
     Args:
         result: Of a prediction.
         reference: Labels (i, j, k) on its grid, BraTS <= 2021 values.
+    Returns:
+        Logits (K, n) and whether each voxel is in the region, (K, n), for `logit_histogram`.
     """
     geometry, box = result.volume.geometry, result.placement.in_volume
     brain = (to_network_axes(result.volume.data, geometry)[(slice(None), *box)] != 0).any(0)
@@ -63,19 +65,20 @@ def brain_logits(
 
 
 def mean_nll(histogram: Histogram, temperature: float) -> float:
-    """Mean negative log-likelihood per voxel and region, in nats; of several regions, (K, 2, number of MIDDLES), or of one."""
-    outside, inside = histogram.reshape(-1, 2, len(MIDDLES)).sum(
-        0
-    )  # a sum over voxels and regions: nothing cancels
+    """Mean negative log-likelihood per voxel and region, in nats.
+
+    Args:
+        histogram: Of one region, (2, number of MIDDLES), or of several, (K, 2, ...).
+        temperature: Divisor of the logits.
+    """
+    outside, inside = histogram.reshape(-1, 2, len(MIDDLES)).sum(0)
     z = MIDDLES / temperature
-    return float(
-        (outside * np.logaddexp(0, z) + inside * np.logaddexp(0, -z)).sum()
-        / max(1, histogram.sum())
-    )
+    total = (outside * np.logaddexp(0, z) + inside * np.logaddexp(0, -z)).sum()
+    return float(total / max(1, histogram.sum()))
 
 
 def fit_temperature(histogram: Histogram) -> float:
-    """The one temperature in 0.1 to 10 that minimises `mean_nll` (Guo et al. 2017), of several regions or of one."""
+    """The temperature in 0.1 to 10 that minimises `mean_nll` (Guo et al. 2017)."""
     low, high = np.log(TEMPERATURES)
     best = minimize_scalar(
         lambda x: mean_nll(histogram, float(np.exp(x))), bounds=(low, high), method="bounded"
@@ -84,15 +87,17 @@ def fit_temperature(histogram: Histogram) -> float:
 
 
 def reliability(region: Histogram, temperature: float = 1.0) -> tuple[Bins, Bins, Bins]:
-    """Mean probability, share of voxels in the region, and number of voxels, in each of 15 equal bins of probability.
+    """Reliability in 15 equal bins of probability.
 
     Args:
-        region: Of one region, (2, number of MIDDLES).
-        temperature: What logits are divided by.
+        region: Histogram of one region, (2, number of MIDDLES).
+        temperature: Divisor of the logits.
     Returns:
-        Three times (15,); the first two are NaN where a bin is empty.
+        Mean probability, share of voxels in the region, and number of voxels, each (15,); the first
+        two are NaN where a bin is empty.
     Raises:
-        ValueError: The histogram is not of one region: of regions added up, the excess of one would hide another's lack.
+        ValueError: Not the histogram of one region. In a sum over regions, one that is too high
+            would hide another that is too low.
     """
     if region.shape != (2, len(MIDDLES)):
         raise ValueError(
@@ -109,17 +114,17 @@ def reliability(region: Histogram, temperature: float = 1.0) -> tuple[Bins, Bins
 
 
 def expected_calibration_error(region: Histogram, temperature: float = 1.0) -> float:
-    """Mean over voxels of |share in the region - mean probability| of their bin, of one region as in `reliability`."""
+    """Mean over voxels of |share in the region - mean probability| of their bin; one region."""
     confidence, share, n = reliability(region, temperature)
     return float(np.nansum(np.abs(confidence - share) * n) / max(1, n.sum()))
 
 
 def calibration_errors(histogram: Histogram, temperature: float = 1.0) -> dict[str, float]:
-    """Expected calibration error of each region by itself, then "mean", that of the three.
+    """Expected calibration error of each region, and "mean", the mean of the three.
 
     Args:
         histogram: Of WT, TC and ET, (3, 2, number of MIDDLES).
-        temperature: What all logits are divided by.
+        temperature: Divisor of all logits.
     """
     errors = {
         r: expected_calibration_error(h, temperature)
@@ -129,12 +134,12 @@ def calibration_errors(histogram: Histogram, temperature: float = 1.0) -> dict[s
 
 
 def calibration_record(histogram: Histogram, temperature: float) -> dict[str, Any]:
-    """All of it for a JSON file, at the temperature of an engine.
+    """Calibration at an engine's temperature, as plain values for JSON.
 
     Returns:
-        "ece", see `calibration_errors`; "best_temperature", what each region alone would have had: above `temperature` the region
-        is over-confident, below it under-confident; "reliability", region -> three lists over bins, None where a bin is empty;
-        and what all of it was measured on.
+        "ece", see `calibration_errors`; "best_temperature" of each region alone: above
+        `temperature` the region is over-confident, below it under-confident; "reliability", region
+        -> three lists over bins, None where a bin is empty; "bins", "voxels" and "n_voxels".
     """
     regions = dict(zip(REGION_LABELS, histogram, strict=True))
     return {

@@ -1,4 +1,4 @@
-"""A picture of an evaluation: Dice and HD95 of every case, and how far the probabilities can be believed."""
+"""Figure of an evaluation: Dice and HD95 of every case, and a reliability diagram."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from fastbts.labels import REGION_LABELS
 from training.scores.calibration import N_BINS, Histogram, expected_calibration_error, reliability
-from training.scores.results import Row
+from training.scores.tables import Row
 
 
 def write_figure(
@@ -21,7 +21,7 @@ def write_figure(
 
     Args:
         path: The file.
-        title: Names the engine.
+        title: Name of the engine.
         rows: One per case and region.
         histogram: Of logits at brain voxels, (K, 2, bins).
         temperature: The engine's.
@@ -30,27 +30,25 @@ def write_figure(
     left, middle, right = figure.subplots(1, 3)
     n = len({row["case"] for row in rows})
     figure.suptitle(f"{title}, n = {n} cases")
-    _points(
-        left,
-        "Dice",
-        {r: [row["dice"] for row in rows if row["region"] == r] for r in REGION_LABELS},
-    )
+    _points(left, "Dice", _by_region(rows, "dice"))
     left.set_ylim(0, 1)
-    distances = {
-        r: [row["hd95_nonempty_mm"] for row in rows if row["region"] == r] for r in REGION_LABELS
-    }
+    distances = _by_region(rows, "hd95_nonempty_mm")
     _points(middle, "HD95 in mm, where both masks are non-empty", distances)
     _diagram(right, histogram, temperature)
     figure.savefig(path, format="png")
 
 
+def _by_region(rows: list[Row], score: str) -> dict[str, list[Any]]:
+    return {r: [row[score] for row in rows if row["region"] == r] for r in REGION_LABELS}
+
+
 def _points(axes: Axes, title: str, values: dict[str, list[Any]]) -> None:
-    """One dot per case, beside one another so that none hides, and a line at the mean."""
-    for place, of_region in enumerate(values.values()):
+    """One dot per case, side by side, and a line at the mean."""
+    for x, of_region in enumerate(values.values()):
         known = [value for value in of_region if value is not None]
-        axes.plot(place + np.linspace(-0.2, 0.2, len(known)), known, "o", alpha=0.7)
+        axes.plot(x + np.linspace(-0.2, 0.2, len(known)), known, "o", alpha=0.7)
         if known:
-            axes.hlines(np.mean(known), place - 0.3, place + 0.3, "black")
+            axes.hlines(np.mean(known), x - 0.3, x + 0.3, "black")
     names = [
         f"{region}\nn = {sum(v is not None for v in of_region)}"
         for region, of_region in values.items()

@@ -1,4 +1,4 @@
-"""Lesion-wise scores, by panoptica (Kofler et al. 2023, arXiv 2312.02608); comes with the extra `evaluate`."""
+"""Lesion-wise scores by panoptica (Kofler et al. 2023, arXiv 2312.02608), extra `evaluate`."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from numpy.typing import NDArray
 from fastbts import FastBTSError
 from fastbts.labels import REGION_LABELS
 
-MATCHING_IOU = (
-    0.5  # panoptica's default: a lesion is found where one predicted part overlaps it by this much
-)
+MATCHING_IOU = 0.5
+"""Least IoU of a lesion with the predicted part that finds it; panoptica's default."""
 
 
 def lesion_scores(
     predicted: NDArray[np.uint8], reference: NDArray[np.uint8]
 ) -> dict[str, dict[str, float | None]]:
-    """Lesions are the connected parts (26 neighbours) of a region; one predicted part is matched with one of the reference.
+    """Scores of the connected parts (26 neighbours) of each region.
+
+    Each predicted part is matched with at most one of the reference.
 
     Args:
         predicted: Labels (i, j, k), BraTS <= 2021 values.
-        reference: Likewise.
+        reference: The same.
     Returns:
-        Region -> lesions_reference, lesions_predicted, lesions_found (numbers), lesion_recognition (F1 of finding them; None where
-        there is none in either), lesion_dice (mean Dice of those found; None where none was).
+        Region -> lesions_reference, lesions_predicted, lesions_found (numbers), lesion_recognition
+        (F1 of finding them; None without lesions), lesion_dice (mean Dice of the lesions found;
+        None where none was).
     Raises:
         FastBTSError: panoptica is not installed.
     """
@@ -39,7 +41,8 @@ def lesion_scores(
         from panoptica.metrics import Metric
     except ImportError as error:
         raise FastBTSError(
-            "lesion-wise scores need panoptica; install the extra 'evaluate', or leave --lesions out"
+            "lesion-wise scores need panoptica; "
+            "install it with: pip install 'fastbts[evaluate]', or omit --lesions"
         ) from error
     evaluator = Panoptica_Evaluator(
         expected_input=InputType.SEMANTIC,

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.labels import REGION_LABELS
-from fastbts.metrics import region_overlaps
-from training.scores.surface import hd95
+from fastbts.metrics import region_confusion
+from training.scores.hd95 import hd95
 
-MISSED_HD95_MM = 373.13  # BraTS: the diagonal of its 240 x 240 x 155 mm images, where one mask is empty and the other is not
+MISSED_HD95_MM = 373.13
+"""HD95 in BraTS where exactly one mask is empty: the diagonal of a 240 x 240 x 155 mm image."""
 
 
 def region_scores(
@@ -21,30 +22,31 @@ def region_scores(
 
     Args:
         predicted: Labels (i, j, k), BraTS <= 2021 values.
-        reference: Likewise.
+        reference: The same.
         spacing_mm: Edge lengths of a voxel along i, j, k.
     Returns:
-        Region -> dice, hd95_mm (with the BraTS penalty where exactly one is empty), hd95_nonempty_mm (None where any is empty),
-        sensitivity, precision, specificity (None where undefined), predicted_ml, reference_ml.
+        Region -> dice; hd95_mm, with the BraTS penalty where exactly one mask is empty;
+        hd95_nonempty_mm, None where any is empty; sensitivity, precision, specificity, None where
+        undefined; predicted_ml, reference_ml.
     """
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     scores: dict[str, dict[str, float | None]] = {}
-    for region, overlap in region_overlaps(predicted, reference).items():
+    for region, counts in region_confusion(predicted, reference).items():
         found, wanted = (
             np.isin(labels, REGION_LABELS[region]) for labels in (predicted, reference)
         )
         distance = (
-            hd95(found, wanted, spacing_mm) if overlap.n_predicted and overlap.n_reference else None
+            hd95(found, wanted, spacing_mm) if counts.n_predicted and counts.n_reference else None
         )
-        empty = 0.0 if overlap.n_predicted == overlap.n_reference else MISSED_HD95_MM
+        empty = 0.0 if counts.n_predicted == counts.n_reference else MISSED_HD95_MM
         scores[region] = {
-            "dice": overlap.dice,
+            "dice": counts.dice,
             "hd95_mm": empty if distance is None else distance,
             "hd95_nonempty_mm": distance,
-            "sensitivity": overlap.sensitivity,
-            "precision": overlap.precision,
-            "specificity": overlap.specificity,
-            "predicted_ml": overlap.n_predicted * voxel_ml,
-            "reference_ml": overlap.n_reference * voxel_ml,
+            "sensitivity": counts.sensitivity,
+            "precision": counts.precision,
+            "specificity": counts.specificity,
+            "predicted_ml": counts.n_predicted * voxel_ml,
+            "reference_ml": counts.n_reference * voxel_ml,
         }
     return scores

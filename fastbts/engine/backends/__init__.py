@@ -1,1 +1,109 @@
-"""One module per backend; `fastbts.engine.load` has the table."""
+"""The table of backends. A backend is one module in this folder and one row here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from fastbts.errors import DeviceError
+
+if TYPE_CHECKING:
+    from fastbts.engine.backends.base import BaseEngine
+
+HERE = "fastbts.engine.backends"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One runtime that can run a network."""
+
+    name: str
+    """Name in options, reports and engine files."""
+    devices: tuple[str, ...]
+    """Devices it runs on; the first is its default."""
+    precisions: tuple[str, ...]
+    """Precisions it can compute in."""
+    engine: str
+    """Its engine, a subclass of `BaseEngine`, as "module:Class"; imported when it is used."""
+    package: str
+    """Import name of the Python package it needs."""
+    install: str
+    """Command that installs the package."""
+
+    def engine_class(self) -> type[BaseEngine[Any]]:
+        """Imports the engine's class; the runtime's package is not imported yet."""
+        module, name = self.engine.split(":")
+        return getattr(import_module(module), name)
+
+    def checked_device(self, device: str) -> str:
+        """The device itself, or the default for "auto"; raises DeviceError for other devices."""
+        if device not in ("auto", *self.devices):
+            raise DeviceError(
+                f"device {device!r}: backend {self.name!r} runs on {' or '.join(self.devices)}"
+            )
+        return self.devices[0] if device == "auto" else device
+
+    def check_precision(self, precision: str) -> None:
+        """Raises DeviceError if the backend does not compute in that precision."""
+        if precision not in self.precisions:
+            raise DeviceError(
+                f"precision {precision!r}: backend {self.name!r} has {', '.join(self.precisions)}"
+            )
+
+
+BACKENDS = {
+    row.name: row
+    for row in (
+        Backend(
+            name="openvino",
+            devices=("cpu",),
+            precisions=("fp32", "bf16", "int8"),
+            engine=f"{HERE}.openvino:OpenVINOEngine",
+            package="openvino",
+            install="pip install openvino",
+        ),
+        Backend(
+            name="onnxruntime",
+            devices=("cpu", "cuda"),
+            precisions=("fp32", "fp16"),
+            engine=f"{HERE}.onnxruntime:ONNXRuntimeEngine",
+            package="onnxruntime",
+            install="pip install 'fastbts[onnxruntime]'",
+        ),
+        Backend(
+            name="tensorrt",
+            devices=("cuda",),
+            precisions=("fp32", "fp16"),
+            engine=f"{HERE}.tensorrt:TensorRTEngine",
+            package="tensorrt",
+            install="pip install 'fastbts[tensorrt]'",
+        ),
+        Backend(
+            name="tensorrt-rtx",
+            devices=("cuda",),
+            precisions=("fp32", "fp16"),
+            engine=f"{HERE}.tensorrt:TensorRTRTXEngine",
+            package="tensorrt_rtx_bindings",
+            install="pip install 'fastbts[tensorrt-rtx]'",
+        ),
+    )
+}
+"""Every backend. On a device, "auto" takes the first one that runs there."""
+DEFAULT_BACKEND = "openvino"
+"""What `fastbts build` builds for, and measures every other build against."""
+
+
+def devices() -> tuple[str, ...]:
+    """All devices that a backend runs on."""
+    return _union(row.devices for row in BACKENDS.values())
+
+
+def precisions() -> tuple[str, ...]:
+    """All precisions that a backend computes in."""
+    return _union(row.precisions for row in BACKENDS.values())
+
+
+def _union(groups: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(value for group in groups for value in group))

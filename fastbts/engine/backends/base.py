@@ -1,139 +1,289 @@
-"""What all backends share: checking what a caller hands to `infer`, what a call borrows, how an engine describes itself."""
+"""The base of all engines: opens the file, checks arguments, lends per-call objects, closes.
+
+A backend is a subclass with `backend`, `_open` and `_run`, and a row in the table of backends.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from importlib import import_module
+from threading import Lock
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbts.engine.backends import BACKENDS, Backend
 from fastbts.engine.file import EngineFile
 from fastbts.engine.onnx_bytes import drop_default, read_default, read_metadata
-from fastbts.errors import DeviceError, EngineFileError, OptionsError
+from fastbts.errors import DeviceError, EngineFileError, FastBTSError, OptionsError
+from fastbts.spec import EngineSpec
 
 Floats = NDArray[np.float32]
 T = TypeVar("T")
 
 
-class Pool(Generic[T]):
-    """Lends what serves one call of `infer` at a time, such as a request: an idle one, or a new one if all are lent.
+class Options(NamedTuple):
+    """How to run a network, with `device` chosen; the other two may still be "auto" and 0."""
+
+    device: str
+    precision: str
+    n_threads: int
+
+
+class Opened(NamedTuple, Generic[T]):
+    """A network that a backend has loaded."""
+
+    new: Callable[[], T]
+    """Makes what one call of `_run` needs, such as an inference request."""
+    about: dict[str, Any]
+    """For the report: at least "backend_version" and "precision"."""
+
+
+class BaseEngine(ABC, Generic[T]):
+    """An engine: see `Engine` for its methods. `infer` may be called from several threads at once.
 
     Args:
-        file: The engine's file.
-        make: Makes one.
+        file: The verified engine file.
+        device: One of the backend's devices; "auto" for its default.
+        precision: One of the backend's precisions; "auto" lets the backend choose.
+        n_threads: CPU threads; 0 for all.
+    Raises:
+        DeviceError: The package or the device is missing, or the backend lacks the precision.
+        OptionsError: The file was not built for the precision.
+        EngineFileError: The network cannot be loaded.
     """
 
-    def __init__(self, file: EngineFile, make: Callable[[], T]) -> None:
-        self._file, self._idle = file, list[T]()
-        self._make: Callable[[], T] | None = make
+    backend: ClassVar[str]
+    """Name of the backend's row."""
+    runtime_errors: ClassVar[tuple[type[Exception], ...]] = (RuntimeError,)
+    """What the runtime raises. It becomes EngineFileError on loading and DeviceError on running."""
+
+    def __init__(
+        self,
+        file: EngineFile,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        n_threads: int = 0,
+    ) -> None:
+        options = Options(self.row().checked_device(device), precision, n_threads)
+        if precision != "auto":
+            self.row().check_precision(precision)
+        self.file, self.spec, self.text = file, file.spec, baked_text(file)
+        with self.reported(EngineFileError, f"{file.path}: {self.backend} cannot load the network"):
+            opened = self._open(options)
+        self._pool: Pool[T] = Pool(file, opened.new, self._free)
+        self.description = _description(self.backend, file, options.device, opened.about)
+
+    @abstractmethod
+    def _open(self, options: Options) -> Opened[T]:
+        """Loads the network of `self.file`."""
+
+    @abstractmethod
+    def _run(self, call: T, tensor: Floats, text: Floats | None, logits: Floats) -> None:
+        """Runs the network: (B, M, D, H, W) and (K, T) in, (B, K, D, H, W) into `logits`.
+
+        All arrays are checked, float32 and contiguous.
+        """
+
+    def _free(self, call: T) -> None:
+        """Frees a per-call object; needed only where dropping it is not enough."""
+
+    @classmethod
+    def build(cls, file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[str, bytes]:
+        """Payloads that a file needs beside its ONNX for this backend; none by default.
+
+        Args:
+            file: The network.
+            precision: One of the backend's precisions.
+            tensors: Prepared cases (M, D, H, W) to calibrate int8 on, in the shapes of later use.
+        Raises:
+            DeviceError: The package is missing, or the build failed.
+            OptionsError: There is nothing to calibrate on.
+            EngineFileError: The network cannot be read.
+        """
+        return {}
+
+    @classmethod
+    def capabilities(cls) -> str:
+        """What the backend offers on this machine, in one line for `fastbts doctor`.
+
+        Raises:
+            DeviceError: The package is missing.
+        """
+        row = cls.row()
+        return (
+            f"{cls.package().__version__} on {', '.join(row.devices)}: {', '.join(row.precisions)}"
+        )
+
+    @classmethod
+    def row(cls) -> Backend:
+        """The backend's row in the table."""
+        return BACKENDS[cls.backend]
+
+    @classmethod
+    def package(cls) -> Any:
+        """The runtime's Python package.
+
+        Raises:
+            DeviceError: It is not installed.
+        """
+        row = cls.row()
+        try:
+            return import_module(row.package)
+        except (ImportError, OSError) as error:  # OSError: a shared library of it is missing
+            raise DeviceError(
+                f"{row.name} is not installed ({error}); install it with: {row.install}"
+            ) from error
+
+    @classmethod
+    @contextmanager
+    def reported(cls, kind: type[FastBTSError], message: str) -> Iterator[None]:
+        """Turns errors of the runtime into ours."""
+        try:
+            yield
+        except FastBTSError:
+            raise
+        except cls.runtime_errors as error:
+            raise kind(f"{message}: {error}") from error
+
+    def infer(
+        self, tensor: Floats, text: Floats | None = None, *, out: Floats | None = None
+    ) -> Floats:
+        """See `Engine.infer`."""
+        tensor = _images(self.spec, tensor)
+        table = _table(self.file, self.text, text)
+        logits = _logits(out, (len(tensor), len(self.spec.regions), *tensor.shape[2:]))
+        failed = f"{self.file.path}: {self.backend} failed on a tensor of shape {tensor.shape}"
+        with self.reported(DeviceError, failed), self._pool.lend() as call:
+            self._run(call, tensor, table, logits)
+        return logits
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._pool.close()
+
+
+class Pool(Generic[T]):
+    """Per-call objects, such as inference requests: one for each call that runs at the same time.
+
+    Args:
+        file: The engine's file, for messages.
+        new: Makes an object.
+        free: Frees an object.
+    """
+
+    def __init__(self, file: EngineFile, new: Callable[[], T], free: Callable[[T], None]) -> None:
+        self._file, self._free, self._idle, self._lock = file, free, list[T](), Lock()
+        self._new: Callable[[], T] | None = new
 
     @contextmanager
     def lend(self) -> Iterator[T]:
-        """Lends one for as long as the block runs; raises DeviceError once the pool has been closed."""
-        make = self._make
-        if make is None:
-            raise closed(self._file)
-        try:
-            one = self._idle.pop()  # atomic, unlike a look before it
-        except IndexError:
-            one = make()
+        """Lends an idle object, or a new one.
+
+        Raises:
+            DeviceError: The pool is closed.
+        """
+        with self._lock:
+            new, one = self._new, self._idle.pop() if self._idle else None
+        if new is None:
+            raise DeviceError(f"{self._file.path}: the engine has been closed; load it again")
+        one = new() if one is None else one
         try:
             yield one
         finally:
-            if self._make is not None:
+            self._take_back(one)
+
+    def close(self) -> None:
+        """Frees the idle objects now, and each lent one when it comes back."""
+        with self._lock:
+            idle, self._idle, self._new = self._idle, [], None
+        for one in idle:
+            self._free(one)
+
+    def _take_back(self, one: T) -> None:
+        with self._lock:
+            if self._new is not None:
                 self._idle.append(one)
-
-    def close(self) -> list[T]:
-        """Lends no more; returns those that are idle, for their owner to free."""
-        idle, self._idle, self._make = self._idle, [], None
-        return idle
+                return
+        self._free(one)
 
 
-def closed(file: EngineFile) -> DeviceError:
-    """What a call to a closed engine raises."""
-    return DeviceError(f"{file.path}: the engine has been closed; load it again")
-
-
-def check_arguments(
-    file: EngineFile,
-    default: Floats | None,
-    tensor: Floats,
-    text: Floats | None,
-    out: Floats | None,
-) -> tuple[Floats, Floats | None, Floats]:
-    """Checks the arguments of `Engine.infer` and fills in what was left out.
+def stored_precision(file: EngineFile, wanted: str) -> str:
+    """Precision of the ONNX, for backends that compute in what it was exported in.
 
     Args:
-        file: The engine's file.
-        default: The baked text table (K, T); None where the network reads no text.
-        tensor: See `Engine.infer`.
-        text: See `Engine.infer`.
-        out: See `Engine.infer`.
-    Returns:
-        Images, text table and the buffer for the logits: float32, contiguous; `out` itself where it was given.
+        file: The network.
+        wanted: "auto", or the precision that it must have: "fp32" or "fp16".
     Raises:
-        OptionsError: Something has the wrong shape or kind.
+        DeviceError: The network computes in another precision.
     """
-    spec = file.spec
-    if (
-        tensor.ndim != 5
-        or tensor.shape[1] != len(spec.modalities)
-        or any(n == 0 or n % spec.stride for n in tensor.shape[2:])
-    ):
-        raise OptionsError(
-            f"tensor of shape {tensor.shape}: expected (B, {len(spec.modalities)}, D, H, W) with D, H, W multiples of {spec.stride}"
-        )
-    shape = (len(tensor), len(spec.regions), *tensor.shape[2:])
-    return (
-        np.ascontiguousarray(tensor, np.float32),
-        _table(file, default, text),
-        _buffer(out, shape),
-    )
-
-
-def open_text(file: EngineFile) -> tuple[bytes, Floats | None]:
-    """The file's ONNX with the input "text" freed of its default, and that default (K, T); None where it reads no text.
-
-    Runtimes take an input that has a default for a constant, or cannot bind it.
-
-    Raises:
-        EngineFileError: `model.onnx` is no ONNX file.
-    """
-    onnx_bytes = file.payloads["model.onnx"]
-    try:
-        return drop_default(onnx_bytes, "text"), read_default(onnx_bytes, "text")
-    except EngineFileError as error:
-        raise EngineFileError(f"{file.path}: {error}") from None
-
-
-def stored_precision(onnx_bytes: bytes | memoryview, wanted: str) -> str:
-    """What the ONNX computes in, "fp32" or "fp16", for backends that take the precision from it.
-
-    Args:
-        onnx_bytes: The network.
-        wanted: "auto", or what it must be: "fp32", "fp16".
-    Raises:
-        DeviceError: It computes in something else.
-    """
-    stored = read_metadata(onnx_bytes).get("precision", "fp32")
+    stored = read_metadata(file.payloads["model.onnx"]).get("precision", "fp32")
     if wanted not in ("auto", stored):
         raise DeviceError(
-            f"precision {wanted!r}: the network computes in {stored}, and this backend takes the precision from the ONNX; "
-            "export another with: python -m training.export --precision fp32|fp16"
+            f"precision {wanted!r}: the network computes in {stored}, and this backend takes the "
+            "precision from the ONNX; export another with: "
+            "python -m training.export --precision fp32|fp16"
         )
     return stored
 
 
-def describe(file: EngineFile, **more: Any) -> dict[str, Any]:
-    """What every engine's description begins with: which file, on what terms."""
-    about = {
+def open_network(file: EngineFile) -> bytes:
+    """The ONNX whose input "text" has no default: runtimes would treat it as a constant.
+
+    Raises:
+        EngineFileError: `model.onnx` is not an ONNX file.
+    """
+    with _named(file):
+        return drop_default(file.payloads["model.onnx"], "text")
+
+
+def baked_text(file: EngineFile) -> Floats | None:
+    """Default of the input "text", (K, T); None where the network reads no text.
+
+    Raises:
+        EngineFileError: `model.onnx` is not an ONNX file.
+    """
+    with _named(file):
+        return read_default(file.payloads["model.onnx"], "text")
+
+
+@contextmanager
+def _named(file: EngineFile) -> Iterator[None]:
+    try:
+        yield
+    except EngineFileError as error:
+        raise EngineFileError(f"{file.path}: {error}") from None
+
+
+def _description(
+    backend: str, file: EngineFile, device: str, about: dict[str, Any]
+) -> dict[str, Any]:
+    return {
         "sha256": file.sha256,
         "license": file.manifest.get("license", "not stated"),
         "prompts": file.prompts,
+        "backend": backend,
+        "device": device,
+        **about,
     }
-    return about | more
+
+
+def _images(spec: EngineSpec, tensor: Floats) -> Floats:
+    n_modalities, sides = len(spec.modalities), tensor.shape[2:]
+    if (
+        tensor.ndim != 5
+        or tensor.shape[1] != n_modalities
+        or any(n == 0 or n % spec.stride for n in sides)
+    ):
+        raise OptionsError(
+            f"tensor of shape {tensor.shape}: expected (B, {n_modalities}, D, H, W) with D, H, W "
+            f"multiples of {spec.stride}"
+        )
+    return np.ascontiguousarray(tensor, np.float32)
 
 
 def _table(file: EngineFile, default: Floats | None, text: Floats | None) -> Floats | None:
@@ -141,7 +291,7 @@ def _table(file: EngineFile, default: Floats | None, text: Floats | None) -> Flo
         return default
     if default is None:
         raise OptionsError(
-            f"{file.path}: its network reads no text; leave `text` out or load an engine that does"
+            f"{file.path}: its network reads no text; omit `text` or load an engine that reads it"
         )
     if text.shape != default.shape:
         raise OptionsError(
@@ -150,16 +300,17 @@ def _table(file: EngineFile, default: Floats | None, text: Floats | None) -> Flo
     return np.ascontiguousarray(text, np.float32)
 
 
-def _buffer(out: Floats | None, shape: tuple[int, ...]) -> Floats:
+def _logits(out: Floats | None, shape: tuple[int, ...]) -> Floats:
     if out is None:
         return np.empty(shape, np.float32)
+    flags = out.flags
     if (
         out.shape != shape
         or out.dtype != np.float32
-        or not out.flags.c_contiguous
-        or not out.flags.writeable
+        or not (flags.c_contiguous and flags.writeable)
     ):
         raise OptionsError(
-            f"out of shape {out.shape}, {out.dtype}: expected a writable, contiguous float32 array of shape {shape}"
+            f"out of shape {out.shape}, {out.dtype}: expected a writable, contiguous float32 array "
+            f"of shape {shape}"
         )
     return out

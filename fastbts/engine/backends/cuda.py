@@ -1,6 +1,6 @@
-"""The little of the CUDA runtime that the TensorRT backend needs, through `cuda.bindings`; every status is checked.
+"""The part of the CUDA runtime that the TensorRT backend needs, through `cuda.bindings`.
 
-Of this only the check for a device has ever run, on machines without one; see the note in `tensorrt.py`.
+Every status is checked. Only the check for a device has run so far; see `tensorrt.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from fastbts.errors import DeviceError
 
 
 class Cuda:
-    """The CUDA runtime, once it has been seen that there is a device.
+    """The CUDA runtime of a machine with a device.
 
     Raises:
         DeviceError: `cuda.bindings` is not installed, or there is no CUDA device.
@@ -29,7 +29,8 @@ class Cuda:
         status, count = runtime.cudaGetDeviceCount()
         if status != runtime.cudaError_t.cudaSuccess or not count:
             raise DeviceError(
-                f"no CUDA device here ({status.name}); `nvidia-smi` should list one; device='cpu' needs none"
+                f"no CUDA device here ({status.name}); check that `nvidia-smi` lists one, or use "
+                "device='cpu'"
             )
 
     def __call__(self, name: str, *arguments: Any) -> Any:
@@ -44,29 +45,29 @@ class Cuda:
         return values[0] if values else None
 
     def compute_capability(self) -> str:
-        """The present device's, for example "8.9"."""
+        """Of the current device, for example "8.9"."""
         properties = self("cudaGetDeviceProperties", self("cudaGetDevice"))
         return f"{properties.major}.{properties.minor}"
 
     def upload(self, array: Floats, address: int, stream: Any) -> None:
-        """Copies an array to the device, in the stream's turn."""
+        """Copies an array to the device, in stream order."""
         kind = self.api.cudaMemcpyKind.cudaMemcpyHostToDevice
         self("cudaMemcpyAsync", address, array.ctypes.data, array.nbytes, kind, stream)
 
     def download(self, address: int, array: Floats, stream: Any) -> None:
-        """Copies from the device into an array, in the stream's turn."""
+        """Copies from the device into an array, in stream order."""
         kind = self.api.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, stream)
 
 
 class Buffer:
-    """Device memory that grows with what it must hold."""
+    """Device memory that grows when more is needed."""
 
     def __init__(self, cuda: Cuda) -> None:
         self._cuda, self._size, self.address = cuda, 0, 0
 
     def fit(self, size: int) -> bool:
-        """Makes room for that many bytes; returns whether the memory has moved."""
+        """Makes room for that many bytes; returns whether the address changed."""
         if size <= self._size:
             return False
         self.free()
@@ -74,7 +75,7 @@ class Buffer:
         return True
 
     def free(self) -> None:
-        """Gives the memory back."""
+        """Frees the memory."""
         if self.address:
             self._cuda("cudaFree", self.address)
         self.address, self._size = 0, 0

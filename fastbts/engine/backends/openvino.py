@@ -1,4 +1,4 @@
-"""The CPU engine: OpenVINO compiles the engine file's ONNX in memory, for any spatial size."""
+"""OpenVINO, the CPU backend: compiles the engine file's ONNX in memory, for any spatial size."""
 
 from __future__ import annotations
 
@@ -10,117 +10,116 @@ from typing import Any
 
 import numpy as np
 
-from fastbts.engine.backends.base import Floats, Pool, check_arguments, describe, open_text
+from fastbts.engine.backends.base import (
+    BaseEngine,
+    Floats,
+    Opened,
+    Options,
+    baked_text,
+    open_network,
+)
 from fastbts.engine.backends.openvino_nodes import exact_norms, register_nodes
 from fastbts.engine.file import EngineFile
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
 
-PRECISIONS = ("fp32", "bf16", "int8")
 INT8_PAYLOADS = ("openvino.xml", "openvino.bin")
 """The quantised network as OpenVINO IR: topology and weights."""
+CONVERTER = "openvino.tools.ovc"
 
 
-class OpenVINOEngine:
-    """Runs an engine file on the CPU; `infer` is safe to call from several threads at once.
+class OpenVINOEngine(BaseEngine[Any]):
+    """Runs an engine file on the CPU.
 
-    Args:
-        file: The verified engine file.
-        precision: "fp32"; "bf16"; "int8", if the file was built for it; or "auto": bf16 where the CPU computes in it.
-        threads: CPU threads; 0 for all.
-    Raises:
-        DeviceError: OpenVINO is not installed, or this CPU has no bf16.
-        OptionsError: int8 of a file that was not built for it.
-        EngineFileError: OpenVINO refuses the network.
+    Precision "auto" is bf16 where the CPU computes in it, else fp32; "int8" needs a file that was
+    built for it.
     """
 
-    def __init__(self, file: EngineFile, *, precision: str = "auto", threads: int = 0) -> None:
-        ov = package()
-        self.file, self.spec = file, file.spec
-        onnx_bytes, self.text = open_text(file)
-        core = ov.Core()
-        self.precision = _precision(core, file, precision)
-        # LATENCY: all threads work on one case. Never left to default: OpenVINO's own default precision differs by CPU.
-        settings = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": _floats(core, self.precision),
+    backend = "openvino"
+
+    def _open(self, options: Options) -> Opened[Any]:
+        ov = self.package()
+        core, self._tensor = ov.Core(), ov.Tensor
+        precision = _precision(core, self.file, options.precision)
+        network = _network(ov, core, self.file, precision)
+        model = core.compile_model(network, "CPU", _settings(core, precision, options.n_threads))
+        about = {
+            "backend_version": _version(ov),
+            "device_name": _cpu_name(core),
+            "precision": precision,
+            "n_threads": int(model.get_property("INFERENCE_NUM_THREADS")),
         }
-        if threads:
-            settings["INFERENCE_NUM_THREADS"] = str(threads)
-        try:
-            network = (
-                _quantized(ov, core, file) if self.precision == "int8" else _read(core, onnx_bytes)
+        return Opened(model.create_infer_request, about)
+
+    def _run(self, call: Any, tensor: Floats, text: Floats | None, logits: Floats) -> None:
+        if text is not None:
+            call.set_input_tensor(1, self._tensor(text, shared_memory=True))
+        # One case at a time: all threads work on one case anyway, and `CaseConv` has one case's
+        # weights.
+        for volume, result in zip(tensor[:, None], logits[:, None], strict=True):
+            call.set_input_tensor(0, self._tensor(volume, shared_memory=True))
+            call.set_output_tensor(self._tensor(result, shared_memory=True))
+            call.infer()
+
+    @classmethod
+    def build(cls, file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[str, bytes]:
+        """The quantised network for int8, else nothing; see `BaseEngine.build`."""
+        if precision != "int8":
+            return {}
+        if not tensors:
+            raise OptionsError(
+                "precision 'int8': needs real cases to calibrate on; give some with --calibrate"
             )
-            if self.precision == "fp32":
-                exact_norms(network)
-            model = core.compile_model(network, "CPU", settings)
-        except RuntimeError as error:
-            raise EngineFileError(
-                f"{file.path}: OpenVINO {ov.__version__} cannot compile the network: {error}"
-            ) from error
-        self._tensor = ov.Tensor
-        self._requests: Pool[Any] = Pool(file, model.create_infer_request)
-        self.description = describe(
-            file,
-            backend="openvino",
-            backend_version=ov.__version__.split("-")[0],
-            device="cpu",
-            device_name=str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip(),
-            precision=self.precision,
-            threads=int(model.get_property("INFERENCE_NUM_THREADS")),
-        )
+        from fastbts.engine.backends.openvino_int8 import quantize
 
-    def infer(
-        self, tensor: Floats, text: Floats | None = None, *, out: Floats | None = None
-    ) -> Floats:
-        """See `Engine.infer`."""
-        tensor, table, logits = check_arguments(self.file, self.text, tensor, text, out)
-        with self._requests.lend() as request:
-            if table is not None:
-                request.set_input_tensor(1, self._tensor(table, shared_memory=True))
-            try:
-                # One by one: all threads work on one volume anyway, and weights that belong to a case cannot be a batch's.
-                for volume, result in zip(tensor[:, None], logits[:, None], strict=True):
-                    request.set_input_tensor(0, self._tensor(volume, shared_memory=True))
-                    request.set_output_tensor(self._tensor(result, shared_memory=True))
-                    request.infer()
-            except RuntimeError as error:
-                raise DeviceError(
-                    f"{self.file.path}: OpenVINO failed on a tensor of shape {tensor.shape}: {error}"
-                ) from error
-        return logits
+        core = cls.package().Core()
+        with cls.reported(EngineFileError, f"{file.path}: {cls.backend} cannot read the network"):
+            network = _read(core, open_network(file))
+        return dict(zip(INT8_PAYLOADS, quantize(network, baked_text(file), tensors), strict=True))
 
-    def close(self) -> None:
-        """Frees the network."""
-        self._requests.close()
+    @classmethod
+    def capabilities(cls) -> str:
+        """Version, CPU, and the precisions that this CPU computes in."""
+        ov = cls.package()
+        core = ov.Core()
+        found = [p for p in cls.row().precisions if p != "bf16" or _has_bf16(core)]
+        return f"{_version(ov)} on {_cpu_name(core)}: {', '.join(found)}"
+
+    @classmethod
+    def package(cls) -> Any:
+        """The module `openvino`, without its model converter if we are the first to import it.
+
+        Importing the converter starts a process that sends telemetry, which can delay the exit by
+        three seconds; fastbts uses no network. It also takes longer than all the rest.
+        `openvino.convert_model` still works: it imports the converter when it is called.
+
+        Raises:
+            DeviceError: OpenVINO is not installed.
+        """
+        first = cls.backend not in sys.modules
+        if first:  # None makes the import system say "not found", which OpenVINO allows for
+            sys.modules[CONVERTER] = None  # type: ignore[assignment]
+        try:
+            openvino = super().package()
+        finally:
+            if first:
+                sys.modules.pop(CONVERTER, None)  # another thread may have been first too
+        if not hasattr(openvino, "convert_model"):
+            openvino.convert_model = _convert_model
+        return openvino
 
 
-def package() -> Any:
-    """The module `openvino`, imported without its converter if fastbts is the first to import it.
+def _convert_model(*args: Any, **kwargs: Any) -> Any:
+    return import_module(CONVERTER).convert_model(*args, **kwargs)
 
-    Importing the converter reports that to OpenVINO's makers, from a process of its own, whose network at worst holds up the exit
-    for three seconds; fastbts uses no network. And it takes longer than all the rest. `openvino.convert_model` still works: it
-    imports the converter when it is called.
 
-    Raises:
-        DeviceError: OpenVINO is not installed.
-    """
-    converter, first = "openvino.tools.ovc", "openvino" not in sys.modules
-    if first:
-        sys.modules[converter] = None  # type: ignore[assignment]  # the import system's "not there", which OpenVINO allows for
-    try:
-        import openvino
-    except ImportError as error:
-        raise DeviceError(
-            "OpenVINO is not installed; install it with: pip install openvino"
-        ) from error
-    finally:
-        if first:
-            sys.modules.pop(converter, None)  # another thread may have been first too
-    if not hasattr(openvino, "convert_model"):
-        openvino.convert_model = lambda *args, **kwargs: import_module(converter).convert_model(
-            *args, **kwargs
-        )
-    return openvino
+def _network(ov: Any, core: Any, file: EngineFile, precision: str) -> Any:
+    if precision == "int8":
+        xml, weights = (bytes(file.payloads[name]) for name in INT8_PAYLOADS)
+        return core.read_model(xml, ov.Tensor(np.frombuffer(weights, np.uint8)))
+    network = _read(core, open_network(file))
+    if precision == "fp32":
+        exact_norms(network)
+    return network
 
 
 def _read(core: Any, onnx_bytes: bytes) -> Any:
@@ -131,71 +130,39 @@ def _read(core: Any, onnx_bytes: bytes) -> Any:
     return network
 
 
-def _quantized(ov: Any, core: Any, file: EngineFile) -> Any:
-    xml, weights = (bytes(file.payloads[name]) for name in INT8_PAYLOADS)
-    return core.read_model(xml, ov.Tensor(np.frombuffer(weights, np.uint8)))
+def _settings(core: Any, precision: str, n_threads: int) -> dict[str, str]:
+    # int8 leaves some layers in floating point. Set in any case: OpenVINO's default differs by CPU.
+    floats = precision if precision != "int8" else "bf16" if _has_bf16(core) else "fp32"
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",  # all threads work on one case
+        "INFERENCE_PRECISION_HINT": floats.replace("fp", "f"),
+    }
+    return settings | ({"INFERENCE_NUM_THREADS": str(n_threads)} if n_threads else {})
 
 
 def _precision(core: Any, file: EngineFile, wanted: str) -> str:
     if wanted == "auto":
         return "bf16" if _has_bf16(core) else "fp32"
-    if wanted not in PRECISIONS:  # given fp16, its CPU plugin would take bf16 without a word
-        raise DeviceError(
-            f"precision {wanted!r}: OpenVINO's CPU backend has {', '.join(PRECISIONS)}"
-        )
     if wanted == "bf16" and not _has_bf16(core):
         raise DeviceError(
             "precision 'bf16': this CPU does not compute in bf16; use precision='fp32' or 'auto'"
         )
     if wanted == "int8" and not set(INT8_PAYLOADS) <= set(file.payloads):
         raise OptionsError(
-            f"{file.path}: precision 'int8': the file holds no int8 network; make one with: fastbts build {Path(file.path).name} "
-            "-o OUT --precision int8 --calibrate CASE"
+            f"{file.path}: precision 'int8': the file holds no int8 network; make one with: "
+            f"fastbts build {Path(file.path).name} -o OUT --precision int8 --calibrate CASE"
         )
     return wanted
 
 
-def _floats(core: Any, precision: str) -> str:
-    """OpenVINO's word for what is computed in floating point: all of it, or what int8 leaves."""
-    floats = precision if precision != "int8" else "bf16" if _has_bf16(core) else "fp32"
-    return floats.replace("fp", "f")
-
-
 def _has_bf16(core: Any) -> bool:
-    # bf16 that the CPU does not list is emulated (about 6x slower) or fails to compile.
+    # Where the CPU does not list bf16, it is emulated (about 6x slower) or fails to compile.
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def build(file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[str, bytes]:
-    """What a file must hold beside the ONNX to run in a precision: the quantised network for int8, else nothing.
+def _cpu_name(core: Any) -> str:
+    return str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
 
-    Args:
-        file: The network.
-        precision: "fp32", "bf16" or "int8".
-        tensors: Prepared cases (M, D, H, W) to calibrate on, in the shapes of later use; int8 needs at least one.
-    Raises:
-        DeviceError: OpenVINO or NNCF is not installed, or another precision.
-        OptionsError: Nothing to calibrate on.
-        EngineFileError: The network cannot be read or quantised.
-    """
-    if precision not in PRECISIONS:
-        raise DeviceError(
-            f"precision {precision!r}: OpenVINO's CPU backend has {', '.join(PRECISIONS)}"
-        )
-    if precision != "int8":
-        return {}
-    if not tensors:
-        raise OptionsError(
-            "precision 'int8': needs real cases to calibrate on; give some with --calibrate"
-        )
-    from fastbts.engine.backends.openvino_int8 import quantize
 
-    ov = package()
-    try:
-        onnx_bytes, text = open_text(file)
-        network = _read(ov.Core(), onnx_bytes)
-    except RuntimeError as error:
-        raise EngineFileError(
-            f"{file.path}: OpenVINO {ov.__version__} cannot read the network: {error}"
-        ) from error
-    return dict(zip(INT8_PAYLOADS, quantize(network, text, tensors), strict=True))
+def _version(ov: Any) -> str:
+    return str(ov.__version__).split("-")[0]

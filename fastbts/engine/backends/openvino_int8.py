@@ -1,4 +1,4 @@
-"""int8 for OpenVINO: NNCF's post-training quantisation on tensors of real cases; needs the extra `[quantize]`."""
+"""int8 for OpenVINO: post-training quantisation by NNCF on real cases; needs `[quantize]`."""
 
 from __future__ import annotations
 
@@ -10,26 +10,22 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from fastbts.engine.backends.base import Floats
 from fastbts.errors import DeviceError, EngineFileError
 
 
-def quantize(
-    network: Any, text: NDArray[np.float32] | None, tensors: Sequence[NDArray[np.float32]]
-) -> tuple[bytes, bytes]:
-    """Quantises convolutions and matrix products, weights and activations; normalisation stays in floating point.
+def quantize(network: Any, text: Floats | None, tensors: Sequence[Floats]) -> tuple[bytes, bytes]:
+    """Quantises weights and activations of convolutions and matrix products.
 
-    Activations are quantised with the ranges that they have on the tensors given: these should have the shapes of later use,
-    since instance normalisation makes the shape part of the network.
+    Normalisation stays in floating point. The ranges of the activations come from the tensors,
+    which should have the shapes of later use: instance normalisation depends on the shape.
 
     Args:
-        network: An `openvino.Model`, its text input open.
+        network: An `openvino.Model`, its text input without a default.
         text: Default of the text input, (K, T); None where there is none.
         tensors: Prepared cases, (M, D, H, W) each.
     Returns:
-        OpenVINO IR: the topology (XML) and the weights.
+        OpenVINO IR: topology (XML) and weights.
     Raises:
         DeviceError: NNCF is not installed.
         EngineFileError: NNCF cannot quantise this network.
@@ -37,11 +33,11 @@ def quantize(
     nncf = _nncf()
     samples = [tensor[None] if text is None else [tensor[None], text] for tensor in tensors]
     try:
-        # Symmetric activations: MIXED was a tenth slower and no more accurate on validation cases.
-        with redirect_stdout(StringIO()):  # it draws progress bars, also into pipes
-            small = nncf.quantize(
+        with redirect_stdout(StringIO()):  # NNCF draws progress bars, also into pipes
+            quantized = nncf.quantize(
                 network,
                 nncf.Dataset(samples),
+                # MIXED was a tenth slower and no more accurate on validation cases.
                 preset=nncf.QuantizationPreset.PERFORMANCE,
                 subset_size=len(samples),
             )
@@ -49,7 +45,7 @@ def quantize(
         raise EngineFileError(
             f"NNCF {nncf.__version__} cannot quantise the network: {error}"
         ) from error
-    return _serialized(small)
+    return _serialized(quantized)
 
 
 def _serialized(network: Any) -> tuple[bytes, bytes]:
@@ -57,9 +53,8 @@ def _serialized(network: Any) -> tuple[bytes, bytes]:
 
     with tempfile.TemporaryDirectory(prefix="fastbts-") as folder:
         path = Path(folder) / "network.xml"
-        openvino.save_model(
-            network, path, compress_to_fp16=False
-        )  # in float16 the scales would lose digits
+        # In float16 the quantisation scales would lose digits.
+        openvino.save_model(network, path, compress_to_fp16=False)
         return path.read_bytes(), path.with_suffix(".bin").read_bytes()
 
 
@@ -71,7 +66,7 @@ def _nncf() -> Any:
         raise DeviceError(
             "int8 needs NNCF; install it with: pip install 'fastbts[quantize]'"
         ) from error
-    # It would report each call to its makers; fastbts uses no network.
+    # NNCF would send telemetry on each call; fastbts uses no network.
     for event in ("start_session", "send_event", "end_session"):
         setattr(telemetry, event, lambda *args, **kwargs: None)
     nncf.set_log_level(logging.ERROR)

@@ -1,6 +1,6 @@
 """The nodes of the ONNX domain `fastbts` in OpenVINO's operations.
 
-OpenVINO does not read the bodies that the ONNX brings for its own nodes (model-local functions); these say the same. The maths
+The ONNX has bodies (model-local functions) for these nodes, which OpenVINO does not read. The maths
 is that of `training/model/bridge.py`, `attention.py` and `CaseConv` of `head.py`.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def register_nodes(core: Any) -> None:
-    """Teaches an OpenVINO core the nodes; the network has to be reshaped to a batch of 1 (see `_case_conv`)."""
+    """Adds the nodes to a core; `_case_conv` needs the network reshaped to a batch of 1."""
     from openvino.frontend.onnx import ConversionExtension
 
     core.add_extension(ConversionExtension("SemanticBridge", "fastbts", _bridge))
@@ -21,29 +21,32 @@ def register_nodes(core: Any) -> None:
 
 
 def _bridge(node: Any) -> list[Any]:
-    """x + 1/3 (Q_z + Q_y + Q_x), Q_d = expand lrelu(conv2d([mean_d R; max_d R]) + view_d)."""
+    """x + 1/3 (Q_z + Q_y + Q_x), Q_d = expand lrelu(conv2d([mean_d R; max_d R]) + b_d)."""
     from openvino import opset13 as ops
 
-    x, reduced, weight, bias, view, expand = (node.get_input(i) for i in range(6))
-    lift, views = ops.unsqueeze(expand, [2, 3]), []
+    x, reduced, weight, bias, axis_bias, expand = (node.get_input(i) for i in range(6))
+    lift, lifted = ops.unsqueeze(expand, [2, 3]), []
     for row, axis in enumerate((2, 3, 4)):
         plane = ops.concat([ops.reduce_mean(reduced, [axis]), ops.reduce_max(reduced, [axis])], 1)
-        offset = ops.unsqueeze(ops.add(bias, ops.gather(view, row, 0)), [0, 2, 3])
-        seen = _leaky(
+        offset = ops.unsqueeze(ops.add(bias, ops.gather(axis_bias, row, 0)), [0, 2, 3])
+        hidden = _leaky(
             ops.add(ops.convolution(plane, weight, [1, 1], [1, 1], [1, 1], [1, 1]), offset)
         )
-        views.append(
-            ops.unsqueeze(ops.convolution(seen, lift, [1, 1], [0, 0], [0, 0], [1, 1]), [axis])
+        lifted.append(
+            ops.unsqueeze(ops.convolution(hidden, lift, [1, 1], [0, 0], [0, 0], [1, 1]), [axis])
         )
     third = ops.convert_like(np.float32(1 / 3), x)
-    return ops.add(x, ops.multiply(ops.add(ops.add(views[0], views[1]), views[2]), third)).outputs()
+    return ops.add(
+        x, ops.multiply(ops.add(ops.add(lifted[0], lifted[1]), lifted[2]), third)
+    ).outputs()
 
 
 def _attention(node: Any) -> list[Any]:
     """S (1 + lambda (2 m - 1)), m = sigmoid(w_a^T lrelu(w_x E' + bias + w_g G + w_s up(s))).
 
-    The transposed convolution of stride 2 is one of 1^3 to 8 channels, which are then spread in space. Between the two stands the
-    sigmoid: as the neighbour of the last product OpenVINO would fuse it, and compute it anew for every channel of the skip.
+    The transposed convolution of stride 2 is a 1^3 convolution to 8 channels, then depth to space.
+    The sigmoid is between the two: next to the last product, OpenVINO would fuse it and compute it
+    again for every channel of the skip.
     """
     from openvino import opset13 as ops
 
@@ -69,7 +72,10 @@ def _attention(node: Any) -> list[Any]:
 
 
 def _case_conv(node: Any) -> list[Any]:
-    """x mixed by the weights of its case: a convolution, which costs half of a matrix product here; so one case at a time."""
+    """x mixed by the weights of its case, as a convolution: half the cost of a matrix product.
+
+    A convolution has one set of weights, so this takes one case at a time.
+    """
     from openvino import opset13 as ops
 
     x, weight, bias = (node.get_input(i) for i in range(3))
@@ -77,9 +83,9 @@ def _case_conv(node: Any) -> list[Any]:
 
 
 def exact_norms(network: Any) -> None:
-    """Replaces each MVN by one that takes its means axis by axis: OpenVINO's own sums half a million numbers one by one.
+    """Replaces each MVN by one that takes its means axis by axis.
 
-    In float32 that costs four of seven digits.
+    OpenVINO's own adds half a million numbers one by one, which costs four of seven digits in fp32.
     """
     from openvino import opset13 as ops
 
@@ -95,7 +101,10 @@ def exact_norms(network: Any) -> None:
 
 
 def _mean(x: Any) -> Any:
-    """Mean over (D, H, W) of (B, C, D, H, W). Axes are kept and dropped in turn, or OpenVINO would merge the three steps."""
+    """Mean over (D, H, W) of (B, C, D, H, W).
+
+    Axes are kept and dropped in turn, so that OpenVINO does not merge the three steps.
+    """
     from openvino import opset13 as ops
 
     planes = ops.reduce_mean(ops.reduce_mean(x, [4], False), [3], True)

@@ -1,4 +1,4 @@
-"""Scores of many cases: means, and the files they are written to."""
+"""Tables of scores: rows per case and region, means, CSV."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from fastbts.labels import REGION_LABELS
 
 Row = dict[str, Any]
-"""One case and region: "case", "region", and scores that may be None where they are undefined."""
+"""One case and region: "case", "region", and scores, None where undefined."""
 
 
 def score_names(rows: list[Row]) -> list[str]:
-    """The scores that the rows hold."""
+    """Names of the scores in the rows."""
     return [name for name in rows[0] if name not in ("case", "region")]
 
 
@@ -37,9 +37,11 @@ def mean_row(rows: list[Row]) -> Row:
 
 
 def summary(rows: list[Row]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Region -> score -> {"mean", "n"}: over the cases where it is defined; then "mean", over regions, of these means.
+    """Means over the cases where a score is defined.
 
-    A mean of nothing is None. `n` under "mean" is the number of regions.
+    Returns:
+        Region -> score -> {"mean", "n"}; then "mean": the means over regions, n the number of
+        regions. A mean of no values is None.
     """
     table: dict[str, dict[str, dict[str, Any]]] = {}
     for region in REGION_LABELS:
@@ -55,9 +57,9 @@ def summary(rows: list[Row]) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def write_csv(path: Path, rows: list[Row]) -> None:
-    """One line per case and region; what is undefined stays empty."""
-    with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0])
+    """Writes one line per case and region; undefined scores are empty."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
 

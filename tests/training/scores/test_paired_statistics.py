@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.scores.paired import bootstrap_interval, compare, wilcoxon_p
+from training.scores.paired_statistics import bootstrap_interval, compare, wilcoxon_p
 
 
 def test_wilcoxon_by_hand() -> None:

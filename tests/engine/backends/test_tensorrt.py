@@ -1,4 +1,4 @@
-"""The TensorRT backend as far as a machine without GPU goes: it builds, it refuses, and it calls only what exists."""
+"""The TensorRT backend without a GPU: it builds, it refuses, and every name that it uses exists."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fastbts import DeviceError, EngineFileError, EngineSpec, OptionsError, load_engine
+from fastbts import DeviceError, EngineFileError, EngineSpec, load_engine
 from fastbts.cli import app
-from fastbts.engine.backends import cuda, tensorrt
-from fastbts.engine.file import read_engine_file, write_engine_file
+from fastbts.engine.backends import cuda, tensorrt, tensorrt_plan
+from fastbts.engine.backends.tensorrt import TensorRTEngine, TensorRTRTXEngine
+from fastbts.engine.file import (
+    EngineFile,
+    pack_engine,
+    parse_engine_file,
+    read_engine_file,
+    write_engine_file,
+)
 from fastbts.engine.load import default_engine_path
 from fastbts.engine.onnx_bytes import drop_bodies, drop_default
 from fastbts.phantom import make_case, write_case
@@ -30,11 +37,14 @@ runtime = pytest.importorskip(
     "cuda.bindings.runtime", reason="no CUDA bindings: pip install cuda-bindings"
 )
 
-# What the variables of tensorrt.py hold; a name that is not here is no TensorRT object.
+# Types of the variables in tensorrt.py and tensorrt_plan.py that hold TensorRT objects.
 CLASSES = {
     "trt": trt, "builder": trt.Builder, "parser": trt.OnnxParser, "config": trt.IBuilderConfig,
-    "network": trt.INetworkDefinition, "registry": trt.IPluginRegistry, "profile": trt.IOptimizationProfile, "_runtime": trt.Runtime, "engine": trt.ICudaEngine, "_context": trt.IExecutionContext,
+    "network": trt.INetworkDefinition, "registry": trt.IPluginRegistry,
+    "profile": trt.IOptimizationProfile, "layer": trt.ILayer, "_runtime": trt.Runtime,
+    "engine": trt.ICudaEngine, "_context": trt.IExecutionContext,
 }  # fmt: skip
+MODULES = (tensorrt, tensorrt_plan)
 
 STRONGLY_TYPED = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
@@ -42,7 +52,20 @@ STRONGLY_TYPED = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 @pytest.fixture(scope="module")
 def built() -> dict[str, bytes]:
     file = read_engine_file(default_engine_path())
-    return tensorrt.build(bytes(file.payloads["model.onnx"]), file.spec, backend="tensorrt-rtx")
+    onnx_bytes = bytes(file.payloads["model.onnx"])
+    return {"model.onnx": onnx_bytes, **TensorRTRTXEngine.build(file, "fp32", [])}
+
+
+def with_network(onnx_bytes: bytes) -> EngineFile:
+    return parse_engine_file(pack_engine(EngineSpec(), {"model.onnx": onnx_bytes}), "x.fbts")
+
+
+def write_plan(path: Path, record: bytes) -> Path:
+    """An engine file whose plan has a record."""
+    payloads = {"model.onnx": b"", "engine.plan": b"", "engine.json": record}
+    build = {"backend": "tensorrt", "precision": "fp32"}
+    write_engine_file(path, EngineSpec(), payloads, build=build)
+    return path
 
 
 def has_gpu() -> bool:
@@ -51,7 +74,7 @@ def has_gpu() -> bool:
 
 
 def attributes(module: object) -> Iterator[tuple[str, str]]:
-    """(variable, attribute) for each `variable.attribute` and `self.variable.attribute` in the module's source."""
+    """(variable, attribute) for each `variable.attribute` in a module, also after `self.`."""
     for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text())):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute):
             owner = node.value.id if isinstance(node.value, ast.Name) else node.value.attr
@@ -59,23 +82,23 @@ def attributes(module: object) -> Iterator[tuple[str, str]]:
 
 
 def test_every_tensorrt_name_exists() -> None:
-    used = {(owner, name) for owner, name in attributes(tensorrt) if owner in CLASSES}
-    assert {owner for owner, _ in used} == set(CLASSES), "so none of the variables has been renamed"
+    found = {pair for module in MODULES for pair in attributes(module)}
+    used = {(owner, name) for owner, name in found if owner in CLASSES}
+    assert {owner for owner, _ in used} == set(CLASSES), "no variable was renamed"
     assert not [f"{owner}.{name}" for owner, name in used if not hasattr(CLASSES[owner], name)]
     for owner, enum in [
         ("NetworkDefinitionCreationFlag", "STRONGLY_TYPED"),
         ("ProfilingVerbosity", "DETAILED"),
         ("LayerType", "PLUGIN_V3"),
     ]:
-        assert (owner, enum) in set(attributes(tensorrt))
+        assert (owner, enum) in found
         assert hasattr(getattr(trt, owner), enum)
-    # Of what calls return, which the variables above do not show.
+    # Methods on variables whose name differs.
     assert all(hasattr(owner, "get_plugin_registry") for owner in (trt.Builder, trt.Runtime))
-    assert hasattr(trt.ILayer, "type")
 
 
 def test_every_cuda_name_exists() -> None:
-    source = "".join(Path(str(module.__file__)).read_text() for module in (tensorrt, cuda))
+    source = "".join(Path(str(module.__file__)).read_text() for module in (*MODULES, cuda))
     names = set(re.findall(r"\bcuda[A-Z]\w+", source))
     assert {
         "cudaMalloc",
@@ -90,7 +113,7 @@ def test_every_cuda_name_exists() -> None:
 
 
 def test_every_cuda_call_has_as_many_arguments_as_the_function() -> None:
-    trees = [ast.parse(Path(str(module.__file__)).read_text()) for module in (tensorrt, cuda)]
+    trees = [ast.parse(Path(str(module.__file__)).read_text()) for module in (*MODULES, cuda)]
     calls = [
         node
         for tree in trees
@@ -109,12 +132,12 @@ def test_every_cuda_call_has_as_many_arguments_as_the_function() -> None:
 
 
 @pytest.mark.slow
-def test_the_shipped_networks_build() -> None:
+def test_shipped_networks_build() -> None:
     shipped = sorted(default_engine_path().parent.glob("*.fbts"))
     assert shipped
     for path in shipped:
         file = read_engine_file(path)
-        plan = tensorrt.build_plan(bytes(file.payloads["model.onnx"]), file.spec, "tensorrt-rtx")
+        plan = tensorrt_plan.build_plan(trt, file, "tensorrt-rtx", with_plugins=False)
         assert len(plan.content) > 1e6
         activations = re.search(r"Total Activation Memory: (\d+) bytes", plan.log)
         assert activations
@@ -125,7 +148,7 @@ def test_the_shipped_networks_build() -> None:
 
 
 @pytest.mark.slow
-def test_what_a_build_gives(built: dict[str, bytes]) -> None:
+def test_build_gives_plan_and_record(built: dict[str, bytes]) -> None:
     assert set(built) == {"model.onnx", "engine.plan", "engine.json"}
     record = {
         "backend": "tensorrt-rtx",
@@ -137,12 +160,11 @@ def test_what_a_build_gives(built: dict[str, bytes]) -> None:
 
 
 @pytest.mark.slow
-def test_a_plan_is_a_device_error_where_there_is_no_gpu(
-    built: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_plan_is_a_device_error_without_a_gpu(built: dict[str, bytes], tmp_path: Path) -> None:
     if has_gpu():
         pytest.skip("this machine has a GPU")
-    write_engine_file(tmp_path / "plan.fbts", EngineSpec(), built)
+    build = {"backend": "tensorrt-rtx", "precision": "fp32"}
+    write_engine_file(tmp_path / "plan.fbts", EngineSpec(), built, build=build)
     with pytest.raises(DeviceError, match="no CUDA device here"):
         load_engine(tmp_path / "plan.fbts")
     with pytest.raises(
@@ -154,9 +176,8 @@ def test_a_plan_is_a_device_error_where_there_is_no_gpu(
         load_engine(tmp_path / "plan.fbts", precision="fp16")
     with pytest.raises(DeviceError, match="runs on cuda"):
         load_engine(tmp_path / "plan.fbts", device="cpu", backend="tensorrt-rtx")
-    assert load_engine(tmp_path / "plan.fbts", device="cpu").description["backend"] == "openvino", (
-        "the ONNX is still in it"
-    )
+    on_cpu = load_engine(tmp_path / "plan.fbts", device="cpu")
+    assert on_cpu.description["backend"] == "openvino", "the ONNX is still in it"
 
 
 def test_files_without_plan_or_record_are_refused(tmp_path: Path) -> None:
@@ -164,53 +185,48 @@ def test_files_without_plan_or_record_are_refused(tmp_path: Path) -> None:
         load_engine(backend="tensorrt-rtx")
     whole = {"backend": "tensorrt", "version": "11.1.0", "precision": "fp32", "plugins": False}
     wrong = (
-        {"backend": "tvm"},
+        {"backend": "tensorrt"},
         {**whole, "version": 1},
         {key: whole[key] for key in whole if key != "plugins"},
     )
     for record in (b"", b"[]", *(json.dumps(record).encode() for record in wrong)):
-        write_engine_file(
-            tmp_path / "x.fbts",
-            EngineSpec(),
-            {"model.onnx": b"", "engine.plan": b"", "engine.json": record},
-        )
+        path = write_plan(tmp_path / "x.fbts", record)
         with pytest.raises(EngineFileError, match="no usable record of its plan"):
-            load_engine(tmp_path / "x.fbts")
+            load_engine(path)
 
 
-def test_a_plan_that_calls_plugins_needs_them(
+def test_plan_that_calls_plugins_needs_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tensorrt, "plugin_library", lambda: None)
+    monkeypatch.setattr(tensorrt_plan, "plugin_library", lambda: None)
     record = {"backend": "tensorrt", "version": "11.1.0", "precision": "fp32", "plugins": True}
-    payloads = {"model.onnx": b"", "engine.plan": b"", "engine.json": json.dumps(record).encode()}
-    write_engine_file(tmp_path / "x.fbts", EngineSpec(), payloads)
+    path = write_plan(tmp_path / "x.fbts", json.dumps(record).encode())
     with pytest.raises(
         DeviceError,
-        match=r"lacks; build fastbts .*FASTBTS_TENSORRT=ON, or run: fastbts build .* --backend tensorrt$",
+        match=r"lacks; build fastbts .*FASTBTS_TENSORRT=ON, or run: "
+        r"fastbts build .* --backend tensorrt$",
     ):
-        load_engine(tmp_path / "x.fbts")
+        load_engine(path)
 
 
-def test_the_plugins_lie_beside_the_extension(
+def test_plugins_are_found_beside_the_extension(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tensorrt._C, "__file__", str(tmp_path / "_C.so"))
-    assert tensorrt.plugin_library() is None
+    monkeypatch.setattr(tensorrt_plan._C, "__file__", str(tmp_path / "_C.so"))
+    assert tensorrt_plan.plugin_library() is None
     (tmp_path / "libfastbts_tensorrt.so").touch()
-    assert tensorrt.plugin_library() == tmp_path / "libfastbts_tensorrt.so"
-    assert (
-        "add_library(\n  fastbts_tensorrt MODULE" in (ROOT / "csrc/tensorrt.cmake").read_text()
-    ), "so that is its name"
+    assert tensorrt_plan.plugin_library() == tmp_path / "libfastbts_tensorrt.so"
+    library = "add_library(\n  fastbts_tensorrt MODULE"
+    assert library in (ROOT / "csrc/tensorrt.cmake").read_text(), "so that is its name"
 
 
-def test_without_bodies_the_parser_looks_for_the_plugins_where_they_are() -> None:
-    """TensorRT-RTX has the parser of TensorRT; that it finds none here is as it should be."""
-    log = tensorrt._log(trt)
+def test_parser_looks_for_the_plugins_without_bodies() -> None:
+    """TensorRT-RTX has the parser of TensorRT, and no plugins, so parsing fails here."""
+    log = tensorrt_plan.new_log(trt)
     network = trt.Builder(log).create_network(STRONGLY_TYPED)  # a parser keeps none alive
     parser = trt.OnnxParser(network, log)
     content = bytes(read_engine_file(default_engine_path()).payloads["model.onnx"])
-    assert not parser.parse(drop_bodies(drop_default(content, "text"), tensorrt.PLUGIN_NODES))
+    assert not parser.parse(drop_bodies(drop_default(content, "text"), tensorrt_plan.PLUGIN_NODES))
     looked_for = re.findall(
         r"pluginName: (\w+), pluginVersion: 1, pluginNamespace: fastbts$",
         "\n".join(log.lines),
@@ -220,11 +236,11 @@ def test_without_bodies_the_parser_looks_for_the_plugins_where_they_are() -> Non
 
 
 def test_plugins_load_into_a_real_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That of TensorRT-RTX, which loads plugins as TensorRT does, though its networks take none."""
-    monkeypatch.setattr(tensorrt, "plugin_library", emulated_plugins)
-    log = tensorrt._log(trt)
+    """The registry of TensorRT-RTX loads plugins as that of TensorRT does."""
+    monkeypatch.setattr(tensorrt_plan, "plugin_library", emulated_plugins)
+    log = tensorrt_plan.new_log(trt)
     builder = trt.Builder(log)
-    assert tensorrt.load_plugins(builder, log)
+    assert tensorrt_plan.load_plugins(builder, log)
     creators = {
         (c.name, c.plugin_version, c.plugin_namespace)
         for c in builder.get_plugin_registry().all_creators
@@ -235,18 +251,19 @@ def test_plugins_load_into_a_real_registry(monkeypatch: pytest.MonkeyPatch) -> N
 def test_plugins_that_cannot_be_loaded_are_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = tensorrt._log(trt)
+    log = tensorrt_plan.new_log(trt)
     builder = trt.Builder(log)
-    monkeypatch.setattr(tensorrt, "plugin_library", lambda: None)
-    assert not tensorrt.load_plugins(builder, log)
+    monkeypatch.setattr(tensorrt_plan, "plugin_library", lambda: None)
+    assert not tensorrt_plan.load_plugins(builder, log)
     damaged = tmp_path / "libfastbts_tensorrt.so"
     damaged.write_bytes(b"x")
-    monkeypatch.setattr(tensorrt, "plugin_library", lambda: damaged)
+    monkeypatch.setattr(tensorrt_plan, "plugin_library", lambda: damaged)
     with pytest.raises(
         DeviceError,
-        match=r"cannot load the plugins: .*file too short.*; build fastbts where nvcc and NvInfer.h are",
+        match=r"cannot load the plugins: .*file too short.*; "
+        r"build fastbts where nvcc and NvInfer.h are.* FASTBTS_TENSORRT=OFF to do without",
     ):
-        tensorrt.load_plugins(builder, log)
+        tensorrt_plan.load_plugins(builder, log)
 
 
 def fastbts(*arguments: object) -> tuple[int, str]:
@@ -255,19 +272,17 @@ def fastbts(*arguments: object) -> tuple[int, str]:
 
 
 @pytest.mark.slow
-def test_the_command_without_a_gpu(tmp_path: Path) -> None:
-    """The plan is built; it is written only to who says that parity, which takes a GPU, may stay open."""
+def test_commands_without_a_gpu(tmp_path: Path, small_phantom: None) -> None:
+    """The plan is built, but written only with --accept-parity, as measuring parity needs a GPU."""
     if has_gpu():
         pytest.skip("this machine has a GPU")
-    write_case(make_case(0), tmp_path / "case")
+    write_case(make_case(0, shape=(64, 64, 48)), tmp_path / "case")
     out = tmp_path / "rtx.fbts"
     build = ("build", default_engine_path(), "-o", out, "--backend", "tensorrt-rtx")
     status, said = fastbts(*build)
     assert status == 1
-    assert re.search(
-        r"error: no CUDA device here.*parity cannot be measured here.*unmeasured with --accept-parity",
-        said,
-    )
+    for part in ("error: no CUDA device here", "cannot be measured here", "with --accept-parity"):
+        assert part in said
     assert [path.name for path in tmp_path.iterdir()] == ["case"]
 
     assert fastbts(*build, "--accept-parity") == (
@@ -289,18 +304,17 @@ def test_the_command_without_a_gpu(tmp_path: Path) -> None:
     assert load_engine(out, device="cpu").description["backend"] == "openvino"
 
 
-def test_what_cannot_be_built_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_that_cannot_be_built_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeviceError, match=r"computes in fp32.*training\.export --precision"):
-        tensorrt.build(b"", EngineSpec(), "fp16", backend="tensorrt-rtx")
+        TensorRTRTXEngine.build(with_network(b""), "fp16", [])
+    damaged_node = b"\x3a\x04\x0a\x02\xff\xff"
     with pytest.raises(EngineFileError, match="cannot parse the network"):
-        tensorrt.build(
-            b"\x3a\x04\x0a\x02\xff\xff", EngineSpec(), backend="tensorrt-rtx"
-        )  # a graph with a damaged node
+        TensorRTRTXEngine.build(with_network(damaged_node), "fp32", [])
     with pytest.raises(DeviceError, match=r"cannot build the network.*at least one output"):
-        tensorrt.build(b"\x3a\x00", EngineSpec(), backend="tensorrt-rtx")  # an empty graph
+        TensorRTRTXEngine.build(with_network(b"\x3a\x00"), "fp32", [])  # an empty graph
     monkeypatch.setitem(__import__("sys").modules, "tensorrt_rtx_bindings", None)
     with pytest.raises(DeviceError, match=r"pip install 'fastbts\[tensorrt-rtx\]'"):
-        tensorrt.build(b"", EngineSpec(), backend="tensorrt-rtx")
+        TensorRTRTXEngine.build(with_network(b""), "fp32", [])
 
 
 def test_cuda_without_a_device_says_so() -> None:
@@ -310,8 +324,6 @@ def test_cuda_without_a_device_says_so() -> None:
         cuda.Cuda()
 
 
-def test_unknown_precision_is_refused() -> None:
-    with pytest.raises(
-        OptionsError, match="precision 'f32': expected one of auto, fp32, bf16, fp16, int8"
-    ):
-        load_engine(precision="f32")
+def test_the_two_backends_differ_in_name_and_plugins() -> None:
+    assert (TensorRTEngine.backend, TensorRTEngine.takes_plugins) == ("tensorrt", True)
+    assert (TensorRTRTXEngine.backend, TensorRTRTXEngine.takes_plugins) == ("tensorrt-rtx", False)

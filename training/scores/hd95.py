@@ -1,4 +1,4 @@
-"""Distance between the surfaces of two masks."""
+"""HD95: distance between the surfaces of two masks."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ def hd95(
     reference: NDArray[np.bool_],
     spacing_mm: tuple[float, float, float],
 ) -> float:
-    """95th percentile of the Hausdorff distance, in mm: the larger of the two directions' percentiles.
+    """95th percentile of the Hausdorff distance, in mm: the larger one of both directions.
 
-    The surface is made of the voxels that have a neighbour (of six) outside the mask; the image's border counts as outside.
-    That is MONAI's `compute_hausdorff_distance(percentile=95)`, to rounding. A search tree over the surfaces' voxels needs a
-    fraction of the time of a distance transform, and gives the same distances.
+    Surface voxels have a face neighbour outside the mask; outside the image counts as outside the
+    mask. Equals MONAI's `compute_hausdorff_distance(percentile=95)` up to rounding. A search tree
+    over the surface voxels takes a fraction of the time of a distance transform.
 
     Args:
         predicted: Mask (i, j, k), not empty.
-        reference: Likewise.
+        reference: The same.
         spacing_mm: Edge lengths of a voxel along i, j, k.
     Raises:
-        ValueError: A mask is empty: what that means is the caller's convention.
+        ValueError: A mask is empty; the caller decides what that means.
     """
     if not (predicted.any() and reference.any()):
         raise ValueError("hd95: a mask is empty; expected two with voxels")
@@ -34,10 +34,9 @@ def hd95(
 
 
 def surface_voxels(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Indices (n, 3) of the voxels of a mask that touch its outside by a face."""
-    corner = np.array(
+    """Indices (n, 3) of the voxels of a mask with a face neighbour outside it."""
+    ends = np.array(
         [np.flatnonzero(mask.any(axis=axes))[[0, -1]] for axes in ((1, 2), (0, 2), (0, 1))]
     )
-    box = tuple(slice(first, last + 1) for first, last in corner)
-    inside = mask[box]
-    return np.argwhere(inside & ~binary_erosion(inside)) + corner[:, 0]
+    inside = mask[tuple(slice(first, last + 1) for first, last in ends)]
+    return np.argwhere(inside & ~binary_erosion(inside)) + ends[:, 0]

@@ -29,7 +29,7 @@ def histogram_of(logits: list[float], inside: list[bool]) -> np.ndarray:
 
 
 def drawn(*temperatures: float, n: int = 200_000) -> np.ndarray:
-    """Logits of a network that is too sure of itself by these factors, one for each region: (K, 2, number of MIDDLES)."""
+    """Logits that are over-confident by a factor per region: (K, 2, number of MIDDLES)."""
     rng, k = np.random.default_rng(0), len(temperatures)
     logits = rng.normal(0, 3, (k, n)).astype(np.float32)
     return logit_histogram(
@@ -53,7 +53,7 @@ def test_histogram_by_hand() -> None:
 
 
 def test_error_by_hand() -> None:
-    """Four voxels at p = 0.75, two of them inside; one at p = 0.1, outside: (4 x 0.25 + 0.1) / 5."""
+    """Four voxels at p = 0.75, two of them inside; one at 0.1, outside: (4 x 0.25 + 0.1) / 5."""
     four, one = float(np.log(3)), float(np.log(1 / 9))
     (histogram,) = histogram_of([four] * 4 + [one], [True, True, False, False, False])
     assert expected_calibration_error(histogram) == pytest.approx((4 * 0.25 + 0.1) / 5, abs=2e-3)
@@ -64,8 +64,8 @@ def test_error_by_hand() -> None:
     assert np.isnan(share[5])
 
 
-def test_regions_do_not_make_up_for_one_another() -> None:
-    """At p = 0.75, of WT's four voxels all are inside, of TC's two, of ET's three: WT lacks what TC has too much of."""
+def test_regions_do_not_compensate_each_other() -> None:
+    """At p = 0.75 four of WT's four voxels are inside, two of TC's, three of ET's."""
     logits = np.full((3, 4), np.log(3), np.float32)
     inside = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]], bool)
     histogram = logit_histogram(logits, inside)
@@ -81,7 +81,7 @@ def test_regions_do_not_make_up_for_one_another() -> None:
         reliability(histogram)
 
 
-def test_the_record_tells_which_region_is_too_sure_of_itself() -> None:
+def test_record_shows_which_region_is_over_confident() -> None:
     histogram = drawn(1.4, 2.0, 3.0)
     record = json.loads(json.dumps(calibration_record(histogram, 2.0), allow_nan=False))
     assert record["best_temperature"] == pytest.approx({"WT": 1.4, "TC": 2.0, "ET": 3.0}, rel=0.03)
@@ -108,7 +108,7 @@ def test_likelihood_by_hand() -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 2.5])
-def test_the_temperature_is_found(temperature: float) -> None:
+def test_temperature_is_found(temperature: float) -> None:
     histogram = drawn(*[temperature] * 3)
     assert fit_temperature(histogram) == pytest.approx(temperature, rel=0.03)
     assert max(calibration_errors(histogram, temperature).values()) < 0.005
@@ -129,10 +129,8 @@ def test_histograms_add_up(voxels: list[tuple[float, bool]]) -> None:
     assert 0 <= expected_calibration_error(whole[0]) <= 1
 
 
-def test_brain_voxels_in_step_with_their_truth(
-    voxel_segmenter: Segmenter, small_case: Case
-) -> None:
-    """VoxelEngine against its own definition: a logit is positive just where the voxel is in the region."""
+def test_brain_logits_match_the_reference(voxel_segmenter: Segmenter, small_case: Case) -> None:
+    """By VoxelEngine, whose logit is positive exactly where the voxel is in the region."""
     images, affine = small_case
     turned, orientation = (
         images[:, ::-1].swapaxes(1, 3),

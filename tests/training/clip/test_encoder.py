@@ -1,4 +1,4 @@
-"""Loading CLIP through open_clip itself: which weights it has, and what happens when they cannot be had."""
+"""Loading CLIP through open_clip: the id of its weights, and weights that cannot be loaded."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from training.clip.encoder import RANDOM, ClipError, ClipSource, load_clip
         (ClipSource("hf-hub:a/b", pretrained="openai"), "expected a plain name"),
     ],
 )
-def test_exactly_one_origin_of_the_weights(source: ClipSource, mistake: str) -> None:
+def test_weights_have_exactly_one_origin(source: ClipSource, mistake: str) -> None:
     assert mistake in source.mistake()
     assert bool(mistake) == bool(source.mistake())
 
 
-def test_ids_tell_the_weights(tmp_path: Path) -> None:
+def test_id_names_the_weights(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     file.write_bytes(b"abc")
     assert (
@@ -46,7 +46,7 @@ def test_ids_tell_the_weights(tmp_path: Path) -> None:
         _ = ClipSource("ViT-B-32", weights=str(tmp_path / "none.pt")).encoder
 
 
-def test_a_seed_decides_on_random_weights_and_on_nothing_else(tiny_clip: str) -> None:
+def test_seed_changes_only_the_random_weights(tiny_clip: str) -> None:
     state = torch.random.get_rng_state()
     one, same, other = (load_clip(ClipSource(tiny_clip, random=seed)) for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -59,18 +59,18 @@ def test_a_seed_decides_on_random_weights_and_on_nothing_else(tiny_clip: str) ->
     assert not any(p.requires_grad for p in one.model.parameters())
 
 
-def test_pictures_get_the_models_size_mean_and_std(tiny_clip: str) -> None:
+def test_pictures_are_normalised_to_the_model(tiny_clip: str) -> None:
     clip = load_clip(ClipSource(tiny_clip, random=0))
     assert clip.size == (32, 32)
     fitted = clip.fitted(torch.ones(1, 3, 40, 50))
     assert fitted.shape == (1, 3, 32, 32)
-    # OpenAI's values, which open_clip takes where nothing else is said: white is (1 - 0.48145466) / 0.26862954.
+    # open_clip's default is OpenAI's mean and deviation: white is (1 - 0.48145466) / 0.26862954.
     assert torch.allclose(fitted[0, 0], torch.tensor(1.930336), atol=1e-5)
     pictures = torch.rand(2, 3, 40, 50, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(clip.pictures(pictures).norm(dim=1), torch.ones(2))
 
 
-def test_a_file_of_weights_is_used_and_named(tiny_clip: str, tmp_path: Path) -> None:
+def test_weights_of_a_file_are_used_and_named(tiny_clip: str, tmp_path: Path) -> None:
     random, file = load_clip(ClipSource(tiny_clip, random=5)), tmp_path / "weights.pt"
     torch.save(random.model.state_dict(), file)
     loaded = load_clip(ClipSource(tiny_clip, weights=str(file)))
@@ -104,7 +104,7 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_
         load_clip(ClipSource("ViT-B-32", pretrained="laion2b_s34b_b79k"))
 
 
-def test_without_open_clip_the_error_says_how_to_install_it(
+def test_missing_open_clip_error_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "open_clip", None)

@@ -1,6 +1,7 @@
-"""The TensorRT plugins of bridge and attention, driven through TensorRT's own interfaces over emulated kernels, against the twins.
+"""TensorRT plugins of bridge and attention against the reference, on emulated kernels.
 
-TensorRT itself is not here: its header is, where FASTBTS_TENSORRT_INCLUDE says so.
+The tests call them through TensorRT's interfaces. They need only its header, from the folder
+FASTBTS_TENSORRT_INCLUDE.
 """
 
 from __future__ import annotations

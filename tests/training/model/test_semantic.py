@@ -1,4 +1,4 @@
-"""The semantic mechanisms: off they are not there, fresh they change nothing, and each does what its equation says."""
+"""The semantic mechanisms: absent when off, without effect initially, each by its equation."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ SAMPLE = torch.randn(2, 4, 32, 48, 32, generator=torch.Generator().manual_seed(1
 
 
 @pytest.mark.parametrize("on", [(), *((name,) for name in KINDS), tuple(KINDS)], ids="+".join)
-def test_only_what_is_on_exists(on: tuple[str, ...]) -> None:
+def test_only_enabled_mechanisms_exist(on: tuple[str, ...]) -> None:
     network = tiny(*on)
     wanted = set().union(*(KINDS[name] for name in on))
     assert {type(m) for m in network.modules()} & set().union(*KINDS.values()) == wanted
@@ -27,14 +27,14 @@ def test_only_what_is_on_exists(on: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("patch", [1, 2])
-def test_fresh_mechanisms_change_nothing(patch: int) -> None:
+def test_initial_mechanisms_change_nothing(patch: int) -> None:
     plain, semantic = tiny(patch=patch).eval(), tiny(*KINDS, patch=patch).eval()
     with torch.inference_mode():
         assert torch.allclose(plain(SAMPLE), semantic(SAMPLE), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_each_mechanism_does_something_once_awake(name: str) -> None:
+def test_each_mechanism_has_an_effect_with_weights(name: str) -> None:
     with torch.inference_mode():
         assert (tiny().eval()(SAMPLE) - awake(tiny(name)).eval()(SAMPLE)).abs().max() > 1e-3
 
@@ -46,7 +46,8 @@ def test_every_weight_learns() -> None:
     assert outputs.views.shape == (2, 3, 5)
     sum(o.square().mean() for o in [*outputs.levels, outputs.similarity, outputs.views]).backward()
     silent = {name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()}
-    # A key's bias adds the same to every score of a softmax, which takes no notice; rounding may leave it a gradient.
+    # A key's bias adds the same to every score, which does not change a softmax; rounding may
+    # leave it a gradient.
     assert silent <= {"guidance.attention.image_key.bias", "guidance.attention.text_key.bias"}
 
 
@@ -124,7 +125,7 @@ def test_gate_by_hand() -> None:
 
 
 def test_bridge_repeats_a_plane_along_its_axis() -> None:
-    """With one bright voxel, what changes is the three planes' projections: the voxel's rows, not the corner beyond all."""
+    """One bright voxel changes its three rows, but not the corner outside its planes."""
     bridge = SemanticBridge(2, 3, 0)
     torch.nn.init.ones_(bridge.expand.weight)
     x = torch.zeros(1, 2, 9, 9, 9)

@@ -1,0 +1,1 @@
+"""From a network to an engine file, and its export to Triton."""

@@ -1,0 +1,58 @@
+"""How a Segmenter runs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from fastbts.errors import OptionsError
+
+MAX_THREADS = 1024
+MODES = ("auto", "one-pass", "sliding")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterOptions:
+    """How to run; none of these options changes the network.
+
+    Raises:
+        OptionsError: A value outside of its range.
+    """
+
+    mode: str = "auto"
+    """"one-pass": the whole brain box at once, fastest. "sliding": overlapping windows, bounded
+    memory. "auto": one pass up to `max_one_pass_voxels`."""
+    overlap: float = 0.5
+    """Least overlap of neighbouring sliding windows, as a fraction of their size."""
+    max_one_pass_voxels: int = 12_000_000
+    """Largest tensor that "auto" runs in one pass. A 1 mm brain box has about 4 million voxels and
+    needs about 0.7 GB."""
+    n_threads: int = 0
+    """CPU threads; 0 for all."""
+    allow_missing: bool = False
+    """Whether a case may lack images that the engine was trained to do without. Off by default, so
+    that a misnamed file is not mistaken for a missing one: without T1ce the result is far worse."""
+    min_part_mm3: float | None = None
+    """Connected parts of the whole tumour smaller than this become background, before the small-ET
+    rule; 0 for off, None for the engine's own value."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise OptionsError(f"mode {self.mode!r}: expected one of {', '.join(MODES)}")
+        if not isinstance(self.overlap, int | float) or not 0 <= self.overlap <= 0.9:
+            raise OptionsError(f"overlap {self.overlap!r}: expected a number between 0 and 0.9")
+        if not isinstance(self.n_threads, int) or not 0 <= self.n_threads <= MAX_THREADS:
+            raise OptionsError(
+                f"n_threads {self.n_threads!r}: expected 0 (all) or a whole number up to "
+                f"{MAX_THREADS}"
+            )
+        if not isinstance(self.max_one_pass_voxels, int) or self.max_one_pass_voxels < 0:
+            raise OptionsError(
+                f"max_one_pass_voxels {self.max_one_pass_voxels!r}: expected a whole number, "
+                "0 or more"
+            )
+        if not isinstance(self.allow_missing, bool):
+            raise OptionsError(f"allow_missing {self.allow_missing!r}: expected True or False")
+        part = 0 if self.min_part_mm3 is None else self.min_part_mm3
+        if not isinstance(part, int | float) or not 0 <= part < math.inf:
+            raise OptionsError(f"min_part_mm3 {part!r}: expected 0 (off) or a volume in mm3")

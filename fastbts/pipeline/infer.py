@@ -1,0 +1,74 @@
+"""The network over a tensor: in one pass, or in sliding windows that are blended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbts import ops
+from fastbts.engine.interface import Engine
+from fastbts.options import SegmenterOptions
+from fastbts.pipeline.window import WindowPlan
+from fastbts.progress import Clock
+from fastbts.spec import EngineSpec
+
+BEGIN, END = 0.15, 0.95  # the part of a case's whole work, for the progress
+
+
+@dataclass(frozen=True, eq=False)
+class Inferred:
+    """What the network says about a tensor.
+
+    Attributes:
+        logits: (K, D, H, W) float32.
+        windows: Mode and number of windows, and for sliding ones size and overlap; for the report.
+    """
+
+    logits: NDArray[np.float32]
+    windows: dict[str, Any]
+
+
+def infer(
+    engine: Engine,
+    tensor: NDArray[np.float32],
+    spec: EngineSpec,
+    options: SegmenterOptions,
+    clock: Clock,
+) -> Inferred:
+    """Runs the network over a tensor (M, D, H, W), in the mode that the options ask for.
+
+    Raises:
+        DeviceError: See `Engine.infer`.
+    """
+    fits = tensor[0].size <= options.max_one_pass_voxels
+    if options.mode == "sliding" or (options.mode == "auto" and not fits):
+        return _sliding(engine, tensor, spec, options, clock)
+    with clock("infer", BEGIN):
+        return Inferred(engine.infer(tensor[None])[0], {"mode": "one-pass", "count": 1})
+
+
+def _sliding(
+    engine: Engine,
+    tensor: NDArray[np.float32],
+    spec: EngineSpec,
+    options: SegmenterOptions,
+    clock: Clock,
+) -> Inferred:
+    n_d, n_h, n_w = tensor.shape[1:]
+    plan = WindowPlan.cover((n_d, n_h, n_w), spec.window, options.overlap)
+    logits = np.zeros((len(spec.regions), n_d, n_h, n_w), np.float32)
+    part = np.empty((1, len(logits), *plan.size), np.float32)
+    for b in range(len(plan)):
+        done, origin = BEGIN + (END - BEGIN) * b / len(plan), plan.origins[b : b + 1]
+        with clock("window", done):
+            window = ops.window(tensor, origin, plan.size, n_threads=options.n_threads)
+        with clock("infer", done):
+            engine.infer(window, out=part)
+        with clock("blend", done):
+            d, h, w = (axis[b : b + 1] for axis in plan.weights)
+            ops.blend(part, origin, (d, h, w), logits, n_threads=options.n_threads)
+    about = {"count": len(plan), "size_zyx": list(plan.size), "overlap": options.overlap}
+    return Inferred(logits, {"mode": "sliding", **about})

@@ -1,0 +1,76 @@
+"""Building an engine: what is refused, what is written, what an ONNX must say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fastbts import DeviceError, EngineFileError, OptionsError, load_engine
+from fastbts.build.engine import build_engine, read_source
+from fastbts.build.parity import MIN_AGREEMENT
+from fastbts.engine.backends import precisions
+from fastbts.engine.file import pack_engine, read_engine_file
+from fastbts.engine.load import default_engine_path
+
+pytestmark = pytest.mark.usefixtures("small_phantom")  # on which parity is measured
+
+
+def test_refused_builds_write_nothing(tmp_path: Path) -> None:
+    source, target = default_engine_path(), tmp_path / "out.fbts"
+    with pytest.raises(OptionsError, match="needs real cases to calibrate on"):
+        build_engine(source, target, precision="int8")
+    with pytest.raises(DeviceError, match="backend 'openvino' has fp32, bf16, int8"):
+        build_engine(source, target, precision="fp16")
+    with pytest.raises(OptionsError, match="backend 'abacus'"):
+        build_engine(source, target, backend="abacus")
+    assert not target.exists()
+
+
+def test_build_without_device_needs_accept_parity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_device(file: object) -> None:
+        raise DeviceError("no CUDA device")
+
+    monkeypatch.setattr("fastbts.build.engine.open_engine", no_device)
+    with pytest.raises(DeviceError, match="no CUDA device; so parity cannot be measured here"):
+        build_engine(default_engine_path(), tmp_path / "x.fbts")
+    assert not list(tmp_path.iterdir())
+    build_engine(default_engine_path(), tmp_path / "x.fbts", accept_parity=True)
+    assert read_engine_file(tmp_path / "x.fbts").manifest["build"]["parity"] == {}
+
+
+def test_built_engine_is_the_default_of_its_file(tmp_path: Path) -> None:
+    about = build_engine(default_engine_path(), tmp_path / "x.fbts", backend="onnxruntime")
+    assert about["parity"]["label_agreement"] > 0.9999
+    assert load_engine(tmp_path / "x.fbts").description["backend"] == "onnxruntime"
+
+
+def test_onnx_must_have_a_spec(tmp_path: Path) -> None:
+    path, source = tmp_path / "x.onnx", read_engine_file(default_engine_path())
+    path.write_bytes(b"")
+    with pytest.raises(EngineFileError, match=r"expected 'spec' in its metadata or in x\.json"):
+        read_source(path)
+    (tmp_path / "x.json").write_text('{"spec": {}}')
+    with pytest.raises(EngineFileError, match="exactly the fields"):
+        read_source(path)
+    (tmp_path / "x.json").write_text(json.dumps({"spec": source.manifest["spec"]}))
+    assert read_source(path).spec == source.spec
+    with pytest.raises(EngineFileError, match="cannot be read"):
+        read_source(tmp_path / "none.onnx")
+
+
+def test_file_built_for_an_unknown_backend_is_refused(tmp_path: Path) -> None:
+    source, path = read_engine_file(default_engine_path()), tmp_path / "x.fbts"
+    build = {"backend": "abacus", "precision": "fp32"}
+    path.write_bytes(pack_engine(source.spec, source.payloads, build=build))
+    with pytest.raises(EngineFileError, match="built for backend 'abacus'"):
+        load_engine(path)
+    with pytest.raises(OptionsError, match="holds no int8 network"):
+        load_engine(precision="int8")
+
+
+def test_every_precision_has_a_parity_bound() -> None:
+    assert set(MIN_AGREEMENT) == set(precisions())

@@ -1,0 +1,36 @@
+"""`fastbts doctor`, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from fastbts.cli import app
+from fastbts.engine.backends import BACKENDS
+
+
+def doctor(*options: str) -> str:
+    result = CliRunner().invoke(app, ["doctor", *options], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.output
+
+
+def test_doctor_says_what_runs_and_how_to_get_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    checks = {check["name"]: check for check in json.loads(doctor("--json"))}
+    assert set(BACKENDS) <= set(checks)
+    assert checks["shipped engine"]["ok"]
+    assert checks["openvino"]["ok"]
+    assert "fp32" in checks["openvino"]["detail"]
+    assert not checks["onnxruntime"]["ok"]
+    assert "pip install 'fastbts[onnxruntime]'" in checks["onnxruntime"]["detail"]
+    assert "cuda device" in checks
+
+
+def test_doctor_prints_a_line_for_each_check() -> None:
+    lines = [line.split(maxsplit=2) for line in doctor().splitlines()]
+    assert {line[0] for line in lines} <= {"ok", "--"}
+    assert ["ok", "openvino"] in [line[:2] for line in lines]

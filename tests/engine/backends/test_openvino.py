@@ -1,0 +1,57 @@
+"""The OpenVINO backend: precisions, and a light import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fastbts import DeviceError, load_engine
+from fastbts.engine.backends.openvino import OpenVINOEngine
+
+
+def has_bf16() -> bool:
+    core = OpenVINOEngine.package().Core()
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def test_bf16_stays_near_fp32() -> None:
+    if not has_bf16():
+        with pytest.raises(DeviceError, match="does not compute in bf16"):
+            load_engine(precision="bf16")
+        return
+    x = np.random.default_rng(0).standard_normal((1, 4, 48, 48, 48), np.float32)
+    exact, fast = (load_engine(precision=p).infer(x) for p in ("fp32", "bf16"))
+    # bf16 has 8 bits of mantissa; through some 20 layers the logits keep about two digits.
+    assert np.abs(fast - exact).max() <= 0.05 * np.abs(exact).max() + 0.1
+    assert (np.sign(fast) == np.sign(exact)).mean() > 0.99
+
+
+def test_auto_is_bf16_where_the_cpu_has_it() -> None:
+    expected = "bf16" if has_bf16() else "fp32"
+    assert load_engine(backend="openvino").description["precision"] == expected
+    assert ("bf16" in OpenVINOEngine.capabilities()) == has_bf16()
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "from fastbts import load_engine; load_engine()",
+        "from fastbts.cli.doctor import survey; list(survey())",
+    ],
+)
+def test_import_leaves_out_the_converter_and_its_telemetry(first: str) -> None:
+    script = f"""
+import sys
+{first}
+assert not {{"openvino.tools.ovc", "openvino_telemetry"}} & set(sys.modules)
+sys.modules["openvino_telemetry"] = None
+import openvino
+try:
+    openvino.convert_model("none.onnx")
+except Exception as error:
+    assert type(error).__module__.startswith("openvino.tools.ovc"), error
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,0 +1,97 @@
+"""The commands of training: `python -m training COMMAND`. Exit codes: 0 fine, 1 failed, 2 usage."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from fastbts.errors import FastBTSError, OptionsError
+
+COMMANDS = {
+    "train": "Train the network of a recipe, or continue an interrupted run.",
+    "export": "Write the network of a checkpoint as an engine file.",
+    "tune": "Choose an engine's temperature, thresholds and small-part rules.",
+    "evaluate": "Score an engine on labelled cases.",
+    "ablate": "Compare mechanisms, cases and steps by many small trainings.",
+    "prompts": "Write the text embeddings of the prompts.",
+    "synthetic": "Write synthetic training cases.",
+}
+"""Name of a command and of its module -> its help."""
+
+
+class Commands(TyperGroup):
+    """The commands as a group that imports a command's module only when the command runs.
+
+    PyTorch and Lightning take seconds to import; the list of commands must not wait for them.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the order of `COMMANDS`."""
+        return [*COMMANDS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command without its options, for the list of commands."""
+        return TyperCommand(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that runs."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load_command(name) if name else command, rest
+
+
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
+)
+
+
+@app.callback()
+def training() -> None:
+    """Training of the fastbts networks."""
+
+
+def load_command(name: str) -> Any:
+    """Imports `training.NAME` and makes a command of its function `command`."""
+    module = importlib.import_module(f"training.{name}")
+    single = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    if hasattr(module, "command"):
+        single.command(name)(module.command)
+    else:
+        single.command(name, add_help_option=False, context_settings=FORWARD)(_forward(module))
+    return typer.main.get_command(single)
+
+
+FORWARD = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
+def _forward(module: Any) -> Any:
+    """For a module whose `main` parses sys.argv itself."""
+
+    def forward(context: typer.Context) -> None:
+        sys.argv = [f"training {context.info_name}", *context.args]
+        module.main()
+
+    return forward
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command and exits; an error that a user can act on becomes one line."""
+    try:
+        app(arguments)
+    except (FastBTSError, OSError) as error:
+        typer.echo(f"error: {_message(error)}", err=True)
+        sys.exit(2 if isinstance(error, OptionsError) else 1)
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+if __name__ == "__main__":
+    main()
