@@ -29,7 +29,8 @@ import pytest
 
 from benchmarks.op_cases import CASES, Case, Job, optional
 from tests.ops.devices import mapped
-from tests.ops.registry import OPS, Op
+from tests.ops.op import Op
+from tests.ops.registry import OPS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the peers
 

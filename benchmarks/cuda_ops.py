@@ -27,7 +27,8 @@ from torch.utils.dlpack import from_dlpack
 import fastbts
 from benchmarks.op_cases import CASES, Case, Job
 from tests.ops.devices import CudaDevice, fetched, mapped
-from tests.ops.registry import OPS, Op
+from tests.ops.op import Op
+from tests.ops.registry import OPS
 
 ROUNDS, WARM_UP = 50, 5
 WITH_TORCH = ("semantic_bridge", "semantic_attention")

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from benchmarks import op_peers
 from fastbts import ops
-from tests.ops import examples
+from tests.ops.op import noise
+from tests.ops.registry import OPS
 
 VOLUME = (155, 240, 240)
 TENSOR = (144, 176, 144)
@@ -72,7 +73,7 @@ def optional(name: str) -> Any:
 
 
 def random(*shape: int) -> NDArray[np.float32]:
-    return examples.noise(np.random.default_rng(0), *shape)
+    return noise(np.random.default_rng(0), *shape)
 
 
 def brain(n_modalities: int = 4) -> NDArray[np.int16]:
@@ -202,7 +203,7 @@ def components() -> Case:
 
 def semantic_bridge() -> Case:
     """With the light network's channels at stride 8; onto x anew in each run."""
-    arguments = examples.semantic_bridge(
+    arguments = OPS["semantic_bridge"].example(
         np.random.default_rng(0), COARSE, n_r=32, n_c=128, n_cases=1
     )
     n_bytes = arguments["reduced"].nbytes + 2 * arguments["x"].nbytes
@@ -212,7 +213,7 @@ def semantic_bridge() -> Case:
 def semantic_attention() -> Case:
     """The finer of the light network's two levels that have it."""
     rng, size = np.random.default_rng(0), (36, 44, 36)
-    arguments = examples.semantic_attention(rng, size, n_c=32, n_below=64, n_j=16, n_cases=1)
+    arguments = OPS["semantic_attention"].example(rng, size, n_c=32, n_below=64, n_j=16, n_cases=1)
     features = [arguments[name] for name in ("skip", "encoded", "decoded", "similarity")]
     n_bytes = sum(feature.nbytes for feature in features) + arguments["skip"].nbytes
     return Case(arguments, n_bytes, given=("out",), torch=op_peers.torch_attention)

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts import DeviceError, ops
-from tests.ops.registry import OPS, Op
+from tests.ops.op import Op
+from tests.ops.registry import OPS
 from tests.simt.emulated import STREAM, EmulatedArray, emulated_device
 
 Ops = Any

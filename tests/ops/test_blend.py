@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from fastbts import InputError, ops
 from fastbts.ops import reference
 from fastbts.pipeline.window import axis_weights
-from tests.ops import examples
 from tests.ops.devices import Ops, available_devices, on
+from tests.ops.registry import OPS
 from tests.ops.views import N_THREADS, restrided
 from tests.tolerances import assert_close
 
@@ -41,7 +41,7 @@ Example = tuple[NDArray[np.float32], NDArray[np.int32], reference.Weights, NDArr
 
 def example(size: ops.Size, window: ops.Size, n_windows: int = 6, seed: int = 0) -> Example:
     rng = np.random.default_rng(seed)
-    arguments = examples.blend(rng, size, window=window, n_windows=n_windows)
+    arguments = OPS["blend"].example(rng, size, window=window, n_windows=n_windows)
     logits, origins, weights, total = arguments.values()
     return logits, origins, weights, total
 

@@ -6,7 +6,7 @@ import pytest
 from fastbts import ops
 from fastbts.ops import reference
 from tests.ops.devices import Ops
-from tests.ops.views import DTYPES, N_THREADS, RAGGED, noise_image, orientations
+from tests.ops.views import IMAGE_TYPES, N_THREADS, RAGGED, noise_image, orientations
 
 
 def test_by_hand(every_device: Ops) -> None:
@@ -43,7 +43,7 @@ def as_tuple(box: ops.BrainBox) -> tuple[ops.Box, int, tuple[int, ...], tuple[in
 
 @pytest.mark.parametrize("n_threads", N_THREADS)
 @pytest.mark.parametrize("shape", RAGGED)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", IMAGE_TYPES)
 def test_agrees_with_the_reference(
     device: Ops, dtype: str, shape: tuple[int, int, int], n_threads: int
 ) -> None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from fastbts import _C, DeviceError, ops
-from tests.ops import examples
 from tests.ops.devices import OnDevice, available_devices, cupy, first_on_device, mapped, put
-from tests.ops.registry import ALL, OPS, Op
+from tests.ops.op import Op, noise
+from tests.ops.registry import ALL, OPS
 from tests.ops.views import noise_image
 
 ORIGIN = np.zeros((1, 3), np.int32)
@@ -93,11 +93,11 @@ class NetworkOps:
     def __init__(self, dtype: torch.dtype, device: str = "cuda") -> None:
         bridge, attention = OPS["semantic_bridge"], OPS["semantic_attention"]
         rng = np.random.default_rng(0)
-        self.similarity = torch.from_numpy(examples.noise(rng, 2, 3, 2, 3, 5)).to(device, dtype)
+        self.similarity = torch.from_numpy(noise(rng, 2, 3, 2, 3, 5)).to(device, dtype)
         self.bridge = bridge.arguments(0, self.size)
-        self.attention = examples.semantic_attention(rng, self.size, n_below=7)
+        self.attention = OPS["semantic_attention"].example(rng, self.size, n_below=7)
         self.attention |= attention.outputs(self.attention)
-        self.attention["similarity"] = examples.noise(rng, 2, 3, *self.size)
+        self.attention["similarity"] = noise(rng, 2, 3, *self.size)
         for op, arguments in ((bridge, self.bridge), (attention, self.attention)):
             for name, value in arguments.items():
                 kind = dtype if name in op.floats else torch.float32

@@ -10,7 +10,8 @@ import pytest
 
 from fastbts import DeviceError, InputError
 from tests.ops.devices import Device
-from tests.ops.registry import ALL, OPS, Op
+from tests.ops.op import Op
+from tests.ops.registry import ALL, OPS
 from tests.ops.views import noise_image
 
 SIZE = (2, 4, 6)

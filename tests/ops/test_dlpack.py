@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from fastbts import DeviceError, InputError, OptionsError, ops
 from fastbts.ops.arrays import stream_handle
 from tests.ops.devices import OnDevice, first_on_device
-from tests.ops.registry import ALL, Op
+from tests.ops.op import Op
+from tests.ops.registry import ALL
 from tests.ops.views import noise_image
 
 ORIGIN = np.zeros((1, 3), np.int32)

@@ -15,7 +15,7 @@ import pytest
 
 from fastbts import _C, ops
 from fastbts.ops import AttentionWeights
-from tests.ops import examples
+from tests.ops.op import noise
 from tests.ops.registry import ALL, OPS
 
 NEEDED = {"plain": set(), "avx2": {"avx2"}}
@@ -89,8 +89,8 @@ def attention_example(skip: tuple[int, ...], n_j: int, coarse: tuple[int, ...]) 
     rng = np.random.default_rng()
     below = (1, 2, *(n // 2 for n in skip[2:]))
     shapes = ((n_j, 2), (n_j,), (n_j, 2), (n_j, 1), (n_j, 2, 2, 2))
-    weights = AttentionWeights(*(examples.noise(rng, *s) for s in shapes), strength=0.5)
-    features = (examples.noise(rng, *s) for s in (skip, below, below, (1, 1, *coarse)))
+    weights = AttentionWeights(*(noise(rng, *s) for s in shapes), strength=0.5)
+    features = (noise(rng, *s) for s in (skip, below, below, (1, 1, *coarse)))
     return [*features, weights]
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from fastbts import InputError, OptionsError, ops
 from fastbts.ops import reference
-from tests.ops import examples
 from tests.ops.devices import Ops
+from tests.ops.registry import OPS
 from tests.ops.views import N_THREADS, RAGGED, orientations
 
 HALF = (0.5, 0.5, 0.5)
@@ -54,7 +54,7 @@ def test_thresholds_are_compared_in_float64(every_device: Ops, threshold: float)
 
 
 def example(size: ops.Size) -> dict[str, Any]:
-    return examples.label(np.random.default_rng(0), size)
+    return OPS["label"].example(np.random.default_rng(0), size)
 
 
 @pytest.mark.parametrize("n_threads", N_THREADS)

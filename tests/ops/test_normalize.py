@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fastbts import InputError, OptionsError, ops
 from fastbts.ops import reference
 from tests.ops.devices import Ops
-from tests.ops.views import DTYPES, N_THREADS, RAGGED, noise_image, orientations
+from tests.ops.views import IMAGE_TYPES, N_THREADS, RAGGED, noise_image, orientations
 from tests.tolerances import assert_close
 
 
@@ -104,7 +104,7 @@ def test_without_brain_all_is_zero(every_device: Ops) -> None:
 
 @pytest.mark.parametrize("n_threads", N_THREADS)
 @pytest.mark.parametrize("shape", RAGGED)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", IMAGE_TYPES)
 def test_agrees_with_the_reference(
     device: Ops, dtype: str, shape: tuple[int, int, int], n_threads: int
 ) -> None:

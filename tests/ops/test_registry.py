@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fastbts import ops
-from tests.ops.registry import ALL, OPS, Op
+from tests.ops.op import Op
+from tests.ops.registry import ALL, OPS
 
 SIZE = (5, 6, 11)
 

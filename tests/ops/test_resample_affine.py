@@ -10,19 +10,20 @@ from numpy.typing import NDArray
 
 from fastbts import InputError, OptionsError, ops
 from fastbts.ops import reference
-from tests.ops import examples
 from tests.ops.devices import Ops
+from tests.ops.image_ops import oblique_grid
+from tests.ops.op import noise
 from tests.ops.views import N_THREADS, RAGGED, restrided
 
 Size = tuple[int, int, int]
 
 
 def oblique(seed: int, shape: Size, size: Size) -> NDArray[np.float64]:
-    return examples.oblique(np.random.default_rng(seed), shape, size)
+    return oblique_grid(np.random.default_rng(seed), shape, size)
 
 
 def random(*shape: int, seed: int = 0) -> NDArray[np.float32]:
-    return examples.noise(np.random.default_rng(seed), *shape)
+    return noise(np.random.default_rng(seed), *shape)
 
 
 def test_by_hand(every_device: Ops) -> None:

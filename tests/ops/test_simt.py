@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from fastbts import ops
 from fastbts.ops import reference
-from tests.ops import examples
 from tests.ops.devices import EmulatedDevice, mapped
-from tests.ops.registry import ALL, IMAGE_TYPES, NETWORK_TYPES, OPS, Op
-from tests.ops.views import restrided
+from tests.ops.op import NETWORK_TYPES, Arguments, Op, noise
+from tests.ops.registry import ALL, OPS
+from tests.ops.views import IMAGE_TYPES, restrided
 from tests.simt.emulated import (
     DTYPES,
     STREAM,
@@ -73,7 +73,7 @@ def cases_of(op: Op) -> Iterator[Case]:
 CASES = [case for op in ALL for case in cases_of(op)]
 
 
-def arguments_of(case: Case) -> examples.Arguments:
+def arguments_of(case: Case) -> Arguments:
     """An example whose values the type can hold, and whose strides vary where they may."""
     given = case.op.example(np.random.default_rng(case.seed), case.size, case.image)
     for name in case.op.floats:
@@ -148,7 +148,7 @@ def test_nearest_voxels_of_any_type(seed: int, image: str) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_attention_with_any_number_of_hidden_channels(size: ops.Size, n_j: int, dtype: str) -> None:
     """Into the first channels of a concatenation, whose others stay."""
-    given = examples.semantic_attention(np.random.default_rng(n_j), size, n_j=n_j)
+    given = OPS["semantic_attention"].example(np.random.default_rng(n_j), size, n_j=n_j)
     features = [name for name in OPS["semantic_attention"].floats if name in given]
     given |= {name: rounded(given[name], dtype) for name in features}
     buffer = EmulatedArray(np.full((2, 5, *given["skip"].shape[2:]), 77, np.float32), dtype)
@@ -165,8 +165,8 @@ def test_attention_with_any_number_of_hidden_channels(size: ops.Size, n_j: int, 
 @pytest.mark.parametrize("size", SIZES)
 def test_attention_with_its_strength_on_the_device(size: ops.Size, dtype: str) -> None:
     rng = np.random.default_rng(0)
-    skip = rounded(examples.noise(rng, 1, 1, *(2 * n for n in size)), dtype)
-    below, similarity = (rounded(x, dtype) for x in examples.noise(rng, 2, 1, 1, *size))
+    skip = rounded(noise(rng, 1, 1, *(2 * n for n in size)), dtype)
+    below, similarity = (rounded(x, dtype) for x in noise(rng, 2, 1, 1, *size))
     out, (a, b, c) = stored(skip, dtype), (stored(x, dtype) for x in (skip, below, similarity))
     call("attention", DTYPES[dtype], a, b, c, np.array(size), np.float32([0.7]), out)
     one = np.ones((1, 1), np.float32)
@@ -178,7 +178,7 @@ def test_attention_with_its_strength_on_the_device(size: ops.Size, dtype: str) -
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_widen(dtype: str) -> None:
     sizes = np.array([1, 0, 200, 64, 65, 3], np.int32)
-    source = stored(examples.noise(np.random.default_rng(0), int(sizes.sum())), dtype)
+    source = stored(noise(np.random.default_rng(0), int(sizes.sum())), dtype)
     target = np.full(source.shape, 77, np.float32)
     call("widen", DTYPES[dtype], source, sizes, target)
     assert np.array_equal(target, loaded(source, dtype))
