@@ -17,7 +17,7 @@ from monai.metrics import compute_hausdorff_distance
 from fastbts.labels import REGION_LABELS
 from fastbts.metrics import region_dice
 from training.scores.regions import MISSED_HD95_MM, region_scores
-from training.scores.results import dice_rows, mean_row, summary, write_csv
+from training.scores.results import dice_rows, group_means, mean_row, summary, write_csv
 from training.scores.surface import hd95, surface_voxels
 
 MM = (1.0, 1.0, 1.0)
@@ -141,6 +141,17 @@ def test_means_by_hand() -> None:
     assert mean_row(wide) == {
         "case": "mean (n=2)",
         **{k: pytest.approx(v) for k, v in {"WT": 0.7, "TC": 0.6, "ET": 0.5, "mean": 0.6}.items()},
+    }
+    assert group_means(
+        [*wide, {**wide[0], "case": "c", "WT": 0.1}], {"a": "HGG", "b": "", "c": "HGG"}
+    ) == {
+        "HGG": {
+            "n": 2,
+            **{
+                k: pytest.approx(v)
+                for k, v in {"WT": 0.5, "TC": 0.8, "ET": 0.7, "mean": 0.8}.items()
+            },
+        }
     }
     means = summary(rows())
     assert means["WT"] == {

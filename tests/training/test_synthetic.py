@@ -194,7 +194,7 @@ def test_case_is_a_function_of_seed_and_number(
     np.testing.assert_array_equal(again.image, case.image)
     np.testing.assert_array_equal(again.label, case.label)
     assert other.image.shape != case.image.shape or (other.image != case.image).any()
-    assert case.grade == SYNTHETIC
+    assert case.group == SYNTHETIC
 
 
 def test_cases_are_written_once_and_read_back(
@@ -206,7 +206,7 @@ def test_cases_are_written_once_and_read_back(
     write_synthetic(tmp_path, [head], shapes, 1, seed=3)
     assert path.stat().st_mtime_ns == written
     (read,) = load_synthetic(tmp_path)
-    assert (read.name, read.grade, read.image.ndim) == ("synthetic_003_0000", SYNTHETIC, 4)
+    assert (read.name, read.group, read.image.ndim) == ("synthetic_003_0000", SYNTHETIC, 4)
     with pytest.raises(FastBTSError, match=r"no files synthetic_\*\.npz"):
         load_synthetic(tmp_path / "nowhere")
 
