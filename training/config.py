@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
 from fastbts import FastBTSError
 from training.clip.encoder import ClipSource
-from training.model import UNetConfig
+from training.model import NORMS, UNetConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 PRECISIONS = ("bf16-mixed", "16-mixed", "32-true")
+ENDLESS = 10**9
+"""Steps of a stage without a limit."""
 
 
 @dataclass(frozen=True)
@@ -22,19 +24,26 @@ class StageConfig:
     """A stretch of training with one crop size."""
 
     steps: int = 1000
-    """Optimiser steps."""
+    """Optimiser steps; 0 for as many as there is time for, in the last stage but one."""
     crop: tuple[int, ...] = (112, 128, 112)
     """Crop in voxels, (D, H, W) = (Z, Y, X); multiples of the network's stride."""
     batch: int = 1
     """Crops per step."""
+
+    @property
+    def length(self) -> int:
+        """Optimiser steps, `ENDLESS` where there is no limit."""
+        return self.steps or ENDLESS
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
     """How a crop is varied. Probabilities are per crop unless said otherwise."""
 
-    tumour_centred: float = 0.6
+    tumour_centred: float = 0.5
     """Chance that the crop is centred on a tumour voxel rather than placed anywhere."""
+    et_centred: float = 0.2
+    """Chance that it is centred on an enhancing voxel; on a tumour voxel where there is none."""
     low_grade: float = 0.0
     """Chance that the tumour core is repainted as a non-enhancing one, as low-grade gliomas have; they are rare in the cases."""
     carve_mix: float = 0.0
@@ -59,9 +68,9 @@ class AugmentConfig:
     """Chance of Gaussian noise, standard deviation up to 0.15."""
     smooth: float = 0.1
     """Chance of Gaussian smoothing, sigma 0.5 to 1 voxel."""
-    thick_slices: float = 0.15
+    thick_slices: float = 0.05
     """Chance, per modality, of thick slices along one axis."""
-    bias_field: float = 0.3
+    bias_field: float = 0.1
     """Chance, per modality, of a smooth multiplicative field."""
 
 
@@ -76,15 +85,15 @@ class Recipe:
     model: UNetConfig = field(default_factory=UNetConfig)
     """The network."""
     stages: tuple[StageConfig, ...] = (StageConfig(),)
-    """Run one after the other; one learning-rate schedule spans them all."""
-    lgg_repeat: int = 1
-    """How often a low-grade case (column `grade` of cases.csv) appears per epoch; they are rare, and look different."""
+    """Run one after the other; the rate is constant up to the last one, in which it falls to zero."""
+    turns: dict[str, int] = field(default_factory=dict)
+    """Turns per epoch of each case of a group (column `group` of cases.csv); 1 for other groups."""
     synthetic: float = 0.0
     """Share of the crops that come from synthetic cases (`training.data.synthetic`), which have to be among the cases then."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Augmentation."""
     learning_rate: float = 1.5e-3
-    """Peak of the schedule (linear warm-up, cosine to zero)."""
+    """Constant rate between the linear warm-up and the last stage."""
     weight_decay: float = 1e-4
     """AdamW's decoupled decay."""
     warmup_steps: int = 100
@@ -115,7 +124,7 @@ class Recipe:
     @property
     def steps(self) -> int:
         """Steps of all stages."""
-        return sum(stage.steps for stage in self.stages)
+        return sum(stage.length for stage in self.stages)
 
 
 class RecipeError(FastBTSError, ValueError):
@@ -142,6 +151,11 @@ def parse_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
             for i, s in enumerate(recipe.stages)
             if len(s.crop) != 3 or any(size % stride for size in s.crop)
         ]
+        mistakes += _stage_mistakes(recipe.stages)
+        if recipe.model.norm not in NORMS:
+            mistakes.append(
+                f"model.norm: expected one of {', '.join(NORMS)}, got {recipe.model.norm!r}"
+            )
         if recipe.precision not in PRECISIONS:
             mistakes.append(
                 f"precision: expected one of {', '.join(PRECISIONS)}, got {recipe.precision!r}"
@@ -150,6 +164,48 @@ def parse_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
     if mistakes:
         raise RecipeError(f"{where}: " + "; ".join(mistakes))
     return recipe
+
+
+def model_config(values: dict[str, Any], where: str) -> UNetConfig:
+    """Builds a network's shape from plain values, as an engine's manifest holds them.
+
+    Raises:
+        RecipeError: Fields that this version does not know, or of another type.
+    """
+    mistakes: list[str] = []
+    config: UNetConfig = _build(UNetConfig, values, "model.", mistakes)
+    if mistakes:
+        raise RecipeError(f"{where}: " + "; ".join(mistakes))
+    return config
+
+
+def ended(recipe: Recipe, step: int, steps: int = 0) -> Recipe:
+    """The recipe whose last stage begins at `step`, and takes `steps`; 0 for as many as it says.
+
+    Raises:
+        RecipeError: `step` is in the last stage already.
+    """
+    *constant, last = recipe.stages
+    kept, left = [], step
+    for stage in constant:
+        kept.append(replace(stage, steps=min(stage.length, left)))
+        left -= kept[-1].steps
+    if left or not step:
+        raise RecipeError(
+            f"step {step}: expected a step at constant rate, 1 to {step - left}; take an earlier checkpoint"
+        )
+    kept = [stage for stage in kept if stage.steps]
+    return replace(recipe, stages=(*kept, replace(last, steps=steps or last.steps)))
+
+
+def _stage_mistakes(stages: tuple[StageConfig, ...]) -> list[str]:
+    mistakes = [] if stages else ["stages: expected at least one"]
+    for i, stage in enumerate(stages):
+        if stage.steps < 0 or (stage.steps == 0 and i != len(stages) - 2):
+            mistakes.append(
+                f"stages.{i}.steps: {stage.steps}, expected at least 1; 0 (no limit) only in the last stage but one"
+            )
+    return mistakes
 
 
 def _teacher_mistakes(recipe: Recipe) -> list[str]:
@@ -185,6 +241,12 @@ def _build(kind: type, values: Any, where: str, mistakes: list[str]) -> Any:
 def _convert(hint: Any, value: Any, where: str, mistakes: list[str]) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _build(hint, value, f"{where}.", mistakes)
+    if get_origin(hint) is dict:  # dict[str, X]
+        if not isinstance(value, dict):
+            mistakes.append(f"{where}: expected a mapping, got {value!r}")
+            return {}
+        kind = get_args(hint)[1]
+        return {str(k): _convert(kind, v, f"{where}.{k}", mistakes) for k, v in value.items()}
     if get_args(hint):  # tuple[X, ...]
         if not isinstance(value, list | tuple):
             mistakes.append(f"{where}: expected a list, got {value!r}")

@@ -19,11 +19,11 @@ from rich.table import Table
 
 from fastbts import MODALITIES, FastBTSError, Segmenter, SegmenterOptions, read_case
 from fastbts.metrics import region_dice
-from training.data.cases import find_cases, read_labels
+from training.data.cases import find_cases, group_of, read_labels
 from training.scores.calibration import Histogram, brain_logits, calibration_record, logit_histogram
 from training.scores.lesions import lesion_scores
 from training.scores.regions import region_scores
-from training.scores.tables import Row, dice_rows, mean_row, summary, write_csv
+from training.scores.tables import Row, dice_rows, group_means, mean_row, summary, write_csv
 
 SHOWN = {  # score -> what the console calls it
     "dice": "Dice", "hd95_mm": "HD95 mm, penalty", "hd95_nonempty_mm": "HD95 mm, non-empty", "sensitivity": "sensitivity",
@@ -96,11 +96,12 @@ def dropped(wanted: list[str], every: bool, optional: tuple[str, ...]) -> list[s
     return modalities
 
 
-def dice_table(rows: list[Row], title: str) -> Table:
-    """Dice per case, then the means."""
+def dice_table(rows: list[Row], groups: dict[str, Row], title: str) -> Table:
+    """Dice per case, then the means of each group and of all."""
     table = Table("case", *[k for k in rows[0] if k != "case"], title=title)
-    for row in [*rows, mean_row(rows)]:
-        table.add_row(row["case"], *[f"{v:.4f}" for k, v in row.items() if k != "case"])
+    means = [{"case": f"{group} (n={mean['n']})", **mean} for group, mean in groups.items()]
+    for row in [*rows, *means, mean_row(rows)]:
+        table.add_row(row["case"], *[f"{v:.4f}" for k, v in row.items() if k not in ("case", "n")])
     return table
 
 
@@ -170,7 +171,8 @@ def main() -> None:
     evaluation = evaluate(segmenter, folders, lesions=args.lesions)
     cases, means = dice_rows(evaluation.rows), summary(evaluation.rows)
     calibration = calibration_record(evaluation.histogram, spec.temperature)
-    console.print(dice_table(cases, f"Dice, {spec.name}, {args.mode}"))
+    groups = group_means(cases, {folder.name: group_of(folder) for folder in folders})
+    console.print(dice_table(cases, groups, f"Dice, {spec.name}, {args.mode}"))
     console.print(summary_table(means, len(folders)))
     console.print(calibration_line(calibration))
     whole, losses = mean_row(cases)["mean"], {}
@@ -193,6 +195,7 @@ def main() -> None:
         scores = {
             "cases": cases,
             "mean": mean_row(cases),
+            "groups": groups,
             "regions": evaluation.rows,
             "summary": means,
         }

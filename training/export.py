@@ -27,7 +27,7 @@ from training.config import Recipe
 from training.data.cases import engine_spec
 from training.loop.checkpoint import averaged_weights, load_checkpoint
 from training.model import UNet3d
-from training.onnx_nodes import OPSET, add_bodies, translations, with_nodes
+from training.onnx_nodes import OPSET, add_bodies, translations, with_nodes, with_standard_norms
 
 PRECISIONS = ("fp32", "fp16")
 LARGE = 1024
@@ -91,6 +91,7 @@ def to_onnx(network: UNet3d, spec: EngineSpec, precision: str = "fp32") -> onnx.
         # An initializer of an input's name is that input's default (ONNX IR, "Graphs").
         model.graph.initializer.append(numpy_helper.from_array(text.numpy(), "text"))
     _forget_origin(model)
+    with_standard_norms(model)
     add_bodies(model)
     about = {"name": spec.name, "version": fastbts.__version__, "precision": precision}
     helper.set_model_props(model, {**about, "spec": json.dumps(dataclasses.asdict(spec))})

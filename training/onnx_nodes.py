@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from training.model import UNet3d
 from training.model.attention import SemanticAttention
+from training.model.blocks import ConvBlock
 from training.model.bridge import SemanticBridge
 
 DOMAIN, VERSION, OPSET = "fastbts", 1, 20
@@ -39,6 +40,7 @@ INPUTS = {
         "strength",
     ),
     "CaseConv": ("x", "weight", "bias"),
+    "BatchNorm": ("x", "scale", "bias", "mean", "variance"),
 }
 EXACT_NORM = "InstanceNormalization"
 """The body of a standard op. A backend whose own sums lose digits moves the node into the domain
@@ -215,6 +217,27 @@ class CaseConvNode(nn.Module):
         return result
 
 
+class BatchNormNode(nn.Module):
+    """A BatchNorm in eval mode that stays a node; the exporter would fold it into the convolution before it.
+
+    Backends fold it when they load the engine. In the file it stays apart, so that training can begin from it.
+    """
+
+    def __init__(self, norm: nn.BatchNorm3d) -> None:
+        super().__init__()
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        self.weight, self.bias = norm.weight, norm.bias
+        self.register_buffer("running_mean", norm.running_mean)
+        self.register_buffer("running_var", norm.running_var)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `nn.BatchNorm3d.forward` in eval mode."""
+        statistics = self.get_buffer("running_mean"), self.get_buffer("running_var")
+        result: Tensor = torch.ops.fastbts.BatchNorm(x, self.weight, self.bias, *statistics)
+        return result
+
+
 def with_nodes(network: UNet3d) -> UNet3d:
     """A copy of the network with the nodes; gates without a similarity map stay modules."""
     network = copy.deepcopy(network)
@@ -222,6 +245,10 @@ def with_nodes(network: UNet3d) -> UNet3d:
         network.bridge = BridgeNode(network.bridge)  # type: ignore[assignment]
     if network.text_head is not None:
         network.text_head.classify = CaseConvNode()  # type: ignore[assignment]
+    for block in (module for module in network.modules() if isinstance(module, ConvBlock)):
+        for i, layer in enumerate(block):
+            if isinstance(layer, nn.BatchNorm3d):
+                block[i] = BatchNormNode(layer)
     for level, gate in network.gates.items():
         if gate.map is not None:
             network.gates[level] = AttentionNode(gate)  # type: ignore[arg-type]
@@ -236,6 +263,13 @@ def translations() -> dict[Any, Callable[..., Any]]:
         )
         for name in INPUTS
     }
+
+
+def with_standard_norms(model: onnx.ModelProto) -> None:
+    """Makes each node of `BatchNormNode` the standard op, whose default epsilon is PyTorch's."""
+    for node in model.graph.node:
+        if (node.domain, node.op_type) == (DOMAIN, "BatchNorm"):
+            node.domain, node.op_type = "", "BatchNormalization"
 
 
 def add_bodies(model: onnx.ModelProto) -> None:

@@ -1,5 +1,8 @@
 """Training: `python -m training.train --recipe light --data DIR --out RUN`.
 
+A recipe with an endless stage trains until SIGTERM comes, and the same command continues. Whenever a network is wanted,
+`--decay RUN/last.ckpt --out OTHER` trains on from there with a falling rate and leaves RUN as it is.
+
 On several GPUs: `torchrun --nproc_per_node=N -m training.train ...`; every rank trains on crops of its own.
 """
 
@@ -27,10 +30,11 @@ from training.data.cases import TrainingCase, engine_spec, find_cases, prepare_c
 from training.data.synthetic import load_synthetic
 from training.data.teacher import teacher_for
 from training.loop.callbacks import Checkpoints, Log, MovingAverage, Terminated, WholeFiles
-from training.loop.checkpoint import begin_from
+from training.loop.checkpoint import begin_decay
 from training.loop.data import LitData
 from training.loop.module import LitNetwork
 from training.model import UNet3d
+from training.start import begin_from, measure_statistics
 
 
 def fit(
@@ -47,8 +51,9 @@ def fit(
     Args:
         recipe: What to train.
         cases: Prepared cases.
-        run: Folder of the run: last.ckpt, log.jsonl, tensorboard/.
-        start: Checkpoint of another run, whose averaged weights a new run begins from; see `begin_from`.
+        run: Folder of the run: last.ckpt, log.jsonl, dice.jsonl, tensorboard/.
+        start: Checkpoint or engine file whose weights a new run begins from; see `begin_from`. BatchNorm that begins from
+            weights of InstanceNorm gets the statistics of the cases.
         val: Folders of labelled cases whose Dice is logged every `recipe.validate_every` steps; None for no validation.
         progress: Whether to show a progress bar.
     Returns:
@@ -61,14 +66,16 @@ def fit(
     average, checkpoints = MovingAverage(recipe.ema), Checkpoints(run / "last.ckpt", recipe)
     callbacks = [
         average,
-        Log(run / "log.jsonl"),
+        Log(run / "log.jsonl", run / "dice.jsonl"),
         checkpoints,
         *([RichProgressBar(refresh_rate=1)] if progress else []),
     ]
     trainer, module = _trainer(recipe, run, callbacks, validate=bool(val)), LitNetwork(recipe)
     last = checkpoints.path if checkpoints.path.is_file() else None
     if start is not None and last is None:
-        begin_from(module.network, start)
+        fresh = begin_from(module.network, start)
+        if any(name.endswith(".running_mean") for name in fresh):
+            measure_statistics(module.network, cases)
     with warnings.catch_warnings():
         # Guesses about too few workers and about a data loader that would not resume; ours does, by the step's number.
         warnings.simplefilter("ignore", PossibleUserWarning)
@@ -84,7 +91,8 @@ def _trainer(recipe: Recipe, run: Path, callbacks: list[Callback], *, validate: 
     return L.Trainer(
         devices=here,
         num_nodes=ranks // here,
-        # The only buffer is the text table, which never changes; and ranks may have different numbers of cases to validate.
+        # The text table never changes, and SyncBatchNorm keeps statistics alike; ranks may validate different numbers of cases.
+        sync_batchnorm=torch.cuda.is_available() and ranks > 1,
         strategy=DDPStrategy(broadcast_buffers=False) if ranks > 1 else "auto",
         precision=recipe.precision,  # type: ignore[arg-type]  # one of `config.PRECISIONS`
         max_steps=recipe.steps,
@@ -118,7 +126,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--recipe", default="light", help="name or YAML file")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--recipe", default="light", help="name or YAML file")
+    kind.add_argument(
+        "--decay",
+        type=Path,
+        help="checkpoint of a run at constant rate, to train on from with a falling rate",
+    )
+    parser.add_argument(
+        "--decay-steps", type=int, default=0, help="steps of --decay; 0 for what the recipe says"
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of cases, with cases.csv")
     parser.add_argument(
         "--out",
@@ -127,7 +144,9 @@ def main() -> None:
         help="folder of the run; an interrupted run continues from there",
     )
     parser.add_argument(
-        "--start", type=Path, help="checkpoint whose averaged weights a new run begins from"
+        "--start",
+        type=Path,
+        help="checkpoint or engine file (.fbts) whose weights a new run begins from",
     )
     parser.add_argument("--cache", type=Path, help="folder for prepared cases; default: OUT/cache")
     parser.add_argument(
@@ -140,7 +159,12 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    recipe, first = load_recipe(args.recipe), os.environ.get("RANK", "0") == "0"
+    recipe = (
+        begin_decay(args.decay, args.out, args.decay_steps)
+        if args.decay
+        else load_recipe(args.recipe)
+    )
+    first = os.environ.get("RANK", "0") == "0"
     cache, folders = args.cache or args.out / "cache", find_cases(args.data, "train")
     cases = [
         prepare_case(f, engine_spec(recipe), cache)

@@ -4,7 +4,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.config import RECIPES, Recipe, RecipeError, load_recipe, parse_recipe
+from training.config import (
+    ENDLESS,
+    RECIPES,
+    Recipe,
+    RecipeError,
+    StageConfig,
+    ended,
+    load_recipe,
+    model_config,
+    parse_recipe,
+)
 from training.model import UNet3d
 
 
@@ -58,10 +68,35 @@ def test_all_mistakes_are_reported_at_once() -> None:
         assert part in str(caught.value)
     with pytest.raises(RecipeError, match=r"stages\.0\.crop: \(30, 32, 32\) is not 3 multiples"):
         parse_recipe({"stages": [{"crop": [30, 32, 32]}]})
+    with pytest.raises(RecipeError, match="turns: expected a mapping, got 3"):
+        parse_recipe({"turns": 3})
+    with pytest.raises(
+        RecipeError, match=r"model\.norm: expected one of instance, batch, frozen, got 'layer'"
+    ):
+        parse_recipe({"model": {"norm": "layer"}})
+    with pytest.raises(
+        RecipeError,
+        match=r"stages\.1\.steps: 0, expected at least 1; 0 \(no limit\) only in the last",
+    ):
+        parse_recipe({"stages": [{}, {"steps": 0}]})
+    with pytest.raises(RecipeError, match=r"engine\.fbts: model\.n_layers: unknown field"):
+        model_config({"n_layers": 3}, "engine.fbts")
     with pytest.raises(
         RecipeError, match="precision: expected one of bf16-mixed, 16-mixed, 32-true, got 'bf16'"
     ):
         parse_recipe({"precision": "bf16"})
+
+
+def test_an_endless_recipe_ends_where_it_is_told_to() -> None:
+    size = (32, 32, 32)
+    first, endless, last = StageConfig(10, size), StageConfig(0, size), StageConfig(8, size)
+    recipe = Recipe(stages=(first, endless, last))
+    assert recipe.steps == 18 + ENDLESS
+    assert ended(recipe, 25).stages == (first, StageConfig(15, size), last)
+    assert ended(recipe, 25, 3).stages == (first, StageConfig(15, size), StageConfig(3, size))
+    assert ended(recipe, 4).stages == (StageConfig(4, size), last)
+    with pytest.raises(RecipeError, match="step 33: expected a step at constant rate, 1 to 25"):
+        ended(ended(recipe, 25), 33)
 
 
 def test_unknown_recipe_names_the_known_ones() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastbts import EngineSpec, FastBTSError
+from fastbts import EngineSpec, FastBTSError, Volume
+from fastbts.pipeline.normalize import preprocess
 from training.config import AugmentConfig, Recipe, StageConfig, load_recipe
 from training.data.augment import (
     Augment,
@@ -26,6 +28,7 @@ from training.data.cases import (
     CropDataset,
     TrainingCase,
     find_cases,
+    group_of,
     prepare_case,
     read_labels,
 )
@@ -88,6 +91,24 @@ def test_crop_by_hand() -> None:
     assert padded.ravel().tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 0, 0], (
         "symmetric padding, as at inference"
     )
+
+
+def test_crops_are_centred_on_what_is_wanted() -> None:
+    label = np.zeros((40, 40, 40), np.uint8)
+    label[10:20, 10:20, 10:20], label[30, 30, 30] = 2, 4
+
+    def middle(rng: np.random.Generator, label: np.ndarray = label, **chances: float) -> int:
+        config = replace(PLAIN, **{"tumour_centred": 0.0, "et_centred": 0.0, **chances})
+        d, h, w = crop_start(label, (4, 4, 4), config, rng) + 2
+        return int(label[d, h, w])
+
+    rng = np.random.default_rng(0)
+    assert {middle(rng, et_centred=1.0) for _ in range(20)} == {4}
+    assert {middle(rng, tumour_centred=1.0) for _ in range(20)} == {2}
+    assert {middle(rng, np.minimum(label, 2), et_centred=1.0) for _ in range(20)} == {2}, (
+        "tumour, where nothing enhances"
+    )
+    assert 0 in {middle(rng) for _ in range(20)}
 
 
 def test_crops_stay_aligned_and_see_tumour(case: TrainingCase) -> None:
@@ -224,9 +245,9 @@ def test_bias_field_is_smooth_and_spares_the_zero() -> None:
     )
 
 
-def test_low_grade_cases_come_more_often(case: TrainingCase) -> None:
-    recipe = replace(load_recipe("smoke"), lgg_repeat=3)
-    cases = [case, replace(case, label=np.full_like(case.label, 4), grade="LGG")]
+def test_rare_groups_have_more_turns(case: TrainingCase) -> None:
+    recipe = replace(load_recipe("smoke"), turns={"LGG": 3})
+    cases = [case, replace(case, label=np.full_like(case.label, 4), group="LGG")]
     n_low = sum(
         bool((CropDataset(cases, recipe)[i][1] == 4).float().mean() > 0.3) for i in range(8)
     )
@@ -247,6 +268,20 @@ def test_batches_continue_where_a_run_stopped() -> None:
     assert len(Batches(recipe, 4)) == 6
 
 
+def test_endless_batches_go_on(case: TrainingCase) -> None:
+    size = (32, 32, 32)
+    recipe = Recipe(
+        stages=(StageConfig(2, size), StageConfig(0, (32, 48, 32), batch=2), StageConfig(1, size))
+    )
+    first = [*itertools.islice(Batches(recipe), 4)]
+    assert first == [[0], [1], [2, 3], [4, 5]]
+    assert next(iter(Batches(recipe, 1_000_000))) == [1_999_998, 1_999_999]
+    assert len(Batches(recipe)) == recipe.steps
+    crops = CropDataset([case], recipe)
+    assert crops[1][1].shape == size
+    assert crops[1_999_999][1].shape == (32, 48, 32)
+
+
 def test_ranks_share_every_step(case: TrainingCase) -> None:
     recipe = load_recipe("smoke")
     one, two = (list(Batches(recipe, 0, rank, 2)) for rank in (0, 1))
@@ -256,6 +291,34 @@ def test_ranks_share_every_step(case: TrainingCase) -> None:
     assert len(crops) == 18
     assert {crops[i][1].shape for i in (0, 5)} == {(32, 32, 32)}
     assert {crops[i][1].shape for i in (6, 17)} == {(32, 48, 32)}
+
+
+def test_groups(tmp_path: Path) -> None:
+    table = tmp_path / "cases.csv"
+    assert group_of(tmp_path / "a") == ""
+    table.write_text("case,split,grade,group\na,train,HGG,2021\nb,val,,SSA\n")
+    assert [group_of(tmp_path / name) for name in "abc"] == ["2021", "SSA", ""]
+    table.write_text("case,split,grade\na,train,LGG\n")
+    assert group_of(tmp_path / "a") == "LGG", "the grade, where there are no groups"
+
+
+def test_negative_brain_voxels_are_clipped_like_any_outlier() -> None:
+    """Interpolation leaves a few below zero: they stay brain, and all other voxels stay as they are."""
+    image = np.zeros((4, 32, 32, 32), np.float32)
+    image[:] = np.random.default_rng(0).uniform(100, 900, image.shape)
+    negative, middle = (
+        image.copy(),
+        (slice(None), *[slice(15, 17)] * 3),
+    )  # 8 of 32768 voxels, below the 0.1st percentile
+    negative[middle] = -500
+    plain, changed = (
+        preprocess(Volume(voxels, np.eye(4)), EngineSpec()).tensor for voxels in (image, negative)
+    )
+    lowest = changed.min((1, 2, 3))
+    assert (changed[middle] == lowest[:, None, None, None]).all()
+    np.testing.assert_allclose(lowest, plain.min((1, 2, 3)), atol=0.01)
+    changed[middle] = plain[middle]
+    np.testing.assert_allclose(changed, plain, atol=0.01)
 
 
 def test_splits(folder: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 folder / f"x_{name}.nii.gz"
             )
     (root / "cases.csv").write_text(
-        "case,split\n" + "".join(f"case{seed},val\n" for seed in range(3))
+        "case,split,group\ncase0,val,HGG\ncase1,val,LGG\ncase2,val,HGG\n"
     )
     return root
 
@@ -82,6 +82,10 @@ def test_evaluate_writes_what_it_measured(
     )
     scores = json.loads((tmp_path / "x.json").read_text())
     assert scores["mean"] == {"case": "mean (n=3)", "WT": 1.0, "TC": 1.0, "ET": 1.0, "mean": 1.0}
+    assert scores["groups"] == {
+        group: {"n": n, "WT": 1.0, "TC": 1.0, "ET": 1.0, "mean": 1.0}
+        for group, n in (("HGG", 2), ("LGG", 1))
+    }
     assert "mean (n=3) | 1.000" in dice_table(scores), "as benchmarks.make_tables reads it"
     assert (
         "The mean is 0.143 above the 0.8567 overall that the paper reports, on other data"
@@ -115,6 +119,8 @@ def test_evaluate_writes_what_it_measured(
     )
     printed = " ".join(capsys.readouterr().out.split())  # the console breaks lines
     assert "without flair: WT " in printed
+    assert "HGG (n=2)" in printed
+    assert "LGG (n=1)" in printed
     assert f"expected calibration error: WT {errors['WT']:.5f}, TC " in printed
 
 

@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from training.loop.losses import bridge_loss, dice_bce, regions_of, similarity_loss, supervised_loss
+from training.loop.losses import (
+    bridge_loss,
+    coarse_regions,
+    dice_bce,
+    regions_of,
+    similarity_loss,
+    supervised_loss,
+)
 from training.model import Outputs
 
 
@@ -27,16 +34,18 @@ def test_perfect_logits_cost_nothing_even_without_tumour() -> None:
         assert supervised_loss(Outputs([logits]), label, 0.4).item() < 1e-4
 
 
-def test_small_et_survives_in_the_coarse_targets() -> None:
+def test_coarse_targets_are_shares_of_a_voxel() -> None:
+    """One enhancing voxel of eight is 1/8 of the coarse one: it does not vanish, and its region keeps its size."""
     label = torch.zeros(1, 8, 8, 8, dtype=torch.uint8)
     label[0, 3, 3, 3] = 4
+    coarse = coarse_regions(regions_of(label), (4, 4, 4))
+    assert coarse[0, :, 1, 1, 1].tolist() == [1 / 8] * 3
+    assert coarse.sum() * 8 == 3
     full = 40 * (2 * regions_of(label) - 1)
     blind, seeing = -40 * torch.ones(1, 3, 4, 4, 4), -40 * torch.ones(1, 3, 4, 4, 4)
-    seeing[0, :, 1, 1, 1] = 40
-    assert (
-        supervised_loss(Outputs([full, seeing]), label, 0.4)
-        < 1e-3
-        < supervised_loss(Outputs([full, blind]), label, 0.4)
+    seeing[0, :, 1, 1, 1] = math.log(1 / 7)  # probability 1/8
+    assert supervised_loss(Outputs([full, seeing]), label, 0.4) < supervised_loss(
+        Outputs([full, blind]), label, 0.4
     )
 
 
@@ -49,9 +58,9 @@ def test_bridge_loss_by_hand() -> None:
 
 
 def test_similarity_loss_by_hand() -> None:
-    """One enhancing voxel makes its whole coarse voxel ET; logits 0 on 1 of 2 coarse voxels: as in `test_loss_by_hand`."""
+    """A whole coarse voxel is ET; logits 0 on 1 of 2 coarse voxels: as in `test_loss_by_hand`."""
     label = torch.zeros(1, 2, 2, 4, dtype=torch.uint8)
-    label[0, 1, 1, 3] = 4
+    label[0, :, :, 2:] = 4
     loss = similarity_loss(torch.zeros(1, 3, 1, 1, 2), regions_of(label))
     assert loss.item() == pytest.approx(1 - 2 / 3 + math.log(2), rel=1e-6)
 

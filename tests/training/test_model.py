@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from training.model import UNet3d, UNetConfig
-from training.model.blocks import pack_voxels, unpack_voxels
+from training.model import NORMS, UNet3d, UNetConfig
+from training.model.blocks import ConvBlock, pack_voxels, unpack_voxels
 
 
 def test_pack_by_hand() -> None:
@@ -29,7 +29,39 @@ def test_logits_have_the_input_size(patch: int) -> None:
     assert network.eval()(x).shape == (1, 3, *x.shape[2:])
 
 
-def test_every_weight_learns() -> None:
-    network = UNet3d(UNetConfig(widths=(4, 8, 8)))
-    sum(o.square().mean() for o in network(torch.randn(1, 4, 32, 32, 32)).levels).backward()
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_weight_learns(norm: str) -> None:
+    network = UNet3d(UNetConfig(widths=(4, 8, 8), norm=norm))
+    sum((o - 1).square().mean() for o in network(torch.randn(1, 4, 32, 32, 32)).levels).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+def test_batch_norm_gives_crops_the_function_of_the_whole() -> None:
+    """In eval mode a voxel's logits depend on what is around it, no longer on the size of the crop."""
+    x = torch.randn(1, 4, 96, 32, 32)
+    for norm, same in (("batch", True), ("frozen", True), ("instance", False)):
+        torch.manual_seed(0)
+        network = UNet3d(UNetConfig(widths=(4, 8), norm=norm)).eval()
+        with torch.inference_mode():
+            whole, crop = network(x)[:, :, 32:64], network(x[:, :, 16:80])[:, :, 16:48]
+        assert torch.allclose(whole, crop, atol=1e-5) == same, norm
+
+
+def test_frozen_batch_norm_trains_as_it_infers() -> None:
+    network = UNet3d(UNetConfig(widths=(4, 8, 8), norm="frozen"))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    x = torch.randn(2, 4, 32, 32, 32)
+    learning = network.train()(x).levels[0]
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert torch.equal(learning, network.eval()(x))
+
+
+def test_film_after_batch_norm_belongs_to_the_case() -> None:
+    block = ConvBlock(2, 3, norm="batch").eval()
+    x = torch.randn(1, 2, 8, 8, 8).expand(2, -1, -1, -1, -1)
+    gamma, beta = torch.randn(2, 3, 1, 1, 1), torch.randn(2, 3, 1, 1, 1)
+    both = block(x, (gamma, beta))
+    for case in range(2):
+        alone = block(x[:1], (gamma[case : case + 1], beta[case : case + 1]))
+        torch.testing.assert_close(both[case : case + 1], alone)
+    assert not torch.allclose(both[0], both[1])

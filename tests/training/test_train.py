@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +23,11 @@ from training.config import Recipe, StageConfig, load_recipe
 from training.data.cases import TrainingCase, engine_spec, prepare_case
 from training.evaluate import evaluate
 from training.export import export
-from training.loop.callbacks import ramped
+from training.loop.callbacks import Terminated, ramped
 from training.loop.checkpoint import (
     CheckpointError,
     averaged_weights,
-    begin_from,
+    begin_decay,
     load_checkpoint,
     save_checkpoint,
 )
@@ -30,6 +35,7 @@ from training.loop.module import LitNetwork, learning_rate
 from training.model import UNet3d
 from training.network_engine import NetworkEngine
 from training.scores.tables import dice_rows, mean_row
+from training.start import begin_from
 from training.train import fit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,22 +99,30 @@ def test_exported_engine_predicts(data: Path, run: Path, tmp_path: Path) -> None
 
 
 def test_learning_rate_by_hand() -> None:
-    recipe = load_recipe("smoke")  # 2 steps of warm-up, 6 in all
+    recipe = load_recipe("smoke")  # 2 steps of warm-up, 6 in all, the last stage from the fourth on
     rates = [learning_rate(recipe, step) / recipe.learning_rate for step in range(7)]
-    assert rates == pytest.approx([0.5, 1, 1, 0.5 + 0.5 * 2**-0.5, 0.5, 0.5 - 0.5 * 2**-0.5, 0])
+    assert rates == pytest.approx([0.5, 1, 1, 1, 2 / 3, 1 / 3, 0])
+    endless = replace(recipe, stages=(replace(recipe.stages[0], steps=0), recipe.stages[1]))
+    assert {learning_rate(endless, step) for step in (2, 1000, 1_000_000)} == {recipe.learning_rate}
 
 
-def test_moving_average_by_hand(cases: list[TrainingCase], tmp_path: Path) -> None:
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_moving_average_by_hand(norm: str, cases: list[TrainingCase], tmp_path: Path) -> None:
     """After one step the average is the network; after two it keeps 2/11 of it; later at most `decay`."""
     old, new = torch.tensor([1.0]), torch.tensor([0.0])
     assert ramped(0.9)(old, new, 1).item() == pytest.approx(2 / 11)
     assert ramped(0.9)(old, new, 1000).item() == pytest.approx(0.9)
-    averaged = fit(short(2), cases, tmp_path).state_dict()
+    recipe = short(2)
+    averaged = fit(
+        replace(recipe, model=replace(recipe.model, norm=norm)), cases, tmp_path
+    ).state_dict()
     first, second = (load_checkpoint(tmp_path / name)[1] for name in ("last.previous", "last.ckpt"))
     assert (first["step"], second["step"]) == (1, 2)
     for name, weight in first["network"].items():
         assert torch.equal(first["average"][f"module.{name}"], weight), name
-        expected = torch.lerp(second["network"][name], weight, 2 / 11)
+        counter = not weight.is_floating_point()  # of BatchNorm's batches
+        newest = second["network"][name]
+        expected = newest if counter else torch.lerp(newest, weight, 2 / 11)
         assert torch.allclose(second["average"][f"module.{name}"], expected, atol=1e-7), name
         assert torch.equal(averaged[name], second["average"][f"module.{name}"]), name
 
@@ -152,6 +166,49 @@ def test_validation_runs_the_products_path_on_the_averaged_network(
     assert {region: scores[-1].value for region, scores in logged.items()} == {
         region: pytest.approx(expected[region], abs=1e-6) for region in logged
     }
+
+
+def terminate_at(step: int, log: Path) -> None:
+    """Sends SIGTERM to this process once the log has that step."""
+
+    def watch() -> None:
+        while not (log.is_file() and f'"step": {step},' in log.read_text()):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def test_an_endless_run_stops_continues_and_decays(
+    data: Path, cases: list[TrainingCase], tmp_path: Path
+) -> None:
+    size, steady, shipped = (32, 32, 32), tmp_path / "steady", tmp_path / "shipped"
+    stages = (StageConfig(0, size), StageConfig(500, size))
+    recipe = replace(load_recipe("smoke"), stages=stages, checkpoint_every=10**6, validate_every=5)
+    for step in (3, 7):
+        terminate_at(step, steady / "log.jsonl")
+        with pytest.raises(Terminated, match="the same command continues from there"):
+            fit(recipe, cases, steady)
+    saved = (steady / "last.ckpt").read_bytes()
+    reached = load_checkpoint(steady / "last.ckpt")[1]["step"]
+    assert reached >= 7
+    ending = begin_decay(steady / "last.ckpt", shipped, 4)
+    assert ending.steps == reached + 4
+    assert load_checkpoint(shipped / "last.ckpt")[1]["step"] == reached
+    assert begin_decay(steady / "last.ckpt", shipped, 9) == ending, "a begun one is continued"
+    fit(ending, cases, shipped, val=[data / "case3"])
+    assert (steady / "last.ckpt").read_bytes() == saved, "the endless run stays as it was"
+    state = load_checkpoint(shipped / "last.ckpt")[1]
+    assert state["step"] == reached + 4
+    assert state["average"]["n_averaged"] == reached + 4, "the average goes on"
+    assert {int(s["step"]) for s in state["optimizer_states"][0]["state"].values()} == {
+        reached + 4
+    }, "the optimiser goes on"
+    written = EventAccumulator(str(shipped / "tensorboard")).Reload()
+    rates = [s.value / recipe.learning_rate for s in written.Scalars("learning_rate")]
+    assert rates == pytest.approx([0.75, 0.5, 0.25, 0], abs=1e-6), "each step logs the next one's"
+    scores = [json.loads(line) for line in (shipped / "dice.jsonl").read_text().splitlines()]
+    assert {"step", "WT", "TC", "ET", "mean"} <= scores[0].keys()
 
 
 def test_validation_leaves_no_trace_in_the_weights(

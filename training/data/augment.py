@@ -25,17 +25,17 @@ def crop_start(
     Args:
         label: (D, H, W) uint8 label map.
         crop: Size in voxels.
-        config: Tells how often the crop is centred on tumour.
+        config: Tells how often the crop is centred on tumour, or on its enhancing part.
         rng: Source of randomness.
     """
     shape, size = np.array(label.shape), np.array(crop)
     centre = rng.uniform(size / 2, np.maximum(shape - size / 2, size / 2))
-    if rng.random() < config.tumour_centred and label.any():
-        centre = (
-            rng.choice(np.argwhere(label[::4, ::4, ::4])) * 4
-            if label[::4, ::4, ::4].any()
-            else centre
-        )
+    draw = rng.random()
+    if draw < config.et_centred + config.tumour_centred:
+        enhancing, tumour = np.flatnonzero(label == 4), np.flatnonzero(label)
+        wanted = enhancing if draw < config.et_centred and enhancing.size else tumour
+        if wanted.size:
+            centre = np.array(np.unravel_index(rng.choice(wanted), label.shape))
     return inside(np.round(centre - size / 2), label.shape, crop)
 
 

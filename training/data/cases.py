@@ -24,7 +24,7 @@ from training.config import Recipe
 from training.data.augment import Augment, Crop, carve_mix, crop_start, cut, inside
 
 SYNTHETIC = "synthetic"
-"""Grade of the cases that `training.data.synthetic` makes."""
+"""Group of the cases that `training.data.synthetic` makes."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class TrainingCase:
         name: Folder name of the case.
         image: (M, D, H, W) float16, normalised, brain box only.
         label: (D, H, W) uint8, BraTS <= 2021 values.
-        grade: "HGG" or "LGG", where cases.csv tells; `SYNTHETIC` for a case that `training.data.synthetic` made.
-        teacher: CLIP's embeddings of the whole case's three views, (3, T), where `training.data.teacher.teacher_for` gave them.
+        group: Cases that look alike, from cases.csv; `SYNTHETIC` for a synthetic case.
+        teacher: CLIP's embeddings of the case's three views, (3, T), from `data.teacher.teacher_for`.
     """
 
     name: str
     image: NDArray[np.float16]
     label: NDArray[np.uint8]
-    grade: str = ""
+    group: str = ""
     teacher: NDArray[np.float32] | None = None
 
 
@@ -60,8 +60,8 @@ class CropDataset(Dataset[Sample]):
     """
 
     def __init__(self, cases: Sequence[TrainingCase], recipe: Recipe, ranks: int = 1) -> None:
-        self._synthetic = [case for case in cases if case.grade == SYNTHETIC]
-        cases = [case for case in cases if case.grade != SYNTHETIC]
+        self._synthetic = [case for case in cases if case.group == SYNTHETIC]
+        cases = [case for case in cases if case.group != SYNTHETIC]
         if not cases or (recipe.synthetic > 0 and not self._synthetic):
             raise FastBTSError(
                 f"synthetic: {recipe.synthetic} of the crops shall come from synthetic cases; got {len(cases)} real and "
@@ -70,12 +70,9 @@ class CropDataset(Dataset[Sample]):
         self.cases, self.recipe = cases, recipe
         self._augment = Augment(recipe.augment)
         self._turns = np.repeat(
-            np.arange(len(cases)),
-            [recipe.lgg_repeat if case.grade == "LGG" else 1 for case in cases],
+            np.arange(len(cases)), [recipe.turns.get(case.group, 1) for case in cases]
         )
-        self._sizes = [
-            stage.crop for stage in recipe.stages for _ in range(stage.steps * stage.batch * ranks)
-        ]
+        self._ends = np.cumsum([stage.length * stage.batch * ranks for stage in recipe.stages])
 
     def _stand_in(self, index: int) -> TrainingCase | None:
         """The synthetic case of a crop, if it is to have one."""
@@ -85,14 +82,15 @@ class CropDataset(Dataset[Sample]):
         return self._synthetic[rng.integers(len(self._synthetic))]
 
     def __len__(self) -> int:
-        return len(self._sizes)
+        return int(self._ends[-1])
 
     def __getitem__(self, index: int) -> Sample:
         epoch, position = divmod(index, len(self._turns))
         order = np.random.default_rng((self.recipe.seed, 1, epoch)).permutation(self._turns)
         rng = np.random.default_rng((self.recipe.seed, 2, index))
         case = self._stand_in(index) or self.cases[order[position]]
-        crop = self._crop(case, self._sizes[index], rng)
+        stage = self.recipe.stages[np.searchsorted(self._ends, index, side="right")]
+        crop = self._crop(case, stage.crop, rng)
         image, label = self._augment(*crop, seed=int(rng.integers(2**31)))
         return image, label, None if case.teacher is None else torch.from_numpy(case.teacher)
 
@@ -117,21 +115,18 @@ class Batches:
     """
 
     def __init__(self, recipe: Recipe, first_step: int = 0, rank: int = 0, ranks: int = 1) -> None:
-        sizes = np.repeat(
-            [stage.batch for stage in recipe.stages], [stage.steps for stage in recipe.stages]
-        )
-        starts = (np.cumsum(sizes) - sizes) * ranks + rank * sizes
-        self._batches = [
-            list(range(start, start + n))
-            for start, n in zip(starts.tolist(), sizes.tolist(), strict=True)
-        ]
-        self._first_step = first_step
+        self._recipe, self._first_step, self._rank, self._ranks = recipe, first_step, rank, ranks
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(self._batches[self._first_step :])
+        step = crop = 0  # at which a stage begins
+        for stage in self._recipe.stages:
+            for i in range(max(0, self._first_step - step), stage.length):
+                begin = crop + (i * self._ranks + self._rank) * stage.batch
+                yield list(range(begin, begin + stage.batch))
+            step, crop = step + stage.length, crop + stage.length * stage.batch * self._ranks
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return self._recipe.steps
 
 
 def to_batch(samples: list[Sample]) -> Sample:
@@ -162,7 +157,7 @@ def find_cases(data: Path, split: str) -> list[Path]:
         folders = sorted(p for p in data.iterdir() if p.is_dir()) if split == "train" else []
     if not folders:
         raise FastBTSError(
-            f"{data}: no cases of split {split!r}; expected case folders and a cases.csv with columns case, split"
+            f"{data}: no cases of split {split!r}; expected case folders and a cases.csv with columns case, split and, if wanted, group"
         )
     return folders
 
@@ -173,14 +168,12 @@ def case_table(data: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def grade_of(folder: Path) -> str:
-    """Grade of a case as `cases.csv` beside it tells, or ""."""
+def group_of(folder: Path) -> str:
+    """Group of a case as `cases.csv` beside it tells, its grade where there are no groups, or ""."""
     if not (folder.parent / "cases.csv").is_file():
         return ""
-    return next(
-        (row.get("grade", "") for row in case_table(folder.parent) if row["case"] == folder.name),
-        "",
-    )
+    rows = (row for row in case_table(folder.parent) if row["case"] == folder.name)
+    return next((row.get("group", row.get("grade", "")) for row in rows), "")
 
 
 def read_labels(folder: Path) -> NDArray[np.uint8]:
@@ -209,7 +202,7 @@ def prepare_case(folder: Path, spec: EngineSpec, cache: Path) -> TrainingCase:
         np.savez(temporary, image=image, label=label)
         temporary.replace(path)
     with np.load(path, allow_pickle=False) as stored:
-        return TrainingCase(folder.name, stored["image"], stored["label"], grade_of(folder))
+        return TrainingCase(folder.name, stored["image"], stored["label"], group_of(folder))
 
 
 def _network_arrays(

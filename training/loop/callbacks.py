@@ -26,20 +26,22 @@ def ramped(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
     """An averaging rule for `AveragedModel`: the decay ramps up, so that the random start is forgotten."""
 
     def average(old: Tensor, new: Tensor, n: Tensor | int) -> Tensor:
+        if not new.is_floating_point():  # a counter
+            return new
         return torch.lerp(new, old, min(decay, (1 + int(n)) / (10 + int(n))))
 
     return average
 
 
 class MovingAverage(WeightAveraging):
-    """Averages the weights after every step; validation sees the average, the checkpoint holds both.
+    """Averages weights and norm statistics after every step; validation sees the average, the checkpoint holds both.
 
     Args:
         decay: Of the moving average, once it has ramped up.
     """
 
     def __init__(self, decay: float) -> None:
-        super().__init__(use_buffers=False, avg_fn=ramped(decay))
+        super().__init__(use_buffers=True, avg_fn=ramped(decay))
 
     @property
     def network(self) -> UNet3d:
@@ -51,14 +53,15 @@ class MovingAverage(WeightAveraging):
 
 
 class Log(Callback):
-    """Logs rate and duration of every step, and appends one line of JSON per step to a file.
+    """Logs rate and duration of every step, and appends one line of JSON per step to a file, one per validation to another.
 
     Args:
         path: The file; a resumed run goes on in it, so that steps after the last checkpoint appear twice.
+        dice: The file for validations.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self._began = path, 0.0
+    def __init__(self, path: Path, dice: Path) -> None:
+        self.path, self.dice, self._began = path, dice, 0.0
 
     def on_train_batch_start(
         self, trainer: L.Trainer, module: L.LightningModule, batch: Any, index: int
@@ -87,6 +90,18 @@ class Log(Callback):
                     )
                     + "\n"
                 )
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Writes step and mean Dice by region and group."""
+        metrics = trainer.callback_metrics
+        dice = {
+            name.removeprefix("dice/"): round(value.item(), 4)
+            for name, value in metrics.items()
+            if "dice/" in name
+        }
+        if trainer.is_global_zero:
+            with self.dice.open("a") as log:
+                log.write(json.dumps({"step": trainer.global_step, **dice}) + "\n")
 
 
 class Terminated(SystemExit):

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from fastbts import FastBTSError
-from training.config import Recipe, parse_recipe
+from training.config import Recipe, ended, parse_recipe
 
 
 class CheckpointError(FastBTSError, ValueError):
@@ -46,23 +45,25 @@ def averaged_weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
     }
 
 
-def begin_from(network: nn.Module, path: Path) -> None:
-    """Gives a fresh network the averaged weights of a finished run; what that run's network did not have stays fresh.
+def begin_decay(source: Path, run: Path, steps: int = 0) -> Recipe:
+    """Begins a run that lets the learning rate of another one fall to zero; that one stays as it is.
 
+    Args:
+        source: Checkpoint of a run at constant rate.
+        run: Folder of the new run; where it has a checkpoint already, that one is continued.
+        steps: Length of the last stage; 0 for what the recipe says.
+    Returns:
+        The recipe of the new run.
     Raises:
-        CheckpointError: The run's network has weights that this one has not, or of another shape.
+        RecipeError: The rate of `source` is falling already.
     """
-    weights, own = averaged_weights(load_checkpoint(path)[1]), network.state_dict()
-    strange = [
-        name
-        for name, weight in weights.items()
-        if name not in own or own[name].shape != weight.shape
-    ]
-    if strange:
-        raise CheckpointError(
-            f"{path}: weights that the recipe's network has not, or not of this shape: {', '.join(strange)}"
-        )
-    network.load_state_dict(own | weights)
+    target = run / "last.ckpt"
+    if target.is_file():
+        return load_checkpoint(target)[0]
+    recipe, state = load_checkpoint(source)
+    recipe = ended(recipe, state["step"], steps)
+    save_checkpoint(target, recipe, state.pop("step"), **state)
+    return recipe
 
 
 def load_checkpoint(path: Path) -> tuple[Recipe, dict[str, Any]]:

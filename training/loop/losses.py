@@ -31,8 +31,8 @@ def dice_bce(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def coarse_regions(target: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Region masks (B, K, D, H, W) at a coarser size (B, K, *size); max-pooled, so that small ET does not vanish."""
-    return functional.adaptive_max_pool3d(target, size)
+    """Region masks (B, K, D, H, W) at a coarser size (B, K, *size): each region's share of a voxel, so that none grows."""
+    return functional.adaptive_avg_pool3d(target, size)  # type: ignore[arg-type]  # its stub wants a triple
 
 
 def similarity_loss(similarity: Tensor, target: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from training.config import Recipe
 from training.data.cases import (
     Sample,
     engine_spec,
+    group_of,
     read_labels,
 )
 from training.data.teacher import token_reader
@@ -34,11 +34,10 @@ from training.network_engine import NetworkEngine
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then cosine to zero over all stages."""
-    if step < recipe.warmup_steps:
-        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+    """A trapezoid: linear warm-up, constant rate, linearly to zero in the last stage."""
+    rise = (step + 1) / max(1, recipe.warmup_steps)
+    fall = (recipe.steps - step) / recipe.stages[-1].length
+    return recipe.learning_rate * min(rise, 1.0, fall)
 
 
 def recipe_prompts(recipe: Recipe) -> Prompts | None:
@@ -140,6 +139,11 @@ class LitNetwork(L.LightningModule):
             batch_size=1,
             sync_dist=True,
         )
+        group = group_of(folder)
+        if (
+            group and self.trainer.world_size == 1
+        ):  # ranks may see other groups, and could not be averaged
+            self.log(f"dice/{group}", scores["mean"], batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names things as `training.export` reads them; until here `state_dict` is the moving average (`WeightAveraging`)."""

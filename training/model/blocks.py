@@ -35,18 +35,36 @@ def zeroed(layer: Layer) -> Layer:
     return layer
 
 
-class ConvBlock(nn.Sequential):
-    """(conv 3^3, InstanceNorm, LeakyReLU) twice; the first convolution may stride."""
+class FrozenBatchNorm3d(nn.BatchNorm3d):
+    """BatchNorm that computes the same in training as at inference: its statistics stay as they are."""
 
-    def __init__(self, n_in: int, n_out: int, stride: int = 1) -> None:
-        super().__init__(*self._unit(n_in, n_out, stride), *self._unit(n_out, n_out, 1))
+    def train(self, mode: bool = True) -> FrozenBatchNorm3d:
+        """Stays in eval mode."""
+        super().train(False)
+        return self
+
+
+def norm_layer(norm: str, n_channels: int) -> nn.Module:
+    """The normalisation that `UNetConfig.norm` names."""
+    if norm == "instance":
+        return nn.InstanceNorm3d(n_channels, affine=True)
+    # Crops differ much in what they show, so the statistics are averaged over many.
+    kind = nn.BatchNorm3d if norm == "batch" else FrozenBatchNorm3d
+    return kind(n_channels, momentum=0.02)
+
+
+class ConvBlock(nn.Sequential):
+    """(conv 3^3, norm, LeakyReLU) twice; the first convolution may stride."""
+
+    def __init__(self, n_in: int, n_out: int, stride: int = 1, norm: str = "instance") -> None:
+        super().__init__(*self._unit(n_in, n_out, stride, norm), *self._unit(n_out, n_out, 1, norm))
 
     @staticmethod
-    def _unit(n_in: int, n_out: int, stride: int) -> tuple[nn.Module, ...]:
-        # No convolution bias: InstanceNorm would subtract it again.
+    def _unit(n_in: int, n_out: int, stride: int, norm: str) -> tuple[nn.Module, ...]:
+        # No convolution bias: the norm would subtract it again.
         return (
             nn.Conv3d(n_in, n_out, 3, stride=stride, padding=1, bias=False),
-            nn.InstanceNorm3d(n_out, affine=True),
+            norm_layer(norm, n_out),
             nn.LeakyReLU(0.01, inplace=True),
         )
 
@@ -55,7 +73,7 @@ class ConvBlock(nn.Sequential):
 
         Args:
             x: (B, n_in, D, H, W).
-            film: Relative scale and shift after the second InstanceNorm, each (B, n_out, 1, 1, 1), or None.
+            film: Relative scale and shift after the second norm, each (B, n_out, 1, 1, 1), or None.
         Returns:
             (B, n_out, D', H', W').
         """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+NORMS = ("instance", "batch", "frozen")
+
 
 @dataclass(frozen=True)
 class SemanticConfig:
@@ -31,7 +33,7 @@ class SemanticConfig:
     """Length of the CLIP image embeddings that teach the bridge; 0 for no teacher. Training only."""
     token_width: int = 0
     """Accuracy mode: channels of CLIP's patch tokens that the bridge adds, 768 for ViT-B/32; 0 for none. Not for export."""
-    modality_dropout: float = 0.1
+    modality_dropout: float = 0.03
     """Chance, per modality and crop, that fusion hides a modality in training."""
 
     @property
@@ -52,6 +54,8 @@ class UNetConfig:
     """Channels per level, finest first; each level halves the resolution."""
     patch: int = 2
     """Voxels per axis that the stem packs into channels, and that the head unpacks: 1 or 2."""
+    norm: str = "instance"
+    """Normalisation of the convolution blocks: "instance"; "batch"; or "frozen", BatchNorm whose statistics stay as they are."""
     semantic: SemanticConfig = field(default_factory=SemanticConfig)
     """Mechanisms around the backbone; by default none."""
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from training.model.attention import SemanticAttention
-from training.model.blocks import ConvBlock, pack_voxels, unpack_voxels
+from training.model.blocks import ConvBlock, pack_voxels, unpack_voxels, zeroed
 from training.model.bridge import SemanticBridge
 from training.model.config import UNetConfig
 from training.model.fusion import PixelFusion
@@ -51,14 +51,21 @@ class UNet3d(nn.Module):
         super().__init__()
         self.config = config
         widths, packed = config.widths, config.patch**3
-        self.encoder = nn.ModuleList([ConvBlock(config.n_modalities * packed, widths[0])])
-        self.encoder.extend(ConvBlock(a, b, stride=2) for a, b in pairwise(widths))
+        self.encoder = nn.ModuleList(
+            [ConvBlock(config.n_modalities * packed, widths[0], norm=config.norm)]
+        )
+        self.encoder.extend(
+            ConvBlock(a, b, stride=2, norm=config.norm) for a, b in pairwise(widths)
+        )
         pairs = list(zip(widths[::-1], widths[-2::-1], strict=False))
         self.up = nn.ModuleList(nn.ConvTranspose3d(a, b, 2, stride=2) for a, b in pairs)
-        self.decoder = nn.ModuleList(ConvBlock(2 * b, b) for _, b in pairs)
+        self.decoder = nn.ModuleList(ConvBlock(2 * b, b, norm=config.norm) for _, b in pairs)
         self.head = nn.Conv3d(widths[0], config.n_regions * packed, 1)
         # Deep supervision: one head per decoder level but the finest and the two coarsest (too few voxels to learn from).
-        self.side_heads = nn.ModuleList(nn.Conv3d(w, config.n_regions, 1) for w in widths[1:-1])
+        # They begin at zero: no engine holds them, and a run that starts from one must not be disturbed by them.
+        self.side_heads = nn.ModuleList(
+            zeroed(nn.Conv3d(w, config.n_regions, 1)) for w in widths[1:-1]
+        )
         # After the backbone, so that a seed gives the same backbone whatever is switched on.
         self._add_mechanisms(text)
 

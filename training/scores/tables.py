@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -34,6 +35,21 @@ def mean_row(rows: list[Row]) -> Row:
         "case": f"mean (n={len(rows)})",
         **{k: fmean(row[k] for row in rows) for k in rows[0] if k != "case"},
     }
+
+
+def group_means(rows: list[Row], groups: Mapping[str, str]) -> dict[str, Row]:
+    """Group -> "n" and the means of `dice_rows` over its cases.
+
+    Args:
+        rows: Of `dice_rows`.
+        groups: Case -> group; cases of group "" are left out.
+    """
+    means = {}
+    for group in sorted({groups[row["case"]] for row in rows} - {""}):
+        mean = mean_row([row for row in rows if groups[row["case"]] == group])
+        means[group] = {"n": sum(groups[row["case"]] == group for row in rows), **mean}
+        del means[group]["case"]
+    return means
 
 
 def summary(rows: list[Row]) -> dict[str, dict[str, dict[str, Any]]]:

@@ -146,7 +146,7 @@ def test_case_is_a_function_of_seed_and_number(
     np.testing.assert_array_equal(again.image, case.image)
     np.testing.assert_array_equal(again.label, case.label)
     assert other.image.shape != case.image.shape or (other.image != case.image).any()
-    assert case.grade == SYNTHETIC
+    assert case.group == SYNTHETIC
 
 
 def test_cases_are_written_once_and_read_back(

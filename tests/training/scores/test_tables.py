@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fastbts.labels import REGION_LABELS
-from training.scores.tables import dice_rows, mean_row, summary, write_csv
+from training.scores.tables import dice_rows, group_means, mean_row, summary, write_csv
 
 
 def rows() -> list[dict[str, Any]]:
@@ -27,6 +27,10 @@ def test_means_by_hand() -> None:
     assert mean_row(wide) == {
         "case": "mean (n=2)",
         **{k: pytest.approx(v) for k, v in {"WT": 0.7, "TC": 0.6, "ET": 0.5, "mean": 0.6}.items()},
+    }
+    three = [*wide, {**wide[0], "case": "c", "WT": 0.1}]
+    assert group_means(three, {"a": "HGG", "b": "", "c": "HGG"}) == {
+        "HGG": {"n": 2, "WT": pytest.approx(0.5), "TC": 0.8, "ET": 0.7, "mean": pytest.approx(0.8)}
     }
     means = summary(rows())
     assert means["WT"] == {

@@ -1,0 +1,184 @@
+"""Where a new run begins: the weights of a checkpoint or of an engine file."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from fastbts.engine.file import EngineFile, read_engine_file
+from training.config import model_config
+from training.data.augment import cut
+from training.data.cases import TrainingCase
+from training.export import to_onnx
+from training.loop.checkpoint import CheckpointError, averaged_weights, load_checkpoint
+from training.model import UNet3d
+
+Array = NDArray[Any]
+
+FIRST, END = 40, 2**24
+"""Numbers for weights: above any constant of the graph, below what float32 holds exactly."""
+Node = tuple[str, list[Array | None]]
+"""Type of a node of an ONNX graph, and of its inputs those that are float weights or constants."""
+TRAINING_ONLY = ("side_heads.", "bridge.teacher.")
+"""Modules that no engine holds."""
+N_STATISTICS = 24
+"""Cases over which `measure_statistics` averages."""
+
+
+def begin_from(network: UNet3d, path: Path) -> list[str]:
+    """Gives a fresh network the weights of another run; weights that are not in the file stay fresh.
+
+    Args:
+        network: Changed in place.
+        path: A checkpoint, whose averaged weights are taken, or an engine file (.fbts).
+    Returns:
+        Names of the weights that stayed fresh.
+    Raises:
+        CheckpointError: The file has weights that this network has not, or of another shape.
+    """
+    is_engine = path.suffix == ".fbts"
+    weights = engine_weights(path) if is_engine else averaged_weights(load_checkpoint(path)[1])
+    own = network.state_dict()
+    strange = [n for n, w in weights.items() if n not in own or own[n].shape != w.shape]
+    if strange:
+        raise CheckpointError(
+            f"{path}: weights that the recipe's network has not, or not of this shape: {', '.join(strange)}"
+        )
+    network.load_state_dict(own | weights)
+    return [name for name in own if name not in weights]
+
+
+def measure_statistics(network: UNet3d, cases: Sequence[TrainingCase]) -> None:
+    """Sets the statistics of BatchNorm to the means over whole training cases.
+
+    While it measures, each case is normalised by its own statistics, as InstanceNorm does. So the
+    statistics are right for weights that were learnt with InstanceNorm.
+
+    Args:
+        network: Changed in place.
+        cases: Up to `N_STATISTICS` of them are used.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm3d)]
+    momenta = [norm.momentum for norm in norms]
+    was_training = network.training
+    network.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.training, norm.momentum = True, None  # None: the plain mean over all calls
+    for case in cases[:: -(-len(cases) // N_STATISTICS)]:
+        with torch.no_grad():
+            network(whole(case, network.config.stride))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.train(was_training)
+
+
+def whole(case: TrainingCase, stride: int) -> Tensor:
+    """All of a case, zero-padded to multiples of the stride as at inference: (1, M, D, H, W)."""
+    size = tuple(-(-n // stride) * stride for n in case.label.shape)
+    start = -((np.array(size) - case.label.shape) // 2)
+    return torch.from_numpy(cut(case.image, case.label, start, size)[0][None])
+
+
+def engine_weights(path: Path) -> dict[str, Tensor]:
+    """Reads a network's weights, and its text table, out of an engine file.
+
+    The exporter renames, turns and repeats some weights, and takes the exponent of one. Where each
+    weight goes is read from a second export: of the same network with its weights numbered.
+
+    Args:
+        path: An engine file of `training.export`.
+    Returns:
+        A state dict without the modules that only training uses.
+    Raises:
+        CheckpointError: The file has no training record, or its graph is not what this version exports.
+    """
+    file = read_engine_file(path)
+    if "training" not in file.manifest:
+        raise CheckpointError(f"{path}: no training record; expected an engine of training.export")
+    network = UNet3d(model_config(file.manifest["training"]["recipe"]["model"], str(path))).eval()
+    state = {name: w for name, w in network.state_dict().items() if w.is_floating_point()}
+    model = onnx.load_from_string(bytes(file.payloads["model.onnx"]))
+    weights = {"text": torch.from_numpy(_constants(model)["text"])} if "text" in state else {}
+    # Small ones first: the exponent of a small number is finite.
+    names = sorted(state.keys() - {"text"}, key=lambda name: state[name].numel())
+    sizes = [state[name].numel() for name in names]
+    values = _values(_nodes(model), _numbered(network, names, file), FIRST + sum(sizes), path)
+    for name, flat in zip(names, np.split(values[FIRST:], np.cumsum(sizes)[:-1]), strict=True):
+        if not name.startswith(TRAINING_ONLY):
+            weights[name] = torch.from_numpy(flat.copy()).reshape(state[name].shape)
+    lost = [name for name, weight in weights.items() if weight.isnan().any()]
+    if lost:
+        raise _other_graph(path, f"weights that are not in it: {', '.join(lost)}")
+    return weights
+
+
+def _numbered(network: UNet3d, names: list[str], file: EngineFile) -> list[Node]:
+    """Nodes of an export of the network whose weights are FIRST, FIRST + 1, ... by `names`."""
+    network, begin = copy.deepcopy(network), FIRST
+    state = network.state_dict()
+    for name in names:
+        end = begin + state[name].numel()
+        state[name] = torch.arange(begin, end, dtype=torch.float32).reshape(state[name].shape)
+        begin = end
+    if begin >= END:
+        raise CheckpointError(
+            f"{file.path}: {begin} weights, expected fewer than {END}; start from its checkpoint"
+        )
+    network.load_state_dict(state)
+    return _nodes(to_onnx(network, file.spec))
+
+
+def _values(stored: list[Node], numbered: list[Node], end: int, path: Path) -> Array:
+    """The stored value of each number below `end`; NaN for a number that is not in the graph."""
+    if [kind for kind, _ in stored] != [kind for kind, _ in numbered]:
+        raise _other_graph(path, f"{len(stored)} nodes, expected these {len(numbered)}")
+    values = np.full(end, np.nan, np.float32)
+    for (kind, contents), (_, all_numbers) in zip(stored, numbered, strict=True):
+        for content, numbers in zip(contents, all_numbers, strict=True):
+            if numbers is None:
+                continue
+            if content is None or content.shape != numbers.shape:
+                raise _other_graph(path, f"a node {kind} without weights of shape {numbers.shape}")
+            _sort(values, content, numbers)
+    return values
+
+
+def _sort(values: Array, content: Array, numbers: Array) -> None:
+    """Puts the weights of one input where their numbers say."""
+    if numbers.size == 1 and numbers >= len(values):  # the exponent of a scalar
+        numbers, content = np.round(np.log(numbers)), np.log(content)
+    number = numbers.astype(np.int64)
+    known = (number == numbers) & (number >= FIRST) & (number < len(values))
+    values[number[known]] = content[known]
+
+
+def _other_graph(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: {what}; its graph is not what this version exports; start from its checkpoint"
+    )
+
+
+def _nodes(model: onnx.ModelProto) -> list[Node]:
+    """The graph's nodes in order, without those that only widen a weight stored as float16."""
+    constants = _constants(model)
+    nodes = [node for node in model.graph.node if node.output[0] not in constants]
+    return [(node.op_type, [constants.get(name) for name in node.input]) for node in nodes]
+
+
+def _constants(model: onnx.ModelProto) -> dict[str, Array]:
+    """Float weights and constants as float32, by the name that nodes read them under."""
+    arrays = {
+        t.name.removesuffix("_f16"): numpy_helper.to_array(t) for t in model.graph.initializer
+    }
+    floats = {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
+    return {name: array.astype(np.float32) for name, array in floats.items()}
