@@ -9,7 +9,7 @@ RESULTS := benchmarks/results
 # What the compiled part depends on. Python files need no second install: the install is editable.
 NATIVE := pyproject.toml fastbts/about.py CMakeLists.txt $(shell find csrc -type f)
 SOURCES := $(NATIVE) $(shell find fastbts models -type f -not -name '*.pyc')
-CPP := $(shell find csrc tests/simt -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
+CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-quick lint format stubs coverage bench install clean
