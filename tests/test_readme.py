@@ -15,6 +15,7 @@ import typer
 
 from fastbts.cli import app
 from fastbts.phantom import make_case, write_case
+from training.__main__ import COMMANDS, load_command
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -78,18 +79,16 @@ def test_presets_exist() -> None:
 @pytest.mark.parametrize("name", ["README.md", "training/README.md"])
 def test_commands_of_training_exist(name: str) -> None:
     """Each command is one of `python -m training`, and has the options that are given to it."""
-    program = pytest.importorskip("training.__main__")
     commands = re.findall(r"-m training (\w+)([^`\n]*)", READMES[name])
     assert len(commands) >= 5
     for command, arguments in commands:
-        assert command in program.COMMANDS
-        assert given(arguments) <= options(program.load_command(command)), command
+        assert command in COMMANDS
+        assert given(arguments) <= options(load_command(command)), command
 
 
 def test_options_of_training_exist() -> None:
     """Each --option that training/README.md names outside a command belongs to one of them."""
-    program = pytest.importorskip("training.__main__")
-    known = set().union(*(options(program.load_command(name)) for name in program.COMMANDS))
+    known = set().union(*(options(load_command(name)) for name in COMMANDS))
     named = set(re.findall(r"(?:`|# or )(--[\w-]+)", READMES["training/README.md"]))
     assert {"--lesions", "--shuffle"} <= named <= known
 
