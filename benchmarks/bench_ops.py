@@ -113,7 +113,13 @@ def job_of(op: Op, case: Case, n_threads: int) -> Job:
     """The op as it is timed: it allocates its outputs, but for those of `given`."""
     outputs = op.outputs(case.arguments) if case.given else {}
     arguments = case.arguments | {name: outputs[name] for name in case.given}
-    return lambda: op.function(**arguments, n_threads=n_threads)
+
+    def job() -> None:
+        if case.before:
+            case.before(n_threads)
+        op.function(**arguments, n_threads=n_threads)
+
+    return job
 
 
 def timed(benchmark: Any, job: Job, peers: Mapping[str, Job]) -> dict[str, float]:

@@ -36,6 +36,7 @@ class Case:
         arguments: Of the op, without the arrays that it allocates itself on the CPU.
         n_bytes: What it must move: inputs once, outputs once.
         given: Names of outputs that are allocated once and not in each run.
+        before: What else each run on the CPU does first, with a number of threads, as peers do it.
         target_ms: The median that was aimed at on two threads.
         peers: By name, jobs on the same arguments; each returns what `result` does, or None where
             its result is another one by intent.
@@ -48,6 +49,7 @@ class Case:
     arguments: Arguments
     n_bytes: int
     given: tuple[str, ...] = ()
+    before: Callable[[int], Any] | None = None
     target_ms: float | None = None
     peers: Mapping[str, Job] = field(default_factory=dict)
     torch: Callable[[Any, Arguments], Job] | None = None
@@ -102,7 +104,7 @@ def brain_box() -> Case:
 
 
 def normalize() -> Case:
-    """Without padding. MONAI's chain leaves out the percentiles."""
+    """Box, crop, clip, z-score, without padding. MONAI's chain leaves out the percentiles."""
     volume = brain()
     found = ops.brain_box(volume)
     peers = {"numpy": lambda: op_peers.numpy_normalize(volume)}
@@ -111,6 +113,7 @@ def normalize() -> Case:
     return Case(
         {"volume": volume, "box": found.bounds, "size": found.size},
         volume.nbytes + 4 * len(volume) * int(np.prod(found.size)),
+        before=lambda n_threads: ops.brain_box(volume, n_threads),
         target_ms=40,
         peers=peers,
         atol=1e-2,  # NumPy's sums are float32
