@@ -4,7 +4,7 @@
 # benchmarks. Writes a log of each, tests.xml, ops.json and summary.json to OUTDIR, and fails if one
 # of them fails.
 #
-# Takes what is installed and no network: CUDA 13 with nvcc and compute-sanitizer; Python with pip,
+# Uses only what is installed, and no network: CUDA 13 with nvcc and compute-sanitizer; Python with pip,
 # scikit-build-core, pybind11, ninja, fastbts's test packages, PyYAML, cupy, and torch with CUDA and
 # Triton, which torch.compile needs. Where FASTBTS_TENSORRT_INCLUDE names the folder of NvInfer.h,
 # the TensorRT plugins too: built, loaded, and tested as without a GPU.

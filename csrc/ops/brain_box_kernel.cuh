@@ -5,7 +5,7 @@
 
 namespace fastbts {
 
-/// Brain voxels that a thread found. Bounds are maxima, n - least and most + 1, so that zero means
+/// Brain voxels that a thread found. Bounds are maxima, n - minimum and maximum + 1, so that zero means
 /// none.
 struct Extent {
   unsigned long long n_brain = 0;
