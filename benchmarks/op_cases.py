@@ -188,7 +188,7 @@ def resample_affine() -> Case:
 
 
 def components() -> Case:
-    """A large part, and one single voxel in a thousand. None is removed: every run does the same."""
+    """A large part, and a single voxel in a thousand. None is removed: every run does the same."""
     lines = (np.linspace(-1, 1, n) for n in TENSOR)
     tumour = sum(axis**2 for axis in np.meshgrid(*lines, indexing="ij", sparse=True)) < 0.1
     labels = (tumour | (np.random.default_rng(0).random(TENSOR) < 1e-3)).astype(np.uint8)
