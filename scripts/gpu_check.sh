@@ -5,8 +5,8 @@
 # of them fails.
 #
 # Uses only what is installed, and no network: CUDA 13 with nvcc and compute-sanitizer; Python with
-# pip, scikit-build-core, pybind11, ninja, fastbts's test packages, PyYAML, cupy, and torch with CUDA
-# and Triton, which torch.compile needs. Where FASTBTS_TENSORRT_INCLUDE names the folder of
+# pip, scikit-build-core, pybind11, ninja, fastbts's test packages, PyYAML, cupy, and torch with
+# CUDA and Triton, which torch.compile needs. Where FASTBTS_TENSORRT_INCLUDE names the folder of
 # NvInfer.h, the TensorRT plugins too: built, loaded, and tested as without a GPU.
 set -uo pipefail
 out=$(realpath -m "${1:?folder for the results}")
