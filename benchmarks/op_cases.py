@@ -1,4 +1,4 @@
-"""The ops at BraTS size, with other ways to the same results: what `bench_ops` and `cuda_ops` time.
+"""The ops at BraTS size, with peers that compute the same: what `bench_ops` and `cuda_ops` time.
 
 Adding an op adds one case here.
 """
@@ -39,7 +39,7 @@ class Case:
         before: What else each run on the CPU does first, with a number of threads, as peers do it.
         target_ms: The median that was aimed at on two threads.
         peers: By name, jobs on the same arguments; each returns what `result` does, or None where
-            its result is another one by intent.
+            its result differs on purpose.
         torch: Makes a job of torch from the arguments as tensors, on their device; as `peers`.
         result: What peers give, from the arrays that the op has written.
         mask: Where that is compared.
@@ -185,13 +185,13 @@ def resample_affine() -> Case:
         {"tensor": images, "matrix": matrix, "size": VOLUME},
         images.nbytes + 4 * 2 * int(np.prod(VOLUME)),
         peers=peers,
-        mask=inside,  # edges go on for ever with SciPy
+        mask=inside,  # SciPy extends the edges without limit
         atol=1e-3,
     )
 
 
 def components() -> Case:
-    """A large part, and a lone voxel in a thousand. None is removed: every run does the same."""
+    """A large part, and a single voxel in a thousand. None is removed: every run does the same."""
     lines = (np.linspace(-1, 1, n) for n in TENSOR)
     tumour = sum(axis**2 for axis in np.meshgrid(*lines, indexing="ij", sparse=True)) < 0.1
     labels = (tumour | (np.random.default_rng(0).random(TENSOR) < 1e-3)).astype(np.uint8)
@@ -205,7 +205,7 @@ def components() -> Case:
 
 
 def semantic_bridge() -> Case:
-    """With the light network's channels at stride 8; onto x anew in each run."""
+    """With the light network's channels at stride 8; added to the same x in each run."""
     arguments = OPS["semantic_bridge"].example(
         np.random.default_rng(0), COARSE, n_r=32, n_c=128, n_cases=1
     )

@@ -50,7 +50,7 @@ class Segmentation:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is odd about the case but not wrong."""
+        """What is unusual about the case but not wrong."""
         return tuple(self.volume.warnings)
 
     @cached_property
@@ -71,7 +71,7 @@ class Segmentation:
     ) -> list[Path]:
         """Writes the labels as NIfTI in the grid and header of the input, and a JSON sidecar.
 
-        Each file is written whole or not at all.
+        Each file is written completely or not at all.
 
         Args:
             path: `.nii.gz` or `.nii`.

@@ -47,7 +47,7 @@ class Segmenter:
             network in a thread. The first prediction reads its case meanwhile and then waits; it
             raises what the backend raises.
     Attributes:
-        spec: What the engine takes and gives, with what the options change:
+        spec: The engine's inputs and outputs, as changed by the options:
             `optional_modalities` are those that a case may lack here.
         options: How it runs.
     Raises:
@@ -148,7 +148,7 @@ class Segmenter:
         grid: str | None = None,
         progress: Progress | None = None,
     ) -> Iterator[Segmentation | FailedCase]:
-        """Segments cases one after the other; reads the next one while the present one is computed.
+        """Segments cases one after the other; reads the next one while the current one is computed.
 
         Args:
             cases: Each as in `predict`: folder, Volume, array or mapping.

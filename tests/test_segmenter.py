@@ -1,6 +1,6 @@
-"""From any kind of case to labels, with an engine that looks at single voxels.
+"""From any kind of case to labels, with an engine that computes each voxel on its own.
 
-Neither the way in nor geometry, threads or a batch may change its answer.
+Kind of input, geometry, threads and batching must not change the result.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def folder(small_case: Case, tmp_path: Path) -> Path:
     return tmp_path / "case"
 
 
-def test_each_way_in_takes_one_line(
+def test_each_kind_of_case_takes_one_line(
     voxel_segmenter: Segmenter, small_case: Case, folder: Path
 ) -> None:
     s, (images, affine) = voxel_segmenter, small_case
@@ -180,7 +180,7 @@ def test_a_batch_keeps_the_order(voxel_segmenter: Segmenter, small_case: Case) -
         np.testing.assert_array_equal(result.labels, expected_labels(volume.data))
 
 
-def test_a_batch_goes_on_after_a_bad_case(
+def test_a_batch_continues_after_a_bad_case(
     voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path
 ) -> None:
     """Whether the case cannot be read, or cannot be computed."""
@@ -205,7 +205,7 @@ def test_a_batch_stops_on_request(
     assert list(results) == []
 
 
-def test_a_batch_reads_the_next_case_meanwhile(small_case: Case) -> None:
+def test_a_batch_reads_the_next_case_during_inference(small_case: Case) -> None:
     """The first inference waits until the second case has been asked for its voxels."""
     asked, engine = threading.Event(), VoxelEngine()
 
@@ -274,14 +274,14 @@ def test_the_block_closes_the_engine(small_case: Case, tmp_path: Path) -> None:
         segmenter.predict(small_case[0])
 
 
-def test_repr_says_what_runs(tmp_path: Path) -> None:
+def test_repr_names_engine_device_and_precision(tmp_path: Path) -> None:
     assert repr(Segmenter(VoxelEngine(), warm_up=False)) == "Segmenter(voxel: test, cpu, fp32)"
     path = write_voxel_engine(tmp_path / "voxel.fbts")
     segmenter = Segmenter(path, backend="openvino", device="cpu", precision="fp32")
     assert repr(segmenter) == "Segmenter(voxel: openvino, cpu, fp32)"
 
 
-def test_each_backend_by_its_name(small_case: Case, tmp_path: Path) -> None:
+def test_backend_is_chosen_by_name(small_case: Case, tmp_path: Path) -> None:
     path = write_voxel_engine(tmp_path / "voxel.fbts")
     for backend in ("openvino", "onnxruntime"):
         result = Segmenter(path, backend=backend, precision="fp32").predict(small_case[0])
@@ -300,7 +300,7 @@ def test_a_loaded_engine_cannot_be_chosen_again() -> None:
             Segmenter(VoxelEngine(), **choice)  # type: ignore[arg-type]
 
 
-def test_a_trusted_key_asks_for_a_signature(tmp_path: Path) -> None:
+def test_trusted_key_requires_a_signature(tmp_path: Path) -> None:
     from fastbts.engine.signing import generate_keys
 
     pytest.importorskip("cryptography")

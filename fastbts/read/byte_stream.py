@@ -1,4 +1,4 @@
-"""The bytes of a possibly hostile file, plain or gzip (RFC 1952): never more than asked for."""
+"""The bytes of a possibly malicious file, plain or gzip (RFC 1952): never more than asked for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ByteStream:
     Attributes:
         file_size: In bytes.
         packed: Whether the file is compressed.
-        sha256: Of the file's bytes so far; of the whole file once `read` has returned nothing.
+        sha256: Of the file's bytes so far; of the complete file once `read` has returned nothing.
     """
 
     packed = False
@@ -110,7 +110,7 @@ def open_byte_stream(path: Path) -> Iterator[ByteStream]:
         InputError: It is missing, unreadable, or a folder, pipe or device.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for ever
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would block forever
             raise InputError(
                 f"{path}: is not a regular file; expected a .nii or .nii.gz file, got a folder, "
                 "pipe or device"

@@ -68,7 +68,7 @@ def read_files(
     t2: str | Path | None = None,
     grid: str | None = None,
 ) -> Volume:
-    """Reads co-registered images, in parallel. Whether all are needed, the engine decides later.
+    """Reads co-registered images, in parallel. The engine decides later whether all are needed.
 
     Args:
         flair: Path of a .nii or .nii.gz file.
@@ -121,7 +121,7 @@ def _empty(n_images: int, header: ImageHeader, dtype: DTypeLike) -> NDArray[Any]
 
 
 def _read_shared(headers: Mapping[str, ImageHeader]) -> _Read:
-    """Reads images that share a grid: each is decompressed right into the shared array."""
+    """Reads images that share a grid: each is decompressed directly into the shared array."""
     data = _empty(len(headers), next(iter(headers.values())), _common_dtype(headers.values()))
     with ThreadPoolExecutor(len(headers)) as pool:
         return data, tuple(pool.map(read_voxels, headers.values(), data)), ()

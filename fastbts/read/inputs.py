@@ -1,4 +1,4 @@
-"""What a caller hands to `Segmenter.predict`, as a Volume: one function for every kind of case."""
+"""Turns every kind of case that `Segmenter.predict` takes into a Volume."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def as_volume(
 ) -> Volume:
     """Makes a Volume of any kind of case: the engine's modalities, in its order, checked once.
 
-    A Volume is taken as it is; all others are inspected for what is wrong with them as a case.
+    A Volume is taken as it is; all other kinds go through quality control.
 
     Args:
         case: A case folder, a Volume, an array (M, X, Y, Z), or a mapping from modality to path,
@@ -173,7 +173,7 @@ def _from_array(
             )
         raise CaseError(
             f"case: expected {len(names)} images ({', '.join(names)}), got an array of shape "
-            f"{data.shape}; say what it holds with order=(...)"
+            f"{data.shape}; name its modalities with order=(...)"
         )
     return _placed(data, affine, names)
 
@@ -216,7 +216,7 @@ def _voxels(image: Any, modality: str) -> NDArray[Any]:
     try:
         array = np.asarray(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(f"{modality}: cannot be read: {error}; is the file whole?") from error
+        raise InputError(f"{modality}: cannot be read: {error}; is the file complete?") from error
     one_volume = array.ndim == 4 and array.shape[3] == 1
     return _host_array(array[..., 0] if one_volume else array, modality)
 

@@ -164,7 +164,7 @@ def test_nnunet_names_need_an_order(tmp_path: Path) -> None:
         ([], "got an empty folder"),
     ],
 )
-def test_unclear_folders(tmp_path: Path, names: list[str], message: str) -> None:
+def test_ambiguous_folders_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
     with pytest.raises(CaseError, match=message) as caught:
         find_case(touch(tmp_path / "case", *names))
     assert str(tmp_path / "case") in str(caught.value)
@@ -274,7 +274,7 @@ def test_one_image_under_two_names(paths: dict[str, Path], copy: str) -> None:
         read_files(**paths)
 
 
-def test_warnings_of_headers_are_told_once(paths: dict[str, Path]) -> None:
+def test_header_warnings_are_given_once(paths: dict[str, Path]) -> None:
     for name in ("flair", "t2"):
         image = nib.load(paths[name])
         image.header.set_qform(shifted(7), 1)

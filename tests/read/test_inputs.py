@@ -1,4 +1,4 @@
-"""Every kind of case becomes the same Volume; what does not fit is refused with a way out."""
+"""Every kind of case becomes the same Volume; what does not fit is refused with advice."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def _nifti(affine: np.ndarray) -> Any:
             {},
             CaseError,
             r"expected 4 images \(flair, t1, t1ce, t2\), got an array of shape \(3, 8, 9, 10\); "
-            r"say what it holds with order=",
+            r"name its modalities with order=",
         ),
         (_array(4, 8, 9, 10), {"order": ("t1", "t2")}, CaseError, r"expected 2 images \(t1, t2\)"),
         (
@@ -249,7 +249,7 @@ def test_a_truncated_nibabel_image_is_named(small_case: Case, tmp_path: Path) ->
     path = tmp_path / "t.nii.gz"
     nib.Nifti1Image(small_case[0][1], small_case[1]).to_filename(path)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(InputError, match=r"t1: cannot be read: .*; is the file whole"):
+    with pytest.raises(InputError, match=r"t1: cannot be read: .*; is the file complete"):
         as_volume({**niftis(*small_case), "t1": nib.load(path)}, SPEC)
 
 
