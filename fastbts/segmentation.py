@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ class Segmentation:
         return [(schemes.region_mask(self.labels, r), {r: 1}) for r in schemes.REGION_LABELS]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FailedCase:
     """A case of a batch that could not be segmented.
 
@@ -117,8 +118,13 @@ class FailedCase:
         error: Why.
     """
 
-    case: Any = field(repr=False)
+    case: Any
     error: FastBTSError
+
+    def __repr__(self) -> str:
+        named = isinstance(self.case, str | PathLike)
+        case = str(self.case) if named else f"a {type(self.case).__name__}"
+        return f"FailedCase({case}: {type(self.error).__name__}: {self.error})"
 
 
 def check_outputs(

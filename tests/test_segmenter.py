@@ -28,6 +28,7 @@ from fastbts import (
     Segmenter,
     SegmenterOptions,
     Volume,
+    load_engine,
 )
 from fastbts.engine import load
 from tests.conftest import VoxelEngine, write_voxel_engine
@@ -185,13 +186,14 @@ def test_a_batch_continues_after_a_bad_case(
 ) -> None:
     """Whether the case cannot be read, or cannot be computed."""
     good, empty = Volume(*small_case), Volume(np.zeros_like(small_case[0]), small_case[1])
-    results = list(voxel_segmenter.predict_batch([tmp_path / "nothing", good, empty, good]))
-    assert [type(result) for result in results] == [FailedCase, Segmentation] * 2
+    cases = [tmp_path / "nothing", good, empty, good, [[1], [2, 3]], good]
+    results = list(voxel_segmenter.predict_batch(cases))
+    assert [type(result) for result in results] == [FailedCase, Segmentation] * 3
     failed = [result for result in results if isinstance(result, FailedCase)]
-    assert [result.case for result in failed] == [tmp_path / "nothing", empty]
+    assert [result.case for result in failed] == cases[::2]
     assert isinstance(failed[0].error, CaseError)
-    assert "nothing" in str(failed[0].error)
-    assert "all voxels are zero" in repr(failed[1])
+    assert repr(failed[0]).startswith(f"FailedCase({tmp_path / 'nothing'}: CaseError: ")
+    assert "FailedCase(a Volume: InputError: flair: all voxels are zero" in repr(failed[1])
 
 
 def test_a_batch_stops_on_request(
@@ -229,7 +231,12 @@ def test_a_batch_reads_the_next_case_during_inference(small_case: Case) -> None:
 @pytest.mark.parametrize("single", ["folder", np.zeros((4, 8, 8, 8)), {"flair": "f.nii"}])
 def test_a_single_case_is_no_batch(voxel_segmenter: Segmenter, single: Any) -> None:
     with pytest.raises(CaseError, match=r"give \[case\], or call predict"):
-        list(voxel_segmenter.predict_batch(single))
+        voxel_segmenter.predict_batch(single)
+
+
+def test_a_bad_option_is_refused_before_the_batch(voxel_segmenter: Segmenter) -> None:
+    with pytest.raises(OptionsError, match=r"grid \['foo'\]: expected names out of"):
+        voxel_segmenter.predict_batch(["folder"], grid="foo")
 
 
 def test_each_warning_is_logged_once(
@@ -272,6 +279,20 @@ def test_the_block_closes_the_engine(small_case: Case, tmp_path: Path) -> None:
         segmenter.predict(small_case[0])
     with pytest.raises(DeviceError, match="the engine has been closed; load it again"):
         segmenter.predict(small_case[0])
+
+
+def test_the_block_leaves_the_engine_of_its_caller(small_case: Case, tmp_path: Path) -> None:
+    engine = load_engine(write_voxel_engine(tmp_path / "voxel.fbts"))
+    for _ in range(2):
+        with Segmenter(engine, warm_up=False) as segmenter:
+            segmenter.predict(small_case[0])
+
+
+def test_wrong_types_of_arguments_are_refused() -> None:
+    with pytest.raises(OptionsError, match="engine: expected an engine, the path of its file"):
+        Segmenter(42)  # type: ignore[arg-type]
+    with pytest.raises(OptionsError, match="options: expected SegmenterOptions"):
+        Segmenter(options={"mode": "sliding"})  # type: ignore[arg-type]
 
 
 def test_repr_names_engine_device_and_precision(tmp_path: Path) -> None:

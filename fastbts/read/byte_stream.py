@@ -119,7 +119,8 @@ def open_byte_stream(path: Path) -> Iterator[ByteStream]:
             packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
             file.seek(0)
             yield GzipByteStream(path, file) if packed else ByteStream(path, file)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{path}: cannot read: {error.strerror or error}; check the path and its permissions"
+            f"{path}: cannot read: {reason}; check the path and its permissions"
         ) from error

@@ -10,7 +10,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from fastbts import MODALITIES, CaseError, GeometryError, InputError, read_case, read_files
+from fastbts import (
+    MODALITIES,
+    CaseError,
+    GeometryError,
+    InputError,
+    OptionsError,
+    read_case,
+    read_files,
+)
 from fastbts.read.case import find_case
 
 NNUNET = ("t1", "t1ce", "t2", "flair")
@@ -126,7 +134,7 @@ def test_nnunet_names_need_an_order(tmp_path: Path) -> None:
         "t2": "0002",
     }
     for order in (("t1", "t2"), ("t1", "t1", "t2", "flair"), ("t1", "t1ce", "t2", "pd")):
-        with pytest.raises(CaseError, match="expected each of flair, t1, t1ce, t2 once"):
+        with pytest.raises(OptionsError, match="expected each of flair, t1, t1ce, t2, each once"):
             find_case(tmp_path, order)
     touch(tmp_path, "BRATS_002_0000.nii.gz")
     with pytest.raises(CaseError, match=r"several cases \(brats_001, brats_002\)"):

@@ -17,6 +17,7 @@ from fastbts import (
     FastBTSError,
     GeometryError,
     InputError,
+    OptionsError,
     Volume,
     read_case,
 )
@@ -151,8 +152,18 @@ def _array(*shape: int, dtype: Any = np.int16) -> np.ndarray:
     return np.random.default_rng(0).integers(1, 900, shape).astype(dtype)
 
 
-def _nifti(affine: np.ndarray) -> Any:
+def _nifti(affine: np.ndarray | None) -> Any:
     return nib.Nifti1Image(_array(8, 9, 10), affine)
+
+
+class _OnDevice:
+    """An array that cannot be lent to the host."""
+
+    def __dlpack__(self, **_: Any) -> Any:
+        raise BufferError("no copy to the host")
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
 
 
 @pytest.mark.parametrize(
@@ -177,16 +188,27 @@ def _nifti(affine: np.ndarray) -> Any:
         (
             _array(4, 8, 9, 10),
             {"order": ("t1", "t1", "t2", "flair")},
-            CaseError,
-            "order .*: expected the modality of each image, each once, for example",
+            OptionsError,
+            "order .*: expected names out of flair, t1, t1ce, t2, each once, for example",
         ),
         (
             _array(4, 8, 9, 10),
             {"order": ("t1", "t1c", "t2", "flair")},
-            CaseError,
-            "order .*t1c.*: expected the modality of each image",
+            OptionsError,
+            "order .*t1c.*: expected names out of",
         ),
-        (_array(4, 8, 9, 10), {"order": "t1"}, CaseError, "order 't1': expected the modality"),
+        (_array(4, 8, 9, 10), {"order": "t1"}, OptionsError, "order 't1': expected names out"),
+        (_array(4, 8, 9, 10), {"order": 5}, OptionsError, "order 5: expected names out of"),
+        (_array(4, 8, 9, 10), {"order": [["t1"]]}, OptionsError, "order .*: expected names out"),
+        ("folder", {"nnunet_order": 5}, OptionsError, "nnunet_order 5: expected each of"),
+        ("folder", {"nnunet_order": [1]}, OptionsError, "nnunet_order .1.: expected each of"),
+        ("folder", {"grid": "foo"}, OptionsError, "grid .'foo'.: expected names out of"),
+        ("folder", {"grid": ["t1"]}, OptionsError, "grid ..'t1'..: expected names out of"),
+        ("a\0b", {}, CaseError, "cannot list: embedded null byte; expected a folder with"),
+        (dict.fromkeys(MODALITIES, "a\0b"), {}, InputError, "cannot read: embedded null byte"),
+        ([[1], [2, 3]], {}, InputError, "case: a list cannot be read as an array: .*give a case f"),
+        (_OnDevice(), {}, InputError, "case: a _OnDevice cannot be read as an array: no copy"),
+        ({m: _nifti(None) for m in MODALITIES}, {}, GeometryError, "flair: the image has no affi"),
         (
             _array(3, 8, 9, 10),
             {"order": ("flair", "t1", "t2")},

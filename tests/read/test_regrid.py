@@ -63,6 +63,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return root / "one", root / "many"
 
 
+@pytest.mark.slow
 def test_the_same_tumour_is_found(folders: tuple[Path, Path], shipped_segmenter: Segmenter) -> None:
     one, many = folders
     with pytest.raises(GeometryError, match="resample them to one grid"):

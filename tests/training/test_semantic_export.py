@@ -70,6 +70,7 @@ def op_types(model: onnx.ModelProto) -> set[str]:
     return {node.op_type for part in (model.graph, *bodies) for node in part.node}
 
 
+@pytest.mark.slow
 def test_the_mechanisms_are_nodes_with_bodies(exported: onnx.ModelProto) -> None:
     nodes = Counter(node.op_type for node in exported.graph.node if node.domain == "fastbts")
     assert nodes == {
@@ -95,6 +96,7 @@ def test_the_file_says_what_it_is(exported: onnx.ModelProto) -> None:
     assert json.loads(about["spec"]) == json.loads(json.dumps(asdict(SPEC)))
 
 
+@pytest.mark.slow
 def test_half_precision_keeps_float32_ends(
     network: UNet3d, half: onnx.ModelProto, tmp_path: Path
 ) -> None:
@@ -206,6 +208,7 @@ def test_wrong_text_is_refused(engine: Engine) -> None:
         engine.infer(x, np.zeros((2, 16), np.float32))
 
 
+@pytest.mark.slow
 def test_bypass_leaves_nothing_behind(exported: onnx.ModelProto, tmp_path: Path) -> None:
     plain = halve_weights(to_onnx(tiny().eval(), SPEC))
     assert [i.name for i in plain.graph.input] == ["volume"]

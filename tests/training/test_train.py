@@ -72,6 +72,7 @@ def short(steps: int) -> Recipe:
     )
 
 
+@pytest.mark.slow
 def test_exported_engine_predicts(data: Path, run: Path, tmp_path: Path) -> None:
     about = {"license": "test", "data": "phantoms", "note": "two phantoms"}
     parity = export(run / "last.ckpt", tmp_path / "smoke.fbts", case=data / "case1", **about)

@@ -138,6 +138,7 @@ def test_case_is_like_a_prepared_one(case: TrainingCase) -> None:
     assert min(flair[2], t2[1]) > 0.3, "oedema is bright on FLAIR, necrosis on T2"
 
 
+@pytest.mark.slow
 def test_case_is_a_function_of_seed_and_number(
     anatomy: Anatomy, shapes: ShapeFile, case: TrainingCase
 ) -> None:
