@@ -53,6 +53,7 @@ def image_of(case: Path, modality: str) -> Path:
     return next(case.glob(f"*_{modality}.nii.gz"))
 
 
+@pytest.mark.slow
 def test_demo_writes_the_files_that_it_names(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     command = [sys.executable, "-m", "fastbts.cli", "demo", "--out", str(out)]
