@@ -119,6 +119,8 @@ def open_byte_stream(path: Path) -> Iterator[ByteStream]:
             packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
             file.seek(0)
             yield GzipByteStream(path, file) if packed else ByteStream(path, file)
+    except InputError:  # a ValueError too, and complete
+        raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or error
         raise InputError(
