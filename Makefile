@@ -9,7 +9,7 @@ RESULTS := benchmarks/results
 # What the compiled part depends on. Python files need no second install: the install is editable.
 NATIVE := pyproject.toml fastbts/about.py CMakeLists.txt $(shell find csrc -type f -not -name '*.md')
 SOURCES := $(NATIVE) $(shell find fastbts models -type f -not -name '*.pyc')
-CPP := $(shell find csrc tests/simt -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
+CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-quick lint format stubs coverage bench install clean
@@ -21,8 +21,8 @@ help:  ## list the targets
 demo: $(VENV)/installed  ## install, segment a synthetic case, show where the results are
 	$(VENV)/bin/fastbts demo --out demo
 
-# torch's threads must not spin while they wait: with several tests at once they would take the cores
-# from each other.
+# torch's threads must not spin while they wait: with several tests at once they would take the
+# cores from each other.
 PYTEST := OMP_WAIT_POLICY=passive $(DEV)/bin/python -m pytest
 PARALLEL := -p no:benchmark -n $(JOBS) --dist loadfile
 
@@ -68,7 +68,7 @@ stubs: $(DEV)/installed  ## write fastbts/_C.pyi from the compiled module
 KEEP := glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592
 BENCH := -m pytest --benchmark-only --benchmark-json
 
-bench: $(DEV)/installed  ## benchmarks; write benchmarks/results/*.json and the tables of the READMEs
+bench: $(DEV)/installed  ## benchmarks; write benchmarks/results and the tables of the READMEs
 	$(DEV)/bin/python $(BENCH) $(RESULTS)/predict.json benchmarks/bench_predict.py
 	$(DEV)/bin/python $(BENCH) $(RESULTS)/ops.json benchmarks/bench_ops.py
 	GLIBC_TUNABLES=$(KEEP) $(DEV)/bin/python $(BENCH) $(RESULTS)/ops-tuned.json benchmarks/bench_ops.py

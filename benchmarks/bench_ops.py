@@ -3,12 +3,12 @@
     pytest benchmarks/bench_ops.py --benchmark-json ops.json
 
 Each op is compared with its reference implementation on a small input, and with its peers on the
-large one. Then op and peers take turns, each right after calls of its own that are not timed.
+large one. Then op and peers take turns, each right after untimed calls of its own.
 `extra_info` of each benchmark holds the bytes that the op must move (inputs once, outputs once),
 the bandwidth this makes, its share of that of a copy measured in the same run with as many threads,
 the peers' medians, how glibc's malloc was tuned, and the machine's load.
 
-By default malloc gives the memory of large temporaries back to the system and takes it anew, page
+By default malloc returns the memory of large temporaries to the system and requests it again, page
 by page, which can be half of a peer's time. `make bench` therefore runs this twice, the second time
 with GLIBC_TUNABLES that keep it: peers at their best.
 """
@@ -54,9 +54,9 @@ def copy_bandwidth(n_threads: int) -> float:
 
 
 def warm_up(job: Job) -> None:
-    """Calls it for some milliseconds, so that caches are its own.
+    """Calls it for some milliseconds, to fill the caches.
 
-    It waits first: OpenMP threads of a peer go on spinning for a while.
+    It waits first: OpenMP threads of a peer keep spinning for a while.
     """
     time.sleep(0.02)
     began = time.perf_counter()
@@ -65,7 +65,7 @@ def warm_up(job: Job) -> None:
 
 
 def seconds_of(job: Job) -> float:
-    """Of one call, right after others."""
+    """Time of one call, right after others."""
     warm_up(job)
     began = time.perf_counter()
     job()
@@ -113,7 +113,13 @@ def job_of(op: Op, case: Case, n_threads: int) -> Job:
     """The op as it is timed: it allocates its outputs, but for those of `given`."""
     outputs = op.outputs(case.arguments) if case.given else {}
     arguments = case.arguments | {name: outputs[name] for name in case.given}
-    return lambda: op.function(**arguments, n_threads=n_threads)
+
+    def job() -> None:
+        if case.before:
+            case.before(n_threads)
+        op.function(**arguments, n_threads=n_threads)
+
+    return job
 
 
 def timed(benchmark: Any, job: Job, peers: Mapping[str, Job]) -> dict[str, float]:
@@ -131,7 +137,7 @@ def timed(benchmark: Any, job: Job, peers: Mapping[str, Job]) -> dict[str, float
 
 
 def speed(stats: Any, case: Case, peers_ms: Mapping[str, float], n_threads: int) -> dict[str, Any]:
-    """What the tables and their readers want to know of one op."""
+    """The `extra_info` of one op."""
     ms, copy = 1000 * stats.median, copy_bandwidth(n_threads)
     rate = case.n_bytes / stats.median
     return {

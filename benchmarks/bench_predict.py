@@ -1,4 +1,4 @@
-"""The whole job: arrays in memory to labels, and four files to a label file in a new process."""
+"""The complete job: arrays in memory to labels, and four files to a label file in a new process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROUNDS = 7
 
 
 def _add_info(benchmark: Any, segmenter: Segmenter, labels: np.ndarray, folder: Path) -> None:
-    """Accuracy beside speed."""
+    """Accuracy, reported next to the speed."""
     benchmark.extra_info.update(
         segmenter.engine.description,
         engine=segmenter.engine.spec.name,

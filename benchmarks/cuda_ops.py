@@ -44,7 +44,7 @@ class Timed(NamedTuple):
 
 
 def times_ms(runs: Sequence[Job]) -> list[list[float]]:
-    """Times of each; they take turns, so that what the machine does meanwhile meets all of them."""
+    """Times of each; they take turns, so that the machine's load affects all of them."""
     l2_cache = cupy.zeros(2**28, np.uint8)
     times: list[list[float]] = [[] for _ in runs]
     for i in range(WARM_UP + ROUNDS):

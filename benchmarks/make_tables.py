@@ -1,6 +1,6 @@
 """Writes the tables of the READMEs from `benchmarks/results`: `python -m benchmarks.make_tables`.
 
-Each table stands between `<!-- table:NAME -->` and `<!-- end -->`. With --check nothing is written.
+Each table is between `<!-- table:NAME -->` and `<!-- end -->`. With --check nothing is written.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ TABLES = {
 
 
 def filled(text: str, results: Path = RESULTS) -> str:
-    """The text with all its tables made anew."""
+    """The text with all its tables regenerated."""
 
     def fill(match: re.Match[str]) -> str:
         make, file = TABLES[match["name"]]

@@ -1,4 +1,4 @@
-"""The ops at BraTS size, with other ways to the same results: what `bench_ops` and `cuda_ops` time.
+"""The ops at BraTS size, with peers that compute the same: what `bench_ops` and `cuda_ops` time.
 
 Adding an op adds one case here.
 """
@@ -36,9 +36,10 @@ class Case:
         arguments: Of the op, without the arrays that it allocates itself on the CPU.
         n_bytes: What it must move: inputs once, outputs once.
         given: Names of outputs that are allocated once and not in each run.
+        before: What else each run on the CPU does first, with a number of threads, as peers do it.
         target_ms: The median that was aimed at on two threads.
         peers: By name, jobs on the same arguments; each returns what `result` does, or None where
-            its result is another one by intent.
+            its result differs on purpose.
         torch: Makes a job of torch from the arguments as tensors, on their device; as `peers`.
         result: What peers give, from the arrays that the op has written.
         mask: Where that is compared.
@@ -48,6 +49,7 @@ class Case:
     arguments: Arguments
     n_bytes: int
     given: tuple[str, ...] = ()
+    before: Callable[[int], Any] | None = None
     target_ms: float | None = None
     peers: Mapping[str, Job] = field(default_factory=dict)
     torch: Callable[[Any, Arguments], Job] | None = None
@@ -102,7 +104,7 @@ def brain_box() -> Case:
 
 
 def normalize() -> Case:
-    """Without padding. MONAI's chain leaves out the percentiles."""
+    """Box, crop, clip, z-score, without padding. MONAI's chain leaves out the percentiles."""
     volume = brain()
     found = ops.brain_box(volume)
     peers = {"numpy": lambda: op_peers.numpy_normalize(volume)}
@@ -111,6 +113,7 @@ def normalize() -> Case:
     return Case(
         {"volume": volume, "box": found.bounds, "size": found.size},
         volume.nbytes + 4 * len(volume) * int(np.prod(found.size)),
+        before=lambda n_threads: ops.brain_box(volume, n_threads),
         target_ms=40,
         peers=peers,
         atol=1e-2,  # NumPy's sums are float32
@@ -182,13 +185,13 @@ def resample_affine() -> Case:
         {"tensor": images, "matrix": matrix, "size": VOLUME},
         images.nbytes + 4 * 2 * int(np.prod(VOLUME)),
         peers=peers,
-        mask=inside,  # edges go on for ever with SciPy
+        mask=inside,  # SciPy extends the edges without limit
         atol=1e-3,
     )
 
 
 def components() -> Case:
-    """A large part, and a lone voxel in a thousand. None is removed: every run does the same."""
+    """A large part, and a single voxel in a thousand. None is removed: every run does the same."""
     lines = (np.linspace(-1, 1, n) for n in TENSOR)
     tumour = sum(axis**2 for axis in np.meshgrid(*lines, indexing="ij", sparse=True)) < 0.1
     labels = (tumour | (np.random.default_rng(0).random(TENSOR) < 1e-3)).astype(np.uint8)
@@ -202,7 +205,7 @@ def components() -> Case:
 
 
 def semantic_bridge() -> Case:
-    """With the light network's channels at stride 8; onto x anew in each run."""
+    """With the light network's channels at stride 8; added to the same x in each run."""
     arguments = OPS["semantic_bridge"].example(
         np.random.default_rng(0), COARSE, n_r=32, n_c=128, n_cases=1
     )

@@ -1,4 +1,4 @@
-"""Other ways to the results of the ops, by NumPy, SciPy, MONAI and torch.
+"""The same results as the ops, by NumPy, SciPy, MONAI and torch.
 
 `arrays` is NumPy or torch, where both have the same functions. A function `torch_OP` makes a job
 from the op's arguments as tensors; modules are arguments, as they may be missing.
@@ -59,7 +59,7 @@ def numpy_window(
 
 
 def blend_with(arrays: Any, logits: Any, origins: NDArray[Any], weight: Any, total: Any) -> Any:
-    """With the product of the weights, which all windows share, made beforehand."""
+    """With the product of the weights, which all windows share, computed beforehand."""
     size = logits.shape[-1]
     for part, (d, h, w) in zip(logits, origins.tolist(), strict=True):
         total[:, d : d + size, h : h + size, w : w + size] += arrays.multiply(part, weight)

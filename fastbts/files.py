@@ -1,4 +1,4 @@
-"""Atomic writing: a file appears whole under its name, or not at all."""
+"""Atomic writing: a file appears complete under its name, or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastbts.errors import OutputError
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
-    """Opens a file that gets its name when the block ends without an error, whole and on disk.
+    """Opens a file that gets its name when the block ends without an error, complete and on disk.
 
     Missing parent folders are created. An existing file of that name is replaced. Until then the
     file has no name where the system supports this (O_TMPFILE on Linux), so that even a killed

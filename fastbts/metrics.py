@@ -45,7 +45,7 @@ class Confusion:
 
     @property
     def specificity(self) -> float | None:
-        """True negatives / negatives of the whole image, so always near 1."""
+        """True negatives / negatives of the complete image, so always near 1."""
         n_negative = self.n_voxels - self.n_reference
         return _ratio(n_negative - (self.n_predicted - self.n_both), n_negative)
 

@@ -23,7 +23,7 @@ class SegmenterOptions:
     """"one-pass": the whole brain box at once, fastest. "sliding": overlapping windows, bounded
     memory. "auto": one pass up to `max_one_pass_voxels`."""
     overlap: float = 0.5
-    """Least overlap of neighbouring sliding windows, as a fraction of their size."""
+    """Minimum overlap of neighbouring sliding windows, as a fraction of their size."""
     max_one_pass_voxels: int = 12_000_000
     """Largest tensor that "auto" runs in one pass. A 1 mm brain box has about 4 million voxels and
     needs about 0.7 GB."""
@@ -43,13 +43,11 @@ class SegmenterOptions:
             raise OptionsError(f"overlap {self.overlap!r}: expected a number between 0 and 0.9")
         if not isinstance(self.n_threads, int) or not 0 <= self.n_threads <= MAX_THREADS:
             raise OptionsError(
-                f"n_threads {self.n_threads!r}: expected 0 (all) or a whole number up to "
-                f"{MAX_THREADS}"
+                f"n_threads {self.n_threads!r}: expected 0 (all) or an integer up to {MAX_THREADS}"
             )
         if not isinstance(self.max_one_pass_voxels, int) or self.max_one_pass_voxels < 0:
             raise OptionsError(
-                f"max_one_pass_voxels {self.max_one_pass_voxels!r}: expected a whole number, "
-                "0 or more"
+                f"max_one_pass_voxels {self.max_one_pass_voxels!r}: expected an integer, 0 or more"
             )
         if not isinstance(self.allow_missing, bool):
             raise OptionsError(f"allow_missing {self.allow_missing!r}: expected True or False")

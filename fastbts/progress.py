@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Progress = Callable[[str, float], None]
-"""Called with the stage's name and the fraction of the whole work that is done, 0 to 1."""
+"""Called with the stage's name and the fraction of the total work that is done, 0 to 1."""
 
 
 class Clock:
@@ -19,7 +19,7 @@ class Clock:
 
     @contextmanager
     def __call__(self, stage: str, fraction: float) -> Iterator[None]:
-        """Times the block as part of a stage; `fraction` of the whole work is done before it."""
+        """Times the block as part of a stage; `fraction` of the total work is done before it."""
         if self._progress:
             self._progress(stage, fraction)
         began = time.perf_counter()

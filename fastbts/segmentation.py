@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Segmentation:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is odd about the case but not wrong."""
+        """What is unusual about the case but not wrong."""
         return tuple(self.volume.warnings)
 
     @cached_property
@@ -71,7 +72,7 @@ class Segmentation:
     ) -> list[Path]:
         """Writes the labels as NIfTI in the grid and header of the input, and a JSON sidecar.
 
-        Each file is written whole or not at all.
+        Each file is written completely or not at all.
 
         Args:
             path: `.nii.gz` or `.nii`.
@@ -108,7 +109,7 @@ class Segmentation:
         return [(schemes.region_mask(self.labels, r), {r: 1}) for r in schemes.REGION_LABELS]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FailedCase:
     """A case of a batch that could not be segmented.
 
@@ -117,8 +118,13 @@ class FailedCase:
         error: Why.
     """
 
-    case: Any = field(repr=False)
+    case: Any
     error: FastBTSError
+
+    def __repr__(self) -> str:
+        named = isinstance(self.case, str | PathLike)
+        case = str(self.case) if named else f"a {type(self.case).__name__}"
+        return f"FailedCase({case}: {type(self.error).__name__}: {self.error})"
 
 
 def check_outputs(

@@ -23,7 +23,7 @@ from fastbts.pipeline.label import label
 from fastbts.pipeline.normalize import normalize
 from fastbts.pipeline.report import report
 from fastbts.progress import Clock, Progress
-from fastbts.read.inputs import as_volume, check_cases, one_case
+from fastbts.read.inputs import as_volume, check_cases, check_names, one_case
 from fastbts.segmentation import FailedCase, Segmentation
 from fastbts.spec import EngineSpec
 from fastbts.volume import Volume
@@ -47,7 +47,7 @@ class Segmenter:
             network in a thread. The first prediction reads its case meanwhile and then waits; it
             raises what the backend raises.
     Attributes:
-        spec: What the engine takes and gives, with what the options change:
+        spec: The engine's inputs and outputs, as changed by the options:
             `optional_modalities` are those that a case may lack here.
         options: How it runs.
     Raises:
@@ -68,10 +68,13 @@ class Segmenter:
         warm_up: bool = True,
         background: bool = False,
     ) -> None:
-        self.options = options or SegmenterOptions()
+        self.options = SegmenterOptions() if options is None else options
+        if not isinstance(self.options, SegmenterOptions):
+            raise OptionsError(f"options: expected SegmenterOptions(...), got {options!r}")
         choice = {"backend": backend, "device": device, "precision": precision}
         source = _source(engine, trusted_key, choice)
         self.spec = _overridden(source.spec, self.options)
+        self._owned = isinstance(source, EngineFile)
 
         def load() -> Engine:
             if not isinstance(source, EngineFile):
@@ -148,7 +151,7 @@ class Segmenter:
         grid: str | None = None,
         progress: Progress | None = None,
     ) -> Iterator[Segmentation | FailedCase]:
-        """Segments cases one after the other; reads the next one while the present one is computed.
+        """Segments cases one after the other; reads the next one while the current one is computed.
 
         Args:
             cases: Each as in `predict`: folder, Volume, array or mapping.
@@ -160,12 +163,14 @@ class Segmenter:
             grid: Likewise.
             progress: Likewise; runs from 0 to 1 for each case.
         Yields:
-            One result per case, in order. `timings_ms["read"]` is how long the batch waited for it.
+            One result per case, in order; the next case is taken from `cases` before the present
+            one is computed. `timings_ms["read"]` is how long the batch waited for the case.
         Raises:
             CaseError: `cases` is a single case.
             FastBTSError: The engine cannot be loaded; or a bad case, with `stop_on_error`.
         """
         check_cases(cases)
+        check_names(self.spec, order=order, nnunet_order=nnunet_order, grid=grid)
         read = partial(
             as_volume,
             spec=self.spec,
@@ -174,6 +179,15 @@ class Segmenter:
             nnunet_order=nnunet_order,
             grid=grid,
         )
+        return self._batch(read, cases, stop_on_error, progress)
+
+    def _batch(
+        self,
+        read: Callable[[Any], Volume],
+        cases: Iterable[Any],
+        stop_on_error: bool,
+        progress: Progress | None,
+    ) -> Iterator[Segmentation | FailedCase]:
         with ThreadPoolExecutor(1) as reader:
             for case, reading in _read_ahead(reader, read, cases):
                 clock = Clock(progress)
@@ -182,14 +196,14 @@ class Segmenter:
                         volume = reading.result()
                     result: Segmentation | FailedCase = self._segment(volume, clock)
                 except FastBTSError as error:
-                    if stop_on_error or error is self._engine.exception():
+                    if stop_on_error or self._failed_with(error):
                         raise
                     result = FailedCase(case, error)
                 yield result
 
     def close(self) -> None:
-        """Frees the engine."""
-        if self._engine.exception() is None:
+        """Frees the engine, unless it was loaded by the caller."""
+        if self._owned and self._engine.exception() is None:
             self.engine.close()
 
     def __enter__(self) -> Segmenter:
@@ -231,6 +245,10 @@ class Segmenter:
             self.spec.temperature,
         )
 
+    def _failed_with(self, error: FastBTSError) -> bool:
+        """Whether the error is that of loading the engine; does not wait for it."""
+        return self._engine.done() and self._engine.exception() is error
+
     def _loaded(self, clock: Clock) -> Engine:
         if not self._engine.done():
             with clock("load", 0.14):
@@ -247,6 +265,10 @@ def _source(
         return read_engine(engine, trusted_key)
     given = [name for name, value in choice.items() if value != "auto"]
     given += ["trusted_key"] if trusted_key is not None else []
+    if not hasattr(engine, "infer"):
+        raise OptionsError(
+            f"engine: expected an engine, the path of its file or None, got {engine!r}"
+        )
     if given:
         raise OptionsError(
             f"{', '.join(given)}: cannot be chosen for an engine that is already loaded; "

@@ -3,7 +3,7 @@
 B batch, M modalities, K regions, w side of a window. X Y Z are the axes of an image in patient
 space (RAS+: X to the right, Y to the front, Z upwards), i j k those of a file as stored, (D, H, W)
 those inside networks and ops. (D, H, W) is (Z, Y, X): the memory order of NIfTI, so that no axis
-has to be moved on the way in or out.
+has to be moved when reading or writing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ IF_MISSING = (
     "give the missing images, or allow it (--allow-missing, SegmenterOptions(allow_missing=True)) "
     "with an engine that was trained for it"
 )
-"""The way out in every error about an incomplete case."""
+"""The advice in every error about an incomplete case."""
 
 MIN_SPACING_MM, MAX_SPACING_MM = 0.1, 20.0
 MAX_AFFINE_DIFFERENCE = 1e-3  # mm and direction cosines; scanners' exporters round to about 1e-4
@@ -123,7 +123,7 @@ class Volume:
         affine: Voxel index -> RAS+ position in mm, float64, (4, 4).
         modalities: Names of the M images.
         names: Where each image came from, for messages; the modality's name by default.
-        warnings: What is odd but not wrong, for the report.
+        warnings: What is unusual but not wrong, for the report.
         sha256: Of each image's file, for the report; empty for arrays.
         header: nibabel header of the first file, so that results are written in the same form;
             None for arrays.

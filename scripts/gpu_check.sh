@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The checks for a machine with an NVIDIA GPU: scripts/gpu_check.sh OUTDIR. Builds, runs the tests of
-# the ops (where a skipped CUDA test is a failure), compute-sanitizer's four tools and the
+# The checks for a machine with an NVIDIA GPU: scripts/gpu_check.sh OUTDIR. Builds, runs the tests
+# of the ops (where a skipped CUDA test is a failure), compute-sanitizer's four tools and the
 # benchmarks. Writes a log of each, tests.xml, ops.json and summary.json to OUTDIR, and fails if one
 # of them fails.
 #
-# Takes what is installed and no network: CUDA 13 with nvcc and compute-sanitizer; Python with pip,
-# scikit-build-core, pybind11, ninja, fastbts's test packages, PyYAML, cupy, and torch with CUDA and
-# Triton, which torch.compile needs. Where FASTBTS_TENSORRT_INCLUDE names the folder of NvInfer.h,
-# the TensorRT plugins too: built, loaded, and tested as without a GPU.
+# Uses only what is installed, and no network: CUDA 13 with nvcc and compute-sanitizer; Python with
+# pip, scikit-build-core, pybind11, ninja, fastbts's test packages, PyYAML, cupy, and torch with
+# CUDA and Triton, which torch.compile needs. Where FASTBTS_TENSORRT_INCLUDE names the folder of
+# NvInfer.h, the TensorRT plugins too: built, loaded, and tested as without a GPU.
 set -uo pipefail
 out=$(realpath -m "${1:?folder for the results}")
 python=$(command -v "${PYTHON:-python3}")
@@ -50,8 +50,9 @@ ctypes.CDLL('$out/site/fastbts/libfastbts_tensorrt.so').getCreators(ctypes.byref
 assert n.value == 2, n"
 fi
 
-# From a copy without the sources of the package, so that the one just built is what runs. The tests
-# compile csrc once more, with an emulated device, and compare the ops with the networks of training.
+# From a copy without the sources of the package, so that the one just built is what runs. The
+# tests compile csrc once more, with an emulated device, and compare the ops with the networks of
+# training.
 rm -rf "$out/run"
 mkdir "$out/run"
 cp -r tests training benchmarks csrc pyproject.toml "$out/run/"

@@ -115,7 +115,7 @@ def small_case() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def small_phantom(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands take a phantom of 64 x 64 x 48 voxels of 1 mm: a whole head takes half a minute."""
+    """Commands take a phantom of 64 x 64 x 48 voxels of 1 mm: a full head takes half a minute."""
     from fastbts.phantom import PhantomCase, make_case
 
     def make_small(seed: int = 0) -> PhantomCase:

@@ -1,4 +1,4 @@
-"""A file appears whole under its name, or not at all."""
+"""A file appears complete under its name, or not at all."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_without_flair_nothing_is_oedema(tolerant: Segmenter, small_case: Case) 
     np.testing.assert_array_equal(labels, np.where(wanted == 2, 0, wanted))
 
 
-def test_all_ways_in_agree_and_the_report_says_so(
+def test_all_kinds_of_input_agree_and_the_report_has_it(
     tolerant: Segmenter, small_case: Case, tmp_path: Path
 ) -> None:
     images, affine = small_case
@@ -96,7 +96,7 @@ def test_all_ways_in_agree_and_the_report_says_so(
     assert list(results[0].report["input"]["sha256"]) == ["flair", "t1", "t1ce"]
 
 
-def test_a_whole_case_has_no_warning(tolerant: Segmenter, small_case: Case) -> None:
+def test_a_complete_case_has_no_warning(tolerant: Segmenter, small_case: Case) -> None:
     report = tolerant.predict(small_case[0], affine=small_case[1]).report
     assert report["input"]["missing"] == report["warnings"] == []
 
@@ -121,7 +121,7 @@ def test_refused_where_the_engine_needs_it(small_case: Case, tmp_path: Path) -> 
         read_case(folder, optional=("t1",))
 
 
-def test_refused_unless_asked_for_whatever_the_way_in(small_case: Case, tmp_path: Path) -> None:
+def test_refused_unless_allowed_for_every_kind_of_input(small_case: Case, tmp_path: Path) -> None:
     images, affine = small_case
     unasked = Segmenter(VoxelEngine(optional_modalities=MODALITIES), warm_up=False)
     assert unasked.spec.optional_modalities == ()
@@ -142,7 +142,7 @@ def test_refused_unless_asked_for_whatever_the_way_in(small_case: Case, tmp_path
         SegmenterOptions(allow_missing="no")  # type: ignore[arg-type]
 
 
-def test_one_modality_must_be_there(tolerant: Segmenter, small_case: Case) -> None:
+def test_one_modality_must_be_given(tolerant: Segmenter, small_case: Case) -> None:
     images, affine = small_case
     assert tolerant.predict(t1ce=images[2], affine=affine).report["input"]["missing"] == [
         "flair",

@@ -1,4 +1,4 @@
-"""The READMEs are right: their Python runs; their files, commands and tables are up to date."""
+"""The READMEs are correct: their Python runs; their files, commands and tables are up to date."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", READMES)
 def test_links_and_named_files_exist(name: str) -> None:
-    """Paths start at the top or beside the README; a bare *.py or *.yaml is somewhere below it."""
+    """Paths start at the top or next to the README; a bare *.py or *.yaml is somewhere below it."""
     folder = (ROOT / name).parent
     for target in re.findall(r"\]\(([^)#:]+)\)", READMES[name]):
         assert (folder / target).exists(), target

@@ -1,6 +1,6 @@
-"""From any kind of case to labels, with an engine that looks at single voxels.
+"""From any kind of case to labels, with an engine that computes each voxel on its own.
 
-Neither the way in nor geometry, threads or a batch may change its answer.
+Kind of input, geometry, threads and batching must not change the result.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from fastbts import (
     Segmenter,
     SegmenterOptions,
     Volume,
+    load_engine,
 )
 from fastbts.engine import load
 from tests.conftest import VoxelEngine, write_voxel_engine
@@ -136,7 +137,7 @@ def folder(small_case: Case, tmp_path: Path) -> Path:
     return tmp_path / "case"
 
 
-def test_each_way_in_takes_one_line(
+def test_each_kind_of_case_takes_one_line(
     voxel_segmenter: Segmenter, small_case: Case, folder: Path
 ) -> None:
     s, (images, affine) = voxel_segmenter, small_case
@@ -180,18 +181,19 @@ def test_a_batch_keeps_the_order(voxel_segmenter: Segmenter, small_case: Case) -
         np.testing.assert_array_equal(result.labels, expected_labels(volume.data))
 
 
-def test_a_batch_goes_on_after_a_bad_case(
+def test_a_batch_continues_after_a_bad_case(
     voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path
 ) -> None:
     """Whether the case cannot be read, or cannot be computed."""
     good, empty = Volume(*small_case), Volume(np.zeros_like(small_case[0]), small_case[1])
-    results = list(voxel_segmenter.predict_batch([tmp_path / "nothing", good, empty, good]))
-    assert [type(result) for result in results] == [FailedCase, Segmentation] * 2
+    cases = [tmp_path / "nothing", good, empty, good, [[1], [2, 3]], good]
+    results = list(voxel_segmenter.predict_batch(cases))
+    assert [type(result) for result in results] == [FailedCase, Segmentation] * 3
     failed = [result for result in results if isinstance(result, FailedCase)]
-    assert [result.case for result in failed] == [tmp_path / "nothing", empty]
+    assert [result.case for result in failed] == cases[::2]
     assert isinstance(failed[0].error, CaseError)
-    assert "nothing" in str(failed[0].error)
-    assert "all voxels are zero" in repr(failed[1])
+    assert repr(failed[0]).startswith(f"FailedCase({tmp_path / 'nothing'}: CaseError: ")
+    assert "FailedCase(a Volume: InputError: flair: all voxels are zero" in repr(failed[1])
 
 
 def test_a_batch_stops_on_request(
@@ -205,7 +207,7 @@ def test_a_batch_stops_on_request(
     assert list(results) == []
 
 
-def test_a_batch_reads_the_next_case_meanwhile(small_case: Case) -> None:
+def test_a_batch_reads_the_next_case_during_inference(small_case: Case) -> None:
     """The first inference waits until the second case has been asked for its voxels."""
     asked, engine = threading.Event(), VoxelEngine()
 
@@ -229,7 +231,12 @@ def test_a_batch_reads_the_next_case_meanwhile(small_case: Case) -> None:
 @pytest.mark.parametrize("single", ["folder", np.zeros((4, 8, 8, 8)), {"flair": "f.nii"}])
 def test_a_single_case_is_no_batch(voxel_segmenter: Segmenter, single: Any) -> None:
     with pytest.raises(CaseError, match=r"give \[case\], or call predict"):
-        list(voxel_segmenter.predict_batch(single))
+        voxel_segmenter.predict_batch(single)
+
+
+def test_a_bad_option_is_refused_before_the_batch(voxel_segmenter: Segmenter) -> None:
+    with pytest.raises(OptionsError, match=r"grid \['foo'\]: expected names out of"):
+        voxel_segmenter.predict_batch(["folder"], grid="foo")
 
 
 def test_each_warning_is_logged_once(
@@ -274,14 +281,28 @@ def test_the_block_closes_the_engine(small_case: Case, tmp_path: Path) -> None:
         segmenter.predict(small_case[0])
 
 
-def test_repr_says_what_runs(tmp_path: Path) -> None:
+def test_the_block_leaves_the_engine_of_its_caller(small_case: Case, tmp_path: Path) -> None:
+    engine = load_engine(write_voxel_engine(tmp_path / "voxel.fbts"))
+    for _ in range(2):
+        with Segmenter(engine, warm_up=False) as segmenter:
+            segmenter.predict(small_case[0])
+
+
+def test_wrong_types_of_arguments_are_refused() -> None:
+    with pytest.raises(OptionsError, match="engine: expected an engine, the path of its file"):
+        Segmenter(42)  # type: ignore[arg-type]
+    with pytest.raises(OptionsError, match="options: expected SegmenterOptions"):
+        Segmenter(options={"mode": "sliding"})  # type: ignore[arg-type]
+
+
+def test_repr_names_engine_device_and_precision(tmp_path: Path) -> None:
     assert repr(Segmenter(VoxelEngine(), warm_up=False)) == "Segmenter(voxel: test, cpu, fp32)"
     path = write_voxel_engine(tmp_path / "voxel.fbts")
     segmenter = Segmenter(path, backend="openvino", device="cpu", precision="fp32")
     assert repr(segmenter) == "Segmenter(voxel: openvino, cpu, fp32)"
 
 
-def test_each_backend_by_its_name(small_case: Case, tmp_path: Path) -> None:
+def test_backend_is_chosen_by_name(small_case: Case, tmp_path: Path) -> None:
     path = write_voxel_engine(tmp_path / "voxel.fbts")
     for backend in ("openvino", "onnxruntime"):
         result = Segmenter(path, backend=backend, precision="fp32").predict(small_case[0])
@@ -300,7 +321,7 @@ def test_a_loaded_engine_cannot_be_chosen_again() -> None:
             Segmenter(VoxelEngine(), **choice)  # type: ignore[arg-type]
 
 
-def test_a_trusted_key_asks_for_a_signature(tmp_path: Path) -> None:
+def test_trusted_key_requires_a_signature(tmp_path: Path) -> None:
     from fastbts.engine.signing import generate_keys
 
     pytest.importorskip("cryptography")

@@ -100,7 +100,7 @@ class Borrower {
       source = source_of(object, stream_);
     } catch (const py::error_already_set& error) {
       throw InputError(name_ + ": expected " + expected_ + ", got " + type_of(object) +
-                       " that cannot be lent: " + error.what());
+                       " that cannot be borrowed: " + error.what());
     } catch (const DeviceError& error) {
       throw DeviceError(name_ + ": " + error.what());
     }

@@ -5,8 +5,8 @@
 
 namespace fastbts {
 
-/// Brain voxels that a thread found. Bounds are maxima, n - least and most + 1, so that zero means
-/// none.
+/// Brain voxels that a thread found. Bounds are maxima: of n - index and of index + 1, so that zero
+/// means none.
 struct Extent {
   unsigned long long n_brain = 0;
   unsigned long long bounds[6] = {};

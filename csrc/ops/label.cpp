@@ -33,7 +33,7 @@ void label(const LabelArgs& args, int n_threads, Stream stream) {
   for (std::size_t i = 0; i < 3; ++i) {
     const bool inside = 0 <= args.offset[i] && args.offset[i] <= args.logits.shape[i + 1] - size[i];
     require<OptionsError>(inside, "label: offset: expected the box of ", size, " at ", args.offset,
-                          " to lie inside logits of shape ", args.logits.shape);
+                          " to be inside logits of shape ", args.logits.shape);
   }
   require<InputError>(args.counts.shape[0] == 3, "label: counts: expected shape (3), got ",
                       args.counts.shape);

@@ -72,7 +72,7 @@ void for_each_block(const std::vector<T>& values, int n_threads, Fn&& fn) {
   });
 }
 
-/// Least and most key.
+/// Smallest and largest key.
 template <typename T>
 std::array<Key<T>, 2> key_range(const std::vector<T>& values, int n_threads) {
   std::array<Key<T>, 2> range{to_key(values[0]), to_key(values[0])};

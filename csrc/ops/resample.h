@@ -14,8 +14,9 @@ struct ResampleArgs {
 ///   tensor  (C, D, H, W)     floats, rows dense  read     finite
 ///   out     (C, D', H', W')  as tensor           written  no part of tensor
 /// The outer faces of the grid stay where they are; beyond the outermost voxel centres the edge
-/// value holds. An axis of the same size keeps its values. The same bits for any n_threads. Floats
-/// are float32; on a CUDA device, where all arrays must be, and dense, also float16 or bfloat16.
+/// value is used. An axis of the same size keeps its values. The same bits for any n_threads.
+/// Floats are float32; on a CUDA device, where all arrays must be, and dense, also float16 or
+/// bfloat16.
 void resample(const ResampleArgs& args, int n_threads, Stream stream);
 
 void resample_cpu(const ResampleArgs& args, int n_threads);

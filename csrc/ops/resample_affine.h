@@ -25,7 +25,7 @@ struct ResampleAffineArgs {
 ///   nearest                                        read     the nearest voxel; else trilinear
 ///   outside                                        read     value beyond the outer faces
 ///   out      (C, D', H', W')  floats, any strides  written  or uint8, if nearest of a uint8 tensor
-/// Between the outermost centres and the outer faces the edge value holds. Positions are float64,
+/// Between the outermost centres and the outer faces the edge value is used. Positions are float64,
 /// values interpolated in float32 along D, then H, then W: the same bits on every device, for any
 /// n_threads. Floats are float32; on a CUDA device, where both arrays must be, also float16 or
 /// bfloat16.

@@ -16,11 +16,11 @@ struct SemanticAttentionArgs {
   const float* strength_on_device = nullptr;  // CUDA only: read in place of strength
 };
 
-/// Weights a skip connection voxel by voxel, by what the level below says of it: an additive
-/// attention gate (Oktay et al. 2018, arXiv 1804.03999) that also sees the text's similarity maps.
+/// Weights a skip connection voxel by voxel, by a mask computed at the level below: an additive
+/// attention gate (Oktay et al. 2018, arXiv 1804.03999) that also takes the text's similarity maps.
 /// At half the skip's resolution
 ///   h = leaky_relu(w_x encoded + bias + w_g decoded + w_s up(similarity)), slope 0.01,
-/// and for each of the 2 x 2 x 2 voxels of the skip inside one of those
+/// and for each of the 2 x 2 x 2 voxels (children) of the skip inside one of those
 ///   m = sigmoid(sum_j w_a[j, child] h_j),  out = skip (1 + strength (2m - 1)).
 ///   skip        (B, C, 2D, 2H, 2W)  floats, rows dense   read
 ///   encoded     (B, C', D, H, W)    floats, rows dense   read     the encoder's next level
@@ -35,7 +35,7 @@ struct SemanticAttentionArgs {
 ///                                                                 of a larger buffer
 /// Sums are float32 in a fixed order: the same bits for any n_threads. Floats are float32, or on a
 /// CUDA device also float16 or bfloat16, the same for all. There all arrays must be dense, but
-/// cases of out may lie apart.
+/// cases of out may have gaps between them.
 void semantic_attention(const SemanticAttentionArgs& args, int n_threads, Stream stream);
 
 void semantic_attention_cpu(const SemanticAttentionArgs& args, int n_threads);

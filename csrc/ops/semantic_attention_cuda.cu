@@ -58,7 +58,7 @@ void semantic_attention_cuda(const SemanticAttentionArgs& args, Stream stream) {
   require_dense(args.encoded, "semantic_attention: encoded");
   require_dense(args.decoded, "semantic_attention: decoded");
   require_dense(args.similarity, "semantic_attention: similarity");
-  require_dense(args.out, "semantic_attention: out", 1);  // cases of a larger buffer lie apart
+  require_dense(args.out, "semantic_attention: out", 1);  // cases may have gaps between them
   require_dense(args.w_x, "semantic_attention: w_x");
   require_dense(args.w_g, "semantic_attention: w_g");
   require_dense(args.w_s, "semantic_attention: w_s");

@@ -4,7 +4,7 @@
 
 namespace fastbts {
 
-/// Arrays are dense, but that cases of out lie `out_step` elements apart: out may be a part of a
+/// Arrays are dense, except that cases of out are `out_step` elements apart: out may be a part of a
 /// larger buffer.
 struct AttentionSizes {
   int n_c, n_below, n_hidden, n_maps;

@@ -14,7 +14,7 @@ struct SemanticBridgeArgs {
   View<float, 1> scratch;
 };
 
-/// The semantic bridge: adds to a volume what 2D convolutions make of its projections.
+/// The semantic bridge: adds to a volume the 2D convolutions of its projections.
 /// 1. Project. Along each axis (z over D, y over H, x over W) `reduced` becomes a plane of 2R
 ///    channels: R means, then R maxima.
 /// 2. Convolve each plane: q = expand leaky_relu(conv plane + bias + axis_bias[axis]), slope 0.01;

@@ -6,7 +6,7 @@
 namespace fastbts {
 namespace {
 
-/// Planes z, y, x in the memory at `next`, which moves on.
+/// Planes z, y, x in the memory at `next`, which is advanced.
 template <typename T>
 std::array<T*, 3> take_planes(T*& next, const Shape<5>& volume, std::int64_t n_channels) {
   const auto [n_b, n_c, n_d, n_h, n_w] = volume;

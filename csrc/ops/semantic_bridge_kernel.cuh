@@ -9,7 +9,7 @@ struct BridgeSizes {
   int n_b, n_c, n_d, n_h, n_w;
 };
 
-/// Step 1, z (kAlongD) or y: one thread per pixel of the plane, so that neighbours read neighbours.
+/// Step 1, z (kAlongD) or y: one thread per pixel of the plane, so that reads are coalesced.
 template <typename T, bool kAlongD>
 FASTBTS_KERNEL void project_kernel(const T* tensor, BridgeSizes sizes, T* plane) {
   const int n_rows = kAlongD ? sizes.n_h : sizes.n_d, n = kAlongD ? sizes.n_d : sizes.n_h;
@@ -33,7 +33,7 @@ FASTBTS_KERNEL void project_kernel(const T* tensor, BridgeSizes sizes, T* plane)
   }
 }
 
-/// Step 1, x: one warp per row, as the values of a pixel lie side by side.
+/// Step 1, x: one warp per row, as the values of a pixel are adjacent.
 template <typename T>
 FASTBTS_KERNEL void project_rows_kernel(const T* tensor, BridgeSizes sizes, T* plane) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;

@@ -31,7 +31,7 @@ from fastbts.spec import EngineSpec
 
 SUFFIX = ".onnx"
 SPEC_KEY = "spec"
-"""Key of the spec, as JSON, in an ONNX's metadata or in the JSON file beside it."""
+"""Key of the spec, as JSON, in an ONNX's metadata or in the JSON file next to it."""
 
 
 def build_engine(
@@ -48,7 +48,7 @@ def build_engine(
 
     Args:
         source: Any engine file; or an ONNX with its spec under the key "spec", in its metadata (as
-            `training.export` writes it) or in a JSON file beside it (`model.onnx`, `model.json`).
+            `training export` writes it) or in a JSON file next to it (`model.onnx`, `model.json`).
         target: The engine file to write. It keeps the ONNX, so it can be a source itself.
         backend: One of `fastbts.engine.backends.BACKENDS`.
         precision: A precision that the backend has.
@@ -66,13 +66,13 @@ def build_engine(
         InputError, GeometryError, CaseError: A case cannot be used.
         OutputError: The target cannot be written.
     """
-    tell = progress or (lambda stage, fraction: None)
+    on_progress = progress or (lambda stage, fraction: None)
     check_writable(target, [source])
-    tell("read", 0.0)
+    on_progress("read", 0.0)
     file, folders = read_source(source), [Path(folder) for folder in calibrate]
     volumes = [read_case(folder) for folder in folders]
     tensors = [normalize(volume, file.spec).tensor for volume in volumes]
-    tell("build", 0.1)
+    on_progress("build", 0.1)
     payloads: dict[str, bytes | memoryview] = {
         "model.onnx": file.payloads["model.onnx"],
         **build_payloads(file, backend, precision, tensors),
@@ -84,19 +84,19 @@ def build_engine(
         "source_sha256": file.sha256,
         "calibration_zyx": shapes,
     }
-    tell("measure parity", 0.6)
+    on_progress("measure parity", 0.6)
     cases = labelled_cases(folders, volumes)
     built = parse_engine_file(_packed(file, payloads, about), source)
     parity = _parity(
-        file, built, accept_parity, cases, lambda f: tell("measure parity", 0.6 + 0.35 * f)
+        file, built, accept_parity, cases, lambda f: on_progress("measure parity", 0.6 + 0.35 * f)
     )
     if not accept_parity:
         check_parity(parity, precision)
     about["parity"] = parity
-    tell("write", 0.95)
+    on_progress("write", 0.95)
     with atomic_write(target) as output:
         output.write(_packed(file, payloads, about))
-    tell("done", 1.0)
+    on_progress("done", 1.0)
     return about
 
 
@@ -129,7 +129,7 @@ def _onnx_spec(path: Path, content: bytes) -> EngineSpec:
         ) from error
     raise EngineFileError(
         f"{path}: has no spec: expected {SPEC_KEY!r} in its metadata or in {sidecar.name}; "
-        "export it with training.export"
+        "export it with python -m training export"
     )
 
 

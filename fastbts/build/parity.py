@@ -21,10 +21,10 @@ from fastbts.segmenter import Segmenter
 from fastbts.volume import Volume
 
 MIN_AGREEMENT = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.995, "int8": 0.99}
-"""Least share of equal region labels, for each precision. int8 has 0.994 to 0.9996 when calibrated
-on the shapes that it runs on, else 0.76 to 0.987."""
+"""Smallest allowed share of equal region labels, for each precision. int8 has 0.994 to 0.9996 when
+calibrated on the shapes that it runs on, else 0.76 to 0.987."""
 MAX_DICE_LOSS = 0.01
-"""Most that the mean Dice of a region may fall."""
+"""Largest allowed loss of mean Dice of a region."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ def measure_parity(
     cases: Sequence[LabelledCase],
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> dict[str, Any]:
-    """Compares two engines on whole cases, from images to labels.
+    """Compares two engines on complete cases, from images to labels.
 
     Args:
         exact: The network in float32.

@@ -1,6 +1,6 @@
 """Triton's Python backend loads this file as `model.py`: segmentation by `fastbts.Segmenter`.
 
-`fastbts export-triton` writes it into a model repository, beside the engine file.
+`fastbts export-triton` writes it into a model repository, next to the engine file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The command line. Exit codes: 0 fine, 1 failed, 2 usage, 3 some cases of many failed."""
+"""The command line. Exit codes: 0 success, 1 failure, 2 wrong usage, 3 some of several
+cases failed.
+"""
 
 from __future__ import annotations
 

@@ -41,15 +41,15 @@ AllowMissing = Annotated[
 ]
 Grid = Annotated[
     str | None,
-    typer.Option(help="for images on different grids: modality whose grid all are resampled to"),
+    typer.Option(help="for images on different grids: modality to whose grid all are resampled"),
 ]
 Preview = Annotated[
     bool, typer.Option("--preview", help="also write preview.png, an overlay on three planes")
 ]
 Mode = Annotated[str, typer.Option(help="auto, one-pass or sliding")]
-Overlap = Annotated[float, typer.Option(help="least overlap of sliding windows, 0 to 0.9")]
+Overlap = Annotated[float, typer.Option(help="minimum overlap of sliding windows, 0 to 0.9")]
 TrustedKey = Annotated[
-    Path | None, typer.Option(help="public key whose holder must have signed the engine file")
+    Path | None, typer.Option(help="public key (PEM) that must have signed the engine file")
 ]
 MinPart = Annotated[
     float | None,

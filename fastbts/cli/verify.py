@@ -18,7 +18,7 @@ from fastbts.errors import FastBTSError, InputError
 
 REPORT = "report.json"
 MAX_REPORT_BYTES = 1 << 20
-VOLUME_TOLERANCE = 1e-4  # relative: a float32 affine gives a voxel's volume no better
+VOLUME_TOLERANCE = 1e-4  # relative: precision of a voxel's volume from a float32 affine
 
 
 @app.command()
@@ -50,13 +50,13 @@ def reports_in(folder: str | Path) -> list[Path]:
 
 
 def verify_result(report_path: Path, engine: str | Path | None = None) -> Iterator[Check]:
-    """Compares a report with the files beside it.
+    """Compares a report with the files next to it.
 
     Args:
         report_path: `report.json` of a result.
         engine: The engine file that should have made it; None for the shipped one.
     Yields:
-        A check each of the report, every image's bytes and grid, the volumes, engine and version.
+        One check each of the report, every image's bytes and grid, the volumes, engine and version.
     """
     from fastbts.engine.load import default_engine_path
 

@@ -46,7 +46,7 @@ class EngineFile:
 
     Attributes:
         path: Path of the file, for messages.
-        sha256: Of the whole file, for reports.
+        sha256: Of the complete file, for reports.
         manifest: The manifest as JSON values; `manifest["spec"]` holds the fields of `spec`.
         spec: Inputs and outputs of the network.
         payloads: Name -> bytes; "model.onnx" is always present.
@@ -269,7 +269,7 @@ def parse_spec(values: Any) -> EngineSpec:
     """Builds the spec from JSON values.
 
     Raises:
-        EngineFileError: Missing or unknown fields, wrong types, or values that contradict.
+        EngineFileError: Missing or unknown fields, wrong types, or contradictory values.
     """
     default = asdict(EngineSpec())
     if not isinstance(values, dict) or set(values) != set(default):

@@ -94,7 +94,7 @@ def check_choice(backend: str = "auto", device: str = "auto", precision: str = "
 def build_payloads(
     file: EngineFile, backend: str, precision: str, tensors: Sequence[NDArray[np.float32]]
 ) -> dict[str, bytes]:
-    """Payloads that a file needs beside its ONNX for a backend and a precision.
+    """Payloads that a file needs besides its ONNX for a backend and a precision.
 
     Args:
         file: The source.

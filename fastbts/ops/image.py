@@ -62,7 +62,7 @@ class BrainBox:
 
 
 class RegionCounts(NamedTuple):
-    """Voxels of each region, nested: ET is part of TC, TC of WT. On a device arrays of one."""
+    """Voxels of each region, nested: ET is part of TC, TC of WT. On a device, 1-element arrays."""
 
     n_wt: int
     n_tc: int
@@ -72,7 +72,7 @@ class RegionCounts(NamedTuple):
 class Parts(NamedTuple):
     """Connected parts before and after `components`, and removed voxels of each label.
 
-    On a device these are views of its `counts`: arrays of one, and of 256 for the labels.
+    On a device these are views of its `counts`: arrays of one element, and of 256 for the labels.
     """
 
     n_before: int
@@ -129,7 +129,7 @@ def normalize(
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Clips each modality at percentiles of its brain voxels, z-scores it, and centres the box.
 
-    Brain voxels are those inside the box where any modality is non-zero; all else of the tensor is
+    Brain voxels are those inside the box where any modality is non-zero; the rest of the tensor is
     zero. The percentiles are exact values of the image (inverted CDF); mean and population std are
     those of the clipped values, in float64. A modality that is constant over the brain has std 0
     and becomes 0.
@@ -137,14 +137,14 @@ def normalize(
     Args:
         volume: Intensities, (M, D, H, W), (u)int8-64 or float32/64 in native byte order, any
             strides.
-        box: What to take of the volume, usually `brain_box(volume).bounds`.
+        box: Part of the volume to use, usually `brain_box(volume).bounds`.
         size: (D', H', W') of the tensor, at least that of the box, which begins at
             (size - box) // 2.
         percentiles: Lower and upper, in per cent.
         n_threads: 0 for all CPUs.
         out: (M, D', H', W') float32 to write into; needed on a device.
         stats: (M, 4) float64 to write into; needed on a device.
-        scratch: uint8, `normalize_scratch` of them; needed on a device, unused on the CPU.
+        scratch: uint8, `normalize_scratch` bytes; needed on a device, unused on the CPU.
         stream: CUDA stream, for arrays on a device.
 
     Returns:
@@ -175,7 +175,7 @@ def window(
     out: Array | None = None,
     stream: Any = None,
 ) -> NDArray[np.float32]:
-    """Cuts windows out of a tensor; what lies outside it is zero.
+    """Cuts windows out of a tensor; voxels outside it are zero.
 
     Args:
         tensor: (M, D, H, W) float32.
@@ -244,7 +244,7 @@ def label(
     Args:
         logits: (3, D', H', W') float32 for WT, TC, ET; NaN belongs to no region.
         offset: Where the box begins in the logits.
-        box: What to write of the labels.
+        box: Part of the labels to write.
         thresholds: Probabilities between 0 and 1 for WT, TC, ET.
         values: Labels written for ED, NCR, ET (oedema, necrotic core, enhancing tumour).
         labels: (D, H, W) uint8, any strides, written inside the box only.
@@ -267,13 +267,13 @@ def resample(
     Along D, then H, then W, in float32.
 
     The outer faces of the grid stay where they are (voxel centres at (i + 1/2) n / n' - 1/2), and
-    beyond the outermost centres the edge value holds. An axis of the same size keeps its values.
+    beyond the outermost centres the edge value is used. An axis of the same size keeps its values.
 
     Args:
         tensor: (C, D, H, W) float32, finite.
         size: (D', H', W').
         n_threads: 0 for all CPUs.
-        out: (C, D', H', W') float32 to write into, no part of tensor; needed on a device.
+        out: (C, D', H', W') float32 to write into, not in the memory of tensor; needed on a device.
         stream: CUDA stream, for arrays on a device.
 
     Returns:
@@ -298,7 +298,7 @@ def resample_affine(
     """Resamples (C, D, H, W) onto a grid of any position and orientation in the tensor's.
 
     Between the outermost voxel centres and the outer faces of the tensor's grid the edge value
-    holds. Positions are float64, values are interpolated in float32.
+    is used. Positions are float64, values are interpolated in float32.
 
     Args:
         tensor: (C, D, H, W), real, any strides, finite.
@@ -309,7 +309,7 @@ def resample_affine(
         nearest: Take the nearest voxel's value; else interpolate trilinearly.
         outside: Value beyond the outer faces.
         out: (C, D', H', W') float32 to write into, or uint8 for the nearest voxels of a uint8
-            tensor, any strides, no part of tensor; needed on a device.
+            tensor, any strides, not in the memory of tensor; needed on a device.
         stream: CUDA stream, for arrays on a device.
 
     Returns:
@@ -345,8 +345,8 @@ def components(
 
     Args:
         labels: (D, H, W) uint8, any strides, changed inside the box only.
-        box: What to look at.
-        min_voxels: Least size of a part that stays.
+        box: Part of the labels to process.
+        min_voxels: Smallest size of a part that is kept.
         n_threads: 0 for all CPUs.
         counts: (258,) int64, written: parts before, parts after, removed voxels of each label;
             needed on a device.

@@ -158,7 +158,7 @@ def components(
 
 
 def _flood(waiting: NDArray[np.bool_], start: Size) -> list[Size]:
-    """Takes the part that a voxel belongs to out of those waiting; returns its voxels."""
+    """Removes the connected part around a voxel from `waiting`; returns its voxels."""
     part: list[Size] = []
     front = [start]
     while front:

@@ -47,7 +47,8 @@ class AttentionWeights(NamedTuple):
         bias: (J,).
         w_g: (J, C'), applied to the decoder's features.
         w_s: (J, K), applied to the similarity maps.
-        w_a: (J, 2, 2, 2), from hidden channels to the eight voxels in one at half resolution.
+        w_a: (J, 2, 2, 2), from hidden channels to the eight voxels inside one at half
+            resolution.
         strength: lambda; with 0 the skip connection passes unchanged.
     """
 
@@ -69,7 +70,7 @@ def semantic_bridge(
     scratch: Array | None = None,
     stream: Any = None,
 ) -> NDArray[np.float32]:
-    """Adds to a volume what 2D convolutions make of its projections along D, H and W.
+    """Adds to a volume the 2D convolutions of its projections along D, H and W.
 
     Args:
         x: (B, C, D, H, W) float32.
@@ -77,7 +78,7 @@ def semantic_bridge(
         weights: See `BridgeWeights`.
         n_threads: 0 for all CPUs.
         out: (B, C, D, H, W) float32 to write into, may be `x` itself; needed on a device.
-        scratch: (n,) float32, n as `semantic_bridge_scratch` says; needed on a device, unused on
+        scratch: (n,) float32, n from `semantic_bridge_scratch`; needed on a device, unused on
             the CPU.
         stream: CUDA stream, for arrays on a device.
 
@@ -90,7 +91,7 @@ def semantic_bridge(
 
 
 def semantic_bridge_scratch(shape: tuple[int, int, int, int, int], n_channels: int) -> int:
-    """Numbers of scratch that `semantic_bridge` needs on a device.
+    """Number of scratch elements that `semantic_bridge` needs on a device.
 
     Args:
         shape: That of `reduced`, (B, R, D, H, W).

@@ -15,12 +15,12 @@ from fastbts.pipeline.window import WindowPlan
 from fastbts.progress import Clock
 from fastbts.spec import EngineSpec
 
-BEGIN, END = 0.15, 0.95  # the part of a case's whole work, for the progress
+BEGIN, END = 0.15, 0.95  # share of a case's total work, for the progress
 
 
 @dataclass(frozen=True, eq=False)
 class Inferred:
-    """What the network says about a tensor.
+    """The network's output for a tensor.
 
     Attributes:
         logits: (K, D, H, W) float32.

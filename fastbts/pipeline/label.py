@@ -46,7 +46,7 @@ def label(
     Connected parts of the whole tumour smaller than `spec.min_part_mm3` become background; then
     enhancing tumour of less than `spec.min_et_mm3` in total becomes necrotic core.
     """
-    # In the memory order of the NIfTI file to come. Zeroed pages cost nothing until touched.
+    # In the memory order of the NIfTI file written later. Zeroed pages cost nothing until touched.
     labels = np.zeros(geometry.shape[::-1], np.uint8).T
     restored, offset = placement.restore(logits, n_threads)
     view = to_network_axes(labels, geometry)

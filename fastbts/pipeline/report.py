@@ -26,7 +26,7 @@ def report(
     labelled: Labelled,
     timings_ms: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Collects provenance. Holds no path, and nothing from the input's headers but the grid."""
+    """Collects provenance. Contains no path and, of the input's headers, only the grid."""
     return {
         "software": {
             "fastbts": __version__,

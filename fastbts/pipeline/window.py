@@ -43,7 +43,7 @@ class WindowPlan:
 
 
 def axis_starts(n: int, window: int, overlap: float) -> NDArray[np.int64]:
-    """First voxels of the windows along one axis, evenly spread; a lone window is centred."""
+    """First voxels of the windows along one axis, evenly spread; a single window is centred."""
     if n <= window:
         return np.array([(n - window) // 2])
     count = int(np.ceil((n - window) / max(1.0, window * (1 - overlap)))) + 1

@@ -1,4 +1,4 @@
-"""The bytes of a possibly hostile file, plain or gzip (RFC 1952): never more than asked for."""
+"""The bytes of a possibly malicious file, plain or gzip (RFC 1952): never more than asked for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ByteStream:
     Attributes:
         file_size: In bytes.
         packed: Whether the file is compressed.
-        sha256: Of the file's bytes so far; of the whole file once `read` has returned nothing.
+        sha256: Of the file's bytes so far; of the complete file once `read` has returned nothing.
     """
 
     packed = False
@@ -110,7 +110,7 @@ def open_byte_stream(path: Path) -> Iterator[ByteStream]:
         InputError: It is missing, unreadable, or a folder, pipe or device.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for ever
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would block forever
             raise InputError(
                 f"{path}: is not a regular file; expected a .nii or .nii.gz file, got a folder, "
                 "pipe or device"
@@ -119,7 +119,8 @@ def open_byte_stream(path: Path) -> Iterator[ByteStream]:
             packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
             file.seek(0)
             yield GzipByteStream(path, file) if packed else ByteStream(path, file)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{path}: cannot read: {error.strerror or error}; check the path and its permissions"
+            f"{path}: cannot read: {reason}; check the path and its permissions"
         ) from error

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastbts.errors import CaseError, GeometryError
+from fastbts.errors import CaseError, GeometryError, OptionsError
 from fastbts.read.nifti import ImageHeader, image_of, read_header, read_voxels
 from fastbts.read.quality import inspected
 from fastbts.read.regrid import resample_to_grid
@@ -68,7 +68,7 @@ def read_files(
     t2: str | Path | None = None,
     grid: str | None = None,
 ) -> Volume:
-    """Reads co-registered images, in parallel. Whether all are needed, the engine decides later.
+    """Reads co-registered images, in parallel. The engine decides later whether all are needed.
 
     Args:
         flair: Path of a .nii or .nii.gz file.
@@ -121,7 +121,7 @@ def _empty(n_images: int, header: ImageHeader, dtype: DTypeLike) -> NDArray[Any]
 
 
 def _read_shared(headers: Mapping[str, ImageHeader]) -> _Read:
-    """Reads images that share a grid: each is decompressed right into the shared array."""
+    """Reads images that share a grid: each is decompressed directly into the shared array."""
     data = _empty(len(headers), next(iter(headers.values())), _common_dtype(headers.values()))
     with ThreadPoolExecutor(len(headers)) as pool:
         return data, tuple(pool.map(read_voxels, headers.values(), data)), ()
@@ -155,6 +155,17 @@ def _header_of(grid: str, headers: Mapping[str, ImageHeader]) -> ImageHeader:
     return headers[grid]
 
 
+def check_order(option: str, order: Any, known: Sequence[str], *, all_of: bool = False) -> None:
+    """Raises OptionsError unless `order` has different names out of `known`, or all of them."""
+    names = [] if isinstance(order, str) or not isinstance(order, Sequence) else list(order)
+    right = names and all(name in known and names.count(name) == 1 for name in names)
+    if not right or (all_of and len(names) < len(known)):
+        raise OptionsError(
+            f"{option} {order!r}: expected {'each of' if all_of else 'names out of'} "
+            f"{', '.join(known)}, each once, for example {tuple(known)}"
+        )
+
+
 def find_case(
     folder: str | Path, nnunet_order: Sequence[str] | None = None, optional: Sequence[str] = ()
 ) -> dict[str, Path]:
@@ -170,17 +181,17 @@ def find_case(
     Raises:
         CaseError: A modality that is not in `optional` is missing, two files have the same one, or
             the folder holds several cases or none.
+        OptionsError: `nnunet_order` is not a sequence of modalities, each once.
     """
     folder = Path(folder)
-    if nnunet_order is not None and sorted(nnunet_order) != sorted(MODALITIES):
-        raise CaseError(
-            f"nnunet_order {tuple(nnunet_order)}: expected each of {', '.join(MODALITIES)} once"
-        )
+    if nnunet_order is not None:
+        check_order("nnunet_order", nnunet_order, MODALITIES, all_of=True)
     try:
         names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
         raise CaseError(
-            f"{folder}: cannot list: {error.strerror or error}; expected a folder with {EXPECTED}"
+            f"{folder}: cannot list: {reason}; expected a folder with {EXPECTED}"
         ) from error
     claims = list(_claims(names, nnunet_order))
     if not claims:

@@ -1,4 +1,4 @@
-"""What a caller hands to `Segmenter.predict`, as a Volume: one function for every kind of case."""
+"""Turns every kind of case that `Segmenter.predict` takes into a Volume."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.errors import CaseError, GeometryError, InputError
-from fastbts.read.case import find_case, load_files
+from fastbts.read.case import check_order, find_case, load_files
 from fastbts.read.quality import inspected
 from fastbts.spec import EngineSpec
 from fastbts.volume import MAX_AFFINE_DIFFERENCE, MODALITIES, Volume, check_present
@@ -68,7 +68,7 @@ def as_volume(
 ) -> Volume:
     """Makes a Volume of any kind of case: the engine's modalities, in its order, checked once.
 
-    A Volume is taken as it is; all others are inspected for what is wrong with them as a case.
+    A Volume is taken as it is; all other kinds go through quality control.
 
     Args:
         case: A case folder, a Volume, an array (M, X, Y, Z), or a mapping from modality to path,
@@ -80,11 +80,15 @@ def as_volume(
         grid: For files, see `read_files`.
     Raises:
         CaseError: An image is missing, unknown or ambiguous, or an option does not fit the case.
+        OptionsError: See `check_names`.
         InputError, GeometryError: See `Volume`, `read_files`.
     """
+    if isinstance(case, Mapping):
+        case = {modality: image for modality, image in case.items() if image is not None}
     kind = _kind(case)
     given = {"affine": affine, "order": order, "nnunet_order": nnunet_order, "grid": grid}
     _check_options(kind, given)
+    check_names(spec, order=order, nnunet_order=nnunet_order, grid=grid)
     volume = case if kind == VOLUME else inspected(_made(kind, case, spec, **given))
     return volume.select(spec.modalities, spec.optional_modalities)
 
@@ -140,9 +144,29 @@ def _check_options(kind: str, given: Mapping[str, Any]) -> None:
             )
 
 
+def check_names(
+    spec: EngineSpec,
+    *,
+    order: Sequence[str] | None,
+    nnunet_order: Sequence[str] | None,
+    grid: str | None,
+) -> None:
+    """Raises OptionsError for a value of these options that fits no case of the engine."""
+    if order is not None:
+        check_order("order", order, _known(spec))
+    if nnunet_order is not None:
+        check_order("nnunet_order", nnunet_order, MODALITIES, all_of=True)
+    if grid is not None:
+        check_order("grid", [grid], _known(spec))
+
+
+def _known(spec: EngineSpec) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*spec.modalities, *MODALITIES)))
+
+
 def _wanted(images: Mapping[str, Any], spec: EngineSpec) -> dict[str, Any]:
     """The images that the engine takes, in its order."""
-    known = tuple(dict.fromkeys((*spec.modalities, *MODALITIES)))
+    known = _known(spec)
     unknown = [str(name) for name in images if name not in known]
     if unknown:
         raise CaseError(
@@ -159,12 +183,6 @@ def _from_array(
     modalities: Sequence[str],
 ) -> Volume:
     names = tuple(modalities if order is None else order)
-    known = set(modalities) | set(MODALITIES)
-    if isinstance(order, str) or len(set(names)) != len(names) or not set(names) <= known:
-        raise CaseError(
-            f"order {order!r}: expected the modality of each image, each once, for example "
-            f"{tuple(modalities)}"
-        )
     if data.ndim == 4 and len(data) != len(names):
         if data.shape[3] == len(names):
             raise InputError(
@@ -173,7 +191,7 @@ def _from_array(
             )
         raise CaseError(
             f"case: expected {len(names)} images ({', '.join(names)}), got an array of shape "
-            f"{data.shape}; say what it holds with order=(...)"
+            f"{data.shape}; name its modalities with order=(...)"
         )
     return _placed(data, affine, names)
 
@@ -191,6 +209,10 @@ def _from_images(images: Mapping[str, Any]) -> Volume:
 
     first = next(iter(images.values()))
     for modality, image in images.items():
+        if image.affine is None:
+            raise GeometryError(
+                f"{modality}: the image has no affine; expected voxel index -> RAS+ position in mm"
+            )
         if not np.allclose(image.affine, first.affine, atol=MAX_AFFINE_DIFFERENCE):
             raise GeometryError(
                 f"{modality}: affine {image.affine.round(4).tolist()} differs from the first "
@@ -216,16 +238,21 @@ def _voxels(image: Any, modality: str) -> NDArray[Any]:
     try:
         array = np.asarray(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(f"{modality}: cannot be read: {error}; is the file whole?") from error
+        raise InputError(f"{modality}: cannot be read: {error}; is the file complete?") from error
     one_volume = array.ndim == 4 and array.shape[3] == 1
     return _host_array(array[..., 0] if one_volume else array, modality)
 
 
 def _host_array(data: Any, name: str) -> NDArray[Any]:
     """Borrows what NumPy or DLPack can read; converts only other byte orders and float16."""
-    if not hasattr(data, "__array__") and hasattr(data, "__dlpack__"):
-        return np.asarray(np.from_dlpack(data))
-    array = np.asarray(data)
+    try:
+        dlpack = not hasattr(data, "__array__") and hasattr(data, "__dlpack__")
+        array = np.asarray(np.from_dlpack(data) if dlpack else data)
+    except (TypeError, ValueError, BufferError, RuntimeError) as error:
+        raise InputError(
+            f"{name}: a {type(data).__name__} cannot be read as an array: {error}; copy it to a "
+            f"NumPy array first, or give {KINDS}"
+        ) from error
     if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
         raise InputError(
             f"{name}: expected an array of real numbers of at most 64 bits, got "

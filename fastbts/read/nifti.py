@@ -1,4 +1,4 @@
-"""Reads NIfTI images that may be damaged or hostile.
+"""Reads NIfTI images that may be damaged or malicious.
 
 The header is checked before memory is allocated, the voxels while they are read. Format: NIfTI-1
 (nifti1.h, https://nifti.nimh.nih.gov/nifti-1) and NIfTI-2, single files, plain or gzip (RFC 1952).
@@ -57,7 +57,7 @@ class ImageHeader:
         inter: 0 likewise.
         offset: First byte of the voxels, after decompression.
         nifti: nibabel Nifti1Header or Nifti2Header.
-        warnings: What is odd but not wrong. They do not contain the path.
+        warnings: What is unusual but not wrong. They do not contain the path.
     """
 
     path: Path
@@ -95,7 +95,7 @@ class Image:
         geometry: Its voxel grid.
         path: The file.
         header: nibabel Nifti1Header or Nifti2Header.
-        warnings: What is odd but not wrong. They do not contain the path.
+        warnings: What is unusual but not wrong. They do not contain the path.
         sha256: Of the file's bytes.
     """
 
@@ -146,13 +146,13 @@ def read_voxels(header: ImageHeader, out: NDArray[Any]) -> str:
 
     Args:
         header: From `read_header`.
-        out: (i, j, k), first axis fastest; best of `header.dtype`, then nothing is copied.
+        out: (i, j, k), first axis fastest; preferably of `header.dtype`, so that nothing is copied.
 
     Returns:
         SHA-256 of the file.
 
     Raises:
-        InputError: See `read_image`. `out` then holds anything.
+        InputError: See `read_image`. The content of `out` is then undefined.
     """
     direct = header.as_stored and out.dtype == header.dtype and out.flags.f_contiguous
     raw = out if direct else np.empty(out.shape[::-1], header.stored).T
@@ -292,10 +292,10 @@ def _check_size(path: Path, size: int, expected: int, *, packed: bool) -> None:
 
 
 def _scaling(path: Path, header: Any) -> tuple[float, float]:
-    """Slope and intercept to apply: (1, 0) where the stored values will do.
+    """Slope and intercept to apply: (1, 0) where the stored values suffice.
 
     Every modality is normalised on its own, so a positive factor changes nothing, and without an
-    intercept the background stays 0: the integers in the file serve as well, and are smaller.
+    intercept the background stays 0: the integers in the file work as well, and are smaller.
     """
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or math.isnan(slope):  # nifti1.h: 0 is unscaled; nibabel's headers have NaN
@@ -356,7 +356,7 @@ def _form_warnings(
     if sform is None and qform is None:
         return (
             "the header has neither sform nor qform: orientation taken as LAS from voxel sizes "
-            "alone, left may be right",
+            "alone, left and right may be swapped",
         )
     if sform is None or qform is None:
         return ()

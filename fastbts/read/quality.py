@@ -1,4 +1,4 @@
-"""Quality control of a case whose images are each fine: mixed-up images, a skull not removed."""
+"""Quality control of a case of valid images: mixed-up images, a skull that was not removed."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def write_labels(
         )
     check_not_input(path, volume.names)
     header = _header_bytes(volume, {"labels": dict(label_values), "provenance": dict(provenance)})
-    # NIfTI's first axis is the fastest. Labels that are stored so already are not copied.
+    # NIfTI's first axis is the fastest. Labels that are stored this way are not copied.
     voxels = np.ascontiguousarray(labels.T).data
     with atomic_write(path) as file:
         file.writelines(_gzipped(header, voxels) if is_packed else (header, voxels))

@@ -1,7 +1,7 @@
 """A picture of a segmentation: three planes through the tumour, without and with the labels.
 
 Radiological convention: the patient's right is on the left of axial and coronal planes, the front
-on the left of the sagittal plane. Letters at the edges of each plane say so.
+on the left of the sagittal plane. Letters at the edges of each plane show it.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def doctor(*options: str) -> str:
     return result.output
 
 
-def test_doctor_says_what_runs_and_how_to_get_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_lists_backends_and_install_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     checks = {check["name"]: check for check in json.loads(doctor("--json"))}
     assert set(BACKENDS) <= set(checks)
@@ -30,7 +30,7 @@ def test_doctor_says_what_runs_and_how_to_get_the_rest(monkeypatch: pytest.Monke
     assert "cuda device" in checks
 
 
-def test_doctor_prints_a_line_for_each_check() -> None:
+def test_doctor_prints_one_line_per_check() -> None:
     lines = [line.split(maxsplit=2) for line in doctor().splitlines()]
     assert {line[0] for line in lines} <= {"ok", "--"}
     assert ["ok", "openvino"] in [line[:2] for line in lines]

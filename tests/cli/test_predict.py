@@ -54,7 +54,7 @@ def image_of(case: Path, modality: str) -> Path:
 
 
 @pytest.mark.slow
-def test_demo_writes_what_it_says(tmp_path: Path) -> None:
+def test_demo_writes_the_files_that_it_names(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     command = [sys.executable, "-m", "fastbts.cli", "demo", "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
@@ -73,7 +73,7 @@ def test_demo_writes_what_it_says(tmp_path: Path) -> None:
     assert "not a medical device" in report["notice"]
 
 
-def test_predict_keeps_the_grid_and_tells_volumes(case: Path, tmp_path: Path) -> None:
+def test_predict_keeps_the_grid_and_prints_volumes(case: Path, tmp_path: Path) -> None:
     code, output = run("predict", case, "-o", tmp_path / "out", "--preview")
     assert code == 0, output
     assert "WT" in output
@@ -142,7 +142,7 @@ def test_small_parts_become_background_on_request(
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
-def test_each_backend_by_its_name(
+def test_backend_is_chosen_by_name(
     case: Path, voxel_engine: Path, tmp_path: Path, backend: str
 ) -> None:
     command = ("predict", case, "-o", tmp_path / "out", "--engine", voxel_engine)
@@ -153,7 +153,7 @@ def test_each_backend_by_its_name(
     assert (about["backend"], about["device"], about["precision"]) == (backend, "cpu", "fp32")
 
 
-def test_windows_slide_on_request(case: Path, voxel_engine: Path, tmp_path: Path) -> None:
+def test_sliding_mode_on_request(case: Path, voxel_engine: Path, tmp_path: Path) -> None:
     command = ("predict", case, "-o", tmp_path / "out", "--engine", voxel_engine)
     assert run(*command, "--mode", "sliding", "--overlap", 0.25)[0] == 0
     windows = json.loads((tmp_path / "out/report.json").read_text())["windows"]
@@ -162,7 +162,7 @@ def test_windows_slide_on_request(case: Path, voxel_engine: Path, tmp_path: Path
     assert windows["count"] > 1
 
 
-def test_a_trusted_key_asks_for_a_signature(case: Path, voxel_engine: Path, tmp_path: Path) -> None:
+def test_trusted_key_requires_a_signature(case: Path, voxel_engine: Path, tmp_path: Path) -> None:
     assert run("keygen", tmp_path / "key")[0] == 0
     command = ("predict", case, "-o", tmp_path / "out", "--trusted-key", tmp_path / "key.pub")
     code, output = run(*command, "--engine", voxel_engine)
@@ -290,7 +290,7 @@ def test_a_broken_engine_is_reported_once(case: Path, voxel_engine: Path, tmp_pa
         assert output.count("error:") == 1
 
 
-def test_report_tells_what_ran_and_how_long(case: Path, tmp_path: Path) -> None:
+def test_report_has_settings_and_timings(case: Path, tmp_path: Path) -> None:
     assert run("predict", case, "-o", tmp_path / "out", "--labels", "brats2023")[0] == 0
     report = json.loads((tmp_path / "out/report.json").read_text())
     stages = ["infer", "label", "normalize", "read", "total", "write"]

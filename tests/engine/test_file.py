@@ -147,7 +147,7 @@ def test_deep_nesting_is_refused(tmp_path: Path) -> None:
         read_engine_file(path)
 
 
-def test_other_files(tmp_path: Path) -> None:
+def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.fbts"
     with pytest.raises(EngineFileError, match="no such engine file"):
         read_engine_file(path)
@@ -174,7 +174,7 @@ def test_shipped_engine_fits_its_format() -> None:
 
 
 @pytest.mark.parametrize(
-    ("about", "said"),
+    ("about", "expected"),
     [
         ({}, "none"),
         (
@@ -184,6 +184,8 @@ def test_shipped_engine_fits_its_format() -> None:
         ({"prompts": {"sha256": "00"}}, "not stated"),
     ],
 )
-def test_prompts_state_what_made_them(tmp_path: Path, about: dict[str, object], said: str) -> None:
+def test_source_of_the_prompts_is_stated(
+    tmp_path: Path, about: dict[str, object], expected: str
+) -> None:
     write_engine_file(tmp_path / "x.fbts", EngineSpec(), {"model.onnx": b"onnx"}, **about)
-    assert read_engine_file(tmp_path / "x.fbts").prompts == said
+    assert read_engine_file(tmp_path / "x.fbts").prompts == expected

@@ -50,7 +50,7 @@ def test_unknown_options_are_refused(asked: dict[str, str], message: str) -> Non
         ),
         (
             {"backend": "onnxruntime", "precision": "fp16"},
-            r"computes in fp32, .* with: python -m training\.export --precision fp32\|fp16",
+            r"computes in fp32, .* with: python -m training export --precision fp32\|fp16",
         ),
     ],
 )
@@ -61,7 +61,7 @@ def test_combinations_that_do_not_exist_are_refused_not_replaced(
         load_engine(**asked)  # type: ignore[arg-type]
 
 
-def test_cuda_is_cuda_or_an_error() -> None:
+def test_cuda_is_never_replaced_by_the_cpu() -> None:
     import onnxruntime as ort
 
     if "CUDAExecutionProvider" in ort.get_available_providers():
@@ -81,7 +81,7 @@ def test_missing_packages_are_reported_with_the_install_command(
     assert str(error.value).endswith(f"install it with: {row.install}")
 
 
-def test_file_is_loaded_as_it_was_built(shipped: EngineFile, tmp_path: Path) -> None:
+def test_defaults_are_what_the_file_was_built_for(shipped: EngineFile, tmp_path: Path) -> None:
     path = tmp_path / "x.fbts"
     build = {"backend": "onnxruntime", "precision": "fp32"}
     path.write_bytes(pack_engine(shipped.spec, shipped.payloads, build=build))
@@ -138,7 +138,7 @@ def test_shipped_engine_is_found() -> None:
     assert default_engine_path().is_file()
 
 
-def test_model_cards_state_what_made_the_prompts() -> None:
+def test_model_cards_state_the_source_of_the_prompts() -> None:
     engines = sorted((Path(__file__).resolve().parents[2] / "models").glob("*.fbts"))
     assert default_engine_path().name in [path.name for path in engines]
     for path in engines:

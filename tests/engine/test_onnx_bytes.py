@@ -38,7 +38,7 @@ def test_by_hand() -> None:
     assert read_metadata(b"") == {}
 
 
-def test_what_onnx_writes() -> None:
+def test_agrees_with_onnx() -> None:
     content = model().SerializeToString()
     assert read_metadata(content) == {"name": "läufer", "empty": ""}
     np.testing.assert_array_equal(read_default(content, "text"), [[0, 1, 2], [3, 4, 5]])

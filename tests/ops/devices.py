@@ -92,7 +92,7 @@ class EmulatedDevice(Device):
             return function(**arguments, stream=STREAM)
 
     def results(self, op: Op, arguments: dict[str, Any]) -> list[NDArray[Any]]:
-        """What an op makes of these arguments, which hold arrays for all that it writes."""
+        """Results of an op for these arguments, which have arrays for all that it writes."""
         there = self.moved(op, arguments)
         self.run(op.function, there)
         return [array.get() for array in op.written(there)]

@@ -15,7 +15,8 @@ extern "C" int pthread_create(pthread_t*, const pthread_attr_t*, void* (*)(void*
 }
 #endif
 
-/// Whether n ranges of a loop are in flight together: each waits for all others, which one after the other they cannot.
+/// Whether n ranges of a loop run at the same time: each waits for all others, so they could not
+/// finish one after another.
 bool meet(int n) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
   std::atomic<int> n_there{0}, n_met{0};

@@ -14,7 +14,7 @@ from tests.ops.devices import Ops
 from tests.ops.views import N_THREADS, RAGGED, orientations
 
 
-def whole(labels: NDArray[np.uint8]) -> ops.Box:
+def full_box(labels: NDArray[np.uint8]) -> ops.Box:
     d, h, w = labels.shape
     return (0, d), (0, h), (0, w)
 
@@ -35,7 +35,7 @@ def test_by_hand(every_device: Ops) -> None:
     labels = np.array([[list(row.replace(".", "0")) for row in rows] for rows in slices]).astype(
         np.uint8
     )
-    assert every_device.components(labels, whole(labels), 3) == (4, 1, {1: 3, 3: 2})
+    assert every_device.components(labels, full_box(labels), 3) == (4, 1, {1: 3, 3: 2})
     assert labels[0].tolist() == [[0, 0, 0, 2, 0], [0, 0, 0, 0, 4], [0] * 5, [0] * 5]
     assert labels[1].tolist() == [[0, 0, 0, 0, 2], [0] * 5, [0] * 5, [0] * 5]
 
@@ -46,21 +46,21 @@ def test_by_hand(every_device: Ops) -> None:
 def test_faces_edges_and_corners_connect(every_device: Ops, step: tuple[int, int, int]) -> None:
     labels = np.zeros((3, 3, 3), np.uint8)
     labels[1, 1, 1] = labels[tuple(1 + s for s in step)] = 1
-    assert every_device.components(labels, whole(labels), 0) == (1, 1, {})
+    assert every_device.components(labels, full_box(labels), 0) == (1, 1, {})
 
 
 def test_a_gap_of_one_separates(every_device: Ops) -> None:
     labels = np.zeros((3, 3, 3), np.uint8)
     labels[0, 0, 0] = labels[2, 1, 0] = labels[0, 0, 2] = 1
-    assert every_device.components(labels, whole(labels), 0).n_before == 3
+    assert every_device.components(labels, full_box(labels), 0).n_before == 3
 
 
-def test_parts_that_meet_late_are_one(every_device: Ops) -> None:
+def test_parts_joined_in_the_last_row_are_one(every_device: Ops) -> None:
     """A comb: its teeth are joined only by the last row, or, upside down, by the first."""
     labels = np.zeros((1, 5, 9), np.uint8)
     labels[0, :, ::2] = labels[0, 4] = 1
-    assert every_device.components(labels, whole(labels), 29) == (1, 1, {})
-    assert every_device.components(labels[:, ::-1], whole(labels), 30) == (1, 0, {1: 29})
+    assert every_device.components(labels, full_box(labels), 29) == (1, 1, {})
+    assert every_device.components(labels[:, ::-1], full_box(labels), 30) == (1, 0, {1: 29})
 
 
 def noise(shape: tuple[int, int, int], density: float, seed: int = 0) -> NDArray[np.uint8]:
@@ -76,20 +76,20 @@ def test_agrees_with_the_reference(
 ) -> None:
     labels = noise(shape, density)
     before = labels.copy()
-    expected, n_before, n_after = reference.components(labels, whole(labels), 4)
+    expected, n_before, n_after = reference.components(labels, full_box(labels), 4)
     values, n_removed = np.unique(labels[labels != expected], return_counts=True)
-    result = device.components(labels, whole(labels), 4, n_threads)
+    result = device.components(labels, full_box(labels), 4, n_threads)
     assert result == (
         n_before,
         n_after,
         dict(zip(values.tolist(), n_removed.tolist(), strict=True)),
     )
     assert np.array_equal(labels, expected)
-    assert device.components(before, whole(before), 0, n_threads) == (n_before, n_before, {})
+    assert device.components(before, full_box(before), 0, n_threads) == (n_before, n_before, {})
 
 
 def test_only_the_box_counts(every_device: Ops) -> None:
-    """A part that the box cuts in two is two parts, and what lies outside stays."""
+    """A part that the box cuts in two is two parts, and voxels outside are unchanged."""
     labels = noise((9, 10, 11), 0.2)
     box = ((1, 8), (0, 6), (3, 10))
     expected, n_before, n_after = reference.components(labels, box, 5)
@@ -100,9 +100,9 @@ def test_only_the_box_counts(every_device: Ops) -> None:
 
 def test_every_orientation_in_memory_gives_the_same(device: Ops) -> None:
     labels = noise((7, 9, 11), 0.12)
-    expected, _, _ = reference.components(labels, whole(labels), 3)
+    expected, _, _ = reference.components(labels, full_box(labels), 3)
     for view in orientations(labels):
-        device.components(view, whole(labels), 3)
+        device.components(view, full_box(labels), 3)
         assert np.array_equal(view, expected)
 
 
@@ -110,8 +110,12 @@ def test_every_orientation_in_memory_gives_the_same(device: Ops) -> None:
 @given(seed=st.integers(0, 2**32 - 1), density=st.floats(0, 0.5), min_voxels=st.integers(0, 20))
 def test_removing_again_changes_nothing(seed: int, density: float, min_voxels: int) -> None:
     labels = noise((6, 7, 8), density, seed)
-    first = ops.components(labels, whole(labels), min_voxels)
-    assert ops.components(labels, whole(labels), min_voxels) == (first.n_after, first.n_after, {})
+    first = ops.components(labels, full_box(labels), min_voxels)
+    assert ops.components(labels, full_box(labels), min_voxels) == (
+        first.n_after,
+        first.n_after,
+        {},
+    )
 
 
 def test_agrees_with_scipy() -> None:
@@ -120,7 +124,7 @@ def test_agrees_with_scipy() -> None:
     parts, n = ndimage.label(labels, np.ones((3, 3, 3)))
     sizes = np.bincount(parts.ravel())
     expected = np.where(sizes[parts] < 6, 0, labels)
-    assert ops.components(labels, whole(labels), 6)[:2] == (n, (sizes[1:] >= 6).sum())
+    assert ops.components(labels, full_box(labels), 6)[:2] == (n, (sizes[1:] >= 6).sum())
     assert np.array_equal(labels, expected)
 
 
@@ -129,7 +133,7 @@ def test_agrees_with_scipy() -> None:
     [
         (
             {"box": ((0, 4), (0, 5), (0, 99))},
-            r"components: box: expected to lie inside labels of shape \(4, 5, 6\), got",
+            r"components: box: expected to be inside labels of shape \(4, 5, 6\), got",
         ),
         ({"min_voxels": -1}, r"components: min_voxels: expected 0 or more, got -1"),
     ],
@@ -137,7 +141,7 @@ def test_agrees_with_scipy() -> None:
 def test_options_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
     labels = np.ones((4, 5, 6), np.uint8)
     with pytest.raises(OptionsError, match=message):
-        ops.components(**{"labels": labels, "box": whole(labels), "min_voxels": 999, **change})
+        ops.components(**{"labels": labels, "box": full_box(labels), "min_voxels": 999, **change})
     assert labels.all()
 
 
@@ -154,10 +158,10 @@ def test_other_labels_are_refused() -> None:
 
 def test_counts_go_into_a_given_array() -> None:
     labels, counts = np.array([[[3, 0, 1, 1]]], np.uint8), np.full(258, 7, np.int64)
-    assert ops.components(labels, whole(labels), 2, counts=counts) == (2, 1, {3: 1})
+    assert ops.components(labels, full_box(labels), 2, counts=counts) == (2, 1, {3: 1})
     assert np.argwhere(counts).ravel().tolist() == [0, 1, 2 + 3]
     with pytest.raises(
         InputError, match=r"components: counts: expected shape \(258\), got \(257\)"
     ):
-        ops.components(labels, whole(labels), 9, counts=counts[1:])
+        ops.components(labels, full_box(labels), 9, counts=counts[1:])
     assert labels.tolist() == [[[0, 0, 1, 1]]]

@@ -1,4 +1,4 @@
-"""What only a real CUDA device can show, and what the ops say where there is none."""
+"""What only a real CUDA device can show, and the errors where there is none."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ REASON = "no CUDA device: " + (
 
 
 @without_device
-def test_says_why_there_is_no_device() -> None:
+def test_error_names_why_there_is_no_device() -> None:
     with pytest.raises(DeviceError, match=REASON):
         ops.n_cuda_devices()
 
 
 class CudaInterface:
-    """Numba's protocol, with an address that must not be looked at."""
+    """Numba's protocol, with an address that must not be read."""
 
     shape = (1, 2, 2, 2)
     __cuda_array_interface__: Any = {  # noqa: RUF012
@@ -47,7 +47,7 @@ class CudaInterface:
 @pytest.mark.parametrize(
     "tensor", [OnDevice((1, 2, 2, 2)), OnDevice((1, 2, 2, 2), device_type=13), CudaInterface()]
 )
-def test_every_way_to_say_that_memory_is_on_a_device(tensor: Any) -> None:
+def test_every_protocol_for_device_memory(tensor: Any) -> None:
     out = np.full((1, 1, 1, 1, 1), 7, np.float32)
     with pytest.raises(DeviceError, match="window: tensor: " + REASON):
         ops.window(tensor, ORIGIN, (1, 1, 1), out=out)

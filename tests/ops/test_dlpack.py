@@ -112,7 +112,7 @@ def test_read_only_is_refused_for_outputs_only() -> None:
         (torch.zeros(1, 2, 2, 4)[..., ::2], r"whose last axis is not contiguous"),
         (
             torch.zeros(1, 2, 2, 2, requires_grad=True),
-            r"got a Tensor that cannot be lent: .*require",
+            r"got a Tensor that cannot be borrowed: .*require",
         ),
         (Lent(read_only((1, 2, 2, 2), np.bool_)), r"got bool of shape"),
     ],
@@ -150,7 +150,7 @@ def test_other_kinds_of_devices_are_refused() -> None:
 
 
 @pytest.mark.parametrize("op", [op for op in ALL if op.outputs(op.arguments(0, SIZE))], ids=str)
-def test_outputs_on_a_device_are_the_callers(op: Op) -> None:
+def test_caller_allocates_outputs_on_a_device(op: Op) -> None:
     """The op says what its caller must allocate there."""
     given = op.example(np.random.default_rng(0), SIZE, op.dtypes[0])
     (name, first), *_ = op.outputs(given).items()

@@ -72,7 +72,7 @@ def unaligned(*shape: int) -> Any:
     return np.full(1 + math.prod(shape), np.nan, np.float32)[1:].reshape(shape)
 
 
-def test_outputs_too_large_for_the_caches_are_whole() -> None:
+def test_outputs_too_large_for_the_caches_are_complete() -> None:
     """From 32 MiB on, outputs are written by instructions that bypass the caches."""
     tensor = np.random.default_rng().standard_normal((1, 40, 70, 61), np.float32)
     origins = np.array([[0, b % 5, 1 - b % 3] for b in range(60)], np.int32)
@@ -111,7 +111,7 @@ GAPPED = ("skip", "encoded", "decoded", "similarity", "out")
 @pytest.mark.parametrize("gapped", [GAPPED, ("encoded",)], ids=["all", "encoded"])
 @pytest.mark.parametrize("n_w", [5, 19, 35])
 def test_attention_of_rows_with_gaps(n_w: int, gapped: tuple[str, ...]) -> None:
-    """Rows that lie apart in memory give the bits of those that follow each other."""
+    """Rows with gaps between them in memory give the same bits as adjacent ones."""
     *features, weights = attention_example((1, 3, 6, 38, 2 * n_w), 4, (2, 4, 3))
     expected, untouched = np.empty_like(features[0]), np.full_like(features[0], np.nan)
     ops.semantic_attention(*features, weights, out=expected)

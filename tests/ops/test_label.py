@@ -100,13 +100,13 @@ def test_regions_are_counted_by_rule_not_by_value(every_device: Ops) -> None:
     [
         (
             {"box": ((0, 4), (0, 5), (0, 99))},
-            r"label: box: expected to lie inside labels of shape \(9, 10, 11\), got",
+            r"label: box: expected to be inside labels of shape \(9, 10, 11\), got",
         ),
         ({"box": ((-1, 3), (0, 5), (0, 6))}, r"label: box: expected"),
         ({"box": ((0, 4), (0, 5), (-(2**63), 2**63 - 1))}, r"label: box: expected"),
         (
             {"offset": (4, 0, 0)},
-            r"label: offset: expected the box of \(4, 5, 6\) at \(4, 0, 0\) to lie inside logits",
+            r"label: offset: expected the box of \(4, 5, 6\) at \(4, 0, 0\) to be inside logits",
         ),
         ({"offset": (-1, 0, 0)}, r"label: offset: expected"),
         ({"offset": (2**63 - 1, 0, 0)}, r"label: offset: expected"),

@@ -14,7 +14,7 @@ from tests.ops.views import IMAGE_TYPES, N_THREADS, RAGGED, noise_image, orienta
 from tests.tolerances import assert_close
 
 
-def whole(volume: NDArray[Any]) -> ops.Box:
+def full_box(volume: NDArray[Any]) -> ops.Box:
     d, h, w = volume.shape[1:]
     return (0, d), (0, h), (0, w)
 
@@ -22,7 +22,7 @@ def whole(volume: NDArray[Any]) -> ops.Box:
 def peer(
     volume: NDArray[Any], box: ops.Box, size: ops.Size, stats: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """The plain way in NumPy float32, with the reference's statistics."""
+    """The same in plain NumPy float32, with the reference's statistics."""
     inside = volume[(slice(None), *(slice(*bounds) for bounds in box))]
     lo, hi, mean, std = stats.astype(np.float32).T[..., None, None, None]
     z = (inside.astype(np.float32).clip(lo, hi) - mean) / np.where(std > 0, std, 1)
@@ -69,7 +69,7 @@ def test_by_hand(every_device: Ops) -> None:
 
 def test_clips_at_values_that_occur(every_device: Ops) -> None:
     volume = np.arange(1, 11, dtype=np.float32).reshape(1, 1, 1, 10)
-    _, stats = every_device.normalize(volume, whole(volume), (1, 1, 10), percentiles=(20, 90))
+    _, stats = every_device.normalize(volume, full_box(volume), (1, 1, 10), percentiles=(20, 90))
     clipped = [2, 2, 3, 4, 5, 6, 7, 8, 9, 9]
     np.testing.assert_allclose(
         stats, [[2, 9, float(np.mean(clipped)), float(np.std(clipped))]], rtol=1e-15
@@ -78,7 +78,9 @@ def test_clips_at_values_that_occur(every_device: Ops) -> None:
 
 def test_a_voxel_is_brain_where_any_modality_is_non_zero(every_device: Ops) -> None:
     volume = np.array([[4, 0, 0, 2], [0, 0, 1, 3]], np.uint8).reshape(2, 1, 1, 4)
-    tensor, stats = every_device.normalize(volume, whole(volume), (1, 1, 4), percentiles=(0, 100))
+    tensor, stats = every_device.normalize(
+        volume, full_box(volume), (1, 1, 4), percentiles=(0, 100)
+    )
     np.testing.assert_allclose(stats[:, 2], [2, 4 / 3])
     assert (tensor[:, 0, 0, 1] == 0).all()
     assert tensor[0, 0, 0, 2] < 0 < tensor[0, 0, 0, 0]
@@ -88,7 +90,7 @@ def test_constant_modality_becomes_zero(every_device: Ops) -> None:
     volume = noise_image((5, 6, 7), "f8")
     brain = (volume != 0).any(axis=0)
     volume[1, brain] = 0.1  # a float64 mean of many 0.1 is not 0.1
-    tensor, stats = every_device.normalize(volume, whole(volume), (5, 6, 7))
+    tensor, stats = every_device.normalize(volume, full_box(volume), (5, 6, 7))
     assert stats[1].tolist() == [0.1, 0.1, 0.1, 0]
     assert not tensor[1].any()
     assert tensor[0].any()
@@ -110,7 +112,7 @@ def test_agrees_with_the_reference(
 ) -> None:
     volume = noise_image(shape, dtype)
     d, h, w = shape
-    check(device, volume, whole(volume), (d, h + 1, w + 2), n_threads=n_threads)
+    check(device, volume, full_box(volume), (d, h + 1, w + 2), n_threads=n_threads)
 
 
 @pytest.mark.parametrize("percentiles", [(0, 100), (0.1, 99.9), (1, 99), (33.3, 66.7), (50, 100)])
@@ -141,7 +143,7 @@ def test_wide_ranges_of_values(device: Ops, dtype: str) -> None:
     volume = noise_image((12, 13, 14), dtype)
     scale = 10.0 ** rng.integers(0, 6, volume.shape)
     volume = (volume * scale).astype(dtype)
-    check(device, volume, whole(volume), volume.shape[1:])
+    check(device, volume, full_box(volume), volume.shape[1:])
 
 
 def test_every_orientation_in_memory_gives_the_same(device: Ops) -> None:
@@ -158,7 +160,8 @@ def test_every_orientation_in_memory_gives_the_same(device: Ops) -> None:
 def test_same_bits_for_any_threads_and_run(dtype: str) -> None:
     volume = noise_image((40, 50, 60), dtype) * (1 if dtype in ("u1", "i2") else 12345)
     runs = [
-        ops.normalize(volume, whole(volume), (48, 64, 64), n_threads=n) for n in (1, 1, 2, 3, 7, 0)
+        ops.normalize(volume, full_box(volume), (48, 64, 64), n_threads=n)
+        for n in (1, 1, 2, 3, 7, 0)
     ]
     for tensor, stats in runs[1:]:
         assert np.array_equal(tensor, runs[0][0])
@@ -167,10 +170,11 @@ def test_same_bits_for_any_threads_and_run(dtype: str) -> None:
 
 def test_many_callers_at_once() -> None:
     volume = noise_image((20, 30, 40), "f4")
-    expected, _ = ops.normalize(volume, whole(volume), (20, 30, 40))
+    expected, _ = ops.normalize(volume, full_box(volume), (20, 30, 40))
     with ThreadPoolExecutor(4) as pool:
         tensors = pool.map(
-            lambda _: ops.normalize(volume, whole(volume), (20, 30, 40), n_threads=2)[0], range(12)
+            lambda _: ops.normalize(volume, full_box(volume), (20, 30, 40), n_threads=2)[0],
+            range(12),
         )
         assert all(np.array_equal(tensor, expected) for tensor in tensors)
 
@@ -183,13 +187,13 @@ def test_non_finite_brain_is_refused(dtype: str, bad: float) -> None:
     with pytest.raises(
         InputError, match=r"normalize: volume: modality 1 has NaN or infinite brain voxels"
     ):
-        ops.normalize(volume, whole(volume), (5, 6, 7))
+        ops.normalize(volume, full_box(volume), (5, 6, 7))
 
 
 def test_values_too_large_for_statistics_are_refused() -> None:
     volume = noise_image((5, 6, 7), "f8") * 1e200
     with pytest.raises(InputError, match=r"modality 0 .* too large for float64 statistics"):
-        ops.normalize(volume, whole(volume), (5, 6, 7))
+        ops.normalize(volume, full_box(volume), (5, 6, 7))
 
 
 @pytest.mark.parametrize(
@@ -199,15 +203,15 @@ def test_values_too_large_for_statistics_are_refused() -> None:
             ((0, 6), (0, 6), (0, 7)),
             (9, 9, 9),
             (0, 100),
-            r"box: expected to lie inside .* got \(0:6, 0:6, 0:7\)",
+            r"box: expected to be inside .* got \(0:6, 0:6, 0:7\)",
         ),
         (
             ((-1, 5), (0, 6), (0, 7)),
             (9, 9, 9),
             (0, 100),
-            r"box: expected to lie inside the volume of shape \(2, 5, 6, 7\)",
+            r"box: expected to be inside the volume of shape \(2, 5, 6, 7\)",
         ),
-        (((3, 2), (0, 6), (0, 7)), (9, 9, 9), (0, 100), r"box: expected to lie inside"),
+        (((3, 2), (0, 6), (0, 7)), (9, 9, 9), (0, 100), r"box: expected to be inside"),
         (
             ((0, 5), (0, 6), (0, 7)),
             (5, 6, 6),

@@ -32,7 +32,7 @@ NVCC = shutil.which("nvcc")
 
 
 def compile_log(source: Path) -> str:
-    """What nvcc says about a launcher and its kernels."""
+    """What nvcc prints about a launcher and its kernels."""
     assert NVCC is not None, "needs nvcc"
     options = ["-std=c++17", "-O3", "-fmad=false", "-Xptxas=-v", f"-I{ROOT / 'csrc'}", *TARGETS]
     log = ROOT / "build/ptxas" / f"{source.stem}-{state(source, options)}.log"

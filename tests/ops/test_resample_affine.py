@@ -27,7 +27,7 @@ def random(*shape: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 def test_by_hand(every_device: Ops) -> None:
-    """The edge value holds for half a voxel beyond the outermost centres."""
+    """The edge value is used for half a voxel beyond the outermost centres."""
     line = np.array([0, 4, 6], np.float32).reshape(1, 1, 1, 3)
     matrix = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0.25, -0.75]])
     out = every_device.resample_affine(line, matrix, (1, 1, 16), outside=-9)

@@ -31,13 +31,13 @@ def images_of(case: PhantomCase) -> np.ndarray:
     return np.asarray(case.volume.data, np.float32)
 
 
-def test_depths_by_eye() -> None:
+def test_depths_by_hand() -> None:
     x = np.array([0.0, 3.0, 10.0, 12.0])
     zero = np.zeros(4)
     np.testing.assert_allclose(
         _ellipsoid((x, zero, zero), (0, 0, 0), (10, 10, 10)), [10, 7, 0, -2], atol=1e-5
     )
-    # A rod along x from 0 to 10 whose radius falls from 4 to 2, seen 1 mm beside its axis.
+    # A rod along x from 0 to 10 whose radius falls from 4 to 2, seen at 1 mm from its axis.
     np.testing.assert_allclose(
         _capsule((x, zero + 1, zero), (0, 0, 0), (10, 0, 0), (4, 2))[:3], [3, 2.4, 1], atol=1e-6
     )
@@ -46,7 +46,7 @@ def test_depths_by_eye() -> None:
     np.testing.assert_allclose(_join(np.array([1.0, 9.0]), np.array([1.0, 1.0]), 4.0), [2, 9])
 
 
-def test_splines_by_eye() -> None:
+def test_splines_by_hand() -> None:
     knots = np.eye(4, dtype=np.float32).reshape(4, 2, 2)  # the spline of each knot alone
     basis = _spread(knots, 0, np.array([0.0, 0.5])).reshape(2, 4)
     np.testing.assert_allclose(basis[0], [1 / 6, 4 / 6, 1 / 6, 0], atol=1e-6)  # on the second knot
@@ -55,7 +55,7 @@ def test_splines_by_eye() -> None:
     )  # half-way to the third
 
 
-def test_blur_by_eye() -> None:
+def test_blur_by_hand() -> None:
     image = np.zeros((1, 5, 5, 5), np.float32)
     image[0, 2, 2, 2] = 64
     blurred = _blur(image)[0]
@@ -117,7 +117,7 @@ def surface_mm2(mask: np.ndarray) -> float:
     return sum(np.count_nonzero(np.diff(mask, axis=axis)) for axis in range(3)) / 1.5
 
 
-def test_bits_depend_on_the_seed_alone(coarse: list[PhantomCase]) -> None:
+def test_bits_depend_only_on_the_seed(coarse: list[PhantomCase]) -> None:
     again = make_case(1, COARSE)
     assert np.array_equal(again.volume.data, coarse[1].volume.data)
     assert np.array_equal(again.labels, coarse[1].labels)
@@ -164,7 +164,7 @@ def test_tumour_contrasts(coarse: list[PhantomCase]) -> None:
 
 
 def test_healthy_contrasts(case: PhantomCase) -> None:
-    """Fluid, grey and white matter, told apart by T1, have the expected order in other images."""
+    """Fluid, grey and white matter, separated by T1, have the expected order in other images."""
     images = images_of(case)
     voxels = images[:, (case.labels == 0) & (images[0] > 0)]
     cuts = np.percentile(voxels[T1], [4, 45, 65, 90])

@@ -10,7 +10,7 @@ def test_starts_by_hand() -> None:
     assert axis_starts(10, 4, 0.5).tolist() == [0, 2, 4, 6]
     assert axis_starts(10, 4, 0.0).tolist() == [0, 3, 6]
     assert axis_starts(4, 4, 0.5).tolist() == [0]
-    assert axis_starts(2, 4, 0.5).tolist() == [-1], "a lone window is centred"
+    assert axis_starts(2, 4, 0.5).tolist() == [-1], "a single window is centred"
 
 
 def test_weights_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""NIfTI files that a reader must refuse, and odd ones that it must accept, made in code."""
+"""NIfTI files that a reader must refuse, and unusual ones that it must accept, made in code."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def nifti(
     extension: bytes = b"\0\0\0\0",
     **fields: Any,
 ) -> bytes:
-    """A whole NIfTI file: voxels on a grid of 1 mm, and any header field changed to any value."""
+    """A complete NIfTI file: voxels on a 1 mm grid, and any header field set to any value."""
     make = nib.Nifti1Header if version == 1 else nib.Nifti2Header
     header = make(endianness=order)
     dtype = np.dtype(voxels.dtype).newbyteorder(order)

@@ -10,7 +10,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from fastbts import MODALITIES, CaseError, GeometryError, InputError, read_case, read_files
+from fastbts import (
+    MODALITIES,
+    CaseError,
+    GeometryError,
+    InputError,
+    OptionsError,
+    read_case,
+    read_files,
+)
 from fastbts.read.case import find_case
 
 NNUNET = ("t1", "t1ce", "t2", "flair")
@@ -126,7 +134,7 @@ def test_nnunet_names_need_an_order(tmp_path: Path) -> None:
         "t2": "0002",
     }
     for order in (("t1", "t2"), ("t1", "t1", "t2", "flair"), ("t1", "t1ce", "t2", "pd")):
-        with pytest.raises(CaseError, match="expected each of flair, t1, t1ce, t2 once"):
+        with pytest.raises(OptionsError, match="expected each of flair, t1, t1ce, t2, each once"):
             find_case(tmp_path, order)
     touch(tmp_path, "BRATS_002_0000.nii.gz")
     with pytest.raises(CaseError, match=r"several cases \(brats_001, brats_002\)"):
@@ -164,7 +172,7 @@ def test_nnunet_names_need_an_order(tmp_path: Path) -> None:
         ([], "got an empty folder"),
     ],
 )
-def test_unclear_folders(tmp_path: Path, names: list[str], message: str) -> None:
+def test_ambiguous_folders_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
     with pytest.raises(CaseError, match=message) as caught:
         find_case(touch(tmp_path / "case", *names))
     assert str(tmp_path / "case") in str(caught.value)
@@ -274,7 +282,7 @@ def test_one_image_under_two_names(paths: dict[str, Path], copy: str) -> None:
         read_files(**paths)
 
 
-def test_warnings_of_headers_are_told_once(paths: dict[str, Path]) -> None:
+def test_header_warnings_are_given_once(paths: dict[str, Path]) -> None:
     for name in ("flair", "t2"):
         image = nib.load(paths[name])
         image.header.set_qform(shifted(7), 1)

@@ -1,4 +1,4 @@
-"""Every kind of case becomes the same Volume; what does not fit is refused with a way out."""
+"""Every kind of case becomes the same Volume; what does not fit is refused with advice."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from fastbts import (
     FastBTSError,
     GeometryError,
     InputError,
+    OptionsError,
     Volume,
     read_case,
 )
@@ -151,8 +152,18 @@ def _array(*shape: int, dtype: Any = np.int16) -> np.ndarray:
     return np.random.default_rng(0).integers(1, 900, shape).astype(dtype)
 
 
-def _nifti(affine: np.ndarray) -> Any:
+def _nifti(affine: np.ndarray | None) -> Any:
     return nib.Nifti1Image(_array(8, 9, 10), affine)
+
+
+class _OnDevice:
+    """An array that cannot be lent to the host."""
+
+    def __dlpack__(self, **_: Any) -> Any:
+        raise BufferError("no copy to the host")
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
 
 
 @pytest.mark.parametrize(
@@ -171,22 +182,33 @@ def _nifti(affine: np.ndarray) -> Any:
             {},
             CaseError,
             r"expected 4 images \(flair, t1, t1ce, t2\), got an array of shape \(3, 8, 9, 10\); "
-            r"say what it holds with order=",
+            r"name its modalities with order=",
         ),
         (_array(4, 8, 9, 10), {"order": ("t1", "t2")}, CaseError, r"expected 2 images \(t1, t2\)"),
         (
             _array(4, 8, 9, 10),
             {"order": ("t1", "t1", "t2", "flair")},
-            CaseError,
-            "order .*: expected the modality of each image, each once, for example",
+            OptionsError,
+            "order .*: expected names out of flair, t1, t1ce, t2, each once, for example",
         ),
         (
             _array(4, 8, 9, 10),
             {"order": ("t1", "t1c", "t2", "flair")},
-            CaseError,
-            "order .*t1c.*: expected the modality of each image",
+            OptionsError,
+            "order .*t1c.*: expected names out of",
         ),
-        (_array(4, 8, 9, 10), {"order": "t1"}, CaseError, "order 't1': expected the modality"),
+        (_array(4, 8, 9, 10), {"order": "t1"}, OptionsError, "order 't1': expected names out"),
+        (_array(4, 8, 9, 10), {"order": 5}, OptionsError, "order 5: expected names out of"),
+        (_array(4, 8, 9, 10), {"order": [["t1"]]}, OptionsError, "order .*: expected names out"),
+        ("folder", {"nnunet_order": 5}, OptionsError, "nnunet_order 5: expected each of"),
+        ("folder", {"nnunet_order": [1]}, OptionsError, "nnunet_order .1.: expected each of"),
+        ("folder", {"grid": "foo"}, OptionsError, "grid .'foo'.: expected names out of"),
+        ("folder", {"grid": ["t1"]}, OptionsError, "grid ..'t1'..: expected names out of"),
+        ("a\0b", {}, CaseError, "cannot list: embedded null byte; expected a folder with"),
+        (dict.fromkeys(MODALITIES, "a\0b"), {}, InputError, "cannot read: embedded null byte"),
+        ([[1], [2, 3]], {}, InputError, "case: a list cannot be read as an array: .*give a case f"),
+        (_OnDevice(), {}, InputError, "case: a _OnDevice cannot be read as an array: no copy"),
+        ({m: _nifti(None) for m in MODALITIES}, {}, GeometryError, "flair: the image has no affi"),
         (
             _array(3, 8, 9, 10),
             {"order": ("flair", "t1", "t2")},
@@ -249,7 +271,7 @@ def test_a_truncated_nibabel_image_is_named(small_case: Case, tmp_path: Path) ->
     path = tmp_path / "t.nii.gz"
     nib.Nifti1Image(small_case[0][1], small_case[1]).to_filename(path)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(InputError, match=r"t1: cannot be read: .*; is the file whole"):
+    with pytest.raises(InputError, match=r"t1: cannot be read: .*; is the file complete"):
         as_volume({**niftis(*small_case), "t1": nib.load(path)}, SPEC)
 
 

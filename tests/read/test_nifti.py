@@ -1,4 +1,4 @@
-"""Reading NIfTI: by eye, against nibabel, and against files that must be refused."""
+"""Reading NIfTI: by hand, against nibabel, and against files that must be refused."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read(folder: Path, content: bytes, name: str = "image.nii") -> Image:
     return read_image(folder / name)
 
 
-def test_by_eye(tmp_path: Path) -> None:
+def test_by_hand(tmp_path: Path) -> None:
     """Two voxels along each axis, written byte by byte."""
     header = nib.Nifti1Header()
     header.set_data_shape((2, 2, 2))
@@ -222,7 +222,7 @@ def test_affine_of_all_48_orientations(tmp_path: Path, order: tuple[int, ...]) -
         assert got.warnings == ()
 
 
-def test_odd_forms_give_a_warning(tmp_path: Path) -> None:
+def test_unusual_sform_and_qform_give_a_warning(tmp_path: Path) -> None:
     neither = read(tmp_path, nifti(sform_code=0))
     np.testing.assert_array_equal(neither.geometry.affine[:3, :3], np.diag([-1, 1, 1]))
     assert "neither sform nor qform" in neither.warnings[0]
@@ -240,7 +240,7 @@ def test_errors_name_no_other_place_than_the_file(tmp_path: Path) -> None:
     assert not any(str(tmp_path) in warning or "Jane" in warning for warning in image.warnings)
 
 
-def test_voxels_go_right_into_their_place(tmp_path: Path) -> None:
+def test_voxels_are_read_directly_into_the_given_array(tmp_path: Path) -> None:
     (tmp_path / "image.nii.gz").write_bytes(gzip.compress(nifti(order=">")))
     header = read_header(tmp_path / "image.nii.gz")
     for dtype in (header.dtype, np.dtype(np.float32)):

@@ -54,7 +54,7 @@ def test_a_skull_gives_a_warning() -> None:
     assert "run a brain extraction first" in warning
 
 
-def test_four_litres_are_a_head() -> None:
+def test_four_litres_give_a_skull_warning() -> None:
     large = warnings_of(brain(), spacing_mm=3.0)
     assert [warning.split(":")[0] for warning in large] == list(MODALITIES)
 

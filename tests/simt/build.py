@@ -1,7 +1,7 @@
 """Compiles C++ and CUDA launchers for the SIMT emulation, once per state of the sources.
 
 Objects and libraries are kept in `build/emulated`. One process compiles at a time, on all CPUs;
-others, such as pytest-xdist's workers, wait for it and take what it made.
+others, such as pytest-xdist's workers, wait for it and use its output.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LAUNCH = re.compile(r"(\w+(?:<[^;]*?>)?)\s*<<<(.*?)>>>\((.*?)\);", re.DOTALL)
 
 
 def sanitizers() -> tuple[str, ...]:
-    """Options of code that shall be watched, in the runs of `run_sanitized`."""
+    """Options of code that the sanitizers check, in the runs of `run_sanitized`."""
     return SANITIZE if os.environ.get("FASTBTS_SIMT_SANITIZE") else ()
 
 
@@ -84,7 +84,7 @@ def emulated_launches(code: str) -> str:
 
 
 def _run(arguments: Sequence[str], target: Path) -> None:
-    """Runs the C++ compiler; the target appears when it is whole."""
+    """Runs the C++ compiler; the target appears when it is complete."""
     unfinished = target.with_suffix(".part")
     compiler = os.environ.get("CXX", "c++")
     environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}  # of sanitizers

@@ -30,11 +30,11 @@ from tests.simt.build import ROOT, shared_library, written_source
 
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 STREAM = 7
-"""Handle of the stream that the emulation expects all work on; nobody looks into it."""
+"""Handle of the stream that the emulation expects all work on; it is never dereferenced."""
 
 
 class EmulationError(Exception):
-    """What the emulation says of a launch or a kernel."""
+    """An error that the emulation found in a launch or a kernel."""
 
 
 @cache
@@ -52,7 +52,7 @@ def library() -> Path:
 
 
 def _without_cpu_ops() -> Path:
-    """A source that stands for those of the CPU ops, which nobody calls here and take long."""
+    """A source in place of the CPU ops, which nothing calls here and which compile slowly."""
     headers = sorted((ROOT / "csrc/ops").glob("*.h"))
     code = "".join(f'#include "ops/{header.name}"\n' for header in headers)
     code += "#include <stdexcept>\nnamespace fastbts {\n"
@@ -80,7 +80,7 @@ def emulated_device(
     """Within it `fastbts.ops` runs on the emulated device.
 
     Args:
-        seed: Draws the order of threads and blocks.
+        seed: Sets the order of threads and blocks.
         barriers: Whether `__syncthreads` waits; without it kernels that need it are wrong.
         withheld: Bytes of shared memory that each launch gets less than it asks for.
         stream: The one that all work must be queued on.

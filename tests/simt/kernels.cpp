@@ -2,7 +2,7 @@
 /// `fastbts.ops` does not reach; behind a C interface for tests/simt/emulated.py. Element types: 0
 /// float32, 1 float16, 2 bfloat16. Every function returns null or what went wrong.
 #include "simt.h"
-// The emulation first: kernels are written in its words.
+// The emulation first: it defines the names that kernels use.
 #include <string>
 
 #include "ops/semantic_attention.h"
@@ -65,7 +65,7 @@ AnyView<5, Void> volume_of(Void* data, DType dtype, std::int64_t d, std::int64_t
 
 }  // namespace
 
-/// For the launches that follow: seed, whether barriers hold, bytes of shared memory withheld, and
+/// For the launches that follow: seed, whether barriers wait, bytes of shared memory withheld, and
 /// the stream that they must be queued on.
 EXPORTED void simt_plan(unsigned seed, int has_barriers, std::size_t n_withheld, void* stream) {
   simt::plan = {seed, has_barriers != 0, n_withheld};
@@ -88,7 +88,7 @@ EXPORTED const char* simt_launch(unsigned n_threads, std::size_t n_shared) {
   return guarded([&] { simt::launch(0, 1, n_threads, n_shared, empty_kernel); });
 }
 
-/// n: elements of each of the parts of source and target, which lie one after another.
+/// n: elements of each of the parts of source and target, stored one after another.
 EXPORTED const char* simt_widen(int dtype, const char* source, const int* n, float* target) {
   return guarded([&] {
     WidenArgs args{{}, kFloats[dtype]};
@@ -101,7 +101,7 @@ EXPORTED const char* simt_widen(int dtype, const char* source, const int* n, flo
   });
 }
 
-/// Attention with one channel of each kind and all weights 1, whose strength lies on the device;
+/// Attention with one channel of each kind and all weights 1, whose strength is on the device;
 /// skip and out are twice as large as the other volumes, whose size is n.
 EXPORTED const char* simt_attention(int dtype, const void* skip, const void* encoded,
                                     const void* similarity, const std::int64_t* n,

@@ -166,7 +166,7 @@ extern "C" __attribute__((visibility("default"))) const char* run_plugin(
   constexpr std::array kTypes{DataType::kFLOAT, DataType::kHALF, DataType::kBF16};
   finder.log.text.clear();
   setLoggerFinder(&finder);
-  simt::only_stream = reinterpret_cast<cudaStream_t>(&finder);  // nobody looks into it
+  simt::only_stream = reinterpret_cast<cudaStream_t>(&finder);  // never dereferenced
   std::vector<DynamicPluginTensorDesc> all;
   for (int i = 0; i < n_in; ++i) {
     DynamicPluginTensorDesc desc{};

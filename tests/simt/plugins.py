@@ -27,7 +27,7 @@ FOLDERS = ("/usr/include", "/usr/include/x86_64-linux-gnu", "/usr/local/tensorrt
 
 
 def header_folder() -> Path:
-    """Where NvInfer.h is; skips the test where it is nowhere."""
+    """Where NvInfer.h is; skips the test where there is none."""
     for folder in (os.environ.get("FASTBTS_TENSORRT_INCLUDE"), *FOLDERS):
         if folder and Path(folder, "NvInfer.h").is_file():
             return Path(folder)
@@ -47,7 +47,7 @@ def library() -> Path:
 def run_plugin(
     name: str, dtype: str, inputs: list[NDArray[Any]], *, grown: int = 0
 ) -> NDArray[Any]:
-    """What the plugin makes of its inputs, which hold the bits of one type.
+    """Output of the plugin for its inputs, which have the bits of one type.
 
     See `run_plugin` in plugins.cpp.
     """

@@ -4,7 +4,7 @@
 /// simt::launch runs them.
 ///
 /// Every CUDA thread is a fiber that runs until it waits: at a barrier, a warp exchange or an
-/// atomic. Which one runs next is drawn from a seed, as is the order of blocks, so that code that
+/// atomic. Which one runs next is chosen by a seed, as is the order of blocks, so that code that
 /// lacks a barrier gives other results for other seeds. Dynamic shared memory is filled with NaN
 /// before each block. Divergent barriers, lanes outside their own mask and impossible launches are
 /// errors. No tensor cores, no asynchronous copies, no clocks.
@@ -81,7 +81,7 @@ inline Block& block() {
   return instance;
 }
 
-/// Goes back to the scheduler.
+/// Returns to the scheduler.
 inline void wait_as(State state) {
   Block& b = block();
   Fiber& me = *b.current;
@@ -138,7 +138,7 @@ inline void prepare(Fiber& fiber, unsigned linear) {
   makecontext(&fiber.context, run_kernel, 0);
 }
 
-/// Lets the lanes of a mask go on when all of them have come.
+/// Resumes the lanes of a mask when all of them have arrived.
 inline bool release_warp(std::vector<Fiber>& fibers, Fiber& fiber) {
   const unsigned first = fiber.linear / kWarpSize * kWarpSize;
   for (unsigned lane = 0; lane < kWarpSize; ++lane) {

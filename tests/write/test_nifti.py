@@ -35,7 +35,7 @@ def volume(affine: np.ndarray | None = None) -> Volume:
     return Volume(VOXELS[None], np.eye(4) if affine is None else affine, ("flair",))
 
 
-def test_labels_by_eye(tmp_path: Path) -> None:
+def test_labels_by_hand(tmp_path: Path) -> None:
     """Read back with nibabel and a JSON parser."""
     write_labels(
         tmp_path / "seg.nii.gz",

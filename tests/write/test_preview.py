@@ -70,13 +70,13 @@ def tile_heights(picture: Image.Image) -> list[int]:
     return [int(b - a) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def test_border_by_eye() -> None:
+def test_border_by_hand() -> None:
     """Three pixels on both sides of a change; the picture's edge is one, as it wraps around."""
     index = np.array([[0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2]] * 9)
     assert _border(index)[4].astype(int).tolist() == [1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1]
 
 
-def test_box_and_centre_by_eye() -> None:
+def test_box_and_centre_by_hand() -> None:
     image = np.zeros((20, 20, 20), np.int16)
     image[6:12, 5, 8:10] = 1
     assert _brain_box(image, (1, 1, 4)) == (slice(4, 14), slice(3, 8), slice(7, 11))

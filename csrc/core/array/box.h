@@ -28,14 +28,14 @@ inline std::ostream& operator<<(std::ostream& out, const Bounds& bounds) {
   return out << bounds.begin << ":" << bounds.end;
 }
 
-/// Throws unless the box lies inside the last three axes of an array.
+/// Throws unless the box is inside the last three axes of an array.
 template <std::size_t N>
 void require_inside(const Box& box, const Shape<N>& shape, const char* box_name,
                     const char* array_name) {
   for (std::size_t i = 0; i < 3; ++i) {
     const bool inside =
         0 <= box[i].begin && box[i].begin <= box[i].end && box[i].end <= shape[N - 3 + i];
-    require<OptionsError>(inside, box_name, ": expected to lie inside ", array_name, " of shape ",
+    require<OptionsError>(inside, box_name, ": expected to be inside ", array_name, " of shape ",
                           shape, ", got ", box);
   }
 }

@@ -9,7 +9,7 @@ namespace fastbts {
 
 /// Where each point of a resampled axis takes its value from: low + part * (high - low). The outer
 /// faces of both grids coincide, so point i is at (i + 1/2) n_in / n_out - 1/2; beyond the
-/// outermost centres the edge value holds.
+/// outermost centres the edge value is used.
 struct Taps {
   Taps(std::int64_t n_in, std::int64_t n_out) {
     for (std::int64_t i = 0; i < n_out; ++i) {

@@ -61,8 +61,8 @@ class Tasks {
 };
 
 /// Calls task(i), which must not throw, for all i in [0, n) on n_workers threads, the calling one
-/// among them. Nobody waits for a thread that has no task: on a busy machine it may take
-/// milliseconds until a new one runs at all. If the system gives no more threads, fewer do the
+/// among them. It does not wait for a thread that has no task: on a busy machine it may
+/// take milliseconds until a new one runs at all. If the system gives no more threads, fewer do the
 /// work.
 inline void run_tasks(std::int64_t n, std::int64_t n_workers,
                       const std::function<void(std::int64_t)>& task) {

@@ -15,8 +15,7 @@ Device cuda_device_of(const void* memory) {
   const bool on_device =
       attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged;
   require<DeviceError>(
-      on_device,
-      "expected memory of a CUDA device, got an address that CUDA does not know as such");
+      on_device, "expected memory of a CUDA device, got an address that is not device memory");
   return {true, attributes.device};
 }
 

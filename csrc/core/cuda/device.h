@@ -5,7 +5,7 @@
 
 namespace fastbts {
 
-#ifdef FASTBTS_HAS_CUDA  // nothing else looks at this macro
+#ifdef FASTBTS_HAS_CUDA  // nothing else reads this macro
 inline constexpr bool kHasCuda = true;
 
 /// Number of CUDA devices, at least one; throws DeviceError that says why there is none.

@@ -25,13 +25,12 @@ void dispatch_floats(DType dtype, Fn&& fn) {
   }
 }
 
-/// Blocks of kBlockThreads for n threads; kernels go on in steps of the whole grid where this is
-/// fewer.
+/// Blocks of kBlockThreads for n threads; kernels loop with a grid stride where this is fewer.
 inline unsigned n_blocks(std::int64_t n) {
   return static_cast<unsigned>(std::min(kMostBlocks, (n + kBlockThreads - 1) / kBlockThreads));
 }
 
-/// Blocks of a few rows; at most max_blocks, as kernels go on in steps of the whole grid.
+/// Blocks of a few rows; at most max_blocks, as kernels loop with a grid stride.
 struct RowLaunch {
   RowLaunch(std::int64_t n_rows, std::int64_t max_blocks = kMostRowBlocks) {
     require<OptionsError>(n_rows <= std::numeric_limits<std::int32_t>::max(),

@@ -4,7 +4,7 @@
 #include <limits>
 
 /// How launches are cut into blocks. The SIMT emulation of the tests has a `limits.h` of its own,
-/// with few and small blocks, so that small arrays make kernels go on in steps of the whole grid.
+/// with few and small blocks, so that small arrays make kernels loop with a grid stride.
 namespace fastbts {
 
 /// Of kernels over all elements of a dense array.

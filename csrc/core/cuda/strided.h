@@ -31,8 +31,8 @@ struct Strided {
   }
 };
 
-/// The same with an element type known at run time: a switch per voxel is hidden by the time for
-/// memory, and saves compiling each kernel for a dozen types.
+/// The same with an element type known at run time: memory latency hides the switch per
+/// voxel, which saves compiling each kernel for a dozen types.
 template <std::size_t N, typename Void = const void>
 struct AnyStrided {
   Void* data;

@@ -94,7 +94,7 @@ class BaseEngine(ABC, Generic[T]):
 
     @classmethod
     def build(cls, file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[str, bytes]:
-        """Payloads that a file needs beside its ONNX for this backend; none by default.
+        """Payloads that a file needs besides its ONNX for this backend; none by default.
 
         Args:
             file: The network.
@@ -168,7 +168,7 @@ class BaseEngine(ABC, Generic[T]):
 
 
 class Pool(Generic[T]):
-    """Per-call objects, such as inference requests: one for each call that runs at the same time.
+    """A pool of per-call objects, such as inference requests: one for each concurrent call.
 
     Args:
         file: The engine's file, for messages.
@@ -198,7 +198,7 @@ class Pool(Generic[T]):
             self._take_back(one)
 
     def close(self) -> None:
-        """Frees the idle objects now, and each lent one when it comes back."""
+        """Frees the idle objects now, and each lent one when it is returned."""
         with self._lock:
             idle, self._idle, self._new = self._idle, [], None
         for one in idle:
@@ -226,7 +226,7 @@ def stored_precision(file: EngineFile, wanted: str) -> str:
         raise DeviceError(
             f"precision {wanted!r}: the network computes in {stored}, and this backend takes the "
             "precision from the ONNX; export another with: "
-            "python -m training.export --precision fp32|fp16"
+            "python -m training export --precision fp32|fp16"
         )
     return stored
 

@@ -57,7 +57,7 @@ class ONNXRuntimeEngine(BaseEngine[Any]):
 
     @classmethod
     def build(cls, file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[str, bytes]:
-        """No payload beside the ONNX, but checks that ONNX Runtime loads it."""
+        """No payload besides the ONNX, but checks that ONNX Runtime loads it."""
         stored_precision(file, precision)
         with cls.reported(EngineFileError, f"{file.path}: {cls.backend} cannot load the network"):
             cls._session(bytes(file.payloads["model.onnx"]), "cpu", 1)

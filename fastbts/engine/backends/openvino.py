@@ -96,7 +96,7 @@ class OpenVINOEngine(BaseEngine[Any]):
             DeviceError: OpenVINO is not installed.
         """
         first = cls.backend not in sys.modules
-        if first:  # None makes the import system say "not found", which OpenVINO allows for
+        if first:  # None makes the import system say "not found", which OpenVINO handles
             sys.modules[CONVERTER] = None  # type: ignore[assignment]
         try:
             openvino = super().package()

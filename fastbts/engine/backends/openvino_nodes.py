@@ -1,7 +1,7 @@
 """The nodes of the ONNX domain `fastbts` in OpenVINO's operations.
 
 The ONNX has bodies (model-local functions) for these nodes, which OpenVINO does not read. The maths
-is that of `training/model/bridge.py`, `attention.py` and `CaseConv` of `head.py`.
+is defined in `csrc/ops/semantic_bridge.h` and `semantic_attention.h`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def register_nodes(core: Any) -> None:
 
 
 def _bridge(node: Any) -> list[Any]:
-    """x + 1/3 (Q_z + Q_y + Q_x), Q_d = expand lrelu(conv2d([mean_d R; max_d R]) + b_d)."""
+    """The semantic bridge."""
     from openvino import opset13 as ops
 
     x, reduced, weight, bias, axis_bias, expand = (node.get_input(i) for i in range(6))
@@ -42,9 +42,9 @@ def _bridge(node: Any) -> list[Any]:
 
 
 def _attention(node: Any) -> list[Any]:
-    """S (1 + lambda (2 m - 1)), m = sigmoid(w_a^T lrelu(w_x E' + bias + w_g G + w_s up(s))).
+    """Semantic attention.
 
-    The transposed convolution of stride 2 is a 1^3 convolution to 8 channels, then depth to space.
+    `w_a` is applied by a 1^3 convolution to 8 channels, then depth to space.
     The sigmoid is between the two: next to the last product, OpenVINO would fuse it and compute it
     again for every channel of the skip.
     """

@@ -29,7 +29,7 @@ NO_PLUGINS = (
     "build fastbts where nvcc and NvInfer.h are, with FASTBTS_CUDA=ON and FASTBTS_TENSORRT=ON"
 )
 MAX_SIDE = 256
-"""Largest tensor side in voxels that a plan serves: larger than any head at 1 mm."""
+"""Largest tensor side in voxels that a plan can take: larger than any head at 1 mm."""
 RECORD = {"backend": str, "version": str, "precision": str, "plugins": bool}
 """Fields of `engine.json`."""
 
@@ -158,7 +158,7 @@ def _rebuild_command(file: EngineFile, backend: str) -> str:
 
 
 def plugin_library() -> Path | None:
-    """The library of `csrc/tensorrt`, beside the extension; None if fastbts was built without."""
+    """The library of `csrc/tensorrt`, next to the extension; None if fastbts was built without."""
     library = Path(str(_C.__file__)).with_name(PLUGINS)
     return library if library.is_file() else None
 

@@ -1,4 +1,4 @@
-"""The table of backends: every row is true, and one class with one row is a whole backend."""
+"""The table of backends: every row is correct; one class with one row makes a complete backend."""
 
 from __future__ import annotations
 
