@@ -86,8 +86,10 @@ $(VENV)/installed: $(SOURCES)
 # The developers' install: editable, with training, tests and linters.
 $(DEV)/installed: $(NATIVE)
 	$(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/pip install --quiet --disable-pip-version-check --config-settings=cmake.define.FASTBTS_WERROR=ON --editable ".[train,evaluate,test,lint]"
+	$(DEV)/bin/pip install --quiet --disable-pip-version-check \
+	    --config-settings=cmake.define.FASTBTS_WERROR=ON --editable ".[train,evaluate,test,lint]"
 	touch $@
 
 clean:  ## remove environments, builds, caches and outputs of the demo
-	rm -rf $(VENV) $(DEV) build demo out htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(DEV) build demo out htmlcov .coverage
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -54,7 +54,7 @@ def test_files_to_file_in_a_fresh_process(
     benchmark: Any, case_folder: Path, tmp_path: Path
 ) -> None:
     """Interpreter start, imports, reading, engine, network, writing: one case of a shell loop."""
-    command = [sys.executable, "-m", "fastbts.cli", "predict", case_folder, "-o", tmp_path / "out"]
+    command = [sys.executable, "-m", "fastbts", "predict", case_folder, "-o", tmp_path / "out"]
 
     def run() -> None:
         subprocess.run(command, check=True, capture_output=True)

@@ -27,8 +27,8 @@ file(GLOB plugin_sources CONFIGURE_DEPENDS csrc/tensorrt/*.cpp)
 add_library(
   fastbts_tensorrt MODULE ${plugin_sources})
 target_include_directories(fastbts_tensorrt PRIVATE csrc)
-target_include_directories(fastbts_tensorrt SYSTEM PRIVATE ${TensorRT_INCLUDE_DIR}
-                                                           ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+target_include_directories(
+  fastbts_tensorrt SYSTEM PRIVATE ${TensorRT_INCLUDE_DIR} ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
 target_compile_features(fastbts_tensorrt PRIVATE cxx_std_17)
 target_compile_options(fastbts_tensorrt PRIVATE -Wall -Wextra -Wpedantic -Wconversion
                                                 $<$<BOOL:${FASTBTS_WERROR}>:-Werror>)

@@ -41,10 +41,7 @@ class SegmenterOptions:
             raise OptionsError(f"mode {self.mode!r}: expected one of {', '.join(MODES)}")
         if not isinstance(self.overlap, int | float) or not 0 <= self.overlap <= 0.9:
             raise OptionsError(f"overlap {self.overlap!r}: expected a number between 0 and 0.9")
-        if not isinstance(self.n_threads, int) or not 0 <= self.n_threads <= MAX_THREADS:
-            raise OptionsError(
-                f"n_threads {self.n_threads!r}: expected 0 (all) or an integer up to {MAX_THREADS}"
-            )
+        check_threads(self.n_threads)
         if not isinstance(self.max_one_pass_voxels, int) or self.max_one_pass_voxels < 0:
             raise OptionsError(
                 f"max_one_pass_voxels {self.max_one_pass_voxels!r}: expected an integer, 0 or more"
@@ -54,3 +51,12 @@ class SegmenterOptions:
         part = 0 if self.min_part_mm3 is None else self.min_part_mm3
         if not isinstance(part, int | float) or not 0 <= part < math.inf:
             raise OptionsError(f"min_part_mm3 {part!r}: expected 0 (off) or a volume in mm3")
+
+
+def check_threads(n_threads: int) -> None:
+    """Raises OptionsError unless this is a number of threads; True is not 1."""
+    whole = isinstance(n_threads, int) and not isinstance(n_threads, bool)
+    if not whole or not 0 <= n_threads <= MAX_THREADS:
+        raise OptionsError(
+            f"n_threads {n_threads!r}: expected 0 (all) or an integer up to {MAX_THREADS}"
+        )

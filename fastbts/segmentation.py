@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts import labels as schemes
-from fastbts.errors import FastBTSError
+from fastbts.errors import FastBTSError, OutputError
 from fastbts.files import check_writable, write_json
 from fastbts.placement import Placement
 from fastbts.volume import Volume, to_network_axes
@@ -46,7 +47,8 @@ class Segmentation:
     def __repr__(self) -> str:
         volumes = ", ".join(f"{region} {ml:.1f} ml" for region, ml in self.volumes_ml.items())
         shape = " x ".join(map(str, self.labels.shape))
-        warned = f", {len(self.warnings)} warnings" if self.warnings else ""
+        n = len(self.warnings)
+        warned = f", {n} warning{'s' if n > 1 else ''}" if n else ""
         return f"Segmentation({volumes}: {shape}{warned})"
 
     @property
@@ -76,14 +78,15 @@ class Segmentation:
 
         Args:
             path: `.nii.gz` or `.nii`.
-            labels: Label scheme: "brats2021", "brats2023", "brats2024", or "regions" for one mask
-                per region, in files whose names end in `_WT`, `_TC`, `_ET`.
+            labels: A label scheme of `fastbts.labels.SCHEMES`, or "regions" for one mask per
+                region, in files whose names end in `_WT`, `_TC`, `_ET`.
             sidecar: The report's file; by default `path` with the suffix `.json`.
         Returns:
             The files written, images first.
         Raises:
             OptionsError: Unknown scheme or file suffix.
-            OutputError: A file cannot be written, or is one of the inputs.
+            OutputError: A file cannot be written, is one of the inputs, or is both image and
+                sidecar.
         """
         *targets, sidecar = check_outputs(path, labels=labels, sidecar=sidecar, volume=self.volume)
         report = {
@@ -150,7 +153,13 @@ def check_outputs(
     """
     path = Path(path)
     images = _image_files(path, labels)
-    report = Path(sidecar) if sidecar else path.with_name(f"{image_stem(path)}.json")
+    default = path.with_name(f"{image_stem(path)}.json")
+    report = default if sidecar is None else Path(sidecar)
+    if os.path.realpath(report) in map(os.path.realpath, images):
+        raise OutputError(
+            f"{report}: is both an image and the sidecar, so one would overwrite the other; "
+            "expected two files; choose another sidecar"
+        )
     for target in (*images, report):
         check_writable(target, volume.names if volume else ())
     return [*images, report]

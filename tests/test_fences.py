@@ -61,8 +61,28 @@ def test_host_and_device_code_include_their_own_core(pattern: str) -> None:
 
 
 def test_files_stay_short() -> None:
-    n_lines = {p.name: len(p.read_text().splitlines()) for p in [*CSRC, *PYTHON]}
+    n_lines = {str(p.relative_to(ROOT)): len(p.read_text().splitlines()) for p in [*CSRC, *PYTHON]}
     assert {name: n for name, n in n_lines.items() if n > 400} == {}
+
+
+def prose(path: Path) -> list[str]:
+    """Lines of a file; of Markdown without tables, code and links, which cannot be wrapped."""
+    lines = path.read_text().splitlines()
+    if path.suffix == ".md":
+        text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+        lines = [line for line in text.splitlines() if not line.startswith(("|", "    "))]
+    return [line for line in lines if "https://" not in line]
+
+
+def test_other_files_keep_to_100_columns() -> None:
+    """ruff and clang-format check Python and C++."""
+    top = [ROOT / name for name in ("Makefile", "CMakeLists.txt", "CMakePresets.json")]
+    below = [p for folder in (*FOLDERS, "csrc", "models") for p in (ROOT / folder).rglob("*")]
+    suffixes = (".md", ".sh", ".cmake", ".toml", ".yaml")
+    files = top + [p for p in (*ROOT.iterdir(), *below) if p.suffix in suffixes]
+    assert {"README.md", "train.sh", "pyproject.toml"} <= {p.name for p in files}
+    long = [f"{p.relative_to(ROOT)}: {line}" for p in files for line in prose(p) if len(line) > 100]
+    assert long == []
 
 
 def test_few_modules_beside_the_folders() -> None:

@@ -14,6 +14,7 @@ import pytest
 import typer
 
 from fastbts.cli import app
+from fastbts.labels import REGION_SCHEME, SCHEMES
 from fastbts.phantom import make_case, write_case
 from training.__main__ import COMMANDS, load_command
 
@@ -52,6 +53,11 @@ def test_links_and_named_files_exist(name: str) -> None:
             assert list(folder.rglob(word)), word
 
 
+def test_label_schemes_are_in_the_table() -> None:
+    table = README.partition("| label scheme |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == [*SCHEMES, REGION_SCHEME]
+
+
 def test_commands_exist() -> None:
     program = typer.main.get_command(app)
     commands = re.findall(
@@ -74,6 +80,14 @@ def test_presets_exist() -> None:
     presets = json.loads((ROOT / "CMakePresets.json").read_text())["configurePresets"]
     named = set(re.findall(r"--preset[ =](\w+)", READMES["csrc/README.md"]))
     assert {"cpu", "asan"} <= named <= {preset["name"] for preset in presets}
+
+
+@pytest.mark.parametrize("path", [*(ROOT / "fastbts").rglob("*.py")], ids=str)
+def test_messages_name_commands_of_training_that_exist(path: Path) -> None:
+    text = path.read_text()
+    assert not re.search(r"python -m training\.|`training\.\w+`", text)
+    named = re.findall(r"(?:python -m |`)training (\w+)", text)
+    assert set(named) <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", ["README.md", "training/README.md"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fastbts import MODALITIES, OptionsError, OutputError, Segmenter
+from fastbts.labels import ED, ET, NCR, SCHEMES
 from fastbts.segmentation import check_outputs
 
 Case = tuple[np.ndarray, np.ndarray]
@@ -22,13 +23,18 @@ def test_probabilities_agree_with_labels(voxel_segmenter: Segmenter, small_case:
     assert not result.probabilities[:, :3].any(), "nothing outside the brain box"
 
 
-def test_written_scheme_is_stated_in_the_image(
-    voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_each_scheme_is_written_and_stated_in_the_image(
+    voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path, scheme: str
 ) -> None:
     result = voxel_segmenter.predict(small_case[0], affine=small_case[1])
-    image, sidecar = result.save(tmp_path / "s.nii.gz", labels="brats2023")
-    assert b'"label_scheme": "brats2023"' in nib.load(image).header.extensions[0].get_content()
+    image, sidecar = result.save(tmp_path / "s.nii.gz", labels=scheme)
+    written = nib.load(image)
+    stated = f'"label_scheme": "{scheme}"'.encode()
+    assert stated in written.header.extensions[0].get_content()
     assert sidecar.name == "s.json"
+    for inside, value in zip((NCR, ED, ET), SCHEMES[scheme].values(), strict=True):
+        np.testing.assert_array_equal(np.asarray(written.dataobj) == value, result.labels == inside)
 
 
 def test_unwritable_sidecar_leaves_no_image(
@@ -44,7 +50,7 @@ def test_repr_is_short(voxel_segmenter: Segmenter, small_case: Case) -> None:
     result = voxel_segmenter.predict(small_case[0], affine=small_case[1])
     volumes = ", ".join(f"{region} {ml:.1f} ml" for region, ml in result.volumes_ml.items())
     assert repr(result) == f"Segmentation({volumes}: 30 x 41 x 23)"
-    assert repr(voxel_segmenter.predict(small_case[0])).endswith("30 x 41 x 23, 1 warnings)")
+    assert repr(voxel_segmenter.predict(small_case[0])).endswith("30 x 41 x 23, 1 warning)")
 
 
 def test_warnings_are_those_of_the_report(voxel_segmenter: Segmenter, small_case: Case) -> None:
@@ -63,6 +69,15 @@ def test_outputs_are_checked_before_the_work(tmp_path: Path) -> None:
         check_outputs(tmp_path / "seg.nii.gz")
     with pytest.raises(OptionsError, match="label scheme 'mine': expected one of"):
         check_outputs(tmp_path / "seg.nii.gz", labels="mine")
+
+
+def test_image_and_sidecar_are_two_files(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    for sidecar in (tmp_path / "s.nii.gz", tmp_path / "link/s.nii.gz"):
+        with pytest.raises(OutputError, match=r"s\.nii\.gz: is both an image and the sidecar"):
+            check_outputs(tmp_path / "s.nii.gz", sidecar=sidecar)
+    with pytest.raises(OutputError, match=r"s_TC\.nii: is both an image and the sidecar"):
+        check_outputs(tmp_path / "s.nii", labels="regions", sidecar=tmp_path / "s_TC.nii")
 
 
 def test_an_input_is_never_overwritten(

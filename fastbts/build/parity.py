@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.engine.interface import Engine
-from fastbts.errors import OptionsError
+from fastbts.errors import GeometryError, OptionsError
 from fastbts.labels import REGION_LABELS
 from fastbts.metrics import region_dice
 from fastbts.options import SegmenterOptions
-from fastbts.read.reference import read_reference, reference_files
+from fastbts.read.reference import find_reference, read_reference
 from fastbts.segmentation import Segmentation
 from fastbts.segmenter import Segmenter
 from fastbts.volume import Volume
@@ -41,9 +41,13 @@ def labelled_cases(folders: Sequence[Path], volumes: Sequence[Volume]) -> list[L
     Args:
         folders: Case folders; a file `*seg.nii.gz` is the reference (3 of BraTS 2023 is read as 4).
         volumes: The same cases, read.
+    Raises:
+        CaseError: A folder has several references.
+        InputError, GeometryError: A reference cannot be used.
     """
-    found = zip(volumes, map(_reference, folders), strict=True)
-    return [LabelledCase(v, r) for v, r in found if r is not None] or [synthetic_case()]
+    paths = map(find_reference, folders)
+    found = [_labelled(v, path) for v, path in zip(volumes, paths, strict=True) if path]
+    return found or [synthetic_case()]
 
 
 def synthetic_case() -> LabelledCase:
@@ -110,6 +114,11 @@ def _compared(
     return float(np.abs(a - b).max()), float(((a > 0) == (b > 0)).mean()), change
 
 
-def _reference(folder: Path) -> NDArray[np.uint8] | None:
-    found = reference_files(folder)
-    return read_reference(found[0]) if len(found) == 1 else None
+def _labelled(volume: Volume, path: Path) -> LabelledCase:
+    reference, shape = read_reference(path), volume.geometry.shape
+    if reference.shape != shape:
+        raise GeometryError(
+            f"{path}: expected the shape of the case's images, {shape}, got {reference.shape}; "
+            "export it on their grid"
+        )
+    return LabelledCase(volume, reference)

@@ -27,4 +27,5 @@ def print_checks(checks: Iterable[Check], as_json: bool) -> None:
         typer.echo(json.dumps([asdict(check) for check in checks], indent=1))
         return
     for check in checks:
-        typer.echo(f"{'ok' if check.ok else '--':3} {check.name:24} {check.detail}")
+        detail = " ".join(check.detail.split())  # messages of libraries may have several lines
+        typer.echo(f"{'ok' if check.ok else '--':3} {check.name:24} {detail}")

@@ -66,5 +66,5 @@ def reported_errors() -> Iterator[None]:
 
 
 def tell_error(error: FastBTSError) -> None:
-    """Prints one line on the error stream."""
-    typer.echo(f"error: {error}", err=True)
+    """Prints one line on the error stream, also where a library's message has several."""
+    typer.echo(f"error: {' '.join(str(error).split())}", err=True)

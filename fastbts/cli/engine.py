@@ -45,11 +45,10 @@ AcceptParity = Annotated[
 @app.command()
 def info(engine: EngineArgument = None, as_json: AsJson = False) -> None:
     """Shows the manifest of an engine file; needs no backend."""
-    from fastbts.engine.file import read_engine_file
-    from fastbts.engine.load import default_engine_path
+    from fastbts.engine.load import read_engine
 
     with reported_errors():
-        file = read_engine_file(engine or default_engine_path())
+        file = read_engine(engine)
     content = {"path": file.path, "sha256": file.sha256, **file.manifest}
     typer.echo(json.dumps(content, indent=1) if as_json else _described(file))
 
@@ -94,7 +93,7 @@ def export_triton(
     from fastbts.build.triton import export_triton as export
     from fastbts.engine.load import default_engine_path
 
-    source = engine or default_engine_path()
+    source = default_engine_path() if engine is None else engine
     with reported_errors():
         written = export(source, repository, name=name, device=device, instances=instances)
     typer.echo("wrote " + ", ".join(str(path) for path in written))

@@ -19,15 +19,15 @@ from fastbts.cli.common import (
     tell_error,
 )
 from fastbts.errors import FastBTSError
+from fastbts.labels import REGION_SCHEME, SCHEMES
+from fastbts.options import MODES
 
 if TYPE_CHECKING:
     from fastbts import FailedCase, Segmentation, Segmenter
 
 Image = Annotated[Path | None, typer.Option(help="image file, instead of a case folder")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="folder for the results")]
-Labels = Annotated[
-    str, typer.Option(help="label scheme: brats2021, brats2023, brats2024 or regions")
-]
+Labels = Annotated[str, typer.Option(help=f"label scheme: {', '.join([*SCHEMES, REGION_SCHEME])}")]
 NnunetOrder = Annotated[
     str | None,
     typer.Option(help="modalities of nnU-Net's _0000 to _0003, for example t1,t1ce,t2,flair"),
@@ -46,7 +46,7 @@ Grid = Annotated[
 Preview = Annotated[
     bool, typer.Option("--preview", help="also write preview.png, an overlay on three planes")
 ]
-Mode = Annotated[str, typer.Option(help="auto, one-pass or sliding")]
+Mode = Annotated[str, typer.Option(help=", ".join(MODES))]
 Overlap = Annotated[float, typer.Option(help="minimum overlap of sliding windows, 0 to 0.9")]
 TrustedKey = Annotated[
     Path | None, typer.Option(help="public key (PEM) that must have signed the engine file")

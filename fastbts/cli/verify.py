@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from fastbts.about import __version__
 from fastbts.cli.checks import Check, print_checks
@@ -18,6 +19,9 @@ from fastbts.errors import FastBTSError, InputError
 
 REPORT = "report.json"
 MAX_REPORT_BYTES = 1 << 20
+UNREADABLE = (FastBTSError, OSError)
+BAD_REPORT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What a report with other content than ours raises."""
 VOLUME_TOLERANCE = 1e-4  # relative: precision of a voxel's volume from a float32 affine
 
 
@@ -66,11 +70,13 @@ def verify_result(report_path: Path, engine: str | Path | None = None) -> Iterat
         yield Check("report", True, about)
         images = [report_path.parent / name for name in report["files_sha256"]]
         for path, digest in zip(images, report["files_sha256"].values(), strict=True):
-            yield from _image(path, digest, report["input"])
-        yield _volumes(images, report)
-        yield _engine(Path(engine or default_engine_path()), report["engine"]["sha256"])
+            yield _tried(path.name, _content, path, digest)
+            yield _tried(f"grid of {path.name}", _grid, path, report["input"])
+        yield _tried("volumes", _volumes, images, report)
+        made_by = Path(default_engine_path() if engine is None else engine)
+        yield _tried("engine", _engine, made_by, report["engine"]["sha256"])
         yield _version(report["software"]["fastbts"])
-    except (FastBTSError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (*UNREADABLE, *BAD_REPORT) as error:
         detail = f"{report_path}: cannot be used: {type(error).__name__}: {error}"
         yield Check("report", False, detail)
 
@@ -85,14 +91,20 @@ def _read_report(path: Path) -> dict[str, Any]:
     return report
 
 
-def _image(path: Path, digest: str, expected: dict[str, Any]) -> Iterator[Check]:
+def _tried(name: str, check: Callable[..., Check], *args: Any) -> Check:
+    """A check; one of a file that cannot be read has failed, and the others go on."""
+    try:
+        return check(*args)
+    except UNREADABLE as error:
+        return Check(name, False, str(error))
+
+
+def _content(path: Path, digest: str) -> Check:
     if not path.is_file():
-        yield Check(path.name, False, "missing, but the report lists it")
-        return
+        return Check(path.name, False, "missing, but the report lists it")
     got = hashlib.sha256(path.read_bytes()).hexdigest()
     changed = f"sha256 {got}, the report says {digest}"
-    yield Check(path.name, got == digest, "unchanged" if got == digest else changed)
-    yield _grid(path, expected)
+    return Check(path.name, got == digest, "unchanged" if got == digest else changed)
 
 
 def _grid(path: Path, expected: dict[str, Any]) -> Check:
@@ -124,12 +136,11 @@ def _volumes(images: list[Path], report: dict[str, Any]) -> Check:
 
 
 def _counted_ml(images: list[Path], scheme: str) -> list[float]:
-    import nibabel as nib
-
     from fastbts.labels import REGION_SCHEME, SCHEMES
     from fastbts.read.nifti import read_header
+    from fastbts.read.reference import read_labels
 
-    arrays = [np.asarray(nib.load(path).dataobj) for path in images]
+    arrays: list[NDArray[Any]] = [read_labels(path) for path in images]
     if scheme != REGION_SCHEME:
         ncr, _, et = SCHEMES[scheme].values()
         arrays = [arrays[0] > 0, np.isin(arrays[0], (ncr, et)), arrays[0] == et]

@@ -12,6 +12,7 @@ from fastbts.engine.backends import BACKENDS, Backend, devices, precisions
 from fastbts.engine.file import EngineFile, read_engine_file
 from fastbts.engine.interface import Engine
 from fastbts.errors import EngineFileError, OptionsError
+from fastbts.options import check_threads
 
 
 def default_engine_path() -> Path:
@@ -48,9 +49,10 @@ def load_engine(
     Raises:
         EngineFileError: The file is damaged, not an engine, or not signed by that key.
         DeviceError: The backend, device or precision cannot be used here.
-        OptionsError: An unknown backend, device or precision.
+        OptionsError: An unknown backend, device or precision, or an impossible `n_threads`.
     """
     check_choice(backend, device, precision)
+    check_threads(n_threads)
     file = read_engine(path, trusted_key)
     return open_engine(
         file, backend=backend, device=device, precision=precision, n_threads=n_threads
@@ -59,7 +61,7 @@ def load_engine(
 
 def read_engine(path: str | Path | None, trusted_key: str | Path | None = None) -> EngineFile:
     """Reads an engine file and checks its signature; see `load_engine`."""
-    file = read_engine_file(path or default_engine_path())
+    file = read_engine_file(default_engine_path() if path is None else path)
     if trusted_key is not None:
         from fastbts.engine.signing import check_signature
 
@@ -77,6 +79,7 @@ def open_engine(
 ) -> Engine:
     """Loads an engine from a file that was read before; see `load_engine`."""
     check_choice(backend, device, precision)
+    check_threads(n_threads)
     built_for, built_in = _built(file)
     row = BACKENDS[backend] if backend != "auto" else _choice(device, built_for)
     if precision == "auto" and row.name == built_for:

@@ -141,12 +141,13 @@ def read_header(path: str | Path) -> ImageHeader:
     return ImageHeader(path, geometry, stored, slope, inter, offset, header, warnings)
 
 
-def read_voxels(header: ImageHeader, out: NDArray[Any]) -> str:
+def read_voxels(header: ImageHeader, out: NDArray[Any], *, constant: bool = False) -> str:
     """Reads the voxels into `out` and checks them; releases the GIL while it decompresses.
 
     Args:
         header: From `read_header`.
         out: (i, j, k), first axis fastest; preferably of `header.dtype`, so that nothing is copied.
+        constant: Whether all voxels may be equal, as in the labels of a case without tumour.
 
     Returns:
         SHA-256 of the file.
@@ -163,7 +164,7 @@ def read_voxels(header: ImageHeader, out: NDArray[Any]) -> str:
         # What is not finite afterwards is refused.
         with np.errstate(over="ignore", invalid="ignore"):
             out[...] = raw if header.as_stored else _scaled(raw, header)
-    _check_content(header.path, out)
+    _check_content(header.path, out, constant)
     return sha256
 
 
@@ -367,7 +368,7 @@ def _form_warnings(
     return (f"qform and sform disagree by up to {apart_mm:.1f} mm: the sform was used",)
 
 
-def _check_content(path: Path, data: NDArray[Any]) -> None:
+def _check_content(path: Path, data: NDArray[Any], constant: bool) -> None:
     low, high = data.min(), data.max()  # NaN, if there is one
     if not (np.isfinite(low) and np.isfinite(high)):
         n = data.size - int(np.isfinite(data).sum())
@@ -375,5 +376,5 @@ def _check_content(path: Path, data: NDArray[Any]) -> None:
             f"{path}: {n} voxels are NaN or infinite; expected finite numbers; repair the export "
             "or set them to 0"
         )
-    if low == high:
+    if low == high and not constant:
         raise InputError(f"{path}: all voxels are {low:g}; expected an image; check the export")

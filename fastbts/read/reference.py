@@ -1,4 +1,4 @@
-"""Reference segmentations of labelled cases."""
+"""Label images: reference segmentations of labelled cases, and written results."""
 
 from __future__ import annotations
 
@@ -7,18 +7,59 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbts.errors import CaseError, InputError
+from fastbts.read.nifti import read_header, read_voxels
+
 REFERENCE_SUFFIXES = ("seg.nii.gz", "seg.nii")
+MAX_LABEL = 4  # of all label schemes
+ROUNDING = 1e-3  # largest distance from an integer: float labels in scaled integers are not exact
 
 
-def reference_files(folder: Path) -> list[Path]:
-    """The files of a case folder that are named like a reference segmentation."""
-    return sorted(p for p in folder.iterdir() if p.name.lower().endswith(REFERENCE_SUFFIXES))
+def find_reference(folder: Path) -> Path | None:
+    """The reference segmentation of a case folder, a file `*seg.nii.gz`; None if there is none.
+
+    Raises:
+        CaseError: There are several.
+    """
+    found = sorted(p for p in folder.iterdir() if p.name.lower().endswith(REFERENCE_SUFFIXES))
+    if len(found) > 1:
+        raise CaseError(
+            f"{folder}: expected one reference segmentation *seg.nii.gz, got "
+            f"{', '.join(p.name for p in found)}; remove all but one"
+        )
+    return found[0] if found else None
 
 
 def read_reference(path: Path) -> NDArray[np.uint8]:
-    """A reference segmentation (i, j, k) in values of `brats2021`; reads 3 of BraTS 2023 as 4."""
-    import nibabel as nib
+    """A reference segmentation (i, j, k) in values of `brats2021`; reads 3 of BraTS 2023 as 4.
 
-    # Not by `read_image`: it refuses an image of one value, such as that of a case without tumour.
-    labels = np.asarray(nib.load(path).dataobj).round().astype(np.uint8)
+    Raises:
+        InputError, GeometryError: See `read_labels`.
+    """
+    labels = read_labels(path)
     return np.where(labels == 3, np.uint8(4), labels)
+
+
+def read_labels(path: Path) -> NDArray[np.uint8]:
+    """A label image (i, j, k) with its values as stored; it may have one value only.
+
+    Raises:
+        InputError: The file cannot be read as a 3-D image, or a value is not an integer from 0 to
+            4.
+        GeometryError: Its voxel grid cannot be used.
+    """
+    header = read_header(path)
+    values = np.empty(header.geometry.shape[::-1], header.dtype).T
+    read_voxels(header, values, constant=True)
+    slope = header.nifti.get_slope_inter()[0]
+    if header.as_stored and slope is not None:  # a slope that images do without, see `_scaling`
+        values = values * slope
+    labels = np.clip(np.rint(values), 0, MAX_LABEL)
+    wrong = np.abs(values - labels) > ROUNDING
+    if wrong.any():
+        raise InputError(
+            f"{path}: expected labels, integers from 0 to {MAX_LABEL}, got {values[wrong][0]:g} "
+            f"({np.count_nonzero(wrong)} voxels are no label); is this a segmentation? Export it "
+            "again"
+        )
+    return labels.astype(np.uint8)

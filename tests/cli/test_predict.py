@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 
 from fastbts.cli import app
 from fastbts.engine.load import default_engine_path
+from fastbts.labels import REGION_SCHEME, SCHEMES
+from fastbts.options import MODES
 from fastbts.phantom import make_case, write_case
 from tests.conftest import write_voxel_engine
 
@@ -56,7 +58,7 @@ def image_of(case: Path, modality: str) -> Path:
 @pytest.mark.slow
 def test_demo_writes_the_files_that_it_names(tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    command = [sys.executable, "-m", "fastbts.cli", "demo", "--out", str(out)]
+    command = [sys.executable, "-m", "fastbts", "demo", "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     assert str(out / "preview.png") in done.stdout
     assert (out / "preview.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
@@ -174,12 +176,18 @@ def test_trusted_key_requires_a_signature(case: Path, voxel_engine: Path, tmp_pa
     assert run(*command, "--engine", signed)[0] == 0
 
 
+def test_help_names_all_schemes_and_modes() -> None:
+    text = " ".join(run("predict", "--help")[1].replace("│", " ").split())
+    for names in ([*SCHEMES, REGION_SCHEME], MODES):
+        assert ", ".join(names) in text
+
+
 def test_each_warning_is_shown_once(case: Path, voxel_engine: Path, tmp_path: Path) -> None:
     """In a process of its own, as the test runner catches what is logged."""
     _rewrite(case, "t1", lambda data, affine: (data + 1, affine))
     command = ["predict", case, "-o", tmp_path / "out", "--engine", voxel_engine]
     done = subprocess.run(
-        [sys.executable, "-m", "fastbts.cli", *map(str, command)],
+        [sys.executable, "-m", "fastbts", *map(str, command)],
         capture_output=True,
         text=True,
         check=True,

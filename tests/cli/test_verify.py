@@ -68,6 +68,20 @@ def _remove(folder: Path) -> None:
     (folder / "seg.nii.gz").unlink()
 
 
+def _truncate(folder: Path) -> None:
+    image = folder / "seg.nii.gz"
+    image.write_bytes(image.read_bytes()[:-100])
+
+
+def _write_garbage(folder: Path) -> None:
+    (folder / "seg.nii.gz").write_bytes(b"no image" * 99)
+
+
+def _damage_gzip(folder: Path) -> None:
+    image = folder / "seg.nii.gz"
+    image.write_bytes(image.read_bytes()[:-8] + bytes(8))
+
+
 def _edit(folder: Path, change: Callable[[dict[str, object]], None]) -> None:
     report = json.loads((folder / "report.json").read_text())
     change(report)
@@ -79,6 +93,9 @@ def _edit(folder: Path, change: Callable[[dict[str, object]], None]) -> None:
     [
         (_change_label, "the report says"),
         (_move_grid, "the input had"),
+        (_truncate, "the gzip stream ends early"),
+        (_damage_gzip, "damaged gzip stream"),
+        (_write_garbage, "expected a NIfTI image, got a file that begins with b'no image'"),
         (_remove, "missing, but the report lists it"),
         (
             lambda f: _edit(f, lambda r: r["volumes_ml"].update(WT=1e9)),
@@ -93,7 +110,9 @@ def _edit(folder: Path, change: Callable[[dict[str, object]], None]) -> None:
             "not in the report's folder",
         ),
         (lambda f: _edit(f, lambda r: r.pop("files_sha256")), "cannot be used"),
+        (lambda f: _edit(f, lambda r: r.update(files_sha256={})), "cannot be used"),
         (lambda f: (f / "report.json").write_text("[1]"), "cannot be used"),
+        (lambda f: (f / "report.json").write_text("[" * 99999), "cannot be used"),
         (lambda f: (f / "report.json").write_text("no json"), "cannot be used"),
     ],
 )
@@ -105,6 +124,23 @@ def test_changes_are_found(
     code, output = run("verify", folder)
     assert code == 1
     assert says in output
+
+
+@pytest.mark.parametrize("damage", [_truncate, _damage_gzip, _write_garbage, _remove])
+def test_a_damaged_image_does_not_stop_the_other_checks(
+    saved: Callable[[], Path], tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    for name in "ab":
+        saved().rename(tmp_path / name)
+    damage(tmp_path / "a")
+    code, output = run("verify", tmp_path, "--json")
+    assert code == 1
+    checks = json.loads(output)
+    n = len(checks) // 2
+    assert [check["name"] for check in checks[:n]] == [check["name"] for check in checks[n:]]
+    failed = {check["name"] for check in checks[:n] if not check["ok"]}
+    assert {"seg.nii.gz", "volumes"} <= failed <= {"seg.nii.gz", "grid of seg.nii.gz", "volumes"}
+    assert all(check["ok"] for check in checks[n:]), "the other folder is undamaged"
 
 
 def test_another_engine_is_found(saved: Callable[[], Path], tmp_path: Path) -> None:

@@ -27,10 +27,13 @@ def shipped() -> EngineFile:
             {"backend": "tvm"},
             "backend 'tvm': expected one of auto, openvino, onnxruntime, tensorrt, tensorrt-rtx",
         ),
+        ({"n_threads": -5}, r"n_threads -5: expected 0 \(all\) or an integer up to 1024"),
+        ({"n_threads": True}, "n_threads True: expected 0"),
+        ({"n_threads": 2.5}, "n_threads 2.5: expected 0"),
         ({"precision": "int8"}, "the file holds no int8 network; make one with: fastbts build"),
     ],
 )
-def test_unknown_options_are_refused(asked: dict[str, str], message: str) -> None:
+def test_unknown_options_are_refused(asked: dict[str, object], message: str) -> None:
     with pytest.raises(OptionsError, match=message):
         load_engine(**asked)  # type: ignore[arg-type]
 
@@ -136,6 +139,11 @@ def test_build_refuses_what_a_backend_does_not_have(shipped: EngineFile) -> None
 
 def test_shipped_engine_is_found() -> None:
     assert default_engine_path().is_file()
+
+
+def test_an_empty_path_is_not_the_shipped_engine() -> None:
+    with pytest.raises(EngineFileError, match=r"^\.: "):
+        load_engine("")
 
 
 def test_model_cards_state_the_source_of_the_prompts() -> None:

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from fastbts import EngineSpec, FastBTSError, read_case
 from fastbts.pipeline.normalize import normalize
-from fastbts.read.reference import read_reference, reference_files
+from fastbts.read.reference import find_reference, read_reference
 from fastbts.volume import to_network_axes
 from training.config import Recipe
 from training.data.augment import Augment, Crop, carve_mix, crop_start, cut, inside
@@ -177,13 +177,11 @@ def group_of(folder: Path) -> str:
 
 
 def read_labels(folder: Path) -> NDArray[np.uint8]:
-    """The reference labels (i, j, k) of a case, BraTS <= 2021 values (3 of BraTS 2023 is read as 4)."""
-    found = reference_files(folder)
-    if len(found) != 1:
-        raise FastBTSError(
-            f"{folder}: expected one file *seg.nii.gz, got {[p.name for p in found]}"
-        )
-    return read_reference(found[0])
+    """The reference labels (i, j, k) of a case, BraTS <= 2021 values (3 of 2023 becomes 4)."""
+    path = find_reference(folder)
+    if path is None:
+        raise FastBTSError(f"{folder}: expected one file *seg.nii.gz, got none")
+    return read_reference(path)
 
 
 def prepare_case(folder: Path, spec: EngineSpec, cache: Path) -> TrainingCase:

@@ -1,4 +1,4 @@
-"""`python -m fastbts.cli`."""
+"""`python -m fastbts`."""
 
 from fastbts.cli import main
 
