@@ -48,7 +48,7 @@ def build_engine(
 
     Args:
         source: Any engine file; or an ONNX with its spec under the key "spec", in its metadata (as
-            `training.export` writes it) or in a JSON file beside it (`model.onnx`, `model.json`).
+            `training export` writes it) or in a JSON file beside it (`model.onnx`, `model.json`).
         target: The engine file to write. It keeps the ONNX, so it can be a source itself.
         backend: One of `fastbts.engine.backends.BACKENDS`.
         precision: A precision that the backend has.
@@ -129,7 +129,7 @@ def _onnx_spec(path: Path, content: bytes) -> EngineSpec:
         ) from error
     raise EngineFileError(
         f"{path}: has no spec: expected {SPEC_KEY!r} in its metadata or in {sidecar.name}; "
-        "export it with training.export"
+        "export it with python -m training export"
     )
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fastbts.engine.file import EngineFile
     from fastbts.spec import EngineSpec
 
-Source = Annotated[Path, typer.Argument(help="engine file, or an ONNX of training.export")]
+Source = Annotated[Path, typer.Argument(help="engine file, or an ONNX of `training export`")]
 Target = Annotated[Path, typer.Option("--out", "-o", help="engine file to write")]
 Backend = Annotated[str, typer.Option(help=", ".join(BACKENDS))]
 Precision = Annotated[str, typer.Option(help=f"{', '.join(precisions())}: if the backend has it")]

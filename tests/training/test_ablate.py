@@ -26,7 +26,7 @@ from training.clip.encoder import ClipError
 from training.clip.prompts import PromptsError, load_prompts
 from training.config import load_recipe
 from training.data.cases import TrainingCase
-from training.loop.module import LitNetwork
+from training.loop.module import TrainingModule
 
 
 def run_of(name: str, seed: int, dice: list[float]) -> dict[str, object]:
@@ -51,7 +51,7 @@ def test_arms_share_the_backbone_of_their_seed(tmp_path: Path) -> None:
         ),
     )
     plain, everything, other = (
-        LitNetwork(arm_recipe(name, base, seed, tmp_path)).network
+        TrainingModule(arm_recipe(name, base, seed, tmp_path)).network
         for name, seed in (("plain", 1), ("all", 1), ("all", 2))
     )
     assert plain.bridge is plain.guidance is plain.fusion is None

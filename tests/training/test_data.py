@@ -20,8 +20,8 @@ from training.data.augment import (
     crop_start,
     cut,
     low_grade_core,
+    rotate_and_scale,
     thick_slices,
-    turned_and_scaled,
 )
 from training.data.cases import (
     Batches,
@@ -154,14 +154,14 @@ def test_turning_keeps_shape_size_and_alignment() -> None:
     axes = np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in (40, 60, 50)), indexing="ij")
     ball = torch.from_numpy((sum(a**2 for a in axes) < 12**2).astype(np.float32))[None]
     still = replace(PLAIN, rotate_rad=0.5, scale=0.0)
-    image, label = turned_and_scaled(ball, ball, still, np.random.default_rng(0))
+    image, label = rotate_and_scale(ball, ball, still, np.random.default_rng(0))
     assert (image - ball).abs().mean() < 0.01, "turning a ball about its centre changes nothing"
     assert torch.equal(label, (image > 0.5).float()) or (label - image).abs().mean() < 0.01
     rod = torch.zeros(1, 40, 60, 50)
     rod[:, :, 29:31, 24:26] = 1
-    turned, _ = turned_and_scaled(rod, rod, still, np.random.default_rng(0))
+    turned, _ = rotate_and_scale(rod, rod, still, np.random.default_rng(0))
     assert (turned - rod).abs().sum() > 20, "a rod does turn"
-    grown, _ = turned_and_scaled(
+    grown, _ = rotate_and_scale(
         ball, ball, replace(PLAIN, rotate_rad=0.0, scale=0.3), np.random.default_rng(1)
     )
     zoom = float(grown.sum() / ball.sum()) ** (1 / 3)

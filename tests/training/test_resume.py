@@ -22,7 +22,7 @@ from training.config import RECIPES, Recipe, load_recipe
 from training.data.cases import CropDataset, TrainingCase, engine_spec, prepare_case, to_batch
 from training.data.teacher import teacher_for
 from training.loop.checkpoint import load_checkpoint
-from training.loop.module import LitNetwork
+from training.loop.module import TrainingModule
 from training.train import fit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,7 +218,7 @@ def test_two_ranks_learn_from_crops_of_their_own(ranks: Path, data: Path) -> Non
         [[1], [3], [5], [8, 9], [12, 13], [16, 17]],
     )
     recipe = load_recipe("smoke")
-    module, dataset = LitNetwork(recipe), CropDataset(prepared(recipe, data), recipe, ranks=2)
+    module, dataset = TrainingModule(recipe), CropDataset(prepared(recipe, data), recipe, ranks=2)
     made = module.configure_optimizers()
     for step in zip(*crops, strict=True):
         for numbers in step:

@@ -18,7 +18,7 @@ from fastbts.engine.backends.tensorrt_plan import build_plan
 from fastbts.engine.file import pack_engine, parse_engine_file, write_engine_file
 from fastbts.engine.onnx_bytes import read_metadata
 from fastbts.pipeline.normalize import normalize
-from tests.training.tiny import KINDS, awake, tiny
+from tests.training.tiny import MECHANISMS, randomize_zeros, tiny
 from training.clip.prompts import ORTHONORMAL
 from training.config import parse_recipe
 from training.export import halve_weights, optional_modalities, to_onnx
@@ -29,7 +29,7 @@ SPEC = EngineSpec(stride=16, window=(32, 32, 32))
 
 @pytest.fixture(scope="module")
 def network() -> UNet3d:
-    network = awake(tiny(*KINDS)).eval()
+    network = randomize_zeros(tiny(*MECHANISMS)).eval()
     with torch.no_grad():
         for weight in network.parameters():
             weight.copy_(weight.half().float())

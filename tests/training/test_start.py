@@ -14,20 +14,20 @@ import torch
 
 from fastbts import EngineSpec
 from fastbts.engine.file import read_engine_file, write_engine_file
-from tests.training.tiny import KINDS, TINY, awake
+from tests.training.tiny import MECHANISMS, TINY, randomize_zeros
 from training.config import Recipe, StageConfig, load_recipe
 from training.data.cases import TrainingCase, engine_spec, prepare_case
 from training.export import export, trained_network
 from training.loop.checkpoint import CheckpointError, save_checkpoint
 from training.model import SemanticConfig, UNet3d
-from training.start import begin_from, engine_weights, measure_statistics, whole
+from training.start import begin_from, engine_weights, measure_statistics, padded
 from training.train import fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def semantic_recipe(norm: str) -> Recipe:
-    on = replace(TINY.semantic, teacher_width=0, **dict.fromkeys(KINDS, True))
+    on = replace(TINY.semantic, teacher_width=0, **dict.fromkeys(MECHANISMS, True))
     return replace(load_recipe("smoke"), model=replace(TINY, norm=norm, semantic=on))
 
 
@@ -42,7 +42,7 @@ def exported(
 ) -> tuple[Path, UNet3d]:
     """An engine, and the network that is in it."""
     folder, recipe = tmp_path_factory.mktemp("engine"), semantic_recipe(request.param)
-    network = awake(UNet3d(recipe.model))
+    network = randomize_zeros(UNet3d(recipe.model))
     if request.param == "batch":
         network(torch.randn(1, 4, 64, 64, 64))  # statistics other than 0 and 1
     average = average_of(network)
@@ -99,7 +99,7 @@ def test_statistics_of_one_case_make_batch_norm_an_instance_norm(
     before = UNet3d(replace(TINY, norm="instance", semantic=semantic)).eval()
     after = UNet3d(replace(TINY, norm=norm, semantic=semantic)).eval()
     after.load_state_dict(after.state_dict() | before.state_dict())
-    image = whole(case, TINY.stride)
+    image = padded(case, TINY.stride)
     with torch.inference_mode():
         expected, untouched = before(image), after(image)
     measure_statistics(after, [case])
@@ -130,7 +130,7 @@ def test_a_run_converts_the_norm_of_its_start(case: TrainingCase, tmp_path: Path
 
 def test_whole_cases_are_padded_as_at_inference(case: TrainingCase) -> None:
     stride = engine_spec(load_recipe("smoke")).stride
-    image = whole(case, stride)[0].numpy()
+    image = padded(case, stride)[0].numpy()
     assert all(
         0 <= padded - n < stride
         for padded, n in zip(image.shape[1:], case.label.shape, strict=True)

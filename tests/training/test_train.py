@@ -31,7 +31,7 @@ from training.loop.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from training.loop.module import LitNetwork, learning_rate
+from training.loop.module import TrainingModule, learning_rate
 from training.model import UNet3d
 from training.network_engine import NetworkEngine
 from training.scores.tables import dice_rows, mean_row
@@ -134,7 +134,7 @@ def test_step_is_that_of_a_plain_loop(cases: list[TrainingCase], tmp_path: Path)
 
     recipe = short(1)
     fit(recipe, cases, tmp_path)
-    network = LitNetwork(recipe).network
+    network = TrainingModule(recipe).network
     image, label, _ = to_batch([CropDataset(cases, recipe)[0]])
     with torch.autocast("cpu", torch.bfloat16):
         outputs = network(image)
@@ -244,7 +244,7 @@ def test_teacher_counts_where_the_data_give_one() -> None:
         recipe,
         model=replace(recipe.model, semantic=replace(recipe.model.semantic, teacher_width=5)),
     )
-    module = LitNetwork(recipe)
+    module = TrainingModule(recipe)
     image, label = torch.randn(1, 4, 32, 32, 32), torch.randint(0, 3, (1, 32, 32, 32))
     without, taught = (
         module.training_step([image, label], 0),

@@ -19,7 +19,7 @@ from fastbts.cli import app
 from fastbts.engine.file import read_engine_file
 from training.config import load_recipe
 from training.loop.checkpoint import save_checkpoint
-from training.loop.module import LitNetwork
+from training.loop.module import TrainingModule
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
@@ -48,7 +48,7 @@ def case(
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first command, in its own process: an untrained network with every mechanism."""
     folder = tmp_path_factory.mktemp("model")
-    module = LitNetwork(load_recipe("smoke-clip"))
+    module = TrainingModule(load_recipe("smoke-clip"))
     assert module.prompts is not None
     weights = module.network.state_dict()
     save_checkpoint(

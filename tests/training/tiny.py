@@ -13,7 +13,7 @@ from training.model.fusion import PixelFusion
 from training.model.guidance import Guidance, TextTable
 from training.model.head import TextHead
 
-KINDS = {
+MECHANISMS = {
     "fusion": {PixelFusion},
     "bridge": {SemanticBridge},
     "guidance": {Guidance, TextTable},
@@ -33,7 +33,7 @@ def tiny(*on: str, patch: int = 2) -> UNet3d:
     )
 
 
-def awake(network: UNet3d) -> UNet3d:
+def randomize_zeros(network: UNet3d) -> UNet3d:
     """Gives the layers that begin at zero some weights."""
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():

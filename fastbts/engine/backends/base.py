@@ -226,7 +226,7 @@ def stored_precision(file: EngineFile, wanted: str) -> str:
         raise DeviceError(
             f"precision {wanted!r}: the network computes in {stored}, and this backend takes the "
             "precision from the ONNX; export another with: "
-            "python -m training.export --precision fp32|fp16"
+            "python -m training export --precision fp32|fp16"
         )
     return stored
 

@@ -21,7 +21,7 @@ from training.clip.prompts import (
     vector_prompts,
 )
 from training.config import load_recipe
-from training.loop.module import LitNetwork, recipe_prompts
+from training.loop.module import TrainingModule, recipe_prompts
 
 
 def test_orthonormal_prompts_are_orthonormal() -> None:
@@ -68,7 +68,9 @@ def test_prompts_follow_the_recipe(tmp_path: Path) -> None:
     recipe = replace(load_recipe("smoke-clip"), prompts=str(tmp_path / "prompts.npz"))
     mine = Prompts(REGIONS, ((),) * 3, np.eye(3, 16, dtype=np.float32), "mine")
     save_prompts(tmp_path / "prompts.npz", mine)
-    assert np.array_equal(LitNetwork(recipe).network.get_buffer("text").numpy(), mine.embeddings)
+    assert np.array_equal(
+        TrainingModule(recipe).network.get_buffer("text").numpy(), mine.embeddings
+    )
     save_prompts(tmp_path / "prompts.npz", orthonormal_prompts(REGIONS, width=8))
     with pytest.raises(PromptsError, match=r"expected \(3, 16\)"):
         recipe_prompts(recipe)
