@@ -76,7 +76,7 @@ def test_all_mistakes_are_reported_at_once() -> None:
         parse_recipe({"model": {"norm": "layer"}})
     with pytest.raises(
         RecipeError,
-        match=r"stages\.1\.steps: 0, expected at least 1; 0 \(no limit\) only in the last",
+        match=r"stages\.1\.steps: 0, expected at least 1; 0 \(no limit\) only in the stage before",
     ):
         parse_recipe({"stages": [{}, {"steps": 0}]})
     with pytest.raises(RecipeError, match=r"engine\.fbts: model\.n_layers: unknown field"):

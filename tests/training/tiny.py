@@ -1,4 +1,4 @@
-"""The semantic network in very small, and what each mechanism is made of."""
+"""A tiny semantic network, and the modules of each mechanism."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def tiny(*on: str, patch: int = 2) -> UNet3d:
 
 
 def randomize_zeros(network: UNet3d) -> UNet3d:
-    """Gives the layers that begin at zero some weights."""
+    """Gives random weights to the layers that begin at zero."""
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for weight in network.parameters():

@@ -158,7 +158,7 @@ def test_cases_are_written_once_and_read_back(
     write_synthetic(tmp_path, [anatomy], shapes, 1, seed=3)
     assert path.stat().st_mtime_ns == written
     (read,) = load_synthetic(tmp_path)
-    assert (read.name, read.grade, read.image.ndim) == ("synthetic_003_0000", SYNTHETIC, 4)
+    assert (read.name, read.group, read.image.ndim) == ("synthetic_003_0000", SYNTHETIC, 4)
     with pytest.raises(FastBTSError, match=r"no files synthetic_\*\.npz"):
         load_synthetic(tmp_path / "nowhere")
 
