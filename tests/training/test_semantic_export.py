@@ -23,8 +23,10 @@ from training.clip.prompts import ORTHONORMAL
 from training.config import parse_recipe
 from training.export import halve_weights, optional_modalities, to_onnx
 from training.model import UNet3d
+from training.start import begin_from
 
 SPEC = EngineSpec(stride=16, window=(32, 32, 32))
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +95,19 @@ def test_the_file_says_what_it_is(exported: onnx.ModelProto) -> None:
         "fp32",
     )
     assert json.loads(about["spec"]) == json.loads(json.dumps(asdict(SPEC)))
+
+
+def test_a_network_is_read_back_from_its_engine(
+    network: UNet3d, exported: onnx.ModelProto, tmp_path: Path
+) -> None:
+    path, record = tmp_path / "tiny.fbts", {"recipe": {"model": asdict(network.config)}}
+    write_engine_file(path, SPEC, {"model.onnx": exported.SerializeToString()}, training=record)
+    begun, image = UNet3d(network.config), torch.randn(1, 4, 32, 32, 48)
+    missing = begin_from(begun, path)
+    assert all(name.startswith(("side_heads.", "bridge.teacher.")) for name in missing)
+    with torch.inference_mode():
+        expected, logits = network(image), begun.eval()(image)
+    assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 def test_half_precision_keeps_float32_ends(
