@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Retrain, rebuild the engine, measure: scripts/train.sh RECIPE DATA RUN [START]. Continues an interrupted run; a new one begins
-# from the weights of START, a checkpoint or an engine file, where that is given. RECIPE may also be the checkpoint of a run at
-# constant rate: then RUN makes a network of it. A recipe without an end trains until SIGTERM comes, and exports nothing.
+# Train, export, tune, evaluate: scripts/train.sh RECIPE DATA RUN [START].
+# RECIPE: name or YAML file; or a checkpoint of a run at constant rate, whose last stage is trained.
+# START: checkpoint or engine file with the first weights of a new run. An interrupted run is
+# continued. A recipe without end trains until SIGTERM, and then nothing is exported.
 set -euo pipefail
-recipe=${1:?name of a recipe, for example light, or a checkpoint to train to the end}
+recipe=${1:?recipe (name such as light, or YAML file), or checkpoint for its last stage}
 data=$(realpath "${2:?folder of labelled cases with cases.csv}")
 run=$(realpath -m "${3:?folder of the run}")
 start=${4:+$(realpath -e "$4")}
 python=$(realpath -s "$(command -v "${PYTHON:-python3}")")
 
-# On a CPU, keep glibc from returning memory to the system after every step, and torch's threads from spinning against the
-# loader's: measurably faster.
+# Measurably faster on a CPU: glibc keeps memory between steps, and torch's waiting threads sleep
+# instead of taking time from the loader's process.
 export MALLOC_MMAP_THRESHOLD_=8000000000 MALLOC_TRIM_THRESHOLD_=16000000000 MALLOC_TOP_PAD_=268435456
 export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0
 

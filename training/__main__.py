@@ -58,24 +58,8 @@ def load_command(name: str) -> Any:
     """Imports `training.NAME` and makes a command of its function `command`."""
     module = importlib.import_module(f"training.{name}")
     single = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-    if hasattr(module, "command"):
-        single.command(name)(module.command)
-    else:
-        single.command(name, add_help_option=False, context_settings=FORWARD)(_forward(module))
+    single.command(name)(module.command)
     return typer.main.get_command(single)
-
-
-FORWARD = {"ignore_unknown_options": True, "allow_extra_args": True}
-
-
-def _forward(module: Any) -> Any:
-    """For a module whose `main` parses sys.argv itself."""
-
-    def forward(context: typer.Context) -> None:
-        sys.argv = [f"training {context.info_name}", *context.args]
-        module.main()
-
-    return forward
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

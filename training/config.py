@@ -1,4 +1,4 @@
-"""The recipe: everything that decides what a training run makes, as frozen dataclasses read from one YAML file."""
+"""The recipe: all settings of a training run, as frozen dataclasses read from one YAML file."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ ENDLESS = 10**9
 
 @dataclass(frozen=True)
 class StageConfig:
-    """A stretch of training with one crop size."""
+    """A part of training with one crop size."""
 
     steps: int = 1000
-    """Optimiser steps; 0 for as many as there is time for, in the last stage but one."""
+    """Optimiser steps; 0 for no limit, only in the stage before the last."""
     crop: tuple[int, ...] = (112, 128, 112)
     """Crop in voxels, (D, H, W) = (Z, Y, X); multiples of the network's stride."""
     batch: int = 1
@@ -32,24 +32,24 @@ class StageConfig:
 
     @property
     def length(self) -> int:
-        """Optimiser steps, `ENDLESS` where there is no limit."""
+        """Optimiser steps, `ENDLESS` without a limit."""
         return self.steps or ENDLESS
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How a crop is varied. Probabilities are per crop unless said otherwise."""
+    """Augmentation. Probabilities are per crop unless stated otherwise."""
 
     tumour_centred: float = 0.5
-    """Chance that the crop is centred on a tumour voxel rather than placed anywhere."""
+    """Chance that the crop is centred on a tumour voxel instead of placed anywhere."""
     et_centred: float = 0.2
-    """Chance that it is centred on an enhancing voxel; on a tumour voxel where there is none."""
+    """Chance that it is centred on an enhancing voxel; on a tumour voxel if there is none."""
     low_grade: float = 0.0
-    """Chance that the tumour core is repainted as a non-enhancing one, as low-grade gliomas have; they are rare in the cases."""
+    """Chance that the tumour core is repainted as non-enhancing, as in (rare) low-grade gliomas."""
     carve_mix: float = 0.0
-    """Chance that another case's tumour is set into the crop."""
+    """Chance that another case's tumour is copied into the crop."""
     mirror: tuple[float, ...] = (0.1, 0.1, 0.5)
-    """Chance of mirroring along D, H, W; left-right is the natural one."""
+    """Chance of mirroring along D, H, W; W is left-right, which is natural."""
     affine: float = 0.5
     """Chance of a rotation and scaling."""
     rotate_rad: float = 0.3
@@ -85,11 +85,11 @@ class Recipe:
     model: UNetConfig = field(default_factory=UNetConfig)
     """The network."""
     stages: tuple[StageConfig, ...] = (StageConfig(),)
-    """Run one after the other; the rate is constant up to the last one, in which it falls to zero."""
+    """Run in this order. The learning rate is constant until the last one, then falls to zero."""
     turns: dict[str, int] = field(default_factory=dict)
     """Turns per epoch of each case of a group (column `group` of cases.csv); 1 for other groups."""
     synthetic: float = 0.0
-    """Share of the crops that come from synthetic cases (`training.data.synthetic`), which have to be among the cases then."""
+    """Share of crops from synthetic cases (`training synthetic`), which must be among the cases."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Augmentation."""
     learning_rate: float = 1.5e-3
@@ -99,27 +99,27 @@ class Recipe:
     warmup_steps: int = 100
     """Length of the warm-up."""
     ema: float = 0.998
-    """Decay of the moving average of the weights, which is what gets exported."""
+    """Decay of the moving average of the weights (EMA), which is exported."""
     side_weight: float = 0.4
-    """Loss weight of the first coarser level; halves with every further one."""
+    """Loss weight of the first coarser level; each further one has half of the one before."""
     similarity_weight: float = 0.2
-    """Loss weight of the similarity map; counts only with guidance."""
+    """Loss weight of the similarity map; used only with guidance."""
     bridge_weight: float = 0.1
-    """Loss weight of the bridge's cosine to its teacher; counts only where a teacher is given."""
+    """Loss weight of the bridge's cosine to its teacher; used only with a teacher."""
     teacher: ClipSource = field(default_factory=ClipSource)
-    """CLIP whose pictures teach the bridge, and whose patch tokens it reads with `model.semantic.token_width`."""
+    """CLIP model that teaches the bridge, and whose patch tokens it reads with `token_width`."""
     slices: int = 12
-    """Slices per axis that the teacher looks at."""
+    """Slices per axis that the teacher sees."""
     prompts: str = ""
     """A file of `training.clip.prompts.save_prompts`; empty for orthonormal vectors."""
     checkpoint_every: int = 100
-    """Most steps between checkpoints."""
+    """Maximum number of steps between checkpoints."""
     checkpoint_minutes: float = 5.0
-    """Most minutes between checkpoints."""
+    """Maximum number of minutes between checkpoints."""
     validate_every: int = 500
-    """Steps between validations, where there are cases for that."""
+    """Steps between validations, if there are cases of split `val`."""
     precision: str = "bf16-mixed"
-    """Of the forward and backward pass, in Lightning's words; weights are float32 throughout."""
+    """Lightning's name of the precision of forward and backward pass; weights are float32."""
 
     @property
     def steps(self) -> int:
@@ -141,33 +141,17 @@ def load_recipe(source: str | Path) -> Recipe:
 
 
 def parse_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
-    """Builds a recipe from plain values, as YAML or a checkpoint holds them; reports all mistakes at once."""
+    """Builds a recipe from plain values of a YAML file or a checkpoint; reports all mistakes."""
     mistakes: list[str] = []
-    recipe = _build(Recipe, values, "", mistakes)
-    if not mistakes:
-        stride = recipe.model.stride
-        mistakes += [
-            f"stages.{i}.crop: {s.crop} is not 3 multiples of the network's stride {stride}"
-            for i, s in enumerate(recipe.stages)
-            if len(s.crop) != 3 or any(size % stride for size in s.crop)
-        ]
-        mistakes += _stage_mistakes(recipe.stages)
-        if recipe.model.norm not in NORMS:
-            mistakes.append(
-                f"model.norm: expected one of {', '.join(NORMS)}, got {recipe.model.norm!r}"
-            )
-        if recipe.precision not in PRECISIONS:
-            mistakes.append(
-                f"precision: expected one of {', '.join(PRECISIONS)}, got {recipe.precision!r}"
-            )
-        mistakes += _teacher_mistakes(recipe)
+    recipe: Recipe = _build(Recipe, values, "", mistakes)
+    mistakes = mistakes or _recipe_mistakes(recipe)
     if mistakes:
         raise RecipeError(f"{where}: " + "; ".join(mistakes))
     return recipe
 
 
 def model_config(values: dict[str, Any], where: str) -> UNetConfig:
-    """Builds a network's shape from plain values, as an engine's manifest holds them.
+    """Builds a network's configuration from plain values of an engine's manifest.
 
     Raises:
         RecipeError: Fields that this version does not know, or of another type.
@@ -179,11 +163,16 @@ def model_config(values: dict[str, Any], where: str) -> UNetConfig:
     return config
 
 
-def ended(recipe: Recipe, step: int, steps: int = 0) -> Recipe:
-    """The recipe whose last stage begins at `step`, and takes `steps`; 0 for as many as it says.
+def with_last_stage(recipe: Recipe, step: int, steps: int = 0) -> Recipe:
+    """The recipe with its last stage moved to begin at `step`.
+
+    Args:
+        recipe: Of a run at constant rate.
+        step: Where that run is.
+        steps: Length of the last stage; 0 for that of the recipe.
 
     Raises:
-        RecipeError: `step` is in the last stage already.
+        RecipeError: `step` is in the last stage, or 0.
     """
     *constant, last = recipe.stages
     kept, left = [], step
@@ -192,10 +181,31 @@ def ended(recipe: Recipe, step: int, steps: int = 0) -> Recipe:
         left -= kept[-1].steps
     if left or not step:
         raise RecipeError(
-            f"step {step}: expected a step at constant rate, 1 to {step - left}; take an earlier checkpoint"
+            f"step {step}: expected a step at constant rate, 1 to {step - left}; "
+            "take an earlier checkpoint"
         )
     kept = [stage for stage in kept if stage.steps]
     return replace(recipe, stages=(*kept, replace(last, steps=steps or last.steps)))
+
+
+def _recipe_mistakes(recipe: Recipe) -> list[str]:
+    mistakes = _crop_mistakes(recipe) + _stage_mistakes(recipe.stages)
+    for name, value, known in (
+        ("model.norm", recipe.model.norm, NORMS),
+        ("precision", recipe.precision, PRECISIONS),
+    ):
+        if value not in known:
+            mistakes.append(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+    return mistakes + _teacher_mistakes(recipe)
+
+
+def _crop_mistakes(recipe: Recipe) -> list[str]:
+    stride = recipe.model.stride
+    return [
+        f"stages.{i}.crop: {stage.crop} is not 3 multiples of the network's stride {stride}"
+        for i, stage in enumerate(recipe.stages)
+        if len(stage.crop) != 3 or any(size % stride for size in stage.crop)
+    ]
 
 
 def _stage_mistakes(stages: tuple[StageConfig, ...]) -> list[str]:
@@ -203,7 +213,8 @@ def _stage_mistakes(stages: tuple[StageConfig, ...]) -> list[str]:
     for i, stage in enumerate(stages):
         if stage.steps < 0 or (stage.steps == 0 and i != len(stages) - 2):
             mistakes.append(
-                f"stages.{i}.steps: {stage.steps}, expected at least 1; 0 (no limit) only in the last stage but one"
+                f"stages.{i}.steps: {stage.steps}, expected at least 1; "
+                "0 (no limit) only in the stage before the last"
             )
     return mistakes
 
@@ -214,8 +225,9 @@ def _teacher_mistakes(recipe: Recipe) -> list[str]:
     mistakes = [f"teacher: {recipe.teacher.mistake()}"] if recipe.teacher.mistake() else []
     if given != used:
         mistakes.append(
-            "teacher: needs model.semantic.bridge with teacher_width or token_width, and these need a teacher; "
-            f"got {'one' if given else 'none'}, bridge {semantic.bridge}, widths {semantic.teacher_width}, {semantic.token_width}"
+            "teacher: needs model.semantic.bridge with teacher_width or token_width, and these "
+            f"need a teacher; got {'one' if given else 'none'}, bridge {semantic.bridge}, "
+            f"widths {semantic.teacher_width}, {semantic.token_width}"
         )
     if recipe.slices < 1:
         mistakes.append(f"slices: {recipe.slices}, expected at least 1")

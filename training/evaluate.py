@@ -1,23 +1,23 @@
-"""Scores of an engine on labelled cases: `python -m training.evaluate --data DIR`.
+"""Scores of an engine on labelled cases: `python -m training evaluate --data DIR`.
 
-Runs `fastbts.Segmenter` itself, files in, labels on the original grid out; so it measures what a user gets.
+Runs `fastbts.Segmenter` from files to labels on the original grid, so it measures what a user gets.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from fastbts import MODALITIES, FastBTSError, Segmenter, SegmenterOptions, read_case
+from fastbts import EngineSpec, FastBTSError, Segmenter, SegmenterOptions, read_case
 from fastbts.metrics import region_dice
 from training.data.cases import find_cases, group_of, read_labels
 from training.scores.calibration import Histogram, brain_logits, calibration_record, logit_histogram
@@ -25,10 +25,17 @@ from training.scores.lesions import lesion_scores
 from training.scores.regions import region_scores
 from training.scores.tables import Row, dice_rows, group_means, mean_row, summary, write_csv
 
-SHOWN = {  # score -> what the console calls it
-    "dice": "Dice", "hd95_mm": "HD95 mm, penalty", "hd95_nonempty_mm": "HD95 mm, non-empty", "sensitivity": "sensitivity",
-    "precision": "precision", "specificity": "specificity", "lesion_recognition": "lesion F1", "lesion_dice": "lesion Dice",
-}  # fmt: skip
+SHOWN = {
+    "dice": "Dice",
+    "hd95_mm": "HD95 mm, penalty",
+    "hd95_nonempty_mm": "HD95 mm, non-empty",
+    "sensitivity": "sensitivity",
+    "precision": "precision",
+    "specificity": "specificity",
+    "lesion_recognition": "lesion F1",
+    "lesion_dice": "lesion Dice",
+}
+"""Score -> its name on the console."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +77,7 @@ def dice_without(segmenter: Segmenter, folders: list[Path], modality: str) -> di
     """Mean over cases of Dice with one image left out: WT, TC, ET and their mean.
 
     Raises:
-        CaseError: The engine was not trained for that, or the segmenter does not allow it.
+        CaseError: The engine needs this image, or the segmenter's options forbid it.
     """
     scores = []
     for folder in track(folders, f"without {modality}"):
@@ -87,13 +94,54 @@ def dropped(wanted: list[str], every: bool, optional: tuple[str, ...]) -> list[s
     """The modalities to leave out, one at a time.
 
     Raises:
-        FastBTSError: The engine cannot do without one of them, or, where `every` is asked for, without any.
+        FastBTSError: The engine needs one of them; or `every` is asked for and it needs all.
     """
     modalities = [*optional] if every else wanted
     if (every and not optional) or not set(modalities) <= set(optional):
-        raise FastBTSError(f"leaving out {', '.join(modalities) or 'modalities'}: the engine can do without "
-                           f"{', '.join(optional) or 'none'}; train one with fusion and modality dropout")  # fmt: skip
+        raise FastBTSError(
+            f"leaving out {', '.join(modalities) or 'modalities'}: the engine can do without "
+            f"{', '.join(optional) or 'none'}; train one with fusion and modality dropout"
+        )
     return modalities
+
+
+def all_scores(
+    evaluation: Evaluation,
+    folders: list[Path],
+    spec: EngineSpec,
+    missing: dict[str, dict[str, float]],
+) -> dict[str, Any]:
+    """Everything that was measured, for the console and as JSON.
+
+    Args:
+        evaluation: Scores of the cases.
+        folders: The cases.
+        spec: Of the engine.
+        missing: For each modality left out, what `dice_without` returned.
+    """
+    cases = dice_rows(evaluation.rows)
+    mean = mean_row(cases)
+    losses = {m: {"dice": d, "loss": mean["mean"] - d["mean"]} for m, d in missing.items()}
+    return {
+        "cases": cases,
+        "mean": mean,
+        "groups": group_means(cases, {folder.name: group_of(folder) for folder in folders}),
+        "regions": evaluation.rows,
+        "summary": summary(evaluation.rows),
+        "calibration": calibration_record(evaluation.histogram, spec.temperature),
+        "missing_modalities": losses,
+    }
+
+
+def show(scores: dict[str, Any], title: str) -> None:
+    """Prints the scores."""
+    console, n = Console(), len(scores["cases"])
+    console.print(dice_table(scores["cases"], scores["groups"], title))
+    console.print(summary_table(scores["summary"], n))
+    console.print(calibration_line(scores["calibration"]))
+    for modality, without in scores["missing_modalities"].items():
+        regions = ", ".join(f"{region} {value:.4f}" for region, value in without["dice"].items())
+        console.print(f"without {modality}: {regions}; {without['loss']:+.4f} lost (n={n})")
 
 
 def dice_table(rows: list[Row], groups: dict[str, Row], title: str) -> Table:
@@ -106,7 +154,7 @@ def dice_table(rows: list[Row], groups: dict[str, Row], title: str) -> Table:
 
 
 def summary_table(means: dict[str, dict[str, dict[str, Any]]], n_cases: int) -> Table:
-    """Mean over cases of every score, then the mean over regions; n where it is not all of them."""
+    """Mean over cases of every score, then the mean over regions; n if it is not all of them."""
     table = Table("score", *means, title=f"means over n = {n_cases} cases")
     expected = {region: len(means) - 1 if region == "mean" else n_cases for region in means}
     for name in (name for name in SHOWN if name in means["mean"]):
@@ -120,7 +168,8 @@ def summary_table(means: dict[str, dict[str, dict[str, Any]]], n_cases: int) -> 
 def calibration_line(calibration: dict[str, Any]) -> str:
     """Expected calibration errors, for the console."""
     errors = ", ".join(f"{region} {error:.5f}" for region, error in calibration["ece"].items())
-    return f"expected calibration error: {errors}; over {calibration['n_voxels']} brain voxels, {calibration['bins']} bins"
+    n, bins = calibration["n_voxels"], calibration["bins"]
+    return f"expected calibration error: {errors}; over {n} brain voxels, {bins} bins"
 
 
 def _cell(score: dict[str, Any], expected: int) -> str:
@@ -129,85 +178,48 @@ def _cell(score: dict[str, Any], expected: int) -> str:
     return f"{score['mean']:.4g}" + (f" (n={score['n']})" if score["n"] != expected else "")
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--engine", type=Path, help="engine file; default: the shipped engine")
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder of labelled cases, with cases.csv"
-    )
-    parser.add_argument("--split", default="val")
-    parser.add_argument("--mode", default="auto", help="auto, one-pass or sliding")
-    parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16")
-    parser.add_argument(
-        "--lesions", action="store_true", help="also lesion-wise scores (panoptica)"
-    )
-    parser.add_argument(
-        "--drop",
-        action="append",
-        default=[],
-        choices=MODALITIES,
-        help="also score without this image; repeatable",
-    )
-    parser.add_argument(
-        "--missing-modalities",
-        action="store_true",
-        help="--drop for every image that the engine can do without",
-    )
-    parser.add_argument("--json", type=Path, help="also write all of it here")
-    parser.add_argument("--csv", type=Path, help="also write one line per case and region here")
-    parser.add_argument("--figure", type=Path, help="also draw it, as PNG (matplotlib)")
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Command line."""
-    args, console = _arguments(), Console()
-    options = SegmenterOptions(
-        mode=args.mode, allow_missing=bool(args.drop) or args.missing_modalities
-    )
-    segmenter = Segmenter(args.engine, precision=args.precision, options=options)
-    spec, folders = segmenter.spec, find_cases(args.data, args.split)
-    without = dropped(args.drop, args.missing_modalities, spec.optional_modalities)
-    evaluation = evaluate(segmenter, folders, lesions=args.lesions)
-    cases, means = dice_rows(evaluation.rows), summary(evaluation.rows)
-    calibration = calibration_record(evaluation.histogram, spec.temperature)
-    groups = group_means(cases, {folder.name: group_of(folder) for folder in folders})
-    console.print(dice_table(cases, groups, f"Dice, {spec.name}, {args.mode}"))
-    console.print(summary_table(means, len(folders)))
-    console.print(calibration_line(calibration))
-    whole, losses = mean_row(cases)["mean"], {}
-    for modality in without:
-        score = dice_without(segmenter, folders, modality)
-        losses[modality] = {"dice": score, "loss": whole - score["mean"]}
-        regions = ", ".join(f"{region} {value:.4f}" for region, value in score.items())
-        console.print(
-            f"without {modality}: {regions}; {losses[modality]['loss']:+.4f} lost (n={len(folders)})"
-        )
-    if args.csv:
-        write_csv(args.csv, evaluation.rows)
-    if args.json:
-        about = {
-            "engine": spec.name,
-            **segmenter.engine.description,
-            "mode": args.mode,
-            "split": args.split,
-        }
-        scores = {
-            "cases": cases,
-            "mean": mean_row(cases),
-            "groups": groups,
-            "regions": evaluation.rows,
-            "summary": means,
-        }
-        everything = {**about, **scores, "calibration": calibration, "missing_modalities": losses}
-        args.json.write_text(json.dumps(everything, indent=1) + "\n")
-    if args.figure:
+def command(
+    data: Annotated[Path, typer.Option(help="folder of labelled cases, with cases.csv")],
+    engine: Annotated[
+        Path | None, typer.Option(help="engine file; default: the shipped engine")
+    ] = None,
+    split: Annotated[str, typer.Option(help="split of cases.csv")] = "val",
+    mode: Annotated[str, typer.Option(help="auto, one-pass or sliding")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16")] = "auto",
+    lesions: Annotated[
+        bool, typer.Option("--lesions", help="also lesion-wise scores (panoptica)")
+    ] = False,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="also score without this image; repeatable")
+    ] = None,
+    missing_modalities: Annotated[
+        bool,
+        typer.Option("--missing-modalities", help="--drop for each image the engine may miss"),
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="file to write all scores to")
+    ] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="file to write one line per case and region to")
+    ] = None,
+    figure: Annotated[Path | None, typer.Option(help="PNG file to write (matplotlib)")] = None,
+) -> None:
+    """Score an engine on labelled cases."""
+    folders = find_cases(data, split)
+    options = SegmenterOptions(mode=mode, allow_missing=bool(drop) or missing_modalities)
+    segmenter = Segmenter(engine, precision=precision, options=options)
+    spec = segmenter.spec
+    without = dropped(drop or [], missing_modalities, spec.optional_modalities)
+    evaluation = evaluate(segmenter, folders, lesions=lesions)
+    missing = {modality: dice_without(segmenter, folders, modality) for modality in without}
+    scores = all_scores(evaluation, folders, spec, missing)
+    show(scores, f"Dice, {spec.name}, {mode}")
+    if csv_file:
+        write_csv(csv_file, evaluation.rows)
+    if json_file:
+        about = {"engine": spec.name, **segmenter.engine.description, "mode": mode, "split": split}
+        json_file.write_text(json.dumps({**about, **scores}, indent=1) + "\n")
+    if figure:
         from training.scores.figure import write_figure
 
-        write_figure(
-            args.figure, spec.name, evaluation.rows, evaluation.histogram, spec.temperature
-        )
-
-
-if __name__ == "__main__":
-    main()
+        write_figure(figure, spec.name, evaluation.rows, evaluation.histogram, spec.temperature)

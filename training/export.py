@@ -1,19 +1,19 @@
-"""Exports a checkpoint as an engine file: `python -m training.export CHECKPOINT -o ENGINE.fbts`."""
+"""Exports a checkpoint as an engine file: `python -m training export CHECKPOINT -o ENGINE.fbts`."""
 
 from __future__ import annotations
 
-import argparse
 import copy
 import dataclasses
 import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import onnx
 import torch
+import typer
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ LARGE = 1024
 
 
 class Half(nn.Module):
-    """A network in float16 between float32 ends, for devices that take their precision from the ONNX (TensorRT)."""
+    """A network that computes in float16 between float32 ends: TensorRT obeys the ONNX's types."""
 
     def __init__(self, network: UNet3d) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Half(nn.Module):
 
 
 def trained_network(recipe: Recipe, state: dict[str, Any]) -> UNet3d:
-    """The checkpoint's averaged network, weights rounded to float16, as the large ones will be stored."""
+    """The checkpoint's averaged network, with weights rounded to float16 as they will be stored."""
     network = UNet3d(recipe.model).eval()
     network.load_state_dict(averaged_weights(state))
     with torch.no_grad():
@@ -58,35 +58,24 @@ def trained_network(recipe: Recipe, state: dict[str, Any]) -> UNet3d:
 
 
 def to_onnx(network: UNet3d, spec: EngineSpec, precision: str = "fp32") -> onnx.ModelProto:
-    """Exports with dynamic batch and spatial sizes (multiples of the stride); inputs and logits are float32 in any precision.
+    """Exports with dynamic batch and spatial sizes, which are multiples of the stride.
 
-    Bridge, attention and the head's product become nodes of the domain `fastbts`; they and the norms bring their bodies along
-    (`onnx_nodes.py`). A network that reads text gets a second input, "text" (K, T), whose default is the network's own table.
+    Inputs and logits are float32 in any precision. Bridge, attention and the head's product become
+    nodes of the domain `fastbts`; they and the norms have bodies of standard operations
+    (`onnx_nodes.py`). A network with text has a second input, "text" (K, T), whose default is the
+    network's own table.
 
     Args:
         network: In eval mode.
-        spec: Also goes into the file's metadata, as JSON.
+        spec: Also stored in the file's metadata, as JSON.
         precision: What the graph computes in, "fp32" or "fp16".
+    Raises:
+        OptionsError: Another precision.
     """
+    if precision not in PRECISIONS:
+        raise OptionsError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
     text = network.get_buffer("text") if network.config.semantic.uses_text else None
-    sample = torch.zeros(
-        2, len(spec.modalities), *(2 * spec.stride, 3 * spec.stride, 4 * spec.stride)
-    )
-    sizes = {
-        axis: spec.stride * torch.export.Dim(name, min=1, max=64)
-        for axis, name in ((2, "d"), (3, "h"), (4, "w"))
-    }
-    exported = Half(with_nodes(network)) if precision == "fp16" else with_nodes(network)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
-        program = torch.onnx.export(
-            exported, (sample,) if text is None else (sample, text.clone()), dynamo=True, opset_version=OPSET,
-            input_names=["volume", "text"][: 1 if text is None else 2], output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("b", min=1, max=16), **sizes}, *([] if text is None else [{}])), verbose=False,
-            custom_translation_table=translations(),
-        )  # fmt: skip
-    assert program is not None
-    model = program.model_proto
+    model = _traced(network, spec, text, precision)
     if text is not None:
         # An initializer of an input's name is that input's default (ONNX IR, "Graphs").
         model.graph.initializer.append(numpy_helper.from_array(text.numpy(), "text"))
@@ -99,33 +88,51 @@ def to_onnx(network: UNet3d, spec: EngineSpec, precision: str = "fp32") -> onnx.
     return model
 
 
+def _traced(
+    network: UNet3d, spec: EngineSpec, text: Tensor | None, precision: str
+) -> onnx.ModelProto:
+    """The graph as torch exports it."""
+    size = (2 * spec.stride, 3 * spec.stride, 4 * spec.stride)
+    volume = torch.zeros(2, len(spec.modalities), *size)
+    batch = torch.export.Dim("b", min=1, max=16)
+    axes = {i: spec.stride * torch.export.Dim(n, min=1, max=64) for i, n in enumerate("dhw", 2)}
+    exported = Half(with_nodes(network)) if precision == "fp16" else with_nodes(network)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        program = torch.onnx.export(
+            exported,
+            (volume,) if text is None else (volume, text.clone()),
+            input_names=["volume"] if text is None else ["volume", "text"],
+            output_names=["logits"],
+            dynamic_shapes=({0: batch, **axes}, *([] if text is None else [{}])),
+            dynamo=True,
+            opset_version=OPSET,
+            custom_translation_table=translations(),
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
 def _forget_origin(model: onnx.ModelProto) -> None:
-    """Drops the exporter's stack traces and scopes: they hold paths of the machine that exported."""
+    """Drops the exporter's stack traces and scopes: they contain paths of this machine."""
     graph = model.graph
-    for part in (
-        model,
-        graph,
-        *graph.node,
-        *graph.input,
-        *graph.output,
-        *graph.initializer,
-        *graph.value_info,
-    ):
+    values = (*graph.input, *graph.output, *graph.initializer, *graph.value_info)
+    for part in (model, graph, *graph.node, *values):
         del part.metadata_props[:]
         part.doc_string = ""
 
 
 def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Stores large float32 weights as float16 with a Cast behind them: half the file, the same float32 network.
+    """Stores large float32 weights as float16 with a Cast: half the file, the same network.
 
-    Biases and scalars stay: they weigh nothing, and among them are constants such as sqrt(512), which are not weights at all.
+    Biases and scalars stay float32: they are small, and some are constants such as sqrt(512). The
+    default of an input stays too, as it has the type that a caller would give.
     """
     casts, inputs = [], {i.name for i in model.graph.input}
     for weight in model.graph.initializer:
-        small = np.prod(weight.dims) < LARGE
-        if (
-            weight.data_type != TensorProto.FLOAT or small or weight.name in inputs
-        ):  # a default stays what a caller would give
+        is_large = weight.data_type == TensorProto.FLOAT and np.prod(weight.dims) >= LARGE
+        if not is_large or weight.name in inputs:
             continue
         name, values = weight.name, numpy_helper.to_array(weight)
         weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_f16"))
@@ -144,7 +151,11 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 def measure_parity(
     engine_path: Path, network: UNet3d, tensor: NDArray[np.float32]
 ) -> dict[str, float]:
-    """Largest logit difference and label agreement between the engine in float32 and PyTorch on (B, M, D, H, W)."""
+    """Compares the engine in float32 with PyTorch on a tensor (B, M, D, H, W).
+
+    Returns:
+        "max_logit_difference", "largest_logit", and "label_agreement", the share of equal labels.
+    """
     logits = OpenVINOEngine(read_engine_file(engine_path), precision="fp32").infer(tensor)
     with torch.inference_mode():
         exact = network(torch.from_numpy(tensor)).numpy()
@@ -156,20 +167,19 @@ def measure_parity(
 
 
 def parity_input(case: Path | None, spec: EngineSpec) -> NDArray[np.float32]:
-    """What parity is measured on, (1, M, D, H, W): a prepared case, or noise where there is none.
+    """What parity is measured on, (1, M, D, H, W): a prepared case, or noise without one.
 
     Raises:
         FastBTSError: The case cannot be read.
     """
     if case is None:
-        return np.random.default_rng(0).standard_normal(
-            (1, len(spec.modalities), *(4 * spec.stride,) * 3), np.float32
-        )
+        shape = (1, len(spec.modalities), *(4 * spec.stride,) * 3)
+        return np.random.default_rng(0).standard_normal(shape, np.float32)
     return normalize(read_case(case), spec).tensor[None]
 
 
 def optional_modalities(recipe: Recipe) -> tuple[str, ...]:
-    """All modalities where training hid them at times, else none."""
+    """All modalities if training sometimes hid them, else none."""
     semantic = recipe.model.semantic
     return MODALITIES if semantic.fusion and semantic.modality_dropout > 0 else ()
 
@@ -177,24 +187,32 @@ def optional_modalities(recipe: Recipe) -> tuple[str, ...]:
 def training_record(
     checkpoint: Path, recipe: Recipe, state: dict[str, Any], note: str
 ) -> dict[str, Any]:
-    """What the manifest tells about training: recipe, steps, mean loss per 100 steps (from the run's log), note."""
+    """The manifest's record of the training.
+
+    Returns:
+        "recipe", "steps", "loss_per_100_steps" (means, from the run's log), "teacher", "torch" (its
+        version), "note".
+    """
     log = checkpoint.parent / "log.jsonl"
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-    losses = {
-        line["step"]: line["loss"] for line in lines if line["step"] <= state["step"]
-    }  # repeated steps: the last counts
-    curve = [
-        np.mean([losses[s] for s in range(a + 1, a + 101) if s in losses] or [np.nan])
-        for a in range(0, len(losses), 100)
-    ]
     return {
         "recipe": dataclasses.asdict(recipe),
         "steps": state["step"],
-        "loss_per_100_steps": [round(float(loss), 4) for loss in curve if np.isfinite(loss)],
+        "loss_per_100_steps": _mean_losses(log, state["step"]) if log.is_file() else [],
         "teacher": state.get("teacher"),
         "torch": torch.__version__,
         "note": note,
     }
+
+
+def _mean_losses(log: Path, last_step: int) -> list[float]:
+    """Mean loss of each 100 steps up to the last one; of a repeated step, the last loss."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    losses = {line["step"]: line["loss"] for line in lines if line["step"] <= last_step}
+    curve = [
+        np.mean([losses[s] for s in range(a + 1, a + 101) if s in losses] or [np.nan])
+        for a in range(0, len(losses), 100)
+    ]
+    return [round(float(loss), 4) for loss in curve if np.isfinite(loss)]
 
 
 def export(
@@ -210,7 +228,7 @@ def export(
     """Writes the engine file with its training record and measured parity; returns the parity.
 
     Args:
-        checkpoint: From `training.train`.
+        checkpoint: Of `training train`.
         target: The engine file.
         note: Anything about the training that the recipe does not tell.
         spec: Fields of `EngineSpec` that were chosen after training, such as `name`.
@@ -223,67 +241,46 @@ def export(
     recipe, state = load_checkpoint(checkpoint)
     if recipe.model.semantic.token_width:
         raise OptionsError(
-            f"{checkpoint}: its bridge reads CLIP's patch tokens; train without model.semantic.token_width to export"
+            f"{checkpoint}: its bridge reads CLIP's patch tokens, which no engine computes; "
+            "to export, train without model.semantic.token_width"
         )
-    network = trained_network(recipe, state)
-    final = replace(
-        engine_spec(recipe), optional_modalities=optional_modalities(recipe), **spec or {}
-    )
+    network, optional = trained_network(recipe, state), optional_modalities(recipe)
+    final = replace(engine_spec(recipe), optional_modalities=optional, **spec or {})
     payloads = {"model.onnx": halve_weights(to_onnx(network, final, precision)).SerializeToString()}
     if state.get("prompts"):
         about["prompts"] = state["prompts"]
     about["training"] = training_record(checkpoint, recipe, state, note)
     write_engine_file(target, final, payloads, **about)
-    parity = {
-        "input": case.name if case else "noise",
-        **measure_parity(target, network, parity_input(case, final)),
-    }
+    measured = measure_parity(target, network, parity_input(case, final))
+    parity = {"input": case.name if case else "noise", **measured}
     write_engine_file(target, final, payloads, **about, parity=parity)
     return parity
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("-o", "--out", type=Path, required=True, help="engine file to write")
-    parser.add_argument(
-        "--license", default="Apache-2.0", help="terms of the weights, for the manifest"
-    )
-    parser.add_argument("--data", default="", help="what it was trained on, for the manifest")
-    parser.add_argument(
-        "--note", default="", help="anything about the training that the recipe does not tell"
-    )
-    parser.add_argument(
-        "--name", help="name of the engine; default: fastbts- and the recipe's name"
-    )
-    parser.add_argument(
-        "--case",
-        type=Path,
-        help="folder of a case to measure parity with PyTorch on; default: noise",
-    )
-    parser.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="fp32",
-        help="what the ONNX computes in; fp16 is for TensorRT",
-    )
-    args = parser.parse_args()
-    chosen = {"name": args.name} if args.name else {}
-    about = {"license": args.license, "data": args.data}
-    parity = export(
-        args.checkpoint,
-        args.out,
-        note=args.note,
-        spec=chosen,
-        precision=args.precision,
-        case=args.case,
-        **about,
-    )
-    print(
-        f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB; parity with PyTorch float32: {parity}"
-    )
-
-
-if __name__ == "__main__":
-    main()
+def command(
+    checkpoint: Annotated[Path, typer.Argument(help="checkpoint of `training train`")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="engine file to write")],
+    licence: Annotated[
+        str, typer.Option("--license", help="terms of the weights, for the manifest")
+    ] = "Apache-2.0",
+    data: Annotated[
+        str, typer.Option(help="what the network was trained on, for the manifest")
+    ] = "",
+    note: Annotated[
+        str, typer.Option(help="anything about the training that the recipe does not tell")
+    ] = "",
+    name: Annotated[
+        str, typer.Option(help="name of the engine; default: fastbts- and the recipe's name")
+    ] = "",
+    case: Annotated[
+        Path | None, typer.Option(help="case to measure parity with PyTorch on; default: noise")
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="what the ONNX computes in: fp32, or fp16 for TensorRT")
+    ] = "fp32",
+) -> None:
+    """Write the network of a checkpoint as an engine file."""
+    spec, about = {"name": name} if name else {}, {"license": licence, "data": data}
+    parity = export(checkpoint, out, note=note, spec=spec, precision=precision, case=case, **about)
+    size_mb = out.stat().st_size / 1e6
+    typer.echo(f"{out}: {size_mb:.1f} MB; parity with PyTorch float32: {parity}")

@@ -218,9 +218,10 @@ class CaseConvNode(nn.Module):
 
 
 class BatchNormNode(nn.Module):
-    """A BatchNorm in eval mode that stays a node; the exporter would fold it into the convolution before it.
+    """A BatchNorm in eval mode as a node; the exporter would fold it into the convolution before.
 
-    Backends fold it when they load the engine. In the file it stays apart, so that training can begin from it.
+    Backends fold it when they load the engine. In the file it is separate, so that training can
+    start from the engine.
     """
 
     def __init__(self, norm: nn.BatchNorm3d) -> None:

@@ -1,4 +1,4 @@
-"""Where a new run begins: the weights of a checkpoint or of an engine file."""
+"""First weights of a new run: from a checkpoint or an engine file."""
 
 from __future__ import annotations
 
@@ -25,33 +25,34 @@ from training.model import UNet3d
 Array = NDArray[Any]
 
 FIRST, END = 40, 2**24
-"""Numbers for weights: above any constant of the graph, below what float32 holds exactly."""
+"""Range of the numbers for weights: above the graph's constants; all exact in float32."""
 Node = tuple[str, list[Array | None]]
-"""Type of a node of an ONNX graph, and of its inputs those that are float weights or constants."""
+"""A node's type, and its inputs: a float weight or constant, or None for a computed one."""
 TRAINING_ONLY = ("side_heads.", "bridge.teacher.")
-"""Modules that no engine holds."""
+"""Modules that are not exported."""
 N_STATISTICS = 24
 """Cases over which `measure_statistics` averages."""
 
 
 def begin_from(network: UNet3d, path: Path) -> list[str]:
-    """Gives a fresh network the weights of another run; weights that are not in the file stay fresh.
+    """Gives a new network the weights of another run; others keep their initial values.
 
     Args:
         network: Changed in place.
-        path: A checkpoint, whose averaged weights are taken, or an engine file (.fbts).
+        path: A checkpoint, of which the average is used, or an engine file (.fbts).
     Returns:
-        Names of the weights that stayed fresh.
+        Names of the weights that are not in the file.
     Raises:
-        CheckpointError: The file has weights that this network has not, or of another shape.
+        CheckpointError: The file has weights that the network lacks, or of another shape.
     """
     is_engine = path.suffix == ".fbts"
     weights = engine_weights(path) if is_engine else averaged_weights(load_checkpoint(path)[1])
     own = network.state_dict()
-    strange = [n for n, w in weights.items() if n not in own or own[n].shape != w.shape]
-    if strange:
+    unknown = [n for n, w in weights.items() if n not in own or own[n].shape != w.shape]
+    if unknown:
         raise CheckpointError(
-            f"{path}: weights that the recipe's network has not, or not of this shape: {', '.join(strange)}"
+            f"{path}: has weights that the recipe's network lacks or has in another shape: "
+            f"{', '.join(unknown)}; expected a start with the recipe's model, or part of it"
         )
     network.load_state_dict(own | weights)
     return [name for name in own if name not in weights]
@@ -60,8 +61,8 @@ def begin_from(network: UNet3d, path: Path) -> list[str]:
 def measure_statistics(network: UNet3d, cases: Sequence[TrainingCase]) -> None:
     """Sets the statistics of BatchNorm to the means over whole training cases.
 
-    While it measures, each case is normalised by its own statistics, as InstanceNorm does. So the
-    statistics are right for weights that were learnt with InstanceNorm.
+    Meanwhile each case is normalised by its own statistics, as by InstanceNorm. So the result suits
+    weights that were trained with InstanceNorm.
 
     Args:
         network: Changed in place.
@@ -76,13 +77,13 @@ def measure_statistics(network: UNet3d, cases: Sequence[TrainingCase]) -> None:
         norm.training, norm.momentum = True, None  # None: the plain mean over all calls
     for case in cases[:: -(-len(cases) // N_STATISTICS)]:
         with torch.no_grad():
-            network(whole(case, network.config.stride))
+            network(padded(case, network.config.stride))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.train(was_training)
 
 
-def whole(case: TrainingCase, stride: int) -> Tensor:
+def padded(case: TrainingCase, stride: int) -> Tensor:
     """All of a case, zero-padded to multiples of the stride as at inference: (1, M, D, H, W)."""
     size = tuple(-(-n // stride) * stride for n in case.label.shape)
     start = -((np.array(size) - case.label.shape) // 2)
@@ -90,21 +91,21 @@ def whole(case: TrainingCase, stride: int) -> Tensor:
 
 
 def engine_weights(path: Path) -> dict[str, Tensor]:
-    """Reads a network's weights, and its text table, out of an engine file.
+    """Reads a network's weights and text table from an engine file.
 
-    The exporter renames, turns and repeats some weights, and takes the exponent of one. Where each
-    weight goes is read from a second export: of the same network with its weights numbered.
+    The exporter renames, transposes and repeats some weights, and takes the exponent of one. To see
+    where each weight went, the same network is exported again with its weights numbered.
 
     Args:
-        path: An engine file of `training.export`.
+        path: An engine file of `training export`.
     Returns:
         A state dict without the modules that only training uses.
     Raises:
-        CheckpointError: The file has no training record, or its graph is not what this version exports.
+        CheckpointError: The file has no training record, or another graph than is exported now.
     """
     file = read_engine_file(path)
     if "training" not in file.manifest:
-        raise CheckpointError(f"{path}: no training record; expected an engine of training.export")
+        raise CheckpointError(f"{path}: no training record; expected an engine of training export")
     network = UNet3d(model_config(file.manifest["training"]["recipe"]["model"], str(path))).eval()
     state = {name: w for name, w in network.state_dict().items() if w.is_floating_point()}
     model = onnx.load_from_string(bytes(file.payloads["model.onnx"]))
@@ -154,7 +155,7 @@ def _values(stored: list[Node], numbered: list[Node], end: int, path: Path) -> A
 
 
 def _sort(values: Array, content: Array, numbers: Array) -> None:
-    """Puts the weights of one input where their numbers say."""
+    """Puts the weights of one input at the places that their numbers give."""
     if numbers.size == 1 and numbers >= len(values):  # the exponent of a scalar
         numbers, content = np.round(np.log(numbers)), np.log(content)
     number = numbers.astype(np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastbts import MODALITIES, GeometryError, InputError, Segmenter, Volume
+from fastbts import MODALITIES, EngineSpec, GeometryError, InputError, Segmenter, Volume
 from fastbts.pipeline.normalize import normalize
 from tests.conftest import VoxelEngine
 
@@ -78,3 +78,19 @@ def test_a_missing_channel_is_zero_and_changes_no_other(small_case: Case, withou
     wanted[MODALITIES.index(without)] = 0
     np.testing.assert_array_equal(part.tensor, wanted)
     np.testing.assert_array_equal(part.stats, whole.stats[[MODALITIES.index(m) for m in kept]])
+
+
+def test_negative_brain_voxels_are_clipped_like_any_outlier() -> None:
+    """Interpolation makes a few negative: they stay brain, and other voxels do not change."""
+    image = np.random.default_rng(0).uniform(100, 900, (4, 32, 32, 32)).astype(np.float32)
+    # 8 of 32768 voxels, below the 0.1st percentile.
+    negative, middle = image.copy(), (slice(None), *[slice(15, 17)] * 3)
+    negative[middle] = -500
+    plain, changed = (
+        normalize(Volume(voxels, np.eye(4)), EngineSpec()).tensor for voxels in (image, negative)
+    )
+    lowest = changed.min((1, 2, 3))
+    assert (changed[middle] == lowest[:, None, None, None]).all()
+    np.testing.assert_allclose(lowest, plain.min((1, 2, 3)), atol=0.01)
+    changed[middle] = plain[middle]
+    np.testing.assert_allclose(changed, plain, atol=0.01)

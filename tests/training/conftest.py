@@ -1,41 +1,41 @@
-"""Small training cases: a phantom of few voxels, declared to be at 1 mm as training needs it."""
+"""Small training cases: phantoms of few voxels, declared to have 1 mm as training needs it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
+from fastbts import MODALITIES
 from fastbts.phantom import make_case, write_case
+from tests.test_segmenter import expected_labels
 from tests.training.clips import register_tiny_clip
-
-
-def _write(seed: int, folder: Path) -> None:
-    case = make_case(seed, shape=(96, 96, 64))
-    write_case(
-        replace(case, volume=replace(case.volume, affine=np.diag([-1.0, -1.0, 1.0, 1.0]))), folder
-    )
+from training.config import load_recipe
+from training.data.cases import TrainingCase, engine_spec, prepare_case
 
 
 @pytest.fixture(scope="session")
-def write_small_case() -> Callable[[int, Path], None]:
-    return _write
-
-
-def _write_all(folder: Path) -> None:
-    for number in (1, 2, 3):
-        _write(number, folder / f"case{number}")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of three cases with cases.csv: case1 and case2 train, case3 validates."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    for seed in (1, 2, 3):
+        case = make_case(seed, shape=(64, 64, 48))
+        volume = replace(case.volume, affine=np.diag([-1.0, -1.0, 1.0, 1.0]))
+        write_case(replace(case, volume=volume), folder / f"case{seed}")
     (folder / "cases.csv").write_text("case,split\ncase1,train\ncase2,train\ncase3,val\n")
+    return folder
 
 
 @pytest.fixture(scope="session")
-def write_cases() -> Callable[[Path], None]:
-    """Writes three small cases and their cases.csv: case1 and case2 train, case3 validates."""
-    return _write_all
+def cases(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> list[TrainingCase]:
+    """The two training cases, prepared."""
+    spec, cache = engine_spec(load_recipe("smoke")), tmp_path_factory.mktemp("cache")
+    return [prepare_case(phantoms / name, spec, cache) for name in ("case1", "case2")]
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +51,23 @@ def one_thread() -> Iterator[None]:
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Name of a small architecture registered with open_clip; see `tests/training/clips.py`."""
     return register_tiny_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="session")
+def voxel_cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three cases of noise, labelled as VoxelEngine does at thresholds of 0.7."""
+    root = tmp_path_factory.mktemp("voxel")
+    for seed in range(3):
+        images = np.zeros((4, 24, 26, 20), np.int16)
+        images[:, 3:22, 2:23, 1:19] = np.random.default_rng(seed).integers(50, 900, (4, 19, 21, 18))
+        folder = root / f"case{seed}"
+        folder.mkdir()
+        labels = expected_labels(images, at=1 + np.log(0.7 / 0.3) / 4)
+        for name, voxels in zip((*MODALITIES, "seg"), (*images, labels), strict=True):
+            nib.Nifti1Image(voxels, np.diag([-1.0, -1.0, 1.0, 1.0])).to_filename(
+                folder / f"x_{name}.nii.gz"
+            )
+    (root / "cases.csv").write_text(
+        "case,split,group\ncase0,val,HGG\ncase1,val,LGG\ncase2,val,HGG\n"
+    )
+    return root

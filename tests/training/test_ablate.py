@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from training.clip.encoder import ClipError
 from training.clip.prompts import PromptsError, load_prompts
 from training.config import load_recipe
 from training.data.cases import TrainingCase
-from training.loop.module import LitNetwork
+from training.loop.module import TrainingModule
 
 
 def run_of(name: str, seed: int, dice: list[float]) -> dict[str, object]:
@@ -51,7 +50,7 @@ def test_arms_share_the_backbone_of_their_seed(tmp_path: Path) -> None:
         ),
     )
     plain, everything, other = (
-        LitNetwork(arm_recipe(name, base, seed, tmp_path)).network
+        TrainingModule(arm_recipe(name, base, seed, tmp_path)).network
         for name, seed in (("plain", 1), ("all", 1), ("all", 2))
     )
     assert plain.bridge is plain.guidance is plain.fusion is None
@@ -131,20 +130,9 @@ def test_tables_of_a_summary(tmp_path: Path) -> None:
     assert text.count("| 28 | 360 | 1 | 0.500 |") == 1, "the curve: plain ones only"
 
 
-@pytest.fixture(scope="module")
-def data(
-    tmp_path_factory: pytest.TempPathFactory, write_small_case: Callable[[int, Path], None]
-) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    for seed in (1, 2):
-        write_small_case(seed, folder / f"case{seed}")
-    (folder / "cases.csv").write_text("case,split\ncase1,train\ncase2,val\n")
-    return folder
-
-
 @pytest.mark.slow
-def test_runs_resume_and_are_summarised(data: Path, tmp_path: Path) -> None:
-    command = ("ablate", "--data", data, "--out", tmp_path, "--recipe", "smoke", "--seeds", 1)
+def test_runs_resume_and_are_summarised(phantoms: Path, tmp_path: Path) -> None:
+    command = ("ablate", "--data", phantoms, "--out", tmp_path, "--recipe", "smoke", "--seeds", 1)
     command += ("--processes", 1, "--arm", "plain", "--arm", "bridge")
     assert run(*command) == 0
     written = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}

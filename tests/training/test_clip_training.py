@@ -11,14 +11,14 @@ import torch
 
 from fastbts import OptionsError
 from tests.training.clips import TOKENS, T
-from tests.training.tiny import TINY, awake
+from tests.training.tiny import TINY, randomize_zeros
 from training.clip.encoder import ClipError, ClipSource
 from training.config import Recipe, RecipeError, StageConfig, load_recipe, parse_recipe
 from training.data.cases import CropDataset, TrainingCase, to_batch
 from training.data.teacher import teacher_for, token_reader
 from training.export import export, training_record
 from training.loop.checkpoint import load_checkpoint
-from training.loop.module import LitNetwork
+from training.loop.module import TrainingModule
 from training.model import UNet3d
 from training.train import fit
 
@@ -71,7 +71,7 @@ def test_the_teacher_teaches_the_bridge(tiny_clip: str) -> None:
     """The teacher adds its loss, and only with it the bridge's linear layer gets a gradient."""
     recipe = replace(with_clip(tiny_clip, teacher_width=T), bridge_weight=1.0, warmup_steps=0)
     teacher = torch.eye(3, T).expand(2, 3, T)
-    taught, alone = LitNetwork(recipe), LitNetwork(recipe)
+    taught, alone = TrainingModule(recipe), TrainingModule(recipe)
     losses = []
     for module, given in ((taught, teacher), (alone, None)):
         torch.manual_seed(0)  # the same modalities dropped
@@ -108,7 +108,7 @@ def test_patch_tokens_reach_the_logits_through_weights_that_begin_at_zero(tiny_c
     assert tokens.shape == (2, TOKENS, 4, 6, 4)
     with torch.no_grad():
         assert torch.equal(plain(IMAGE), network(IMAGE, tokens=tokens))
-        awake(network)
+        randomize_zeros(network)
         assert (
             network(IMAGE, tokens=tokens) - network(IMAGE, tokens=0 * tokens)
         ).abs().max() > 1e-3

@@ -34,9 +34,8 @@ def test_help_lists_the_commands_without_importing_torch() -> None:
 def test_each_command_shows_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(name, "--help") == 0
     assert "--" in capsys.readouterr().out
-    command = getattr(importlib.import_module(f"training.{name}"), "command", None)
-    if command is not None:
-        assert inspect.getdoc(command) == COMMANDS[name], "one sentence, in both places"
+    command = importlib.import_module(f"training.{name}").command
+    assert inspect.getdoc(command) == COMMANDS[name], "one sentence, in both places"
 
 
 def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,6 +43,8 @@ def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert "No such command 'trian'" in capsys.readouterr().err
     assert run("tune", "x.fbts") == 2
     assert "--data" in capsys.readouterr().err
+    assert run("train", "--data", ".", "--out", "x", "--recipe", "light", "--decay", "x.ckpt") == 2
+    assert "expected either --recipe or --decay, got both" in capsys.readouterr().err
 
 
 def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

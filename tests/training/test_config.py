@@ -10,10 +10,10 @@ from training.config import (
     Recipe,
     RecipeError,
     StageConfig,
-    ended,
     load_recipe,
     model_config,
     parse_recipe,
+    with_last_stage,
 )
 from training.model import UNet3d
 
@@ -76,7 +76,7 @@ def test_all_mistakes_are_reported_at_once() -> None:
         parse_recipe({"model": {"norm": "layer"}})
     with pytest.raises(
         RecipeError,
-        match=r"stages\.1\.steps: 0, expected at least 1; 0 \(no limit\) only in the last",
+        match=r"stages\.1\.steps: 0, expected at least 1; 0 \(no limit\) only in the stage before",
     ):
         parse_recipe({"stages": [{}, {"steps": 0}]})
     with pytest.raises(RecipeError, match=r"engine\.fbts: model\.n_layers: unknown field"):
@@ -92,11 +92,15 @@ def test_an_endless_recipe_ends_where_it_is_told_to() -> None:
     first, endless, last = StageConfig(10, size), StageConfig(0, size), StageConfig(8, size)
     recipe = Recipe(stages=(first, endless, last))
     assert recipe.steps == 18 + ENDLESS
-    assert ended(recipe, 25).stages == (first, StageConfig(15, size), last)
-    assert ended(recipe, 25, 3).stages == (first, StageConfig(15, size), StageConfig(3, size))
-    assert ended(recipe, 4).stages == (StageConfig(4, size), last)
+    assert with_last_stage(recipe, 25).stages == (first, StageConfig(15, size), last)
+    assert with_last_stage(recipe, 25, 3).stages == (
+        first,
+        StageConfig(15, size),
+        StageConfig(3, size),
+    )
+    assert with_last_stage(recipe, 4).stages == (StageConfig(4, size), last)
     with pytest.raises(RecipeError, match="step 33: expected a step at constant rate, 1 to 25"):
-        ended(ended(recipe, 25), 33)
+        with_last_stage(with_last_stage(recipe, 25), 33)
 
 
 def test_unknown_recipe_names_the_known_ones() -> None:

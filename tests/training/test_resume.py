@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -18,47 +20,36 @@ import torch
 import yaml
 
 from tests.training.clips import TINY_CLIP, T
+from training.__main__ import main
 from training.config import RECIPES, Recipe, load_recipe
 from training.data.cases import CropDataset, TrainingCase, engine_spec, prepare_case, to_batch
 from training.data.teacher import teacher_for
-from training.loop.checkpoint import load_checkpoint
-from training.loop.module import LitNetwork
+from training.loop.checkpoint import averaged_weights, load_checkpoint
+from training.loop.module import TrainingModule
 from training.train import fit
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+TRAINING = ("case1", "case2")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread", "tiny_clip")]
 
 
-def lengthened(
-    name: str, *steps: int, semantic: dict[str, Any] | None = None, **changes: Any
-) -> dict[str, Any]:
-    """The values of a shipped recipe with so many steps per stage, validating, and saving at the end only.
+def values_of(name: str, *steps: int, **changes: Any) -> dict[str, Any]:
+    """A shipped recipe with these steps per stage, which validates, and saves at the end only.
 
-    Recipe `smoke` has 6 steps, which are over before five starts can be killed. More of them change nothing that a kill could
-    break: weights, average, optimiser, schedule, place in the crops and in the stages, validation and random numbers are carried
-    from step to step as in 6, only more often.
+    The shipped smoke recipes have 6 steps, too few to be killed several times.
     """
     values = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
     stages = [stage | {"steps": n} for stage, n in zip(values["stages"], steps, strict=True)]
-    values["model"]["semantic"] = values["model"].get("semantic", {}) | (semantic or {})
     return values | {"stages": stages, "validate_every": 9, "checkpoint_every": 1000} | changes
 
 
-RECIPE = lengthened("smoke", 20, 20)
-# All that the random numbers of a step and the network may depend on: dropout in nearly every crop, lest a wrong draw go unseen.
-SEMANTIC = {"modality_dropout": 0.5, "teacher_width": T}
-CLIP_RECIPE = lengthened(
-    "smoke-clip", 12, 18, semantic=SEMANTIC, teacher={"model": TINY_CLIP, "random": 0}, slices=2
-)
-
-
-@pytest.fixture(scope="module")
-def data(
-    tmp_path_factory: pytest.TempPathFactory, write_cases: Callable[[Path], None], tiny_clip: str
-) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    write_cases(folder)
-    return folder
+def semantic_values() -> dict[str, Any]:
+    """Everything that a run must restore: a teacher, statistics of BatchNorm, much dropout."""
+    teacher = {"model": TINY_CLIP, "random": 0}
+    values = values_of("smoke-clip", 12, 18, teacher=teacher, slices=2)
+    values["model"]["semantic"] |= {"modality_dropout": 0.5, "teacher_width": T}
+    values["model"]["norm"] = "batch"
+    return values
 
 
 def write_recipe(folder: Path, values: dict[str, Any], **changes: Any) -> Path:
@@ -68,12 +59,9 @@ def write_recipe(folder: Path, values: dict[str, Any], **changes: Any) -> Path:
 
 
 def prepared(recipe: Recipe, data: Path) -> list[TrainingCase]:
-    """The training cases; their CLIP embeddings are from here on in the cache, as no other process knows the tiny CLIP."""
-    cases = [
-        prepare_case(data / name, engine_spec(recipe), data / "cache")
-        for name in ("case1", "case2")
-    ]
-    return teacher_for(recipe, cases, data / "cache")
+    """The training cases. Caches their CLIP embeddings: other processes lack the tiny CLIP."""
+    spec, cache = engine_spec(recipe), data / "cache"
+    return teacher_for(recipe, [prepare_case(data / n, spec, cache) for n in TRAINING], cache)
 
 
 def finish(recipe: Path, data: Path, run: Path) -> dict[str, Any]:
@@ -83,17 +71,18 @@ def finish(recipe: Path, data: Path, run: Path) -> dict[str, Any]:
     return load_checkpoint(run / "last.ckpt")[1]
 
 
-def start(recipe: Path, data: Path, run: Path) -> subprocess.Popen[str]:
+def arguments(recipe: Path | str, data: Path, run: Path) -> list[str]:
     options = {"recipe": recipe, "data": data, "out": run, "cache": data / "cache", "threads": 1}
-    command = [
-        sys.executable,
-        "-m",
-        "training.train",
-        *(text for k, v in options.items() for text in (f"--{k}", str(v))),
-    ]
-    return subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "PYTHONWARNINGS": "ignore"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )  # fmt: skip
+    return ["train", *(text for k, v in options.items() for text in (f"--{k}", str(v)))]
+
+
+def start(command: list[str]) -> BaseProcess:
+    """The program in a process of its own, forked from one that has imported PyTorch already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["training.train"])
+    process = context.Process(target=main, args=(command,))
+    process.start()
+    return process
 
 
 def steps_of(run: Path) -> list[int]:
@@ -103,10 +92,10 @@ def steps_of(run: Path) -> list[int]:
     )
 
 
-def wait_for(step: int, process: subprocess.Popen[str], run: Path) -> None:
-    while process.poll() is None and step not in steps_of(run):
+def wait_for(step: int, is_running: Callable[[], bool], run: Path) -> None:
+    while is_running() and step not in steps_of(run):
         time.sleep(0.005)
-    assert process.poll() is None, process.communicate()[1]
+    assert is_running(), f"ended before step {step}"
 
 
 def assert_same(one: Any, other: Any, where: str = "checkpoint") -> None:
@@ -128,69 +117,59 @@ def assert_same_run(one: dict[str, Any], other: dict[str, Any]) -> None:
         assert_same(one[part], other[part], part)
 
 
-@pytest.mark.parametrize(
-    ("values", "n_kills"), [(RECIPE, 5), (CLIP_RECIPE, 3)], ids=["smoke", "smoke-clip"]
-)
-def test_killed_and_continued_ends_with_the_same_bits(
-    values: dict[str, Any], n_kills: int, data: Path, tmp_path: Path
-) -> None:
-    """Killed wherever it is right after each of some steps drawn at random: in the next, in saving, in validating."""
-    whole = finish(write_recipe(tmp_path, values), data, tmp_path / "whole")
-    recipe, run = write_recipe(tmp_path, values, checkpoint_every=1), tmp_path / "run"
-    first_stage, n_steps = values["stages"][0]["steps"], load_recipe(recipe).steps
-    steps = sorted(random.Random(0).sample(range(2, n_steps - 8), n_kills))
+def test_killed_and_continued_ends_with_the_same_bits(phantoms: Path, tmp_path: Path) -> None:
+    """Killed right after some random steps: in the next step, in saving, in validating."""
+    values, run = semantic_values(), tmp_path / "run"
+    expected = finish(write_recipe(tmp_path, values), phantoms, tmp_path / "expected")
+    recipe = write_recipe(tmp_path, values, checkpoint_every=1)
+    n_steps, first_stage = load_recipe(recipe).steps, values["stages"][0]["steps"]
+    steps = sorted(random.Random(0).sample(range(2, n_steps - 8), 4))
     assert steps[0] < first_stage < steps[-1], "killed in both stages"
     for step in steps:
-        process = start(recipe, data, run)
-        wait_for(step, process, run)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL
+        process = start(arguments(recipe, phantoms, run))
+        wait_for(step, process.is_alive, run)
+        process.kill()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
         assert load_checkpoint(run / "last.ckpt")[1]["step"] >= step - 1
-    assert_same_run(finish(recipe, data, run), whole)
+    assert_same_run(finish(recipe, phantoms, run), expected)
     repeated = len(steps_of(run)) - n_steps
-    assert 0 <= repeated <= n_kills, "every start went on at the last checkpoint"
+    assert 0 <= repeated <= len(steps), "every start continued at the last checkpoint"
 
 
-def test_sigterm_saves_and_exits(data: Path, tmp_path: Path) -> None:
-    n_steps = 200  # long enough to be stopped on the way, however late this process is
-    recipe, run = (
-        write_recipe(tmp_path, RECIPE, stages=[{"steps": n_steps, "crop": [32, 32, 32]}]),
-        tmp_path / "run",
+def test_sigterm_saves_and_exits(phantoms: Path, tmp_path: Path) -> None:
+    n_steps = 200  # long enough to be stopped even if this process is slow
+    stages = [{"steps": n_steps, "crop": [16, 16, 16]}]
+    values = values_of("smoke", 1, 1) | {"stages": stages, "validate_every": 50}
+    recipe, run = write_recipe(tmp_path, values), tmp_path / "run"
+    command = [sys.executable, "-m", "training", *arguments(recipe, phantoms, run)]
+    quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    process = start(recipe, data, run)
-    wait_for(3, process, run)
+    wait_for(3, lambda: process.poll() is None, run)
     assert not (run / "last.ckpt").exists()
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
     saved = load_checkpoint(run / "last.ckpt")[1]["step"]
     assert 3 <= saved == max(steps_of(run)) < n_steps
-    assert (
-        f"SIGTERM: saved step {saved} in {run / 'last.ckpt'}; the same command continues from there"
-        in errors
-    )
-    assert_same_run(finish(recipe, data, run), finish(recipe, data, tmp_path / "whole"))
+    message = f"SIGTERM: saved step {saved} in {run / 'last.ckpt'}; the same command continues"
+    assert message in errors
+    expected = finish(recipe, phantoms, tmp_path / "expected")
+    assert_same_run(finish(recipe, phantoms, run), expected)
     assert steps_of(run) == list(range(1, n_steps + 1)), "no step was lost"
 
 
 @pytest.fixture(scope="module")
-def ranks(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smoke recipe on two ranks over gloo, by torchrun; every rank also writes the network it ends with."""
+def ranks(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smoke recipe on two ranks over gloo; every rank also writes its final network."""
     run = tmp_path_factory.mktemp("ranks")
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        "--module",
-    ]
-    arguments = ["--recipe", "smoke", "--data", str(data), "--out", str(run), "--threads", "1"]
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [*command, "tests.training.two_ranks", *arguments], cwd=ROOT, env=environment, check=True, timeout=500, capture_output=True
-    )  # fmt: skip
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "--module")
+    _, *options = arguments("smoke", phantoms, run)
+    command = [sys.executable, "-m", *torchrun, "tests.training.two_ranks", *options]
+    quiet = {**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, cwd=ROOT, env=quiet, check=True, timeout=500, capture_output=True)
     return run
 
 
@@ -199,32 +178,26 @@ def test_two_ranks_end_with_equal_weights_and_one_checkpoint(ranks: Path) -> Non
     assert_same(one, two)
     state = load_checkpoint(ranks / "last.ckpt")[1]
     assert state["step"] == 6
-    assert_same(
-        one,
-        {
-            name.removeprefix("module."): w
-            for name, w in state["average"].items()
-            if name != "n_averaged"
-        },
-    )
+    assert_same(one, averaged_weights(state))
     assert steps_of(ranks) == [1, 2, 3, 4, 5, 6], "one log, by rank 0"
     assert {path.name for path in ranks.glob("last*")} == {"last.ckpt", "last.previous"}
 
 
-def test_two_ranks_learn_from_crops_of_their_own(ranks: Path, data: Path) -> None:
-    """They end where one process does that takes the mean of both ranks' gradients, on the crops written out here."""
+def test_two_ranks_learn_from_crops_of_their_own(ranks: Path, phantoms: Path) -> None:
+    """They end as one process with the mean of both ranks' gradients, on the crops listed here."""
     crops = (
         [[0], [2], [4], [6, 7], [10, 11], [14, 15]],
         [[1], [3], [5], [8, 9], [12, 13], [16, 17]],
     )
     recipe = load_recipe("smoke")
-    module, dataset = LitNetwork(recipe), CropDataset(prepared(recipe, data), recipe, ranks=2)
+    module, dataset = (
+        TrainingModule(recipe),
+        CropDataset(prepared(recipe, phantoms), recipe, ranks=2),
+    )
     made = module.configure_optimizers()
     for step in zip(*crops, strict=True):
         for numbers in step:
-            batch = to_batch(
-                [dataset[i] for i in numbers]
-            )  # outside autocast, as in the loader's process
+            batch = to_batch([dataset[i] for i in numbers])  # without autocast, as in the loader
             with torch.autocast("cpu", torch.bfloat16):
                 loss = module.loss(*batch)
             (loss / 2).backward()

@@ -18,18 +18,20 @@ from fastbts.engine.backends.tensorrt_plan import build_plan
 from fastbts.engine.file import pack_engine, parse_engine_file, write_engine_file
 from fastbts.engine.onnx_bytes import read_metadata
 from fastbts.pipeline.normalize import normalize
-from tests.training.tiny import KINDS, awake, tiny
+from tests.training.tiny import MECHANISMS, randomize_zeros, tiny
 from training.clip.prompts import ORTHONORMAL
 from training.config import parse_recipe
 from training.export import halve_weights, optional_modalities, to_onnx
 from training.model import UNet3d
+from training.start import begin_from
 
 SPEC = EngineSpec(stride=16, window=(32, 32, 32))
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def network() -> UNet3d:
-    network = awake(tiny(*KINDS)).eval()
+    network = randomize_zeros(tiny(*MECHANISMS)).eval()
     with torch.no_grad():
         for weight in network.parameters():
             weight.copy_(weight.half().float())
@@ -94,6 +96,19 @@ def test_the_file_says_what_it_is(exported: onnx.ModelProto) -> None:
         "fp32",
     )
     assert json.loads(about["spec"]) == json.loads(json.dumps(asdict(SPEC)))
+
+
+def test_a_network_is_read_back_from_its_engine(
+    network: UNet3d, exported: onnx.ModelProto, tmp_path: Path
+) -> None:
+    path, record = tmp_path / "tiny.fbts", {"recipe": {"model": asdict(network.config)}}
+    write_engine_file(path, SPEC, {"model.onnx": exported.SerializeToString()}, training=record)
+    begun, image = UNet3d(network.config), torch.randn(1, 4, 32, 32, 48)
+    missing = begin_from(begun, path)
+    assert all(name.startswith(("side_heads.", "bridge.teacher.")) for name in missing)
+    with torch.inference_mode():
+        expected, logits = network(image), begun.eval()(image)
+    assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The semantic network in very small, and what each mechanism is made of."""
+"""A tiny semantic network, and the modules of each mechanism."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.model.fusion import PixelFusion
 from training.model.guidance import Guidance, TextTable
 from training.model.head import TextHead
 
-KINDS = {
+MECHANISMS = {
     "fusion": {PixelFusion},
     "bridge": {SemanticBridge},
     "guidance": {Guidance, TextTable},
@@ -33,8 +33,8 @@ def tiny(*on: str, patch: int = 2) -> UNet3d:
     )
 
 
-def awake(network: UNet3d) -> UNet3d:
-    """Gives the layers that begin at zero some weights."""
+def randomize_zeros(network: UNet3d) -> UNet3d:
+    """Gives random weights to the layers that begin at zero."""
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for weight in network.parameters():

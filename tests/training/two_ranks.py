@@ -1,14 +1,16 @@
-"""`training.train` under torchrun, writing each rank's final network: what `test_resume` runs."""
+"""`training train` that also writes each rank's final network, for `test_resume`."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from training import train
+from training.__main__ import main
 
 fit = train.fit
 
@@ -21,4 +23,4 @@ def fit_and_write(recipe: Any, cases: Any, run: Path, **options: Any) -> torch.n
 
 if __name__ == "__main__":
     train.fit = fit_and_write
-    train.main()
+    main(["train", *sys.argv[1:]])

@@ -1,7 +1,8 @@
-"""Crops of a case and their variations (MONAI transforms)."""
+"""Crops of a case and their augmentation (MONAI transforms and our own)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,12 @@ Array = NDArray[Any]
 def crop_start(
     label: Array, crop: tuple[int, ...], config: AugmentConfig, rng: np.random.Generator
 ) -> Array:
-    """Draws where a crop begins: (3,) voxels; negative where the case is smaller than the crop.
+    """Draws where a crop begins: (3,) voxels; negative if the case is smaller than the crop.
 
     Args:
         label: (D, H, W) uint8 label map.
         crop: Size in voxels.
-        config: Tells how often the crop is centred on tumour, or on its enhancing part.
+        config: Has the chances of a centre on tumour or on enhancing tumour.
         rng: Source of randomness.
     """
     shape, size = np.array(label.shape), np.array(crop)
@@ -40,7 +41,7 @@ def crop_start(
 
 
 def inside(start: Array, shape: tuple[int, ...], crop: tuple[int, ...]) -> Array:
-    """Moves a crop into the case, or centres it where the case is smaller."""
+    """Moves a crop into the case, or centres it along axes where the case is smaller."""
     room = np.array(shape) - crop
     low = np.minimum(room, 0) // 2
     return np.clip(start, low, np.maximum(room, low)).astype(int)
@@ -73,142 +74,154 @@ Crop = tuple[Array, Array]
 
 
 def carve_mix(host: Crop, donor: Crop, rng: np.random.Generator) -> Crop:
-    """Carves the donor's tumour out, with a rim of random width, and sets it into the host's brain at the same place.
+    """Copies the donor's tumour, with a rim of random width, to the same place of the host's brain.
 
-    After CarveMix (Zhang et al. 2021, arXiv 2108.06883), whose signed distance becomes a share of tumour nearby. The edge is
-    blended over three voxels.
+    As in CarveMix (Zhang et al. 2021, arXiv 2108.06883), but with the share of tumour nearby
+    instead of the signed distance. The edge is blended over three voxels.
     """
     (image, label), (donor_image, donor_label) = host, donor
     tumour = torch.from_numpy((donor_label > 0).astype(np.float32))[None, None]
     carved = functional.avg_pool3d(tumour, 7, 1, 3)[0, 0].numpy() > rng.uniform(0.02, 0.5)
     carved &= image.any(0) & donor_image.any(0)
-    soft = functional.avg_pool3d(torch.from_numpy(carved.astype(np.float32))[None, None], 3, 1, 1)[
-        0, 0
-    ].numpy()
+    soft = _blurred(carved)
     mixed = image + soft * (donor_image - image)
     return mixed * (image != 0), np.where(carved, donor_label, label)
 
 
-# Non-enhancing core, in standard deviations of the normalised image: lowest and highest mean of FLAIR, T1 and T2, after the one
-# low-grade training case and the literature: hypointense on T1, bright on T2, on FLAIR anything from suppressed (T2-FLAIR
-# mismatch sign, Patel et al. 2017, doi:10.1158/1078-0432.CCR-17-0560) to bright.
+def _blurred(mask: Array) -> Array:
+    """A mask (D, H, W) as float32 with a soft edge of three voxels."""
+    values = torch.from_numpy(mask.astype(np.float32))[None, None]
+    return functional.avg_pool3d(values, 3, 1, 1)[0, 0].numpy()
+
+
 LOW_GRADE_CORE = {"flair": (-0.5, 2.2), "t1": (-2.2, -0.8), "t2": (1.5, 3.2)}
+"""Lowest and highest mean of a non-enhancing core, in standard deviations of the normalised image.
+
+From the one low-grade training case and the literature: dark on T1, bright on T2, on FLAIR anything
+from suppressed (T2-FLAIR mismatch sign, Patel et al. 2017, doi:10.1158/1078-0432.CCR-17-0560) to
+bright.
+"""
 
 
 def low_grade_core(image: Array, label: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Repaints the tumour core as a non-enhancing one and relabels it necrotic core (1), which is what BraTS calls it.
+    """Repaints the tumour core as non-enhancing, with label 1, which BraTS uses for such a core.
 
     Args:
         image: (4, D, H, W) float32, normalised, in the order FLAIR, T1, T1ce, T2.
         label: (D, H, W) uint8.
         rng: Source of randomness.
     Returns:
-        New arrays. The core is the annotated one, or the depth of the whole tumour where that is larger.
+        New arrays. The new core is the annotated one and the inner part of the tumour.
     """
     tumour = torch.from_numpy((label > 0).astype(np.float32))[None, None]
-    nearby = functional.avg_pool3d(
-        functional.avg_pool3d(tumour, 4), 3, 1, 1, count_include_pad=False
-    )  # share within 12 voxels
-    deep = functional.interpolate(nearby, label.shape, mode="trilinear")[
-        0, 0
-    ].numpy() > rng.uniform(0.6, 0.95)
-    core = np.isin(label, (1, 4)) | (deep & (label > 0))
-    soft = functional.avg_pool3d(torch.from_numpy(core.astype(np.float32))[None, None], 3, 1, 1)[
-        0, 0
-    ].numpy()
+    blocks = functional.avg_pool3d(tumour, 4)
+    nearby = functional.avg_pool3d(blocks, 3, 1, 1, count_include_pad=False)  # within 12 voxels
+    share = functional.interpolate(nearby, label.shape, mode="trilinear")[0, 0].numpy()
+    core = np.isin(label, (1, 4)) | ((share > rng.uniform(0.6, 0.95)) & (label > 0))
+    soft = _blurred(core)
     flair, t1, t2 = (rng.uniform(*bounds) for bounds in LOW_GRADE_CORE.values())
     painted = image.copy()
     for modality, mean in zip(painted, (flair, t1, t1 + rng.normal(0, 0.2), t2), strict=True):
         knots = torch.from_numpy(rng.normal(0, 0.4, (1, 1, 8, 8, 8)).astype(np.float32))
         texture = functional.interpolate(knots, label.shape, mode="trilinear")[0, 0].numpy()
-        # A third of what was there stays, so that vessels and septa do.
+        # A third of the old contrast stays, to keep vessels and septa.
         own = np.clip(modality - modality[core].mean(), -1, 1) / 3 if core.any() else 0
         modality += soft * (mean + texture + own - modality)
     return painted * (image != 0), np.where(core, np.uint8(1), label)
 
 
 class Augment:
-    """Varies one crop: mirror, affine, then intensity, keeping the background at zero."""
+    """Augments a crop: mirror, affine, then intensity; the background stays zero."""
 
     def __init__(self, config: AugmentConfig) -> None:
         self._config = c = config
         self._mirror = mt.Compose(
             [mt.RandFlipd(KEYS, prob=p, spatial_axis=axis) for axis, p in enumerate(c.mirror)]
         )
+        x, sigma = "image", (0.5, 1.0)
         self._intensity = mt.Compose(
             [
-                mt.RandScaleIntensityd(
-                    "image", factors=c.gain, prob=c.intensity, channel_wise=True
-                ),
-                mt.RandShiftIntensityd(
-                    "image", offsets=c.offset, prob=c.intensity, channel_wise=True
-                ),
-                mt.RandAdjustContrastd(
-                    "image", prob=c.contrast, gamma=(0.7, 1.5), retain_stats=True
-                ),
-                mt.RandGaussianNoised("image", prob=c.noise, std=0.15),
-                mt.RandGaussianSmoothd(
-                    "image",
-                    prob=c.smooth,
-                    **dict.fromkeys(("sigma_x", "sigma_y", "sigma_z"), (0.5, 1.0)),
-                ),
+                mt.RandScaleIntensityd(x, factors=c.gain, prob=c.intensity, channel_wise=True),
+                mt.RandShiftIntensityd(x, offsets=c.offset, prob=c.intensity, channel_wise=True),
+                mt.RandAdjustContrastd(x, prob=c.contrast, gamma=(0.7, 1.5), retain_stats=True),
+                mt.RandGaussianNoised(x, prob=c.noise, std=0.15),
+                mt.RandGaussianSmoothd(x, sigma, sigma, sigma, prob=c.smooth),
             ]
         )
 
     def __call__(self, image: Array, label: Array, seed: int) -> tuple[Tensor, Tensor]:
-        """Returns the varied (M, D, H, W) float32 image and (D, H, W) uint8 labels; equal seeds give equal results."""
+        """Augments a crop; equal seeds give equal results.
+
+        Args:
+            image: (M, D, H, W) float32.
+            label: (D, H, W) uint8.
+            seed: Of the random numbers.
+        Returns:
+            Image and labels, of the same shapes and types.
+        """
         self._mirror.set_random_state(seed=seed)
         self._intensity.set_random_state(seed=seed + 1)
         rng = np.random.default_rng((seed, 2))
         if rng.random() < self._config.low_grade:
             image, label = low_grade_core(image, label, rng)
-        sample = self._mirror(
-            {"image": torch.from_numpy(image), "label": torch.from_numpy(label[None])}
-        )
+        crop = {"image": torch.from_numpy(image), "label": torch.from_numpy(label[None])}
+        sample = self._mirror(crop)
         varied, labels = _plain(sample["image"]), _plain(sample["label"])
         if rng.random() < self._config.affine:
-            varied, labels = turned_and_scaled(varied, labels, self._config, rng)
+            varied, labels = rotate_and_scale(varied, labels, self._config, rng)
         brain = (varied != 0).any(dim=0, keepdim=True)
-        varied = torch.stack(
-            [
-                thick_slices(m, rng) if rng.random() < self._config.thick_slices else m
-                for m in varied
-            ]
-        )
-        varied = torch.stack(
-            [bias_field(m, rng) if rng.random() < self._config.bias_field else m for m in varied]
-        )
+        varied = _some(varied, thick_slices, self._config.thick_slices, rng)
+        varied = _some(varied, bias_field, self._config.bias_field, rng)
         varied = _plain(self._intensity({"image": varied})["image"])
         return varied * brain, labels[0].to(torch.uint8)
 
 
-def turned_and_scaled(
+def _some(
+    image: Tensor,
+    change: Callable[[Tensor, np.random.Generator], Tensor],
+    chance: float,
+    rng: np.random.Generator,
+) -> Tensor:
+    """Changes each modality of (M, D, H, W) with the given chance."""
+    return torch.stack([change(m, rng) if rng.random() < chance else m for m in image])
+
+
+def rotate_and_scale(
     image: Tensor, label: Tensor, config: AugmentConfig, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Rotates about all three axes and scales, around the centre; (M, D, H, W) linearly, (1, D, H, W) to the nearest.
+    """Rotates about all three axes and scales, around the centre.
 
-    MONAI's RandAffine does the same in twice the time, which on a CPU is a tenth of a training step.
+    MONAI's RandAffine needs twice the time, on a CPU a tenth of a training step.
+
+    Args:
+        image: (M, D, H, W), interpolated linearly.
+        label: (1, D, H, W), interpolated to the nearest voxel.
+        config: Has the largest angle and scale.
+        rng: Source of randomness.
+    Returns:
+        Image and label, float32, of the same shapes.
     """
     a, b, c = rng.uniform(-config.rotate_rad, config.rotate_rad, 3)
     zoom = 1 + rng.uniform(-config.scale, config.scale)
     x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
     y = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
     z = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
-    # affine_grid works in units of half the image, so voxels have to be made cubes on the way in and out.
+    # affine_grid has units of half the image; `half` converts them to voxels and back.
     half = np.array(image.shape[:0:-1]) / 2
     matrix = (x @ y @ z / zoom) * half[None] / half[:, None]
-    theta = torch.from_numpy(
-        np.concatenate([matrix, np.zeros((3, 1))], axis=1)[None].astype(np.float32)
+    theta = np.concatenate([matrix, np.zeros((3, 1))], axis=1)[None].astype(np.float32)
+    grid = functional.affine_grid(
+        torch.from_numpy(theta), [1, 1, *image.shape[1:]], align_corners=False
     )
-    grid = functional.affine_grid(theta, [1, 1, *image.shape[1:]], align_corners=False)
-    turned = functional.grid_sample(image[None], grid, mode="bilinear", align_corners=False)[0]
-    return turned, functional.grid_sample(
-        label[None].float(), grid, mode="nearest", align_corners=False
-    )[0]
+    rotated, labels = (
+        functional.grid_sample(x[None], grid, mode=mode, align_corners=False)[0]
+        for x, mode in ((image, "bilinear"), (label.float(), "nearest"))
+    )
+    return rotated, labels
 
 
 def thick_slices(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Averages slices of 2 to 5 voxels along one axis and interpolates back, as in clinical 2D scans; (D, H, W)."""
+    """Averages (D, H, W) over slices of 2 to 5 voxels along one axis, as in clinical 2D scans."""
     size = list(image.shape)
     axis = rng.integers(3)
     coarse = [*size[:axis], max(1, size[axis] // int(rng.integers(2, 6))), *size[axis + 1 :]]
@@ -217,15 +230,14 @@ def thick_slices(image: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def bias_field(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Multiplies the intensities by a smooth field of up to about +-30 %, as receive coils do; (D, H, W).
+    """Multiplies (D, H, W) by a smooth field of up to about +-30 %, as receive coils do.
 
-    A z-scored brain has lost its zero; brain tissue's mean is some three standard deviations, so the field acts around -3.
+    Zero of the raw image is at about -3 after normalisation: the mean of brain tissue is some three
+    of its standard deviations. So the field multiplies the distance to -3.
     """
     knots = torch.from_numpy(rng.normal(0, 0.12, (1, 1, 3, 3, 3)).astype(np.float32))
-    field = functional.interpolate(knots, image.shape, mode="trilinear", align_corners=True)[
-        0, 0
-    ].exp()
-    return (image + 3) * field - 3
+    log_field = functional.interpolate(knots, image.shape, mode="trilinear", align_corners=True)
+    return (image + 3) * log_field[0, 0].exp() - 3
 
 
 def _plain(x: Tensor) -> Tensor:

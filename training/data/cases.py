@@ -1,4 +1,4 @@
-"""Training cases: prepared once by the inference package's own preprocessing, then cut into augmented crops."""
+"""Training cases: prepared once by the preprocessing of `fastbts`, then cut into crops."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class TrainingCase:
         name: Folder name of the case.
         image: (M, D, H, W) float16, normalised, brain box only.
         label: (D, H, W) uint8, BraTS <= 2021 values.
-        group: Cases that look alike, from cases.csv; `SYNTHETIC` for a synthetic case.
-        teacher: CLIP's embeddings of the case's three views, (3, T), from `data.teacher.teacher_for`.
+        group: Name of a group of similar cases, from cases.csv; `SYNTHETIC` for a synthetic case.
+        teacher: CLIP's embeddings of the three views, (3, T), of `data.teacher.teacher_for`.
     """
 
     name: str
@@ -47,16 +47,20 @@ class TrainingCase:
 
 
 Sample = tuple[Tensor, Tensor, Tensor | None]
-"""Image (M, D, H, W), label (D, H, W), the case's teacher (3, T) if there is one; the same with a leading B in a batch."""
+"""Image (M, D, H, W), label (D, H, W), teacher (3, T) or None; a batch has a leading axis B."""
 
 
 class CropDataset(Dataset[Sample]):
-    """Crop number i of a run: a pure function of (seed, i), so a resumed run continues exactly; `ranks` train together.
+    """Crop number i of a run: a pure function of (seed, i), so a resumed run continues exactly.
 
-    Synthetic cases take the turns that `recipe.synthetic` gives them, and leave the other crops as they are.
+    Synthetic cases replace the real one of some crops and do not change the other crops.
 
+    Args:
+        cases: Real and synthetic cases.
+        recipe: Has seed, stages, augmentation and the share of synthetic cases.
+        ranks: Number of processes that train together.
     Raises:
-        FastBTSError: The recipe wants synthetic cases, and there is none; or there are no others.
+        FastBTSError: The recipe uses synthetic cases and there are none, or there are no real ones.
     """
 
     def __init__(self, cases: Sequence[TrainingCase], recipe: Recipe, ranks: int = 1) -> None:
@@ -64,8 +68,9 @@ class CropDataset(Dataset[Sample]):
         cases = [case for case in cases if case.group != SYNTHETIC]
         if not cases or (recipe.synthetic > 0 and not self._synthetic):
             raise FastBTSError(
-                f"synthetic: {recipe.synthetic} of the crops shall come from synthetic cases; got {len(cases)} real and "
-                f"{len(self._synthetic)} synthetic cases; make them with python -m training synthetic, or set it to 0"
+                f"synthetic: {recipe.synthetic} of the crops are from synthetic cases; got "
+                f"{len(cases)} real and {len(self._synthetic)} synthetic cases; make them with "
+                "python -m training synthetic, or set it to 0"
             )
         self.cases, self.recipe = cases, recipe
         self._augment = Augment(recipe.augment)
@@ -74,8 +79,8 @@ class CropDataset(Dataset[Sample]):
         )
         self._ends = np.cumsum([stage.length * stage.batch * ranks for stage in recipe.stages])
 
-    def _stand_in(self, index: int) -> TrainingCase | None:
-        """The synthetic case of a crop, if it is to have one."""
+    def _synthetic_case(self, index: int) -> TrainingCase | None:
+        """The synthetic case of a crop, or None for a real one."""
         rng = np.random.default_rng((self.recipe.seed, 3, index))
         if rng.random() >= self.recipe.synthetic:
             return None
@@ -88,37 +93,43 @@ class CropDataset(Dataset[Sample]):
         epoch, position = divmod(index, len(self._turns))
         order = np.random.default_rng((self.recipe.seed, 1, epoch)).permutation(self._turns)
         rng = np.random.default_rng((self.recipe.seed, 2, index))
-        case = self._stand_in(index) or self.cases[order[position]]
+        case = self._synthetic_case(index) or self.cases[order[position]]
         stage = self.recipe.stages[np.searchsorted(self._ends, index, side="right")]
         crop = self._crop(case, stage.crop, rng)
         image, label = self._augment(*crop, seed=int(rng.integers(2**31)))
         return image, label, None if case.teacher is None else torch.from_numpy(case.teacher)
 
     def _crop(self, case: TrainingCase, size: tuple[int, ...], rng: np.random.Generator) -> Crop:
-        """A crop of the case, perhaps with another case's tumour set into it."""
+        """A crop of the case, sometimes with another case's tumour in it."""
         config = self.recipe.augment
         start = crop_start(case.label, size, config, rng)
         crop = cut(case.image, case.label, start, size)
         if not config.carve_mix or rng.random() >= config.carve_mix:
             return crop
         donor = self.cases[rng.integers(len(self.cases))]
-        # The same place of the brain, as brain boxes go.
+        # The same place relative to the brain box.
         centre = (start + np.array(size) / 2) * donor.label.shape / case.label.shape
         start = inside(np.round(centre - np.array(size) / 2), donor.label.shape, size)
         return carve_mix(crop, cut(donor.image, donor.label, start, size), rng)
 
 
 class Batches:
-    """Crop numbers of each step from `first_step` on (a batch sampler); of `ranks` batches per step, number `rank`.
+    """A batch sampler: the crop numbers of each step from `first_step` on.
 
-    As long as the whole run wherever it begins: Lightning goes on counting where the checkpoint stopped.
+    Its length is that of the complete run, as Lightning counts on from the checkpoint's step.
+
+    Args:
+        recipe: Has the stages.
+        first_step: The step to begin at.
+        rank: This process; of each step's batches it gets this one.
+        ranks: Number of processes, and of batches per step.
     """
 
     def __init__(self, recipe: Recipe, first_step: int = 0, rank: int = 0, ranks: int = 1) -> None:
         self._recipe, self._first_step, self._rank, self._ranks = recipe, first_step, rank, ranks
 
     def __iter__(self) -> Iterator[list[int]]:
-        step = crop = 0  # at which a stage begins
+        step = crop = 0  # at the begin of a stage
         for stage in self._recipe.stages:
             for i in range(max(0, self._first_step - step), stage.length):
                 begin = crop + (i * self._ranks + self._rank) * stage.batch
@@ -146,7 +157,7 @@ def engine_spec(recipe: Recipe) -> EngineSpec:
 
 
 def find_cases(data: Path, split: str) -> list[Path]:
-    """Case folders of a split ("train", "val"), as `cases.csv` in `data` lists them; without that file every folder trains.
+    """Case folders of a split ("train", "val") by `cases.csv`; without that file all are "train".
 
     Raises:
         FastBTSError: There is no case of that split.
@@ -157,19 +168,20 @@ def find_cases(data: Path, split: str) -> list[Path]:
         folders = sorted(p for p in data.iterdir() if p.is_dir()) if split == "train" else []
     if not folders:
         raise FastBTSError(
-            f"{data}: no cases of split {split!r}; expected case folders and a cases.csv with columns case, split and, if wanted, group"
+            f"{data}: no cases of split {split!r}; expected case folders and a cases.csv with "
+            "columns case, split and optionally group"
         )
     return folders
 
 
 def case_table(data: Path) -> list[dict[str, str]]:
     """Rows of `cases.csv`."""
-    with (data / "cases.csv").open(newline="") as stream:
-        return list(csv.DictReader(stream))
+    with (data / "cases.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def group_of(folder: Path) -> str:
-    """Group of a case as `cases.csv` beside it tells, its grade where there are no groups, or ""."""
+    """Group of a case by the `cases.csv` beside it, its grade without that column, or ""."""
     if not (folder.parent / "cases.csv").is_file():
         return ""
     rows = (row for row in case_table(folder.parent) if row["case"] == folder.name)
@@ -185,7 +197,7 @@ def read_labels(folder: Path) -> NDArray[np.uint8]:
 
 
 def prepare_case(folder: Path, spec: EngineSpec, cache: Path) -> TrainingCase:
-    """Runs a case through the inference package's preprocessing; kept in `cache`, keyed by the settings that matter."""
+    """Preprocesses a case with `fastbts`; cached in a folder, by case and settings."""
     settings = {
         k: v for k, v in asdict(spec).items() if k in ("modalities", "percentiles", "spacing_mm")
     }
@@ -194,9 +206,8 @@ def prepare_case(folder: Path, spec: EngineSpec, cache: Path) -> TrainingCase:
     if not path.is_file():
         image, label = _network_arrays(folder, spec)
         cache.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(
-            f".{os.getpid()}.npz"
-        )  # of this process: ranks prepare side by side
+        # A name of this process, as ranks prepare the same cases.
+        temporary = path.with_suffix(f".{os.getpid()}.npz")
         np.savez(temporary, image=image, label=label)
         temporary.replace(path)
     with np.load(path, allow_pickle=False) as stored:
@@ -211,9 +222,9 @@ def _network_arrays(
     placement = prepared.placement
     if placement.resampled:
         raise FastBTSError(
-            f"{folder}: spacing {volume.geometry.spacing_mm} mm; training cases must be at {spec.spacing_mm} mm"
+            f"{folder}: spacing {volume.geometry.spacing_mm} mm; expected {spec.spacing_mm} mm for "
+            "training; resample the case first"
         )
     label = to_network_axes(read_labels(folder), volume.geometry)[placement.in_volume]
-    return prepared.tensor[(slice(None), *placement.in_tensor)].astype(
-        np.float16
-    ), np.ascontiguousarray(label)
+    image = prepared.tensor[(slice(None), *placement.in_tensor)].astype(np.float16)
+    return image, np.ascontiguousarray(label)

@@ -201,14 +201,14 @@ def deform(
 
 def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rotation about all three axes, (3, 3)."""
-    whole = np.eye(3)
+    rotation = np.eye(3)
     for axis, angle in enumerate(angles):
         a, b = (axis + 1) % 3, (axis + 2) % 3
         turn = np.eye(3)
         cosine, sine = np.cos(angle), np.sin(angle)
         turn[[a, a, b, b], [a, b, a, b]] = cosine, -sine, sine, cosine
-        whole = turn @ whole
-    return whole
+        rotation = turn @ rotation
+    return rotation
 
 
 def confine(tumour: Tensor, tissue: Tensor, brain: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What happens around a step: moving average, log, checkpoints that survive any kill."""
+"""Callbacks of a run: moving average, log, checkpoints that a kill cannot damage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from training.model import UNet3d
 
 
 def ramped(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """An averaging rule for `AveragedModel`: the decay ramps up, so that the random start is forgotten."""
+    """A rule for `AveragedModel`: the decay ramps up, so that the random start is forgotten."""
 
     def average(old: Tensor, new: Tensor, n: Tensor | int) -> Tensor:
         if not new.is_floating_point():  # a counter
@@ -34,10 +33,10 @@ def ramped(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
 
 
 class MovingAverage(WeightAveraging):
-    """Averages weights and norm statistics after every step; validation sees the average, the checkpoint holds both.
+    """Averages weights and norm statistics after every step; validation uses the average.
 
     Args:
-        decay: Of the moving average, once it has ramped up.
+        decay: Final decay of the moving average.
     """
 
     def __init__(self, decay: float) -> None:
@@ -53,11 +52,11 @@ class MovingAverage(WeightAveraging):
 
 
 class Log(Callback):
-    """Logs rate and duration of every step, and appends one line of JSON per step to a file, one per validation to another.
+    """Logs each step's learning rate and duration; writes JSON lines of steps and validations.
 
     Args:
-        path: The file; a resumed run goes on in it, so that steps after the last checkpoint appear twice.
-        dice: The file for validations.
+        path: File of steps. A resumed run appends, so steps after the last checkpoint appear twice.
+        dice: File of validations.
     """
 
     def __init__(self, path: Path, dice: Path) -> None:
@@ -73,23 +72,12 @@ class Log(Callback):
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         """Writes step, loss and duration."""
-        loss = outputs["loss"].item()  # waits for the device, so that the duration is the step's
+        loss = outputs["loss"].item()  # waits for the device, for a correct duration
         seconds = time.monotonic() - self._began
         module.log_dict(
             {"learning_rate": trainer.optimizers[0].param_groups[0]["lr"], "step_s": seconds}
         )
-        if trainer.is_global_zero:
-            with self.path.open("a") as log:
-                log.write(
-                    json.dumps(
-                        {
-                            "step": trainer.global_step,
-                            "loss": round(loss, 4),
-                            "s": round(seconds, 3),
-                        }
-                    )
-                    + "\n"
-                )
+        _append(trainer, self.path, loss=round(loss, 4), s=round(seconds, 3))
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Writes step and mean Dice by region and group."""
@@ -99,13 +87,17 @@ class Log(Callback):
             for name, value in metrics.items()
             if "dice/" in name
         }
-        if trainer.is_global_zero:
-            with self.dice.open("a") as log:
-                log.write(json.dumps({"step": trainer.global_step, **dice}) + "\n")
+        _append(trainer, self.dice, **dice)
+
+
+def _append(trainer: L.Trainer, path: Path, **values: float) -> None:
+    if trainer.is_global_zero:
+        with path.open("a") as file:
+            file.write(json.dumps({"step": trainer.global_step, **values}) + "\n")
 
 
 class Terminated(SystemExit):
-    """SIGTERM came and the run is saved; exits with 143 as SIGTERM does."""
+    """SIGTERM came and the run is saved; exits with 143, as usual for SIGTERM."""
 
     def __init__(self, path: Path, step: int) -> None:
         super().__init__(143)
@@ -118,26 +110,22 @@ class Terminated(SystemExit):
 
 
 class Checkpoints(Checkpoint):
-    """Saves after so many steps or minutes, at the end, and on SIGTERM once the step (or validation) at hand is done.
+    """Saves after some steps or minutes, at the end, and on SIGTERM after the step or validation.
 
     Args:
         path: The checkpoint.
-        recipe: Tells steps and minutes.
+        recipe: Has the steps and minutes between checkpoints.
     """
 
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self.path, self._recipe = path, recipe
-        self._interval_s, self._saved = (
-            timedelta(minutes=recipe.checkpoint_minutes).total_seconds(),
-            0.0,
-        )
-        self._terminated = False
+        self._saved, self._terminated = 0.0, False
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Takes over SIGTERM from Lightning, which would not save; Lightning's teardown gives it back.
+        """Replaces Lightning's handler of SIGTERM, which would not save; its teardown restores it.
 
-        Not in `on_fit_start`: Lightning puts its handler in place after that, before ours, and ends the run between two of our
-        looks at the signal.
+        Not in `on_fit_start`: Lightning installs its own handler after that, which would end the
+        run without saving.
         """
         self._saved = time.monotonic()
         if threading.current_thread() is threading.main_thread():
@@ -146,7 +134,7 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        """Saves if it is time; all ranks decide alike.
+        """Saves if it is time; all ranks decide the same.
 
         Raises:
             Terminated: SIGTERM came.
@@ -160,19 +148,16 @@ class Checkpoints(Checkpoint):
             raise Terminated(self.path, trainer.global_step)
 
     def _due(self, step: int) -> bool:
-        recipe, waited_s = self._recipe, time.monotonic() - self._saved
-        return (
-            step % recipe.checkpoint_every == 0
-            or step == recipe.steps
-            or waited_s >= self._interval_s
-        )
+        recipe, minutes = self._recipe, (time.monotonic() - self._saved) / 60
+        is_counted = step % recipe.checkpoint_every == 0 or step == recipe.steps
+        return is_counted or minutes >= recipe.checkpoint_minutes
 
 
-class WholeFiles(CheckpointIO):
-    """Lightning's checkpoints by `training.loop.checkpoint`: whole or not at all, the previous one kept, no pickled code.
+class AtomicCheckpointIO(CheckpointIO):
+    """Writes and reads Lightning's checkpoints by `training.loop.checkpoint`.
 
     Args:
-        recipe: Goes into every checkpoint.
+        recipe: Stored in every checkpoint.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -190,13 +175,13 @@ class WholeFiles(CheckpointIO):
         """Reads it onto the CPU.
 
         Raises:
-            CheckpointError: It is damaged, or holds nothing to continue from.
+            CheckpointError: It is damaged, or has no state to continue from.
         """
         _, state = load_checkpoint(Path(path))
         if "loops" not in state:
             raise CheckpointError(
-                f"{path}: holds weights but no state of Lightning's loops, so it cannot be continued, only exported; "
-                "begin a new run in another folder"
+                f"{path}: has weights but no state of Lightning's loops, so it can be exported but "
+                "not continued; begin a new run in another folder"
             )
         return state
 

@@ -1,4 +1,4 @@
-"""The data of a run as Lightning sees it: which crops a step sees, which cases are validated."""
+"""The data of a run for Lightning: the crops of each step, and the cases to validate on."""
 
 from __future__ import annotations
 
@@ -10,21 +10,15 @@ import torch
 from torch.utils.data import DataLoader
 
 from training.config import Recipe
-from training.data.cases import (
-    Batches,
-    CropDataset,
-    Sample,
-    TrainingCase,
-    to_batch,
-)
+from training.data.cases import Batches, CropDataset, Sample, TrainingCase, to_batch
 
 
-class LitData(L.LightningDataModule):
-    """Crops to learn from, from the step on at which the run is, and cases to validate on; each rank has its own.
+class CropData(L.LightningDataModule):
+    """Training crops, from the run's present step on, and validation cases; each rank has its own.
 
     Args:
-        cases: Prepared cases to cut crops from.
-        recipe: Tells crop sizes, batch (per rank) and augmentation.
+        cases: Prepared cases.
+        recipe: Has crop sizes, batch (per rank) and augmentation.
         val: Case folders with labels.
     """
 
@@ -35,7 +29,7 @@ class LitData(L.LightningDataModule):
         self.cases, self.recipe, self.val = cases, recipe, list(val)
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Crops of this rank, prepared one step ahead by one process: torch's threads need the other cores."""
+        """Crops of this rank, prepared by one process: torch's threads need the other cores."""
         trainer = self.trainer
         assert trainer is not None
         return DataLoader(
@@ -50,7 +44,7 @@ class LitData(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Path]:
-        """Case folders of this rank, one by one; where there are fewer than ranks, every rank takes all."""
+        """Case folders of this rank; all cases if there are fewer than ranks."""
         trainer = self.trainer
         assert trainer is not None
         few = len(self.val) < trainer.world_size

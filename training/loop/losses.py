@@ -1,4 +1,4 @@
-"""Loss: batch Dice + binary cross-entropy per region, with deep supervision; similarity map and bridge where there are such."""
+"""Loss: batch Dice + BCE per region with deep supervision, similarity map and bridge."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ def regions_of(label: Tensor) -> Tensor:
 
 
 def dice_bce(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean over regions of (1 - soft Dice over the batch) + BCE.
+    """Mean over regions of 1 - soft Dice, plus BCE.
 
-    The Dice is pooled over the batch (nnU-Net's batch Dice), so that a crop without a region does not dominate.
+    The Dice is pooled over the batch (nnU-Net's batch Dice), so that a crop without a region does
+    not dominate.
     """
     probability = logits.sigmoid()
     axes = (0, *range(2, logits.ndim))
@@ -31,17 +32,22 @@ def dice_bce(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def coarse_regions(target: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Region masks (B, K, D, H, W) at a coarser size (B, K, *size): each region's share of a voxel, so that none grows."""
+    """Region masks (B, K, D, H, W) -> each region's share of coarser voxels, (B, K, *size)."""
     return functional.adaptive_avg_pool3d(target, size)  # type: ignore[arg-type]  # its stub wants a triple
 
 
 def similarity_loss(similarity: Tensor, target: Tensor) -> Tensor:
-    """Dice + BCE of the similarity map (B, K, D/8, H/8, W/8), logits, against the regions (B, K, D, H, W) made as coarse."""
+    """Dice + BCE of the similarity map against the regions at its resolution.
+
+    Args:
+        similarity: Logits (B, K, D/8, H/8, W/8).
+        target: Region masks (B, K, D, H, W).
+    """
     return dice_bce(similarity.float(), coarse_regions(target, similarity.shape[2:]))
 
 
 def bridge_loss(views: Tensor, teacher: Tensor) -> Tensor:
-    """Mean of 1 - cosine between the bridge's views and CLIP's image embeddings of the same views, both (B, 3, T)."""
+    """Mean of 1 - cosine between the bridge's views and CLIP's embeddings, both (B, 3, T)."""
     return 1 - functional.cosine_similarity(views.float(), teacher.float(), dim=2).mean()
 
 
@@ -54,12 +60,12 @@ def supervised_loss(
     teacher: Tensor | None = None,
     bridge_weight: float = 0.0,
 ) -> Tensor:
-    """The levels' weighted mean, plus the similarity map's and the bridge's loss where the network gives these.
+    """Weighted mean over levels, plus similarity and bridge loss if the network has these outputs.
 
     Args:
         outputs: The network's outputs in training.
         label: (B, D, H, W), BraTS <= 2021 values.
-        side_weight: Weight of the first coarser level; halves with every further one.
+        side_weight: Weight of the first coarser level; each further one has half of it.
         similarity_weight: Weight of `similarity_loss`.
         teacher: CLIP image embeddings (B, 3, T), or None.
         bridge_weight: Weight of `bridge_loss`.
@@ -68,10 +74,8 @@ def supervised_loss(
     loss, weight = dice_bce(outputs.levels[0].float(), target), side_weight
     total = 1.0
     for side in outputs.levels[1:]:
-        loss, total = (
-            loss + weight * dice_bce(side.float(), coarse_regions(target, side.shape[2:])),
-            total + weight,
-        )
+        loss = loss + weight * dice_bce(side.float(), coarse_regions(target, side.shape[2:]))
+        total += weight
         weight /= 2
     loss = loss / total
     if outputs.similarity is not None:

@@ -1,4 +1,4 @@
-"""The run as Lightning sees it: the module (what a step computes, how it validates) and the data (which crops a step sees)."""
+"""A run for Lightning: what a step computes, its learning rate, and how the run is validated."""
 
 from __future__ import annotations
 
@@ -21,12 +21,7 @@ from training.clip.prompts import (
     region_texts,
 )
 from training.config import Recipe
-from training.data.cases import (
-    Sample,
-    engine_spec,
-    group_of,
-    read_labels,
-)
+from training.data.cases import Sample, engine_spec, group_of, read_labels
 from training.data.teacher import token_reader
 from training.loop.losses import supervised_loss
 from training.model import UNet3d
@@ -34,7 +29,7 @@ from training.network_engine import NetworkEngine
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """A trapezoid: linear warm-up, constant rate, linearly to zero in the last stage."""
+    """A trapezoid: linear warm-up, constant, and linear to zero in the last stage."""
     rise = (step + 1) / max(1, recipe.warmup_steps)
     fall = (recipe.steps - step) / recipe.stages[-1].length
     return recipe.learning_rate * min(rise, 1.0, fall)
@@ -44,39 +39,40 @@ def recipe_prompts(recipe: Recipe) -> Prompts | None:
     """The prompts a recipe asks for; None where its network reads none.
 
     Raises:
-        PromptsError: The file of prompts cannot be used, or does not fit the network or its regions.
+        PromptsError: The file of prompts is unusable, or does not fit the network or its regions.
     """
     model = recipe.model
     if not model.semantic.uses_text:
         return None
-    texts = region_texts()
-    width = model.semantic.text_width
-    prompts = (
-        load_prompts(Path(recipe.prompts))
-        if recipe.prompts
-        else orthonormal_prompts([*texts], [*texts.values()], width=width)
-    )
-    if (
-        prompts.labels != REGIONS
-    ):  # a row's place alone says whose it is: in another order each region would get a wrong vector
-        raise PromptsError(
-            f"{recipe.prompts or 'prompts.yaml'}: one row each for {', '.join(prompts.labels)}, "
-            f"expected {', '.join(REGIONS)} in this order; order the regions of "
-            "training/clip/prompts.yaml so, and make the file again with python -m training prompts"
-        )
-    if prompts.embeddings.shape != (model.n_regions, width):
-        raise PromptsError(
-            f"{recipe.prompts or 'prompts.yaml'}: embeddings of shape {prompts.embeddings.shape}, expected "
-            f"{(model.n_regions, width)}: one row per region, of length model.semantic.text_width; change either"
-        )
+    texts, width = region_texts(), model.semantic.text_width
+    if recipe.prompts:
+        prompts = load_prompts(Path(recipe.prompts))
+    else:
+        prompts = orthonormal_prompts([*texts], [*texts.values()], width=width)
+    _check_prompts(prompts, recipe.prompts or "prompts.yaml", (model.n_regions, width))
     return prompts
 
 
-class LitNetwork(L.LightningModule):
-    """The network of a recipe and how it learns.
+def _check_prompts(prompts: Prompts, source: str, shape: tuple[int, int]) -> None:
+    # Rows have no names in the network: in another order each region would get a wrong vector.
+    if prompts.labels != REGIONS:
+        raise PromptsError(
+            f"{source}: one row each for {', '.join(prompts.labels)}, expected "
+            f"{', '.join(REGIONS)} in this order; give training/clip/prompts.yaml this order and "
+            "make the file again with python -m training prompts"
+        )
+    if prompts.embeddings.shape != shape:
+        raise PromptsError(
+            f"{source}: embeddings of shape {prompts.embeddings.shape}, expected {shape}: one row "
+            "per region, of length model.semantic.text_width; change one of the two"
+        )
+
+
+class TrainingModule(L.LightningModule):
+    """The network of a recipe and how it is trained.
 
     Args:
-        recipe: Tells network, seed, loss weights and schedule.
+        recipe: Has network, seed, loss weights and schedule.
     Raises:
         PromptsError: See `recipe_prompts`.
     """
@@ -84,18 +80,13 @@ class LitNetwork(L.LightningModule):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         torch.manual_seed(recipe.seed)
-        self.recipe, self.prompts, self.read_tokens = (
-            recipe,
-            recipe_prompts(recipe),
-            token_reader(recipe),
-        )
-        self.network = UNet3d(
-            recipe.model,
-            None if self.prompts is None else torch.from_numpy(self.prompts.embeddings),
-        )
+        self.recipe, self.prompts = recipe, recipe_prompts(recipe)
+        self.read_tokens = token_reader(recipe)
+        text = None if self.prompts is None else torch.from_numpy(self.prompts.embeddings)
+        self.network = UNet3d(recipe.model, text)
 
     def configure_optimizers(self) -> Any:
-        """AdamW; its own rate is 1, so that the schedule's values are the rates to the last bit."""
+        """AdamW with lr 1, so that the schedule's values are exactly the learning rates."""
         optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=1.0, weight_decay=self.recipe.weight_decay
         )
@@ -103,7 +94,13 @@ class LitNetwork(L.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def loss(self, image: Tensor, label: Tensor, teacher: Tensor | None = None) -> Tensor:
-        """Loss of images (B, M, D, H, W) and labels (B, D, H, W), and where the data give them CLIP embeddings (B, 3, T)."""
+        """Loss of a batch.
+
+        Args:
+            image: (B, M, D, H, W).
+            label: (B, D, H, W).
+            teacher: CLIP embeddings (B, 3, T), or None.
+        """
         recipe, tokens = self.recipe, None if self.read_tokens is None else self.read_tokens(image)
         return supervised_loss(
             self.network(image, tokens=tokens),
@@ -116,7 +113,8 @@ class LitNetwork(L.LightningModule):
 
     def training_step(self, batch: Sample, index: int) -> Tensor:
         """One step's loss."""
-        # Modality dropout, the network's only chance: a function of (seed, step), so that a resumed run continues exactly.
+        # Modality dropout, all that is random here, is a function of (seed, step, rank): a resumed
+        # run continues with the same bits.
         torch.manual_seed(
             self.recipe.seed * 1_000_003 + self.global_step + self.global_rank * 1_000_000_007
         )
@@ -125,7 +123,7 @@ class LitNetwork(L.LightningModule):
         return loss
 
     def validation_step(self, folder: Path, index: int) -> None:
-        """Dice of one case by the product's inference; Lightning has put the averaged weights and eval mode in place."""
+        """Dice of one case by `fastbts.Segmenter`; Lightning has set eval mode and the average."""
         options = SegmenterOptions(n_threads=torch.get_num_threads())
         segmenter = Segmenter(
             NetworkEngine(self.network, engine_spec(self.recipe), self.read_tokens),
@@ -140,34 +138,31 @@ class LitNetwork(L.LightningModule):
             sync_dist=True,
         )
         group = group_of(folder)
-        if (
-            group and self.trainer.world_size == 1
-        ):  # ranks may see other groups, and could not be averaged
+        # Ranks may validate different groups, whose scores could not be averaged over ranks.
+        if group and self.trainer.world_size == 1:
             self.log(f"dice/{group}", scores["mean"], batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Names things as `training.export` reads them; until here `state_dict` is the moving average (`WeightAveraging`)."""
+        """Gives entries the names that `training export` reads.
+
+        `WeightAveraging` has put the moving average into `state_dict`.
+        """
         weights, average = checkpoint.pop("current_model_state"), checkpoint.pop("state_dict")
-        checkpoint["network"] = {
-            name.removeprefix("network."): value for name, value in weights.items()
-        }
-        checkpoint["average"] = checkpoint.pop("averaging_state") | {
-            name.replace("network.", "module.", 1): value for name, value in average.items()
-        }
+        checkpoint["network"] = _renamed(weights, "network.", "")
+        checkpoint["average"] = checkpoint.pop("averaging_state") | _renamed(
+            average, "network.", "module."
+        )
         checkpoint["prompts"] = None if self.prompts is None else self.prompts.about()
         checkpoint["teacher"] = self.recipe.teacher.encoder if self.recipe.teacher.model else None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Undoes `on_save_checkpoint`."""
         average = checkpoint.pop("average")
-        checkpoint["current_model_state"] = {
-            f"network.{name}": value for name, value in checkpoint.pop("network").items()
-        }
-        checkpoint["averaging_state"] = {
-            name: value for name, value in average.items() if not name.startswith("module.")
-        }
-        checkpoint["state_dict"] = {
-            name.replace("module.", "network.", 1): value
-            for name, value in average.items()
-            if name.startswith("module.")
-        }
+        weights = {name: value for name, value in average.items() if name.startswith("module.")}
+        checkpoint["current_model_state"] = _renamed(checkpoint.pop("network"), "", "network.")
+        checkpoint["averaging_state"] = {k: v for k, v in average.items() if k not in weights}
+        checkpoint["state_dict"] = _renamed(weights, "module.", "network.")
+
+
+def _renamed(values: dict[str, Any], prefix: str, new_prefix: str) -> dict[str, Any]:
+    return {new_prefix + name.removeprefix(prefix): value for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""What the parts of the network are made of: voxel packing, the convolution block, layers that begin at zero."""
+"""Building blocks: voxel packing, convolution block, normalisation, layers that begin at zero."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 def pack_voxels(x: Tensor, patch: int) -> Tensor:
-    """Moves each patch x patch x patch block of voxels into channels: (B, C, D, H, W) -> (B, C p^3, D/p, H/p, W/p)."""
+    """Moves blocks of p^3 voxels into channels: (B, C, D, H, W) -> (B, C p^3, D/p, H/p, W/p)."""
     b, c, d, h, w = x.shape
     x = x.reshape(b, c, d // patch, patch, h // patch, patch, w // patch, patch)
     return x.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(
@@ -28,7 +28,7 @@ def unpack_voxels(x: Tensor, patch: int) -> Tensor:
 
 
 def zeroed(layer: Layer) -> Layer:
-    """Sets a layer's weights and bias to zero, so that the branch it ends begins as nothing."""
+    """Sets a layer's weights and bias to zero, so that its branch initially adds nothing."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -36,7 +36,7 @@ def zeroed(layer: Layer) -> Layer:
 
 
 class FrozenBatchNorm3d(nn.BatchNorm3d):
-    """BatchNorm that computes the same in training as at inference: its statistics stay as they are."""
+    """BatchNorm with constant statistics: computes the same in training and at inference."""
 
     def train(self, mode: bool = True) -> FrozenBatchNorm3d:
         """Stays in eval mode."""
@@ -48,7 +48,7 @@ def norm_layer(norm: str, n_channels: int) -> nn.Module:
     """The normalisation that `UNetConfig.norm` names."""
     if norm == "instance":
         return nn.InstanceNorm3d(n_channels, affine=True)
-    # Crops differ much in what they show, so the statistics are averaged over many.
+    # Crops differ much from each other, so the statistics are averaged over many.
     kind = nn.BatchNorm3d if norm == "batch" else FrozenBatchNorm3d
     return kind(n_channels, momentum=0.02)
 

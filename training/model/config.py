@@ -1,4 +1,4 @@
-"""Shape of the network: the backbone, and which of the semantic mechanisms stand around it."""
+"""Configuration of the network: the backbone and its semantic mechanisms."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ NORMS = ("instance", "batch", "frozen")
 
 @dataclass(frozen=True)
 class SemanticConfig:
-    """The mechanisms of the CLIP-guided network. One that is off has no module, no weights and no operation in the ONNX."""
+    """The CLIP-guided mechanisms. One that is off has no module, weights or ONNX operation."""
 
     fusion: bool = False
     """Pixel level: brain mask, modality gate, modality dropout (`fusion.py`)."""
     bridge: bool = False
     """3D-2D semantic bridge at stride 8 (`bridge.py`)."""
     guidance: bool = False
-    """Similarity map, bottleneck cross-attention and decoder FiLM from the text table (`guidance.py`)."""
+    """Similarity map, bottleneck cross-attention, FiLM from the text table (`guidance.py`)."""
     attention: bool = False
-    """Semantic attention on the skips at strides 2 and 4 (`attention.py`); without guidance it sees no similarity map."""
+    """Semantic attention on the skips at strides 2 and 4 (`attention.py`)."""
     head: bool = False
     """Text-conditioned head (`head.py`)."""
     text_width: int = 512
@@ -30,9 +30,9 @@ class SemanticConfig:
     gate_width: int = 16
     """Channels inside an attention gate."""
     teacher_width: int = 0
-    """Length of the CLIP image embeddings that teach the bridge; 0 for no teacher. Training only."""
+    """Length of the teacher's CLIP image embeddings; 0 for no teacher. Training only."""
     token_width: int = 0
-    """Accuracy mode: channels of CLIP's patch tokens that the bridge adds, 768 for ViT-B/32; 0 for none. Not for export."""
+    """Accuracy mode: width of CLIP's patch tokens, 768 for ViT-B/32; 0 for none. No export."""
     modality_dropout: float = 0.03
     """Chance, per modality and crop, that fusion hides a modality in training."""
 
@@ -53,9 +53,9 @@ class UNetConfig:
     widths: tuple[int, ...] = (32, 64, 128, 256)
     """Channels per level, finest first; each level halves the resolution."""
     patch: int = 2
-    """Voxels per axis that the stem packs into channels, and that the head unpacks: 1 or 2."""
+    """Voxels per axis that the stem packs into channels and the head unpacks: 1 or 2."""
     norm: str = "instance"
-    """Normalisation of the convolution blocks: "instance"; "batch"; or "frozen", BatchNorm whose statistics stay as they are."""
+    """"instance", "batch", or "frozen" for BatchNorm with constant statistics."""
     semantic: SemanticConfig = field(default_factory=SemanticConfig)
     """Mechanisms around the backbone; by default none."""
 
@@ -71,5 +71,5 @@ class UNetConfig:
 
     @property
     def semantic_level(self) -> int:
-        """Level of the bridge and the similarity map: stride 8, or the deepest of a network that ends before."""
+        """Level of bridge and similarity map: that of stride 8, or the deepest one before."""
         return max(level for level, stride in enumerate(self.strides) if stride <= 8)

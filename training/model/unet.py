@@ -1,8 +1,9 @@
-"""The network: a 3D U-Net, and around it whichever semantic mechanisms the recipe switches on.
+"""The network: a 3D U-Net with the semantic mechanisms that the recipe switches on.
 
-Two sizes come from the recipes: `light` packs 2x2x2 voxels into channels before the first convolution (`patch = 2`), so
-that no convolution runs at full resolution; `full` is the classical network (`patch = 1`). The logits have full resolution
-either way. Encoder, decoder, normalisation and activation follow nnU-Net (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z).
+`light` packs 2x2x2 voxels into channels before the first convolution (`patch = 2`), so that no
+convolution runs at full resolution; `full` is the classical network (`patch = 1`). Both give logits
+at full resolution. Encoder, decoder, normalisation and activation follow nnU-Net (Isensee et al.
+2021, doi:10.1038/s41592-020-01008-z).
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from training.model.text import orthonormal_vectors
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the network gives in training.
+    """Outputs of the network in training.
 
     Attributes:
-        levels: Logits (B, K, D, H, W), then those of the coarser levels for deep supervision, (B, K, D/s, H/s, W/s).
+        levels: Logits (B, K, D, H, W), then of the coarser levels, (B, K, D/s, H/s, W/s).
         similarity: Similarity map (B, K, D/8, H/8, W/8), logits; None without guidance.
-        views: The bridge's guess of the teacher's embeddings (B, 3, T); None without bridge or teacher.
+        views: The bridge's estimate of the teacher's embeddings (B, 3, T); None without a teacher.
     """
 
     levels: list[Tensor]
@@ -43,8 +44,8 @@ class UNet3d(nn.Module):
 
     Args:
         config: Shape of the backbone and the mechanisms.
-        text: Text embeddings of length 1 that serve as default, (K, T); None for orthonormal vectors. Only with guidance or
-            text-conditioned head.
+        text: Default text embeddings of length 1, (K, T); None for orthonormal vectors. Only with
+            guidance or text-conditioned head.
     """
 
     def __init__(self, config: UNetConfig, text: Tensor | None = None) -> None:
@@ -61,37 +62,31 @@ class UNet3d(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose3d(a, b, 2, stride=2) for a, b in pairs)
         self.decoder = nn.ModuleList(ConvBlock(2 * b, b, norm=config.norm) for _, b in pairs)
         self.head = nn.Conv3d(widths[0], config.n_regions * packed, 1)
-        # Deep supervision: one head per decoder level but the finest and the two coarsest (too few voxels to learn from).
-        # They begin at zero: no engine holds them, and a run that starts from one must not be disturbed by them.
+        # Deep supervision: a head per decoder level except the finest and the two coarsest (too few
+        # voxels). They begin at zero because they are not exported: a run that starts from an
+        # engine must begin without their noise.
         self.side_heads = nn.ModuleList(
             zeroed(nn.Conv3d(w, config.n_regions, 1)) for w in widths[1:-1]
         )
-        # After the backbone, so that a seed gives the same backbone whatever is switched on.
+        # After the backbone, so that a seed gives the same backbone with any mechanisms.
         self._add_mechanisms(text)
 
     def _add_mechanisms(self, text: Tensor | None) -> None:
         config, on = self.config, self.config.semantic
-        widths, packed, level, regions = (
-            config.widths,
-            config.patch**3,
-            config.semantic_level,
-            config.n_regions,
-        )
-        self.fusion = (
-            PixelFusion(config.n_modalities, packed, on.modality_dropout) if on.fusion else None
-        )
-        self.bridge = (
-            SemanticBridge(widths[level], on.bridge_width, on.teacher_width, on.token_width)
-            if on.bridge
-            else None
-        )
-        self.table = TextTable(on.text_width, on.width) if on.uses_text else None
-        self.guidance = (
-            Guidance(widths[level], widths[-1], on.width, regions, widths[-2:0:-1])
-            if on.guidance
-            else None
-        )
-        self.text_head = TextHead(widths[0], packed, widths[-1], on.width) if on.head else None
+        widths, packed = config.widths, config.patch**3
+        level, regions = config.semantic_level, config.n_regions
+        self.fusion = self.bridge = self.table = self.guidance = self.text_head = None
+        if on.fusion:
+            self.fusion = PixelFusion(config.n_modalities, packed, on.modality_dropout)
+        if on.bridge:
+            planes = on.bridge_width, on.teacher_width, on.token_width
+            self.bridge = SemanticBridge(widths[level], *planes)
+        if on.uses_text:
+            self.table = TextTable(on.text_width, on.width)
+        if on.guidance:
+            self.guidance = Guidance(widths[level], widths[-1], on.width, regions, widths[-2:0:-1])
+        if on.head:
+            self.text_head = TextHead(widths[0], packed, widths[-1], on.width)
         gates = {}
         for i, stride in enumerate(config.strides[:-1]):
             if on.attention and stride in (2, 4):
@@ -108,35 +103,32 @@ class UNet3d(nn.Module):
         """Computes region logits.
 
         Args:
-            x: (B, M, D, H, W), D, H, W multiples of `config.stride`; (D, H, W) are the voxel axes (Z, Y, X).
-            text: Text embeddings of length 1, (K, T), in place of the default.
-            tokens: CLIP's patch tokens for the bridge, (B, T', D/8, H/8, W/8); exactly with `token_width`.
+            x: (B, M, D, H, W), axes (Z, Y, X), each a multiple of `config.stride`.
+            text: Text embeddings of length 1, (K, T), instead of the default.
+            tokens: CLIP's patch tokens, (B, T', D/8, H/8, W/8), if and only if `token_width` > 0.
         Returns:
             Logits (B, K, D, H, W) in eval mode; `Outputs` in training mode.
         """
         patch = self.config.patch
         x = pack_voxels(x, patch) if patch > 1 else x
-        table = (
-            None if self.table is None else self.table(self.text if text is None else text)
-        )  # (K, E)
+        table = None
+        if self.table is not None:
+            table = self.table(self.text if text is None else text)  # (K, E)
         skips, similarity, views = self._encode(x, table, tokens)
-        x = skips[-1]
+        x, films, pooled = skips[-1], None, None
         if table is not None:
-            table = table.unsqueeze(0).expand(
-                x.shape[0], -1, -1
-            )  # (B, K, E): from here on the table knows the case
+            # (B, K, E): cross-attention makes a table of each case.
+            table = table.unsqueeze(0).expand(x.shape[0], -1, -1)
+            if self.guidance is not None:
+                x, table = self.guidance.attention(x, table)
+            pooled = x.mean((2, 3, 4))
         if self.guidance is not None:
-            x, table = self.guidance.attention(x, table)
-        pooled = x.mean((2, 3, 4)) if table is not None else None
-        features = self._decode(
-            x, skips, self.guidance.film(pooled, table) if self.guidance else None, similarity
-        )
-        finest = features[-1]
-        logits = (
-            self.head(finest)
-            if self.text_head is None
-            else self.text_head(finest, self.head, pooled, table)
-        )
+            films = self.guidance.film(pooled, table)
+        features = self._decode(x, skips, films, similarity)
+        if self.text_head is None:
+            logits = self.head(features[-1])
+        else:
+            logits = self.text_head(features[-1], self.head, pooled, table)
         logits = unpack_voxels(logits, patch) if patch > 1 else logits
         if not self.training:
             return logits
@@ -146,7 +138,7 @@ class UNet3d(nn.Module):
     def _encode(
         self, x: Tensor, table: Tensor | None, tokens: Tensor | None
     ) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
-        """Packed input -> features of all levels, finest first; similarity map and views, where there are such."""
+        """Packed input -> features, finest first; similarity map or None; views or None."""
         skips: list[Tensor] = []
         similarity = views = None
         if self.fusion is not None:
@@ -174,8 +166,7 @@ class UNet3d(nn.Module):
             below, skip, level = skips[-1 - i], skips[-2 - i], str(len(skips) - 2 - i)
             if level in self.gates:
                 skip = self.gates[level](skip, below, x, similarity)
-            x = block(
-                torch.cat([up(x), skip], dim=1), film=films[i] if films and i < len(films) else None
-            )
+            film = films[i] if films and i < len(films) else None
+            x = block(torch.cat([up(x), skip], dim=1), film=film)
             features.append(x)
         return features

@@ -32,11 +32,11 @@ def region_scores(
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     scores: dict[str, dict[str, float | None]] = {}
     for region, counts in region_confusion(predicted, reference).items():
-        found, wanted = (
+        mask, expected = (
             np.isin(labels, REGION_LABELS[region]) for labels in (predicted, reference)
         )
         distance = (
-            hd95(found, wanted, spacing_mm) if counts.n_predicted and counts.n_reference else None
+            hd95(mask, expected, spacing_mm) if counts.n_predicted and counts.n_reference else None
         )
         empty = 0.0 if counts.n_predicted == counts.n_reference else MISSED_HD95_MM
         scores[region] = {

@@ -1,6 +1,5 @@
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,6 @@ from training.clip.prompts import (
     shuffled,
     vector_prompts,
 )
-from training.config import load_recipe
-from training.loop.module import LitNetwork, recipe_prompts
 
 
 def test_orthonormal_prompts_are_orthonormal() -> None:
@@ -33,7 +30,7 @@ def test_orthonormal_prompts_are_orthonormal() -> None:
     )
 
 
-def test_texts_fill_every_template_with_every_word() -> None:
+def test_every_template_is_filled_with_every_description() -> None:
     texts = region_texts()
     assert tuple(texts) == REGIONS
     assert {len(t) for t in texts.values()} == {6}
@@ -61,31 +58,6 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         load_prompts(path)
     with pytest.raises(PromptsError, match="normalise the embeddings"):
         Prompts(("WT",), ((),), np.full((1, 4), 2.0, np.float32), "test")
-
-
-def test_prompts_follow_the_recipe(tmp_path: Path) -> None:
-    assert recipe_prompts(load_recipe("smoke")) is None
-    recipe = replace(load_recipe("smoke-clip"), prompts=str(tmp_path / "prompts.npz"))
-    mine = Prompts(REGIONS, ((),) * 3, np.eye(3, 16, dtype=np.float32), "mine")
-    save_prompts(tmp_path / "prompts.npz", mine)
-    assert np.array_equal(LitNetwork(recipe).network.get_buffer("text").numpy(), mine.embeddings)
-    save_prompts(tmp_path / "prompts.npz", orthonormal_prompts(REGIONS, width=8))
-    with pytest.raises(PromptsError, match=r"expected \(3, 16\)"):
-        recipe_prompts(recipe)
-
-
-@pytest.mark.parametrize("labels", [("ET", "TC", "WT"), ("WT", "TC"), ("wt", "tc", "et")])
-def test_prompts_of_other_regions_or_in_another_order_are_refused(
-    labels: tuple[str, ...], tmp_path: Path
-) -> None:
-    path = tmp_path / "prompts.npz"
-    save_prompts(path, orthonormal_prompts(labels, width=16))
-    message = (
-        rf"prompts\.npz: one row each for {', '.join(labels)}, expected WT, TC, ET in this order"
-    )
-    advice = r"training/clip/prompts\.yaml so, and make .* again with python -m training prompts"
-    with pytest.raises(PromptsError, match=f"{message}; order .* {advice}"):
-        recipe_prompts(replace(load_recipe("smoke-clip"), prompts=str(path)))
 
 
 def test_clip_prompts_are_means_of_normalised_embeddings(tiny_clip: str) -> None:

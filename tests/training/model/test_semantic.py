@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.training.tiny import KINDS, awake, tiny
+from tests.training.tiny import MECHANISMS, randomize_zeros, tiny
 from training.model.attention import SemanticAttention
 from training.model.bridge import SemanticBridge
 from training.model.fusion import PixelFusion
@@ -12,11 +12,13 @@ from training.model.guidance import Film, SimilarityMap, attend
 SAMPLE = torch.randn(2, 4, 32, 48, 32, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("on", [(), *((name,) for name in KINDS), tuple(KINDS)], ids="+".join)
+@pytest.mark.parametrize(
+    "on", [(), *((name,) for name in MECHANISMS), tuple(MECHANISMS)], ids="+".join
+)
 def test_only_enabled_mechanisms_exist(on: tuple[str, ...]) -> None:
     network = tiny(*on)
-    wanted = set().union(*(KINDS[name] for name in on))
-    assert {type(m) for m in network.modules()} & set().union(*KINDS.values()) == wanted
+    wanted = set().union(*(MECHANISMS[name] for name in on))
+    assert {type(m) for m in network.modules()} & set().union(*MECHANISMS.values()) == wanted
     backbone = {
         name
         for name in network.state_dict()
@@ -28,19 +30,21 @@ def test_only_enabled_mechanisms_exist(on: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("patch", [1, 2])
 def test_initial_mechanisms_change_nothing(patch: int) -> None:
-    plain, semantic = tiny(patch=patch).eval(), tiny(*KINDS, patch=patch).eval()
+    plain, semantic = tiny(patch=patch).eval(), tiny(*MECHANISMS, patch=patch).eval()
     with torch.inference_mode():
         assert torch.allclose(plain(SAMPLE), semantic(SAMPLE), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", MECHANISMS)
 def test_each_mechanism_has_an_effect_with_weights(name: str) -> None:
     with torch.inference_mode():
-        assert (tiny().eval()(SAMPLE) - awake(tiny(name)).eval()(SAMPLE)).abs().max() > 1e-3
+        assert (
+            tiny().eval()(SAMPLE) - randomize_zeros(tiny(name)).eval()(SAMPLE)
+        ).abs().max() > 1e-3
 
 
 def test_every_weight_learns() -> None:
-    network = awake(tiny(*KINDS)).train()
+    network = randomize_zeros(tiny(*MECHANISMS)).train()
     outputs = network(SAMPLE)
     assert outputs.similarity.shape == (2, 3, 4, 6, 4)
     assert outputs.views.shape == (2, 3, 5)
@@ -52,7 +56,7 @@ def test_every_weight_learns() -> None:
 
 
 def test_other_text_gives_other_logits() -> None:
-    network = awake(tiny(*KINDS)).eval()
+    network = randomize_zeros(tiny(*MECHANISMS)).eval()
     with torch.inference_mode():
         same, other = network(SAMPLE, network.text), network(SAMPLE, network.text.flip(0))
         assert torch.equal(same, network(SAMPLE))

@@ -36,18 +36,18 @@ def test_every_weight_learns(norm: str) -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 
 
-def test_batch_norm_gives_crops_the_function_of_the_whole() -> None:
-    """In eval mode a voxel's logits depend on what is around it, no longer on the size of the crop."""
+def test_batch_norm_makes_logits_independent_of_the_crop_size() -> None:
+    """In eval mode a voxel's logits depend only on its surroundings."""
     x = torch.randn(1, 4, 96, 32, 32)
     for norm, same in (("batch", True), ("frozen", True), ("instance", False)):
         torch.manual_seed(0)
         network = UNet3d(UNetConfig(widths=(4, 8), norm=norm)).eval()
         with torch.inference_mode():
-            whole, crop = network(x)[:, :, 32:64], network(x[:, :, 16:80])[:, :, 16:48]
-        assert torch.allclose(whole, crop, atol=1e-5) == same, norm
+            full, crop = network(x)[:, :, 32:64], network(x[:, :, 16:80])[:, :, 16:48]
+        assert torch.allclose(full, crop, atol=1e-5) == same, norm
 
 
-def test_frozen_batch_norm_trains_as_it_infers() -> None:
+def test_frozen_batch_norm_computes_the_same_in_training() -> None:
     network = UNet3d(UNetConfig(widths=(4, 8, 8), norm="frozen"))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     x = torch.randn(2, 4, 32, 32, 32)
@@ -56,7 +56,7 @@ def test_frozen_batch_norm_trains_as_it_infers() -> None:
     assert torch.equal(learning, network.eval()(x))
 
 
-def test_film_after_batch_norm_belongs_to_the_case() -> None:
+def test_film_after_batch_norm_differs_by_case() -> None:
     block = ConvBlock(2, 3, norm="batch").eval()
     x = torch.randn(1, 2, 8, 8, 8).expand(2, -1, -1, -1, -1)
     gamma, beta = torch.randn(2, 3, 1, 1, 1), torch.randn(2, 3, 1, 1, 1)
