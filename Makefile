@@ -7,7 +7,8 @@ JOBS ?= auto
 RESULTS := benchmarks/results
 
 # What the compiled part depends on. Python files need no second install: the install is editable.
-NATIVE := pyproject.toml fastbts/about.py CMakeLists.txt $(shell find csrc -type f -not -name '*.md')
+NATIVE := pyproject.toml fastbts/about.py CMakeLists.txt \
+    $(shell find csrc -type f -not -name '*.md')
 SOURCES := $(NATIVE) $(shell find fastbts models -type f -not -name '*.pyc')
 CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 

@@ -12,7 +12,8 @@ python=$(realpath -s "$(command -v "${PYTHON:-python3}")")
 
 # Measurably faster on a CPU: glibc keeps memory between steps, and torch's waiting threads sleep
 # instead of taking time from the loader's process.
-export MALLOC_MMAP_THRESHOLD_=8000000000 MALLOC_TRIM_THRESHOLD_=16000000000 MALLOC_TOP_PAD_=268435456
+export MALLOC_MMAP_THRESHOLD_=8000000000 MALLOC_TRIM_THRESHOLD_=16000000000
+export MALLOC_TOP_PAD_=268435456
 export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0
 
 case $recipe in *.ckpt | *.yaml) recipe=$(realpath -e "$recipe") ;; esac
