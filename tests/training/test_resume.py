@@ -76,11 +76,16 @@ def arguments(recipe: Path | str, data: Path, run: Path) -> list[str]:
     return ["train", *(text for k, v in options.items() for text in (f"--{k}", str(v)))]
 
 
+def run_program(command: list[str]) -> None:
+    multiprocessing.set_start_method("fork", force=True)  # of the loader's process, as usual
+    main(command)
+
+
 def start(command: list[str]) -> BaseProcess:
     """The program in a process of its own, forked from one that has imported PyTorch already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["training.train"])
-    process = context.Process(target=main, args=(command,))
+    process = context.Process(target=run_program, args=(command,))
     process.start()
     return process
 
