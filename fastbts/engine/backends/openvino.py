@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class OpenVINOEngine(BaseEngine[Any]):
 
     def _open(self, options: Options) -> Opened[Any]:
         ov = self.package()
-        core, self._tensor = ov.Core(), ov.Tensor
+        core, self._tensor = _core(), ov.Tensor
         precision = _precision(core, self.file, options.precision)
         network = _network(ov, core, self.file, precision)
         model = core.compile_model(network, "CPU", _settings(core, precision, options.n_threads))
@@ -71,7 +72,7 @@ class OpenVINOEngine(BaseEngine[Any]):
             )
         from fastbts.engine.backends.openvino_int8 import quantize
 
-        core = cls.package().Core()
+        core = _core()
         with cls.reported(EngineFileError, f"{file.path}: {cls.backend} cannot read the network"):
             network = _read(core, open_network(file))
         return dict(zip(INT8_PAYLOADS, quantize(network, baked_text(file), tensors), strict=True))
@@ -80,7 +81,7 @@ class OpenVINOEngine(BaseEngine[Any]):
     def capabilities(cls) -> str:
         """Version, CPU, and the precisions that this CPU computes in."""
         ov = cls.package()
-        core = ov.Core()
+        core = _core()
         found = [p for p in cls.row().precisions if p != "bf16" or _has_bf16(core)]
         return f"{_version(ov)} on {_cpu_name(core)}: {', '.join(found)}"
 
@@ -108,6 +109,19 @@ class OpenVINOEngine(BaseEngine[Any]):
         return openvino
 
 
+@cache
+def _core() -> Any:
+    """OpenVINO's core with our nodes: one for all engines, freed at the end of the process.
+
+    Each core gives its thread a signal stack, as AMX needs a large one. If two cores are freed in
+    the order they were made, OpenVINO 2026.4 leaves the thread with the first one's freed stack,
+    and the next signal (such as Ctrl-C) ends the process with a segmentation fault.
+    """
+    core = OpenVINOEngine.package().Core()
+    register_nodes(core)
+    return core
+
+
 def _convert_model(*args: Any, **kwargs: Any) -> Any:
     return import_module(CONVERTER).convert_model(*args, **kwargs)
 
@@ -123,7 +137,6 @@ def _network(ov: Any, core: Any, file: EngineFile, precision: str) -> Any:
 
 
 def _read(core: Any, onnx_bytes: bytes) -> Any:
-    register_nodes(core)
     network = core.read_model(onnx_bytes)
     volume = network.inputs[0]
     network.reshape({volume: [1, *volume.partial_shape[1:]]})

@@ -55,3 +55,21 @@ except Exception as error:
     assert type(error).__module__.startswith("openvino.tools.ovc"), error
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_signals_are_handled_after_engines_were_closed() -> None:
+    """In the order in which they were loaded; on a CPU with AMX this needs a common core."""
+    script = """
+import os, signal
+from fastbts import load_engine
+first, second = load_engine(), load_engine()
+first.close()
+del first
+second.close()
+del second
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == "handled\n"
