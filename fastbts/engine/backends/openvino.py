@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import cache
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -109,7 +109,10 @@ class OpenVINOEngine(BaseEngine[Any]):
         return openvino
 
 
-@cache
+_CORE_LOCK = Lock()
+_CORES: list[Any] = []
+
+
 def _core() -> Any:
     """OpenVINO's core with our nodes: one for all engines, freed at the end of the process.
 
@@ -117,9 +120,12 @@ def _core() -> Any:
     the order they were made, OpenVINO 2026.4 leaves the thread with the first one's freed stack,
     and the next signal (such as Ctrl-C) ends the process with a segmentation fault.
     """
-    core = OpenVINOEngine.package().Core()
-    register_nodes(core)
-    return core
+    with _CORE_LOCK:  # two threads may load their first engines at the same time
+        if not _CORES:
+            core = OpenVINOEngine.package().Core()
+            register_nodes(core)
+            _CORES.append(core)
+        return _CORES[0]
 
 
 def _convert_model(*args: Any, **kwargs: Any) -> Any:
