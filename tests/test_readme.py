@@ -27,6 +27,7 @@ READMES = {  # with continued lines joined
 PARTS = ("fastbts", "csrc", "training", "benchmarks", "models", "scripts", "tests")
 
 
+@pytest.mark.slow
 def test_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(snippets) >= 4

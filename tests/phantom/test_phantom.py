@@ -69,6 +69,7 @@ def test_blur_by_hand() -> None:
     assert blurred.sum() == 64
 
 
+@pytest.mark.slow
 def test_has_the_form_of_a_brats_case(case: PhantomCase) -> None:
     assert case.volume.data.shape == (4, 240, 240, 155)
     assert case.volume.data.dtype == np.int16
@@ -84,6 +85,7 @@ def test_has_the_form_of_a_brats_case(case: PhantomCase) -> None:
     assert np.unique(case.labels).tolist() == [0, NCR, ED, ET]
 
 
+@pytest.mark.slow
 def test_background_is_zero_and_the_brain_is_not(case: PhantomCase) -> None:
     filled = images_of(case) > 0
     assert (filled == filled[0]).all(), "the four images share one mask"
@@ -94,6 +96,7 @@ def test_background_is_zero_and_the_brain_is_not(case: PhantomCase) -> None:
     assert not filled[0][border].any()
 
 
+@pytest.mark.slow
 def test_regions_are_nested_shells(case: PhantomCase) -> None:
     """The rim is a shell of 2 to 6 mm around the necrosis; oedema surrounds both."""
     necrosis, core = case.labels == NCR, np.isin(case.labels, (NCR, ET))
@@ -125,6 +128,7 @@ def test_bits_depend_only_on_the_seed(coarse: list[PhantomCase]) -> None:
     assert not np.array_equal(coarse[0].labels, coarse[1].labels)
 
 
+@pytest.mark.slow
 def test_voxel_size_does_not_change_the_anatomy(
     case: PhantomCase, coarse: list[PhantomCase]
 ) -> None:
@@ -163,6 +167,7 @@ def test_tumour_contrasts(coarse: list[PhantomCase]) -> None:
     assert necrosis[T1CE] < oedema[T1CE] * 1.1
 
 
+@pytest.mark.slow
 def test_healthy_contrasts(case: PhantomCase) -> None:
     """Fluid, grey and white matter, separated by T1, have the expected order in other images."""
     images = images_of(case)

@@ -77,6 +77,7 @@ def test_the_same_tumour_is_found(folders: tuple[Path, Path], shipped_segmenter:
     assert region_dice(result.labels, expected.labels)["WT"] > 0.9
 
 
+@pytest.mark.slow
 def test_a_shared_grid_changes_no_voxel(folders: tuple[Path, Path]) -> None:
     one, _ = folders
     plain, volume = read_case(one), read_case(one, grid="t2")
