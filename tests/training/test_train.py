@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import threading
-import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -19,7 +18,7 @@ from fastbts import Segmenter
 from training.config import Recipe, StageConfig, load_recipe
 from training.data.cases import CropDataset, TrainingCase, engine_spec, to_batch
 from training.evaluate import evaluate
-from training.loop.callbacks import Terminated, ramped
+from training.loop.callbacks import Log, Terminated, ramped
 from training.loop.checkpoint import (
     CheckpointError,
     averaged_weights,
@@ -104,30 +103,32 @@ def test_validation_measures_the_average_and_changes_no_weight(
     assert all(torch.equal(averaged.state_dict()[n], weight) for n, weight in alone.items())
 
 
-def terminate_at(step: int, log: Path) -> None:
-    """Sends SIGTERM to this process once the log has that step."""
+def terminate_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a run get SIGTERM at the end of that step."""
+    log = Log.on_train_batch_end
 
-    def watch() -> None:
-        while not (log.is_file() and f'"step": {step},' in log.read_text()):
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
+    def log_and_terminate(self: Log, trainer: L.Trainer, *rest: Any) -> None:
+        log(self, trainer, *rest)
+        if trainer.global_step == step:
+            signal.raise_signal(signal.SIGTERM)
 
-    threading.Thread(target=watch, daemon=True).start()
+    monkeypatch.setattr(Log, "on_train_batch_end", log_and_terminate)
 
 
 def test_an_endless_run_stops_continues_and_decays(
-    phantoms: Path, cases: list[TrainingCase], tmp_path: Path
+    phantoms: Path, cases: list[TrainingCase], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size, steady, shipped = (32, 32, 32), tmp_path / "steady", tmp_path / "shipped"
     stages = (StageConfig(0, size), StageConfig(500, size))
     recipe = replace(load_recipe("smoke"), stages=stages, checkpoint_every=10**6, validate_every=5)
     for step in (3, 7):
-        terminate_at(step, steady / "log.jsonl")
-        with pytest.raises(Terminated, match="the same command continues from there"):
-            fit(recipe, cases, steady)
+        with monkeypatch.context() as patch:
+            terminate_at(step, patch)
+            with pytest.raises(Terminated, match="the same command continues from there"):
+                fit(recipe, cases, steady)
     saved = (steady / "last.ckpt").read_bytes()
     reached = load_checkpoint(steady / "last.ckpt")[1]["step"]
-    assert reached >= 7
+    assert reached == 7
     ending = begin_decay(steady / "last.ckpt", shipped, 4)
     assert ending.steps == reached + 4
     assert load_checkpoint(shipped / "last.ckpt")[1]["step"] == reached
