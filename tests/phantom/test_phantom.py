@@ -120,6 +120,7 @@ def surface_mm2(mask: np.ndarray) -> float:
     return sum(np.count_nonzero(np.diff(mask, axis=axis)) for axis in range(3)) / 1.5
 
 
+@pytest.mark.slow
 def test_bits_depend_only_on_the_seed(coarse: list[PhantomCase]) -> None:
     again = make_case(1, COARSE)
     assert np.array_equal(again.volume.data, coarse[1].volume.data)

@@ -86,6 +86,7 @@ def test_a_shared_grid_changes_no_voxel(folders: tuple[Path, Path]) -> None:
     assert volume.warnings == plain.warnings
 
 
+@pytest.mark.slow
 def test_what_cannot_be_put_on_a_grid_is_refused(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -104,6 +105,7 @@ def test_what_cannot_be_put_on_a_grid_is_refused(
         read_files(flair=flair, t1=far, grid="flair")
 
 
+@pytest.mark.slow
 def test_command_line(folders: tuple[Path, Path], tmp_path: Path) -> None:
     _, many = folders
     result = CliRunner().invoke(

@@ -118,6 +118,7 @@ def test_patch_tokens_reach_the_logits_through_weights_that_begin_at_zero(tiny_c
         plain(IMAGE, tokens=tokens)
 
 
+@pytest.mark.slow
 def test_accuracy_mode_trains_but_is_not_exported(
     tiny_clip: str, cases: list[TrainingCase], tmp_path: Path
 ) -> None:

@@ -100,6 +100,7 @@ def test_statistics_of_one_case_make_batch_norm_an_instance_norm(
     )
 
 
+@pytest.mark.slow
 def test_a_run_converts_the_norm_of_its_start(cases: list[TrainingCase], tmp_path: Path) -> None:
     still = replace(load_recipe("smoke"), learning_rate=0.0, stages=(StageConfig(1, (32, 32, 32)),))
     save_checkpoint(tmp_path / "start.ckpt", still, 1, average=average_of(UNet3d(still.model)))

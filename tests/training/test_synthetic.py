@@ -12,6 +12,7 @@ from tests.training.commands import run
 from training.data.synthetic import load_synthetic
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_folder_of_cases(tmp_path: Path) -> None:
     labels = np.full((40, 50, 40), 24, np.int16)

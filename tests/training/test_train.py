@@ -82,6 +82,7 @@ def test_step_is_that_of_a_plain_loop(cases: list[TrainingCase], tmp_path: Path)
         assert torch.equal(trained[name], weight), name
 
 
+@pytest.mark.slow
 def test_validation_measures_the_average_and_changes_no_weight(
     phantoms: Path, cases: list[TrainingCase], tmp_path: Path
 ) -> None:
@@ -115,6 +116,7 @@ def terminate_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Log, "on_train_batch_end", log_and_terminate)
 
 
+@pytest.mark.slow
 def test_an_endless_run_stops_continues_and_decays(
     phantoms: Path, cases: list[TrainingCase], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,7 @@ def case(anatomy: Anatomy, shapes: ShapeFile) -> TrainingCase:
     return make_synthetic([anatomy], shapes, 0, 0, SyntheticConfig(non_enhancing=0, any_contrast=0))
 
 
+@pytest.mark.slow
 def test_tumour_keeps_its_place_or_is_mirrored(shapes: ShapeFile) -> None:
     shape, sides = shapes.read(0), set()
     for seed in range(6):
@@ -100,6 +101,7 @@ def test_undeformed_anatomy_has_the_mean_brain_size(anatomy: Anatomy) -> None:
     )
 
 
+@pytest.mark.slow
 def test_tumour_pushes_tissue_away(anatomy: Anatomy) -> None:
     """Fluid in the middle of the anatomy moves away from a tumour on its left."""
     middle = (np.array(SHAPE) - 1) / 2
@@ -123,6 +125,7 @@ def test_confined_tumour_by_hand() -> None:
     )
 
 
+@pytest.mark.slow
 def test_case_is_like_a_prepared_one(case: TrainingCase) -> None:
     assert case.image.dtype == np.float16
     assert case.image.shape == (4, *case.label.shape)
@@ -149,6 +152,7 @@ def test_a_case_depends_on_seed_and_number(
     assert case.group == SYNTHETIC
 
 
+@pytest.mark.slow
 def test_cases_are_written_once_and_read_back(
     anatomy: Anatomy, shapes: ShapeFile, case: TrainingCase, tmp_path: Path
 ) -> None:
