@@ -49,4 +49,5 @@ class CropData(L.LightningDataModule):
         assert trainer is not None
         few = len(self.val) < trainer.world_size
         mine = self.val if few else self.val[trainer.global_rank :: trainer.world_size]
-        return DataLoader(mine, batch_size=None)  # type: ignore[arg-type]  # a list is a dataset to torch
+        # A list is a dataset to torch.
+        return DataLoader(mine, batch_size=None)  # type: ignore[arg-type]

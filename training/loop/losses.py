@@ -33,7 +33,8 @@ def dice_bce(logits: Tensor, target: Tensor) -> Tensor:
 
 def coarse_regions(target: Tensor, size: tuple[int, ...]) -> Tensor:
     """Region masks (B, K, D, H, W) -> each region's share of coarser voxels, (B, K, *size)."""
-    return functional.adaptive_avg_pool3d(target, size)  # type: ignore[arg-type]  # its stub wants a triple
+    # The stub wants a triple.
+    return functional.adaptive_avg_pool3d(target, size)  # type: ignore[arg-type]
 
 
 def similarity_loss(similarity: Tensor, target: Tensor) -> Tensor:

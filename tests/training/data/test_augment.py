@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.training.data.plain import PLAIN
 from training.config import AugmentConfig
 from training.data.augment import (
     Augment,
@@ -21,17 +22,6 @@ from training.data.augment import (
     thick_slices,
 )
 from training.data.cases import TrainingCase
-
-PLAIN = AugmentConfig(
-    mirror=(0, 0, 0),
-    affine=0,
-    intensity=0,
-    contrast=0,
-    noise=0,
-    smooth=0,
-    thick_slices=0,
-    bias_field=0,
-)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fastbts import FastBTSError
-from training.config import AugmentConfig, load_recipe
+from tests.training.data.plain import PLAIN
+from training.config import load_recipe
 from training.data.anatomy import Anatomy, ShapeFile, make_anatomy, read_anatomies
 from training.data.cases import SYNTHETIC, CropDataset, TrainingCase
 from training.data.synthetic import (
@@ -28,16 +29,6 @@ from training.data.synthetic import (
 
 STILL = SyntheticConfig(
     rotate_rad=0, scale=0, elastic_mm=0, tumour_scale=0, tumour_shift_mm=0, mass_effect_mm=0
-)
-PLAIN = AugmentConfig(
-    mirror=(0, 0, 0),
-    affine=0,
-    intensity=0,
-    contrast=0,
-    noise=0,
-    smooth=0,
-    thick_slices=0,
-    bias_field=0,
 )
 ROOT = Path(__file__).resolve().parents[3]
 
