@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from fastbts import FastBTSError
 
 T = TypeVar("T")
 AT_LENGTH = "FASTBTS_GUARDS" in os.environ
@@ -25,3 +30,13 @@ def examples(short: int, long: int) -> settings:
         database=None,
         suppress_health_check=list(HealthCheck),
     )
+
+
+@contextmanager
+def only(kind: type[FastBTSError]) -> Iterator[None]:
+    """Allows errors of this kind, of one line; any other fails the test."""
+    try:
+        yield
+    except kind as error:
+        if "\n" in str(error):
+            pytest.fail(f"more than one line: {error}")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from fastbts import FastBTSError, Segmenter
-from tests.guards.budget import examples
+from tests.guards.budget import examples, only
 
 pytestmark = pytest.mark.guard
 DTYPES = ["u1", "i2", "i4", "u8", "f2", "f4", "f8", ">f4", "c8", "?", "M8[s]", "S3", "O"]
@@ -47,10 +47,7 @@ def volumes(draw: st.DrawFn) -> np.ndarray:
 @examples(150, 10_000)
 @given(volume=volumes(), affine=affines, order=st.sampled_from([None, ("t1", "t2"), ("x",) * 4]))
 def test_any_array(voxel_segmenter: Segmenter, volume: Any, affine: Any, order: Any) -> None:
-    try:
+    with only(FastBTSError):
         result = voxel_segmenter.predict(volume, affine=affine, order=order)
-    except FastBTSError as error:
-        assert "\n" not in str(error)
-    else:
         assert result.labels.shape == volume.shape[1:]
         assert all(np.isfinite(ml) for ml in result.volumes_ml.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,10 +15,11 @@ from fastbts import EngineFileError
 from fastbts.engine.file import parse_engine_file
 from fastbts.engine.onnx_bytes import drop_default, read_default, read_metadata
 from tests.conftest import write_voxel_engine
-from tests.guards.budget import examples
+from tests.guards.budget import examples, only
 from tests.guards.test_fuzz_images import Edit, edits
 
 pytestmark = pytest.mark.guard
+read_text, drop_text = partial(read_default, name="text"), partial(drop_default, name="text")
 json_values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
     lambda inner: st.one_of(
@@ -39,11 +40,8 @@ def test_damaged_bytes(file: bytes, changes: list[Edit]) -> None:
     content = file
     for change in changes:
         content = change(content)
-    try:
+    with only(EngineFileError):
         parsed = parse_engine_file(content, "damaged.fbts")
-    except EngineFileError as error:
-        assert "\n" not in str(error)
-    else:
         assert parsed.spec.name == "voxel"  # only what no checksum covers has changed
 
 
@@ -58,10 +56,8 @@ def test_any_manifest(file: bytes, data: st.DataObject) -> None:
             holder, key = where, data.draw(st.sampled_from(sorted(where)))
             where = where[key] if data.draw(st.booleans()) else None
         holder[key] = data.draw(json_values)
-    try:
+    with only(EngineFileError):
         parse_engine_file(_with_manifest(content, manifest), "odd.fbts")
-    except EngineFileError as error:
-        assert "\n" not in str(error)
 
 
 @examples(200, 10_000)
@@ -71,15 +67,9 @@ def test_damaged_network(file: bytes, changes: list[Edit]) -> None:
     onnx = bytes(parse_engine_file(file, "voxel.fbts").payloads["model.onnx"])
     for change in changes:
         onnx = change(onnx)
-    for read in (
-        read_metadata,
-        lambda b: read_default(b, "text"),
-        lambda b: drop_default(b, "text"),
-    ):
-        try:
+    for read in (read_metadata, read_text, drop_text):
+        with only(EngineFileError):
             read(onnx)
-        except EngineFileError as error:
-            assert "\n" not in str(error)
 
 
 def _manifest(file: bytes) -> tuple[bytes, dict[str, Any]]:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastbts import FastBTSError, Segmenter
-from tests.guards.budget import examples
+from tests.guards.budget import examples, only
 
 pytestmark = pytest.mark.guard
 MODALITIES = ("flair", "t1", "t1ce", "t2")
@@ -88,10 +88,7 @@ def test_damaged_images(
     damaged = case / ("damaged.nii" if packed == "not" else "damaged.nii.gz")
     damaged.write_bytes(content)
     images = {m: case / f"{m}.nii" for m in MODALITIES} | {modality: damaged}
-    try:
+    with only(FastBTSError):
         result = voxel_segmenter.predict(**images)
-    except FastBTSError as error:
-        assert "\n" not in str(error)
-    else:
         assert result.labels.shape == result.volume.geometry.shape
         assert all(np.isfinite(ml) for ml in result.volumes_ml.values())
