@@ -224,7 +224,7 @@ class Segmenter:
         if not self._engine.done() or self._engine.exception():
             state = "failed to load" if self._engine.done() else "loading"
             return f"Segmenter({self.spec.name}: {state})"
-        about = self.engine.description
+        about = self._engine.result().description
         how = ", ".join(str(about[key]) for key in ("backend", "device", "precision"))
         return f"Segmenter({self.spec.name}: {how})"
 

@@ -3,12 +3,31 @@ for ever."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+from typing import Any
+from weakref import WeakSet
 
 from fastbts.errors import DeviceError
 
 _loaded_by = 0
 """Process that first used a runtime; a forked child inherits the number. 0 for none yet."""
+_networks = WeakSet[Any]()
+
+
+def keep_in_children(network: Any) -> None:
+    """Makes forked children never free what holds a network: the end of a child would wait for the
+    network's threads."""
+    _networks.add(network)
+
+
+def _keep_all() -> None:
+    for network in _networks:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(network))
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_keep_all)
 
 
 def enter_process() -> None:

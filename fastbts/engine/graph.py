@@ -1,7 +1,7 @@
 """Checks the graph of an ONNX before a runtime loads it: inputs, outputs, and what could never end.
 
-Runtimes compute while they load a network: a loop of 2^62 steps keeps them busy for ever, and bodies
-that call each other fill the memory. Networks of fastbts need neither.
+Runtimes compute while they load a network: a loop of 2^62 steps keeps them busy for ever, and
+bodies that call each other fill the memory. Networks of fastbts need neither.
 
 Field numbers: onnx.proto3 of ONNX 1.21 (as in `onnx_bytes`).
 """
@@ -17,7 +17,8 @@ FUNCTION_NAME, FUNCTION_NODE, FUNCTION_DOMAIN = 1, 7, 10  # of FunctionProto
 OP_TYPE, ATTRIBUTE, DOMAIN = 4, 5, 7  # of NodeProto
 SUBGRAPH, SUBGRAPHS = 6, 11  # of AttributeProto
 NAME, TYPE = 1, 2  # of ValueInfoProto
-TENSOR, ELEMENT, SHAPE, DIM, SIZE = 1, 1, 2, 1, 1  # TypeProto, its tensor, TensorShapeProto, ...
+TENSOR, ELEMENT, SHAPE = 1, 1, 2  # of TypeProto, TypeProto.Tensor
+DIM, SIZE = 1, 1  # of TensorShapeProto, its dimension
 STANDARD = ("", "ai.onnx")
 MAX_NODES, MAX_DEPTH = 100_000, 16
 """Nodes with all bodies written out, and bodies inside bodies; the shipped network has 500 and 1."""
@@ -72,7 +73,7 @@ def _n_nodes(
     known: dict[Operator, int],
     depth: int = 0,
 ) -> int:
-    """Number of nodes when each call of a body is replaced by it; `known` for bodies seen before."""
+    """Number of nodes with each body written out; `known` has the bodies counted before."""
     if depth > MAX_DEPTH:
         raise EngineFileError(
             f"bodies of nodes call each other more than {MAX_DEPTH} deep; export it without"

@@ -91,7 +91,7 @@ class BaseEngine(ABC, Generic[T]):
             self.row().check_precision(precision)
         self.file, self.spec, self.text = file, file.spec, baked_text(file)
         self._turn: AbstractContextManager[Any] = Lock() if self.serial else nullcontext()
-        self._loading = Lock()
+        self._loading, self._largest = Lock(), 0
         self._pool, about = self._load(EngineFileError)
         self.description = _description(self.backend, file, self._options.device, about)
 
@@ -168,10 +168,12 @@ class BaseEngine(ABC, Generic[T]):
             yield
         except FastBTSError:
             raise
-        except (*cls.runtime_errors, MemoryError) as error:
+        except Exception as error:
             if is_out_of_memory(error):
                 raise DeviceError(f"{message}: out of memory: {error}") from error
-            raise kind(f"{message}: {error}") from error
+            if isinstance(error, cls.runtime_errors):
+                raise kind(f"{message}: {error}") from error
+            raise
 
     def infer(
         self, tensor: Floats, text: Floats | None = None, *, out: Floats | None = None
@@ -184,7 +186,7 @@ class BaseEngine(ABC, Generic[T]):
         failed = f"{self.file.path}: {self.backend} failed on a tensor of shape {tensor.shape}"
         with self.reported(DeviceError, failed), self._turn, self._network().lend() as call:
             self._run(call, tensor, table, logits)
-        self._largest = max(self._largest, tensor.size // tensor.shape[1])
+        self._largest = max(self._largest, tensor[0, 0].size)
         return logits
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from fastbts.engine.backends.base import (
 )
 from fastbts.engine.backends.openvino_nodes import exact_norms, register_nodes
 from fastbts.engine.file import EngineFile
+from fastbts.engine.fork import keep_in_children
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
 
 INT8_PAYLOADS = ("openvino.xml", "openvino.bin")
@@ -141,6 +142,7 @@ def _core() -> Any:
         if not _CORES:
             core = OpenVINOEngine.package().Core()
             register_nodes(core)
+            keep_in_children(core)
             _CORES.append(core)
         return _CORES[0]
 

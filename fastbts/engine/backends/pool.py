@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from threading import Lock
 from typing import Generic, TypeVar
 
+from fastbts.engine.fork import keep_in_children
 from fastbts.errors import DeviceError
 
 T = TypeVar("T")
@@ -32,6 +33,7 @@ class Pool(Generic[T]):
         self._path, self._free, self._idle, self._lock = path, free, list[T](), Lock()
         self._new: Callable[[], T] | None = new
         self.failed = self.closed = False
+        keep_in_children(self)
 
     @contextmanager
     def lend(self) -> Iterator[T]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +47,8 @@ def n_wrong(
         other.predict(volume)
     wrong = 0
     for _ in range(4):
-        try:
+        with suppress(fastbts.FastBTSError):
             wrong += not np.array_equal(segmenter.predict(volume).labels, want)
-        except fastbts.FastBTSError:
-            pass
     return wrong
 
 

@@ -84,7 +84,7 @@ def test_the_next_call_loads_the_network_again(
 
 def test_a_network_that_cannot_be_loaded_again_is_refused(engine: FragileEngine) -> None:
     engine.fails = engine.load_fails = MemoryError()
-    with pytest.raises(DeviceError, match="fragile failed on a tensor of .*: out of memory"):
+    with pytest.raises(DeviceError, match=r"fragile failed on a tensor of .*: out of memory"):
         engine.infer(INPUT)
     engine.fails = None
     for error in (MemoryError(), RuntimeError("broken")):
