@@ -79,7 +79,10 @@ def wrapped(error: Exception) -> DeviceError:
     ],
 )
 def test_a_lack_of_memory_says_what_is_needed(small_case: Case, error: Exception) -> None:
-    for mode, way_out in (("one-pass", r", or use mode='sliding' \(--mode sliding\)"), ("sliding", "")):
+    for mode, way_out in (
+        ("one-pass", r", or use mode='sliding' \(--mode sliding\)"),
+        ("sliding", ""),
+    ):
         engine = HungryEngine()
         engine.error = error
         segmenter = Segmenter(engine, options=SegmenterOptions(mode=mode), warm_up=False)
