@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,7 +40,10 @@ class OutputError(FastBTSError, OSError):
     """A result that could not be written; no incomplete file is left behind."""
 
 
-MEMORY_MESSAGES = ("bad_alloc", "llocate memory", "out of memory", "can't start new thread")
+MEMORY_MESSAGES = re.compile(
+    "bad_alloc|can't alloc|ailed to alloc|llocate memory|out of memory|MemoryAllocation"
+    "|can't start new thread|Resource temporarily unavailable"
+)
 """How runtimes and the system report a lack of memory in errors of other types."""
 
 
@@ -49,7 +53,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
         return error is not None
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
-    if any(words in str(error) for words in MEMORY_MESSAGES):
+    if MEMORY_MESSAGES.search(str(error)):
         return True
     return is_out_of_memory(error.__cause__)
 

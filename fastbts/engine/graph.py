@@ -21,7 +21,7 @@ TENSOR, ELEMENT, SHAPE = 1, 1, 2  # of TypeProto, TypeProto.Tensor
 DIM, SIZE = 1, 1  # of TensorShapeProto, its dimension
 STANDARD = ("", "ai.onnx")
 MAX_NODES, MAX_DEPTH = 100_000, 16
-"""Nodes with all bodies written out, and bodies inside bodies; the shipped network has 500 and 1."""
+"""Nodes with all bodies written out, and bodies inside bodies."""
 
 Operator = tuple[str, str]
 """Domain and type of a node."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fastbts import ops
 from fastbts.engine.interface import Engine
 from fastbts.options import SegmenterOptions
-from fastbts.pipeline.memory import choose_mode, memory_explained
+from fastbts.pipeline.memory import choose_mode, free_bytes, memory_explained
 from fastbts.pipeline.window import WindowPlan
 from fastbts.progress import Clock
 from fastbts.spec import EngineSpec
@@ -46,12 +46,16 @@ def infer(
     Raises:
         DeviceError: See `Engine.infer`.
     """
-    mode, reason, n_voxels = options.mode, "the mode was given", tensor[0].size
+    n_voxels, n_window, free = tensor[0].size, math.prod(spec.window), free_bytes()
+    mode, reason = options.mode, "the mode was given"
     if mode == "auto":
-        mode, reason = choose_mode(engine, n_voxels)
-    run = _sliding if mode == "sliding" else _one_pass
-    in_pass = math.prod(spec.window) if mode == "sliding" else n_voxels
-    with memory_explained(engine, in_pass, mode):
+        mode, reason = choose_mode(engine, n_voxels, n_window, free)
+    run, largest, way_out = _one_pass, n_voxels, ""
+    if mode == "sliding":
+        run, largest = _sliding, n_window
+    elif n_voxels > n_window:
+        way_out = ", or use mode='sliding' (--mode sliding)"
+    with memory_explained(engine, largest, free, way_out):
         logits, about = run(engine, tensor, spec, options, clock)
     return Inferred(logits, {"mode": mode, "reason": reason, **about})
 

@@ -17,11 +17,19 @@ PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 UNLIMITED = 1 << 60
 
 
-def choose_mode(engine: Engine, n_voxels: int) -> tuple[str, str]:
-    """The mode for a tensor of that many voxels: one pass if it fits into the memory; and why."""
+def choose_mode(engine: Engine, n_voxels: int, n_window: int, free: int | None) -> tuple[str, str]:
+    """The mode for a tensor, and why: one pass if it fits into the memory.
+
+    Args:
+        engine: The network.
+        n_voxels: Of the tensor.
+        n_window: Of a sliding window.
+        free: Memory that is free, in bytes; None if unknown.
+    """
+    if n_voxels <= n_window:
+        return "one-pass", "a sliding window is not smaller"
     if engine.description["device"] != "cpu":
         return "one-pass", "the network runs on a device with its own memory"
-    free = free_bytes()
     if free is None:
         return "one-pass", "the system does not say how much memory is free"
     needed = pass_bytes(engine, n_voxels)
@@ -36,21 +44,27 @@ def pass_bytes(engine: Engine, n_voxels: int) -> int:
 
 
 @contextmanager
-def memory_explained(engine: Engine, n_voxels: int, mode: str) -> Iterator[None]:
-    """Turns a lack of memory for the network into a DeviceError that says what it needs."""
+def memory_explained(
+    engine: Engine, n_voxels: int, free: int | None, way_out: str
+) -> Iterator[None]:
+    """Turns a lack of memory for the network into a DeviceError that says what it needs.
+
+    Args:
+        engine: The network.
+        n_voxels: Of the largest tensor in the block.
+        free: Memory that was free before it, in bytes; None if unknown.
+        way_out: Ends the message.
+    """
+    needed = pass_bytes(engine, n_voxels)
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        needed, free = pass_bytes(engine, n_voxels), free_bytes()
-        left = "" if free is None else f", {_gb(free)} are free"
-        way_out = "free memory or use a larger machine" + (
-            "" if mode == "sliding" else ", or use mode='sliding' (--mode sliding)"
-        )
+        left = "" if free is None else f", {_gb(free)} were free"
         raise DeviceError(
-            f"out of memory: {mode} over {n_voxels} voxels needs about {_gb(needed)}{left}; "
-            f"{way_out}"
+            f"out of memory: the network needs about {_gb(needed)} for {n_voxels} voxels{left}; "
+            f"free memory or use a larger machine{way_out}"
         ) from error
 
 

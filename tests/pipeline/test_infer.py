@@ -34,7 +34,7 @@ def test_auto_slides_when_one_pass_does_not_fit(
     small_case: Case, monkeypatch: pytest.MonkeyPatch, free: int, mode: str
 ) -> None:
     images, affine = small_case
-    monkeypatch.setattr("fastbts.pipeline.memory.free_bytes", lambda: free)
+    monkeypatch.setattr("fastbts.pipeline.infer.free_bytes", lambda: free)
     result = Segmenter(VoxelEngine(), warm_up=False).predict(images, affine=affine)
     windows = result.report["windows"]
     assert windows["mode"] == mode
@@ -45,7 +45,7 @@ def test_auto_slides_when_one_pass_does_not_fit(
 def test_a_given_mode_is_not_changed(
     small_case: Case, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    monkeypatch.setattr("fastbts.pipeline.memory.free_bytes", lambda: 0 if mode != "sliding" else 1)
+    monkeypatch.setattr("fastbts.pipeline.infer.free_bytes", lambda: 0 if mode != "sliding" else 1)
     segmenter = Segmenter(VoxelEngine(), options=SegmenterOptions(mode=mode), warm_up=False)
     windows = segmenter.predict(small_case[0], affine=small_case[1]).report["windows"]
     assert (windows["mode"], windows["reason"]) == (mode, "the mode was given")
@@ -74,6 +74,7 @@ def wrapped(error: Exception) -> DeviceError:
         RuntimeError("Exception from src/cpu: std::bad_alloc"),
         RuntimeError("bfc_arena.cc: Failed to allocate memory for requested buffer"),
         RuntimeError("can't start new thread"),
+        RuntimeError("Exception from src/plugin.cpp:54: can't alloc"),
         OSError(errno.ENOMEM, "Cannot allocate memory"),
         wrapped(MemoryError()),
     ],
@@ -87,8 +88,8 @@ def test_a_lack_of_memory_says_what_is_needed(small_case: Case, error: Exception
         engine.error = error
         segmenter = Segmenter(engine, options=SegmenterOptions(mode=mode), warm_up=False)
         message = (
-            rf"^out of memory: {mode} over \d+ voxels needs about [\d.]+ GB, [\d.]+ GB are free; "
-            rf"free memory or use a larger machine{way_out}$"
+            r"^out of memory: the network needs about [\d.]+ GB for \d+ voxels, "
+            rf"[\d.]+ GB were free; free memory or use a larger machine{way_out}$"
         )
         with pytest.raises(DeviceError, match=message):
             segmenter.predict(small_case[0], affine=small_case[1])

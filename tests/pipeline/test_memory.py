@@ -93,18 +93,23 @@ def test_ulimits_count(limit: str) -> None:
     assert resource.getrlimit(getattr(resource, limit))[0] != 2 << 30
 
 
-def test_a_device_with_its_own_memory_runs_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = VoxelEngine()
-    monkeypatch.setattr("fastbts.pipeline.memory.free_bytes", lambda: 0)
-    assert choose_mode(engine, 10**6)[0] == "sliding"
-    engine.description["device"] = "cuda"
-    assert choose_mode(engine, 10**6)[0] == "one-pass"
-    engine.description["device"] = "cpu"
-    monkeypatch.setattr("fastbts.pipeline.memory.free_bytes", lambda: None)
-    assert choose_mode(engine, 10**6) == (
+def test_one_pass_is_chosen_where_it_fits_or_nothing_else_would() -> None:
+    engine, n = VoxelEngine(), 10**6
+    assert choose_mode(engine, n, n // 10, 10**6) == (
+        "sliding",
+        "one pass needs about 0.2 GB more, 0.0 GB are free",
+    )
+    assert choose_mode(engine, n, n // 10, 10**9) == (
+        "one-pass",
+        "one pass needs about 0.2 GB more, 1.0 GB are free",
+    )
+    assert choose_mode(engine, n, n, 0) == ("one-pass", "a sliding window is not smaller")
+    assert choose_mode(engine, n, n // 10, None) == (
         "one-pass",
         "the system does not say how much memory is free",
     )
+    engine.description["device"] = "cuda"
+    assert choose_mode(engine, n, n // 10, 0)[0] == "one-pass"
 
 
 def test_memory_that_the_engine_keeps_is_not_needed_again(tmp_path: Path) -> None:
