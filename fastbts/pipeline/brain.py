@@ -8,7 +8,7 @@ and copies of them are made that are 0 outside it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ class Brain:
     view: NDArray[Any]
     box: ops.BrainBox
     backgrounds: Sequence[Background]
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
 
 def find_brain(volume: Volume, n_threads: int = 0) -> Brain:
@@ -107,7 +107,7 @@ def _sample_is_clean(view: NDArray[Any], box: ops.BrainBox, n_threads: int) -> b
     every = tuple(slice(None, None, step) for step in steps)
     with np.errstate(over="ignore"):
         sample = np.abs(view[(slice(None), *every)].astype(np.float32))
-    brain = (sample > 0).any(axis=0)
+    brain: Mask = np.asarray((sample > 0).any(axis=0))
     bright = [np.percentile(image[image > 0], 90) if image.any() else 0.0 for image in sample]
     limits = FAINT * np.array(bright, np.float32)
     faint = brain & (sample <= limits[:, None, None, None]).all(axis=0)
@@ -129,18 +129,6 @@ def _cleaned(volume: Volume, view: NDArray[Any], n_threads: int) -> Brain:
     ]
     brain, voted = _vote(masks, volume.geometry.voxel_ml, n_threads)
     _check_finite(volume, view, brain, n_threads)
-    backgrounds = [
-        Background(
-            level.value,
-            tolerance,
-            int(np.count_nonzero(~np.isfinite(image))),
-            int(np.count_nonzero(mask & ~brain)),
-            image_voted,
-        )
-        for image, level, tolerance, mask, image_voted in zip(
-            view, levels, tolerances, masks, voted, strict=True
-        )
-    ]
     clean = _without_background(view, brain, [level.value for level in levels])
     box = ops.brain_box(clean, n_threads)
     if not box.n_brain:
@@ -148,8 +136,19 @@ def _cleaned(volume: Volume, view: NDArray[Any], n_threads: int) -> Brain:
             f"{', '.join(volume.names)}: no brain was found; expected skull-stripped MR images; "
             "check the files"
         )
-    warnings = tuple(_warnings(volume, masks, brain, backgrounds))
-    return Brain(clean, box, backgrounds, warnings)
+    backgrounds = [
+        Background(level.value, tolerance, *_outside(image, mask, brain), voted=use)
+        for level, tolerance, image, mask, use in zip(
+            levels, tolerances, view, masks, voted, strict=True
+        )
+    ]
+    return Brain(clean, box, backgrounds, tuple(_warnings(volume, masks, brain, backgrounds)))
+
+
+def _outside(image: NDArray[Any], mask: Mask, brain: Mask) -> tuple[int, int]:
+    """Non-finite voxels, and voxels outside the brain that are not background."""
+    n_nonfinite = image.size - int(np.count_nonzero(np.isfinite(image)))
+    return n_nonfinite, int(np.count_nonzero(mask & ~brain))
 
 
 @dataclass(frozen=True)
@@ -162,15 +161,22 @@ class _Level:
 
 def _level(image: NDArray[Any]) -> _Level:
     """Takes the level from the border of the image, if most of the border has about one value."""
-    faces = [np.moveaxis(image, axis, 0)[[0, -1]].ravel() for axis in range(3)]
-    border = np.concatenate(faces)
-    border = border[np.isfinite(border)]
+    border = _border(image)
     # A value of the image, as the mean of two would be no background at all.
     value = float(np.percentile(border, 50, method="inverted_cdf")) if border.size else 0.0
     scale = float(np.percentile(_deviation(image[::2, ::2, ::2], value), 99))
-    if border.size and np.percentile(_deviation(border, value), 75) > DARK * scale:
-        return _Level(0.0, 0.0)
-    return _Level(value, scale) if scale else _Level(0.0, 0.0)
+    is_level = border.size == 0 or np.percentile(_deviation(border, value), 75) <= DARK * scale
+    return _Level(value, scale) if scale and is_level else _Level(0.0, 0.0)
+
+
+def _border(image: NDArray[Any]) -> NDArray[Any]:
+    """Finite voxels of some outer slices; a frame of one slice is less than half of them."""
+    slices = [
+        np.moveaxis(image, axis, 0)[[i % image.shape[axis] for i in (0, 2, 4, -1, -3, -5)]].ravel()
+        for axis in range(3)
+    ]
+    border = np.concatenate(slices)
+    return border[np.isfinite(border)]
 
 
 def _deviation(image: NDArray[Any], value: float) -> NDArray[Any]:

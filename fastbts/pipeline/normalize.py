@@ -39,8 +39,8 @@ class Prepared:
     placement: Placement
     stats: NDArray[np.float64]
     n_brain: int
-    backgrounds: Sequence[Background] = ()
-    warnings: tuple[str, ...] = ()
+    backgrounds: Sequence[Background]
+    warnings: tuple[str, ...]
 
 
 def normalize(volume: Volume, spec: EngineSpec, n_threads: int = 0) -> Prepared:
