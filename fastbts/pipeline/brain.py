@@ -24,9 +24,11 @@ MAX_NONZERO = 0.9  # of the image; a brain in its bounding box fills half of it
 MAX_EXCESS = 0.25  # voxels of an image's mask outside the brain of the others, relative to it
 GRID = 40  # voxels along each axis of the sample that finds out whether a case is clean
 # Voxels that are faint in all images, relative to bright ones, are at most 1.7 % of a brain in
-# the 85 BraTS cases. Their brain boxes exceed those of the sample by at most its step.
+# the 85 BraTS cases. Their brain boxes exceed those of the sample by at most its step, and at most
+# 1e-5 of their voxels are apart from the others.
 FAINT, MAX_FAINT = 0.03, 0.04
 SLACK = 2  # voxels, beyond that step
+MAX_APART = 1e-3
 DARK = 0.1  # of the scale of an image: below it is background, or perhaps dark brain
 RIM = 3  # voxels around the brain where the images may differ
 SAFETY = 2.0  # tolerance, relative to nearly all deviations of the background
@@ -102,7 +104,7 @@ def _is_too_large(n_brain: int, n_voxels: int, voxel_ml: float) -> bool:
 
 
 def _sample_is_clean(view: NDArray[Any], box: ops.BrainBox, n_threads: int) -> bool:
-    """Whether few voxels are faint in all images, and none is far from the brain."""
+    """Whether few voxels are faint in all images or apart from the brain, and none is far off."""
     steps = [max(1, n // GRID) for n in view.shape[1:]]
     every = tuple(slice(None, None, step) for step in steps)
     with np.errstate(over="ignore"):
@@ -114,6 +116,8 @@ def _sample_is_clean(view: NDArray[Any], box: ops.BrainBox, n_threads: int) -> b
     if np.count_nonzero(faint) > MAX_FAINT * np.count_nonzero(brain):
         return False
     part = ops.brain_box(largest_part(brain, n_threads)[None].view(np.uint8), n_threads)
+    if np.count_nonzero(brain) - part.n_brain > MAX_APART * part.n_brain:
+        return False
     return all(
         step * begin - first <= step + SLACK and last - step * end <= SLACK
         for step, (begin, end), (first, last) in zip(steps, part.bounds, box.bounds, strict=True)
@@ -201,9 +205,11 @@ def _tolerances(view: NDArray[Any], levels: Sequence[_Level], n_threads: int) ->
 
 
 def _tolerance(outside: NDArray[Any], level: _Level) -> float:
+    """The largest deviation, unless it is that of a few stray voxels."""
     if not level.scale or not outside.size:
         return 0.0
-    return float(min(SAFETY * np.percentile(outside, FEW), DARK * level.scale))
+    nearly_all = np.percentile(outside, FEW)
+    return float(min(SAFETY * nearly_all, outside.max(), DARK * level.scale))
 
 
 def _vote(masks: Sequence[Mask], voxel_ml: float, n_threads: int) -> tuple[Mask, list[bool]]:
@@ -236,15 +242,19 @@ def _majority(masks: Sequence[Mask], voted: Sequence[bool], n_threads: int) -> M
 
 
 def _check_finite(volume: Volume, view: NDArray[Any], brain: Mask, n_threads: int) -> None:
-    """Refuses NaN inside the brain; NaN at its rim that goes on outside is background."""
+    """Refuses NaN inside the brain.
+
+    NaN near its surface that goes on outside the brain, or outside the image, is background.
+    """
     nonfinite = [~np.isfinite(image) for image in view]
     if not any(mask.any() for mask in nonfinite):
         return
     inside = filled(brain, n_threads)
+    edge = np.pad(np.zeros([n - 2 for n in inside.shape], bool), 1, constant_values=True)
     for name, mask in zip(volume.names, nonfinite, strict=True):
         # Where NaN is the background, it is that in holes of the brain too.
         is_background = 2 * np.count_nonzero(mask & ~inside) > np.count_nonzero(~inside)
-        around = mask & ~(brain if is_background else inside)
+        around = mask & (edge | ~(brain if is_background else inside))
         for _ in range(RIM):
             around = dilated(around, 1) & mask
         n_bad = np.count_nonzero(mask & ~around)

@@ -93,7 +93,7 @@ def skull(images: Images, outside: np.ndarray, rng: np.random.Generator) -> Imag
 def nan_outside_own_mask(images: Images, outside: np.ndarray, rng: np.random.Generator) -> Images:
     for m, image in enumerate(images):
         image[outside] = np.nan
-        surface = ~outside & dilated(outside, 1) & (rng.random(image.shape) < 0.1 * m)
+        surface = ~outside & dilated(outside, 1) & (rng.random(image.shape) < 0.01 * m)
         image[surface] = np.nan
     return images
 
@@ -188,6 +188,18 @@ def test_nan_inside_the_brain_is_refused(kind: str, value: float) -> None:
     volume.data[3, 40, 48, 30:32] = value
     with pytest.raises(InputError, match="t2: 2 voxels inside the brain are NaN or infinite"):
         find_brain(volume)
+
+
+def test_nan_at_the_edge_of_an_image_that_cuts_the_brain_is_background() -> None:
+    volume = head()
+    cut = replace(volume, data=volume.data[:, :, :, 20:].copy())
+    cut.data[1, :, :, :2] = np.nan
+    brain = find_brain(cut)
+    assert brain.box.n_brain == np.count_nonzero(cut.data[0])
+    assert [warning.split(" voxels")[0] for warning in brain.warnings] == [f"t1: {80 * 96 * 2}"]
+    cut.data[1, :, :, :9] = np.nan
+    with pytest.raises(InputError, match=r"t1: \d+ voxels inside the brain are NaN"):
+        find_brain(cut)
 
 
 def test_nan_in_all_images_inside_the_brain_is_refused() -> None:
