@@ -31,8 +31,8 @@ SLACK = 2  # voxels, beyond that step
 MAX_APART = 1e-3
 DARK = 0.1  # of the scale of an image: below it is background, or perhaps dark brain
 RIM = 3  # voxels around the brain where the images may differ
-SAFETY = 2.0  # tolerance, relative to nearly all deviations of the background
 FEW = 99.9  # per cent: all but a few
+SAFETY, MARGIN = 2.0, 1.2  # tolerance, relative to nearly all and all deviations of the background
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,12 @@ def _is_too_large(n_brain: int, n_voxels: int, voxel_ml: float) -> bool:
     return n_brain > MAX_NONZERO * n_voxels or n_brain * voxel_ml > MAX_BRAIN_ML
 
 
+@np.errstate(all="ignore")  # absurd intensities become infinite; the op `normalize` refuses them
 def _sample_is_clean(view: NDArray[Any], box: ops.BrainBox, n_threads: int) -> bool:
     """Whether few voxels are faint in all images or apart from the brain, and none is far off."""
     steps = [max(1, n // GRID) for n in view.shape[1:]]
     every = tuple(slice(None, None, step) for step in steps)
-    with np.errstate(over="ignore"):
-        sample = np.abs(view[(slice(None), *every)].astype(np.float32))
+    sample = np.abs(view[(slice(None), *every)].astype(np.float32))
     brain: Mask = np.asarray((sample > 0).any(axis=0))
     bright = [np.percentile(image[image > 0], 90) if image.any() else 0.0 for image in sample]
     limits = FAINT * np.array(bright, np.float32)
@@ -208,8 +208,8 @@ def _tolerance(outside: NDArray[Any], level: _Level) -> float:
     """The largest deviation, unless it is that of a few stray voxels."""
     if not level.scale or not outside.size:
         return 0.0
-    nearly_all = np.percentile(outside, FEW)
-    return float(min(SAFETY * nearly_all, outside.max(), DARK * level.scale))
+    nearly_all = float(np.percentile(outside, FEW))
+    return min(SAFETY * nearly_all, MARGIN * float(outside.max()), DARK * level.scale)
 
 
 def _vote(masks: Sequence[Mask], voxel_ml: float, n_threads: int) -> tuple[Mask, list[bool]]:

@@ -70,14 +70,6 @@ def line(images: Images, outside: np.ndarray, rng: np.random.Generator) -> Image
     return images
 
 
-def frame(images: Images, outside: np.ndarray, rng: np.random.Generator) -> Images:
-    """The outermost slices of all images, as some interpolation leaves them."""
-    inner = np.zeros(outside.shape, bool)
-    inner[1:-1, 1:-1, 1:-1] = True
-    images[:, ~inner] = 50
-    return images
-
-
 def head_in_noise(images: Images, outside: np.ndarray, rng: np.random.Generator) -> Images:
     """One image without brain extraction, with the noise of the air."""
     skull(images, outside, rng)
@@ -115,7 +107,6 @@ KINDS: dict[str, Change] = {
     "blocks of JPEG": blocks,
     "scattered voxels": scattered,
     "a line": line,
-    "a frame": frame,
     "a skull in one image": skull,
     "a head in noise": head_in_noise,
     "NaN": lambda x, o, r: np.where(o, np.float32(np.nan), x),
@@ -140,6 +131,16 @@ def test_the_brain_is_that_of_the_clean_case(kind: str) -> None:
     assert not got.view[:, ~brain].any()
     assert wanted.warnings == ()
     assert len(got.warnings) > 0
+
+
+def test_a_frame_of_one_slice_is_not_the_background() -> None:
+    """The outermost slices of all images, as some interpolation leaves them."""
+    clean = head()
+    framed = replace(clean, data=np.full_like(clean.data, 50))
+    framed.data[:, 1:-1, 1:-1, 1:-1] = clean.data[:, 1:-1, 1:-1, 1:-1]
+    got = find_brain(framed)
+    np.testing.assert_array_equal(got.view, find_brain(clean).view)
+    assert [background.value for background in got.backgrounds] == [0, 0, 0, 0]
 
 
 def warnings_of(kind: str) -> tuple[str, ...]:
