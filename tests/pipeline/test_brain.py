@@ -12,6 +12,7 @@ import pytest
 
 from fastbts import InputError, Segmenter, Volume, read_case
 from fastbts.metrics import region_dice
+from fastbts.phantom.case import PhantomCase, make_case
 from fastbts.pipeline.brain import find_brain
 from fastbts.pipeline.masks import dilated, filled, largest_part
 from fastbts.volume import to_network_axes
@@ -285,6 +286,22 @@ def test_dice_of_a_real_case_stays(
     volume, reference, wanted = real_case
     got = region_dice(shipped_segmenter.predict(changed(volume, KINDS[kind])).labels, reference)
     assert got == pytest.approx(wanted, abs=0.005)
+
+
+@pytest.fixture(scope="module")
+def phantom(shipped_segmenter: Segmenter) -> tuple[PhantomCase, dict[str, float]]:
+    """A case at 2 mm, which is resampled, so that its edge mixes with the background."""
+    case = make_case(shape=(120, 120, 78))
+    return case, region_dice(shipped_segmenter.predict(case.volume).labels, case.labels)
+
+
+@pytest.mark.parametrize("kind", ["ringing in all images", "scaled to -1 to 1", "NaN"])
+def test_dice_of_the_phantom_stays(
+    kind: str, shipped_segmenter: Segmenter, phantom: tuple[PhantomCase, dict[str, float]]
+) -> None:
+    case, wanted = phantom
+    labels = shipped_segmenter.predict(changed(case.volume, KINDS[kind])).labels
+    assert region_dice(labels, case.labels) == pytest.approx(wanted, abs=0.005)
 
 
 def test_largest_part() -> None:
