@@ -30,6 +30,7 @@ FAINT, MAX_FAINT = 0.03, 0.04
 SLACK = 2  # voxels, beyond that step
 MAX_APART = 1e-3
 DARK = 0.1  # of the scale of an image: below it is background, or perhaps dark brain
+RINGING = 0.02  # of that scale: ringing at the surface of the brain
 RIM = 3  # voxels around the brain where the images may differ
 FEW = 99.9  # per cent: all but a few
 SAFETY, MARGIN = 2.0, 1.2  # tolerance, relative to nearly all and all deviations of the background
@@ -197,19 +198,28 @@ def _tolerances(view: NDArray[Any], levels: Sequence[_Level], n_threads: int) ->
     for image, level in zip(view, levels, strict=True):
         if level.scale:
             head |= _deviation(image, level.value) > DARK * level.scale
-    outside = ~dilated(largest_part(head, n_threads), RIM)
+    head = dilated(largest_part(head, n_threads), RIM)
+    near = dilated(head, 2) & ~head
     return [
-        _tolerance(_deviation(image[outside], level.value), level)
+        _tolerance(
+            _deviation(image[~head], level.value), _deviation(image[near], level.value), level
+        )
+        if level.scale and not head.all()
+        else 0.0
         for image, level in zip(view, levels, strict=True)
     ]
 
 
-def _tolerance(outside: NDArray[Any], level: _Level) -> float:
-    """The largest deviation, unless it is that of a few stray voxels."""
-    if not level.scale or not outside.size:
-        return 0.0
+def _tolerance(outside: NDArray[Any], near: NDArray[Any], level: _Level) -> float:
+    """The largest deviation, unless it is that of a few stray voxels.
+
+    Ringing of an interpolation decays with the distance from the brain, and is larger at its
+    surface than where it can be told from the brain.
+    """
     nearly_all = float(np.percentile(outside, FEW))
-    return min(SAFETY * nearly_all, MARGIN * float(outside.max()), DARK * level.scale)
+    tolerance = min(SAFETY * nearly_all, MARGIN * float(outside.max()))
+    decays = near.size and np.percentile(near, 50) > 2 * np.percentile(outside, 50)
+    return min(max(tolerance, RINGING * level.scale if decays else 0.0), DARK * level.scale)
 
 
 def _vote(masks: Sequence[Mask], voxel_ml: float, n_threads: int) -> tuple[Mask, list[bool]]:

@@ -134,6 +134,19 @@ def test_the_brain_is_that_of_the_clean_case(kind: str) -> None:
     assert len(got.warnings) > 0
 
 
+def test_ringing_that_decays_enlarges_the_brain_by_a_voxel() -> None:
+    """As a spline leaves it: 5 % at the surface of the brain, alternating, a quarter per voxel."""
+    clean = head()
+    ringing = replace(clean, data=clean.data.copy())
+    mask = (clean.data != 0).any(axis=0)
+    for distance in range(1, 7):
+        shell = dilated(mask, distance) & ~dilated(mask, distance - 1)
+        amplitude = 0.2 * (-0.25) ** distance
+        ringing.data[:, shell] = amplitude * clean.data.max(axis=(1, 2, 3))[:, None]
+    sides = zip(find_brain(ringing).box.bounds, find_brain(clean).box.bounds, strict=True)
+    assert all(abs(a - b) <= 1 for got, wanted in sides for a, b in zip(got, wanted, strict=True))
+
+
 def test_a_frame_of_one_slice_is_not_the_background() -> None:
     """The outermost slices of all images, as some interpolation leaves them."""
     clean = head()
