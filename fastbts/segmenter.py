@@ -238,6 +238,8 @@ class Segmenter:
         n_threads = self.options.n_threads
         with clock("normalize", 0.1):
             prepared = normalize(volume, self.spec, n_threads)
+        for warning in prepared.warnings:
+            logger.warning("%s", warning)
         engine = self._loaded(clock)
         inferred = infer(engine, prepared.tensor, self.spec, self.options, clock)
         with clock("label", 0.95):
