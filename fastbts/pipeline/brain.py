@@ -169,6 +169,7 @@ def _level(image: NDArray[Any]) -> _Level:
     border = _border(image)
     # A value of the image, as the mean of two would be no background at all.
     value = float(np.percentile(border, 50, method="inverted_cdf")) if border.size else 0.0
+    value += 0.0  # no -0
     scale = float(np.percentile(_deviation(image[::2, ::2, ::2], value), 99))
     is_level = border.size == 0 or np.percentile(_deviation(border, value), 75) <= DARK * scale
     return _Level(value, scale) if scale and is_level else _Level(0.0, 0.0)

@@ -292,6 +292,7 @@ def real_case(shipped_segmenter: Segmenter, val_cases: list[Path]) -> RealCase:
 
 
 @pytest.mark.data
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_dice_of_a_real_case_stays(
     kind: str, shipped_segmenter: Segmenter, real_case: RealCase
