@@ -90,6 +90,20 @@ def write_voxel_engine(path: Path, **spec: Any) -> Path:
     return path
 
 
+def unknown_node() -> bytes:
+    """An ONNX of the right inputs and outputs, with a node that no runtime has."""
+    from onnx import TensorProto, helper
+
+    volume, logits = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", n, "d", "h", "w"])
+        for name, n in (("volume", 4), ("logits", 3))
+    )
+    node = helper.make_node("NoSuchNode", ["volume"], ["logits"])
+    graph = helper.make_graph([node], "unknown", [volume], [logits])
+    opset = helper.make_opsetid("", 20)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString()
+
+
 @pytest.fixture
 def voxel_segmenter() -> Segmenter:
     return Segmenter(VoxelEngine(), warm_up=False)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fastbts import DeviceError, EngineFileError, OptionsError, load_engine
+from fastbts import CaseError, DeviceError, EngineFileError, OptionsError, load_engine
 from fastbts.build.engine import build_engine, read_source
 from fastbts.engine.file import read_engine_file
 from fastbts.engine.load import default_engine_path
+from fastbts.phantom import make_case, write_case
 
 pytestmark = pytest.mark.usefixtures("small_phantom")  # on which parity is measured
 
@@ -58,3 +59,16 @@ def test_onnx_must_have_a_spec(tmp_path: Path) -> None:
     assert read_source(path).spec == source.spec
     with pytest.raises(EngineFileError, match="cannot be read"):
         read_source(tmp_path / "none.onnx")
+
+
+def test_a_reference_that_cannot_be_used_fails_before_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(*_: object) -> None:
+        raise AssertionError("was built")
+
+    monkeypatch.setattr("fastbts.build.engine.build_payloads", build)
+    write_case(make_case(0, shape=(48, 48, 40)), tmp_path / "case")
+    (tmp_path / "case/other_seg.nii.gz").touch()
+    with pytest.raises(CaseError, match="expected one reference"):
+        build_engine(default_engine_path(), tmp_path / "x.fbts", calibrate=[tmp_path / "case"])

@@ -11,12 +11,13 @@ from fastbts import EngineFileError, load_engine
 from fastbts.cli import app
 from fastbts.engine.file import write_engine_file
 from fastbts.spec import EngineSpec
+from tests.conftest import unknown_node
 
 
 def test_errors_are_one_line(tmp_path: Path) -> None:
     """OpenVINO's message about a network that it cannot convert has several."""
-    path = tmp_path / "empty.fbts"
-    write_engine_file(path, EngineSpec(), {"model.onnx": b"\x3a\x00"})  # an empty graph
+    path = tmp_path / "unknown.fbts"
+    write_engine_file(path, EngineSpec(), {"model.onnx": unknown_node()})
     with pytest.raises(EngineFileError, match="\n"):
         load_engine(path, backend="openvino")
     result = CliRunner().invoke(app, ["bench", "--engine", str(path), "--backend", "openvino"])

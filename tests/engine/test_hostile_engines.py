@@ -13,6 +13,7 @@ import pytest
 
 from fastbts import EngineFileError, EngineSpec, load_engine
 from fastbts.engine.file import parse_engine_file, write_engine_file
+from tests.conftest import unknown_node
 
 RUNTIMES = (
     "openvino",
@@ -43,9 +44,8 @@ def tripwires(monkeypatch: pytest.MonkeyPatch) -> None:
 def good(tmp_path: Path) -> Path:
     """A small engine file with two payloads, neither of a size that needs no padding."""
     path, rng = tmp_path / "good.fbts", np.random.default_rng(0)
-    onnx = b"\x08\x0a\x32\xb8\x17" + rng.bytes(
-        3000
-    )  # onnx.proto: ir_version 10, a doc_string of 3000 bytes
+    # onnx.proto: ir_version 10, a doc_string of 3000 bytes; readers merge what follows.
+    onnx = b"\x08\x0a\x32\xb8\x17" + rng.bytes(3000) + unknown_node()
     write_engine_file(
         path, EngineSpec(name="tiny"), {"model.onnx": onnx, "extra": rng.bytes(77)}, license="CC0"
     )

@@ -9,6 +9,7 @@ from fastbts import DeviceError, EngineFileError, OptionsError, load_engine
 from fastbts.engine.backends import BACKENDS
 from fastbts.engine.file import EngineFile, pack_engine, read_engine_file, write_engine_file
 from fastbts.engine.load import build_payloads, default_engine_path
+from tests.conftest import unknown_node
 
 ON_CPU = [name for name, row in BACKENDS.items() if "cpu" in row.devices]
 
@@ -122,7 +123,7 @@ def test_damaged_network_is_an_engine_file_error(tmp_path: Path, backend: str) -
     write_engine_file(path, spec, {"model.onnx": b"not an onnx"})
     with pytest.raises(EngineFileError, match=r"damaged\.fbts: not an ONNX file"):
         load_engine(path, backend=backend)
-    write_engine_file(path, spec, {"model.onnx": b"\x3a\x00"})  # an empty graph
+    write_engine_file(path, spec, {"model.onnx": unknown_node()})
     with pytest.raises(
         EngineFileError, match=rf"damaged\.fbts: {backend} cannot load the network: "
     ):

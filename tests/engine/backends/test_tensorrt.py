@@ -26,6 +26,7 @@ from fastbts.engine.file import (
 from fastbts.engine.load import default_engine_path
 from fastbts.engine.onnx_bytes import drop_bodies, drop_default
 from fastbts.phantom import make_case, write_case
+from tests.conftest import unknown_node
 from tests.simt.build import ROOT
 from tests.simt.plugins import library as emulated_plugins
 
@@ -41,7 +42,7 @@ runtime = pytest.importorskip(
 CLASSES = {
     "trt": trt, "builder": trt.Builder, "parser": trt.OnnxParser, "config": trt.IBuilderConfig,
     "network": trt.INetworkDefinition, "registry": trt.IPluginRegistry,
-    "profile": trt.IOptimizationProfile, "layer": trt.ILayer, "_runtime": trt.Runtime,
+    "profile": trt.IOptimizationProfile, "layer": trt.ILayer, "runtime": trt.Runtime,
     "engine": trt.ICudaEngine, "_context": trt.IExecutionContext,
 }  # fmt: skip
 MODULES = (tensorrt, tensorrt_plan)
@@ -62,7 +63,7 @@ def with_network(onnx_bytes: bytes) -> EngineFile:
 
 def write_plan(path: Path, record: bytes) -> Path:
     """An engine file whose plan has a record."""
-    payloads = {"model.onnx": b"", "engine.plan": b"", "engine.json": record}
+    payloads = {"model.onnx": unknown_node(), "engine.plan": b"", "engine.json": record}
     build = {"backend": "tensorrt", "precision": "fp32"}
     write_engine_file(path, EngineSpec(), payloads, build=build)
     return path
