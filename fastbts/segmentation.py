@@ -54,7 +54,13 @@ class Segmentation:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is unusual about the case but not wrong."""
-        return tuple(self.volume.warnings)
+        return tuple(self.report["warnings"])
+
+    @property
+    def confidence(self) -> Mapping[str, float]:
+        """Dice to be expected of WT, TC and ET, 0 to 1; see `fastbts.pipeline.confidence`."""
+        confidence: Mapping[str, float] = self.report["confidence"]
+        return confidence
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:

@@ -16,7 +16,6 @@ from fastbts.errors import GeometryError
 from fastbts.read.sample import Floats, Mask, Sample, clipped, shrunk
 
 MIN_SAMPLE = 1000  # sampled voxels, for figures that mean something
-MAX_MASK = 0.9  # of the image; more is no brain on a background, so there is nothing to compare
 MIN_DICE, REFUSED_DICE = 0.97, 0.5
 MIN_EDGES = 0.28
 TAIL = 0.02  # share of the intensities that is clipped at each end before edges are compared
@@ -42,7 +41,7 @@ def misplaced(modalities: Sequence[str], names: Sequence[str], sample: Sample) -
 
 def _brains(modalities: Sequence[str], names: Sequence[str], sample: Sample) -> Iterator[str]:
     """Compares where the images differ from their backgrounds."""
-    index = np.flatnonzero(sample.filled <= MAX_MASK)
+    index = np.flatnonzero(sample.usable)
     if len(index) < 2:
         return
     dice = _dice(sample.masks[index].reshape(len(index), -1))
@@ -86,18 +85,19 @@ def _edges(modalities: Sequence[str], sample: Sample) -> Iterator[str]:
     np.fill_diagonal(agreement, -1)
     np.fill_diagonal(mirrored, -1)
     best, best_mirrored = agreement.max(axis=1), mirrored.max(axis=1)
-    odd = [i for i in range(len(maps)) if best_mirrored[i] > best[i]]
-    if odd:
-        worst = min(odd, key=lambda i: float(best[i] - best_mirrored[i]))
+    worst = int((best - best_mirrored).argmin())
+    if best_mirrored[worst] > max(best[worst], MIN_EDGES):
         yield (
             f"{modalities[worst]}: its edges fit the other images better when it is mirrored left "
             f"to right (correlation {best_mirrored[worst]:.2f} instead of {best[worst]:.2f}); "
             "check its orientation"
         )
-    elif best.min() < MIN_EDGES:
+        return
+    worst = int(best.argmin())
+    if best[worst] < MIN_EDGES:
         yield (
-            f"{modalities[int(best.argmin())]}: its edges do not fit the other images (correlation "
-            f"{best.min():.2f}, expected at least {MIN_EDGES}): it may be shifted, of another "
+            f"{modalities[worst]}: its edges do not fit the other images (correlation "
+            f"{best[worst]:.2f}, expected at least {MIN_EDGES}): it may be shifted, of another "
             f"patient, or of poor quality; {ADVICE}"
         )
 

@@ -60,12 +60,13 @@ def mixed_up(modalities: Sequence[str], sample: Sample) -> list[str]:
     given = [modalities[i] for i in known]
     skewness, pairs = measures(sample.images[known][:, core])
     looks = likely(given, skewness, pairs)
-    if looks != given:
-        return [
-            f"the images look like {', '.join(looks)} given as {', '.join(given)}; check the "
-            "files, or give their order (order=, nnunet_order=, --nnunet-order)"
-        ]
-    return list(_without_contrast(given, pairs))
+    unclear = _without_contrast(given, pairs)
+    if unclear or looks == given:
+        return unclear
+    return [
+        f"the images look like {', '.join(looks)} given as {', '.join(given)}; check the "
+        "files, or give their order (order=, nnunet_order=, --nnunet-order)"
+    ]
 
 
 def measures(images: NDArray[np.float32]) -> tuple[Weights, Weights]:

@@ -13,6 +13,7 @@ from fastbts.volume import Volume, to_network_axes
 SPACING_MM = 4.0
 CORE_MM = 12.0  # the core is that deep inside the brain along each axis: no fat, no vessels outside
 TAIL = 0.002  # share of the intensities that is clipped at each end: single voxels decide nothing
+MASK_SHARE = 0.01, 0.9  # of the image, for a mask that can be a brain
 BACKGROUND_SPREADS = 6.0  # from the median of the border, in median deviations from it
 
 Floats = NDArray[np.float32]
@@ -27,17 +28,17 @@ class Sample:
         images: (M, D, H, W), network axes (Z, Y, X) of RAS+; NaN and infinite voxels are 0. Cut to
             where any image differs from its background.
         masks: (M, D, H, W), where each image differs from its background.
-        brain: (D, H, W), where all images do.
+        usable: (M,), whether the mask is plausible: not nearly empty, and not nearly everything.
+        brain: (D, H, W), where all images with usable masks differ from their backgrounds.
         nonzero: (M,), share of each whole image that is not 0.
-        filled: (M,), share of each whole image that differs from its background.
         spacing_mm: Along D, H, W.
     """
 
     images: Floats
     masks: Mask
+    usable: Mask
     brain: Mask
     nonzero: NDArray[np.float64]
-    filled: NDArray[np.float64]
     spacing_mm: tuple[float, float, float]
 
     @classmethod
@@ -54,13 +55,14 @@ class Sample:
         if volume.data.dtype.kind == "f":
             images[~np.isfinite(images)] = 0
         masks = np.stack([not_background(image) for image in images])
-        nonzero, filled = (_share(images != 0), _share(masks))
+        share = _share(masks)
+        usable = (share >= MASK_SHARE[0]) & (share <= MASK_SHARE[1])
+        nonzero = _share(images != 0)
         box = (slice(None), *_bounds(masks.any(axis=0)))
         masks = np.ascontiguousarray(masks[box])
         z, y, x = (steps[axis] * spacing[axis] for axis in (2, 1, 0))
-        return cls(
-            np.ascontiguousarray(images[box]), masks, masks.all(axis=0), nonzero, filled, (z, y, x)
-        )
+        brain = masks[usable if usable.any() else slice(None)].all(axis=0)
+        return cls(np.ascontiguousarray(images[box]), masks, usable, brain, nonzero, (z, y, x))
 
     def core(self) -> Mask:
         """(D, H, W), the brain without its outer 12 mm, where fat and vessels may be left."""
