@@ -103,7 +103,9 @@ def main(data: Path) -> None:
     weights = fit([cases[row["case"]] for row in train])
     for images in SUBSETS:
         print(line("validation", images, *margins(val, weights, images)))
-        print(line("training", images, *margins([cases[r["case"]] for r in train], weights, images)))
+        print(
+            line("training", images, *margins([cases[r["case"]] for r in train], weights, images))
+        )
     correlations = {name: float(pairs[0, 1, 2]) for name, (_, pairs) in cases.items()}
     print("T1 and T1ce correlate most in", sorted(correlations.items(), key=lambda x: -x[1])[:3])
     print("SKEWNESS =", weights[:4].tolist())

@@ -9,7 +9,7 @@ of cases whose tumour is in one half of the head: the other half is mirrored ont
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,12 +52,14 @@ def scored(segmenter: Segmenter, folders: list[Path], title: str) -> list[Row]:
     return rows
 
 
-def rank_correlation(rows: list[Row]) -> dict[str, float]:
-    """Spearman's rank correlation of confidence and Dice per region, over cases."""
-    return {
-        region: round(float(spearmanr(*_columns(rows, region)).statistic), 3)
-        for region in rows[0]["dice"]
-    }
+def rank_correlation(rows: list[Row]) -> dict[str, float | None]:
+    """Spearman's rank correlation of confidence and Dice per region; None if one is constant."""
+    correlations: dict[str, float | None] = {}
+    for region in rows[0]["dice"]:
+        columns = _columns(rows, region)
+        varied = all(len(np.unique(column)) > 1 for column in columns)
+        correlations[region] = round(float(spearmanr(*columns).statistic), 3) if varied else None
+    return correlations
 
 
 def limits(rows: list[Row]) -> dict[str, float]:
@@ -87,7 +89,7 @@ def flagged(rows: list[Row], limit: dict[str, float]) -> dict[str, dict[str, Any
     return record
 
 
-def healthy_brains(folders: list[Path]) -> Iterator[tuple[str, Volume]]:
+def healthy_brains(folders: Iterable[Path]) -> Iterator[tuple[str, Volume]]:
     """Brains without tumour: a half of the head that has none, and its mirror image."""
     for folder in folders:
         volume, labels = read_case(folder), read_labels(folder)
@@ -122,7 +124,7 @@ def record(segmenter: Segmenter, data: Path) -> dict[str, Any]:
     rows = {s: scored(segmenter, find_cases(data, s), s) for s in ("val", "train")}
     limit = limits(rows["train"])
     healthy = []
-    for name, volume in track(list(healthy_brains(find_cases(data, "val"))), "healthy"):
+    for name, volume in healthy_brains(track(find_cases(data, "val"), "healthy")):
         result = segmenter.predict(volume)
         doubtful = any("doubtful" in warning for warning in result.warnings)
         healthy.append(

@@ -55,4 +55,3 @@ def _skulls(volume: Volume, sample: Sample) -> Iterator[str]:
                 "zero, too much for a brain: the skull or the background was probably not "
                 "removed; run a brain extraction first"
             )
-

@@ -58,10 +58,11 @@ class Sample:
         share = _share(masks)
         usable = (share >= MASK_SHARE[0]) & (share <= MASK_SHARE[1])
         nonzero = _share(images != 0)
-        box = (slice(None), *_bounds(masks.any(axis=0)))
+        anything: Mask = np.any(masks, axis=0)
+        box = (slice(None), *_bounds(anything))
         masks = np.ascontiguousarray(masks[box])
         z, y, x = (steps[axis] * spacing[axis] for axis in (2, 1, 0))
-        brain = masks[usable if usable.any() else slice(None)].all(axis=0)
+        brain: Mask = np.all(masks[usable if usable.any() else slice(None)], axis=0)
         return cls(np.ascontiguousarray(images[box]), masks, usable, brain, nonzero, (z, y, x))
 
     def core(self) -> Mask:

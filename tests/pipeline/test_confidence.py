@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from fastbts import EngineSpec, Segmenter, read_case
 from fastbts.phantom import make_case
 from fastbts.pipeline.confidence import DOUBTFUL, confidence, doubts
 from fastbts.placement import Placement
+from tests.conftest import ROOT
 from training.confidence import healthy_brains
 
 PLACEMENT = Placement(((0, 8), (0, 8), (0, 8)), (8, 8, 8), (8, 8, 8))
@@ -41,9 +43,7 @@ def test_temperature_and_threshold_count() -> None:
     spec = EngineSpec(temperature=2.0, thresholds=(0.4, 0.6, 0.7))
     logits = 2 * logits_of(0.65, 0.45)  # WT is found everywhere, ET nowhere
     found = confidence(logits, PLACEMENT, spec, VOLUMES)
-    assert found == pytest.approx(
-        {"WT": 1.1 / 1.55, "TC": 1.3 / 2.1, "ET": 1 - 0.65}, abs=1e-3
-    )
+    assert found == pytest.approx({"WT": 1.1 / 1.55, "TC": 1.3 / 2.1, "ET": 1 - 0.65}, abs=1e-3)
 
 
 def test_an_empty_region_is_as_sure_as_its_highest_probability() -> None:
@@ -68,6 +68,11 @@ def test_a_region_below_its_limit_is_named() -> None:
     assert doubts(DOUBTFUL) == []
 
 
+def test_the_limits_are_those_that_were_measured() -> None:
+    measured = json.loads((ROOT / "benchmarks/results/confidence.json").read_text())
+    assert measured["limits"] == DOUBTFUL
+
+
 def test_the_report_and_the_result_say_it(voxel_segmenter: Segmenter) -> None:
     case = make_case(0, (48, 48, 48)).volume
     result = voxel_segmenter.predict(case)
@@ -89,8 +94,6 @@ def test_healthy_brains_are_doubtful(shipped_segmenter: Segmenter, val_cases: li
 
 
 @pytest.mark.data
-def test_good_results_are_not_doubtful(
-    shipped_segmenter: Segmenter, val_cases: list[Path]
-) -> None:
+def test_good_results_are_not_doubtful(shipped_segmenter: Segmenter, val_cases: list[Path]) -> None:
     case = next(c for c in val_cases if c.name.endswith("AMH_1"))
     assert doubts(shipped_segmenter.predict(read_case(case)).confidence) == []
