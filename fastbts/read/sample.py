@@ -44,30 +44,36 @@ class Sample:
     @classmethod
     def of(cls, volume: Volume) -> Sample:
         """Takes every fourth voxel at 1 mm; every voxel along axes of 4 mm or more."""
-        geometry = volume.geometry
-        pairs = zip(geometry.ras_axes, geometry.spacing_mm, strict=True)
-        spacing = {axis: mm for (axis, _), mm in pairs}
-        steps = {axis: max(1, round(SPACING_MM / mm)) for axis, mm in spacing.items()}
-        every = tuple(slice(None, None, steps[axis]) for axis in (2, 1, 0))
-        view = to_network_axes(volume.data, geometry)[(slice(None), *every)]
-        with np.errstate(over="ignore", invalid="ignore"):  # float64 beyond float32
-            images = np.ascontiguousarray(view, np.float32)
-        if volume.data.dtype.kind == "f":
-            images[~np.isfinite(images)] = 0
+        images, spacing_mm = _coarse(volume)
         masks = np.stack([not_background(image) for image in images])
         share = _share(masks)
         usable = (share >= MASK_SHARE[0]) & (share <= MASK_SHARE[1])
         nonzero = _share(images != 0)
         anything: Mask = np.any(masks, axis=0)
         box = (slice(None), *_bounds(anything))
-        masks = np.ascontiguousarray(masks[box])
-        z, y, x = (steps[axis] * spacing[axis] for axis in (2, 1, 0))
+        images, masks = np.ascontiguousarray(images[box]), np.ascontiguousarray(masks[box])
         brain: Mask = np.all(masks[usable if usable.any() else slice(None)], axis=0)
-        return cls(np.ascontiguousarray(images[box]), masks, usable, brain, nonzero, (z, y, x))
+        return cls(images, masks, usable, brain, nonzero, spacing_mm)
 
     def core(self) -> Mask:
         """(D, H, W), the brain without its outer 12 mm, where fat and vessels may be left."""
         return shrunk(self.brain, [max(1, round(CORE_MM / mm)) for mm in self.spacing_mm])
+
+
+def _coarse(volume: Volume) -> tuple[Floats, tuple[float, float, float]]:
+    """Every few voxels of the images, (M, D, H, W), and their spacing along D, H, W in mm."""
+    geometry = volume.geometry
+    pairs = zip(geometry.ras_axes, geometry.spacing_mm, strict=True)
+    spacing = {axis: mm for (axis, _), mm in pairs}
+    steps = {axis: max(1, round(SPACING_MM / mm)) for axis, mm in spacing.items()}
+    every = (slice(None, None, steps[axis]) for axis in (2, 1, 0))
+    view = to_network_axes(volume.data, geometry)[(slice(None), *every)]
+    with np.errstate(over="ignore", invalid="ignore"):  # float64 beyond float32
+        images = np.ascontiguousarray(view, np.float32)
+    if volume.data.dtype.kind == "f":
+        images[~np.isfinite(images)] = 0
+    z, y, x = (steps[axis] * spacing[axis] for axis in (2, 1, 0))
+    return images, (z, y, x)
 
 
 def not_background(image: Floats) -> Mask:
