@@ -104,9 +104,9 @@ def _edges(modalities: Sequence[str], sample: Sample) -> Iterator[str]:
 
 def _edge_maps(images: Floats, brain: Mask) -> Floats:
     """Magnitude of the gradient (M, D, H, W), in units of each image; 0 at the grid's border."""
-    maps = np.zeros_like(images)
+    maps, index = np.zeros_like(images), np.flatnonzero(brain)
     for image, edges in zip(images, maps, strict=True):
-        v = clipped(image, image[brain], TAIL)
+        v = clipped(image, image.ravel()[index], TAIL)
         d = v[2:, 1:-1, 1:-1] - v[:-2, 1:-1, 1:-1]
         h = v[1:-1, 2:, 1:-1] - v[1:-1, :-2, 1:-1]
         w = v[1:-1, 1:-1, 2:] - v[1:-1, 1:-1, :-2]
@@ -117,11 +117,10 @@ def _edge_maps(images: Floats, brain: Mask) -> Floats:
 def _mirrored(maps: Floats, inside: Mask) -> tuple[Floats, Mask]:
     """Maps mirrored left to right about the brain's middle; where they and the others count."""
     columns = np.flatnonzero(inside.any(axis=(0, 1)))
-    source = columns[0] + columns[-1] - np.arange(inside.shape[2])
-    there = (source >= 0) & (source < inside.shape[2])
+    brain = slice(int(columns[0]), int(columns[-1]) + 1)
     flipped, both = np.zeros_like(maps), np.zeros_like(inside)
-    flipped[..., there] = maps[..., source[there]]
-    both[..., there] = inside[..., source[there]] & inside[..., there]
+    flipped[..., brain] = maps[..., brain][..., ::-1]
+    both[..., brain] = inside[..., brain] & inside[..., brain][..., ::-1]
     return flipped, both
 
 

@@ -58,7 +58,9 @@ def mixed_up(modalities: Sequence[str], sample: Sample) -> list[str]:
     if len(known) < 2 or np.count_nonzero(core) < MIN_SAMPLE:
         return []
     given = [modalities[i] for i in known]
-    skewness, pairs = measures(sample.images[known][:, core])
+    skewness, pairs = measures(
+        sample.images[known].reshape(len(known), -1)[:, np.flatnonzero(core)]
+    )
     looks = likely(given, skewness, pairs)
     unclear = _without_contrast(given, pairs)
     if unclear or looks == given:
