@@ -56,6 +56,12 @@ class Segmentation:
         """What is unusual about the case but not wrong."""
         return tuple(self.report["warnings"])
 
+    @property
+    def confidence(self) -> Mapping[str, float]:
+        """Dice to be expected of WT, TC and ET, 0 to 1; see `fastbts.pipeline.confidence`."""
+        confidence: Mapping[str, float] = self.report["confidence"]
+        return confidence
+
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
         """Probability of each region WT, TC, ET, (3, i, j, k) float32; 0 outside the brain box."""

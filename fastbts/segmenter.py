@@ -19,6 +19,7 @@ from fastbts.engine.interface import Engine
 from fastbts.engine.load import check_choice, open_engine, read_engine
 from fastbts.errors import FastBTSError, OptionsError, memory_errors
 from fastbts.options import SegmenterOptions
+from fastbts.pipeline.confidence import confidence, doubts
 from fastbts.pipeline.infer import infer
 from fastbts.pipeline.label import label
 from fastbts.pipeline.normalize import normalize
@@ -246,13 +247,16 @@ class Segmenter:
             labelled = label(
                 inferred.logits, prepared.placement, volume.geometry, self.spec, n_threads
             )
+            sure = confidence(inferred.logits, prepared.placement, self.spec, labelled.volumes_ml)
+        for warning in doubts(sure):
+            logger.warning("%s", warning)
         timings_ms = clock.finish()
         logger.info("segmented in %.0f ms: %s ml", timings_ms["total"], labelled.volumes_ml)
         return Segmentation(
             labelled.labels,
             labelled.volumes_ml,
             timings_ms,
-            report(engine, self.spec, volume, prepared, inferred, labelled, timings_ms),
+            report(engine, self.spec, volume, prepared, inferred, labelled, sure, timings_ms),
             volume,
             inferred.logits,
             prepared.placement,

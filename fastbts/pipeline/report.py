@@ -11,6 +11,7 @@ import numpy as np
 
 from fastbts.about import DISCLAIMER, __version__
 from fastbts.engine.interface import Engine
+from fastbts.pipeline.confidence import doubts
 from fastbts.pipeline.infer import Inferred
 from fastbts.pipeline.label import Labelled
 from fastbts.pipeline.normalize import Prepared
@@ -25,6 +26,7 @@ def report(
     prepared: Prepared,
     inferred: Inferred,
     labelled: Labelled,
+    confidences: Mapping[str, float],
     timings_ms: Mapping[str, float],
 ) -> dict[str, Any]:
     """Collects provenance. Contains no path and, of the input's headers, only the grid."""
@@ -60,8 +62,9 @@ def report(
             "small_et": labelled.small_et,
         },
         "volumes_ml": dict(labelled.volumes_ml),
+        "confidence": dict(confidences),
         "timings_ms": dict(timings_ms),
-        "warnings": [*volume.warnings, *prepared.warnings],
+        "warnings": [*volume.warnings, *prepared.warnings, *doubts(confidences)],
         "notice": DISCLAIMER,
     }
 

@@ -1,4 +1,4 @@
-"""Quality control of a case: mixed-up images."""
+"""Quality control of a case: the same image twice."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from fastbts.read.quality import inspected
 
 
 def brain(seed: int = 0) -> dict[str, np.ndarray]:
-    """A ball of 33 mm radius in a cube of 80 mm, with fluid, and vessels with contrast agent."""
+    """A ball of 33 mm radius in a cube of 80 mm: tissue that all images show, and noise."""
     rng = np.random.default_rng(seed)
     axis = np.arange(80) - 39.5
     inside = axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2 < 33**2
-    fluid, vessels = (rng.random(inside.shape) < share for share in (0.1, 0.02))
-    tissue = {name: rng.normal(500, 50, inside.shape) for name in MODALITIES}
-    tissue["t2"] += 300 * fluid
-    tissue["flair"] -= 200 * fluid
-    tissue["t1ce"] += 400 * vessels
-    return {name: np.where(inside, image, 0).astype(np.int16) for name, image in tissue.items()}
+    tissue = rng.normal(500, 50, inside.shape)
+    images = {name: tissue + rng.normal(0, 10, inside.shape) for name in MODALITIES}
+    return {name: np.where(inside, image, 0).astype(np.int16) for name, image in images.items()}
 
 
 def warnings_of(images: dict[str, np.ndarray]) -> list[str]:
@@ -31,19 +28,6 @@ def warnings_of(images: dict[str, np.ndarray]) -> list[str]:
 
 def test_a_good_case_has_no_warning() -> None:
     assert warnings_of(brain()) == []
-
-
-@pytest.mark.parametrize(
-    ("bright", "plain", "message"),
-    [
-        ("t1ce", "t1", "t1 and t1ce may be swapped: contrast agent is bright in t1, not in t1ce"),
-        ("t2", "flair", "flair and t2 may be swapped: fluid is bright in flair, not in t2"),
-    ],
-)
-def test_swapped_modalities_give_a_warning(bright: str, plain: str, message: str) -> None:
-    images = brain()
-    images[bright], images[plain] = images[plain], images[bright]
-    assert warnings_of(images) == [f"{message}; check the files"]
 
 
 def test_warnings_are_added_to_those_of_the_volume() -> None:
