@@ -19,10 +19,10 @@ def main() -> None:
     All that a command wrote is on disk by then, so the process ends at once: unloading the
     interpreter and OpenVINO would take a tenth of a second.
     """
-    open_streams()
+    stdout = open_streams()
     try:
         app()
     except SystemExit as done:
         if isinstance(done.code, int):
-            os._exit(close_streams(done.code))
+            os._exit(close_streams(stdout, done.code))
         raise

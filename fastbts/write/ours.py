@@ -17,8 +17,8 @@ MAX_TEXT_BYTES = 1 << 20  # of a report, and of a comment in an image
 PNG, GZIP = b"\x89PNG\r\n\x1a\n", b"\x1f\x8b"
 # What a file with other content than ours raises.
 UNREADABLE = (
-    *(OSError, EOFError, ValueError, LookupError, TypeError, RecursionError),
-    *(struct.error, zlib.error),
+    *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError),
+    *(RecursionError, struct.error, zlib.error),
 )
 
 
@@ -43,12 +43,13 @@ def is_ours(path: Path) -> bool:
 
 
 def listed_files(report: Path) -> dict[str, str]:
-    """Name of each file that a report lists -> its sha256; empty if this is no report of ours."""
+    """Name of each file in the report's folder that it lists -> sha256; empty if not ours."""
     try:
         if report.stat().st_size > MAX_TEXT_BYTES:
             return {}
         content = json.loads(report.read_bytes())
-        return dict(content["files_sha256"]) if content["software"][SOFTWARE] else {}
+        listed = content["files_sha256"] if content["software"][SOFTWARE] else {}
+        return {name: digest for name, digest in listed.items() if Path(name).name == name}
     except UNREADABLE:
         return {}
 
