@@ -182,7 +182,9 @@ def save_until(step: int, result: Segmentation, folder: Path, choice: dict[str, 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.usefixtures("_temporary_files")
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize(
+    "choice", [*CHOICES[:2], pytest.param(CHOICES[2], marks=pytest.mark.slow)], ids=str
+)
 def test_kill_at_each_system_call(
     results: tuple[Segmentation, Segmentation], tmp_path: Path, choice: dict[str, Any]
 ) -> None:
