@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts import labels as schemes
-from fastbts.errors import FastBTSError, OutputError
-from fastbts.files import check_writable, write_json
+from fastbts.errors import FastBTSError
+from fastbts.files import OpenFile, write_json, write_set
 from fastbts.placement import Placement
 from fastbts.volume import Volume, to_network_axes
-from fastbts.write.nifti import image_stem, write_labels
+from fastbts.write.nifti import write_labels
+from fastbts.write.outputs import Outputs, check_outputs, replaced_files
+from fastbts.write.preview import write_preview
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,40 +76,78 @@ class Segmentation:
         return whole
 
     def save(
-        self, path: str | Path, *, labels: str = "brats2021", sidecar: str | Path | None = None
+        self,
+        path: str | Path,
+        *,
+        labels: str = "brats2021",
+        sidecar: str | Path | None = None,
+        preview: str | Path | None = None,
+        overwrite: bool = False,
     ) -> list[Path]:
         """Writes the labels as NIfTI in the grid and header of the input, and a JSON sidecar.
 
-        Each file is written completely or not at all.
+        The files are a set: all are written, or none. They replace an earlier result of this name
+        together with the files that only it had, for example masks of another scheme. If the
+        process is killed meanwhile, files may be missing, the sidecar among them, but those that
+        exist are of one result.
 
         Args:
             path: `.nii.gz` or `.nii`.
             labels: A label scheme of `fastbts.labels.SCHEMES`, or "regions" for one mask per
                 region, in files whose names end in `_WT`, `_TC`, `_ET`.
-            sidecar: The report's file; by default `path` with the suffix `.json`.
+            sidecar: The report's file; by default `path` with the suffix `.json`. `fastbts verify`
+                expects it in the folder of the image.
+            preview: A PNG file for a picture of three planes; None for no picture.
+            overwrite: Replaces files that fastbts did not write, too; never the inputs.
         Returns:
-            The files written, images first.
+            The files written, images first, the sidecar last.
         Raises:
             OptionsError: Unknown scheme or file suffix.
-            OutputError: A file cannot be written, is one of the inputs, or is both image and
-                sidecar.
+            OutputError: A file cannot be written, is one of the inputs, was not written by
+                fastbts, or two of the files are one.
         """
-        *targets, sidecar = check_outputs(path, labels=labels, sidecar=sidecar, volume=self.volume)
-        report = {
-            **self.report,
-            "label_scheme": labels,
-            "files": [target.name for target in targets],
-        }
+        outputs = check_outputs(
+            path,
+            labels=labels,
+            sidecar=sidecar,
+            preview=preview,
+            overwrite=overwrite,
+            volume=self.volume,
+        )
         began = time.perf_counter()
-        for target, (array, values) in zip(targets, self._images(labels), strict=True):
-            write_labels(target, array, self.volume, values, report)
-        write_ms = round(1000 * (time.perf_counter() - began), 3)
-        hashes = {
-            target.name: hashlib.sha256(target.read_bytes()).hexdigest() for target in targets
+        with write_set(partial(replaced_files, outputs)) as new_file:
+            hashes = self._write_pictures(outputs, labels, new_file)
+            write_ms = round(1000 * (time.perf_counter() - began), 3)
+            report = {
+                **self.report,
+                "label_scheme": labels,
+                "files": list(hashes),
+                "files_sha256": hashes,
+                "timings_ms": {**self.timings_ms, "write": write_ms},
+            }
+            write_json(outputs.report, report, new_file)
+        return outputs.files
+
+    def _write_pictures(self, outputs: Outputs, scheme: str, new_file: OpenFile) -> dict[str, str]:
+        """Writes images and preview; returns name -> sha256 of each."""
+        hashes, provenance = {}, self._provenance(scheme)
+        for path, (array, values) in zip(outputs.images, self._images(scheme), strict=True):
+            digest = write_labels(path, array, self.volume, values, provenance, new_file)
+            hashes[path.name] = digest
+        if outputs.preview:
+            hashes[outputs.preview.name] = write_preview(outputs.preview, self, new_file)
+        return hashes
+
+    def _provenance(self, scheme: str) -> dict[str, Any]:
+        """What goes into the image; no times, so that equal labels of a case give equal files."""
+        engine, given = self.report["engine"], self.report["input"]
+        return {
+            "software": {"fastbts": self.report["software"]["fastbts"]},
+            "engine": {key: engine[key] for key in ("name", "sha256") if key in engine},
+            "input": {key: given[key] for key in ("modalities", "sha256")},
+            "label_scheme": scheme,
+            "notice": self.report["notice"],
         }
-        timings_ms = {**self.timings_ms, "write": write_ms}
-        write_json(sidecar, {**report, "files_sha256": hashes, "timings_ms": timings_ms})
-        return [*targets, sidecar]
 
     def _images(self, scheme: str) -> list[tuple[NDArray[np.uint8], dict[str, int]]]:
         """Per image to write: its voxels, and name of each label -> value."""
@@ -134,47 +172,3 @@ class FailedCase:
         named = isinstance(self.case, str | PathLike)
         case = str(self.case) if named else f"a {type(self.case).__name__}"
         return f"FailedCase({case}: {type(self.error).__name__}: {self.error})"
-
-
-def check_outputs(
-    path: str | Path,
-    *,
-    labels: str = "brats2021",
-    sidecar: str | Path | None = None,
-    volume: Volume | None = None,
-) -> list[Path]:
-    """The files that `Segmentation.save` writes with these arguments; finds out whether it can.
-
-    Call it before the work; it leaves nothing behind.
-
-    Args:
-        path: See `save`.
-        labels: See `save`.
-        sidecar: See `save`.
-        volume: The input, whose files must not be overwritten, if it is known.
-    Returns:
-        The images, then the sidecar.
-    Raises:
-        OptionsError, OutputError: See `save`.
-    """
-    path = Path(path)
-    images = _image_files(path, labels)
-    default = path.with_name(f"{image_stem(path)}.json")
-    report = default if sidecar is None else Path(sidecar)
-    if os.path.realpath(report) in map(os.path.realpath, images):
-        raise OutputError(
-            f"{report}: is both an image and the sidecar, so one would overwrite the other; "
-            "expected two files; choose another sidecar"
-        )
-    for target in (*images, report):
-        check_writable(target, volume.names if volume else ())
-    return [*images, report]
-
-
-def _image_files(path: Path, scheme: str) -> list[Path]:
-    schemes.check_scheme(scheme)
-    stem = image_stem(path)
-    if scheme != schemes.REGION_SCHEME:
-        return [path]
-    suffix = path.name[len(stem) :]
-    return [path.with_name(f"{stem}_{region}{suffix}") for region in schemes.REGION_LABELS]

@@ -10,7 +10,7 @@ import pytest
 
 from fastbts import MODALITIES, OptionsError, OutputError, Segmenter
 from fastbts.labels import ED, ET, NCR, SCHEMES
-from fastbts.segmentation import check_outputs
+from fastbts.write.outputs import check_outputs
 
 Case = tuple[np.ndarray, np.ndarray]
 
@@ -60,7 +60,9 @@ def test_warnings_are_those_of_the_report(voxel_segmenter: Segmenter, small_case
 
 
 def test_outputs_are_checked_before_the_work(tmp_path: Path) -> None:
-    found = check_outputs(tmp_path / "new/seg.nii", labels="regions", sidecar=tmp_path / "r.json")
+    found = check_outputs(
+        tmp_path / "new/seg.nii", labels="regions", sidecar=tmp_path / "r.json"
+    ).files
     names = ["new/seg_WT.nii", "new/seg_TC.nii", "new/seg_ET.nii", "r.json"]
     assert found == [tmp_path / name for name in names]
     assert not list(tmp_path.iterdir()), "nothing is left behind"

@@ -5,10 +5,10 @@ cases failed.
 from __future__ import annotations
 
 import os
-import sys
 
 from fastbts.cli import bench, doctor, engine, predict, verify
 from fastbts.cli.common import app
+from fastbts.cli.streams import close_streams, open_streams
 
 __all__ = ["app", "bench", "doctor", "engine", "main", "predict", "verify"]
 
@@ -19,11 +19,10 @@ def main() -> None:
     All that a command wrote is on disk by then, so the process ends at once: unloading the
     interpreter and OpenVINO would take a tenth of a second.
     """
+    stdout = open_streams()
     try:
         app()
     except SystemExit as done:
-        sys.stdout.flush()
-        sys.stderr.flush()
         if isinstance(done.code, int):
-            os._exit(done.code)
+            os._exit(close_streams(stdout, done.code))
         raise

@@ -42,7 +42,7 @@ app = typer.Typer(
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
     """A progress bar on a terminal; nothing in a pipe."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():  # None without a console, as in pythonw
         yield lambda stage, fraction: None
         return
     from rich.console import Console

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,15 +19,27 @@ from fastbts.cli.common import (
     reported_errors,
     tell_error,
 )
-from fastbts.errors import FastBTSError
+from fastbts.errors import FastBTSError, OptionsError
 from fastbts.labels import REGION_SCHEME, SCHEMES
 from fastbts.options import MODES
+from fastbts.write.nifti import IMAGE_SUFFIXES, image_stem
+from fastbts.write.outputs import IMAGE, PREVIEW, REPORT, check_outputs, replaced_files
 
 if TYPE_CHECKING:
     from fastbts import FailedCase, Segmentation, Segmenter
 
 Image = Annotated[Path | None, typer.Option(help="image file, instead of a case folder")]
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="folder for the results")]
+OutOption = Annotated[
+    Path,
+    typer.Option(
+        "--out", "-o", help="folder for the results; or, of one case, an image (.nii.gz, .nii)"
+    ),
+]
+DemoOut = Annotated[Path, typer.Option("--out", "-o", help="folder for case and results")]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="replace files that fastbts did not write, never the inputs"),
+]
 Labels = Annotated[str, typer.Option(help=f"label scheme: {', '.join([*SCHEMES, REGION_SCHEME])}")]
 NnunetOrder = Annotated[
     str | None,
@@ -59,6 +72,12 @@ MinPart = Annotated[
     ),
 ]
 
+# Of files that others write, so that no folder gets such a name.
+OTHER_SUFFIXES = (
+    *(".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".mnc", ".dcm", ".gz"),
+    *(".npy", ".npz", ".h5", ".zip", ".json", ".png"),
+)
+
 
 @app.command()
 def predict(
@@ -75,6 +94,7 @@ def predict(
     allow_missing: AllowMissing = False,
     labels: Labels = "brats2021",
     preview: Preview = False,
+    overwrite: Overwrite = False,
     engine: EngineOption = None,
     backend: Backend = "auto",
     device: Device = "auto",
@@ -85,12 +105,18 @@ def predict(
     overlap: Overlap = 0.5,
     min_part_mm3: MinPart = None,
 ) -> None:
-    """Segments cases: writes seg.nii.gz and report.json to OUT; of several cases to OUT/<case>."""
+    """Segments cases: writes seg.nii.gz and report.json to OUT; of several cases to OUT/<case>.
+
+    If OUT is the name of an image, this image, and the report beside it with the suffix .json.
+    """
     given = _cases(cases or [], {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2})
-    folders = [out / name if len(given) > 1 else out for name in given]
     with reported_errors():
-        for folder in folders:
-            _check_outputs(folder, labels, preview)
+        saves = [
+            {**files, "labels": labels, "overwrite": overwrite}
+            for files in _files(out, list(given), preview)
+        ]
+        for save in saves:
+            check_outputs(**save)
         segmenter = _segmenter(
             engine,
             {"backend": backend, "device": device, "precision": precision},
@@ -108,32 +134,36 @@ def predict(
             progress=lambda stage, fraction: progress(stage, fraction),
         )
         n_failed = 0
-        for folder in folders:
-            with progress_bar(folder.name) as progress:
+        for name, save in zip(given, saves, strict=True):
+            with progress_bar(name or "case") as progress:
                 result = next(results)
             try:
-                _finish(result, folder, labels, preview)
+                _finish(result, save)
             except FastBTSError as error:
-                if len(folders) == 1:
+                if len(saves) == 1:
                     raise
                 tell_error(error)
                 n_failed += 1
     if n_failed:
-        raise typer.Exit(3 if n_failed < len(folders) else 1)
+        raise typer.Exit(3 if n_failed < len(saves) else 1)
 
 
 @app.command()
 def demo(
-    out: OutOption = Path("demo"),
+    out: DemoOut = Path("demo"),
     seed: Annotated[int, typer.Option(help="seed of the synthetic case")] = 0,
     engine: EngineOption = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Segments a synthetic case and shows where the results are. Says nothing about accuracy."""
     from fastbts.phantom import make_case, write_case
 
-    labels = "brats2021"
     with reported_errors():
-        _check_outputs(out, labels, preview=True)
+        if _is_image_name(out):
+            raise OptionsError(f"{out}: the demo writes several files; give a folder")
+        (files,) = _files(out, [""], preview=True)
+        save = {**files, "overwrite": overwrite}
+        check_outputs(**save)
         segmenter = _segmenter(engine)
         with progress_bar("synthetic case") as progress:
             progress("making a synthetic case", 0.2)
@@ -141,9 +171,9 @@ def demo(
             write_case(case, out / case.name)
         with progress_bar(case.name) as progress:
             result = segmenter.predict(out / case.name, progress=progress)
-        _finish(result, out, labels, preview=True)
+        _finish(result, save)
     typer.echo(
-        f"look at {out / 'preview.png'}; the synthetic case and its reference segmentation are in "
+        f"look at {files['preview']}; the synthetic case and its reference segmentation are in "
         f"{out / case.name}"
     )
 
@@ -182,33 +212,49 @@ def _segmenter(
     )
 
 
-def _outputs(folder: Path) -> tuple[Path, Path, Path]:
-    return folder / "seg.nii.gz", folder / "report.json", folder / "preview.png"
+def _is_image_name(out: Path) -> bool:
+    """Whether `-o` names an image to write, not a folder.
+
+    Raises:
+        OptionsError: It names a file of another kind.
+    """
+    name = out.name.lower()
+    if out.is_dir() or not name.endswith((*IMAGE_SUFFIXES, *OTHER_SUFFIXES)):
+        return False
+    image_stem(out)
+    return True
 
 
-def _check_outputs(folder: Path, labels: str, preview: bool) -> None:
-    from fastbts.files import check_writable
-    from fastbts.segmentation import check_outputs
+def _files(out: Path, names: Sequence[str], preview: bool) -> list[dict[str, Any]]:
+    """For each case the files that `Segmentation.save` writes."""
+    if not _is_image_name(out):
+        folders = [out / name if len(names) > 1 else out for name in names]
+        return [
+            {
+                "path": folder / IMAGE,
+                "sidecar": folder / REPORT,
+                "preview": folder / PREVIEW if preview else None,
+            }
+            for folder in folders
+        ]
+    if len(names) > 1:
+        raise OptionsError(f"{out}: names one image for {len(names)} cases; give a folder")
+    picture = out.with_name(f"{image_stem(out)}.png") if preview else None
+    return [{"path": out, "sidecar": None, "preview": picture}]
 
-    image, report, picture = _outputs(folder)
-    check_outputs(image, labels=labels, sidecar=report)
-    if preview:
-        check_writable(picture)
 
-
-def _finish(result: Segmentation | FailedCase, folder: Path, labels: str, preview: bool) -> None:
+def _finish(result: Segmentation | FailedCase, save: dict[str, Any]) -> None:
     """Writes a result and prints a summary, or raises the error of its case."""
     from fastbts import FailedCase
 
     if isinstance(result, FailedCase):
         raise result.error
-    image, report, picture = _outputs(folder)
-    written = result.save(image, labels=labels, sidecar=report)
-    if preview:
-        from fastbts.write.preview import write_preview
-
-        written.append(write_preview(picture, result))
+    earlier = replaced_files(check_outputs(**save))
+    written = result.save(**save)
     for warning in result.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(", ".join(f"{region} {ml:.1f} ml" for region, ml in result.volumes_ml.items()))
     typer.echo("wrote " + ", ".join(str(path) for path in written))
+    if earlier:
+        names = ", ".join(str(path) for path in earlier)
+        typer.echo(f"removed {names}, files of an earlier result", err=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,51 +17,99 @@ from fastbts.about import __version__
 from fastbts.cli.checks import Check, print_checks
 from fastbts.cli.common import AsJson, EngineOption, app, reported_errors
 from fastbts.errors import FastBTSError, InputError
+from fastbts.write.nifti import IMAGE_SUFFIXES
+from fastbts.write.ours import MAX_TEXT_BYTES, is_ours, listed_files
+from fastbts.write.outputs import REPORT
 
-REPORT = "report.json"
-MAX_REPORT_BYTES = 1 << 20
 UNREADABLE = (FastBTSError, OSError)
 BAD_REPORT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """What a report with other content than ours raises."""
+NO_REPORT = (
+    "no report lists this file: its run was stopped, or the report was removed or damaged; "
+    "run fastbts predict again"
+)
 VOLUME_TOLERANCE = 1e-4  # relative: precision of a voxel's volume from a float32 affine
 
 
 @app.command()
 def verify(
-    out: Annotated[Path, typer.Argument(help="result folder, or a folder of result folders")],
+    out: Annotated[
+        Path, typer.Argument(help="result folder, folder of result folders, report, or image")
+    ],
     engine: EngineOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Checks that written results were not changed since; exits with 1 if any differs."""
     with reported_errors():
-        reports = reports_in(out)
-    checks = [check for report in reports for check in verify_result(report, engine)]
-    print_checks(checks, as_json)
-    if not all(check.ok for check in checks):
+        reports, unlisted = results_in(out)
+    results = {report: list(verify_result(report, engine)) for report in reports}
+    results |= {path: [Check(path.name, False, NO_REPORT)] for path in unlisted}
+    if as_json:
+        rows = [
+            {"result": str(p), **asdict(check)} for p, found in results.items() for check in found
+        ]
+        typer.echo(json.dumps(rows, indent=1))
+    else:
+        _print(results)
+    if not all(check.ok for checks in results.values() for check in checks):
         raise typer.Exit(1)
 
 
-def reports_in(folder: str | Path) -> list[Path]:
-    """The reports of one result folder, or of all result folders in it.
+def _print(results: dict[Path, list[Check]]) -> None:
+    """A heading for each result if there are several."""
+    for path, checks in results.items():
+        if len(results) > 1:
+            typer.echo(f"{path}:")
+        print_checks(checks, as_json=False)
 
+
+def results_in(place: str | Path) -> tuple[list[Path], list[Path]]:
+    """What fastbts wrote in a folder and the folders in it; or a given report, or that of an image.
+
+    Returns:
+        The reports, and the images and previews that no report lists.
     Raises:
         InputError: There is none.
     """
-    folder = Path(folder)
-    found = [folder / REPORT] if (folder / REPORT).is_file() else sorted(folder.glob(f"*/{REPORT}"))
-    if not found:
-        raise InputError(f"{folder}: no {REPORT}; expected a folder that `fastbts predict` wrote")
-    return found
+    place = Path(place)
+    if place.is_dir():
+        folders = [place, *sorted(filter(Path.is_dir, place.iterdir()))]
+        reports = [report for folder in folders for report in _reports(folder)]
+        unlisted = list(_unlisted((path for f in folders for path in sorted(f.iterdir())), reports))
+    elif place.name.endswith(".json") and place.is_file():
+        reports, unlisted = [place], []
+    else:
+        beside = _reports(place.parent)
+        reports = [report for report in beside if place.name in listed_files(report)]
+        unlisted = list(_unlisted([place], reports))
+    if not reports and not unlisted:
+        raise InputError(f"{place}: no {REPORT}; expected a folder that `fastbts predict` wrote")
+    return reports, unlisted
+
+
+def _reports(folder: Path) -> list[Path]:
+    """Our reports, and a file with the usual name even if it is damaged."""
+    found = sorted(folder.glob("*.json"))
+    return [path for path in found if path.name == REPORT or listed_files(path)]
+
+
+def _unlisted(paths: Iterable[Path], reports: list[Path]) -> Iterator[Path]:
+    listed = {report.with_name(name) for report in reports for name in listed_files(report)}
+    for path in paths:
+        kind = path.name.lower().endswith((*IMAGE_SUFFIXES, ".png"))
+        if kind and path not in listed and is_ours(path):
+            yield path
 
 
 def verify_result(report_path: Path, engine: str | Path | None = None) -> Iterator[Check]:
     """Compares a report with the files next to it.
 
     Args:
-        report_path: `report.json` of a result.
+        report_path: The report of a result.
         engine: The engine file that should have made it; None for the shipped one.
     Yields:
-        One check each of the report, every image's bytes and grid, the volumes, engine and version.
+        One check each of the report, every file's bytes, every image's grid, the volumes, engine
+        and version.
     """
     from fastbts.engine.load import default_engine_path
 
@@ -68,10 +117,12 @@ def verify_result(report_path: Path, engine: str | Path | None = None) -> Iterat
         report = _read_report(report_path)
         about = f"{report['engine']['name']}, scheme {report['label_scheme']}"
         yield Check("report", True, about)
-        images = [report_path.parent / name for name in report["files_sha256"]]
-        for path, digest in zip(images, report["files_sha256"].values(), strict=True):
+        files = {report_path.with_name(n): digest for n, digest in report["files_sha256"].items()}
+        images = [path for path in files if path.name.lower().endswith(IMAGE_SUFFIXES)]
+        for path, digest in files.items():
             yield _tried(path.name, _content, path, digest)
-            yield _tried(f"grid of {path.name}", _grid, path, report["input"])
+            if path in images:
+                yield _tried(f"grid of {path.name}", _grid, path, report["input"])
         yield _tried("volumes", _volumes, images, report)
         made_by = Path(default_engine_path() if engine is None else engine)
         yield _tried("engine", _engine, made_by, report["engine"]["sha256"])
@@ -82,8 +133,8 @@ def verify_result(report_path: Path, engine: str | Path | None = None) -> Iterat
 
 
 def _read_report(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > MAX_REPORT_BYTES:
-        raise InputError(f"{path.stat().st_size} bytes, at most {MAX_REPORT_BYTES} are read")
+    if path.stat().st_size > MAX_TEXT_BYTES:
+        raise InputError(f"{path.stat().st_size} bytes, at most {MAX_TEXT_BYTES} are read")
     report: dict[str, Any] = json.loads(path.read_bytes())
     for name in report["files_sha256"]:
         if Path(name).name != name:

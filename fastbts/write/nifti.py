@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 import zlib
@@ -13,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.errors import InputError, OptionsError
-from fastbts.files import atomic_write, check_not_input
+from fastbts.files import OpenFile, atomic_write, check_not_input
 from fastbts.volume import MAX_AFFINE_DIFFERENCE, Volume
+from fastbts.write.ours import COMMENT_CODE
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii")
-COMMENT_CODE = 6  # NIfTI extension of plain text, nifti1.h "NIFTI_ECODE_COMMENT"
 SCANNER_CODE = 1  # NIFTI_XFORM_SCANNER_ANAT
 # Header fields that place the voxels in space. Nothing else is copied from the input's header:
 # its free text may name the patient.
@@ -33,11 +34,12 @@ def write_labels(
     volume: Volume,
     label_values: Mapping[str, int],
     provenance: Mapping[str, Any],
-) -> None:
+    open_file: OpenFile = atomic_write,
+) -> str:
     """Writes a label image with the affine, qform, sform and their codes of the input.
 
-    A NIfTI-2 input gives NIfTI-2, all others NIfTI-1. Names, values and provenance go into a
-    comment extension as JSON. The same arguments give the same bytes.
+    A NIfTI-2 input gives NIfTI-2, all others NIfTI-1. Names, values, provenance and a CRC-32 of the
+    voxels go into a comment extension as JSON. The same arguments give the same bytes.
 
     Args:
         path: `.nii.gz` or `.nii`.
@@ -47,6 +49,10 @@ def write_labels(
             then left out.
         label_values: Name of each label -> its value.
         provenance: Content for JSON.
+        open_file: `atomic_write`, or what `write_set` yields.
+
+    Returns:
+        The file's sha256.
 
     Raises:
         OptionsError: The path has another suffix.
@@ -61,11 +67,19 @@ def write_labels(
             f"got {labels.dtype} {labels.shape}"
         )
     check_not_input(path, volume.names)
-    header = _header_bytes(volume, {"labels": dict(label_values), "provenance": dict(provenance)})
     # NIfTI's first axis is the fastest. Labels that are stored this way are not copied.
     voxels = np.ascontiguousarray(labels.T).data
-    with atomic_write(path) as file:
-        file.writelines(_gzipped(header, voxels) if is_packed else (header, voxels))
+    comment = {
+        "labels": dict(label_values),
+        "provenance": dict(provenance),
+        "voxels_crc32": zlib.crc32(voxels),
+    }
+    header, digest = _header_bytes(volume, comment), hashlib.sha256()
+    with open_file(path) as file:
+        for part in _gzipped(header, voxels) if is_packed else (header, voxels):
+            digest.update(part)
+            file.write(part)
+    return digest.hexdigest()
 
 
 def _gzipped(*parts: bytes | memoryview) -> Iterator[bytes]:

@@ -6,6 +6,8 @@ on the left of the sagittal plane. Letters at the edges of each plane show it.
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbts.about import DISCLAIMER
+from fastbts.about import DISCLAIMER, __version__
 from fastbts.errors import GeometryError, OptionsError
-from fastbts.files import atomic_write
+from fastbts.files import OpenFile, atomic_write
 from fastbts.labels import SCHEMES
 from fastbts.volume import Volume, to_network_axes
+from fastbts.write.ours import SOFTWARE
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -57,26 +60,37 @@ Array = NDArray[Any]
 
 
 def write_preview(
-    path: str | Path, segmentation: Segmentation, *, title: str = "Brain tumour segmentation"
-) -> Path:
-    """Writes the picture of a segmentation as PNG, atomically.
+    path: str | Path,
+    segmentation: Segmentation,
+    open_file: OpenFile = atomic_write,
+    *,
+    title: str = "Brain tumour segmentation",
+) -> str:
+    """Writes the picture of a segmentation as PNG.
 
     Args:
         path: The file.
         segmentation: Result of `Segmenter.predict`.
+        open_file: `atomic_write`, or what `write_set` yields.
         title: First words of the title line, for example the case's name.
 
     Returns:
-        The file.
+        The file's sha256.
 
     Raises:
         OutputError: The file cannot be written.
     """
+    from PIL.PngImagePlugin import PngInfo
+
     engine = str(segmentation.report["engine"]["name"])
     picture = render_preview(segmentation.volume, segmentation.labels, title=title, engine=engine)
-    with atomic_write(path) as file:
-        picture.save(file, "PNG")
-    return Path(path)
+    text = PngInfo()
+    text.add_text("Software", f"{SOFTWARE} {__version__}")  # by this we know our files
+    content = io.BytesIO()
+    picture.save(content, "PNG", pnginfo=text)
+    with open_file(Path(path)) as file:
+        file.write(content.getbuffer())
+    return hashlib.sha256(content.getbuffer()).hexdigest()
 
 
 def render_preview(

@@ -40,6 +40,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         result.save(folder / "seg.nii.gz", labels=scheme, sidecar=folder / "report.json")
         return folder
 
+    save.result = result  # type: ignore[attr-defined]
     return save
 
 
@@ -147,6 +148,41 @@ def test_another_engine_is_found(saved: Callable[[], Path], tmp_path: Path) -> N
     (tmp_path / "other.fbts").write_bytes(pack_engine(EngineSpec(), {"model.onnx": b"x"}))
     checks = {c.name: c for c in verify_result(saved() / "report.json", tmp_path / "other.fbts")}
     assert [name for name, check in checks.items() if not check.ok] == ["engine"]
+
+
+@pytest.mark.parametrize("scheme", ["brats2023", "regions"])
+def test_any_names(saved: Callable[[str], Path], tmp_path: Path, scheme: str) -> None:
+    """Two results of `Segmentation.save` in one folder; a heading for each."""
+    result = saved.result  # type: ignore[attr-defined]
+    for stem in ("one.a", "two"):
+        picture = tmp_path / f"{stem}.png"
+        files = result.save(tmp_path / f"{stem}.nii.gz", labels=scheme, preview=picture)
+    code, output = run("verify", tmp_path)
+    assert code == 0, output
+    lines = output.splitlines()
+    assert lines[0] == f"{tmp_path / 'one.a.json'}:"
+    assert f"{tmp_path / 'two.json'}:" in lines
+    assert any(line.startswith("ok  two.png ") for line in lines)
+    for file in (files[0], files[-1]):
+        code, output = run("verify", file)
+        assert code == 0
+        assert "two.png" in output
+        assert "one.a" not in output
+    (tmp_path / "one.a.png").write_bytes((tmp_path / "one.a.png").read_bytes() + b"x")
+    assert run("verify", tmp_path)[0] == 1
+
+
+def test_a_missing_report_is_told(saved: Callable[[], Path], tmp_path: Path) -> None:
+    """A run that was killed while it wrote, alone and beside a whole result."""
+    for name in "ab":
+        saved().rename(tmp_path / name)
+    (tmp_path / "a/report.json").unlink()
+    for place in (tmp_path, tmp_path / "a", tmp_path / "a/seg.nii.gz"):
+        code, output = run("verify", place)
+        assert code == 1
+        assert "no report lists this file: its run was stopped" in output
+    rows = json.loads(run("verify", tmp_path, "--json")[1])
+    assert [row["result"] for row in rows if not row["ok"]] == [str(tmp_path / "a/seg.nii.gz")]
 
 
 def test_many_results_and_none(saved: Callable[[], Path], tmp_path: Path) -> None:

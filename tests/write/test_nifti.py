@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import time
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def test_labels_by_hand(tmp_path: Path) -> None:
     assert json.loads(comment.get_content()) == {
         "labels": {"NCR": 1, "ED": 2, "ET": 4},
         "provenance": {"engine": "light"},
+        "voxels_crc32": zlib.crc32(LABELS.tobytes("F")),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -195,8 +196,9 @@ def segmentation() -> Any:
 
 
 def test_writes_a_png(tmp_path: Path) -> None:
-    path = write_preview(tmp_path / "new" / "preview.png", segmentation(), title="case 7")
-    assert path == tmp_path / "new" / "preview.png"
+    path = tmp_path / "new" / "preview.png"
+    digest = write_preview(path, segmentation(), title="case 7")
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         want = render_preview(*made_case(), title="case 7", engine="test-engine")

@@ -1,0 +1,68 @@
+"""Tells files that fastbts wrote from those of others, which it does not overwrite."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import struct
+import zlib
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+COMMENT_CODE = 6  # NIfTI extension of plain text, nifti1.h "NIFTI_ECODE_COMMENT"
+SOFTWARE = "fastbts"
+"""Begins the value of the PNG keyword "Software" in our pictures."""
+MAX_TEXT_BYTES = 1 << 20  # of a report, and of a comment in an image
+PNG, GZIP = b"\x89PNG\r\n\x1a\n", b"\x1f\x8b"
+# What a file with other content than ours raises.
+UNREADABLE = (
+    *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError),
+    *(RecursionError, struct.error, zlib.error),
+)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether fastbts wrote this file: an image, a report or a preview, found by its content.
+
+    An image whose voxels were changed afterwards is no longer ours.
+    """
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(PNG))
+            file.seek(0)
+            if start == PNG:
+                return f"Software\0{SOFTWARE} ".encode() in file.read(1024)
+            if start.startswith(b"{"):
+                return bool(listed_files(path))
+            return _is_our_image(gzip.open(file) if start.startswith(GZIP) else file)
+    except UNREADABLE:
+        return False
+
+
+def listed_files(report: Path) -> dict[str, str]:
+    """Name of each file in the report's folder that it lists -> sha256; empty if not ours."""
+    try:
+        if report.stat().st_size > MAX_TEXT_BYTES:
+            return {}
+        content = json.loads(report.read_bytes())
+        listed = content["files_sha256"] if content["software"][SOFTWARE] else {}
+        return {name: digest for name, digest in listed.items() if Path(name).name == name}
+    except UNREADABLE:
+        return {}
+
+
+def _is_our_image(file: BinaryIO | gzip.GzipFile) -> bool:
+    """Reads what `write_labels` writes: header, 4 bytes, one comment, and voxels to the end."""
+    size = struct.unpack("=i", file.read(4))[0]
+    file.read(size if size in (348, 540) else 0)
+    length, code = struct.unpack("=ii", file.read(8))
+    if code != COMMENT_CODE or not 8 < length <= MAX_TEXT_BYTES:
+        return False
+    comment: dict[str, Any] = json.loads(file.read(length - 8).rstrip(b"\0"))
+    crc = 0
+    for chunk in iter(partial(file.read, 1 << 20), b""):
+        crc = zlib.crc32(chunk, crc)
+    return bool(comment["provenance"]["software"][SOFTWARE]) and comment["voxels_crc32"] == crc

@@ -1,0 +1,153 @@
+"""The files of one result: their names, and the files of earlier results that they replace."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastbts import labels as schemes
+from fastbts.errors import OutputError
+from fastbts.files import check_writable
+from fastbts.volume import Volume
+from fastbts.write.nifti import IMAGE_SUFFIXES, image_stem
+from fastbts.write.ours import is_ours, listed_files
+
+IMAGE, REPORT, PREVIEW = "seg.nii.gz", "report.json", "preview.png"
+"""Names in a result folder."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files of one result.
+
+    Attributes:
+        path: The image as it was named; with the scheme "regions" no file has this name.
+        images: One, or one per region.
+        preview: The picture, if there is one.
+        report: The JSON file, which lists the others.
+        overwrite: Whether they may replace files that fastbts did not write.
+    """
+
+    path: Path
+    images: tuple[Path, ...]
+    preview: Path | None
+    report: Path
+    overwrite: bool = False
+
+    @property
+    def files(self) -> list[Path]:
+        """All files in the order of writing: images, preview, report."""
+        return [*self.images, *([self.preview] if self.preview else []), self.report]
+
+
+def check_outputs(
+    path: str | Path,
+    *,
+    labels: str = "brats2021",
+    sidecar: str | Path | None = None,
+    preview: str | Path | None = None,
+    overwrite: bool = False,
+    volume: Volume | None = None,
+) -> Outputs:
+    """The files that `Segmentation.save` writes with these arguments; finds out whether it can.
+
+    Call it before the work; it leaves nothing behind.
+
+    Args:
+        path: See `save`.
+        labels: See `save`.
+        sidecar: See `save`.
+        preview: See `save`.
+        overwrite: See `save`.
+        volume: The input, whose files must not be overwritten, if it is known.
+    Returns:
+        The files.
+    Raises:
+        OptionsError, OutputError: See `save`.
+    """
+    path = Path(path)
+    report = path.with_name(f"{image_stem(path)}.json") if sidecar is None else Path(sidecar)
+    picture = None if preview is None else Path(preview)
+    outputs = Outputs(path, _image_files(path, labels), picture, report, overwrite)
+    _check_distinct(outputs)
+    for target in outputs.files:
+        check_writable(target, volume.names if volume else ())
+    _check_replaceable(outputs)
+    return outputs
+
+
+def replaced_files(outputs: Outputs) -> list[Path]:
+    """Files of an earlier result that would pass for parts of this one, reports first.
+
+    These are, with the same name before the suffix, masks of another scheme, the other suffix, a
+    preview, and what the report that is replaced lists. Not among them: the new files, files of
+    others, and files that a report lists which stays.
+
+    Raises:
+        OutputError: A file that fastbts did not write has appeared since `check_outputs`.
+    """
+    _check_replaceable(outputs)
+    new = outputs.files
+    reports = [report for report in _possible_reports(outputs) if _is_replaced(report, outputs)]
+    listed = [report.with_name(name) for report in reports for name in listed_files(report)]
+    found = [path for path in (*reports, *listed, *_possible_files(outputs)) if path not in new]
+    found = [path for path in dict.fromkeys(found) if is_ours(path)]
+    if not found:
+        return []
+    folder = outputs.path.parent
+    staying = [path for path in folder.glob("*.json") if path not in (*reports, outputs.report)]
+    kept = {folder / name for report in staying for name in listed_files(report)}
+    return [path for path in found if path not in kept]
+
+
+def _check_replaceable(outputs: Outputs) -> None:
+    for target in outputs.files:
+        if not outputs.overwrite and os.path.lexists(target) and not is_ours(target):
+            raise OutputError(
+                f"{target}: exists, and fastbts did not write it or it was changed since; expected "
+                "a new name or a result of fastbts; choose another output, or replace the file "
+                "with --overwrite (in Python: overwrite=True)"
+            )
+
+
+def _possible_reports(outputs: Outputs) -> list[Path]:
+    path = outputs.path
+    return [outputs.report, path.with_name(f"{image_stem(path)}.json"), path.with_name(REPORT)]
+
+
+def _is_replaced(report: Path, outputs: Outputs) -> bool:
+    """Whether a report is overwritten, or lists an image that is."""
+    names = {image.name for image in outputs.images}
+    return report == outputs.report or not names.isdisjoint(listed_files(report))
+
+
+def _possible_files(outputs: Outputs) -> Iterator[Path]:
+    """Images and previews that an earlier result with the same name may have."""
+    path, stem = outputs.path, image_stem(outputs.path)
+    for suffix in IMAGE_SUFFIXES:
+        for region in ("", *(f"_{region}" for region in schemes.REGION_LABELS)):
+            yield path.with_name(f"{stem}{region}{suffix}")
+    yield path.with_name(f"{stem}.png")
+    if outputs.report.name == REPORT:
+        yield path.with_name(PREVIEW)
+
+
+def _check_distinct(outputs: Outputs) -> None:
+    places = [os.path.realpath(file) for file in outputs.files]
+    for file, place in zip(outputs.files, places, strict=True):
+        if places.count(place) > 1:
+            raise OutputError(
+                f"{file}: is both an image and the sidecar or preview, so one would overwrite the "
+                "other; expected different files; choose another sidecar or preview"
+            )
+
+
+def _image_files(path: Path, scheme: str) -> tuple[Path, ...]:
+    schemes.check_scheme(scheme)
+    stem = image_stem(path)
+    if scheme != schemes.REGION_SCHEME:
+        return (path,)
+    suffix = path.name[len(stem) :]
+    return tuple(path.with_name(f"{stem}_{region}{suffix}") for region in schemes.REGION_LABELS)
