@@ -87,7 +87,7 @@ def load_files(paths: Mapping[str, str | Path], grid: str | None = None) -> Volu
         target.geometry.affine,
         tuple(headers),
         names=[str(header.path) for header in headers.values()],
-        warnings=(*_header_warnings(headers), *resampled),
+        warnings=(*grouped({m: h.warnings for m, h in headers.items()}), *resampled),
         sha256=sha256,
         header=target.nifti,
     )
@@ -185,11 +185,11 @@ def _common_dtype(headers: Iterable[ImageHeader]) -> np.dtype[Any]:
     return np.dtype(np.float32) if common == np.float64 and np.float64 not in dtypes else common
 
 
-def _header_warnings(headers: Mapping[str, ImageHeader]) -> Iterator[str]:
-    """Warnings of the files, each once, with the modalities that it is about."""
+def grouped(warnings: Mapping[str, Iterable[str]]) -> Iterator[str]:
+    """The warnings of each modality, each once, with the modalities that it is about."""
     about = defaultdict(list)
-    for modality, header in headers.items():
-        for warning in header.warnings:
+    for modality, each in warnings.items():
+        for warning in each:
             about[warning].append(modality)
     for warning, modalities in about.items():
         yield f"{', '.join(modalities)}: {warning}"

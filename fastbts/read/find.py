@@ -6,7 +6,6 @@ import itertools
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +117,8 @@ def find_cases(
         paths that differ, for example "sub-01_ses-02".
 
     Raises:
-        CaseError: The folder cannot be listed, or holds no case.
+        CaseError: The folder, or one in it, cannot be listed, or it holds no case.
+        OptionsError: Two cases would have the same name.
     """
     folder = Path(folder)
     names = _listed_names(folder)
@@ -132,14 +132,14 @@ def name_cases(cases: Iterable[Path]) -> dict[str, Path]:
     """A name for each case: the parts of its path that differ, joined by "_".
 
     Raises:
-        CaseError: A case was given twice, or two would have the same name.
+        OptionsError: A case was given twice, or two would have the same name.
     """
     given = list(cases)
     named: dict[str, Path] = {}
     for parts, case in zip(_differing_parts(given), given, strict=True):
         name = _without_suffix("_".join(parts))
         if name in named:
-            raise CaseError(
+            raise OptionsError(
                 f"{case}: was given twice, or gets the same name ({name}) as {named[name]}, so one "
                 "result would overwrite the other; give each case once, or run them one by one"
             )
@@ -169,6 +169,12 @@ def _without_suffix(name: str) -> str:
 
 
 def _listed_names(folder: Path) -> list[str]:
+    if folder.is_file():
+        several = count_images(folder) > 1
+        raise CaseError(
+            f"{folder}: is a file, expected a folder; "
+            + (f"say what its images are: {ORDER_OPTION}" if several else ONE_BY_ONE)
+        )
     try:
         return sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -245,22 +251,24 @@ def _nothing_found(folder: Path, names: Sequence[str]) -> str:
             "nnU-Net names (_0000 ...) do not say the modality; give nnunet_order, for example "
             f"('t1', 't1ce', 't2', 'flair'), --nnunet-order t1,t1ce,t2,flair, or {ONE_BY_ONE}"
         )
-    stacks = [name for name in names if is_image(name) and count_images(folder / name) > 1]
-    if stacks:
-        return f"holds 4-D files ({_listed(stacks)}); say what their images are: {ORDER_OPTION}"
-    cases: list[Path] = []
-    with suppress(CaseError):  # a folder below that cannot be listed
-        cases.extend(_cases_in(folder, None, False, DEPTH))
-    if cases:
-        listed = _listed([str(case.relative_to(folder)) for case in cases])
+    if cases := list(_cases_in(folder, None, False, DEPTH)):
         return (
-            f"holds no images itself, but folders of cases ({listed}); give one of them, or all: "
-            "predict_batch(find_cases(folder).values())"
+            f"holds no images itself, but folders of cases ({_relative(cases, folder)}); give one "
+            "of them, or all: predict_batch(find_cases(folder).values())"
+        )
+    if stacks := list(_cases_in(folder, None, True, DEPTH)):
+        return (
+            f"holds 4-D files ({_relative(stacks, folder)}); say what their images are: "
+            f"{ORDER_OPTION}"
         )
     return (
         f"holds no images of a case; expected {EXPECTED}; got {_listed(names) or 'an empty folder'}"
         f"; {ONE_BY_ONE}"
     )
+
+
+def _relative(paths: Sequence[Path], folder: Path) -> str:
+    return _listed([path.relative_to(folder).as_posix() for path in paths])
 
 
 def _listed(names: Sequence[str], at_most: int = 6) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.errors import CaseError, GeometryError, InputError
-from fastbts.read.case import load_files, load_stack
+from fastbts.read.case import grouped, load_files, load_stack
 from fastbts.read.find import check_order, find_case, find_stack
 from fastbts.read.forms import grid_of, has_form
 from fastbts.read.header import ORDER_OPTION
@@ -218,12 +218,10 @@ def _placed(
 
 
 def _from_images(images: Mapping[str, Any]) -> Volume:
-    grids, warnings = {}, []
-    for modality, image in images.items():
-        grids[modality], found = _grid(image, modality)
-        warnings += [f"{modality}: {warning}" for warning in found]
-    (first, grid), *others = grids.items()
-    for modality, other in others:
+    grids = {modality: _grid(image, modality) for modality, image in images.items()}
+    warnings = grouped({modality: found for modality, (_, found) in grids.items()})
+    (first, (grid, _)), *others = grids.items()
+    for modality, (other, _) in others:
         difference = grid.difference(other)
         if difference:
             raise GeometryError(
@@ -232,7 +230,7 @@ def _from_images(images: Mapping[str, Any]) -> Volume:
             )
     data = _stacked({modality: _voxels(image, modality) for modality, image in images.items()})
     header = _nifti_header(images[first])
-    return Volume(data, grid.affine, tuple(images), warnings=warnings, header=header)
+    return Volume(data, grid.affine, tuple(images), warnings=tuple(warnings), header=header)
 
 
 def _nifti_header(image: Any) -> Any:
@@ -245,10 +243,9 @@ def _nifti_header(image: Any) -> Any:
 def _grid(image: Any, name: str) -> tuple[Geometry, tuple[str, ...]]:
     """A nibabel image's grid: by its header, as of files, unless its affine says another one."""
     header, affine, shape = _nifti_header(image), image.affine, tuple(image.shape[:3])
+    problem = "no affine, and no header with an sform or qform"
     try:
-        if header is None or not has_form(header):
-            problem = "no affine, and no header with a valid sform or qform"
-        elif affine is None or np.array_equal(affine, header.get_best_affine()):
+        if header is not None and _placed_by(header, affine):
             return grid_of(header, shape)
         if affine is not None:
             return Geometry(shape, affine), ()
@@ -258,6 +255,13 @@ def _grid(image: Any, name: str) -> tuple[Geometry, tuple[str, ...]]:
         f"{name}: the image has {problem}; expected voxel index -> RAS+ position in mm, for "
         "example nibabel.Nifti1Image(data, affine)"
     )
+
+
+def _placed_by(header: Any, affine: NDArray[np.float64] | None) -> bool:
+    """Whether nibabel took the affine from the header, or may do so."""
+    if affine is None:
+        return has_form(header)
+    return np.array_equal(affine, header.get_best_affine(), equal_nan=True)
 
 
 def _from_stacked(image: Any, order: Sequence[str]) -> Volume:
