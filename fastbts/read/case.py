@@ -117,7 +117,7 @@ def load_stack(path: str | Path, order: Sequence[str]) -> Volume:
         tuple(order),
         names=[str(header.path)] * len(order),
         warnings=header.warnings,
-        sha256=[sha256] * len(order),
+        sha256=(sha256,) * len(order),
         header=header.nifti,
     )
 

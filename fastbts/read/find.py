@@ -83,7 +83,7 @@ def find_stack(path: str | Path) -> Path:
         CaseError: The folder cannot be listed, or holds several such files or none.
     """
     path = Path(path)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return path
     names = [name for name in _listed_names(path) if is_image(name)]
     stacks = [name for name in names if count_images(path / name) > 1]
@@ -122,10 +122,13 @@ def find_cases(
     """
     folder = Path(folder)
     names = _listed_names(folder)
-    found = list(_cases_in(folder, nnunet_order, order is not None, DEPTH))
-    if not found:
+    found = _cases_in(folder, nnunet_order, order is not None, DEPTH)
+    # A link may lead to a case a second time: the shortest path counts.
+    by_depth = sorted(found, key=lambda case: len(case.parts), reverse=True)
+    cases = {os.path.realpath(case): case for case in by_depth}
+    if not cases:
         raise CaseError(f"{folder}: {_nothing_found(folder, names)}")
-    return name_cases(found)
+    return name_cases(sorted(cases.values()))
 
 
 def name_cases(cases: Iterable[Path]) -> dict[str, Path]:
@@ -169,7 +172,7 @@ def _without_suffix(name: str) -> str:
 
 
 def _listed_names(folder: Path) -> list[str]:
-    if folder.is_file():
+    if os.path.isfile(folder):  # Path.is_file raises for a name that is too long
         several = count_images(folder) > 1
         raise CaseError(
             f"{folder}: is a file, expected a folder; "
@@ -204,10 +207,24 @@ def _claims(names: Iterable[str], nnunet_order: Sequence[str] | None) -> list[Cl
     if nnunet_order is not None:
         return list(numbered_claims(names, nnunet_order))
     narrow, wide = list(narrow_claims(names)), list(wide_claims(names))
-    by_name = {claim.name: claim.modality for claim in wide}
-    agree = all(by_name.get(claim.name, claim.modality) == claim.modality for claim in narrow)
-    complete = {claim.modality for claim in narrow} >= set(by_name.values())
-    return narrow if narrow and agree and complete and not _ambiguity(narrow) else wide or narrow
+    clear = narrow and not _ambiguity(narrow) and not _contradiction(narrow, wide)
+    return narrow if clear else wide or narrow
+
+
+def _contradiction(narrow: Sequence[Claim], wide: Sequence[Claim]) -> bool:
+    """Whether the wide rule finds more, or something else, than files made from the narrow ones.
+
+    `p_t1_bias` is made from `p_t1`; `p_t1_pre` has no other word than it, so either may be meant.
+    """
+    chosen = {claim.name: claim.modality for claim in narrow}
+    same = [claim for claim in wide if claim.name in chosen]
+    rest = [claim for claim in wide if claim.name not in chosen]
+    meant = {(claim.modality, claim.others) for claim in same}
+    return (
+        any(chosen[claim.name] != claim.modality for claim in same)
+        or any(claim.modality not in chosen.values() for claim in rest)
+        or any((claim.modality, claim.others) in meant for claim in rest)
+    )
 
 
 def _ambiguity(claims: Sequence[Claim]) -> str | None:

@@ -31,7 +31,7 @@ _TARGET = re.compile(r"[_\-.](?:to|in|on|onto)[_\-.][a-z0-9]+")  # FLAIR_to_T1: 
 
 _AGENT = "ce|c|gd|gad|gado|post|postgd|postgad|postcontrast|contrast|km|enhanced"
 _WORDS = {
-    "flair": re.compile(r"fl|fla|flair|t2f|t2w?flair|flairt2w?"),
+    "flair": re.compile(r"fl|fla|flair|t2f|t2w?flair|flairt2w?|tirm|darkfluid"),
     "t1ce": re.compile(rf"(?:ce|c|gd|gad)t1w?|t1w?(?:{_AGENT})"),
     "t1": re.compile(r"t1(?:w|wi)?(?:n|pre|native)?"),
     "t2": re.compile(r"t2(?:w|wi)?"),
@@ -42,8 +42,10 @@ _PLAIN = re.compile(r"pre|precontrast|precon|pregd|pregad|native|non|no|without|
 _NO_IMAGE = re.compile(
     r"mask|brainmask|seg|dseg|segmentation|labels?|prob|probs|probseg|pve|map|xfm|warp|"
     r"affine|field|biasfield|overlay|roi|lesion|tumou?r|gt|truth|pred|prediction|diff|difference|"
-    r"subtraction"
+    r"subtraction|"
+    r"star|swi|swan|dwi|dti|adc|fa|dsc|dce|asl|perf|perfusion|bold|pd|pdw|tof|stir|dir|mp2rage"
 )
+"""Words of derived files and of other sequences."""
 _ORIENTATION = re.compile(r"ax|axial|tra|transverse|sag|sagittal|cor|coronal|2d|3d")
 
 
@@ -54,6 +56,8 @@ class Claim:
     modality: str
     case: str
     name: str
+    others: frozenset[str] = frozenset()
+    """By the wide rule: the words that say nothing about the modality."""
 
 
 def is_image(name: str) -> bool:
@@ -96,7 +100,8 @@ def wide_claims(names: Iterable[str]) -> Iterator[Claim]:
     for name, each in words.items():
         modality = _modality([word for word in each if word not in common]) or _modality(each)
         if modality:
-            yield Claim(modality, _case_of(_stem(name)) if _bids(name) else _rest(each), name)
+            case = _case_of(_stem(name)) if _bids(name) else _rest(each)
+            yield Claim(modality, case, name, frozenset(filter(_is_other, each)))
 
 
 def _stem(name: str) -> str:
@@ -143,7 +148,11 @@ def _modality(words: Sequence[str]) -> str | None:
 
 def _rest(words: Sequence[str]) -> str:
     """What may be the case's name: the words before the modality, and numbers after it."""
-    known = (*_WORDS.values(), _ENHANCED, _PLAIN, _ORIENTATION)
     at = next(i for i, word in enumerate(words) if _modalities([word]))
     rest = [*words[:at], *(word for word in words[at:] if re.search(r"\d", word))]
-    return "_".join(word for word in rest if not any(p.fullmatch(word) for p in known))
+    return "_".join(filter(_is_other, rest))
+
+
+def _is_other(word: str) -> bool:
+    known = (*_WORDS.values(), _ENHANCED, _PLAIN, _ORIENTATION)
+    return not any(pattern.fullmatch(word) for pattern in known)
