@@ -54,7 +54,7 @@ class Segmentation:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is unusual about the case but not wrong."""
-        return tuple(self.volume.warnings)
+        return tuple(self.report["warnings"])
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Quality control of a case of valid images: mixed-up images, a skull that was not removed."""
+"""Quality control of a case of valid images: mixed-up images."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from fastbts.volume import Volume
 
 SAMPLE = 4  # every fourth voxel along each axis is enough to find mix-ups
 MIN_SAMPLE = 1000  # sampled voxels in the brain, for a skewness that means something
-MAX_BRAIN_ML = 2500.0  # brains of the 34 BraTS cases: 1170-1750 ml; a head has more than 3000
-MAX_NONZERO = 0.9  # of the image; a brain in its bounding box fills half of it
 # 34 BraTS cases: T1ce - T1 1.15 to 4.6, T2 - FLAIR 0.34 to 3.5; swapped files change the sign.
 MIN_SKEWNESS = -0.25
 SWAPPED = (("t1ce", "t1", "contrast agent"), ("t2", "flair", "fluid"))
@@ -32,7 +30,7 @@ def inspected(volume: Volume) -> Volume:
     _check_distinct(volume, sample)
     # Absurd intensities may overflow here; normalize refuses them and names the image.
     with np.errstate(all="ignore"):
-        warnings = (*_skulls(volume, sample), *_swaps(volume, sample))
+        warnings = tuple(_swaps(volume, sample))
     return replace(volume, warnings=(*volume.warnings, *warnings))
 
 
@@ -49,18 +47,6 @@ def _check_distinct(volume: Volume, sample: NDArray[np.float64]) -> None:
             raise CaseError(
                 f"{names[a]} and {names[b]} hold the same voxels; expected one image per "
                 "modality; check the export"
-            )
-
-
-def _skulls(volume: Volume, sample: NDArray[np.float64]) -> Iterator[str]:
-    image_ml = volume.geometry.voxel_ml * volume.data[0].size
-    for modality, image in zip(volume.modalities, sample, strict=True):
-        nonzero = np.count_nonzero(image) / image.size
-        if nonzero > MAX_NONZERO or nonzero * image_ml > MAX_BRAIN_ML:
-            yield (
-                f"{modality}: {nonzero:.0%} of the image ({nonzero * image_ml:.0f} ml) is not "
-                "zero, too much for a brain: the skull or the background was probably not "
-                "removed; run a brain extraction first"
             )
 
 

@@ -54,9 +54,9 @@ def read_labels(path: Path) -> NDArray[np.uint8]:
     """
     header = read_header(path)
     values = np.empty(header.geometry.shape[::-1], header.dtype).T
-    read_voxels(header, values, constant=True)
+    read_voxels(header, values, labels=True)
     slope = header.nifti.get_slope_inter()[0]
-    if header.as_stored and slope is not None:  # a slope that images do without, see `_scaling`
+    if header.as_stored and slope is not None:  # a slope that images do without, see `scaling_of`
         values = values * slope
     labels = np.clip(np.rint(values), 0, MAX_LABEL)
     wrong = np.abs(values - labels) > ROUNDING
