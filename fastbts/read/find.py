@@ -86,9 +86,9 @@ def find_stack(path: str | Path) -> Path:
     if not os.path.isdir(path):
         return path
     names = [name for name in _listed_names(path) if is_image(name)]
-    stacks = [name for name in names if count_images(path / name) > 1]
+    stacks = [name for name in names if count_images(path / name) != 1] or names
     if len(stacks) != 1:
-        got = _listed(stacks or names) or "no .nii or .nii.gz file"
+        got = _listed(stacks) or "no .nii or .nii.gz file"
         raise CaseError(
             f"{path}: expected one 4-D file, got {got}; give the file, or leave out --channels "
             "(order=...) if each image is a file"
@@ -193,7 +193,7 @@ def _cases_in(
     names = _listed_names(folder)
     if stacks:
         files = [folder / name for name in names if is_image(name)]
-        yield from (path for path in files if count_images(path) > 1)
+        yield from (path for path in files if count_images(path) != 1)  # 0: reading says why
     elif _claims(names, nnunet_order):
         yield folder
         return
@@ -273,7 +273,8 @@ def _nothing_found(folder: Path, names: Sequence[str]) -> str:
             f"holds no images itself, but folders of cases ({_relative(cases, folder)}); give one "
             "of them, or all: predict_batch(find_cases(folder).values())"
         )
-    if stacks := list(_cases_in(folder, None, True, DEPTH)):
+    stacks = [path for path in _cases_in(folder, None, True, DEPTH) if count_images(path) > 1]
+    if stacks:
         return (
             f"holds 4-D files ({_relative(stacks, folder)}); say what their images are: "
             f"{ORDER_OPTION}"

@@ -316,12 +316,14 @@ def test_a_4d_file_needs_an_order(tmp_path: Path) -> None:
         with pytest.raises(CaseError, match=r"say what .* images are: --channels flair,t1,t1ce,t2"):
             find_case(place)
     assert find_stack(path) == find_stack(path.parent) == path
+    annexed = touch(tmp_path / "annexed", "BRATS_003.nii.gz")
+    assert find_stack(annexed) == annexed / "BRATS_003.nii.gz", "reading it says what is wrong"
     stack(tmp_path / "msd/BRATS_002.nii.gz")
     with pytest.raises(CaseError, match=r"expected one 4-D file, got BRATS_001.nii.gz, BRATS_002"):
         find_stack(path.parent)
     with pytest.raises(CaseError, match=r"expected one 4-D file, got no \.nii or \.nii\.gz file"):
         find_stack(touch(tmp_path / "empty"))
-    found = find_cases(tmp_path, order=MODALITIES)
+    found = find_cases(tmp_path / "msd", order=MODALITIES)
     assert list(found) == ["BRATS_001", "BRATS_002"]
     assert found["BRATS_001"] == path
 
