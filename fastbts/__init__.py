@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fastbts.engine.load import load_engine
     from fastbts.options import SegmenterOptions
     from fastbts.read.case import read_case, read_files
+    from fastbts.read.find import find_cases
     from fastbts.segmentation import FailedCase, Segmentation
     from fastbts.segmenter import Segmenter
 
@@ -51,6 +52,7 @@ __all__ = [
     "Segmenter",
     "SegmenterOptions",
     "Volume",
+    "find_cases",
     "load_engine",
     "read_case",
     "read_files",
@@ -62,6 +64,7 @@ _LAZY = {
     "Segmentation": "fastbts.segmentation",
     "Segmenter": "fastbts.segmenter",
     "SegmenterOptions": "fastbts.options",
+    "find_cases": "fastbts.read.find",
     "load_engine": "fastbts.engine.load",
     "read_case": "fastbts.read.case",
     "read_files": "fastbts.read.case",

@@ -116,15 +116,17 @@ class Segmenter:
         """Segments one case.
 
         Args:
-            case: A case folder, a Volume, an array (M, X, Y, Z), or a mapping from modality to
-                path, nibabel image or array (X, Y, Z). Or leave it out and name the images:
+            case: A case folder, a Volume, an array (M, X, Y, Z), a 4-D file or nibabel image
+                (X, Y, Z, M), or a mapping from modality to path, nibabel image or array (X, Y, Z).
+                Or leave it out and name the images:
             flair: Path, nibabel image or array (X, Y, Z).
             t1: Likewise.
             t1ce: Likewise (contrast-enhanced T1).
             t2: Likewise.
             affine: For arrays: voxel index -> RAS+ position in mm, (4, 4). Without it the axes are
                 taken as RAS+ with 1 mm voxels, and the result has a warning.
-            order: For an array: modalities of its first axis; default: `spec.modalities`.
+            order: For an array: modalities of its first axis; default: `spec.modalities`. For a
+                4-D file, a folder that holds one, or a 4-D nibabel image: what its images are.
             nnunet_order: For a case folder in nnU-Net's names: modalities of `_0000`, `_0001`, ...
             grid: For files on different grids: modality whose grid all are resampled to.
             progress: Called with the stage and the fraction done.
@@ -162,7 +164,7 @@ class Segmenter:
         """Segments cases one after the other; reads the next one while the current one is computed.
 
         Args:
-            cases: Each as in `predict`: folder, Volume, array or mapping.
+            cases: Each as in `predict`, for example `fastbts.find_cases(dataset).values()`.
             stop_on_error: Raises the error of a bad case, which ends the batch, instead of
                 yielding it as a `FailedCase`.
             affine: As in `predict`, for all cases.

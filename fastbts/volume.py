@@ -27,8 +27,9 @@ IF_MISSING = (
 """The advice in every error about an incomplete case."""
 
 MIN_SPACING_MM, MAX_SPACING_MM = 0.1, 20.0
-MAX_AFFINE_DIFFERENCE = 1e-3  # mm and direction cosines; scanners' exporters round to about 1e-4
+MAX_APART = 0.01  # voxels between the corners of two grids that count as one
 MAX_SHEAR = 1e-2  # cosine between two voxel axes; gantry-tilt data would need resampling first
+MAX_UNSHEARED_APART = 0.1  # voxels; a rotation that is further from a sheared grid is announced
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,18 +84,73 @@ class Geometry:
 
         return tuple((int(axis), int(step)) for axis, step in io_orientation(self.affine))
 
+    @cached_property
+    def unsheared(self) -> NDArray[np.float64]:
+        """The affine of the nearest grid with perpendicular axes, about the same centre.
+
+        Rotation by polar decomposition: Higham, "Computing the polar decomposition", 1986.
+        """
+        left, _, right = np.linalg.svd(self.affine[:3, :3] / self.spacing_mm)
+        centre = (np.array(self.shape) - 1) / 2
+        affine = np.eye(4)
+        affine[:3, :3] = (left @ right) * self.spacing_mm
+        affine[:3, 3] = self.affine[:3, 3] + (self.affine - affine)[:3, :3] @ centre
+        return affine
+
+    @cached_property
+    def shear_warning(self) -> str | None:
+        """What a user must know about a grid that only an affine matrix holds, not a rotation."""
+        _, mm, voxels = self._furthest_corner(self.unsheared)
+        if voxels <= MAX_UNSHEARED_APART:
+            return None
+        return (
+            f"the voxel axes are not perpendicular: programs that read the result by its qform "
+            f"(ITK-SNAP, 3D Slicer) show it up to {mm:.2g} mm ({voxels:.2g} voxels) away"
+        )
+
     def difference(self, other: Geometry) -> str | None:
-        """How the other grid differs beyond tolerance; None if they agree."""
+        """How the other grid differs beyond tolerance; None if they agree.
+
+        They agree if no corner of the grid is apart by more than 1 % of a voxel.
+        """
         if self.shape != other.shape:
             return f"shape {other.shape}, expected {self.shape}"
-        if not np.allclose(self.spacing_mm, other.spacing_mm, atol=MAX_AFFINE_DIFFERENCE):
-            return (
-                f"spacing {_rounded(other.spacing_mm)} mm, expected {_rounded(self.spacing_mm)} mm"
-            )
-        if not np.allclose(self.affine, other.affine, atol=MAX_AFFINE_DIFFERENCE):
-            got, expected = (_rounded(g.affine[:3].ravel()) for g in (other, self))
-            return f"affine {got}, expected {expected}"
-        return None
+        corner, mm, voxels = self._furthest_corner(other.affine)
+        if voxels <= MAX_APART:
+            return None
+        details = {
+            "orientation": (other.axis_codes, self.axis_codes),
+            "spacing in mm": (_rounded(other.spacing_mm), _rounded(self.spacing_mm)),
+        }
+        differing = [
+            f"{name} {got}, expected {expected}"
+            for name, (got, expected) in details.items()
+            if got != expected
+        ]
+        apart = (
+            f"the corner voxel {corner} is {mm:.3g} mm ({voxels:.2g} voxels) away, at most "
+            f"{MAX_APART} voxels are allowed"
+        )
+        return "; ".join([*differing, apart])
+
+    def voxels_apart(self, affine: NDArray[np.float64]) -> float:
+        """The largest distance between corners of this grid and of one by `affine`, in voxels."""
+        return self._furthest_corner(affine)[2]
+
+    def mm_apart(self, affine: NDArray[np.float64]) -> float:
+        """The same in mm, at the corner where the grids are furthest apart in voxels."""
+        return self._furthest_corner(affine)[1]
+
+    def _furthest_corner(
+        self, affine: NDArray[np.float64]
+    ) -> tuple[tuple[int, int, int], float, float]:
+        """The corner voxel that another affine moves most, and how far: in mm and in voxels."""
+        corners = np.array(np.meshgrid(*((0, n - 1) for n in self.shape), [1])).reshape(4, -1)
+        moved_mm = (affine - self.affine)[:3] @ corners
+        voxels = np.linalg.norm(np.linalg.solve(self.affine[:3, :3], moved_mm), axis=0)
+        worst = int(voxels.argmax())
+        i, j, k = (int(n) for n in corners[:3, worst])
+        return (i, j, k), float(np.linalg.norm(moved_mm[:, worst])), float(voxels[worst])
 
 
 def to_network_axes(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
@@ -124,7 +180,7 @@ class Volume:
         affine: Voxel index -> RAS+ position in mm, float64, (4, 4).
         modalities: Names of the M images.
         names: Where each image came from, for messages; the modality's name by default.
-        warnings: What is unusual but not wrong, for the report.
+        warnings: What is unusual but not wrong, for the report; a sheared affine adds one.
         sha256: Of each image's file, for the report; empty for arrays.
         header: nibabel header of the first file, so that results are written in the same form;
             None for arrays.
@@ -169,7 +225,9 @@ class Volume:
                 f"volume: {len(self.data)} images, but modalities {', '.join(self.modalities)}; "
                 "name each image exactly once"
             )
-        _ = self.geometry
+        sheared = self.geometry.shear_warning
+        if sheared and sheared not in self.warnings:
+            object.__setattr__(self, "warnings", (*self.warnings, sheared))
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.geometry.shape))

@@ -95,7 +95,7 @@ def test_public_names() -> None:
         *("CaseError", "DeviceError", "Engine", "EngineFileError", "EngineSpec", "FailedCase"),
         *("FastBTSError", "Geometry", "GeometryError", "InputError", "MODALITIES"),
         *("OptionsError", "OutputError", "Segmentation", "Segmenter", "SegmenterOptions"),
-        *("Volume", "load_engine", "read_case", "read_files"),
+        *("Volume", "find_cases", "load_engine", "read_case", "read_files"),
     ]
     for name in fastbts.__all__:
         assert getattr(fastbts, name).__doc__ or name == "MODALITIES"

@@ -64,9 +64,57 @@ def test_difference_names_what_differs() -> None:
     shifted = np.eye(4)
     shifted[0, 3] = 2
     assert one.difference(Geometry((4, 4, 5), np.eye(4))) == "shape (4, 4, 5), expected (4, 4, 4)"
-    assert "spacing" in str(one.difference(Geometry((4, 4, 4), np.diag([1, 1, 1.1, 1]))))
-    assert "affine" in str(one.difference(Geometry((4, 4, 4), shifted)))
+    apart = "the corner voxel (0, 0, 0) is 2 mm (2 voxels) away, at most 0.01 voxels are allowed"
+    assert one.difference(Geometry((4, 4, 4), shifted)) == apart
+    wider = Geometry((4, 4, 4), np.diag([1, 1, 1.1, 1]))
+    assert one.difference(wider) == (
+        "spacing in mm (1, 1, 1.1), expected (1, 1, 1); "
+        "the corner voxel (0, 0, 3) is 0.3 mm (0.3 voxels) away, at most 0.01 voxels are allowed"
+    )
+    flipped = Geometry((4, 4, 4), np.diag([-1, 1, 1, 1]))
+    assert str(one.difference(flipped)).startswith("orientation LAS, expected RAS; the corner")
     assert one.difference(Geometry((4, 4, 4), np.diag([1.00001, 1.00001, 1.00001, 1]))) is None
+
+
+def test_corners_are_compared_in_voxels_of_the_grid() -> None:
+    """A shift of 0.03 mm is 1.5 % of a voxel of 2 mm, but 0.6 % of one of 5 mm."""
+    shifted = np.diag([2.0, 2.0, 5.0, 1.0])
+    one = Geometry((4, 4, 4), shifted)
+    for axis, voxels in ((0, 0.015), (2, 0.006)):
+        moved = shifted.copy()
+        moved[axis, 3] = 0.03
+        assert one.voxels_apart(moved) == pytest.approx(voxels)
+        assert one.mm_apart(moved) == pytest.approx(0.03)
+        assert (one.difference(Geometry((4, 4, 4), moved)) is None) == (voxels < 0.01)
+
+
+def sheared(cosine: float) -> np.ndarray:
+    affine = np.diag([2.0, 2.0, 3.0, 1.0])
+    affine[0, 1], affine[0, 3] = 2 * cosine, -7
+    return affine
+
+
+def test_the_nearest_rotation_of_a_shear_by_hand() -> None:
+    """A shear s is a turn by s/2 and a stretch, to first order; the centre stays."""
+    grid = Geometry((101, 101, 11), sheared(0.004))
+    rotation = grid.unsheared[:3, :3] / grid.spacing_mm
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(rotation[0, 1], 0.002, rtol=1e-3)
+    centre = (50, 50, 5, 1)
+    np.testing.assert_allclose(grid.unsheared @ centre, grid.affine @ centre, atol=1e-9)
+    # 50 voxels from the centre along both axes, each turned by 0.002.
+    assert grid.voxels_apart(grid.unsheared) == pytest.approx(50 * 0.002 * np.sqrt(2), rel=0.01)
+
+
+@pytest.mark.parametrize(("cosine", "warned"), [(0, False), (0.0005, False), (0.004, True)])
+def test_a_shear_that_viewers_would_show_gives_a_warning(cosine: float, warned: bool) -> None:
+    volume = Volume(np.zeros((4, 101, 101, 11), np.int16), sheared(cosine), warnings=("other",))
+    assert (len(volume.warnings) == 2) == warned
+    if warned:
+        assert (
+            "(ITK-SNAP, 3D Slicer) show it up to 0.28 mm (0.14 voxels) away" in volume.warnings[1]
+        )
+    assert volume.select(("t1", "t2")).warnings == volume.warnings, "once"
 
 
 def test_volume_refuses_what_it_cannot_hold() -> None:

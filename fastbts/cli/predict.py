@@ -19,7 +19,7 @@ from fastbts.cli.common import (
     reported_errors,
     tell_error,
 )
-from fastbts.errors import FastBTSError, OptionsError
+from fastbts.errors import CaseError, FastBTSError, OptionsError
 from fastbts.labels import REGION_SCHEME, SCHEMES
 from fastbts.options import MODES
 from fastbts.write.nifti import IMAGE_SUFFIXES, image_stem
@@ -44,6 +44,12 @@ Labels = Annotated[str, typer.Option(help=f"label scheme: {', '.join([*SCHEMES, 
 NnunetOrder = Annotated[
     str | None,
     typer.Option(help="modalities of nnU-Net's _0000 to _0003, for example t1,t1ce,t2,flair"),
+]
+Channels = Annotated[
+    str | None,
+    typer.Option(
+        help="each case is one 4-D file: modalities of its images, for example flair,t1,t1ce,t2"
+    ),
 ]
 AllowMissing = Annotated[
     bool,
@@ -82,7 +88,11 @@ OTHER_SUFFIXES = (
 @app.command()
 def predict(
     cases: Annotated[
-        list[Path] | None, typer.Argument(help="case folders with FLAIR, T1, T1ce and T2")
+        list[Path] | None,
+        typer.Argument(
+            help="case folders with FLAIR, T1, T1ce and T2, or folders of these, such as a BIDS "
+            "dataset; with --channels 4-D files, or folders of these"
+        ),
     ] = None,
     out: OutOption = Path("out"),
     flair: Image = None,
@@ -90,6 +100,7 @@ def predict(
     t1ce: Image = None,
     t2: Image = None,
     nnunet_order: NnunetOrder = None,
+    channels: Channels = None,
     grid: Grid = None,
     allow_missing: AllowMissing = False,
     labels: Labels = "brats2021",
@@ -109,8 +120,10 @@ def predict(
 
     If OUT is the name of an image, this image, and the report beside it with the suffix .json.
     """
-    given = _cases(cases or [], {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2})
+    orders = {"nnunet_order": _split(nnunet_order), "order": _split(channels)}
+    images = {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}
     with reported_errors():
+        given = _cases(cases or [], images, **orders)
         saves = [
             {**files, "labels": labels, "overwrite": overwrite}
             for files in _files(out, list(given), preview)
@@ -129,7 +142,8 @@ def predict(
         )
         results = segmenter.predict_batch(
             given.values(),
-            nnunet_order=nnunet_order.split(",") if nnunet_order else None,
+            nnunet_order=orders["nnunet_order"],
+            order=orders["order"],
             grid=grid,
             progress=lambda stage, fraction: progress(stage, fraction),
         )
@@ -178,19 +192,28 @@ def demo(
     )
 
 
-def _cases(folders: list[Path], images: dict[str, Path | None]) -> dict[str, Any]:
-    """Name of each case -> what `Segmenter.predict` takes."""
+def _cases(
+    paths: list[Path], images: dict[str, Path | None], **orders: list[str] | None
+) -> dict[str, Any]:
+    """Name of each case -> what `Segmenter.predict` takes; folders of cases are searched."""
+    from fastbts.read.find import find_cases, name_cases
+
     given = {modality: path for modality, path in images.items() if path is not None}
-    if bool(folders) == bool(given):
+    if bool(paths) == bool(given):
         raise typer.BadParameter("give case folders, or the images by --flair --t1 --t1ce --t2")
     if given:
         return {"": given}
-    cases = {folder.resolve().name: folder for folder in folders}
-    if len(cases) != len(folders):
-        raise typer.BadParameter(
-            "two case folders have the same name, so their results would overwrite each other"
-        )
-    return cases
+    cases: list[Path] = []
+    for path in paths:
+        try:
+            cases += find_cases(path, **orders).values()
+        except CaseError:  # as a case of its own, it fails with the same message
+            cases.append(path)
+    return name_cases(cases)
+
+
+def _split(names: str | None) -> list[str] | None:
+    return [name.strip() for name in names.split(",")] if names else None
 
 
 def _segmenter(

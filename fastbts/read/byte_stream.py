@@ -15,6 +15,7 @@ from fastbts.errors import InputError
 
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_WINDOW = 31  # zlib: gzip header and trailer, largest window
+FETCH_ANNEXED = "fetch it with `git annex get` or `datalad get`"
 PIECE = 2**18  # bytes per read: small enough for the cache, large enough to release the GIL
 
 
@@ -122,7 +123,15 @@ def open_byte_stream(path: Path) -> Iterator[ByteStream]:
     except InputError:  # a ValueError too, and complete
         raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"{path}: cannot read: {reason}; check the path and its permissions"
-        ) from error
+        raise InputError(f"{path}: cannot read: {_reason(path, error)}") from error
+
+
+def _reason(path: Path, error: OSError | ValueError) -> str:
+    """Why a path cannot be opened, and the way out."""
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
+        target = os.readlink(path)
+        if "annex/objects" in Path(target).as_posix():
+            return f"a git-annex link without its content; {FETCH_ANNEXED}"
+        return f"a link to {target}, which does not exist; correct the link"
+    reason = getattr(error, "strerror", None) or error
+    return f"{reason}; check the path and its permissions"

@@ -1,42 +1,24 @@
-"""The images of a case: found by their names, and read together."""
+"""The images of a case, read together."""
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastbts.errors import CaseError, GeometryError, OptionsError
-from fastbts.read.nifti import ImageHeader, image_of, read_header, read_voxels
+from fastbts.errors import CaseError, GeometryError
+from fastbts.read.find import find_case
+from fastbts.read.nifti import ImageHeader, check_content, image_of, read_header, read_voxels
 from fastbts.read.quality import inspected
 from fastbts.read.regrid import resample_to_grid
-from fastbts.volume import IF_MISSING, MODALITIES, Volume
+from fastbts.volume import MODALITIES, Volume
 
-ENDINGS = {
-    "flair": "flair", "t2f": "flair",
-    "t1": "t1", "t1n": "t1", "t1w": "t1",
-    "t1ce": "t1ce", "t1c": "t1ce", "t1gd": "t1ce",
-    "t2": "t2", "t2w": "t2",
-}  # fmt: skip
-"""Last word of a file's name -> modality: BraTS to 2021, BraTS from 2023, BIDS, UPenn."""
-EXPECTED = (
-    "*_flair, *_t1, *_t1ce, *_t2, or *-t2f, *-t1n, *-t1c, *-t2w, or BIDS names; .nii or .nii.gz"
-)
 GRID_OPTION = "--grid MODALITY, predict(..., grid=MODALITY)"
-
-_NAMED = re.compile(
-    rf"(?:(?P<stem>.*)[_-])?(?P<kind>{'|'.join(ENDINGS)})\.nii(?:\.gz)?", re.IGNORECASE
-)
-_NUMBERED = re.compile(r"(?P<stem>.*)_(?P<channel>\d{4})\.nii(?:\.gz)?", re.IGNORECASE)
-_CONTRAST = re.compile(r"(?:^|_)ce-", re.IGNORECASE)  # BIDS entity of a contrast-enhanced image
 
 
 def read_case(
@@ -105,9 +87,38 @@ def load_files(paths: Mapping[str, str | Path], grid: str | None = None) -> Volu
         target.geometry.affine,
         tuple(headers),
         names=[str(header.path) for header in headers.values()],
-        warnings=(*_header_warnings(headers), *resampled),
+        warnings=(*grouped({m: h.warnings for m, h in headers.items()}), *resampled),
         sha256=sha256,
         header=target.nifti,
+    )
+
+
+def load_stack(path: str | Path, order: Sequence[str]) -> Volume:
+    """One 4-D file of all images of a case, for example of the Medical Segmentation Decathlon.
+
+    Args:
+        path: A .nii or .nii.gz file, see `find_stack`.
+        order: Modalities of its images.
+
+    Returns:
+        The images in this order. Their quality is not checked.
+
+    Raises:
+        InputError, GeometryError: See `read_files`; or the file has another number of images.
+    """
+    header = read_header(path, len(order))
+    data = _empty(len(order), header, header.dtype)
+    sha256 = read_voxels(header, data.transpose(1, 2, 3, 0))
+    for modality, image in zip(order, data, strict=True):
+        check_content(f"{header.path} ({modality})", image)
+    return Volume(
+        data,
+        header.geometry.affine,
+        tuple(order),
+        names=[str(header.path)] * len(order),
+        warnings=header.warnings,
+        sha256=(sha256,) * len(order),
+        header=header.nifti,
     )
 
 
@@ -155,139 +166,6 @@ def _header_of(grid: str, headers: Mapping[str, ImageHeader]) -> ImageHeader:
     return headers[grid]
 
 
-def check_order(option: str, order: Any, known: Sequence[str], *, all_of: bool = False) -> None:
-    """Raises OptionsError unless `order` has different names out of `known`, or all of them."""
-    names = [] if isinstance(order, str) or not isinstance(order, Sequence) else list(order)
-    right = names and all(name in known and names.count(name) == 1 for name in names)
-    if not right or (all_of and len(names) < len(known)):
-        raise OptionsError(
-            f"{option} {order!r}: expected {'each of' if all_of else 'names out of'} "
-            f"{', '.join(known)}, each once, for example {tuple(known)}"
-        )
-
-
-def find_case(
-    folder: str | Path, nnunet_order: Sequence[str] | None = None, optional: Sequence[str] = ()
-) -> dict[str, Path]:
-    """Finds the images of one case by their names, in upper or lower case.
-
-    `*_flair|_t1|_t1ce|_t2` (BraTS to 2021), `*-t2f|-t1n|-t1c|-t2w` (BraTS from 2023),
-    `*_FLAIR|_T1w|_ce-*_T1w|_T2w` (BIDS), each .nii or .nii.gz. `*_0000` to `*_0003` (nnU-Net) only
-    with `nnunet_order`, because those names do not say the modality.
-
-    Returns:
-        Modality -> path, in the order flair, t1, t1ce, t2.
-
-    Raises:
-        CaseError: A modality that is not in `optional` is missing, two files have the same one, or
-            the folder holds several cases or none.
-        OptionsError: `nnunet_order` is not a sequence of modalities, each once.
-    """
-    folder = Path(folder)
-    if nnunet_order is not None:
-        check_order("nnunet_order", nnunet_order, MODALITIES, all_of=True)
-    try:
-        names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or error
-        raise CaseError(
-            f"{folder}: cannot list: {reason}; expected a folder with {EXPECTED}"
-        ) from error
-    claims = list(_claims(names, nnunet_order))
-    if not claims:
-        raise CaseError(f"{folder}: {_nothing_found(folder, names)}")
-    problem = _ambiguity(claims) or _absence(claims, optional)
-    if problem:
-        raise CaseError(f"{folder}: {problem}")
-    found = {claim.modality: folder / claim.name for claim in claims}
-    return {modality: found[modality] for modality in MODALITIES if modality in found}
-
-
-@dataclass(frozen=True)
-class _Claim:
-    """A file whose name says which modality of which case it is."""
-
-    modality: str
-    case: str
-    name: str
-
-
-def _claims(names: Iterable[str], nnunet_order: Sequence[str] | None) -> Iterator[_Claim]:
-    for name in names:
-        if nnunet_order is None and (named := _NAMED.fullmatch(name)):
-            stem, modality = named["stem"] or "", ENDINGS[named["kind"].lower()]
-            if modality == "t1" and _CONTRAST.search(stem):
-                modality = "t1ce"
-            yield _Claim(modality, _case_of(stem), name)
-        elif nnunet_order is not None and (numbered := _NUMBERED.fullmatch(name)):
-            channel = int(numbered["channel"])
-            if channel < len(nnunet_order):
-                yield _Claim(nnunet_order[channel], _case_of(numbered["stem"]), name)
-
-
-def _case_of(stem: str) -> str:
-    """What all files of a case share: the beginning of the name; in BIDS, subject and session."""
-    entities = [part for part in stem.lower().split("_") if part.startswith(("sub-", "ses-"))]
-    return "_".join(entities) or stem.lower()
-
-
-def _ambiguity(claims: Sequence[_Claim]) -> str | None:
-    cases = sorted({claim.case for claim in claims})
-    if len(cases) > 1:
-        return (
-            f"holds files of several cases ({_listed(cases)}); put each case into a folder of its "
-            "own, or name the files one by one"
-        )
-    rivals = defaultdict(list)
-    for claim in claims:
-        rivals[claim.modality].append(claim.name)
-    double = [
-        f"{modality} ({', '.join(names)})" for modality, names in rivals.items() if len(names) > 1
-    ]
-    if double:
-        return (
-            f"expected one file per modality, got more for {'; '.join(double)}; remove one, or "
-            "name the files one by one"
-        )
-    return None
-
-
-def _absence(claims: Sequence[_Claim], optional: Sequence[str]) -> str | None:
-    missing = [
-        m for m in MODALITIES if m not in optional and m not in {claim.modality for claim in claims}
-    ]
-    if not missing:
-        return None
-    found = ", ".join(f"{claim.modality} ({claim.name})" for claim in claims)
-    return f"no file for {', '.join(missing)}; found {found}; expected {EXPECTED}; {IF_MISSING}"
-
-
-def _nothing_found(folder: Path, names: Sequence[str]) -> str:
-    if any(_NUMBERED.fullmatch(name) for name in names):
-        return (
-            "nnU-Net names (_0000 ...) do not say the modality; give nnunet_order, for example "
-            "('t1', 't1ce', 't2', 'flair'), or name the files one by one"
-        )
-    cases = [name for name in names if _holds_images(folder / name)]
-    if cases:
-        return f"holds no images itself, but folders of cases ({_listed(cases)}); give one of them"
-    return (
-        f"holds no images of a case; expected {EXPECTED}; got {_listed(names) or 'an empty folder'}"
-    )
-
-
-def _holds_images(folder: Path) -> bool:
-    with suppress(OSError):
-        return any(_NAMED.fullmatch(path.name) for path in folder.iterdir())
-    return False
-
-
-def _listed(names: Sequence[str], at_most: int = 6) -> str:
-    return ", ".join(names[:at_most]) + (
-        f", ... {len(names)} in all" if len(names) > at_most else ""
-    )
-
-
 def _check_grids(headers: Iterable[ImageHeader]) -> ImageHeader:
     first, *others = headers
     for header in others:
@@ -307,11 +185,11 @@ def _common_dtype(headers: Iterable[ImageHeader]) -> np.dtype[Any]:
     return np.dtype(np.float32) if common == np.float64 and np.float64 not in dtypes else common
 
 
-def _header_warnings(headers: Mapping[str, ImageHeader]) -> Iterator[str]:
-    """Warnings of the files, each once, with the modalities that it is about."""
+def grouped(warnings: Mapping[str, Iterable[str]]) -> Iterator[str]:
+    """The warnings of each modality, each once, with the modalities that it is about."""
     about = defaultdict(list)
-    for modality, header in headers.items():
-        for warning in header.warnings:
+    for modality, each in warnings.items():
+        for warning in each:
             about[warning].append(modality)
     for warning, modalities in about.items():
         yield f"{', '.join(modalities)}: {warning}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
@@ -11,18 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.errors import CaseError, GeometryError, InputError
-from fastbts.read.case import check_order, find_case, load_files
+from fastbts.read.case import grouped, load_files, load_stack
+from fastbts.read.find import check_order, find_case, find_stack
+from fastbts.read.forms import grid_of, has_form
+from fastbts.read.header import ORDER_OPTION
 from fastbts.read.quality import inspected
 from fastbts.spec import EngineSpec
-from fastbts.volume import MAX_AFFINE_DIFFERENCE, MODALITIES, Volume, check_present
+from fastbts.volume import MODALITIES, Geometry, Volume, check_present
 
 NO_AFFINE = "arrays were given without an affine: taken as RAS+ with 1 mm voxels"
 KINDS = "a case folder, a Volume, an array (M, X, Y, Z), or the images by modality"
 FOLDER, VOLUME, ARRAY = "a case folder", "a Volume", "an array"
 FILES, IMAGES, ARRAYS = "files", "nibabel images", "arrays by modality"
+STACK, STACKED_IMAGE = "a 4-D file", "a 4-D nibabel image"
 OPTIONS = {
     "affine": (ARRAY, ARRAYS),
-    "order": (ARRAY,),
+    "order": (ARRAY, STACK, STACKED_IMAGE),
     "nnunet_order": (FOLDER,),
     "grid": (FOLDER, FILES),
 }
@@ -71,11 +76,12 @@ def as_volume(
     A Volume is taken as it is; all other kinds go through quality control.
 
     Args:
-        case: A case folder, a Volume, an array (M, X, Y, Z), or a mapping from modality to path,
-            nibabel image or array (X, Y, Z).
+        case: A case folder, a Volume, an array (M, X, Y, Z), a 4-D file or nibabel image
+            (X, Y, Z, M), or a mapping from modality to path, nibabel image or array (X, Y, Z).
         spec: What the engine needs, and what a case may lack.
         affine: For arrays.
-        order: For an array: modalities of its first axis.
+        order: For an array, a 4-D file or a folder that holds one, or a 4-D nibabel image: the
+            modalities of its images.
         nnunet_order: For a case folder, see `find_case`.
         grid: For files, see `read_files`.
     Raises:
@@ -85,7 +91,7 @@ def as_volume(
     """
     if isinstance(case, Mapping):
         case = {modality: image for modality, image in case.items() if image is not None}
-    kind = _kind(case)
+    kind = _kind(case, order is not None)
     given = {"affine": affine, "order": order, "nnunet_order": nnunet_order, "grid": grid}
     _check_options(kind, given)
     check_names(spec, order=order, nnunet_order=nnunet_order, grid=grid)
@@ -99,6 +105,10 @@ def _made(
     """Reads files and borrows arrays; what is missing is refused before anything is read."""
     if kind == ARRAY:
         return _from_array(_host_array(case, "case"), affine, order, spec.modalities)
+    if kind == STACK:
+        return load_stack(find_stack(case), order)
+    if kind == STACKED_IMAGE:
+        return _from_stacked(case, order)
     if kind == FOLDER:
         return load_files(find_case(case, nnunet_order, spec.optional_modalities), grid)
     images = _wanted(case, spec)
@@ -110,16 +120,19 @@ def _made(
     return _placed(_stacked(arrays), affine, tuple(arrays))
 
 
-def _kind(case: Any) -> str:
+def _kind(case: Any, ordered: bool) -> str:
     if isinstance(case, Volume):
         return VOLUME
     if isinstance(case, str | PathLike):
-        return FOLDER
+        return STACK if ordered else FOLDER
     if hasattr(case, "dataobj"):
-        raise CaseError(
-            "a nibabel image alone does not say its modality; give all images of the case by "
-            "name: flair=..., t1=..., t1ce=..., t2=..."
-        )
+        if not ordered:
+            raise CaseError(
+                "a nibabel image alone does not say its modality; give all images of the case by "
+                "name: flair=..., t1=..., t1ce=..., t2=...; or a 4-D image with its order: "
+                f"{ORDER_OPTION}"
+            )
+        return STACKED_IMAGE
     if not isinstance(case, Mapping):
         return ARRAY
     kinds = {_kind_of_image(image) for image in case.values()}
@@ -205,23 +218,64 @@ def _placed(
 
 
 def _from_images(images: Mapping[str, Any]) -> Volume:
-    import nibabel as nib
-
-    first = next(iter(images.values()))
-    for modality, image in images.items():
-        if image.affine is None:
+    grids = {modality: _grid(image, modality) for modality, image in images.items()}
+    warnings = grouped({modality: found for modality, (_, found) in grids.items()})
+    (first, (grid, _)), *others = grids.items()
+    for modality, (other, _) in others:
+        difference = grid.difference(other)
+        if difference:
             raise GeometryError(
-                f"{modality}: the image has no affine; expected voxel index -> RAS+ position in mm"
-            )
-        if not np.allclose(image.affine, first.affine, atol=MAX_AFFINE_DIFFERENCE):
-            raise GeometryError(
-                f"{modality}: affine {image.affine.round(4).tolist()} differs from the first "
-                f"image's {first.affine.round(4).tolist()}; co-register the images or resample "
-                "them to one grid first"
+                f"{modality}: grid differs from the first image's ({first}): {difference}; "
+                "co-register the images or resample them to one grid first"
             )
     data = _stacked({modality: _voxels(image, modality) for modality, image in images.items()})
-    header = first.header if isinstance(first.header, nib.Nifti1Header) else None
-    return Volume(data, first.affine, tuple(images), header=header)
+    header = _nifti_header(images[first])
+    return Volume(data, grid.affine, tuple(images), warnings=tuple(warnings), header=header)
+
+
+def _nifti_header(image: Any) -> Any:
+    import nibabel as nib
+
+    header = getattr(image, "header", None)
+    return header if isinstance(header, nib.Nifti1Header) else None
+
+
+def _grid(image: Any, name: str) -> tuple[Geometry, tuple[str, ...]]:
+    """A nibabel image's grid: by its header, as of files, unless its affine says another one."""
+    header, affine, shape = _nifti_header(image), image.affine, tuple(image.shape[:3])
+    problem = "no affine, and no header with an sform or qform"
+    try:
+        if header is not None and _placed_by(header, affine):
+            return grid_of(header, shape)
+        if affine is not None:
+            return Geometry(shape, affine), ()
+    except GeometryError as error:
+        problem = f"a grid that cannot be used: {error}"
+    raise GeometryError(
+        f"{name}: the image has {problem}; expected voxel index -> RAS+ position in mm, for "
+        "example nibabel.Nifti1Image(data, affine)"
+    )
+
+
+def _placed_by(header: Any, affine: NDArray[np.float64] | None) -> bool:
+    """Whether nibabel took the affine from the header, or may do so."""
+    if affine is None:
+        return has_form(header)
+    return np.array_equal(affine, header.get_best_affine(), equal_nan=True)
+
+
+def _from_stacked(image: Any, order: Sequence[str]) -> Volume:
+    """The images of a 4-D nibabel image (X, Y, Z, M)."""
+    shape = tuple(image.shape)
+    if len(shape) < 4 or math.prod(shape[3:]) != len(order):
+        raise InputError(
+            f"case: expected a 4-D image (X, Y, Z, {len(order)}) of {', '.join(order)}, got shape "
+            f"{shape}; name each of its images: {ORDER_OPTION}"
+        )
+    grid, warnings = _grid(image, "case")
+    voxels = _voxels(image, "case").reshape(*shape[:3], len(order))
+    header = _nifti_header(image)
+    return Volume(np.moveaxis(voxels, 3, 0), grid.affine, order, warnings=warnings, header=header)
 
 
 def _stacked(arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:

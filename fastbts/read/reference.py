@@ -19,9 +19,13 @@ def find_reference(folder: Path) -> Path | None:
     """The reference segmentation of a case folder, a file `*seg.nii.gz`; None if there is none.
 
     Raises:
-        CaseError: There are several.
+        CaseError: There are several, or the folder cannot be listed.
     """
-    found = sorted(p for p in folder.iterdir() if p.name.lower().endswith(REFERENCE_SUFFIXES))
+    try:
+        found = sorted(p for p in folder.iterdir() if p.name.lower().endswith(REFERENCE_SUFFIXES))
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise CaseError(f"{folder}: cannot list: {reason}; expected a case folder") from error
     if len(found) > 1:
         raise CaseError(
             f"{folder}: expected one reference segmentation *seg.nii.gz, got "
@@ -52,7 +56,7 @@ def read_labels(path: Path) -> NDArray[np.uint8]:
     values = np.empty(header.geometry.shape[::-1], header.dtype).T
     read_voxels(header, values, labels=True)
     slope = header.nifti.get_slope_inter()[0]
-    if header.as_stored and slope is not None:  # a slope that images do without, see `_scaling`
+    if header.as_stored and slope is not None:  # a slope that images do without, see `scaling_of`
         values = values * slope
     labels = np.clip(np.rint(values), 0, MAX_LABEL)
     wrong = np.abs(values - labels) > ROUNDING

@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 
 from fastbts.errors import InputError, OptionsError
 from fastbts.files import OpenFile, atomic_write, check_not_input
-from fastbts.volume import MAX_AFFINE_DIFFERENCE, Volume
+from fastbts.volume import MAX_APART, Geometry, Volume
 from fastbts.write.ours import COMMENT_CODE
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii")
 SCANNER_CODE = 1  # NIFTI_XFORM_SCANNER_ANAT
-# Header fields that place the voxels in space. Nothing else is copied from the input's header:
-# its free text may name the patient.
-GRID_FIELDS = (
-    *("xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
-    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
-)
+QUATERNION = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
+# Header fields that place the voxels in space, by precedence. Nothing else is copied from the
+# input's header: its free text may name the patient.
+FORM_FIELDS = {
+    "sform": ("sform_code", "srow_x", "srow_y", "srow_z"),
+    "qform": ("qform_code", *QUATERNION),
+}
 
 
 def write_labels(
@@ -36,7 +37,7 @@ def write_labels(
     provenance: Mapping[str, Any],
     open_file: OpenFile = atomic_write,
 ) -> str:
-    """Writes a label image with the affine, qform, sform and their codes of the input.
+    """Writes a label image with the affine, valid qform, valid sform and codes of the input.
 
     A NIfTI-2 input gives NIfTI-2, all others NIfTI-1. Names, values, provenance and a CRC-32 of the
     voxels go into a comment extension as JSON. The same arguments give the same bytes.
@@ -45,8 +46,8 @@ def write_labels(
         path: `.nii.gz` or `.nii`.
         labels: uint8, (i, j, k).
         volume: The segmented images. If they have no header, or one that does not match their
-            affine, sform and qform get code 1 ("scanner"); a qform cannot hold shear, and is
-            then left out.
+            affine, sform and qform get code 1 ("scanner"). A qform cannot hold shear: it gets the
+            nearest rotation, see `Geometry.unsheared`.
         label_values: Name of each label -> its value.
         provenance: Content for JSON.
         open_file: `atomic_write`, or what `write_set` yields.
@@ -121,22 +122,48 @@ def _header_bytes(volume: Volume, comment: Mapping[str, Any]) -> bytes:
 
 
 def _grid_header(volume: Volume) -> Any:
-    """A new nibabel header with the volume's shape and position in space."""
+    """A new nibabel header with the volume's shape and position in space.
+
+    The forms of the input are kept as far as they are valid; the others are made from the affine,
+    because ITK refuses images without a usable one. If the input has neither form, the result has
+    neither, so that every program shows both at the same place.
+    """
     import nibabel as nib
 
-    given, affine = volume.header, volume.affine
+    given, geometry = volume.header, volume.geometry
     header = nib.Nifti2Header() if isinstance(given, nib.Nifti2Header) else nib.Nifti1Header()
-    header.set_data_shape(volume.geometry.shape)
-    if given is not None:
-        header["pixdim"][:4] = given["pixdim"][:4]
-        for field in GRID_FIELDS:
-            header[field] = given[field]
-        if np.allclose(header.get_best_affine(), affine, atol=MAX_AFFINE_DIFFERENCE):
-            return header
+    header.set_data_shape(geometry.shape)
     header.set_xyzt_units("mm")
-    header.set_sform(affine, SCANNER_CODE)
-    header.set_qform(affine, SCANNER_CODE)
-    # A quaternion cannot hold shear.
-    if not np.allclose(header.get_qform(), affine, atol=MAX_AFFINE_DIFFERENCE):
-        header["qform_code"] = 0
+    header.set_sform(geometry.affine, SCANNER_CODE)
+    header.set_qform(geometry.unsheared, SCANNER_CODE)
+    if given is not None:
+        _keep_forms(header, given, geometry)
     return header
+
+
+def _keep_forms(header: Any, given: Any, geometry: Geometry) -> None:
+    """Copies the forms of the input's header that are valid, if they agree with the geometry."""
+    coded = [name for name in FORM_FIELDS if given[f"{name}_code"] > 0]
+    tried = ((name, _form(given, name, geometry.shape)) for name in coded or ["neither"])
+    forms = {name: form for name, form in tried if form is not None}
+    valid = list(forms)
+    if not valid or geometry.voxels_apart(forms[valid[0]]) > MAX_APART:
+        return
+    header["xyzt_units"] = given["xyzt_units"]
+    for name in FORM_FIELDS:
+        header[f"{name}_code"] = given[f"{valid[0]}_code"] if coded else 0
+    for field in (field for name in valid for field in FORM_FIELDS.get(name, ())):
+        header[field] = given[field]
+    if valid != ["sform"]:  # beside an sform, voxel sizes may be anything
+        header["pixdim"][:4] = given["pixdim"][:4]
+
+
+def _form(header: Any, name: str, shape: tuple[int, int, int]) -> NDArray[np.float64] | None:
+    """The affine of a form, or of the voxel sizes alone; None if a program may refuse it."""
+    from nibabel.spatialimages import HeaderDataError
+
+    get = {"sform": header.get_sform, "qform": header.get_qform}.get(name, header.get_base_affine)
+    try:
+        return Geometry(shape, get()).affine
+    except (ValueError, HeaderDataError):  # ValueError: no rotation, or our GeometryError
+        return None

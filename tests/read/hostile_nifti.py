@@ -89,6 +89,12 @@ def _with(message: str, error: type[Exception] = InputError, **fields: Any) -> H
     return Hostile(name, lambda: nifti(**fields), message, error)
 
 
+def _pixdim(message: str, size: float, *, qform: bool) -> Hostile:
+    """A wrong voxel size in a header whose place depends on it."""
+    pixdim = [1, 1, size, 1, 0, 0, 0, 0]
+    return _with(message, GeometryError, pixdim=pixdim, sform_code=0, qform_code=int(qform))
+
+
 def _affine(name: str, affine: list[list[float]], message: str) -> Hostile:
     return Hostile(
         name,
@@ -162,10 +168,19 @@ HEADERS = [
     _with("expected vox_offset 544", version=2, vox_offset=352),
     _with("finite scl_slope and scl_inter, got inf", scl_slope=np.inf),
     _with("finite scl_slope and scl_inter, got 2 and nan", scl_slope=2, scl_inter=np.nan),
-    _with(r"pixdim\) of 0\.1-20\.0 mm", GeometryError, pixdim=[1, 1, 0, 1, 0, 0, 0, 0]),
-    _with("pixdim", GeometryError, pixdim=[1, 1, -1, 1, 0, 0, 0, 0]),
-    _with("pixdim", GeometryError, pixdim=[1, 1, np.nan, 1, 0, 0, 0, 0]),
-    _with("check the header's units", GeometryError, pixdim=[1, 1000, 1000, 1000, 0, 0, 0, 0]),
+    _pixdim(r"pixdim\) of 0\.1-20\.0 mm", 0, qform=False),
+    _pixdim("the qform is unusable: expected voxel sizes", 0, qform=True),
+    _pixdim("pixdim", -1, qform=True),
+    _pixdim("pixdim", -1, qform=False),
+    _pixdim("pixdim", np.nan, qform=True),
+    _pixdim("check the header's units", 1000, qform=False),
+    _with(
+        "sform is unusable: spacing .* the qform is unusable: its quaternion is not a rotation",
+        GeometryError,
+        srow_x=0,
+        qform_code=1,
+        quatern_b=9,
+    ),
     _with(
         "qform is unusable: its quaternion is not a rotation",
         GeometryError,
@@ -248,6 +263,11 @@ STREAMS = [
         "Git LFS pointer",
         lambda: b"version https://git-lfs.github.com/spec/v1\noid",
         "run `git lfs pull`",
+    ),
+    Hostile(
+        "git-annex pointer",
+        lambda: b"/annex/objects/MD5E-s234--0123.nii.gz\n",
+        "git-annex pointer .* `git annex get` or `datalad get`",
     ),
     Hostile("zip", lambda: b"PK\3\4" + bytes(400), "a zip archive"),
     Hostile("DICOM", lambda: bytes(128) + b"DICM" + bytes(400), "DICOM"),

@@ -32,9 +32,16 @@ def test_bytes_are_those_of_the_content(tmp_path: Path, content: bytes) -> None:
 def test_paths_that_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.nii")
     (tmp_path / "dangling.nii").symlink_to(tmp_path / "nothing")
+    annexed = "../.git/annex/objects/aa/bb/MD5E-s1--x.nii.gz/MD5E-s1--x.nii.gz"
+    (tmp_path / "annexed.nii").symlink_to(annexed)
     for name, message in [
         ("missing.nii", "No such file"),
-        ("dangling.nii", "No such file"),
+        (
+            "dangling.nii",
+            "cannot read: a link to .*nothing, which does not exist; correct the link",
+        ),
+        ("annexed.nii", "git-annex link without .* fetch it with `git annex get` or `datalad get`"),
+        ("nul\0.nii", "cannot read: embedded null byte"),
         (".", "folder, pipe or device"),
         ("fifo.nii", "folder, pipe or device"),
         ("/dev/zero", "folder, pipe or device"),

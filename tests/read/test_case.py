@@ -1,4 +1,4 @@
-"""Finding and reading the images of a case."""
+"""Reading the images of a case."""
 
 from __future__ import annotations
 
@@ -15,21 +15,13 @@ from fastbts import (
     CaseError,
     GeometryError,
     InputError,
-    OptionsError,
     read_case,
     read_files,
 )
-from fastbts.read.case import find_case
+from fastbts.read.case import load_stack
 
 NNUNET = ("t1", "t1ce", "t2", "flair")
 SHAPE = (12, 11, 10)
-
-
-def touch(folder: Path, *names: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (folder / name).touch()
-    return folder
 
 
 def write(
@@ -60,135 +52,6 @@ def paths(tmp_path: Path) -> dict[str, Path]:
     return {
         name: write(tmp_path / f"case_{name}.nii.gz", image) for name, image in images().items()
     }
-
-
-@pytest.mark.parametrize(
-    "names",  # flair, t1, t1ce, t2
-    [
-        (
-            "BraTS19_A_1_flair.nii.gz",
-            "BraTS19_A_1_t1.nii.gz",
-            "BraTS19_A_1_t1ce.nii.gz",
-            "BraTS19_A_1_t2.nii.gz",
-        ),
-        ("B_flair.nii", "B_t1.nii", "B_t1ce.nii.gz", "B_t2.nii"),
-        (
-            "BraTS-GLI-01-000-t2f.nii.gz",
-            "BraTS-GLI-01-000-t1n.nii.gz",
-            "BraTS-GLI-01-000-t1c.nii.gz",
-            "BraTS-GLI-01-000-t2w.nii.gz",
-        ),
-        (
-            "sub-01_FLAIR.nii.gz",
-            "sub-01_T1w.nii.gz",
-            "sub-01_ce-GADOLINIUM_T1w.nii.gz",
-            "sub-01_T2w.nii.gz",
-        ),
-        (
-            "sub-1_ses-2_FLAIR.nii",
-            "sub-1_ses-2_acq-3D_T1w.nii",
-            "sub-1_ses-2_acq-3D_ce-gd_run-1_T1w.nii",
-            "sub-1_ses-2_T2w.nii",
-        ),
-        (
-            "UPENN-GBM-1_11_FLAIR.nii.gz",
-            "UPENN-GBM-1_11_T1.nii.gz",
-            "UPENN-GBM-1_11_T1GD.nii.gz",
-            "UPENN-GBM-1_11_T2.nii.gz",
-        ),
-        ("X_FLAIR.NII.GZ", "X_T1.NII", "x_T1CE.nii.gz", "X_t2.Nii.Gz"),
-        ("flair.nii.gz", "t1.nii.gz", "t1ce.nii.gz", "t2.nii.gz"),
-    ],
-)
-def test_names(tmp_path: Path, names: tuple[str, ...]) -> None:
-    touch(
-        tmp_path,
-        *names,
-        "A_seg.nii.gz",
-        "A_t1_mask.nii.gz",
-        "._A_t1.nii.gz",
-        "sub-01_T1w.json",
-        "A-t1.png",
-        "0000_at1.nii",
-    )
-    (tmp_path / "t1").mkdir()
-    found = find_case(tmp_path)
-    assert list(found) == list(MODALITIES)
-    assert tuple(path.name for path in found.values()) == names
-
-
-def test_nnunet_names_need_an_order(tmp_path: Path) -> None:
-    touch(
-        tmp_path,
-        *(f"BRATS_001_{n:04}.nii.gz" for n in range(4)),
-        "BRATS_001_0004.nii.gz",
-        "BRATS_001.nii.gz",
-    )
-    with pytest.raises(CaseError, match=r"do not say the modality; give nnunet_order"):
-        find_case(tmp_path)
-    found = find_case(tmp_path, NNUNET)
-    assert {name: path.name[-11:-7] for name, path in found.items()} == {
-        "flair": "0003",
-        "t1": "0000",
-        "t1ce": "0001",
-        "t2": "0002",
-    }
-    for order in (("t1", "t2"), ("t1", "t1", "t2", "flair"), ("t1", "t1ce", "t2", "pd")):
-        with pytest.raises(OptionsError, match="expected each of flair, t1, t1ce, t2, each once"):
-            find_case(tmp_path, order)
-    touch(tmp_path, "BRATS_002_0000.nii.gz")
-    with pytest.raises(CaseError, match=r"several cases \(brats_001, brats_002\)"):
-        find_case(tmp_path, NNUNET)
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (
-            ["a_flair.nii", "a_t1.nii", "a_t2.nii"],
-            r"no file for t1ce; found flair \(a_flair.nii\), t1 .*; expected \*_flair",
-        ),
-        (
-            ["a_flair.nii", "a_t1.nii", "a_t1.nii.gz", "a_t2.nii"],
-            r"more for t1 \(a_t1.nii, a_t1.nii.gz\); remove one",
-        ),
-        (
-            ["a_flair.nii", "a_t1.nii", "a-t1n.nii", "a_t1ce.nii", "a_t2.nii"],
-            r"more for t1 \(a-t1n.nii, a_t1.nii\)",
-        ),
-        (
-            ["sub-1_T1w.nii", "sub-1_space-MNI_T1w.nii"],
-            r"more for t1 \(sub-1_T1w.nii, sub-1_space-MNI_T1w.nii\)",
-        ),
-        (
-            ["a_flair.nii", "a_t1.nii", "b_t1ce.nii", "a_t2.nii"],
-            r"several cases \(a, b\); put each case into a folder",
-        ),
-        (["sub-1_T1w.nii", "sub-2_T2w.nii"], r"several cases \(sub-1, sub-2\)"),
-        (
-            ["notes.txt", "a_seg.nii.gz"],
-            r"holds no images of a case; expected \*_flair.*; got a_seg.nii.gz, notes.txt",
-        ),
-        ([], "got an empty folder"),
-    ],
-)
-def test_ambiguous_folders_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
-    with pytest.raises(CaseError, match=message) as caught:
-        find_case(touch(tmp_path / "case", *names))
-    assert str(tmp_path / "case") in str(caught.value)
-
-
-def test_folder_of_folders(tmp_path: Path) -> None:
-    for n in range(9):
-        touch(tmp_path / f"case{n}", f"case{n}_t1.nii.gz")
-    with pytest.raises(
-        CaseError, match=r"folders of cases \(case0, .*case5, ... 9 in all\); give one of them"
-    ):
-        find_case(tmp_path)
-    with pytest.raises(CaseError, match="No such file"):
-        find_case(tmp_path / "nothing")
-    with pytest.raises(CaseError, match="Not a directory"):
-        find_case(tmp_path / "case0/case0_t1.nii.gz")
 
 
 def test_read_case(tmp_path: Path, paths: dict[str, Path]) -> None:
@@ -249,7 +112,11 @@ def test_modalities_not_given_are_left_out(paths: dict[str, Path]) -> None:
     [
         ((12, 11, 9), np.eye(4), r"shape \(12, 11, 9\), expected \(12, 11, 10\)"),
         (SHAPE, np.diag([1, 1, 2, 1]), "spacing"),
-        (SHAPE, shifted(5), r"affine \(1, 0, 0, 5, "),
+        (
+            SHAPE,
+            shifted(5),
+            r"the corner voxel \(0, 0, 0\) is 5 mm \(5 voxels\) away, at most 0.01",
+        ),
     ],
 )
 def test_grids_must_agree(
@@ -291,3 +158,61 @@ def test_header_warnings_are_given_once(paths: dict[str, Path]) -> None:
     warnings = read_files(**paths).warnings
     assert len(warnings) == 1
     assert warnings[0].startswith("flair, t2: qform and sform disagree by up to 7.0 mm")
+
+
+@pytest.mark.parametrize("dtype", ["<i2", ">i2", "f4"])
+@pytest.mark.parametrize("axes", [4, 5])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_one_4d_file(tmp_path: Path, dtype: str, axes: int, suffix: str) -> None:
+    stack = np.stack(list(images().values()), -1).astype(dtype)
+    path = tmp_path / f"BRATS_001{suffix}"
+    write(path, stack if axes == 4 else stack[..., None, :], shifted(3))
+    order = ("t2", "t1", "flair", "t1ce")
+    volume = load_stack(path, order)
+    assert volume.modalities == order
+    np.testing.assert_array_equal(volume.data, list(images().values()))
+    np.testing.assert_array_equal(volume.affine, shifted(3))
+    assert all(image.flags.f_contiguous for image in volume.data)
+    assert volume.data.dtype == np.dtype(dtype).newbyteorder("=")
+    assert volume.names == (str(path),) * 4, "so that it is not overwritten"
+    assert volume.sha256 == (sha256(path.read_bytes()).hexdigest(),) * 4
+
+
+def test_4d_files_that_do_not_fit(tmp_path: Path) -> None:
+    stack = np.stack(list(images().values()), -1)
+    path = write(tmp_path / "a.nii", stack)
+    with pytest.raises(InputError, match=r"a 4-D file of 3 volumes, got shape \(12, 11, 10, 4\)"):
+        load_stack(path, ("flair", "t1", "t2"))
+    with pytest.raises(
+        InputError, match=r"needs their order: --channels flair,t1,t1ce,t2, predict"
+    ):
+        read_files(flair=path)
+    stack[..., 2] = 7
+    with pytest.raises(InputError, match=r"a.nii \(t1ce\): all voxels are 7"):
+        load_stack(write(path, stack), MODALITIES)
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(InputError, match=r"a\.nii: truncated"):
+        load_stack(path, MODALITIES)
+
+
+@pytest.mark.parametrize(("mm", "same"), [(0.002, True), (0.009, True), (0.011, False), (2, False)])
+def test_grids_less_than_a_hundredth_of_a_voxel_apart_are_one(
+    paths: dict[str, Path], mm: float, same: bool
+) -> None:
+    write(paths["t2"], images()["t2"], shifted(mm))
+    if same:
+        np.testing.assert_array_equal(read_files(**paths).affine, np.eye(4))
+        assert read_files(**paths, grid="flair").warnings == (), "not resampled"
+        return
+    with pytest.raises(GeometryError, match=rf"is {mm:g} mm \({mm:g} voxels\) away"):
+        read_files(**paths)
+    assert read_files(**paths, grid="flair").warnings == ("t2: resampled to the grid of flair",)
+
+
+def test_a_corner_far_from_an_equal_origin_is_noticed(paths: dict[str, Path]) -> None:
+    """Each entry of the affine differs by less than 0.001, the last corner by 0.0108 mm."""
+    turned = np.eye(4)
+    turned[0, 0] = 1 + 0.0108 / 11
+    write(paths["t1"], images()["t1"], turned)
+    with pytest.raises(GeometryError, match=r"corner voxel \(11, .*\) is 0.0108 mm \(0.011 voxels"):
+        read_files(**paths)

@@ -139,6 +139,7 @@ def test_images_that_the_engine_does_not_take_are_left_out(small_case: Case) -> 
 
 
 AFFINE = np.eye(4)
+TURNED = np.diag([-1.0, -1, 1, 1])
 MOVED = nib.affines.from_matvec(np.eye(3), [5, 0, 0])
 
 
@@ -154,6 +155,19 @@ def _array(*shape: int, dtype: Any = np.int16) -> np.ndarray:
 
 def _nifti(affine: np.ndarray | None) -> Any:
     return nib.Nifti1Image(_array(8, 9, 10), affine)
+
+
+def _stack(n: int) -> Any:
+    return nib.Nifti1Image(_array(8, 9, 10, n), AFFINE)
+
+
+def _with_header(**fields: Any) -> Any:
+    """An image without an affine, but with a header."""
+    header = nib.Nifti1Image(_array(8, 9, 10), MOVED).header
+    header["qoffset_x"] = 0
+    for name, value in fields.items():
+        header[name] = value
+    return nib.Nifti1Image(_array(8, 9, 10), None, header)
 
 
 class _OnDevice:
@@ -209,6 +223,17 @@ class _OnDevice:
         ([[1], [2, 3]], {}, InputError, "case: a list cannot be read as an array: .*give a case f"),
         (_OnDevice(), {}, InputError, "case: a _OnDevice cannot be read as an array: no copy"),
         ({m: _nifti(None) for m in MODALITIES}, {}, GeometryError, "flair: the image has no affi"),
+        (_stack(4), {}, CaseError, "or a 4-D image with its order: --channels flair,t1,t1ce,t2"),
+        (_stack(3), {"order": MODALITIES}, InputError, r"a 4-D image \(X, Y, Z, 4\) .*8, 9, 10, 3"),
+        (_nifti(AFFINE), {"order": MODALITIES}, InputError, r"expected a 4-D image .*\(8, 9, 10\)"),
+        ("folder", {"order": MODALITIES, "grid": "t1"}, CaseError, "grid was given with a 4-D fil"),
+        ("none.nii", {"order": MODALITIES}, InputError, "none.nii: cannot read: No such file"),
+        (
+            {m: _with_header(srow_x=0, qform_code=0) for m in MODALITIES},
+            {},
+            GeometryError,
+            "flair: the image has a grid that cannot be used: the sform is unusable: spacing",
+        ),
         (
             _array(3, 8, 9, 10),
             {"order": ("flair", "t1", "t2")},
@@ -236,14 +261,14 @@ class _OnDevice:
             {name: _nifti(MOVED if name == "t1" else AFFINE) for name in MODALITIES},
             {},
             GeometryError,
-            "t1: affine .* differs from the first image's .*; co-register",
+            r"t1: grid differs from the first image's \(flair\): .* 5 mm \(5 voxels\) away.*; co-r",
         ),
         (Volume(_array(4, 8, 9, 10), AFFINE), {"affine": AFFINE}, CaseError, "affine was given wi"),
         (
             Volume(_array(4, 8, 9, 10), AFFINE),
             {"order": MODALITIES},
             CaseError,
-            "order was given with a Volume; it is for an array only; leave it out",
+            "order was given with a Volume; it is for an array and a 4-D file and a 4-D nibabel im",
         ),
         (
             _images(),
@@ -265,6 +290,59 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         as_volume(case, SPEC, **options)
+
+
+@pytest.mark.parametrize(
+    ("fields", "affine", "warning"),
+    [
+        ({}, MOVED, None),
+        ({"sform_code": 0, "qform_code": 1}, AFFINE, None),
+        ({"sform_code": 0, "qform_code": 2, "quatern_d": 1.0000004}, TURNED, None),
+        ({"srow_x": 0, "qform_code": 1}, AFFINE, "the sform is unusable"),
+        ({"qform_code": 1, "quatern_b": 7}, MOVED, "the qform is unusable"),
+        ({"qform_code": 1}, MOVED, "qform and sform disagree by up to 5.0 mm: the sform was used"),
+    ],
+)
+def test_images_without_an_affine_are_placed_by_their_header(
+    fields: dict[str, Any], affine: np.ndarray, warning: str | None, tmp_path: Path
+) -> None:
+    voxels = np.random.default_rng(1).integers(1, 900, (4, 8, 9, 10)).astype(np.int16)
+    case = {}
+    for modality, image in by_name(voxels).items():
+        case[modality] = nib.Nifti1Image(image, None, _with_header(**fields).header)
+    volume = as_volume(case, SPEC)
+    np.testing.assert_array_equal(volume.affine, affine)
+    found = [w for w in volume.warnings if "form" in w]
+    assert len(found) == (warning is not None)
+    assert all(f"flair, t1, t1ce, t2: {warning}" in w for w in found)
+
+
+def test_an_affine_that_differs_from_the_header_rules(small_case: Case) -> None:
+    images, affine = small_case
+    given = niftis(images, affine)
+    for image in given.values():
+        image.header["srow_x"] = 0
+    volume = as_volume(given, SPEC)
+    np.testing.assert_array_equal(volume.affine, affine)
+    assert volume.warnings == ()
+
+
+@pytest.mark.parametrize("axes", [4, 5])
+@pytest.mark.parametrize("way", ["file", "folder", "image", "loaded image"])
+def test_one_4d_file_or_image(small_case: Case, tmp_path: Path, way: str, axes: int) -> None:
+    images, affine = small_case
+    stack = np.moveaxis(images[[MODALITIES.index(name) for name in ORDER]], 0, -1)
+    image = nib.Nifti1Image(stack if axes == 4 else stack[:, :, :, None], affine)
+    path = tmp_path / "BRATS_001.nii.gz"
+    image.to_filename(path)
+    case = {"file": path, "folder": str(tmp_path), "image": image, "loaded image": nib.load(path)}
+    volume = as_volume(case[way], SPEC, order=ORDER)
+    assert volume.modalities == MODALITIES
+    np.testing.assert_array_equal(volume.data, images)
+    np.testing.assert_array_equal(volume.affine, affine)
+    assert volume.warnings == ()
+    with pytest.raises(CaseError, match="--channels flair,t1,t1ce,t2, predict"):
+        as_volume(case[way], SPEC)
 
 
 def test_a_truncated_nibabel_image_is_named(small_case: Case, tmp_path: Path) -> None:

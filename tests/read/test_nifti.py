@@ -193,18 +193,6 @@ def test_affine_of_all_48_orientations(tmp_path: Path, order: tuple[int, ...]) -
         assert got.warnings == ()
 
 
-def test_unusual_sform_and_qform_give_a_warning(tmp_path: Path) -> None:
-    neither = read(tmp_path, nifti(sform_code=0))
-    np.testing.assert_array_equal(neither.geometry.affine[:3, :3], np.diag([-1, 1, 1]))
-    assert "neither sform nor qform" in neither.warnings[0]
-    apart = read(tmp_path, nifti(qform_code=1, qoffset_y=12.5))
-    assert apart.warnings == ("qform and sform disagree by up to 12.5 mm: the sform was used",)
-    np.testing.assert_array_equal(apart.geometry.affine, np.eye(4))
-    assert read(tmp_path, nifti(qform_code=1, qoffset_y=0.4)).warnings == (), "rounding"
-    for broken in ({"quatern_b": 3.0}, {"quatern_c": np.nan}, {"qoffset_x": np.inf}):
-        assert "the qform is unusable" in read(tmp_path, nifti(qform_code=1, **broken)).warnings[0]
-
-
 def test_errors_name_no_other_place_than_the_file(tmp_path: Path) -> None:
     """Warnings go into reports; paths and header texts, which may name the patient, must not."""
     image = read(tmp_path, nifti(sform_code=0, descrip=b"Jane Doe", db_name=b"1970"))

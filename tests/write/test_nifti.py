@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from fastbts import InputError, OptionsError, OutputError, Volume, files, read_files
 from fastbts.files import check_writable
 from fastbts.read.nifti import read_image
-from fastbts.write.nifti import image_stem, write_labels
+from fastbts.write.nifti import FORM_FIELDS, image_stem, write_labels
 from tests.read.hostile_nifti import VOXELS, nifti
 
 LABELS = (VOXELS % 5).astype(np.uint8)  # 0 to 4
@@ -95,13 +95,71 @@ def test_arrays_in_all_48_orientations(tmp_path: Path, order: tuple[int, ...]) -
         np.testing.assert_array_equal(image.data, LABELS)
 
 
-def test_sheared_affine_has_no_qform(tmp_path: Path) -> None:
+def is_rotation(matrix: np.ndarray) -> bool:
+    """As ITK tests it, to 1e-4 (NiftiImageIO::SetImageIOOrientationFromNIfTI)."""
+    directions = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
+    return bool(np.allclose(directions @ directions.T, np.eye(3), atol=1e-4))
+
+
+@pytest.mark.parametrize("shear", [0.0005, 0.009])
+def test_a_sheared_affine_gets_the_nearest_rotation_as_qform(tmp_path: Path, shear: float) -> None:
+    """By hand: a shear s is a rotation by s/2 and a stretch; the centre (2, 1.5, 1) stays."""
     affine = np.eye(4)
-    affine[0, 1] = 0.009  # a shear just within tolerance
+    affine[0, 1] = shear
     write_labels(tmp_path / "seg.nii", LABELS, volume(affine), VALUES, {})
     header = read_image(tmp_path / "seg.nii").header
-    assert (header["sform_code"], header["qform_code"]) == (1, 0)
+    assert (header["sform_code"], header["qform_code"]) == (1, 1)
     np.testing.assert_allclose(header.get_sform(), affine, atol=1e-7)
+    qform = header.get_qform()
+    assert is_rotation(qform)
+    expected = [[1, shear / 2, 0], [-shear / 2, 1, 0], [0, 0, 1]]
+    np.testing.assert_allclose(qform[:3, :3], expected, atol=1e-4)
+    np.testing.assert_allclose(qform @ (2, 1.5, 1, 1), affine @ (2, 1.5, 1, 1), atol=1e-6)
+
+
+LONG = {"qform_code": 1, "quatern_d": 1.0000004}  # nibabel refuses this quaternion
+GARBAGE = {"qform_code": 1, "quatern_b": 0.9, "quatern_c": 0.9, "quatern_d": 0.9}
+TURNED = np.diag([-1.0, -1, 1, 1])
+REPAIRED: list[tuple[str, dict[str, Any], np.ndarray, int]] = [
+    ("qform too long", {"sform_code": 0, **LONG}, TURNED, 1),
+    ("qform too long beside sform", {"sform_code": 4, **LONG}, np.eye(4), 4),
+    ("qform garbage", {"sform_code": 2, **GARBAGE}, np.eye(4), 2),
+    ("qform NaN", {"sform_code": 2, "qform_code": 1, "quatern_b": np.nan}, np.eye(4), 2),
+    ("sform only", {"sform_code": 3}, np.eye(4), 3),
+    ("sform of the newest code", {"sform_code": 5}, np.eye(4), 5),
+    ("pixdim negative", {"pixdim": [1, 1, -1, 1, 0, 0, 0, 0]}, np.eye(4), 1),
+    ("pixdim zero", {"pixdim": [0] * 8, "qform_code": 1}, np.eye(4), 1),
+    ("sform zero", {"srow_x": 0, "srow_y": 0, "srow_z": 0, "qform_code": 2}, np.eye(4), 2),
+    ("sform NaN", {"srow_x": np.nan, "qform_code": 3}, np.eye(4), 3),
+    ("sform sheared", {"srow_x": [1, 0.5, 0, 0], "qform_code": 1}, np.eye(4), 1),
+]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("how", REPAIRED, ids=lambda how: how[0])
+def test_results_have_both_forms_whatever_the_input_has(
+    tmp_path: Path, how: tuple[str, dict[str, Any], np.ndarray, int], version: int
+) -> None:
+    _, fields, affine, code = how
+    (tmp_path / "flair.nii").write_bytes(nifti(version=version, **fields))
+    write_labels(tmp_path / "seg.nii", LABELS, read_files(flair=tmp_path / "flair.nii"), VALUES, {})
+    header = nib.load(tmp_path / "seg.nii").header
+    for form, got_code in (header.get_sform(coded=True), header.get_qform(coded=True)):
+        np.testing.assert_allclose(form, affine, atol=1e-3)
+        assert is_rotation(form)
+        assert got_code == code
+    np.testing.assert_array_equal(header["pixdim"][1:4], 1)
+
+
+def test_both_forms_are_kept_where_they_contradict_each_other(tmp_path: Path) -> None:
+    """So that a program that prefers the qform shows the labels where it shows the image."""
+    fields = {"qform_code": 1, "qoffset_x": 40, "quatern_c": 1, "sform_code": 4}
+    (tmp_path / "flair.nii").write_bytes(nifti(**fields))
+    write_labels(tmp_path / "seg.nii", LABELS, read_files(flair=tmp_path / "flair.nii"), VALUES, {})
+    given, got = (nib.load(tmp_path / name).header for name in ("flair.nii", "seg.nii"))
+    np.testing.assert_array_equal(got.get_qform(), given.get_qform())
+    np.testing.assert_array_equal(got.get_sform(), given.get_sform())
+    assert (got["qform_code"], got["sform_code"]) == (1, 4)
 
 
 FORMS: list[dict[str, Any]] = [
@@ -139,12 +197,20 @@ def test_round_trip_keeps_grid_and_codes(
     write_labels(tmp_path / f"seg{suffix}", LABELS, case, VALUES, {})
     given_header, image = case.header, read_image(tmp_path / f"seg{suffix}")
     assert type(image.header) is type(given_header), "NIfTI-2 only for NIfTI-2"
-    for field in ("sform_code", "qform_code", "xyzt_units", "srow_x", "quatern_b", "qoffset_x"):
-        np.testing.assert_array_equal(image.header[field], given_header[field])
+    for name, kept in FORM_FIELDS.items():
+        if given_header[f"{name}_code"]:
+            for field in kept:
+                np.testing.assert_array_equal(image.header[field], given_header[field])
+    assert (image.header["sform_code"] > 0) == (
+        given_header["sform_code"] + given_header["qform_code"] > 0
+    )
+    assert image.header["xyzt_units"] == 10
     np.testing.assert_array_equal(image.header["pixdim"][:4], given_header["pixdim"][:4])
-    np.testing.assert_array_equal(image.geometry.affine, case.affine)
-    np.testing.assert_array_equal(
-        nib.load(tmp_path / f"seg{suffix}").affine, nib.load(tmp_path / "flair.nii").affine
+    np.testing.assert_allclose(image.geometry.affine, case.affine, atol=1e-6)
+    np.testing.assert_allclose(
+        nib.load(tmp_path / f"seg{suffix}").affine,
+        nib.load(tmp_path / "flair.nii").affine,
+        atol=1e-6,
     )
     np.testing.assert_array_equal(image.data, LABELS)
     content = (tmp_path / f"seg{suffix}").read_bytes()
