@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEV ?= .venv-dev
+SUPPLY := build/supply
 JOBS ?= auto
 RESULTS := benchmarks/results
 
@@ -13,7 +14,8 @@ SOURCES := $(NATIVE) $(shell find fastbts models -type f -not -name '*.pyc')
 CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick lint format stubs coverage bench install clean
+.PHONY: help demo test test-quick guards versions lint format stubs coverage bench lock audit sbom install \
+    clean
 .NOTPARALLEL:  # both installs build in build/
 
 help:  ## list the targets
@@ -34,6 +36,14 @@ test: $(DEV)/installed  ## all tests; those on real cases need FASTBTS_DATA or .
 
 test-quick: $(DEV)/installed  ## the tests that take a minute: not the slow ones, no real cases
 	$(PYTEST) $(PARALLEL) -m "not slow and not serial and not data"
+
+guards: $(DEV)/installed  ## the guards at length, about an hour: fuzzing, kills, memory, forks, network
+	FASTBTS_GUARDS=1 $(PYTEST) $(PARALLEL) -m guard
+
+versions:  ## test lowest, locked and newest versions of the dependencies, each in its own venv
+	PYTHON=$(PYTHON) JOBS=$(JOBS) scripts/versions.sh lowest
+	PYTHON=$(PYTHON) JOBS=$(JOBS) scripts/versions.sh locked
+	PYTHON=$(PYTHON) JOBS=$(JOBS) scripts/versions.sh newest
 
 coverage: $(DEV)/installed  ## all tests in one process, with a report of the lines not run
 	$(PYTEST) --cov --cov-report=term --cov-report=html
@@ -75,6 +85,25 @@ bench: $(DEV)/installed  ## benchmarks; write benchmarks/results and the tables 
 	GLIBC_TUNABLES=$(KEEP) $(DEV)/bin/python $(BENCH) $(RESULTS)/ops-tuned.json benchmarks/bench_ops.py
 	$(DEV)/bin/python $(BENCH) $(RESULTS)/semantic.json benchmarks/bench_semantic.py
 	$(DEV)/bin/python -m benchmarks.make_tables
+
+# What `pip install fastbts` and its build need, with hashes, for all systems and Python versions.
+lock: $(SUPPLY)/installed  ## write constraints.txt anew, with the newest versions
+	printf 'scikit-build-core\npybind11\n' | $(SUPPLY)/bin/uv pip compile pyproject.toml - \
+	  --universal --generate-hashes --no-header --no-annotate --upgrade --quiet \
+	  --output-file constraints.txt
+
+audit: $(SUPPLY)/installed  ## look the locked versions up in the database of vulnerabilities
+	$(SUPPLY)/bin/pip-audit --require-hashes --requirement constraints.txt
+
+sbom: $(VENV)/installed $(SUPPLY)/installed  ## write build/sbom.json (CycloneDX) of the install
+	$(SUPPLY)/bin/cyclonedx-py environment $(VENV)/bin/python --pyproject pyproject.toml \
+	  --output-reproducible --output-file build/sbom.json
+
+# Tools alone: not part of the developers' install.
+$(SUPPLY)/installed:
+	$(PYTHON) -m venv $(SUPPLY)
+	$(SUPPLY)/bin/pip install --quiet --disable-pip-version-check uv pip-audit cyclonedx-bom
+	touch $@
 
 install: $(DEV)/installed  ## the developers' install alone, in .venv-dev
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class FastBTSError(Exception):
     """Base of every error that fastbts raises on purpose."""
@@ -33,3 +38,34 @@ class OptionsError(FastBTSError, ValueError):
 
 class OutputError(FastBTSError, OSError):
     """A result that could not be written; no incomplete file is left behind."""
+
+
+MEMORY_MESSAGES = re.compile(
+    "bad_alloc|can't alloc|ailed to alloc|llocate memory|out of memory|MemoryAllocation"
+    "|can't start new thread|Resource temporarily unavailable"
+)
+"""How runtimes and the system report a lack of memory in errors of other types."""
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is a lack of memory."""
+    if error is None or isinstance(error, MemoryError):
+        return error is not None
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    if MEMORY_MESSAGES.search(str(error)):
+        return True
+    return is_out_of_memory(error.__cause__)
+
+
+@contextmanager
+def memory_errors(message: str) -> Iterator[None]:
+    """Turns a lack of memory in the block, whoever reports it, into a DeviceError."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, FastBTSError) or not is_out_of_memory(error):
+            raise
+        raise DeviceError(
+            f"{message}: out of memory: {error}; free memory, or use a larger machine"
+        ) from error

@@ -21,12 +21,9 @@ class SegmenterOptions:
 
     mode: str = "auto"
     """"one-pass": the whole brain box at once, fastest. "sliding": overlapping windows, bounded
-    memory. "auto": one pass up to `max_one_pass_voxels`."""
+    memory, several times as long. "auto": one pass if the memory that is free suffices for it."""
     overlap: float = 0.5
     """Minimum overlap of neighbouring sliding windows, as a fraction of their size."""
-    max_one_pass_voxels: int = 12_000_000
-    """Largest tensor that "auto" runs in one pass. A 1 mm brain box has about 4 million voxels and
-    needs about 0.7 GB."""
     n_threads: int = 0
     """CPU threads; 0 for all."""
     allow_missing: bool = False
@@ -42,10 +39,6 @@ class SegmenterOptions:
         if not isinstance(self.overlap, int | float) or not 0 <= self.overlap <= 0.9:
             raise OptionsError(f"overlap {self.overlap!r}: expected a number between 0 and 0.9")
         check_threads(self.n_threads)
-        if not isinstance(self.max_one_pass_voxels, int) or self.max_one_pass_voxels < 0:
-            raise OptionsError(
-                f"max_one_pass_voxels {self.max_one_pass_voxels!r}: expected an integer, 0 or more"
-            )
         if not isinstance(self.allow_missing, bool):
             raise OptionsError(f"allow_missing {self.allow_missing!r}: expected True or False")
         part = 0 if self.min_part_mm3 is None else self.min_part_mm3

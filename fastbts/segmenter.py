@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.engine.file import EngineFile
+from fastbts.engine.fork import check_fork, enter_process, is_forked
 from fastbts.engine.interface import Engine
 from fastbts.engine.load import check_choice, open_engine, read_engine
-from fastbts.errors import FastBTSError, OptionsError
+from fastbts.errors import FastBTSError, OptionsError, memory_errors
 from fastbts.options import SegmenterOptions
 from fastbts.pipeline.confidence import confidence, doubts
 from fastbts.pipeline.infer import infer
@@ -87,11 +88,15 @@ class Segmenter:
             _warm_up(loaded)
             return loaded
 
-        self._engine = _future(load_and_warm_up if warm_up else load, background)
+        if self._owned:
+            enter_process()
+        with memory_errors(f"{self.spec.name}: cannot be loaded"):
+            self._engine = _future(load_and_warm_up if warm_up else load, background)
 
     @property
     def engine(self) -> Engine:
         """The loaded engine; waits for it if it is compiled in the background."""
+        self._check_process()
         return self._engine.result()
 
     def predict(
@@ -127,10 +132,12 @@ class Segmenter:
             Labels and volumes on the input's grid, with timings and report.
         Raises:
             InputError, GeometryError, CaseError: The input cannot be used.
-            DeviceError: The device failed.
+            DeviceError: The device failed, there is too little memory, or this process was forked
+                from one that had loaded an engine.
         """
+        self._check_process()
         clock = Clock(progress)
-        with clock("read", 0.0):
+        with clock("read", 0.0), memory_errors("the case cannot be read"):
             volume = as_volume(
                 one_case(case, {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}),
                 self.spec,
@@ -170,6 +177,7 @@ class Segmenter:
             CaseError: `cases` is a single case.
             FastBTSError: The engine cannot be loaded; or a bad case, with `stop_on_error`.
         """
+        self._check_process()
         check_cases(cases)
         check_names(self.spec, order=order, nnunet_order=nnunet_order, grid=grid)
         read = partial(
@@ -189,11 +197,11 @@ class Segmenter:
         stop_on_error: bool,
         progress: Progress | None,
     ) -> Iterator[Segmentation | FailedCase]:
-        with ThreadPoolExecutor(1) as reader:
+        with memory_errors("the batch"), ThreadPoolExecutor(1) as reader:
             for case, reading in _read_ahead(reader, read, cases):
                 clock = Clock(progress)
                 try:
-                    with clock("read", 0.0):
+                    with clock("read", 0.0), memory_errors("the case cannot be read"):
                         volume = reading.result()
                     result: Segmentation | FailedCase = self._segment(volume, clock)
                 except FastBTSError as error:
@@ -204,7 +212,7 @@ class Segmenter:
 
     def close(self) -> None:
         """Frees the engine, unless it was loaded by the caller."""
-        if self._owned and self._engine.exception() is None:
+        if self._owned and not is_forked() and self._engine.exception() is None:
             self.engine.close()
 
     def __enter__(self) -> Segmenter:
@@ -217,16 +225,22 @@ class Segmenter:
         if not self._engine.done() or self._engine.exception():
             state = "failed to load" if self._engine.done() else "loading"
             return f"Segmenter({self.spec.name}: {state})"
-        about = self.engine.description
+        about = self._engine.result().description
         how = ", ".join(str(about[key]) for key in ("backend", "device", "precision"))
         return f"Segmenter({self.spec.name}: {how})"
 
     def _segment(self, volume: Volume, clock: Clock) -> Segmentation:
-        n_threads = self.options.n_threads
         for warning in volume.warnings:
             logger.warning("%s", warning)
+        with memory_errors(f"a case of {' x '.join(map(str, volume.geometry.shape))} voxels"):
+            return self._run_stages(volume, clock)
+
+    def _run_stages(self, volume: Volume, clock: Clock) -> Segmentation:
+        n_threads = self.options.n_threads
         with clock("normalize", 0.1):
             prepared = normalize(volume, self.spec, n_threads)
+        for warning in prepared.warnings:
+            logger.warning("%s", warning)
         engine = self._loaded(clock)
         inferred = infer(engine, prepared.tensor, self.spec, self.options, clock)
         with clock("label", 0.95):
@@ -248,6 +262,11 @@ class Segmenter:
             prepared.placement,
             self.spec.temperature,
         )
+
+    def _check_process(self) -> None:
+        """Raises DeviceError in a forked process, where the future of the engine may never end."""
+        if self._owned:
+            check_fork()
 
     def _failed_with(self, error: FastBTSError) -> bool:
         """Whether the error is that of loading the engine; does not wait for it."""

@@ -118,8 +118,9 @@ class Volume:
 
     Attributes:
         data: (M, i, j, k), intensities as stored: integers, float32 or float64, native byte order.
-            0 is background. Integers stay integers: every modality is normalised on its own, so a
-            positive factor changes nothing.
+            The background is 0; another constant, low noise and NaN are replaced, with a warning.
+            Integers stay integers: every modality is normalised on its own, so a positive factor
+            changes nothing.
         affine: Voxel index -> RAS+ position in mm, float64, (4, 4).
         modalities: Names of the M images.
         names: Where each image came from, for messages; the modality's name by default.

@@ -265,7 +265,6 @@ def test_options_are_checked() -> None:
         ({"overlap": 1.0}, "overlap"),
         ({"n_threads": -1}, "n_threads"),
         ({"n_threads": 1.5}, "n_threads"),
-        ({"max_one_pass_voxels": -1}, "max"),
         ({"min_part_mm3": -1.0}, "min_part_mm3"),
         ({"min_part_mm3": float("nan")}, "min_part_mm3"),
     ]:

@@ -44,6 +44,7 @@ def fit(
     *,
     start: Path | None = None,
     val: Sequence[Path] | None = None,
+    workers: int = 1,
     progress: bool = False,
 ) -> UNet3d:
     """Trains to the end of the recipe, from the run's last checkpoint if it has one.
@@ -56,6 +57,7 @@ def fit(
             only the recipe has BatchNorm, its statistics are measured on the cases.
         val: Folders of labelled cases, whose Dice is logged every `recipe.validate_every` steps;
             None for no validation.
+        workers: Processes that prepare crops.
         progress: Whether to show a progress bar.
     Returns:
         The averaged network.
@@ -68,7 +70,7 @@ def fit(
     bars = [RichProgressBar(refresh_rate=1)] if progress else []
     callbacks = [average, Log(run / "log.jsonl", run / "dice.jsonl"), checkpoints, *bars]
     trainer = _trainer(recipe, run, callbacks, validate=bool(val))
-    module, data = TrainingModule(recipe), CropData(cases, recipe, val or ())
+    module, data = TrainingModule(recipe), CropData(cases, recipe, val or (), workers)
     last = checkpoints.path if checkpoints.path.is_file() else None
     if start is not None and last is None:
         _start_from(start, module.network, cases)
@@ -136,6 +138,9 @@ def command(
         Path | None, typer.Option(help="folder of `training synthetic`, for recipes that use it")
     ] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=1, help="processes that prepare crops; more than one for a GPU")
+    ] = 1,
 ) -> None:
     """Train the network of a recipe, or continue an interrupted run."""
     if threads:
@@ -146,7 +151,8 @@ def command(
     cases += load_synthetic(synthetic) if synthetic else []
     cases = teacher_for(chosen, cases, cache)
     try:
-        fit(chosen, cases, out, start=start, val=_validation(data), progress=True)
+        val = _validation(data)
+        fit(chosen, cases, out, start=start, val=val, workers=workers, progress=True)
     except Terminated as stopped:
         typer.echo(stopped, err=True)
         raise

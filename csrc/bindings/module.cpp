@@ -140,7 +140,7 @@ void bind_labels(py::module_& module) {
                   thresholds,
                   values,
                   borrow.array<std::uint8_t, 3>(labels, "labels", "uint8 (D, H, W)", Rows::kAny),
-                  borrow.array<std::int64_t, 1>(counts, "counts", "int64 (3)")};
+                  borrow.array<std::int64_t, 1>(counts, "counts", "int64 (4)")};
         });
       },
       "logits"_a, "offset"_a, "box"_a, "thresholds"_a, "values"_a, "labels"_a, "counts"_a,

@@ -35,7 +35,7 @@ void label(const LabelArgs& args, int n_threads, Stream stream) {
     require<OptionsError>(inside, "label: offset: expected the box of ", size, " at ", args.offset,
                           " to be inside logits of shape ", args.logits.shape);
   }
-  require<InputError>(args.counts.shape[0] == 3, "label: counts: expected shape (3), got ",
+  require<InputError>(args.counts.shape[0] == 4, "label: counts: expected shape (4), got ",
                       args.counts.shape);
   on_device(
       args.logits.device, [&] { label_cpu(args, n_threads); },

@@ -27,7 +27,8 @@ struct LabelArgs {
 ///   thresholds  3                probability, 0..1   read     of WT, TC, ET
 ///   values      3                uint8               read     written for ED, NCR, ET
 ///   labels      (D, H, W)        uint8, any strides  written  inside the box only
-///   counts      3                int64, dense        written  voxels of WT, TC, ET, nested
+///   counts      4                int64, dense        written  voxels of WT, TC, ET, nested; voxels
+///                                                             with a NaN or infinite logit
 /// Floats are float32; on a CUDA device, where all arrays must be, also float16 or bfloat16.
 void label(const LabelArgs& args, int n_threads, Stream stream);
 

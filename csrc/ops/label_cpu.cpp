@@ -10,7 +10,7 @@ namespace fastbts {
 namespace {
 
 struct RegionCounts {
-  std::int64_t n_wt = 0, n_tc = 0, n_et = 0;
+  std::int64_t n_wt = 0, n_tc = 0, n_et = 0, n_nonfinite = 0;
 };
 
 struct Row {
@@ -20,7 +20,7 @@ struct Row {
 RegionCounts label_row(Row row, std::array<float, 3> least, std::array<std::uint8_t, 3> values,
                        std::int64_t n, std::uint8_t* __restrict out) {
   const auto [ed, ncr, enhancing] = values;
-  std::int32_t n_wt = 0, n_tc = 0, n_et = 0;
+  std::int32_t n_wt = 0, n_tc = 0, n_et = 0, n_nonfinite = 0;
   for (std::int64_t w = 0; w < n; ++w) {
     const bool et = row.et[w] >= least[2];
     const bool tc = et | (row.tc[w] >= least[1]);
@@ -29,14 +29,17 @@ RegionCounts label_row(Row row, std::array<float, 3> least, std::array<std::uint
     n_wt += wt;
     n_tc += tc;
     n_et += et;
+    // The product with 0 is NaN for NaN and infinity.
+    n_nonfinite += !(row.wt[w] * 0 + row.tc[w] * 0 + row.et[w] * 0 == 0);
   }
-  return {n_wt, n_tc, n_et};
+  return {n_wt, n_tc, n_et, n_nonfinite};
 }
 
 void add(RegionCounts& total, const RegionCounts& part) {
   total.n_wt += part.n_wt;
   total.n_tc += part.n_tc;
   total.n_et += part.n_et;
+  total.n_nonfinite += part.n_nonfinite;
 }
 
 }  // namespace
@@ -70,7 +73,7 @@ void label_cpu(const LabelArgs& args, int n_threads) {
     const std::lock_guard<std::mutex> lock(mutex);
     add(total, part);
   });
-  const std::array<std::int64_t, 3> counts{total.n_wt, total.n_tc, total.n_et};
+  const std::array<std::int64_t, 4> counts{total.n_wt, total.n_tc, total.n_et, total.n_nonfinite};
   std::copy(counts.begin(), counts.end(), args.counts.data);
 }
 

@@ -16,7 +16,7 @@ Box source_box(const LabelArgs& args) {
 }  // namespace
 
 void label_cuda(const LabelArgs& args, Stream stream) {
-  CUDA_CHECK(cudaMemsetAsync(args.counts.data, 0, 3 * sizeof(std::int64_t), cuda_stream(stream)));
+  CUDA_CHECK(cudaMemsetAsync(args.counts.data, 0, 4 * sizeof(std::int64_t), cuda_stream(stream)));
   const auto labels = args.labels.cropped(args.box);
   const auto [n_d, n_h, n_w] = labels.shape;
   const RowLaunch launch(n_d * n_h, 4096);

@@ -71,6 +71,7 @@ def build_engine(
     on_progress("read", 0.0)
     file, folders = read_source(source), [Path(folder) for folder in calibrate]
     volumes = [read_case(folder) for folder in folders]
+    cases = labelled_cases(folders, volumes)  # now, as the build takes minutes
     tensors = [normalize(volume, file.spec).tensor for volume in volumes]
     on_progress("build", 0.1)
     payloads: dict[str, bytes | memoryview] = {
@@ -85,7 +86,6 @@ def build_engine(
         "calibration_zyx": shapes,
     }
     on_progress("measure parity", 0.6)
-    cases = labelled_cases(folders, volumes)
     built = parse_engine_file(_packed(file, payloads, about), source)
     parity = _parity(
         file, built, accept_parity, cases, lambda f: on_progress("measure parity", 0.6 + 0.35 * f)

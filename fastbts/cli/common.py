@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastbts.engine.backends import BACKENDS, devices, precisions
-from fastbts.errors import FastBTSError, OptionsError
+from fastbts.errors import DeviceError, FastBTSError, OptionsError, is_out_of_memory
 
 if TYPE_CHECKING:
     from fastbts.progress import Progress
@@ -63,6 +63,11 @@ def reported_errors() -> Iterator[None]:
     except FastBTSError as error:
         tell_error(error)
         raise typer.Exit(2 if isinstance(error, OptionsError) else 1) from None
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        tell_error(DeviceError(f"out of memory: {error}; free memory, or use a larger machine"))
+        raise typer.Exit(1) from None
 
 
 def tell_error(error: FastBTSError) -> None:

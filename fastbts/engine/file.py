@@ -7,7 +7,8 @@ import json
 import math
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,15 @@ class EngineFile:
         about = self.manifest.get("prompts")
         encoder = about.get("encoder") if isinstance(about, dict) else None
         return "none" if about is None else str(encoder or "not stated")
+
+
+@contextmanager
+def named(file: EngineFile) -> Iterator[None]:
+    """Begins the messages of EngineFileErrors in the block with the file's path."""
+    try:
+        yield
+    except EngineFileError as error:
+        raise EngineFileError(f"{file.path}: {error}") from None
 
 
 def write_engine_file(

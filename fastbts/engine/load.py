@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.engine.backends import BACKENDS, Backend, devices, precisions
-from fastbts.engine.file import EngineFile, read_engine_file
+from fastbts.engine.file import EngineFile, named, read_engine_file
+from fastbts.engine.graph import check_graph
 from fastbts.engine.interface import Engine
-from fastbts.errors import EngineFileError, OptionsError
+from fastbts.errors import EngineFileError, OptionsError, memory_errors
 from fastbts.options import check_threads
 
 
@@ -61,7 +62,9 @@ def load_engine(
 
 def read_engine(path: str | Path | None, trusted_key: str | Path | None = None) -> EngineFile:
     """Reads an engine file and checks its signature; see `load_engine`."""
-    file = read_engine_file(default_engine_path() if path is None else path)
+    path = default_engine_path() if path is None else path
+    with memory_errors(f"{path}: cannot be read"):
+        file = read_engine_file(path)
     if trusted_key is not None:
         from fastbts.engine.signing import check_signature
 
@@ -84,6 +87,7 @@ def open_engine(
     row = BACKENDS[backend] if backend != "auto" else _choice(device, built_for)
     if precision == "auto" and row.name == built_for:
         precision = built_in
+    _check_network(file)
     return row.engine_class()(file, device=device, precision=precision, n_threads=n_threads)
 
 
@@ -112,7 +116,13 @@ def build_payloads(
     _check_known("backend", backend, tuple(BACKENDS))
     row = BACKENDS[backend]
     row.check_precision(precision)
+    _check_network(file)
     return row.engine_class().build(file, precision, tensors)
+
+
+def _check_network(file: EngineFile) -> None:
+    with named(file):
+        check_graph(file.payloads["model.onnx"], file.spec)
 
 
 def _built(file: EngineFile) -> tuple[str, str]:

@@ -27,8 +27,8 @@ def read_metadata(onnx_bytes: bytes | memoryview) -> dict[str, str]:
     Raises:
         EngineFileError: The bytes are not a protobuf message.
     """
-    entries = [dict(_fields(entry)) for entry in _each(onnx_bytes, METADATA)]
-    return {_text(entry.get(1, b"")): _text(entry.get(2, b"")) for entry in entries}
+    entries = [dict(fields(entry)) for entry in each(onnx_bytes, METADATA)]
+    return {text(entry.get(1, b"")): text(entry.get(2, b"")) for entry in entries}
 
 
 def read_default(onnx_bytes: bytes | memoryview, name: str) -> NDArray[np.float32] | None:
@@ -37,11 +37,11 @@ def read_default(onnx_bytes: bytes | memoryview, name: str) -> NDArray[np.float3
     Raises:
         EngineFileError: Not a protobuf message, or the tensor is not float32 in `raw_data`.
     """
-    for graph in _each(onnx_bytes, GRAPH):
-        for tensor in _each(graph, INITIALIZER):
-            fields = list(_fields(tensor))
-            if _text(dict(fields).get(NAME, b"")) == name:
-                return _array(fields, name)
+    for graph in each(onnx_bytes, GRAPH):
+        for tensor in each(graph, INITIALIZER):
+            parts = list(fields(tensor))
+            if text(dict(parts).get(NAME, b"")) == name:
+                return _array(parts, name)
     return None
 
 
@@ -66,7 +66,7 @@ def call_body(onnx_bytes: bytes | memoryview, name: str, domain: str) -> bytes:
     Raises:
         EngineFileError: The bytes are not a protobuf message.
     """
-    if name not in (_name(function, FUNCTION_NAME) for function in _each(onnx_bytes, FUNCTION)):
+    if name not in (_name(function, FUNCTION_NAME) for function in each(onnx_bytes, FUNCTION)):
         return bytes(onnx_bytes)
 
     def moved(number: int, part: memoryview) -> bytes | None:
@@ -113,7 +113,7 @@ def drop_bodies(onnx_bytes: bytes | memoryview, names: Collection[str]) -> bytes
 
 
 def _name(message: memoryview, field: int) -> str:
-    return _text(dict(_fields(message)).get(field, b""))
+    return text(dict(fields(message)).get(field, b""))
 
 
 def _message(number: int, content: bytes) -> bytes:
@@ -121,9 +121,9 @@ def _message(number: int, content: bytes) -> bytes:
     return b"".join([_written(number << 3 | 2), _written(len(content)), content])
 
 
-def _array(fields: list[tuple[int, int | memoryview]], name: str) -> NDArray[np.float32]:
-    single, shape = dict(fields), []
-    for number, value in fields:
+def _array(parts: list[tuple[int, int | memoryview]], name: str) -> NDArray[np.float32]:
+    single, shape = dict(parts), []
+    for number, value in parts:
         if number == DIMS:  # packed or one by one: writers differ
             shape += [value] if isinstance(value, int) else list(_varints(value))
     raw = single.get(RAW_DATA)
@@ -139,13 +139,15 @@ def _array(fields: list[tuple[int, int | memoryview]], name: str) -> NDArray[np.
     return np.frombuffer(raw, "<f4").reshape(shape).astype(np.float32)
 
 
-def _each(message: bytes | memoryview | int, wanted: int) -> Iterator[memoryview]:
-    for number, value in _fields(message):
+def each(message: bytes | memoryview | int, wanted: int) -> Iterator[memoryview]:
+    """The messages or strings in one field of a message."""
+    for number, value in fields(message):
         if number == wanted and isinstance(value, memoryview):
             yield value
 
 
-def _fields(message: bytes | memoryview | int) -> Iterator[tuple[int, int | memoryview]]:
+def fields(message: bytes | memoryview | int) -> Iterator[tuple[int, int | memoryview]]:
+    """Number and value of each field of a message."""
     return ((number, value) for number, value, _ in _spans(message))
 
 
@@ -195,5 +197,6 @@ def _written(value: int) -> bytes:
     return bytes([*groups, value])
 
 
-def _text(value: int | bytes | memoryview) -> str:
+def text(value: int | bytes | memoryview) -> str:
+    """The value of a string field."""
     return "" if isinstance(value, int) else bytes(value).decode("utf-8", "replace")

@@ -62,11 +62,15 @@ class BrainBox:
 
 
 class RegionCounts(NamedTuple):
-    """Voxels of each region, nested: ET is part of TC, TC of WT. On a device, 1-element arrays."""
+    """Voxels of each region, nested: ET is part of TC, TC of WT. On a device, 1-element arrays.
+
+    `n_nonfinite` is the number of voxels with a NaN or infinite logit.
+    """
 
     n_wt: int
     n_tc: int
     n_et: int
+    n_nonfinite: int
 
 
 class Parts(NamedTuple):
@@ -249,10 +253,11 @@ def label(
         values: Labels written for ED, NCR, ET (oedema, necrotic core, enhancing tumour).
         labels: (D, H, W) uint8, any strides, written inside the box only.
         n_threads: 0 for all CPUs.
-        counts: (3,) int64, written: voxels of WT, TC, ET; needed on a device.
+        counts: (4,) int64, written: voxels of WT, TC, ET, and with non-finite logits; needed on a
+            device.
         stream: CUDA stream, for arrays on a device.
     """
-    counts = output_array("label: counts", counts, logits, (3,), np.int64)
+    counts = output_array("label: counts", counts, logits, (4,), np.int64)
     _C.label(
         logits, offset, box, thresholds, values, labels, counts, n_threads, stream_handle(stream)
     )

@@ -89,8 +89,8 @@ def label(
     thresholds: tuple[float, float, float],
     values: tuple[int, int, int],
     labels: NDArray[np.uint8],
-) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
-    """Returns the labels (D, H, W) with the box written, and n_wt, n_tc, n_et."""
+) -> tuple[NDArray[np.uint8], tuple[int, int, int, int]]:
+    """Returns the labels (D, H, W) with the box written; n_wt, n_tc, n_et, n_nonfinite."""
     source = tuple(slice(o, o + end - begin) for o, (begin, end) in zip(offset, box, strict=True))
     inside = logits[(slice(None), *source)].astype(np.float64)
     wt, tc, et = (
@@ -101,7 +101,9 @@ def label(
     result[tuple(slice(*bounds) for bounds in box)] = np.select(
         [et, tc, wt], [enhancing, ncr, ed], 0
     )
-    return result, (int((wt | tc | et).sum()), int((tc | et).sum()), int(et.sum()))
+    nonfinite = ~np.isfinite(inside).all(axis=0)
+    n_wt, n_tc = int((wt | tc | et).sum()), int((tc | et).sum())
+    return result, (n_wt, n_tc, int(et.sum()), int(nonfinite.sum()))
 
 
 def resample(tensor: NDArray[np.float32], size: Size) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from fastbts import ops
 from fastbts.engine.interface import Engine
 from fastbts.options import SegmenterOptions
+from fastbts.pipeline.memory import choose_mode, free_bytes, memory_explained
 from fastbts.pipeline.window import WindowPlan
 from fastbts.progress import Clock
 from fastbts.spec import EngineSpec
@@ -24,7 +26,8 @@ class Inferred:
 
     Attributes:
         logits: (K, D, H, W) float32.
-        windows: Mode and number of windows, and for sliding ones size and overlap; for the report.
+        windows: Mode, why it was chosen, and number of windows; for sliding ones also size and
+            overlap. For the report.
     """
 
     logits: NDArray[np.float32]
@@ -43,11 +46,29 @@ def infer(
     Raises:
         DeviceError: See `Engine.infer`.
     """
-    fits = tensor[0].size <= options.max_one_pass_voxels
-    if options.mode == "sliding" or (options.mode == "auto" and not fits):
-        return _sliding(engine, tensor, spec, options, clock)
+    n_voxels, n_window, free = tensor[0].size, math.prod(spec.window), free_bytes()
+    mode, reason = options.mode, "the mode was given"
+    if mode == "auto":
+        mode, reason = choose_mode(engine, n_voxels, n_window, free)
+    run, largest, way_out = _one_pass, n_voxels, ""
+    if mode == "sliding":
+        run, largest = _sliding, n_window
+    elif n_voxels > n_window:
+        way_out = ", or use mode='sliding' (--mode sliding)"
+    with memory_explained(engine, largest, free, way_out):
+        logits, about = run(engine, tensor, spec, options, clock)
+    return Inferred(logits, {"mode": mode, "reason": reason, **about})
+
+
+def _one_pass(
+    engine: Engine,
+    tensor: NDArray[np.float32],
+    spec: EngineSpec,
+    options: SegmenterOptions,
+    clock: Clock,
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
     with clock("infer", BEGIN):
-        return Inferred(engine.infer(tensor[None])[0], {"mode": "one-pass", "count": 1})
+        return engine.infer(tensor[None])[0], {"count": 1}
 
 
 def _sliding(
@@ -56,7 +77,7 @@ def _sliding(
     spec: EngineSpec,
     options: SegmenterOptions,
     clock: Clock,
-) -> Inferred:
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
     n_d, n_h, n_w = tensor.shape[1:]
     plan = WindowPlan.cover((n_d, n_h, n_w), spec.window, options.overlap)
     logits = np.zeros((len(spec.regions), n_d, n_h, n_w), np.float32)
@@ -71,4 +92,4 @@ def _sliding(
             d, h, w = (axis[b : b + 1] for axis in plan.weights)
             ops.blend(part, origin, (d, h, w), logits, n_threads=options.n_threads)
     about = {"count": len(plan), "size_zyx": list(plan.size), "overlap": options.overlap}
-    return Inferred(logits, {"mode": "sliding", **about})
+    return logits, about

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts import ops
+from fastbts.errors import DeviceError
 from fastbts.labels import ED, ET, NCR
 from fastbts.ops import Box, RegionCounts
 from fastbts.placement import Placement
@@ -45,6 +46,9 @@ def label(
 
     Connected parts of the whole tumour smaller than `spec.min_part_mm3` become background; then
     enhancing tumour of less than `spec.min_et_mm3` in total becomes necrotic core.
+
+    Raises:
+        DeviceError: Logits inside the brain box are NaN or infinite.
     """
     # In the memory order of the NIfTI file written later. Zeroed pages cost nothing until touched.
     labels = np.zeros(geometry.shape[::-1], np.uint8).T
@@ -54,10 +58,11 @@ def label(
         restored, offset, placement.box, _uncalibrated(spec), (ED, NCR, ET), view, n_threads
     )
     voxel_mm3 = geometry.voxel_ml * 1000
+    _check_finite(counts.n_nonfinite)
     counts, small_parts = _remove_small_parts(
         view, placement.box, counts, spec.min_part_mm3, voxel_mm3, n_threads
     )
-    n_voxels = dict(zip(spec.regions, counts, strict=True))
+    n_voxels = dict(zip(spec.regions, counts[:3], strict=True))
     et_mm3 = n_voxels["ET"] * voxel_mm3
     small = 0 < et_mm3 < spec.min_et_mm3
     if small:
@@ -72,6 +77,14 @@ def label(
     }
     volumes_ml = {region: n * geometry.voxel_ml for region, n in n_voxels.items()}
     return Labelled(labels, volumes_ml, small_parts, rule)
+
+
+def _check_finite(n_nonfinite: int) -> None:
+    if n_nonfinite:
+        raise DeviceError(
+            f"the network gave NaN or infinite values in {n_nonfinite} voxels of the brain box; "
+            "expected finite logits; use precision='fp32' or another engine file"
+        )
 
 
 def _uncalibrated(spec: EngineSpec) -> tuple[float, float, float]:
@@ -101,6 +114,6 @@ def _remove_small_parts(
     n_et = removed.get(ET, 0)
     n_tc = n_et + removed.get(NCR, 0)
     n_wt = n_tc + removed.get(ED, 0)
-    left = RegionCounts(counts.n_wt - n_wt, counts.n_tc - n_tc, counts.n_et - n_et)
+    left = RegionCounts(counts.n_wt - n_wt, counts.n_tc - n_tc, counts.n_et - n_et, 0)
     record = {"threshold_mm3": min_part_mm3, "n_parts_before": n_before, "n_parts_after": n_after}
     return left, {**record, "removed_mm3": round(n_wt * voxel_mm3, 3)}

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from fastbts import ops
 from fastbts.errors import GeometryError, InputError
 from fastbts.ops import Box, Size
+from fastbts.pipeline.brain import Background, find_brain
 from fastbts.placement import Placement
 from fastbts.spec import EngineSpec
-from fastbts.volume import Volume, to_network_axes
+from fastbts.volume import Volume
 
 MAX_VOXELS = 64_000_000  # 400 mm cubed at 1 mm: no head is larger, and four images fit in memory
 SPACING_TOLERANCE = 0.1  # relative; training scales images by up to +-15 %
@@ -30,12 +31,16 @@ class Prepared:
         stats: (M, 4), per modality of the volume: lower and upper clip, mean, standard deviation,
             in the input's units.
         n_brain: Brain voxels of the input.
+        backgrounds: Per modality of the volume, what was taken as 0.
+        warnings: What is unusual about the intensities but not wrong.
     """
 
     tensor: NDArray[np.float32]
     placement: Placement
     stats: NDArray[np.float64]
     n_brain: int
+    backgrounds: Sequence[Background]
+    warnings: tuple[str, ...]
 
 
 def normalize(volume: Volume, spec: EngineSpec, n_threads: int = 0) -> Prepared:
@@ -47,21 +52,25 @@ def normalize(volume: Volume, spec: EngineSpec, n_threads: int = 0) -> Prepared:
         spec: Has stride, spacing and percentiles.
         n_threads: CPU threads; 0 for all.
     Raises:
-        InputError: No brain voxel, a constant modality, non-finite or absurd values.
+        InputError: No brain voxel, a constant modality, absurd values, or NaN inside the brain.
         GeometryError: The brain would be absurdly large at the network's spacing.
     """
-    view = to_network_axes(volume.data, volume.geometry)
-    brain = ops.brain_box(view, n_threads)
-    _check_content(volume, brain)
-    size = _network_size(brain.size, volume, spec)
-    placement = Placement(brain.bounds, size, _padded(size, spec.stride))
+    brain = find_brain(volume, n_threads)
+    size = _network_size(brain.box.size, volume, spec)
+    placement = Placement(brain.box.bounds, size, _padded(size, spec.stride))
     try:
-        tensor, stats = _normalized(view, placement, spec.percentiles, n_threads)
+        tensor, stats = _normalized(brain.view, placement, spec.percentiles, n_threads)
     except InputError as error:
         raise InputError(f"{', '.join(volume.names)}: {error}; check the intensities") from error
+    stats[:, :3] += np.array([[background.value] for background in brain.backgrounds])
     _check_contrast(volume, stats)
     return Prepared(
-        _with_missing(tensor, volume.modalities, spec.modalities), placement, stats, brain.n_brain
+        _with_missing(tensor, volume.modalities, spec.modalities),
+        placement,
+        stats,
+        brain.box.n_brain,
+        brain.backgrounds,
+        brain.warnings,
     )
 
 
@@ -114,20 +123,6 @@ def _network_size(brain: Size, volume: Volume, spec: EngineSpec) -> Size:
             f"{MAX_VOXELS} voxels; check the header's units"
         )
     return d, h, w
-
-
-def _check_content(volume: Volume, brain: ops.BrainBox) -> None:
-    for name, n_bad, n_set in zip(volume.names, brain.n_nonfinite, brain.n_nonzero, strict=True):
-        if n_bad:
-            raise InputError(
-                f"{name}: {n_bad} voxels are NaN or infinite; expected finite intensities; "
-                "repair or re-export it"
-            )
-        if not n_set:
-            raise InputError(
-                f"{name}: all voxels are zero; expected an MR image; check that the right file was "
-                "given"
-            )
 
 
 def _check_contrast(volume: Volume, stats: NDArray[np.float64]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,12 @@ def report(
             "brain_box_zyx": [list(side) for side in prepared.placement.box],
             "tensor_zyx": list(prepared.tensor.shape[1:]),
             "resampled": prepared.placement.resampled,
+            "background": {
+                modality: asdict(background)
+                for modality, background in zip(
+                    volume.modalities, prepared.backgrounds, strict=True
+                )
+            },
             "clip_low_high_mean_std": {
                 modality: [float(v) for v in row]
                 for modality, row in zip(volume.modalities, prepared.stats, strict=True)
@@ -57,7 +64,7 @@ def report(
         "volumes_ml": dict(labelled.volumes_ml),
         "confidence": dict(confidences),
         "timings_ms": dict(timings_ms),
-        "warnings": [*volume.warnings, *doubts(confidences)],
+        "warnings": [*volume.warnings, *prepared.warnings, *doubts(confidences)],
         "notice": DISCLAIMER,
     }
 

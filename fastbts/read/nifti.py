@@ -90,7 +90,7 @@ class Image:
     """One image as stored.
 
     Attributes:
-        data: (i, j, k), first axis fastest in memory, native byte order, finite and not constant.
+        data: (i, j, k), first axis fastest in memory, native byte order, not constant.
             Not scaled where the header has a positive slope and no intercept, see `_scaling`.
         geometry: Its voxel grid.
         path: The file.
@@ -112,7 +112,7 @@ def read_image(path: str | Path) -> Image:
 
     Raises:
         InputError: The file is missing, unreadable, damaged, not NIfTI, too large, of an unusable
-            dtype, 4-D with several volumes, non-finite or constant.
+            dtype, 4-D with several volumes, constant.
         GeometryError: Its voxel grid cannot be used, see `Geometry`.
     """
     return image_of(read_header(path))
@@ -141,13 +141,14 @@ def read_header(path: str | Path) -> ImageHeader:
     return ImageHeader(path, geometry, stored, slope, inter, offset, header, warnings)
 
 
-def read_voxels(header: ImageHeader, out: NDArray[Any], *, constant: bool = False) -> str:
+def read_voxels(header: ImageHeader, out: NDArray[Any], *, labels: bool = False) -> str:
     """Reads the voxels into `out` and checks them; releases the GIL while it decompresses.
 
     Args:
         header: From `read_header`.
         out: (i, j, k), first axis fastest; preferably of `header.dtype`, so that nothing is copied.
-        constant: Whether all voxels may be equal, as in the labels of a case without tumour.
+        labels: Whether these are labels, which may all be equal, and must be finite. In an image,
+            NaN or infinity may be background; `fastbts.pipeline.brain` finds out.
 
     Returns:
         SHA-256 of the file.
@@ -161,10 +162,10 @@ def read_voxels(header: ImageHeader, out: NDArray[Any], *, constant: bool = Fals
     if direct and not header.stored.isnative:
         out.byteswap(inplace=True)
     elif not direct:
-        # What is not finite afterwards is refused.
+        # What is not finite afterwards is no intensity; see `labels`.
         with np.errstate(over="ignore", invalid="ignore"):
             out[...] = raw if header.as_stored else _scaled(raw, header)
-    _check_content(header.path, out, constant)
+    _check_content(header.path, out, labels)
     return sha256
 
 
@@ -368,13 +369,20 @@ def _form_warnings(
     return (f"qform and sform disagree by up to {apart_mm:.1f} mm: the sform was used",)
 
 
-def _check_content(path: Path, data: NDArray[Any], constant: bool) -> None:
+def _check_content(path: Path, data: NDArray[Any], labels: bool) -> None:
     low, high = data.min(), data.max()  # NaN, if there is one
+    n_bad = 0
     if not (np.isfinite(low) and np.isfinite(high)):
-        n = data.size - int(np.isfinite(data).sum())
+        finite = data[np.isfinite(data)]
+        n_bad = data.size - finite.size
+        low, high = (finite.min(), finite.max()) if finite.size else (np.nan, np.nan)
+    if n_bad and (labels or n_bad == data.size):
         raise InputError(
-            f"{path}: {n} voxels are NaN or infinite; expected finite numbers; repair the export "
-            "or set them to 0"
+            f"{path}: {n_bad} voxels are NaN or infinite; expected finite numbers; repair the "
+            "export or set them to 0"
         )
-    if low == high and not constant:
-        raise InputError(f"{path}: all voxels are {low:g}; expected an image; check the export")
+    if low == high and not labels:
+        others = f", except for {n_bad} NaN or infinite ones" if n_bad else ""
+        raise InputError(
+            f"{path}: all voxels are {low:g}{others}; expected an image; check the export"
+        )

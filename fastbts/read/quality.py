@@ -1,8 +1,7 @@
-"""Quality control of a case of valid images: each image alone, and all of them together."""
+"""Quality control of a case of valid images: whether they fit their names and each other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
 
@@ -13,9 +12,6 @@ from fastbts.read.alignment import misplaced
 from fastbts.read.mixups import mixed_up
 from fastbts.read.sample import Sample
 from fastbts.volume import Volume
-
-MAX_BRAIN_ML = 2500.0  # brains of the 34 BraTS cases: 1170-1750 ml; a head has more than 3000
-MAX_NONZERO = 0.9  # of the image; a brain in its bounding box fills half of it
 
 
 def inspected(volume: Volume) -> Volume:
@@ -28,7 +24,6 @@ def inspected(volume: Volume) -> Volume:
     sample = Sample.of(volume)
     _check_distinct(volume, sample)
     warnings = (
-        *_skulls(volume, sample),
         *misplaced(volume.modalities, volume.names, sample),
         *mixed_up(volume.modalities, sample),
     )
@@ -43,15 +38,4 @@ def _check_distinct(volume: Volume, sample: Sample) -> None:
             raise CaseError(
                 f"{names[a]} and {names[b]} hold the same voxels; expected one image per "
                 "modality; check the export"
-            )
-
-
-def _skulls(volume: Volume, sample: Sample) -> Iterator[str]:
-    image_ml = volume.geometry.voxel_ml * volume.data[0].size
-    for modality, nonzero in zip(volume.modalities, sample.nonzero, strict=True):
-        if nonzero > MAX_NONZERO or nonzero * image_ml > MAX_BRAIN_ML:
-            yield (
-                f"{modality}: {nonzero:.0%} of the image ({nonzero * image_ml:.0f} ml) is not "
-                "zero, too much for a brain: the skull or the background was probably not "
-                "removed; run a brain extraction first"
             )

@@ -50,7 +50,7 @@ def read_labels(path: Path) -> NDArray[np.uint8]:
     """
     header = read_header(path)
     values = np.empty(header.geometry.shape[::-1], header.dtype).T
-    read_voxels(header, values, constant=True)
+    read_voxels(header, values, labels=True)
     slope = header.nifti.get_slope_inter()[0]
     if header.as_stored and slope is not None:  # a slope that images do without, see `_scaling`
         values = values * slope

@@ -17,7 +17,7 @@ def resample_to_grid(
     """Resamples an image trilinearly to another grid in the same patient space.
 
     Args:
-        data: (i, j, k) on `geometry`, finite.
+        data: (i, j, k) on `geometry`. NaN spreads to the voxels that touch it.
         geometry: The image's grid.
         target: The grid to resample to; any orientation, oblique or anisotropic.
 

@@ -171,7 +171,7 @@ class _Scene:
 
 def _brain_box(image: Array, spacing: tuple[float, float, float]) -> tuple[slice, slice, slice]:
     """The box of the non-zero voxels with a margin; the whole image if there are none."""
-    brain = image != 0
+    brain = np.isfinite(image) & (image != 0)
     sides = []
     for axis, mm in enumerate(spacing):
         filled = np.flatnonzero(brain.any(axis=tuple({0, 1, 2} - {axis})))
@@ -220,9 +220,10 @@ def _tile_size(scene: _Scene, axis: int) -> tuple[int, int]:
 def _grey(image: Array, plane: Array) -> NDArray[np.uint8]:
     """Intensities as 0-255 between two percentiles of the whole image's non-zero voxels."""
     sample = image[::2, ::2, ::2]
-    sample = sample[sample != 0]
+    sample = sample[np.isfinite(sample) & (sample != 0)]
     low, high = np.percentile(sample, GREY_WINDOW) if sample.size else (0.0, 1.0)
-    scaled = (plane.astype(np.float32) - low) / max(float(high - low), 1e-6)
+    plane = np.nan_to_num(plane.astype(np.float32), posinf=0.0, neginf=0.0)
+    scaled = (plane - low) / max(float(high - low), 1e-6)
     return np.where(plane == 0, 0, np.clip(scaled, 0, 1) * 255).astype(np.uint8)
 
 

@@ -196,7 +196,7 @@ def test_each_warning_is_shown_once(case: Path, voxel_engine: Path, tmp_path: Pa
         f"warning: {warning}"
         for warning in json.loads((tmp_path / "out/report.json").read_text())["warnings"]
     ]
-    assert done.stderr.startswith("warning: t1: 100% of the image")
+    assert done.stderr.startswith("warning: t1: the background is 1 +- 0")
     assert "warning:" not in done.stdout
 
 

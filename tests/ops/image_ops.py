@@ -178,7 +178,7 @@ IMAGE_OPS = (
         label_example,
         reference.label,
         results=("labels", "counts"),
-        outputs=lambda _: {"counts": np.empty(3, np.int64)},
+        outputs=lambda _: {"counts": np.empty(4, np.int64)},
         floats=("logits",),
         strided=("labels",),
         same_bits=True,

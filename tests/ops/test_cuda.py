@@ -78,7 +78,7 @@ def test_half_precision_is_rounded_once(dtype: str) -> None:
     assert torch.equal(total, tensor.float())
     labels, counts = (
         torch.zeros(5, 6, 7, device="cuda", dtype=torch.uint8),
-        torch.zeros(3, device="cuda", dtype=torch.int64),
+        torch.zeros(4, device="cuda", dtype=torch.int64),
     )
     box = ((0, 5), (0, 6), (0, 7))
     found = ops.label(tensor, (0, 0, 0), box, (0.5,) * 3, (2, 1, 4), labels, counts=counts)
@@ -153,7 +153,7 @@ def test_ops_around_the_network_fit_into_a_cuda_graph() -> None:
     scratch = put(np.empty(ops.normalize_scratch(3, box), np.uint8))
     windows, total = put(np.empty((1, 3, *size), np.float32)), put(np.empty((3, *size), np.float32))
     origins, weights = put(ORIGIN), tuple(put(np.ones((1, n), np.float32)) for n in size)
-    labels, counts = put(np.zeros((9, 10, 11), np.uint8)), put(np.empty(3, np.int64))
+    labels, counts = put(np.zeros((9, 10, 11), np.uint8)), put(np.empty(4, np.int64))
     part_counts, part_scratch = (
         put(np.empty(258, np.int64)),
         put(np.empty((2, 9 * 8 * 8), np.int32)),

@@ -73,7 +73,7 @@ def test_labels_and_totals_of_torch() -> None:
     labels = torch.zeros(2, 2, 2, dtype=torch.uint8)
     box = ((0, 2), (0, 2), (0, 2))
     counts = ops.label(torch.ones(3, 2, 2, 2), (0, 0, 0), box, (0.5,) * 3, (2, 1, 4), labels)
-    assert counts == (8, 8, 8)
+    assert counts == (8, 8, 8, 0)
     assert labels.tolist() == np.full((2, 2, 2), 4).tolist()
     total = torch.zeros(1, 2, 2, 2)
     weights = (torch.ones(1, 2), torch.ones(1, 2), torch.full((1, 2), 0.5))

@@ -25,7 +25,7 @@ def test_by_hand(every_device: Ops) -> None:
         logits, (0, 0, 0), ((0, 1), (0, 1), (0, 6)), HALF, BRATS2021, labels
     )
     assert labels[0, 0].tolist() == [0, 2, 1, 4, 4, 1]
-    assert counts == ops.RegionCounts(n_wt=5, n_tc=4, n_et=2)
+    assert counts == ops.RegionCounts(n_wt=5, n_tc=4, n_et=2, n_nonfinite=0)
 
 
 def test_a_probability_at_the_threshold_counts_and_nan_does_not(every_device: Ops) -> None:
@@ -34,6 +34,20 @@ def test_a_probability_at_the_threshold_counts_and_nan_does_not(every_device: Op
     labels = np.zeros((1, 1, 3), np.uint8)
     every_device.label(logits, (0, 0, 0), ((0, 1), (0, 1), (0, 3)), HALF, BRATS2021, labels)
     assert labels[0, 0].tolist() == [2, 0, 0]
+
+
+def test_voxels_with_nonfinite_logits_are_counted_inside_the_box(every_device: Ops) -> None:
+    """One voxel with three of them counts once; the largest finite values do not count."""
+    logits = np.full((3, 1, 2, 40), 3e38, np.float32)
+    logits[0, 0, 0, 5], logits[1, 0, 0, 6], logits[2, 0, 0, 39] = np.nan, np.inf, -np.inf
+    logits[:, 0, 0, 7] = np.nan
+    logits[:, 0, 1] = np.nan  # outside
+    labels = np.zeros((1, 1, 40), np.uint8)
+    box = ((0, 1), (0, 1), (0, 40))
+    counts = every_device.label(logits, (0, 0, 0), box, HALF, BRATS2021, labels)
+    assert counts == ops.RegionCounts(n_wt=39, n_tc=39, n_et=38, n_nonfinite=4)
+    _, expected = reference.label(logits, (0, 0, 0), box, HALF, BRATS2021, np.zeros_like(labels))
+    assert counts == expected
 
 
 @pytest.mark.parametrize("threshold", [1e-6, 0.1, 0.3, 0.7, 0.999])
@@ -92,7 +106,7 @@ def test_regions_are_counted_by_rule_not_by_value(every_device: Ops) -> None:
     counts = every_device.label(
         logits, (0, 0, 0), ((0, 2), (0, 2), (0, 2)), HALF, (1, 1, 1), labels
     )
-    assert counts == (8, 8, 8)
+    assert counts == (8, 8, 8, 0)
 
 
 @pytest.mark.parametrize(

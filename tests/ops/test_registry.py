@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from tests.ops.op import Op
 from tests.ops.registry import ALL, OPS
 
 SIZE = (5, 6, 11)
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 
 
 def test_every_op_has_an_entry() -> None:
@@ -22,6 +25,13 @@ def test_every_op_has_an_entry() -> None:
         if inspect.isfunction(function) and "n_threads" in inspect.signature(function).parameters
     }
     assert takes_threads == set(OPS)
+
+
+@pytest.mark.parametrize("file", ["ops.json", "ops-tuned.json"])
+def test_every_op_has_a_measured_time(file: str) -> None:
+    timed = json.loads((RESULTS / file).read_text())["benchmarks"]
+    names = {entry["name"].partition("[")[0].removeprefix("test_") for entry in timed}
+    assert names == set(OPS)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import re
+
 import numpy as np
 import pytest
 
-from fastbts import Segmenter, SegmenterOptions
+from fastbts import DeviceError, Segmenter, SegmenterOptions
 from tests.conftest import VoxelEngine
 
 Case = tuple[np.ndarray, np.ndarray]
@@ -26,12 +29,74 @@ def test_sliding_windows_equal_one_pass(small_case: Case, overlap: float) -> Non
     np.testing.assert_allclose(result.logits, whole.logits, atol=1e-4)
 
 
-def test_auto_slides_when_the_tensor_is_large(small_case: Case) -> None:
+@pytest.mark.parametrize(("free", "mode"), [(10**6, "sliding"), (10**10, "one-pass")])
+def test_auto_slides_when_one_pass_does_not_fit(
+    small_case: Case, monkeypatch: pytest.MonkeyPatch, free: int, mode: str
+) -> None:
     images, affine = small_case
-    options = SegmenterOptions(max_one_pass_voxels=1000)
-    assert (
-        Segmenter(VoxelEngine(), options=options)
-        .predict(images, affine=affine)
-        .report["windows"]["mode"]
-        == "sliding"
-    )
+    monkeypatch.setattr("fastbts.pipeline.infer.free_bytes", lambda: free)
+    result = Segmenter(VoxelEngine(), warm_up=False).predict(images, affine=affine)
+    windows = result.report["windows"]
+    assert windows["mode"] == mode
+    assert re.fullmatch(r"one pass needs about 0\.0 GB more, [\d.]+ GB are free", windows["reason"])
+
+
+@pytest.mark.parametrize("mode", ["one-pass", "sliding"])
+def test_a_given_mode_is_not_changed(
+    small_case: Case, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr("fastbts.pipeline.infer.free_bytes", lambda: 0 if mode != "sliding" else 1)
+    segmenter = Segmenter(VoxelEngine(), options=SegmenterOptions(mode=mode), warm_up=False)
+    windows = segmenter.predict(small_case[0], affine=small_case[1]).report["windows"]
+    assert (windows["mode"], windows["reason"]) == (mode, "the mode was given")
+
+
+class HungryEngine(VoxelEngine):
+    """Its runtime lacks memory, and says so in one of many ways."""
+
+    error: Exception = MemoryError()
+
+    def infer(self, *args: object, **kwargs: object) -> np.ndarray:
+        raise self.error
+
+
+def wrapped(error: Exception) -> DeviceError:
+    try:
+        raise DeviceError("the runtime failed") from error
+    except DeviceError as ours:
+        return ours
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("Exception from src/cpu: std::bad_alloc"),
+        RuntimeError("bfc_arena.cc: Failed to allocate memory for requested buffer"),
+        RuntimeError("can't start new thread"),
+        RuntimeError("Exception from src/plugin.cpp:54: can't alloc"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        wrapped(MemoryError()),
+    ],
+)
+def test_a_lack_of_memory_says_what_is_needed(small_case: Case, error: Exception) -> None:
+    for mode, way_out in (
+        ("one-pass", r", or use mode='sliding' \(--mode sliding\)"),
+        ("sliding", ""),
+    ):
+        engine = HungryEngine()
+        engine.error = error
+        segmenter = Segmenter(engine, options=SegmenterOptions(mode=mode), warm_up=False)
+        message = (
+            r"^out of memory: the network needs about [\d.]+ GB for \d+ voxels, "
+            rf"[\d.]+ GB were free; free memory or use a larger machine{way_out}$"
+        )
+        with pytest.raises(DeviceError, match=message):
+            segmenter.predict(small_case[0], affine=small_case[1])
+
+
+def test_other_errors_of_an_engine_are_left_alone(small_case: Case) -> None:
+    engine = HungryEngine()
+    engine.error = KeyError("a bug")
+    with pytest.raises(KeyError):
+        Segmenter(engine, warm_up=False).predict(small_case[0], affine=small_case[1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastbts import Segmenter, SegmenterOptions
+from fastbts import DeviceError, Segmenter, SegmenterOptions
 from tests.conftest import VoxelEngine
 
 Case = tuple[np.ndarray, np.ndarray]
@@ -69,6 +69,40 @@ def test_the_engine_may_ask_to_remove_small_parts() -> None:
         segmenter = Segmenter(engine, options=SegmenterOptions(min_part_mm3=option), warm_up=False)
         report = segmenter.predict(images, affine=np.eye(4)).report["postprocessing"]["small_parts"]
         assert report.get("n_parts_after", 6) == n_after
+
+
+class SickEngine(VoxelEngine):
+    """A few logits of one region are not finite."""
+
+    value, region, n = np.nan, 0, 3
+
+    def infer(
+        self, tensor: np.ndarray, text: np.ndarray | None = None, *, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        logits = super().infer(tensor, out=out)
+        d, h, w = (n // 2 for n in logits.shape[2:])
+        logits[:, self.region, d, h, w : w + self.n] = self.value
+        return logits
+
+
+@pytest.mark.parametrize("region", [0, 1, 2])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_are_refused(
+    small_case: Case, value: float, region: int
+) -> None:
+    engine = SickEngine()
+    engine.value, engine.region = value, region
+    message = "gave NaN or infinite values in 3 voxels of the brain box; .* another engine file"
+    with pytest.raises(DeviceError, match=message):
+        Segmenter(engine, warm_up=False).predict(small_case[0], affine=small_case[1])
+
+
+def test_logits_that_are_not_finite_are_refused_at_another_spacing(small_case: Case) -> None:
+    images, affine = small_case
+    for options in (SegmenterOptions(mode="one-pass"), SegmenterOptions(mode="sliding")):
+        segmenter = Segmenter(SickEngine(spacing_mm=2.0), options=options, warm_up=False)
+        with pytest.raises(DeviceError, match="gave NaN or infinite values"):
+            segmenter.predict(images, affine=affine)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])

@@ -54,7 +54,7 @@ def test_unusable_content(voxel_segmenter: Segmenter, small_case: Case) -> None:
     images, affine = small_case
     broken = images.astype(np.float32)
     broken[1, 10, 10, 10] = np.nan
-    with pytest.raises(InputError, match="t1: 1 voxels are NaN"):
+    with pytest.raises(InputError, match="t1: 1 voxels inside the brain are NaN"):
         voxel_segmenter.predict(broken, affine=affine)
     empty = images.copy()
     empty[2] = 0

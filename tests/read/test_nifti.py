@@ -224,6 +224,15 @@ def test_voxels_are_read_directly_into_the_given_array(tmp_path: Path) -> None:
     np.testing.assert_array_equal(c_order, VOXELS)
 
 
+@pytest.mark.parametrize(("value", "dtype"), [(np.nan, "<f4"), (np.inf, "<f4"), (-np.inf, "<f8")])
+def test_nan_and_infinity_are_read_as_they_may_be_background(
+    tmp_path: Path, value: float, dtype: str
+) -> None:
+    voxels = VOXELS.astype(dtype)
+    voxels[1, 2, 0] = voxels[0, 0, 2] = value
+    np.testing.assert_array_equal(read(tmp_path, nifti(voxels)).data, voxels)
+
+
 @quick
 @given(
     shape=st.tuples(*[st.integers(2, 9)] * 3),

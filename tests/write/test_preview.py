@@ -147,6 +147,16 @@ def test_draws_all_zero_images() -> None:
     assert render_preview(Volume(0 * volume.data, volume.affine), 0 * labels).size[0] > 3 * TILE
 
 
+def test_nan_and_infinity_are_background() -> None:
+    volume, labels = made_case()
+    images = volume.data.astype(np.float32)
+    images[images == 0] = np.nan
+    images[:, 0] = np.inf
+    want = np.asarray(render_preview(volume, labels))
+    got = np.asarray(render_preview(Volume(images, volume.affine), labels))
+    np.testing.assert_array_equal(got, want)
+
+
 def test_draws_a_single_image() -> None:
     volume, labels = made_case()
     picture = render_preview(volume.select(["t2"]), labels)

@@ -20,16 +20,21 @@ class CropData(L.LightningDataModule):
         cases: Prepared cases.
         recipe: Has crop sizes, batch (per rank) and augmentation.
         val: Case folders with labels.
+        workers: Processes that prepare crops.
     """
 
     def __init__(
-        self, cases: Sequence[TrainingCase], recipe: Recipe, val: Sequence[Path] = ()
+        self,
+        cases: Sequence[TrainingCase],
+        recipe: Recipe,
+        val: Sequence[Path] = (),
+        workers: int = 1,
     ) -> None:
         super().__init__()
-        self.cases, self.recipe, self.val = cases, recipe, list(val)
+        self.cases, self.recipe, self.val, self.workers = cases, recipe, list(val), workers
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Crops of this rank, prepared by one process: torch's threads need the other cores."""
+        """Crops of this rank. On a CPU one process is enough: torch's threads need the cores."""
         trainer = self.trainer
         assert trainer is not None
         return DataLoader(
@@ -38,7 +43,7 @@ class CropData(L.LightningDataModule):
                 self.recipe, trainer.global_step, trainer.global_rank, trainer.world_size
             ),
             collate_fn=to_batch,
-            num_workers=1,
+            num_workers=self.workers,
             persistent_workers=True,
             pin_memory=torch.cuda.is_available(),
         )

@@ -7,6 +7,7 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -62,8 +63,8 @@ class Tasks {
 
 /// Calls task(i), which must not throw, for all i in [0, n) on n_workers threads, the calling one
 /// among them. It does not wait for a thread that has no task: on a busy machine it may
-/// take milliseconds until a new one runs at all. If the system gives no more threads, fewer do the
-/// work.
+/// take milliseconds until a new one runs at all. If the system gives no more threads or memory for
+/// them, fewer do the work.
 inline void run_tasks(std::int64_t n, std::int64_t n_workers,
                       const std::function<void(std::int64_t)>& task) {
   const auto tasks = std::make_shared<Tasks>(n, task);
@@ -71,6 +72,7 @@ inline void run_tasks(std::int64_t n, std::int64_t n_workers,
     for (std::int64_t i = 1; i < std::min(n_workers, n); ++i)
       std::thread([tasks] { tasks->work(); }).detach();
   } catch (const std::system_error&) {
+  } catch (const std::bad_alloc&) {  // leaving now would free the task under the threads
   }
   tasks->work();
   tasks->wait();

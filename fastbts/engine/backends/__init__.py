@@ -31,6 +31,8 @@ class Backend:
     """Import name of the Python package it needs."""
     install: str
     """Command that installs the package."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Environment variables to set before the import, unless they are set."""
 
     def engine_class(self) -> type[BaseEngine[Any]]:
         """Imports the engine's class; the runtime's package is not imported yet."""
@@ -71,6 +73,8 @@ BACKENDS = {
             engine=f"{HERE}.onnxruntime:ONNXRuntimeEngine",
             package="onnxruntime",
             install="pip install 'fastbts[onnxruntime]'",
+            # It would send telemetry from its import on; nothing later stops it.
+            environment=(("ORT_DISABLE_TELEMETRY", "1"),),
         ),
         Backend(
             name="tensorrt",

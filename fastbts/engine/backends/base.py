@@ -1,13 +1,14 @@
-"""The base of all engines: opens the file, checks arguments, lends per-call objects, closes.
+"""The base of all engines: loads the network, checks arguments, lends per-call objects, closes.
 
 A backend is a subclass with `backend`, `_open` and `_run`, and a row in the table of backends.
 """
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from threading import Lock
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -16,9 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.engine.backends import BACKENDS, Backend
-from fastbts.engine.file import EngineFile
+from fastbts.engine.backends.pool import Pool
+from fastbts.engine.file import EngineFile, named
+from fastbts.engine.fork import check_fork, enter_process, is_forked
 from fastbts.engine.onnx_bytes import drop_default, read_default, read_metadata
-from fastbts.errors import DeviceError, EngineFileError, FastBTSError, OptionsError
+from fastbts.errors import (
+    DeviceError,
+    EngineFileError,
+    FastBTSError,
+    OptionsError,
+    is_out_of_memory,
+    memory_errors,
+)
 from fastbts.spec import EngineSpec
 
 Floats = NDArray[np.float32]
@@ -45,6 +55,9 @@ class Opened(NamedTuple, Generic[T]):
 class BaseEngine(ABC, Generic[T]):
     """An engine: see `Engine` for its methods. `infer` may be called from several threads at once.
 
+    After a call that failed for whatever reason the network is loaded again by the next call, as
+    the runtime's memory may be damaged.
+
     Args:
         file: The verified engine file.
         device: One of the backend's devices; "auto" for its default.
@@ -60,6 +73,10 @@ class BaseEngine(ABC, Generic[T]):
     """Name of the backend's row."""
     runtime_errors: ClassVar[tuple[type[Exception], ...]] = (RuntimeError,)
     """What the runtime raises. It becomes EngineFileError on loading and DeviceError on running."""
+    serial: ClassVar[bool] = False
+    """Whether calls share memory inside the runtime, so that they must run one after the other."""
+    max_side: ClassVar[int | None] = None
+    """Largest side of a tensor, in voxels."""
 
     def __init__(
         self,
@@ -69,14 +86,14 @@ class BaseEngine(ABC, Generic[T]):
         precision: str = "auto",
         n_threads: int = 0,
     ) -> None:
-        options = Options(self.row().checked_device(device), precision, n_threads)
+        self._options = Options(self.row().checked_device(device), precision, n_threads)
         if precision != "auto":
             self.row().check_precision(precision)
         self.file, self.spec, self.text = file, file.spec, baked_text(file)
-        with self.reported(EngineFileError, f"{file.path}: {self.backend} cannot load the network"):
-            opened = self._open(options)
-        self._pool: Pool[T] = Pool(file, opened.new, self._free)
-        self.description = _description(self.backend, file, options.device, opened.about)
+        self._turn: AbstractContextManager[Any] = Lock() if self.serial else nullcontext()
+        self._loading, self._largest = Lock(), 0
+        self._pool, about = self._load(EngineFileError)
+        self.description = _description(self.backend, file, self._options.device, about)
 
     @abstractmethod
     def _open(self, options: Options) -> Opened[T]:
@@ -129,11 +146,15 @@ class BaseEngine(ABC, Generic[T]):
         """The runtime's Python package.
 
         Raises:
-            DeviceError: It is not installed.
+            DeviceError: It is not installed, or this process was forked from one that used it.
         """
+        enter_process()
         row = cls.row()
+        for name, value in row.environment:
+            os.environ.setdefault(name, value)
         try:
-            return import_module(row.package)
+            with memory_errors(f"{row.name} cannot be imported"):
+                return import_module(row.package)
         except (ImportError, OSError) as error:  # OSError: a shared library of it is missing
             raise DeviceError(
                 f"{row.name} is not installed ({error}); install it with: {row.install}"
@@ -147,69 +168,51 @@ class BaseEngine(ABC, Generic[T]):
             yield
         except FastBTSError:
             raise
-        except cls.runtime_errors as error:
-            raise kind(f"{message}: {error}") from error
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise DeviceError(f"{message}: out of memory: {error}") from error
+            if isinstance(error, cls.runtime_errors):
+                raise kind(f"{message}: {error}") from error
+            raise
 
     def infer(
         self, tensor: Floats, text: Floats | None = None, *, out: Floats | None = None
     ) -> Floats:
         """See `Engine.infer`."""
-        tensor = _images(self.spec, tensor)
+        check_fork()
+        tensor = _images(self.spec, self.max_side, tensor)
         table = _table(self.file, self.text, text)
         logits = _logits(out, (len(tensor), len(self.spec.regions), *tensor.shape[2:]))
         failed = f"{self.file.path}: {self.backend} failed on a tensor of shape {tensor.shape}"
-        with self.reported(DeviceError, failed), self._pool.lend() as call:
+        with self.reported(DeviceError, failed), self._turn, self._network().lend() as call:
             self._run(call, tensor, table, logits)
+        self._largest = max(self._largest, tensor[0, 0].size)
         return logits
 
     def close(self) -> None:
         """See `Engine.close`."""
-        self._pool.close()
+        if is_forked():
+            return  # the runtime would wait for threads that do not exist here
+        with self._loading:
+            self._pool.close()
 
+    @property
+    def n_voxels_held(self) -> int:
+        """Voxels of the largest tensor so far, for which the runtime still has the memory."""
+        return 0 if self._pool.failed else self._largest
 
-class Pool(Generic[T]):
-    """A pool of per-call objects, such as inference requests: one for each concurrent call.
+    def _network(self) -> Pool[T]:
+        """The network, loaded again if a call has failed."""
+        with self._loading:
+            if self._pool.failed and not self._pool.closed:
+                self._pool, _ = self._load(DeviceError)
+            return self._pool
 
-    Args:
-        file: The engine's file, for messages.
-        new: Makes an object.
-        free: Frees an object.
-    """
-
-    def __init__(self, file: EngineFile, new: Callable[[], T], free: Callable[[T], None]) -> None:
-        self._file, self._free, self._idle, self._lock = file, free, list[T](), Lock()
-        self._new: Callable[[], T] | None = new
-
-    @contextmanager
-    def lend(self) -> Iterator[T]:
-        """Lends an idle object, or a new one.
-
-        Raises:
-            DeviceError: The pool is closed.
-        """
-        with self._lock:
-            new, one = self._new, self._idle.pop() if self._idle else None
-        if new is None:
-            raise DeviceError(f"{self._file.path}: the engine has been closed; load it again")
-        one = new() if one is None else one
-        try:
-            yield one
-        finally:
-            self._take_back(one)
-
-    def close(self) -> None:
-        """Frees the idle objects now, and each lent one when it is returned."""
-        with self._lock:
-            idle, self._idle, self._new = self._idle, [], None
-        for one in idle:
-            self._free(one)
-
-    def _take_back(self, one: T) -> None:
-        with self._lock:
-            if self._new is not None:
-                self._idle.append(one)
-                return
-        self._free(one)
+    def _load(self, kind: type[FastBTSError]) -> tuple[Pool[T], dict[str, Any]]:
+        with self.reported(kind, f"{self.file.path}: {self.backend} cannot load the network"):
+            opened = self._open(self._options)
+        self._largest = 0
+        return Pool(self.file.path, opened.new, self._free), opened.about
 
 
 def stored_precision(file: EngineFile, wanted: str) -> str:
@@ -237,7 +240,7 @@ def open_network(file: EngineFile) -> bytes:
     Raises:
         EngineFileError: `model.onnx` is not an ONNX file.
     """
-    with _named(file):
+    with named(file):
         return drop_default(file.payloads["model.onnx"], "text")
 
 
@@ -247,16 +250,8 @@ def baked_text(file: EngineFile) -> Floats | None:
     Raises:
         EngineFileError: `model.onnx` is not an ONNX file.
     """
-    with _named(file):
+    with named(file):
         return read_default(file.payloads["model.onnx"], "text")
-
-
-@contextmanager
-def _named(file: EngineFile) -> Iterator[None]:
-    try:
-        yield
-    except EngineFileError as error:
-        raise EngineFileError(f"{file.path}: {error}") from None
 
 
 def _description(
@@ -272,7 +267,7 @@ def _description(
     }
 
 
-def _images(spec: EngineSpec, tensor: Floats) -> Floats:
+def _images(spec: EngineSpec, max_side: int | None, tensor: Floats) -> Floats:
     n_modalities, sides = len(spec.modalities), tensor.shape[2:]
     if (
         tensor.ndim != 5
@@ -282,6 +277,11 @@ def _images(spec: EngineSpec, tensor: Floats) -> Floats:
         raise OptionsError(
             f"tensor of shape {tensor.shape}: expected (B, {n_modalities}, D, H, W) with D, H, W "
             f"multiples of {spec.stride}"
+        )
+    if max_side is not None and max(sides) > max_side:
+        raise OptionsError(
+            f"tensor of shape {tensor.shape}: this engine takes sides up to {max_side}; "
+            "use mode='sliding'"
         )
     return np.ascontiguousarray(tensor, np.float32)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     # TF32 has 10 bits of mantissa, less than the fp32 that was asked for.
     "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
 }
-ERRORS_ONLY = 3
+FATAL_ONLY = 4  # errors are raised; they need not be printed too
 
 
 class ONNXRuntimeEngine(BaseEngine[Any]):
@@ -53,7 +54,14 @@ class ONNXRuntimeEngine(BaseEngine[Any]):
         if text is not None:
             binding.bind_cpu_input("text", text)
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
-        call.run_with_iobinding(binding)
+        options = self.package().RunOptions()
+        with ThreadPoolExecutor(1) as pool:  # so that this thread can handle Ctrl-C
+            running = pool.submit(call.run_with_iobinding, binding, options)
+            try:
+                running.result()
+            except BaseException:
+                options.terminate = True  # after the layer that runs now
+                raise
 
     @classmethod
     def build(cls, file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[str, bytes]:
@@ -79,7 +87,7 @@ class ONNXRuntimeEngine(BaseEngine[Any]):
                 "pip install onnxruntime-gpu"
             )
         options = ort.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = n_threads, ERRORS_ONLY
+        options.intra_op_num_threads, options.log_severity_level = n_threads, FATAL_ONLY
         session = ort.InferenceSession(onnx_bytes, options, providers=[(provider, settings)])
         if session.get_providers()[0] != provider:  # ONNX Runtime falls back to the CPU silently
             raise DeviceError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
@@ -21,11 +22,14 @@ from fastbts.engine.backends.base import (
 )
 from fastbts.engine.backends.openvino_nodes import exact_norms, register_nodes
 from fastbts.engine.file import EngineFile
+from fastbts.engine.fork import keep_in_children
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
 
 INT8_PAYLOADS = ("openvino.xml", "openvino.bin")
 """The quantised network as OpenVINO IR: topology and weights."""
 CONVERTER = "openvino.tools.ovc"
+CHECK_MS = 100
+"""How often a running request looks for Ctrl-C."""
 
 
 class OpenVINOEngine(BaseEngine[Any]):
@@ -36,6 +40,7 @@ class OpenVINOEngine(BaseEngine[Any]):
     """
 
     backend = "openvino"
+    serial = True  # all requests of a network share its intermediate results
 
     def _open(self, options: Options) -> Opened[Any]:
         ov = self.package()
@@ -59,7 +64,7 @@ class OpenVINOEngine(BaseEngine[Any]):
         for volume, result in zip(tensor[:, None], logits[:, None], strict=True):
             call.set_input_tensor(0, self._tensor(volume, shared_memory=True))
             call.set_output_tensor(self._tensor(result, shared_memory=True))
-            call.infer()
+            _infer(call)
 
     @classmethod
     def build(cls, file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[str, bytes]:
@@ -109,6 +114,19 @@ class OpenVINOEngine(BaseEngine[Any]):
         return openvino
 
 
+def _infer(call: Any) -> None:
+    """Runs a request; an exception in this thread, such as Ctrl-C, ends it after the layer."""
+    call.start_async()
+    try:
+        while not call.wait_for(CHECK_MS):
+            pass  # Python handles signals between two calls
+    except BaseException:
+        call.cancel()
+        with suppress(RuntimeError):  # that it was cancelled
+            call.wait()  # it writes into our arrays
+        raise
+
+
 _CORE_LOCK = Lock()
 _CORES: list[Any] = []
 
@@ -124,6 +142,7 @@ def _core() -> Any:
         if not _CORES:
             core = OpenVINOEngine.package().Core()
             register_nodes(core)
+            keep_in_children(core)
             _CORES.append(core)
         return _CORES[0]
 
@@ -135,11 +154,34 @@ def _convert_model(*args: Any, **kwargs: Any) -> Any:
 def _network(ov: Any, core: Any, file: EngineFile, precision: str) -> Any:
     if precision == "int8":
         xml, weights = (bytes(file.payloads[name]) for name in INT8_PAYLOADS)
-        return core.read_model(xml, ov.Tensor(np.frombuffer(weights, np.uint8)))
+        network = core.read_model(xml, ov.Tensor(np.frombuffer(weights, np.uint8)))
+        _check_quantized(ov, file, network)
+        return network
     network = _read(core, open_network(file))
     if precision == "fp32":
         exact_norms(network)
     return network
+
+
+def _check_quantized(ov: Any, file: EngineFile, network: Any) -> None:
+    """Checks what `check_graph` checks in the ONNX: ends, and no loops or branches."""
+    loops = {op.get_type_name() for op in network.get_ops()} & {"If", "Loop", "TensorIterator"}
+    n_inputs = 1 if baked_text(file) is None else 2
+    ends = [*network.inputs[:1], *network.outputs]
+    wanted = [
+        ov.PartialShape([-1, len(names), -1, -1, -1])
+        for names in (file.spec.modalities, file.spec.regions)
+    ]
+    if (
+        loops
+        or len(network.inputs) != n_inputs
+        or len(ends) != 2
+        or not all(end.partial_shape.compatible(w) for end, w in zip(ends, wanted, strict=True))
+    ):
+        raise EngineFileError(
+            f"{file.path}: {INT8_PAYLOADS[0]}: expected {n_inputs} inputs, shapes {wanted} and no "
+            f"loops, got {network.inputs}, {network.outputs} and {sorted(loops)}; build it again"
+        )
 
 
 def _read(core: Any, onnx_bytes: bytes) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -12,6 +13,8 @@ from typing import Any
 
 from fastbts.engine.backends.base import Floats
 from fastbts.errors import DeviceError, EngineFileError
+
+TELEMETRY = "openvino_telemetry"
 
 
 def quantize(network: Any, text: Floats | None, tensors: Sequence[Floats]) -> tuple[bytes, bytes]:
@@ -59,6 +62,9 @@ def _serialized(network: Any) -> tuple[bytes, bytes]:
 
 
 def _nncf() -> Any:
+    first = "nncf" not in sys.modules
+    if first:  # None makes the import system say "not found": NNCF then sends no telemetry
+        sys.modules[TELEMETRY] = None  # type: ignore[assignment]
     try:
         import nncf
         from nncf.telemetry import telemetry
@@ -66,7 +72,10 @@ def _nncf() -> Any:
         raise DeviceError(
             "int8 needs NNCF; install it with: pip install 'fastbts[quantize]'"
         ) from error
-    # NNCF would send telemetry on each call; fastbts uses no network.
+    finally:
+        if first:
+            sys.modules.pop(TELEMETRY, None)
+    # Where others imported NNCF before; fastbts uses no network.
     for event in ("start_session", "send_event", "end_session"):
         setattr(telemetry, event, lambda *args, **kwargs: None)
     nncf.set_log_level(logging.ERROR)

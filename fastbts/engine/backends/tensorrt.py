@@ -23,7 +23,7 @@ from fastbts.engine.backends.tensorrt_plan import (
     rebuild_message,
 )
 from fastbts.engine.file import EngineFile
-from fastbts.errors import DeviceError, OptionsError
+from fastbts.errors import DeviceError
 
 
 class TensorRTEngine(BaseEngine["_Execution"]):
@@ -31,6 +31,7 @@ class TensorRTEngine(BaseEngine["_Execution"]):
 
     backend = "tensorrt"
     takes_plugins: ClassVar[bool] = True
+    max_side = MAX_SIDE
 
     def _open(self, options: Options) -> Opened[_Execution]:
         record = checked_record(self.file, self.backend)
@@ -41,13 +42,13 @@ class TensorRTEngine(BaseEngine["_Execution"]):
             )
         trt = self.package()
         cuda, log = Cuda(), new_log(trt)
-        self._runtime = trt.Runtime(log)  # has to outlive the engine
+        runtime = trt.Runtime(log)
         here = f"{trt.__version__} on compute capability {cuda.compute_capability()}"
         if record["version"] != trt.__version__:
             raise DeviceError(rebuild_message(self.file, record, here))
         if record["plugins"]:
-            load_plugins(self._runtime, log)
-        engine = self._runtime.deserialize_cuda_engine(bytes(self.file.payloads["engine.plan"]))
+            load_plugins(runtime, log)
+        engine = runtime.deserialize_cuda_engine(bytes(self.file.payloads["engine.plan"]))
         if engine is None:
             raise DeviceError(rebuild_message(self.file, record, here))
         about = {
@@ -55,14 +56,9 @@ class TensorRTEngine(BaseEngine["_Execution"]):
             "precision": record["precision"],
             "plugins": record["plugins"],
         }
-        return Opened(partial(_Execution, self.file.path, cuda, engine, log), about)
+        return Opened(partial(_Execution, self.file.path, cuda, runtime, engine, log), about)
 
     def _run(self, call: _Execution, tensor: Floats, text: Floats | None, logits: Floats) -> None:
-        if max(tensor.shape[2:]) > MAX_SIDE:
-            raise OptionsError(
-                f"tensor of shape {tensor.shape}: this plan takes sides up to {MAX_SIDE}; "
-                "use mode='sliding'"
-            )
         for b in range(len(tensor)):  # a plan takes one case at a time
             inputs = {"volume": tensor[b : b + 1]} | ({} if text is None else {"text": text})
             call.run(inputs, logits[b : b + 1])
@@ -103,7 +99,8 @@ class _Execution:
         DeviceError: TensorRT cannot create the context.
     """
 
-    def __init__(self, path: str, cuda: Cuda, engine: Any, log: Log) -> None:
+    def __init__(self, path: str, cuda: Cuda, runtime: Any, engine: Any, log: Log) -> None:
+        self._runtime = runtime  # has to outlive the engine
         self._context = engine.create_execution_context()
         if self._context is None:
             raise DeviceError(f"{path}: no execution context: {' '.join(log.lines[-3:])}")

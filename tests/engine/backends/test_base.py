@@ -11,9 +11,6 @@ import pytest
 
 from fastbts import DeviceError, Engine, OptionsError, load_engine
 from fastbts.engine.backends import BACKENDS
-from fastbts.engine.backends.base import Pool
-from fastbts.engine.file import read_engine_file
-from fastbts.engine.load import default_engine_path
 from tests.conftest import write_voxel_engine
 
 ON_CPU = [name for name, row in BACKENDS.items() if "cpu" in row.devices]
@@ -112,40 +109,3 @@ def test_closed_engine_raises_device_error(backend: str) -> None:
     engine.close()
     with pytest.raises(DeviceError, match="the engine has been closed; load it again"):
         engine.infer(np.zeros((1, 4, 16, 16, 16), np.float32))
-
-
-class TestPool:
-    """Objects are numbers here, in the order they were made."""
-
-    @pytest.fixture
-    def freed(self) -> list[int]:
-        return []
-
-    @pytest.fixture
-    def pool(self, freed: list[int]) -> Pool[int]:
-        made = iter(range(9))
-        return Pool(read_engine_file(default_engine_path()), lambda: next(made), freed.append)
-
-    def test_makes_as_many_as_are_lent_at_once(self, pool: Pool[int], freed: list[int]) -> None:
-        with pool.lend() as first, pool.lend() as second:
-            assert (first, second) == (0, 1)
-        with pool.lend() as again:
-            assert again in (0, 1)
-        pool.close()
-        assert sorted(freed) == [0, 1]
-
-    def test_takes_back_after_an_error(self, pool: Pool[int], freed: list[int]) -> None:
-        with pytest.raises(DeviceError, match="failed"), pool.lend():
-            raise DeviceError("failed")
-        pool.close()
-        assert freed == [0]
-
-    def test_closing_during_a_call_frees_after_the_call(
-        self, pool: Pool[int], freed: list[int]
-    ) -> None:
-        with pool.lend():
-            pool.close()
-            assert freed == []
-        assert freed == [0]
-        with pytest.raises(DeviceError, match="has been closed"), pool.lend():
-            pass

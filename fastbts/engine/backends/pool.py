@@ -1,0 +1,93 @@
+"""A pool of per-call objects of a loaded network, such as inference requests."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from threading import Lock
+from typing import Generic, TypeVar
+
+from fastbts.engine.fork import keep_in_children
+from fastbts.errors import DeviceError
+
+T = TypeVar("T")
+
+
+class Pool(Generic[T]):
+    """Lends one object to each concurrent call, until it is closed or a call fails.
+
+    A runtime that fails in the middle of a call, for example for memory, may compute wrong results
+    afterwards and report no error. So the calls that run while another one fails, fail too.
+
+    Args:
+        path: The engine's file, for messages.
+        new: Makes an object.
+        free: Frees an object.
+    Attributes:
+        failed: Whether a call has failed, so that the network must be loaded again.
+        closed: Whether `close` was called.
+    """
+
+    def __init__(self, path: str, new: Callable[[], T], free: Callable[[T], None]) -> None:
+        self._path, self._free, self._idle, self._lock = path, free, list[T](), Lock()
+        self._new: Callable[[], T] | None = new
+        self.failed = self.closed = False
+        keep_in_children(self)
+
+    @contextmanager
+    def lend(self) -> Iterator[T]:
+        """Lends an idle object, or a new one.
+
+        Raises:
+            DeviceError: The pool is closed, or another call has failed, maybe during this one.
+        """
+        with self._lock:
+            new, one = self._new, self._idle.pop() if self._idle else None
+        if new is None:
+            raise self._unusable()
+        try:
+            one = new() if one is None else one
+            yield one
+        except BaseException as error:
+            self.failed = True
+            self._drop_network()
+            # Whoever keeps the error must not keep the network in memory.
+            traceback.clear_frames(error.__traceback__)
+            raise
+        finally:
+            if one is not None:
+                self._take_back(one)
+        if self.failed:
+            raise self._unusable()
+
+    def close(self) -> None:
+        """Frees the idle objects now, and each lent one when it is returned."""
+        self.closed = True
+        self._drop_network()
+
+    def _unusable(self) -> DeviceError:
+        if self.failed:
+            return DeviceError(
+                f"{self._path}: another call on this engine failed during this one, whose result "
+                "may be wrong; call it again"
+            )
+        return DeviceError(f"{self._path}: the engine has been closed; load it again")
+
+    def _drop_network(self) -> None:
+        with self._lock:
+            idle, self._idle, self._new = self._idle, [], None
+        for one in idle:
+            self._release(one)
+
+    def _take_back(self, one: T) -> None:
+        with self._lock:
+            if self._new is not None:
+                self._idle.append(one)
+                return
+        self._release(one)
+
+    def _release(self, one: T) -> None:
+        # What has failed may fail to be freed too.
+        with suppress(DeviceError) if self.failed else nullcontext():
+            self._free(one)

@@ -1,0 +1,329 @@
+"""Where the brain of a case is, and its images with a background of exactly 0.
+
+A clean case has a background of exactly 0, and brains of one size in all images: it is used as it
+is. In any other case the background of each image is estimated, the images vote on what is brain,
+and copies of them are made that are 0 outside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbts import ops
+from fastbts.errors import InputError
+from fastbts.pipeline.masks import Mask, dilated, filled, largest_part
+from fastbts.volume import Volume, to_network_axes
+
+MAX_BRAIN_ML = 2500.0  # brains of the BraTS cases: 1170-1750 ml; a head has more than 3000
+MAX_NONZERO = 0.9  # of the image; a brain in its bounding box fills half of it
+MAX_EXCESS = 0.25  # voxels of an image's mask outside the brain of the others, relative to it
+GRID = 40  # voxels along each axis of the sample that finds out whether a case is clean
+# Voxels that are faint in all images, relative to bright ones, are at most 1.7 % of a brain in
+# the 85 BraTS cases. Their brain boxes exceed those of the sample by at most its step, and at most
+# 1e-5 of their voxels are apart from the others.
+FAINT, MAX_FAINT = 0.03, 0.04
+SLACK = 2  # voxels, beyond that step
+MAX_APART = 1e-3
+DARK = 0.1  # of the scale of an image: below it is background, or perhaps dark brain
+RINGING = 0.02  # of that scale: ringing at the surface of the brain
+RIM = 3  # voxels around the brain where the images may differ
+FEW = 99.9  # per cent: all but a few
+SAFETY, MARGIN = 2.0, 1.2  # tolerance, relative to nearly all and all deviations of the background
+
+
+@dataclass(frozen=True)
+class Background:
+    """The background of one image.
+
+    Attributes:
+        value: Taken as 0.
+        tolerance: Largest deviation from it.
+        n_nonfinite: NaN or infinite voxels, which became background.
+        n_stray: Other voxels that are not brain, and became background.
+        voted: Whether the image took part in the vote on what is brain.
+    """
+
+    value: float = 0.0
+    tolerance: float = 0.0
+    n_nonfinite: int = 0
+    n_stray: int = 0
+    voted: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Brain:
+    """The images of a case with the brain in a background of 0.
+
+    Attributes:
+        view: (M, D, H, W), `Background.value` subtracted; the volume's own data if it is clean.
+        box: Of the view.
+        backgrounds: Of each image.
+        warnings: What was done, unless the case is clean.
+    """
+
+    view: NDArray[Any]
+    box: ops.BrainBox
+    backgrounds: Sequence[Background]
+    warnings: tuple[str, ...] = ()
+
+
+def find_brain(volume: Volume, n_threads: int = 0) -> Brain:
+    """Finds the brain of a case, and makes its background 0 where it is not.
+
+    Raises:
+        InputError: An image is zero, or NaN or infinite inside the brain; or there is no brain.
+    """
+    view = to_network_axes(volume.data, volume.geometry)
+    box = ops.brain_box(view, n_threads)
+    for name, n_nonzero in zip(volume.names, box.n_nonzero, strict=True):
+        if not n_nonzero:
+            raise InputError(
+                f"{name}: all voxels are zero; expected an MR image; check that the right file was "
+                "given"
+            )
+    if _is_clean(view, box, volume.geometry.voxel_ml, n_threads):
+        return Brain(view, box, [Background()] * len(view))
+    return _cleaned(volume, view, n_threads)
+
+
+def _is_clean(view: NDArray[Any], box: ops.BrainBox, voxel_ml: float, n_threads: int) -> bool:
+    return (
+        not any(box.n_nonfinite)
+        and not _is_too_large(box.n_brain, view[0].size, voxel_ml)
+        and box.n_brain <= (1 + MAX_EXCESS) * float(np.median(box.n_nonzero))
+        and _sample_is_clean(view, box, n_threads)
+    )
+
+
+def _is_too_large(n_brain: int, n_voxels: int, voxel_ml: float) -> bool:
+    return n_brain > MAX_NONZERO * n_voxels or n_brain * voxel_ml > MAX_BRAIN_ML
+
+
+@np.errstate(all="ignore")  # absurd intensities become infinite; the op `normalize` refuses them
+def _sample_is_clean(view: NDArray[Any], box: ops.BrainBox, n_threads: int) -> bool:
+    """Whether few voxels are faint in all images or apart from the brain, and none is far off."""
+    steps = [max(1, n // GRID) for n in view.shape[1:]]
+    every = tuple(slice(None, None, step) for step in steps)
+    sample = np.abs(view[(slice(None), *every)].astype(np.float32))
+    brain: Mask = np.asarray((sample > 0).any(axis=0))
+    bright = [np.percentile(image[image > 0], 90) if image.any() else 0.0 for image in sample]
+    limits = FAINT * np.array(bright, np.float32)
+    faint = brain & (sample <= limits[:, None, None, None]).all(axis=0)
+    if np.count_nonzero(faint) > MAX_FAINT * np.count_nonzero(brain):
+        return False
+    part = ops.brain_box(largest_part(brain, n_threads)[None].view(np.uint8), n_threads)
+    if np.count_nonzero(brain) - part.n_brain > MAX_APART * part.n_brain:
+        return False
+    return all(
+        step * begin - first <= step + SLACK and last - step * end <= SLACK
+        for step, (begin, end), (first, last) in zip(steps, part.bounds, box.bounds, strict=True)
+    )
+
+
+def _cleaned(volume: Volume, view: NDArray[Any], n_threads: int) -> Brain:
+    levels = [_level(image) for image in view]
+    tolerances = _tolerances(view, levels, n_threads)
+    masks = [
+        _deviation(image, level.value) > tolerance
+        for image, level, tolerance in zip(view, levels, tolerances, strict=True)
+    ]
+    brain, voted = _vote(masks, volume.geometry.voxel_ml, n_threads)
+    _check_finite(volume, view, brain, n_threads)
+    clean = _without_background(view, brain, [level.value for level in levels])
+    box = ops.brain_box(clean, n_threads)
+    if not box.n_brain:
+        raise InputError(
+            f"{', '.join(volume.names)}: no brain was found; expected skull-stripped MR images; "
+            "check the files"
+        )
+    backgrounds = [
+        Background(level.value, tolerance, *_outside(image, mask, brain), voted=use)
+        for level, tolerance, image, mask, use in zip(
+            levels, tolerances, view, masks, voted, strict=True
+        )
+    ]
+    return Brain(clean, box, backgrounds, tuple(_warnings(volume, masks, brain, backgrounds)))
+
+
+def _outside(image: NDArray[Any], mask: Mask, brain: Mask) -> tuple[int, int]:
+    """Non-finite voxels, and voxels outside the brain that are not background."""
+    n_nonfinite = image.size - int(np.count_nonzero(np.isfinite(image)))
+    return n_nonfinite, int(np.count_nonzero(mask & ~brain))
+
+
+@dataclass(frozen=True)
+class _Level:
+    """Level of an image's background, and scale of its brain above it; 0 if it has neither."""
+
+    value: float
+    scale: float
+
+
+def _level(image: NDArray[Any]) -> _Level:
+    """Takes the level from the border of the image, if most of the border has about one value."""
+    border = _border(image)
+    # A value of the image, as the mean of two would be no background at all.
+    value = float(np.percentile(border, 50, method="inverted_cdf")) if border.size else 0.0
+    scale = float(np.percentile(_deviation(image[::2, ::2, ::2], value), 99))
+    is_level = border.size == 0 or np.percentile(_deviation(border, value), 75) <= DARK * scale
+    return _Level(value, scale) if scale and is_level else _Level(0.0, 0.0)
+
+
+def _border(image: NDArray[Any]) -> NDArray[Any]:
+    """Finite voxels of some outer slices; a frame of one slice is less than half of them."""
+    slices = [
+        np.moveaxis(image, axis, 0)[[i % image.shape[axis] for i in (0, 2, 4, -1, -3, -5)]].ravel()
+        for axis in range(3)
+    ]
+    border = np.concatenate(slices)
+    return border[np.isfinite(border)]
+
+
+def _deviation(image: NDArray[Any], value: float) -> NDArray[Any]:
+    """Distance of each voxel from a value; 0 where it is NaN or infinite."""
+    real = np.result_type(image.dtype, np.float32)
+    with np.errstate(all="ignore"):
+        distance = np.abs(image.astype(real) - real.type(value))
+    return np.where(np.isfinite(distance), distance, real.type(0))
+
+
+def _tolerances(view: NDArray[Any], levels: Sequence[_Level], n_threads: int) -> list[float]:
+    """How far nearly all voxels outside the head deviate from the level of each image."""
+    head = np.zeros(view.shape[1:], bool)
+    for image, level in zip(view, levels, strict=True):
+        if level.scale:
+            head |= _deviation(image, level.value) > DARK * level.scale
+    head = dilated(largest_part(head, n_threads), RIM)
+    near = dilated(head, 2) & ~head
+    return [
+        _tolerance(
+            _deviation(image[~head], level.value), _deviation(image[near], level.value), level
+        )
+        if level.scale and not head.all()
+        else 0.0
+        for image, level in zip(view, levels, strict=True)
+    ]
+
+
+def _tolerance(outside: NDArray[Any], near: NDArray[Any], level: _Level) -> float:
+    """The largest deviation, unless it is that of a few stray voxels.
+
+    Ringing of an interpolation decays with the distance from the brain, and is larger at its
+    surface than where it can be told from the brain.
+    """
+    nearly_all = float(np.percentile(outside, FEW))
+    tolerance = min(SAFETY * nearly_all, MARGIN * float(outside.max()))
+    decays = near.size and np.percentile(near, 50) > 2 * np.percentile(outside, 50)
+    return min(max(tolerance, RINGING * level.scale if decays else 0.0), DARK * level.scale)
+
+
+def _vote(masks: Sequence[Mask], voxel_ml: float, n_threads: int) -> tuple[Mask, list[bool]]:
+    """The brain by majority, and which images took part.
+
+    A voxel is brain if any of these images says so and the majority's brain is near. An image
+    whose mask is too large for a brain takes part only if all are; one whose mask has much that is
+    outside the majority's brain does not take part.
+    """
+    sizes = [int(np.count_nonzero(mask)) for mask in masks]
+    voted = [not _is_too_large(n, masks[0].size, voxel_ml) for n in sizes]
+    voted = voted if any(voted) else [True] * len(masks)
+    core = _majority(masks, voted, n_threads)
+    limit = MAX_EXCESS * np.count_nonzero(core)
+    agree = [
+        use and np.count_nonzero(mask & ~core) <= limit
+        for mask, use in zip(masks, voted, strict=True)
+    ]
+    voted = agree if any(agree) else voted
+    union = np.any([mask for mask, use in zip(masks, voted, strict=True) if use], axis=0)
+    return largest_part(union & dilated(core, RIM), n_threads), voted
+
+
+def _majority(masks: Sequence[Mask], voted: Sequence[bool], n_threads: int) -> Mask:
+    """The largest connected part of what at least half of the voting images call brain."""
+    votes = np.zeros(masks[0].shape, np.uint8)
+    for mask, use in zip(masks, voted, strict=True):
+        votes += mask & use
+    return largest_part(2 * votes >= sum(voted), n_threads)
+
+
+def _check_finite(volume: Volume, view: NDArray[Any], brain: Mask, n_threads: int) -> None:
+    """Refuses NaN inside the brain.
+
+    NaN near its surface that goes on outside the brain, or outside the image, is background.
+    """
+    nonfinite = [~np.isfinite(image) for image in view]
+    if not any(mask.any() for mask in nonfinite):
+        return
+    inside = filled(brain, n_threads)
+    edge = np.pad(np.zeros([n - 2 for n in inside.shape], bool), 1, constant_values=True)
+    for name, mask in zip(volume.names, nonfinite, strict=True):
+        # Where NaN is the background, it is that in holes of the brain too.
+        is_background = 2 * np.count_nonzero(mask & ~inside) > np.count_nonzero(~inside)
+        around = mask & (edge | ~(brain if is_background else inside))
+        for _ in range(RIM):
+            around = dilated(around, 1) & mask
+        n_bad = np.count_nonzero(mask & ~around)
+        if n_bad:
+            raise InputError(
+                f"{name}: {n_bad} voxels inside the brain are NaN or infinite; expected finite "
+                "intensities; repair or re-export it"
+            )
+
+
+def _without_background(view: NDArray[Any], brain: Mask, values: Sequence[float]) -> NDArray[Any]:
+    """A copy that is 0 outside the brain, less the background inside."""
+    real = np.result_type(view.dtype, np.float32) if any(values) else view.dtype
+    clean = np.zeros(view.shape, real)
+    for image, target, value in zip(view, clean, values, strict=True):
+        inside = brain & np.isfinite(image)
+        target[inside] = image[inside].astype(real) - real.type(value)
+    return clean
+
+
+def _warnings(
+    volume: Volume, masks: Sequence[Mask], brain: Mask, backgrounds: Sequence[Background]
+) -> Iterator[str]:
+    for modality, mask, background in zip(volume.modalities, masks, backgrounds, strict=True):
+        yield from (f"{modality}: {text}" for text in _what_was_done(background))
+        text = _what_is_too_large(mask, brain, background.voted, volume.geometry.voxel_ml)
+        if text:
+            yield f"{modality}: {text}"
+
+
+def _what_was_done(background: Background) -> Iterator[str]:
+    if background.value or background.tolerance:
+        yield (
+            f"the background is {background.value:.4g} +- {background.tolerance:.2g}, expected "
+            "exactly 0; it was taken as 0"
+        )
+    if background.n_nonfinite:
+        yield (
+            f"{background.n_nonfinite} voxels outside the brain are NaN or infinite; they were "
+            "taken as background"
+        )
+    if background.n_stray and background.voted and not background.tolerance:
+        yield (
+            f"{background.n_stray} voxels that are not part of the brain are not background; they "
+            "were ignored"
+        )
+
+
+def _what_is_too_large(mask: Mask, brain: Mask, voted: bool, voxel_ml: float) -> str | None:
+    n_voxels, n_brain = np.count_nonzero(mask), np.count_nonzero(brain)
+    size = f"{n_voxels / mask.size:.0%} of the image ({n_voxels * voxel_ml:.0f} ml)"
+    if not voted:
+        return (
+            f"{size} is not background, which does not match the brain of the other images "
+            f"({n_brain * voxel_ml:.0f} ml): it was cut to that brain; run a brain extraction first"
+        )
+    if _is_too_large(n_voxels, mask.size, voxel_ml):
+        return (
+            f"{size} is not background, too much for a brain: the skull or the background was "
+            "probably not removed; run a brain extraction first"
+        )
+    return None

@@ -1,0 +1,41 @@
+"""Small operations on masks (D, H, W) of bool."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbts import ops
+
+Mask = NDArray[np.bool_]
+
+
+def largest_part(mask: Mask, n_threads: int = 0) -> Mask:
+    """The largest connected part (26-connectivity); with it, others that are half as large."""
+    d, h, w = mask.shape
+    n_least = np.count_nonzero(mask)
+    part = np.zeros(mask.shape, np.uint8)
+    while n_least > 1 and not part.any():
+        n_least = n_least // 2 + n_least % 2
+        part = mask.astype(np.uint8)
+        ops.components(part, ((0, d), (0, h), (0, w)), n_least, n_threads)
+    return part.astype(bool) if n_least > 1 else mask
+
+
+def dilated(mask: Mask, n: int) -> Mask:
+    """The mask and all voxels up to n away from it along each axis (a cube)."""
+    for axis in range(3):
+        rows = np.moveaxis(mask, axis, 0)
+        wider = rows.copy()
+        for shift in range(1, min(n, len(rows) - 1) + 1):
+            wider[shift:] |= rows[:-shift]
+            wider[:-shift] |= rows[shift:]
+        mask = np.moveaxis(wider, 0, axis)
+    return mask
+
+
+def filled(mask: Mask, n_threads: int = 0) -> Mask:
+    """The mask without holes: all that the outside does not touch."""
+    outside = largest_part(np.pad(~mask, 1, constant_values=True), n_threads)
+    inner: Mask = ~outside[1:-1, 1:-1, 1:-1]
+    return inner
