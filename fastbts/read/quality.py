@@ -1,4 +1,4 @@
-"""Quality control of a case of valid images: mixed-up and misplaced images."""
+"""Quality control of a case of valid images: whether they fit their names and each other."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ SPACING_MM = 4.0
 CORE_MM = 12.0  # the core is that deep inside the brain along each axis: no fat, no vessels outside
 TAIL = 0.002  # share of the intensities that is clipped at each end: single voxels decide nothing
 MASK_SHARE = 0.01, 0.9  # of the image, for a mask that can be a brain
+MAX_BRAIN_ML = 2500.0  # brains of BraTS cases: 1170-1750 ml; a head has more than 3000
 BACKGROUND_SPREADS = 6.0  # from the median of the border, in median deviations from it
 
 Floats = NDArray[np.float32]
@@ -28,9 +29,9 @@ class Sample:
         images: (M, D, H, W), network axes (Z, Y, X) of RAS+; NaN and infinite voxels are 0. Cut to
             where any image differs from its background.
         masks: (M, D, H, W), where each image differs from its background.
-        usable: (M,), whether the mask is plausible: not nearly empty, and not nearly everything.
+        usable: (M,), whether the mask can be a brain: not nearly empty, not nearly everything, not
+            a whole head.
         brain: (D, H, W), where all images with usable masks differ from their backgrounds.
-        nonzero: (M,), share of each whole image that is not 0.
         spacing_mm: Along D, H, W.
     """
 
@@ -38,7 +39,6 @@ class Sample:
     masks: Mask
     usable: Mask
     brain: Mask
-    nonzero: NDArray[np.float64]
     spacing_mm: tuple[float, float, float]
 
     @classmethod
@@ -47,13 +47,14 @@ class Sample:
         images, spacing_mm = _coarse(volume)
         masks = np.stack([not_background(image) for image in images])
         share = _share(masks)
+        image_ml = volume.geometry.voxel_ml * volume.data[0].size
         usable = (share >= MASK_SHARE[0]) & (share <= MASK_SHARE[1])
-        nonzero = _share(images != 0)
+        usable &= share * image_ml <= MAX_BRAIN_ML
         anything: Mask = np.any(masks, axis=0)
         box = (slice(None), *_bounds(anything))
         images, masks = np.ascontiguousarray(images[box]), np.ascontiguousarray(masks[box])
         brain: Mask = np.all(masks[usable if usable.any() else slice(None)], axis=0)
-        return cls(images, masks, usable, brain, nonzero, spacing_mm)
+        return cls(images, masks, usable, brain, spacing_mm)
 
     def core(self) -> Mask:
         """(D, H, W), the brain without its outer 12 mm, where fat and vessels may be left."""

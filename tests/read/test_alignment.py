@@ -75,6 +75,15 @@ def test_an_image_without_background_is_left_out() -> None:
     assert not [w for w in warnings_of(data) if "its brain and that of" in w]
 
 
+def test_a_head_with_its_skull_is_left_out() -> None:
+    """Normalisation cuts it to the brain of the others."""
+    data = head().data.copy()
+    i, j, k = np.ogrid[:120, :120, :78]
+    skull = (i - 60) ** 2 + (j - 60) ** 2 + (k - 39) ** 2 < 48**2
+    data[1] = np.where(data[1] == 0, 500 * skull, data[1])
+    assert warnings_of(data) == []
+
+
 def test_one_image_has_nothing_to_be_compared_with() -> None:
     sample = Sample.of(Volume(head().data[:1], head().affine, ("flair",)))
     assert misplaced(["flair"], ["flair"], sample) == []

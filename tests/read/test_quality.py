@@ -1,4 +1,4 @@
-"""Quality control of a case: the same image twice."""
+"""Quality control of a case: the same image twice, images in the wrong order."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ def test_warnings_are_added_to_those_of_the_volume() -> None:
     images = brain()
     volume = Volume(np.stack(list(images.values())), np.eye(4), warnings=("first",))
     assert inspected(volume).warnings == ("first",)
-    flat = replace(volume, data=np.maximum(volume.data, 1))
-    assert inspected(flat).warnings[0] == "first"
+    data = volume.data.copy()
+    data[1] = np.roll(data[1], 5, 0)
+    first, second, *_ = inspected(replace(volume, data=data)).warnings
+    assert (first, second.split(" and")[0]) == ("first", "t1: its brain")
 
 
 def test_the_same_image_twice_is_refused() -> None:
