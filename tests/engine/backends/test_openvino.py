@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fastbts import DeviceError, load_engine
-from fastbts.engine.backends.openvino import OpenVINOEngine
+from fastbts import DeviceError, EngineFileError, load_engine
+from fastbts.engine.backends.openvino import INT8_PAYLOADS, OpenVINOEngine
+from fastbts.engine.file import read_engine_file, write_engine_file
+from tests.conftest import write_voxel_engine
 
 
 def has_bf16() -> bool:
@@ -73,3 +76,40 @@ os.kill(os.getpid(), signal.SIGINT)
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stdout == "handled\n"
+
+
+def quantized(path: Path, n_channels: int = 3, with_branch: bool = False) -> Path:
+    """An engine file whose int8 network, an OpenVINO IR, is not that of its ONNX."""
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    volume = ops.parameter([1, 4, -1, -1, -1], np.float32, name="volume")
+    logits = ops.slice(volume, [0], [n_channels], [1], [1])
+    if with_branch:
+        inner = ops.parameter([1, n_channels, -1, -1, -1], np.float32)
+        bodies = [ov.Model([ops.result(node)], [p]) for node, p in ((inner, inner),)]
+        other = ops.parameter([1, n_channels, -1, -1, -1], np.float32)
+        bodies.append(ov.Model([ops.result(ops.relu(other))], [other]))
+        branch = ops.if_op(ops.constant(True))
+        branch.set_then_body(bodies[0])
+        branch.set_else_body(bodies[1])
+        branch.set_input(logits.output(0), inner, other)
+        logits = branch.set_output(bodies[0].results[0], bodies[1].results[0])
+    ov.save_model(ov.Model([ops.result(logits)], [volume], "x"), path.with_suffix(".xml"))
+    write_voxel_engine(path)
+    file = read_engine_file(path)
+    ir = [path.with_suffix(suffix).read_bytes() for suffix in (".xml", ".bin")]
+    write_engine_file(
+        path, file.spec, {**file.payloads, **dict(zip(INT8_PAYLOADS, ir, strict=True))}
+    )
+    return path
+
+
+def test_int8_networks_are_checked_like_the_onnx(tmp_path: Path) -> None:
+    message = r"x\.fbts: openvino\.xml: expected 1 inputs, .* build it again"
+    good = load_engine(quantized(tmp_path / "x.fbts"), precision="int8")
+    x = np.ones((1, 4, 16, 16, 16), np.float32)
+    assert good.infer(x).shape == (1, 3, 16, 16, 16)
+    for wrong in ({"n_channels": 2}, {"with_branch": True}):
+        with pytest.raises(EngineFileError, match=message):
+            load_engine(quantized(tmp_path / "x.fbts", **wrong), precision="int8")
