@@ -228,7 +228,7 @@ def _contradiction(narrow: Sequence[Claim], wide: Sequence[Claim]) -> bool:
 
 
 def _ambiguity(claims: Sequence[Claim]) -> str | None:
-    cases = sorted({claim.case for claim in claims})
+    cases = sorted({claim.case or "without a name" for claim in claims})
     if len(cases) > 1:
         return (
             f"holds files of several cases ({_listed(cases)}); put each case into a folder of its "

@@ -98,10 +98,11 @@ def wide_claims(names: Iterable[str]) -> Iterator[Claim]:
     }
     common = set.intersection(*map(set, words.values())) if len(words) > 1 else set()
     for name, each in words.items():
-        modality = _modality([word for word in each if word not in common]) or _modality(each)
+        distinct = [word for word in each if word not in common]
+        modality = _modality(distinct) or _modality(each)
         if modality:
-            case = _case_of(_stem(name)) if _bids(name) else _rest(each)
-            yield Claim(modality, case, name, frozenset(filter(_is_other, each)))
+            case = _case_of(_stem(name)) if _bids(name) else _rest(distinct, modality)
+            yield Claim(modality, case, name, frozenset(_others(distinct, modality)))
 
 
 def _stem(name: str) -> str:
@@ -146,13 +147,18 @@ def _modality(words: Sequence[str]) -> str | None:
     return "t1ce" if enhanced and not plain else "t1"
 
 
-def _rest(words: Sequence[str]) -> str:
+def _rest(words: Sequence[str], modality: str) -> str:
     """What may be the case's name: the words before the modality, and numbers after it."""
-    at = next(i for i, word in enumerate(words) if _modalities([word]))
+    at = next((i for i, word in enumerate(words) if _modalities([word])), len(words))
     rest = [*words[:at], *(word for word in words[at:] if re.search(r"\d", word))]
-    return "_".join(filter(_is_other, rest))
+    return "_".join(_others(rest, modality))
 
 
-def _is_other(word: str) -> bool:
-    known = (*_WORDS.values(), _ENHANCED, _PLAIN, _ORIENTATION)
-    return not any(pattern.fullmatch(word) for pattern in known)
+def _others(words: Iterable[str], modality: str) -> Iterator[str]:
+    """The words that say neither modality nor orientation.
+
+    "pre" and "post" tell T1 from T1ce; of FLAIR and T2 they may be the time of a session.
+    """
+    contrast = (_ENHANCED, _PLAIN) if modality in ("t1", "t1ce") else ()
+    known = (*_WORDS.values(), _ORIENTATION, *contrast)
+    return (word for word in words if not any(pattern.fullmatch(word) for pattern in known))

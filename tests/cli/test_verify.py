@@ -195,3 +195,23 @@ def test_many_results_and_none(saved: Callable[[], Path], tmp_path: Path) -> Non
     code, output = run("verify", tmp_path / "empty")
     assert code == 1
     assert "no report.json" in output
+
+
+def test_the_sform_made_from_a_qform_is_the_same_grid(tmp_path: Path) -> None:
+    """Its spacing, from float32, rounds to another sixth digit than the voxel sizes."""
+    images = make_case(3, shape=(40, 40, 32)).volume.data
+    header = nib.Nifti1Header()
+    header["qform_code"], header["quatern_b"], header["quatern_c"] = 1, 0.3, 0.2
+    header["pixdim"][:4] = 1, 1.2300005, 1.5400005, 2.1700005
+    folder = tmp_path / "out"
+    case = {
+        modality: nib.Nifti1Image(image, None, header)
+        for modality, image in zip(fastbts.MODALITIES, images, strict=True)
+    }
+    result = fastbts.Segmenter(VoxelEngine(), warm_up=False).predict(**case)
+    result.save(folder / "seg.nii.gz", sidecar=folder / "report.json")
+    written = fastbts.Geometry(result.labels.shape, nib.load(folder / "seg.nii.gz").affine)
+    expected = result.report["input"]["spacing_mm"]
+    assert [round(step, 6) for step in written.spacing_mm] != expected, "the case is a hard one"
+    (grid,) = [c for c in verify_result(folder / "report.json") if c.name == "grid of seg.nii.gz"]
+    assert grid.ok, grid.detail

@@ -188,6 +188,7 @@ TOOLS = {  # flair, t1, t1ce, t2
         "sub-1_ce-gd_space-T1w_T1w",
         "sub-1_space-T1w_desc-preproc_T2w",
     ),
+    "a word of all files, dots": ("x.post.flair", "x.post.t1", "x.post.t1c", "x.post.t2"),
     "a word of all files": ("x_post_flair", "x_post_t1", "x_post_t1ce", "x_post_t2"),
     "case named t2": ("t2_01_flair", "t2_01_t1", "t2_01_t1ce", "t2_01_t2"),
 }
@@ -224,6 +225,8 @@ def test_files_made_from_the_images_do_no_harm(tmp_path: Path) -> None:
         ("p_flair p_t1_flair p_t1ce p_t2", "no file for t1; .*not recognised p_t1_flair.nii"),
         ("p_flair p_t1 p_t1ce p_t2_mask", "no file for t2; .*not recognised p_t2_mask.nii"),
         ("p_flair p_t1 p_t1_pre_post p_t2", "no file for t1ce; .*not recognised p_t1_pre_post.nii"),
+        ("pre_flair pre_t1 post_t1ce pre_t2", r"several cases \(pre, without a name\)"),
+        ("post.flair pre.t1 post.t1 pre.t2", r"several cases \(post, pre, without a name\)"),
         ("flair_p1 t1_p1 t1ce_p2 t2_p1", r"several cases \(p1, p2\)"),
         ("ann_flair_brain ann_t1_brain bob_t1ce_brain ann_t2_brain", r"several cases \(ann, bob\)"),
     ],
