@@ -14,8 +14,8 @@ SOURCES := $(NATIVE) $(shell find fastbts models -type f -not -name '*.pyc')
 CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick guards versions lint format stubs coverage bench lock audit sbom install \
-    clean
+.PHONY: help demo test test-quick guards versions lint format stubs coverage bench lock audit \
+    sbom install clean
 .NOTPARALLEL:  # both installs build in build/
 
 help:  ## list the targets
@@ -37,7 +37,7 @@ test: $(DEV)/installed  ## all tests; those on real cases need FASTBTS_DATA or .
 test-quick: $(DEV)/installed  ## the tests that take a minute: not the slow ones, no real cases
 	$(PYTEST) $(PARALLEL) -m "not slow and not serial and not data"
 
-guards: $(DEV)/installed  ## the guards at length, about an hour: fuzzing, kills, memory, forks, network
+guards: $(DEV)/installed  ## the guards at length (an hour): fuzzing, kills, memory, forks, network
 	FASTBTS_GUARDS=1 $(PYTEST) $(PARALLEL) -m guard
 
 versions:  ## test lowest, locked and newest versions of the dependencies, each in its own venv

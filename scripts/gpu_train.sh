@@ -27,8 +27,8 @@ common=(--data "$data" --cache "${CACHE:-$run/cache}" --workers "$workers")
 sitting() {  # SECONDS ARGUMENTS...: trains until then; SIGTERM writes a checkpoint
   local limit=$1 code=0
   shift
-  timeout --foreground --signal=TERM --kill-after=60 "$limit" "$python" -m training train "$@" "${common[@]}" \
-    || code=$?
+  timeout --foreground --signal=TERM --kill-after=60 "$limit" \
+    "$python" -m training train "$@" "${common[@]}" || code=$?
   [[ $code == 124 || $code == 143 || $code == 0 ]]
 }
 

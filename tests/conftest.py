@@ -69,11 +69,11 @@ def write_voxel_engine(path: Path, **spec: Any) -> Path:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    constants = {"channels": np.array([0, 3, 2]), "one": np.float32(1), "four": np.float32(4)}
+    constants = {"channels": np.array([0, 3, 2]), "one": np.float32(1), "gain": np.float32(8)}
     nodes = [
         helper.make_node("Gather", ["volume", "channels"], ["picked"], axis=1),
         helper.make_node("Sub", ["picked", "one"], ["shifted"]),
-        helper.make_node("Mul", ["shifted", "four"], ["logits"]),
+        helper.make_node("Mul", ["shifted", "gain"], ["logits"]),
     ]
     ends = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", n, "d", "h", "w"])

@@ -170,7 +170,7 @@ def command(
         Path | None, typer.Option("--json", help="file to write all figures to")
     ] = None,
 ) -> None:
-    """Check the confidence of an engine's results and propose the limits of doubt."""
+    """Check the confidence of an engine's results and propose its limits."""
     scores = record(Segmenter(engine), data)
     show(scores)
     if json_file:

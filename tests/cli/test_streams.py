@@ -60,7 +60,8 @@ def test_predict_writes_its_files(
     assert sorted(path.name for path in out.iterdir()) == names
     assert "Traceback" not in done.stderr
     assert (FULL in done.stderr) == told
-    assert len(done.stderr.splitlines()) == told
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
+    assert len(lines) == told
 
 
 def test_all_cases_are_done_though_nothing_can_be_printed(folder: Path, tmp_path: Path) -> None:
@@ -68,7 +69,8 @@ def test_all_cases_are_done_though_nothing_can_be_printed(folder: Path, tmp_path
     cases, out = f"case {tmp_path / 'other'}", tmp_path / "out"
     done = shell(folder, f"predict {cases} -o {out} --engine voxel.fbts", ">/dev/full")
     assert done.returncode == 1
-    assert sorted(path.parent.name for path in out.glob("*/seg.nii.gz")) == ["case", "other"]
+    names = [path.parent.name for path in sorted(out.glob("*/seg.nii.gz"))]
+    assert [name.rpartition("_")[2] for name in names] == ["case", "other"]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,8 @@ def test_other_commands(
 ) -> None:
     done = shell(folder, command, redirection)
     assert done.returncode == code, done.stderr
-    assert len(done.stderr.splitlines()) == told
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
+    assert len(lines) == told
     assert (FULL in done.stderr) == told
 
 

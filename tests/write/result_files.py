@@ -12,10 +12,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def without_times(found: dict[str, bytes]) -> dict[str, Any]:
-    """Contents of the files of a run, without temporary ones and the times of the report."""
+    """Contents of the files of a run, without temporary ones, times and the free memory then."""
     files: dict[str, Any] = {n: c for n, c in found.items() if not n.startswith(".fastbts-")}
     if "report.json" in files:
-        files["report.json"] = json.loads(files["report.json"]) | {"timings_ms": None}
+        files["report.json"] = json.loads(files["report.json"]) | {
+            "timings_ms": None,
+            "windows": None,
+        }
     return files
 
 
