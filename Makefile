@@ -38,7 +38,9 @@ test-quick: $(DEV)/installed  ## the tests that take a minute: not the slow ones
 	$(PYTEST) $(PARALLEL) -m "not slow and not serial and not data"
 
 guards: $(DEV)/installed  ## the guards at length (an hour): fuzzing, kills, memory, forks, network
-	FASTBTS_GUARDS=1 $(PYTEST) $(PARALLEL) -m guard
+	@export FASTBTS_GUARDS=1; $(PYTEST) $(PARALLEL) -m "guard and not serial"; parallel=$$?; \
+	$(PYTEST) -m "guard and serial"; serial=$$?; \
+	[ $$parallel -eq 0 ] && [ $$serial -eq 0 ]
 
 versions:  ## test lowest, locked and newest versions of the dependencies, each in its own venv
 	PYTHON=$(PYTHON) JOBS=$(JOBS) scripts/versions.sh lowest

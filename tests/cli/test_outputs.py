@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from tests.budget import budget
 from tests.cli.commands import image_of, run
 from tests.write.result_files import contents, is_one_run
 
@@ -138,10 +139,10 @@ def kill_over_an_earlier_result(case: Path, engine: Path, folder: Path, n_kills:
     return n_killed
 
 
-@pytest.mark.parametrize("n_kills", [10, pytest.param(200, marks=pytest.mark.slow)])
-def test_killed_runs_leave_files_of_one_run(
-    case: Path, voxel_engine: Path, tmp_path: Path, n_kills: int
-) -> None:
+@pytest.mark.guard
+@pytest.mark.slow
+def test_killed_runs_leave_files_of_one_run(case: Path, voxel_engine: Path, tmp_path: Path) -> None:
+    n_kills = budget(10, 200)
     n_killed = kill_over_an_earlier_result(case, voxel_engine, tmp_path, n_kills)
     assert n_killed > n_kills / 4
 

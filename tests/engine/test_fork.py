@@ -8,6 +8,7 @@ import sys
 import pytest
 
 pytestmark = [
+    pytest.mark.guard,
     pytest.mark.serial,
     pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork"),
 ]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from fastbts import FastBTSError, Segmenter
-from tests.guards.budget import examples, only
+from tests.budget import examples, only
 
 pytestmark = pytest.mark.guard
 DTYPES = ["u1", "i2", "i4", "u8", "f2", "f4", "f8", ">f4", "c8", "?", "M8[s]", "S3", "O"]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastbts import FastBTSError, Segmenter
-from tests.guards.budget import examples, only
+from tests.budget import examples, only
 
 pytestmark = pytest.mark.guard
 MODALITIES = ("flair", "t1", "t1ce", "t2")

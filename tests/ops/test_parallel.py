@@ -11,8 +11,14 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = Path(__file__).with_name("parallel.cpp")
 
 
+@pytest.mark.guard
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
-@pytest.mark.parametrize("flags", [[], ["-DNO_THREADS"]], ids=["threads", "no threads to be had"])
+@pytest.mark.parametrize(
+    "flags",
+    [[], ["-DNO_THREADS"], ["-g", "-fsanitize=thread"]],
+    ids=["threads", "no threads to be had", "thread sanitizer"],
+)
 def test_every_item_once_and_errors_reach_the_caller(flags: list[str], tmp_path: Path) -> None:
     """Compiled on its own, as no op can make a worker fail."""
     binary, options = tmp_path / "parallel", ["-std=c++17", "-pthread", f"-I{ROOT / 'csrc'}"]

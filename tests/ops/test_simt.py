@@ -246,6 +246,7 @@ def test_a_missing_barrier_gives_wrong_results() -> None:
         assert not np.allclose(result, exact, atol=1e-3)
 
 
+@pytest.mark.guard
 @pytest.mark.slow
 @not_when_sanitized
 def test_kernels_are_clean_under_the_sanitizers() -> None:

@@ -15,6 +15,7 @@ from fastbts.engine.backends import BACKENDS, Backend
 from fastbts.engine.backends.base import BaseEngine, Floats, Opened, Options
 from fastbts.engine.file import read_engine_file
 from fastbts.engine.load import default_engine_path
+from tests.budget import budget
 
 INPUT = np.ones((1, 4, 16, 16, 16), np.float32)
 SCRIPT = Path(__file__).with_name("memory_limits.py")
@@ -140,8 +141,8 @@ def test_a_call_beside_a_failed_one_gives_no_wrong_result(kind: type[FragileEngi
 @pytest.mark.serial
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS and /proc")
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
-@pytest.mark.parametrize("n_steps", [3, pytest.param(40, marks=pytest.mark.slow)])
-def test_no_wrong_mask_after_a_call_that_lacked_memory(backend: str, n_steps: int) -> None:
-    command = [sys.executable, str(SCRIPT), backend, str(n_steps)]
+@pytest.mark.guard
+def test_no_wrong_mask_after_a_call_that_lacked_memory(backend: str) -> None:
+    command = [sys.executable, str(SCRIPT), backend, str(budget(3, 40))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
