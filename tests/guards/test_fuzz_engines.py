@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from fastbts import EngineFileError
 from fastbts.engine.file import parse_engine_file
 from fastbts.engine.onnx_bytes import drop_default, read_default, read_metadata
-from tests.conftest import write_voxel_engine
 from tests.budget import examples, only
+from tests.conftest import write_voxel_engine
 from tests.guards.test_fuzz_images import Edit, edits
 
 pytestmark = pytest.mark.guard
