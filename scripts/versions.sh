@@ -24,7 +24,7 @@ case $set in
           "$venv/bin/python" -m pip freeze > "$venv/packages.txt" ;;
 esac
 "${pip[@]}" install --constraint "$venv/packages.txt" . \
-  onnx onnxruntime cryptography hypothesis pytest pytest-xdist
+  onnx onnxruntime cryptography hypothesis pytest pytest-xdist scipy
 "$venv/bin/python" -m pip freeze | grep -i -E "^(numpy|nibabel|openvino|pillow|rich|typer)=="
 # From another folder, so that the installed package is tested and not the checkout.
 tests=$PWD/tests
