@@ -15,8 +15,8 @@ from fastbts.metrics import region_dice
 from fastbts.phantom.case import PhantomCase, make_case
 from fastbts.pipeline.brain import find_brain
 from fastbts.pipeline.masks import dilated, filled, largest_part
+from fastbts.read.reference import read_reference
 from fastbts.volume import to_network_axes
-from training.data.cases import read_labels
 
 Images = np.ndarray
 Change = Callable[[Images, np.ndarray, np.random.Generator], Images]
@@ -286,7 +286,10 @@ def test_statistics_are_in_the_units_of_the_input(voxel_segmenter: Segmenter) ->
 
 @pytest.fixture(scope="module")
 def real_case(shipped_segmenter: Segmenter, val_cases: list[Path]) -> RealCase:
-    volume, reference = read_case(val_cases[1]), read_labels(val_cases[1])
+    volume, reference = (
+        read_case(val_cases[1]),
+        read_reference(next(val_cases[1].glob("*seg.nii.gz"))),
+    )
     wanted = region_dice(shipped_segmenter.predict(volume).labels, reference)
     return volume, reference, wanted
 

@@ -13,7 +13,6 @@ from fastbts.phantom import make_case
 from fastbts.pipeline.confidence import DOUBTFUL, confidence, doubts
 from fastbts.placement import Placement
 from tests.conftest import ROOT
-from training.confidence import healthy_brains, mirrored_half
 
 PLACEMENT = Placement(((0, 8), (0, 8), (0, 8)), (8, 8, 8), (8, 8, 8))
 VOLUMES = {"WT": 1.0, "TC": 1.0, "ET": 1.0}
@@ -81,30 +80,6 @@ def test_the_report_and_the_result_say_it(voxel_segmenter: Segmenter) -> None:
     expected = doubts(result.confidence)
     assert [w for w in result.warnings if "doubtful" in w] == expected
     assert result.report["warnings"] == list(result.warnings)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 2])
-def test_a_synthetic_head_is_doubtful_only_without_its_tumour(
-    shipped_segmenter: Segmenter, seed: int
-) -> None:
-    case = make_case(seed)
-    assert doubts(shipped_segmenter.predict(case.volume).confidence) == []
-    halves = [mirrored_half(case.volume, case.labels, side) for side in (0, 1)]
-    healthy, tumour_ml = min(halves, key=lambda half: half[1])
-    assert tumour_ml < 1
-    result = shipped_segmenter.predict(healthy)
-    assert not result.labels.any() or doubts(result.confidence)
-
-
-@pytest.mark.data
-def test_healthy_brains_are_doubtful(shipped_segmenter: Segmenter, val_cases: list[Path]) -> None:
-    folders = [c for c in val_cases if c.name.endswith(("AMH_1", "ABM_1"))]
-    brains = list(healthy_brains(folders))
-    assert len(brains) == 2
-    for name, volume in brains:
-        result = shipped_segmenter.predict(volume)
-        assert not result.labels.any() or doubts(result.confidence), name
 
 
 @pytest.mark.data
