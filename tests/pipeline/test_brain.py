@@ -286,10 +286,8 @@ def test_statistics_are_in_the_units_of_the_input(voxel_segmenter: Segmenter) ->
 
 @pytest.fixture(scope="module")
 def real_case(shipped_segmenter: Segmenter, val_cases: list[Path]) -> RealCase:
-    volume, reference = (
-        read_case(val_cases[1]),
-        read_reference(next(val_cases[1].glob("*seg.nii.gz"))),
-    )
+    volume = read_case(val_cases[1])
+    reference = read_reference(next(val_cases[1].glob("*seg.nii.gz")))
     wanted = region_dice(shipped_segmenter.predict(volume).labels, reference)
     return volume, reference, wanted
 
