@@ -103,6 +103,7 @@ def test_public_names() -> None:
         _ = fastbts.nothing
 
 
+@pytest.mark.slow
 def test_no_torch_is_loaded_by_a_prediction() -> None:
     script = (
         "import sys, numpy, fastbts; s = fastbts.Segmenter(); "

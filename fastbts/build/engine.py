@@ -20,7 +20,7 @@ from fastbts.engine.file import (
     parse_spec,
     read_engine_file,
 )
-from fastbts.engine.load import build_payloads, open_engine
+from fastbts.engine.load import build_payloads, check_network, open_engine
 from fastbts.engine.onnx_bytes import read_metadata
 from fastbts.errors import DeviceError, EngineFileError
 from fastbts.files import atomic_write, check_writable
@@ -70,6 +70,7 @@ def build_engine(
     check_writable(target, [source])
     on_progress("read", 0.0)
     file, folders = read_source(source), [Path(folder) for folder in calibrate]
+    check_network(file)
     volumes = [read_case(folder) for folder in folders]
     cases = labelled_cases(folders, volumes)  # now, as the build takes minutes
     tensors = [normalize(volume, file.spec).tensor for volume in volumes]

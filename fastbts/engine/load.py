@@ -87,7 +87,7 @@ def open_engine(
     row = BACKENDS[backend] if backend != "auto" else _choice(device, built_for)
     if precision == "auto" and row.name == built_for:
         precision = built_in
-    _check_network(file)
+    check_network(file)
     return row.engine_class()(file, device=device, precision=precision, n_threads=n_threads)
 
 
@@ -104,7 +104,7 @@ def build_payloads(
     """Payloads that a file needs besides its ONNX for a backend and a precision.
 
     Args:
-        file: The source.
+        file: The source, after `check_network`.
         backend: One of `BACKENDS`.
         precision: A precision that the backend has.
         tensors: Prepared cases (M, D, H, W) to calibrate int8 on.
@@ -116,11 +116,15 @@ def build_payloads(
     _check_known("backend", backend, tuple(BACKENDS))
     row = BACKENDS[backend]
     row.check_precision(precision)
-    _check_network(file)
     return row.engine_class().build(file, precision, tensors)
 
 
-def _check_network(file: EngineFile) -> None:
+def check_network(file: EngineFile) -> None:
+    """Checks the network of a file before a runtime sees it; see `check_graph`.
+
+    Raises:
+        EngineFileError: It is no network that fastbts runs.
+    """
     with named(file):
         check_graph(file.payloads["model.onnx"], file.spec)
 

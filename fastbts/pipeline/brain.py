@@ -234,9 +234,9 @@ def _vote(masks: Sequence[Mask], voxel_ml: float, n_threads: int) -> tuple[Mask,
     voted = [not _is_too_large(n, masks[0].size, voxel_ml) for n in sizes]
     voted = voted if any(voted) else [True] * len(masks)
     core = _majority(masks, voted, n_threads)
-    limit = MAX_EXCESS * np.count_nonzero(core)
+    limit = MAX_EXCESS * int(np.count_nonzero(core))
     agree = [
-        use and np.count_nonzero(mask & ~core) <= limit
+        use and int(np.count_nonzero(mask & ~core)) <= limit
         for mask, use in zip(masks, voted, strict=True)
     ]
     voted = agree if any(agree) else voted
@@ -315,7 +315,7 @@ def _what_was_done(background: Background) -> Iterator[str]:
 
 
 def _what_is_too_large(mask: Mask, brain: Mask, voted: bool, voxel_ml: float) -> str | None:
-    n_voxels, n_brain = np.count_nonzero(mask), np.count_nonzero(brain)
+    n_voxels, n_brain = int(np.count_nonzero(mask)), int(np.count_nonzero(brain))
     size = f"{n_voxels / mask.size:.0%} of the image ({n_voxels * voxel_ml:.0f} ml)"
     if not voted:
         return (

@@ -71,7 +71,7 @@ def _expected_dice(
     p += 1
     np.reciprocal(p, out=p)
     inside = p >= threshold
-    n_inside = np.count_nonzero(inside)
+    n_inside = int(np.count_nonzero(inside))
     if not volume_ml or not n_inside:
         return 1 - float(p.max())
     return 2 * float(p @ inside.astype(np.float32)) / (float(p.sum()) + n_inside)

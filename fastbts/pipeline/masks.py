@@ -13,7 +13,7 @@ Mask = NDArray[np.bool_]
 def largest_part(mask: Mask, n_threads: int = 0) -> Mask:
     """The largest connected part (26-connectivity); with it, others that are half as large."""
     d, h, w = mask.shape
-    n_least = np.count_nonzero(mask)
+    n_least = int(np.count_nonzero(mask))
     part = np.zeros(mask.shape, np.uint8)
     while n_least > 1 and not part.any():
         n_least = n_least // 2 + n_least % 2

@@ -44,6 +44,7 @@ def test_demo_writes_the_files_that_it_names(tmp_path: Path) -> None:
     assert "not a medical device" in report["notice"]
 
 
+@pytest.mark.slow
 def test_predict_keeps_the_grid_and_prints_volumes(case: Path, tmp_path: Path) -> None:
     code, output = run("predict", case, "-o", tmp_path / "out", "--preview")
     assert code == 0, output
@@ -241,6 +242,7 @@ def test_a_broken_engine_is_reported_once(case: Path, voxel_engine: Path, tmp_pa
         assert output.count("error:") == 1
 
 
+@pytest.mark.slow
 def test_report_has_settings_and_timings(case: Path, tmp_path: Path) -> None:
     assert run("predict", case, "-o", tmp_path / "out", "--labels", "brats2023")[0] == 0
     report = json.loads((tmp_path / "out/report.json").read_text())

@@ -64,6 +64,7 @@ def test_predict_writes_its_files(
     assert len(lines) == told
 
 
+@pytest.mark.slow
 def test_all_cases_are_done_though_nothing_can_be_printed(folder: Path, tmp_path: Path) -> None:
     write_case(make_case(4, shape=(48, 48, 32)), tmp_path / "other")
     cases, out = f"case {tmp_path / 'other'}", tmp_path / "out"
@@ -101,12 +102,14 @@ def test_slow_commands(folder: Path, command: str, redirection: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_errors_keep_their_exit_code(folder: Path) -> None:
     for redirection in ("2>&-", "2>/dev/full", ">/dev/full"):
         assert shell(folder, "predict none -o out", redirection).returncode == 1
         assert shell(folder, "predict", redirection).returncode == 2
 
 
+@pytest.mark.slow
 def test_the_library_needs_no_streams(folder: Path) -> None:
     """As under pythonw, where both are None."""
     script = (
@@ -122,6 +125,7 @@ def test_the_library_needs_no_streams(folder: Path) -> None:
     assert (folder / "none_cli/report.json").is_file()
 
 
+@pytest.mark.slow
 def test_names_that_are_no_text_are_printed(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "\udcff"
     command = ["predict", "case", "-o", str(out), "--engine", "voxel.fbts"]

@@ -150,6 +150,7 @@ def test_another_engine_is_found(saved: Callable[[], Path], tmp_path: Path) -> N
     assert [name for name, check in checks.items() if not check.ok] == ["engine"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["brats2023", "regions"])
 def test_any_names(saved: Callable[[str], Path], tmp_path: Path, scheme: str) -> None:
     """Two results of `Segmentation.save` in one folder; a heading for each."""

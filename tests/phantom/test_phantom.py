@@ -140,6 +140,7 @@ def test_voxel_size_does_not_change_the_anatomy(
         assert coarse_ml == pytest.approx(fine_ml, rel=0.05)
 
 
+@pytest.mark.slow
 def test_tumours_are_of_plausible_size(coarse: list[PhantomCase]) -> None:
     for made in coarse:
         ml = {

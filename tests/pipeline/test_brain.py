@@ -310,6 +310,7 @@ def phantom(shipped_segmenter: Segmenter) -> tuple[PhantomCase, dict[str, float]
     return case, region_dice(shipped_segmenter.predict(case.volume).labels, case.labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ringing in all images", "scaled to -1 to 1", "NaN"])
 def test_dice_of_the_phantom_stays(
     kind: str, shipped_segmenter: Segmenter, phantom: tuple[PhantomCase, dict[str, float]]

@@ -84,6 +84,7 @@ def test_the_teacher_teaches_the_bridge(tiny_clip: str) -> None:
     assert taught.network.bridge.teacher.weight.grad.any()
 
 
+@pytest.mark.slow
 def test_checkpoint_and_manifest_say_who_taught(
     tiny_clip: str, cases: list[TrainingCase], tmp_path: Path
 ) -> None:

@@ -202,6 +202,7 @@ def test_kill_at_each_system_call(
     assert step > 8
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_FSIZE, and temporaries without names")
 def test_full_disk_leaves_the_earlier_result(
     results: tuple[Segmentation, Segmentation], tmp_path: Path
@@ -226,6 +227,7 @@ def test_full_disk_leaves_the_earlier_result(
         assert contents(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_two_at_once_do_not_mix(results: tuple[Segmentation, Segmentation], tmp_path: Path) -> None:
     """Threads lock each other out as processes do: each opens the folder itself."""
     failures: list[BaseException] = []

@@ -20,6 +20,7 @@ def has_bf16() -> bool:
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+@pytest.mark.slow
 def test_bf16_stays_near_fp32() -> None:
     if not has_bf16():
         with pytest.raises(DeviceError, match="does not compute in bf16"):
@@ -32,12 +33,14 @@ def test_bf16_stays_near_fp32() -> None:
     assert (np.sign(fast) == np.sign(exact)).mean() > 0.99
 
 
+@pytest.mark.slow
 def test_auto_is_bf16_where_the_cpu_has_it() -> None:
     expected = "bf16" if has_bf16() else "fp32"
     assert load_engine(backend="openvino").description["precision"] == expected
     assert ("bf16" in OpenVINOEngine.capabilities()) == has_bf16()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first",
     [
@@ -60,6 +63,7 @@ except Exception as error:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+@pytest.mark.slow
 def test_signals_are_handled_after_engines_were_closed() -> None:
     """In the order in which they were loaded; on a CPU with AMX this needs a common core."""
     script = """

@@ -73,6 +73,7 @@ def test_new_backend_loads(toy: str) -> None:
     assert engine.description["n_threads"] == 3
 
 
+@pytest.mark.slow
 def test_new_backend_builds(toy: str, tmp_path: Path, small_phantom: None) -> None:
     target = tmp_path / "toy.fbts"
     about = build_engine(default_engine_path(), target, backend="toy", accept_parity=True)
