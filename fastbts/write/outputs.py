@@ -71,9 +71,9 @@ def check_outputs(
     report = path.with_name(f"{image_stem(path)}.json") if sidecar is None else Path(sidecar)
     picture = None if preview is None else Path(preview)
     outputs = Outputs(path, _image_files(path, labels), picture, report, overwrite)
-    _check_distinct(outputs)
     for target in outputs.files:
         check_writable(target, volume.names if volume else ())
+    _check_distinct(outputs)
     _check_replaceable(outputs)
     return outputs
 
