@@ -285,3 +285,11 @@ def test_a_nul_in_a_name_is_refused(
     with pytest.raises(OutputError, match="has a NUL in its name"):
         results[0].save(**names)
     assert contents(tmp_path) == {}
+
+
+def test_images_of_other_names_with_one_sidecar_stay(
+    results: tuple[Segmentation, Segmentation], tmp_path: Path
+) -> None:
+    for result, name in zip(results, ("a.nii.gz", "b.nii.gz"), strict=True):
+        result.save(tmp_path / name, sidecar=tmp_path / "report.json")
+    assert set(contents(tmp_path)) == {"a.nii.gz", "b.nii.gz", "report.json"}
