@@ -127,7 +127,8 @@ def write_json(
     """
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     with open_file(Path(path)) as file:
-        file.write(text.encode() + b"\n")
+        # Names of files may have bytes that are no text; as \udcff they are valid JSON.
+        file.write(text.encode(errors="backslashreplace") + b"\n")
 
 
 class _NewFile:
@@ -172,6 +173,8 @@ def _open_new(path: Path) -> Iterator[_NewFile]:
 
 def _refuse_irregular(path: Path) -> None:
     """Refuses folders, devices and pipes; a rename would replace a device or pipe by a file."""
+    if "\0" in str(path):
+        raise OutputError(f"{path}: has a NUL in its name, which no file has; rename the output")
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; expected the name of a file")
     if path.exists() and not stat.S_ISREG(path.stat().st_mode):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -123,6 +124,8 @@ def test_check_and_write_refuse_the_same_paths(tmp_path: Path) -> None:
         (tmp_path / "file/deeper/seg.nii.gz", r"file is not a folder; choose another output"),
         (tmp_path / ("x" * 300), "cannot write: File name too long"),
         (Path("/proc/nothing/seg.nii.gz"), "cannot write"),
+        (tmp_path / "a\0b", "has a NUL in its name"),
+        (tmp_path / "a\0b/seg.nii.gz", "has a NUL in its name"),
     ]:
         for check in (check_writable, lambda path: write_json(path, {})):
             with pytest.raises(OutputError, match=message) as caught:
@@ -161,3 +164,9 @@ def test_json_is_valid_utf8(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(tmp_path / "a/report.json", {"ml": float("nan")})
     assert "Ödem" in (tmp_path / "a/report.json").read_text(encoding="utf-8")
+
+
+def test_json_keeps_names_that_are_no_text(tmp_path: Path) -> None:
+    name = os.fsdecode(b"e\xff.nii.gz")
+    write_json(tmp_path / "report.json", {name: 1})
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == {name: 1}

@@ -13,6 +13,7 @@ from fastbts.errors import CaseError, OptionsError
 from fastbts.read.header import ORDER_OPTION
 from fastbts.read.names import (
     Claim,
+    is_derived,
     is_image,
     is_numbered,
     narrow_claims,
@@ -208,7 +209,10 @@ def _claims(names: Iterable[str], nnunet_order: Sequence[str] | None) -> list[Cl
         return list(numbered_claims(names, nnunet_order))
     narrow, wide = list(narrow_claims(names)), list(wide_claims(names))
     clear = narrow and not _ambiguity(narrow) and not _contradiction(narrow, wide)
-    return narrow if clear else wide or narrow
+    # `p_T1_t2` beside `p_T2_t2`, of the times T1 and T2: the wide rule finds only the second.
+    lost = {c.name for c in narrow if not is_derived(c.name)} - {c.name for c in wide}
+    partial = lost and {c.modality for c in wide} == set(MODALITIES)
+    return narrow if clear or partial else wide or narrow
 
 
 def _contradiction(narrow: Sequence[Claim], wide: Sequence[Claim]) -> bool:

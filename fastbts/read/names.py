@@ -70,6 +70,11 @@ def is_numbered(name: str) -> bool:
     return is_image(name) and _NUMBERED.fullmatch(_stem(name)) is not None
 
 
+def is_derived(name: str) -> bool:
+    """Whether a word says that this is no image of FLAIR, T1, T1ce or T2, such as a mask."""
+    return any(_NO_IMAGE.fullmatch(word) for word in _words(_stem(name)))
+
+
 def numbered_claims(names: Iterable[str], order: Sequence[str]) -> Iterator[Claim]:
     """nnU-Net: `case_0000` to `case_0003` are the modalities of `order`."""
     for name in filter(is_image, names):
@@ -92,9 +97,7 @@ def wide_claims(names: Iterable[str]) -> Iterator[Claim]:
     """Files with a modality in any word of their name; words of all files say nothing."""
     words = {name: _words(_stem(name)) for name in names if is_image(name)}
     words = {
-        name: each
-        for name, each in words.items()
-        if _modalities(each) and not any(_NO_IMAGE.fullmatch(word) for word in each)
+        name: each for name, each in words.items() if _modalities(each) and not is_derived(name)
     }
     common = set.intersection(*map(set, words.values())) if len(words) > 1 else set()
     for name, each in words.items():

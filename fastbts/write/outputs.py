@@ -71,9 +71,9 @@ def check_outputs(
     report = path.with_name(f"{image_stem(path)}.json") if sidecar is None else Path(sidecar)
     picture = None if preview is None else Path(preview)
     outputs = Outputs(path, _image_files(path, labels), picture, report, overwrite)
-    _check_distinct(outputs)
     for target in outputs.files:
         check_writable(target, volume.names if volume else ())
+    _check_distinct(outputs)
     _check_replaceable(outputs)
     return outputs
 
@@ -82,8 +82,8 @@ def replaced_files(outputs: Outputs) -> list[Path]:
     """Files of an earlier result that would pass for parts of this one, reports first.
 
     These are, with the same name before the suffix, masks of another scheme, the other suffix, a
-    preview, and what the report that is replaced lists. Not among them: the new files, files of
-    others, and files that a report lists which stays.
+    preview, and what the report that is replaced lists beside them. Not among them: the new files,
+    files of others, and files that a report lists which stays.
 
     Raises:
         OutputError: A file that fastbts did not write has appeared since `check_outputs`.
@@ -91,8 +91,16 @@ def replaced_files(outputs: Outputs) -> list[Path]:
     _check_replaceable(outputs)
     new = outputs.files
     reports = [report for report in _possible_reports(outputs) if _is_replaced(report, outputs)]
-    listed = [report.with_name(name) for report in reports for name in listed_files(report)]
-    found = [path for path in (*reports, *listed, *_possible_files(outputs)) if path not in new]
+    possible = list(_possible_files(outputs))
+    names = {path.name for path in possible}
+    # A report that lists none of them is of a result with another name, whose images stay.
+    listed = [
+        report.with_name(name)
+        for report in reports
+        if not names.isdisjoint(listed_files(report))
+        for name in listed_files(report)
+    ]
+    found = [path for path in (*reports, *listed, *possible) if path not in new]
     found = [path for path in dict.fromkeys(found) if is_ours(path)]
     if not found:
         return []

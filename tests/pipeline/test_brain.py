@@ -173,7 +173,7 @@ def test_warnings_say_what_was_done() -> None:
     assert "does not match the brain of the other images" in skulled
     assert "it was cut to that brain; run a brain extraction first" in skulled
     assert warnings_of("edges of NaN and infinity")[0] == (
-        f"t1: {96 * 78} voxels outside the brain are NaN or infinite; they were taken as background"
+        f"t1: {96 * 78} voxels of the background are NaN or infinite; they were taken as 0"
     )
 
 
@@ -197,12 +197,24 @@ def test_zeros_inside_the_brain_of_one_image_stay() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("kind", ["NaN", "edges of NaN and infinity", "ringing in all images"])
+@pytest.mark.parametrize("kind", ["edges of NaN and infinity", "ringing in all images"])
 def test_nan_inside_the_brain_is_refused(kind: str, value: float) -> None:
     volume = changed(head(), KINDS[kind])
     volume.data[3, 40, 48, 30:32] = value
     with pytest.raises(InputError, match="t2: 2 voxels inside the brain are NaN or infinite"):
         find_brain(volume)
+
+
+def test_zeros_inside_the_brain_may_be_nan_like_the_background() -> None:
+    volume = head()
+    volume.data[0, 40, 48, 30:40] = volume.data[3, 44, 50, 30:33] = 0
+    nan = replace(volume, data=np.where(volume.data == 0, np.nan, volume.data.astype(np.float32)))
+    brain = find_brain(nan)
+    assert brain.box.n_brain == find_brain(volume).box.n_brain
+    np.testing.assert_array_equal(brain.view, find_brain(volume).view)
+    nan.data[0, 38:42, 40:60, 30:40] = np.nan
+    with pytest.raises(InputError, match=r"flair: \d+ voxels inside the brain are NaN"):
+        find_brain(nan)
 
 
 def test_nan_at_the_edge_of_an_image_that_cuts_the_brain_is_background() -> None:

@@ -227,6 +227,11 @@ def test_files_made_from_the_images_do_no_harm(tmp_path: Path) -> None:
         ("p_flair p_t1 p_t1_pre_post p_t2", "no file for t1ce; .*not recognised p_t1_pre_post.nii"),
         ("pre_flair pre_t1 post_t1ce pre_t2", r"several cases \(pre, without a name\)"),
         ("post.flair pre.t1 post.t1 pre.t2", r"several cases \(post, pre, without a name\)"),
+        # times T1 and T2
+        (
+            "p_T1_t1 p_T1_t1ce p_T1_t2 p_T1_flair p_T2_t1 p_T2_t1ce p_T2_t2 p_T2_flair",
+            r"several cases \(p_t1, p_t2\)",
+        ),
         ("flair_p1 t1_p1 t1ce_p2 t2_p1", r"several cases \(p1, p2\)"),
         ("ann_flair_brain ann_t1_brain bob_t1ce_brain ann_t2_brain", r"several cases \(ann, bob\)"),
     ],

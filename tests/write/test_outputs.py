@@ -277,3 +277,21 @@ def test_an_empty_set_writes_nothing(tmp_path: Path) -> None:
     with write_set():
         pass
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("what", ["path", "sidecar", "preview"])
+def test_a_nul_in_a_name_is_refused(
+    results: tuple[Segmentation, Segmentation], tmp_path: Path, what: str
+) -> None:
+    names = {"path": tmp_path / "seg.nii.gz", what: tmp_path / "a\0b.nii.gz"}
+    with pytest.raises(OutputError, match="has a NUL in its name"):
+        results[0].save(**names)
+    assert contents(tmp_path) == {}
+
+
+def test_images_of_other_names_with_one_sidecar_stay(
+    results: tuple[Segmentation, Segmentation], tmp_path: Path
+) -> None:
+    for result, name in zip(results, ("a.nii.gz", "b.nii.gz"), strict=True):
+        result.save(tmp_path / name, sidecar=tmp_path / "report.json")
+    assert set(contents(tmp_path)) == {"a.nii.gz", "b.nii.gz", "report.json"}
