@@ -17,6 +17,7 @@ from fastbts.volume import MAX_SPACING_MM, MIN_SPACING_MM, Geometry
 
 MAX_QUATERNION = 1.001  # length; rounding makes some longer than 1, nifti_clib and ITK accept any
 ROUNDED_WEIGHT = 3 * float(np.finfo(np.float32).eps)  # a^2 below this is 0, as in nibabel
+MIN_DETERMINANT = 1e-3  # of an sform's directions; smaller: it is singular, and no grid
 MAX_FORMS_APART = 1.0  # voxels between qform and sform; many programs write them differently
 NO_FORM = (
     "the header has neither sform nor qform: orientation taken as LAS from voxel sizes alone, left "
@@ -47,10 +48,31 @@ def grid_of(header: Any, shape: Shape) -> tuple[Geometry, tuple[str, ...]]:
         all_problems = "; ".join(f"the {name} is unusable: {why}" for name, why in problems.items())
         raise GeometryError(f"{all_problems}; export the image again")
     used = next(iter(usable))
+    if "sform" in problems:
+        _check_shear(header, usable[used])
     fallen = [
         f"the {name} is unusable ({why}): the {used} was used" for name, why in problems.items()
     ]
     return usable[used], (*fallen, *_disagreement(*usable.values()))
+
+
+def _check_shear(header: Any, qform: Geometry) -> None:
+    """Refuses a qform in place of an sform that is only sheared, and elsewhere.
+
+    Other programs use such an sform, and would show the labels at another place.
+    """
+    sform = header.get_sform()
+    steps = np.linalg.norm(sform[:3, :3], axis=0)
+    if not (
+        np.isfinite(sform).all() and MIN_SPACING_MM <= steps.min() <= steps.max() <= MAX_SPACING_MM
+    ):
+        return
+    is_grid = abs(np.linalg.det(sform[:3, :3] / steps)) > MIN_DETERMINANT
+    if is_grid and qform.voxels_apart(sform) > MAX_FORMS_APART:
+        raise GeometryError(
+            "the sform's voxel axes are not perpendicular, and the qform is up to "
+            f"{qform.mm_apart(sform):.1f} mm from it; resample the image to an unsheared grid first"
+        )
 
 
 def has_form(header: Any) -> bool:

@@ -39,6 +39,8 @@ _WORDS = {
 _ENHANCED = re.compile(rf"(?!c$)(?:{_AGENT}|gadolinium|postcon|mdc)")
 _PLAIN = re.compile(r"pre|precontrast|precon|pregd|pregad|native|non|no|without|plain|unenhanced|"
                     r"nonenhanced|noncontrast|nongd")  # fmt: skip
+_OPERATION = re.compile(r"(pre|post)[_\-.\s]*(?:op|operative|surgery|surgical)(?![a-z])")
+_TIME = re.compile(r"preop|postop|baseline|followup|follow|fu|initial|recurrence|before|after")
 _NO_IMAGE = re.compile(
     r"mask|brainmask|seg|dseg|segmentation|labels?|prob|probs|probseg|pve|map|xfm|warp|"
     r"affine|field|biasfield|overlay|roi|lesion|tumou?r|gt|truth|pred|prediction|diff|difference|"
@@ -126,6 +128,7 @@ def _case_of(stem: str) -> str:
 def _words(stem: str) -> list[str]:
     """The words of a name, without those that only say where the image was registered to."""
     text = _OTHER_ENTITY.sub("", stem.lower()) if _bids(stem) else stem.lower()
+    text = _OPERATION.sub(r"\1op", text)
     return [word for word in re.split(r"[_\-.\s+]+", _TARGET.sub("", text)) if word]
 
 
@@ -151,9 +154,10 @@ def _modality(words: Sequence[str]) -> str | None:
 
 
 def _rest(words: Sequence[str], modality: str) -> str:
-    """What may be the case's name: the words before the modality, and numbers after it."""
+    """What may be the case's name: the words before the modality; numbers and times after it."""
     at = next((i for i, word in enumerate(words) if _modalities([word])), len(words))
-    rest = [*words[:at], *(word for word in words[at:] if re.search(r"\d", word))]
+    later = (word for word in words[at:] if re.search(r"\d", word) or _TIME.fullmatch(word))
+    rest = [*words[:at], *later]
     return "_".join(_others(rest, modality))
 
 

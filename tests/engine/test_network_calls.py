@@ -77,8 +77,13 @@ def test_doctor(tmp_path: Path) -> None:
     assert calls(tmp_path, command("doctor")) == []
 
 
-def test_bench(tmp_path: Path) -> None:
-    assert calls(tmp_path, command("bench", "--rounds", 1)) == []
+def test_demo(tmp_path: Path) -> None:
+    assert calls(tmp_path, command("demo", "--out", "demo")) == []
+
+
+@pytest.mark.parametrize("backend", ON_CPU)
+def test_bench(tmp_path: Path, backend: str) -> None:
+    assert calls(tmp_path, command("bench", "--rounds", 1, "--backend", backend)) == []
 
 
 @pytest.mark.parametrize(

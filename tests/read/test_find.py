@@ -233,6 +233,14 @@ def test_files_made_from_the_images_do_no_harm(tmp_path: Path) -> None:
             r"several cases \(p_t1, p_t2\)",
         ),
         ("flair_p1 t1_p1 t1ce_p2 t2_p1", r"several cases \(p1, p2\)"),
+        (
+            "p_t1_pre_op p_t1_post_op p_t2_post_op p_flair_post_op",
+            r"several cases \(postop, preop\)",
+        ),
+        (
+            "t1_baseline t1ce_baseline t2_followup flair_followup",
+            r"several cases \(baseline, followup\)",
+        ),
         ("ann_flair_brain ann_t1_brain bob_t1ce_brain ann_t2_brain", r"several cases \(ann, bob\)"),
     ],
 )

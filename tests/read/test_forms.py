@@ -73,7 +73,6 @@ def test_qforms_agree_with_nibabel(
     [
         (ZERO, "spacing"),
         ({"srow_x": [1, 1, 0, 0], "srow_y": 0}, "not perpendicular"),  # singular
-        ({"srow_x": [1, 0.3, 0, 0]}, "not perpendicular"),
         ({"srow_x": np.nan}, "finite 4x4"),
         ({"srow_z": [0, 0, np.inf, 0]}, "finite 4x4"),
         ({"srow_x": [1e-3, 0, 0, 0]}, "spacing"),
@@ -90,6 +89,14 @@ def test_a_bad_sform_falls_back_on_the_qform(
     assert warning.startswith("the sform is unusable (")
     assert problem in warning
     assert warning.endswith("): the qform was used")
+
+
+def test_a_sheared_sform_needs_a_qform_at_its_place(tmp_path: Path) -> None:
+    """Other programs use the sform, so labels by a qform elsewhere would be shown elsewhere."""
+    with pytest.raises(GeometryError, match=r"not perpendicular, and the qform is up to .* mm"):
+        read(tmp_path, qform_code=1, quatern_d=1, srow_x=[1, 0.3, 0, 0])
+    slight = {"srow_x": [-1, 0.03, 0, 0], "srow_y": [0, -1, 0, 0], "srow_z": [0, 0, 1, 0]}
+    assert "the qform was used" in read(tmp_path, qform_code=1, quatern_d=1, **slight).warnings[0]
 
 
 @pytest.mark.parametrize(
