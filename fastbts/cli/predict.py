@@ -23,7 +23,7 @@ from fastbts.errors import CaseError, FastBTSError, OptionsError
 from fastbts.labels import REGION_SCHEME, SCHEMES
 from fastbts.options import MODES
 from fastbts.write.nifti import IMAGE_SUFFIXES, image_stem
-from fastbts.write.outputs import IMAGE, PREVIEW, REPORT, check_outputs, replaced_files
+from fastbts.write.outputs import IMAGE, PREVIEW, REPORT, check_outputs, kept_files, replaced_files
 
 if TYPE_CHECKING:
     from fastbts import FailedCase, Segmentation, Segmenter
@@ -272,7 +272,8 @@ def _finish(result: Segmentation | FailedCase, save: dict[str, Any]) -> None:
 
     if isinstance(result, FailedCase):
         raise result.error
-    earlier = replaced_files(check_outputs(**save))
+    outputs = check_outputs(**save)
+    earlier, kept = replaced_files(outputs), kept_files(outputs)
     written = result.save(**save)
     for warning in result.warnings:
         typer.echo(f"warning: {warning}", err=True)
@@ -281,3 +282,6 @@ def _finish(result: Segmentation | FailedCase, save: dict[str, Any]) -> None:
     if earlier:
         names = ", ".join(str(path) for path in earlier)
         typer.echo(f"removed {names}, files of an earlier result", err=True)
+    if kept:
+        names = ", ".join(str(path) for path in kept)
+        typer.echo(f"kept {names}: not by fastbts, or changed; no part of this result", err=True)

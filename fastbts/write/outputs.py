@@ -110,6 +110,12 @@ def replaced_files(outputs: Outputs) -> list[Path]:
     return [path for path in found if path not in kept]
 
 
+def kept_files(outputs: Outputs) -> list[Path]:
+    """Files that would pass for parts of this result, but are of others or were changed since."""
+    possible = (path for path in _possible_files(outputs) if path not in outputs.files)
+    return [path for path in possible if os.path.lexists(path) and not is_ours(path)]
+
+
 def _check_replaceable(outputs: Outputs) -> None:
     for target in outputs.files:
         if not outputs.overwrite and os.path.lexists(target) and not is_ours(target):

@@ -63,6 +63,23 @@ def test_files_of_an_earlier_result_are_removed(
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["report.json", "seg.nii.gz"]
 
 
+def test_files_of_others_beside_the_result_are_named(
+    case: Path, voxel_engine: Path, tmp_path: Path
+) -> None:
+    """A mask of another scheme that a person has changed stays, and is not of this result."""
+    command = ("predict", case, "-o", tmp_path / "out", "--engine", voxel_engine)
+    assert run(*command)[0] == 0
+    mask = tmp_path / "out/seg.nii.gz"
+    image = nib.load(mask)
+    edited = np.asarray(image.dataobj).copy()
+    edited[0, 0, 0] = 1
+    nib.Nifti1Image(edited, image.affine, image.header).to_filename(mask)
+    code, output = run(*command, "--labels", "regions")
+    assert code == 0
+    assert f"kept {mask}: not by fastbts, or changed" in output.replace("\n", "")
+    assert np.asarray(nib.load(mask).dataobj)[0, 0, 0] == 1
+
+
 @pytest.mark.parametrize("name", ["case_seg.nii.gz", "case_seg.nii", "case.v2.NII.GZ"])
 def test_output_may_be_an_image(case: Path, voxel_engine: Path, tmp_path: Path, name: str) -> None:
     image = tmp_path / "new" / name
