@@ -24,6 +24,9 @@ class SegmenterOptions:
     memory, several times as long. "auto": one pass if the memory that is free suffices for it."""
     overlap: float = 0.5
     """Minimum overlap of neighbouring sliding windows, as a fraction of their size."""
+    passes: int = 1
+    """2: the network runs a second time on the image moved by one voxel along each axis, and the
+    logits are averaged. Twice as long, a little more accurate."""
     n_threads: int = 0
     """CPU threads; 0 for all."""
     allow_missing: bool = False
@@ -38,6 +41,8 @@ class SegmenterOptions:
             raise OptionsError(f"mode {self.mode!r}: expected one of {', '.join(MODES)}")
         if not isinstance(self.overlap, int | float) or not 0 <= self.overlap <= 0.9:
             raise OptionsError(f"overlap {self.overlap!r}: expected a number between 0 and 0.9")
+        if isinstance(self.passes, bool) or self.passes not in (1, 2):
+            raise OptionsError(f"passes {self.passes!r}: expected 1 or 2")
         check_threads(self.n_threads)
         if not isinstance(self.allow_missing, bool):
             raise OptionsError(f"allow_missing {self.allow_missing!r}: expected True or False")

@@ -67,6 +67,10 @@ Preview = Annotated[
 ]
 Mode = Annotated[str, typer.Option(help=", ".join(MODES))]
 Overlap = Annotated[float, typer.Option(help="minimum overlap of sliding windows, 0 to 0.9")]
+Passes = Annotated[
+    int,
+    typer.Option(help="2: average with a pass on the image moved by a voxel; twice as long"),
+]
 TrustedKey = Annotated[
     Path | None, typer.Option(help="public key (PEM) that must have signed the engine file")
 ]
@@ -114,6 +118,7 @@ def predict(
     threads: Threads = 0,
     mode: Mode = "auto",
     overlap: Overlap = 0.5,
+    passes: Passes = 1,
     min_part_mm3: MinPart = None,
 ) -> None:
     """Segments cases: writes seg.nii.gz and report.json to OUT; of several cases to OUT/<case>.
@@ -136,6 +141,7 @@ def predict(
             trusted_key,
             mode=mode,
             overlap=overlap,
+            passes=passes,
             n_threads=threads,
             allow_missing=allow_missing,
             min_part_mm3=min_part_mm3,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 
-from fastbts import DeviceError, Segmenter, SegmenterOptions
+from fastbts import DeviceError, OptionsError, Segmenter, SegmenterOptions
 from tests.conftest import VoxelEngine
 
 Case = tuple[np.ndarray, np.ndarray]
@@ -49,6 +50,43 @@ def test_a_given_mode_is_not_changed(
     segmenter = Segmenter(VoxelEngine(), options=SegmenterOptions(mode=mode), warm_up=False)
     windows = segmenter.predict(small_case[0], affine=small_case[1]).report["windows"]
     assert (windows["mode"], windows["reason"]) == (mode, "the mode was given")
+
+
+class BlockEngine(VoxelEngine):
+    """Each voxel gets the logits of the first one in its block of 2 x 2 x 2."""
+
+    def infer(self, tensor: np.ndarray, **given: Any) -> np.ndarray:
+        each = super().infer(tensor)
+        blocks = each[:, :, ::2, ::2, ::2]
+        logits = blocks.repeat(2, axis=2).repeat(2, axis=3).repeat(2, axis=4)
+        if given.get("out") is not None:
+            given["out"][:] = logits
+        return logits
+
+
+@pytest.mark.parametrize("mode", ["one-pass", "sliding"])
+def test_two_passes_average_the_image_and_the_moved_image(small_case: Case, mode: str) -> None:
+    images, affine = small_case
+
+    def logits(engine: VoxelEngine, passes: int) -> np.ndarray:
+        options = SegmenterOptions(mode="one-pass" if passes == 1 else mode, passes=passes)
+        result = Segmenter(engine, options=options, warm_up=False).predict(images, affine=affine)
+        assert result.report["windows"]["passes"] == passes
+        return result.logits
+
+    exact, once = logits(VoxelEngine(), 1), logits(BlockEngine(), 1)
+    # Moved by one voxel, a block begins at the odd voxels.
+    odd = exact[:, 1:-1:2, 1:-1:2, 1:-1:2].repeat(2, axis=1).repeat(2, axis=2).repeat(2, axis=3)
+    inside = (slice(None), *(slice(1, size - 1) for size in odd.shape[1:]))
+    before = (slice(None), *(slice(0, size - 2) for size in odd.shape[1:]))
+    twice = logits(BlockEngine(), 2)
+    np.testing.assert_allclose(twice[inside], (once[inside] + odd[before]) / 2, atol=1e-4)
+
+
+@pytest.mark.parametrize("passes", [0, 3, True, 1.5, "2"])
+def test_passes_are_one_or_two(passes: object) -> None:
+    with pytest.raises(OptionsError, match="expected 1 or 2"):
+        SegmenterOptions(passes=passes)
 
 
 class HungryEngine(VoxelEngine):
