@@ -36,7 +36,7 @@ def test_fields(voxel_segmenter: Segmenter, small_case: Case) -> None:
     assert preprocessing["tensor_zyx"] == [24, 32, 32], "multiples of the stride"
     assert list(preprocessing["clip_low_high_mean_std"]) == list(MODALITIES)
     reason = report["windows"].pop("reason")
-    assert report["windows"] == {"mode": "one-pass", "count": 1}
+    assert report["windows"] == {"mode": "one-pass", "passes": 1, "count": 1}
     assert reason.startswith("one pass needs about ")
     assert report["volumes_ml"] == result.volumes_ml
     assert {"normalize", "infer", "label", "total"} <= set(report["timings_ms"])
