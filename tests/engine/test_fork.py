@@ -56,7 +56,8 @@ def refused(job):
 
 
 def run(script: str) -> str:
-    command = [sys.executable, "-c", PREFIX + script]
+    # Unbuffered, or a child would print again what its parent had not written yet.
+    command = [sys.executable, "-u", "-c", PREFIX + script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
