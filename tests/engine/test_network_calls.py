@@ -19,7 +19,6 @@ from fastbts.phantom import make_case, write_case
 STRACE = shutil.which("strace")
 pytestmark = [
     pytest.mark.guard,
-    pytest.mark.serial,
     pytest.mark.slow,
     pytest.mark.skipif(STRACE is None, reason="strace is not installed: apt-get install strace"),
 ]
