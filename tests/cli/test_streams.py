@@ -24,7 +24,10 @@ REDIRECTIONS = [
     (">/dev/full 2>&-", 1, False),
 ]
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full and a shell")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full and a shell"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,6 @@ def test_predict_writes_its_files(
     assert len(lines) == told
 
 
-@pytest.mark.slow
 def test_all_cases_are_done_though_nothing_can_be_printed(folder: Path, tmp_path: Path) -> None:
     write_case(make_case(4, shape=(48, 48, 32)), tmp_path / "other")
     cases, out = f"case {tmp_path / 'other'}", tmp_path / "out"
@@ -91,7 +93,6 @@ def test_other_commands(
     assert (FULL in done.stderr) == told
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("redirection", ["2>&-", ">/dev/full", "| head -0"])
 @pytest.mark.parametrize(
     "command", ["doctor", "build voxel.fbts -o built.fbts --accept-parity", "demo -o demo"]
@@ -102,14 +103,12 @@ def test_slow_commands(folder: Path, command: str, redirection: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
 def test_errors_keep_their_exit_code(folder: Path) -> None:
     for redirection in ("2>&-", "2>/dev/full", ">/dev/full"):
         assert shell(folder, "predict none -o out", redirection).returncode == 1
         assert shell(folder, "predict", redirection).returncode == 2
 
 
-@pytest.mark.slow
 def test_the_library_needs_no_streams(folder: Path) -> None:
     """As under pythonw, where both are None."""
     script = (
@@ -125,7 +124,6 @@ def test_the_library_needs_no_streams(folder: Path) -> None:
     assert (folder / "none_cli/report.json").is_file()
 
 
-@pytest.mark.slow
 def test_names_that_are_no_text_are_printed(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "\udcff"
     command = ["predict", "case", "-o", str(out), "--engine", "voxel.fbts"]

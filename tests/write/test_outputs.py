@@ -180,6 +180,7 @@ def save_until(step: int, result: Segmentation, folder: Path, choice: dict[str, 
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.usefixtures("_temporary_files")
 @pytest.mark.parametrize(
