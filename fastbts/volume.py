@@ -299,7 +299,8 @@ def _geometry_problem(shape: tuple[int, ...], affine: NDArray[np.float64]) -> st
         return (
             f"affine with last row {_rounded(affine[3])}: expected (0, 0, 0, 1); is it transposed?"
         )
-    steps = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    with np.errstate(over="ignore"):  # infinite is too large as well
+        steps = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     if steps.min() < MIN_SPACING_MM or steps.max() > MAX_SPACING_MM:
         return (
             f"spacing {_rounded(steps)} mm: expected {MIN_SPACING_MM}-{MAX_SPACING_MM} mm; check "

@@ -148,3 +148,9 @@ def test_select_reorders_and_reports_missing() -> None:
         match="no image for t2; got t1, flair; the engine needs flair, t2; give the missing",
     ):
         volume.select(("flair", "t2"))
+
+
+def test_absurd_spacing_is_refused_without_a_warning_of_numpy() -> None:
+    """Squares of 1e200 overflow; pytest makes warnings of our modules errors."""
+    with pytest.raises(GeometryError, match=r"spacing \(inf, 1, 1\) mm"):
+        Geometry((4, 4, 4), np.diag([1e200, 1, 1, 1]))

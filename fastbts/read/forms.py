@@ -62,7 +62,8 @@ def _check_shear(header: Any, qform: Geometry) -> None:
     Other programs use such an sform, and would show the labels at another place.
     """
     sform = header.get_sform()
-    steps = np.linalg.norm(sform[:3, :3], axis=0)
+    with np.errstate(over="ignore"):  # infinite is too large as well
+        steps = np.linalg.norm(sform[:3, :3], axis=0)
     if not (
         np.isfinite(sform).all() and MIN_SPACING_MM <= steps.min() <= steps.max() <= MAX_SPACING_MM
     ):

@@ -76,6 +76,7 @@ def test_qforms_agree_with_nibabel(
         ({"srow_x": np.nan}, "finite 4x4"),
         ({"srow_z": [0, 0, np.inf, 0]}, "finite 4x4"),
         ({"srow_x": [1e-3, 0, 0, 0]}, "spacing"),
+        ({"srow_x": [1e30, 0, 0, 0]}, "spacing"),
     ],
 )
 def test_a_bad_sform_falls_back_on_the_qform(
