@@ -66,7 +66,10 @@ ITEMS = [
     Item("08-quaternion-rounding/sform-good-qform-garbage", warning="qform"),
     Item("10-pixdim-not-positive/negative-y"),
     Item("10-pixdim-not-positive/zero"),
-    *(Item(f"11-affine-differs-a-little/flair-{mm}mm") for mm in ("0.0005", "0.002", "0.005")),
+    *(
+        Item(f"11-affine-differs-a-little/flair-{mm}mm")
+        for mm in ("0.0005", "0.002", "0.005", "0.02")
+    ),
     *(
         Item(f"{NAMES}/{name}")
         for name in (
@@ -151,6 +154,16 @@ def assert_itk_can_open(image: nib.Nifti1Image) -> None:
     assert image.header["qform_code"] > 0
     axes = image.get_qform()[:3, :3] / np.linalg.norm(image.get_qform()[:3, :3], axis=0)
     np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-5)
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["sessions", "dataset"])
+def test_sessions_of_a_bids_dataset(inputs: Path, tmp_path: Path, whole: bool) -> None:
+    root = inputs / "12-bids-anat/ds"
+    given = [root] if whole else sorted(root.glob("sub-*/ses-*/anat"))
+    ran = command("predict", *given, "-o", tmp_path / "out")
+    assert ran.returncode == 0, ran.stderr
+    names = {path.parent.name for path in (tmp_path / "out").glob("*/seg.nii.gz")}
+    assert names == {f"sub-0{sub}_ses-0{ses}" for sub in (1, 2) for ses in (1, 2)}
 
 
 @pytest.mark.parametrize("busy", [["idle"], []], ids=["idle", "busy"])
