@@ -27,6 +27,8 @@ IF_MISSING = (
 """The advice in every error about an incomplete case."""
 
 MIN_SPACING_MM, MAX_SPACING_MM = 0.1, 20.0
+MAX_BRAIN_ML = 2500.0  # brains of the BraTS cases: 1170-1750 ml; a head has more than 3000
+MAX_BRAIN_SHARE = 0.9  # of an image; a brain in its bounding box fills half of it
 MAX_APART = 0.01  # voxels between the corners of two grids that count as one
 MAX_SHEAR = 1e-2  # cosine between two voxel axes; gantry-tilt data would need resampling first
 MAX_UNSHEARED_APART = 0.1  # voxels; a rotation that is further from a sheared grid is announced

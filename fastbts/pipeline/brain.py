@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 from fastbts import ops
 from fastbts.errors import InputError
 from fastbts.pipeline.masks import Mask, dilated, filled, largest_part
-from fastbts.volume import Volume, to_network_axes
+from fastbts.volume import MAX_BRAIN_ML, MAX_BRAIN_SHARE, Volume, to_network_axes
 
-MAX_BRAIN_ML = 2500.0  # brains of the BraTS cases: 1170-1750 ml; a head has more than 3000
-MAX_NONZERO = 0.9  # of the image; a brain in its bounding box fills half of it
 MAX_EXCESS = 0.25  # voxels of an image's mask outside the brain of the others, relative to it
 GRID = 40  # voxels along each axis of the sample that finds out whether a case is clean
 # Voxels that are faint in all images, relative to bright ones, are at most 1.7 % of a brain in
@@ -103,7 +101,7 @@ def _is_clean(view: NDArray[Any], box: ops.BrainBox, voxel_ml: float, n_threads:
 
 
 def _is_too_large(n_brain: int, n_voxels: int, voxel_ml: float) -> bool:
-    return n_brain > MAX_NONZERO * n_voxels or n_brain * voxel_ml > MAX_BRAIN_ML
+    return n_brain > MAX_BRAIN_SHARE * n_voxels or n_brain * voxel_ml > MAX_BRAIN_ML
 
 
 @np.errstate(all="ignore")  # absurd intensities become infinite; the op `normalize` refuses them

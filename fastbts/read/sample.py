@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbts.volume import Volume, to_network_axes
+from fastbts.volume import MAX_BRAIN_ML, MAX_BRAIN_SHARE, Volume, to_network_axes
 
 SPACING_MM = 4.0
 CORE_MM = 12.0  # the core is that deep inside the brain along each axis: no fat, no vessels outside
 TAIL = 0.002  # share of the intensities that is clipped at each end: single voxels decide nothing
-MASK_SHARE = 0.01, 0.9  # of the image, for a mask that can be a brain
-MAX_BRAIN_ML = 2500.0  # brains of BraTS cases: 1170-1750 ml; a head has more than 3000
+MIN_SHARE = 0.01  # of the image, for a mask that can be a brain
 BACKGROUND_SPREADS = 6.0  # from the median of the border, in median deviations from it
 
 Floats = NDArray[np.float32]
@@ -48,7 +47,7 @@ class Sample:
         masks = np.stack([not_background(image) for image in images])
         share = _share(masks)
         image_ml = volume.geometry.voxel_ml * volume.data[0].size
-        usable = (share >= MASK_SHARE[0]) & (share <= MASK_SHARE[1])
+        usable = (share >= MIN_SHARE) & (share <= MAX_BRAIN_SHARE)
         usable &= share * image_ml <= MAX_BRAIN_ML
         anything: Mask = np.any(masks, axis=0)
         box = (slice(None), *_bounds(anything))
