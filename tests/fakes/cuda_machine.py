@@ -171,6 +171,15 @@ class Machine:
         if block.device is not None:
             self._check_device(block.device, "memory")
 
+    def allocate(self, n_bytes: int) -> int:
+        """Memory of the current device that is not asked for through the runtime."""
+        with self._lock:
+            return self._allocate(n_bytes, self.device)
+
+    def release(self, address: int) -> None:
+        with self._lock:
+            self._free(address, on_device=True)
+
     def is_capturing(self, stream: Any) -> bool:
         return self._stream(stream).captured is not None
 
