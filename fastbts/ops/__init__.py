@@ -1,7 +1,8 @@
 """The arithmetic in C++, on NumPy arrays or arrays on a CUDA device.
 
-Around the network (`image.py`): `brain_box`, `normalize`, `window`, `blend`, `label`, `resample`,
-`resample_affine`, `components`. Inside it (`semantic.py`): `semantic_bridge`, `semantic_attention`.
+Around the network (`image.py`): `brain_box`, `normalize`, `window`, `blend`, `label`, `components`,
+`expected_dice`, `resample`, `resample_affine`. Inside it (`semantic.py`): `semantic_bridge`,
+`semantic_attention`.
 `fastbts.ops.reference` defines each op in a few lines of NumPy.
 
 Axes are the network's, (D, H, W). Arrays are borrowed with their strides or refused, never

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ __all__ = [
     "blend",
     "brain_box",
     "components",
+    "expected_dice",
     "label",
     "n_cuda_devices",
     "normalize",
@@ -262,6 +264,52 @@ def label(
         logits, offset, box, thresholds, values, labels, counts, n_threads, stream_handle(stream)
     )
     return RegionCounts(*(counts.tolist() if isinstance(counts, np.ndarray) else counts))
+
+
+def expected_dice(
+    logits: Array,
+    offset: Size,
+    size: Size,
+    temperature: float,
+    thresholds: Sequence[float],
+    step: int = 1,
+    n_threads: int = 0,
+    *,
+    sums: Array | None = None,
+    stream: Any = None,
+) -> NDArray[np.int64]:
+    """Sums of which the expected Dice of each region follows, over a box of the logits.
+
+    For probabilities p = sigmoid(logit / temperature) and the mask m of a region it is
+    2 sum(p m) / (sum(p) + sum(m)).
+
+    Args:
+        logits: (K, D, H, W) float32, at most 8 regions; NaN counts as p = 0.
+        offset: Where the box begins in the logits.
+        size: Its voxels.
+        temperature: Above 0.
+        thresholds: Of sigmoid(logit), one per region, as for `label`.
+        step: Takes every `step`-th voxel along each axis.
+        n_threads: 0 for all CPUs.
+        sums: (K, 4) int64, written; needed on a device.
+        stream: CUDA stream, for arrays on a device.
+
+    Returns:
+        `sums`: sum(m), sum(p), sum(p m) and max(p) per region; p in units of 2^-30.
+    """
+    sums = output_array("expected_dice: sums", sums, logits, (np.shape(logits)[0], 4), np.int64)
+    _C.expected_dice(
+        logits,
+        offset,
+        size,
+        step,
+        temperature,
+        list(thresholds),
+        sums,
+        n_threads,
+        stream_handle(stream),
+    )
+    return sums
 
 
 def resample(
