@@ -70,13 +70,10 @@ void exchange_axes(ScaleArgs& args) {
 template <typename Bits>
 void scale_tiles(ScaleArgs args, bool fast_d, cudaStream_t stream) {
   if (fast_d) exchange_axes(args);
-  const auto n_along = [&](int axis) { return (args.tensor.shape[axis] + kTile - 1) / kTile; };
-  const ScaleTiles tiles{{args.tensor.shape[0], args.tensor.shape[1], n_along(2), n_along(3)}};
-  const std::int64_t n = tiles.n[0] * tiles.n[1] * tiles.n[2] * tiles.n[3];
-  WarpRowLaunch launch(n, kMostRowBlocks);
-  launch.blocks.x = static_cast<unsigned>(std::min(n, kMostRowBlocks));
-  scale_tiles_kernel<Bits>
-      <<<launch.blocks, launch.threads, 0, stream>>>(args, tiles, static_cast<std::uint32_t>(n));
+  const Tiles tiles = tiles_of(args.tensor.shape);
+  const TileLaunch launch(tiles.n_all());
+  scale_tiles_kernel<Bits><<<launch.blocks, launch.threads, 0, stream>>>(
+      args, tiles, static_cast<std::uint32_t>(tiles.n_all()));
   CUDA_CHECK_LAUNCH("scale_tiles_kernel");
 }
 

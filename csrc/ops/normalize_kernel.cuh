@@ -1,5 +1,6 @@
 #pragma once
 
+#include "core/cuda/tile.h"
 #include "ops/normalize_stats_kernel.cuh"
 
 /// The brain's mask, and the z-scores: see normalize_stats_kernel.cuh for what is between them.
@@ -98,34 +99,18 @@ FASTBTS_KERNEL void scale_rows_kernel(ScaleArgs args, std::uint32_t n_rows) {
   }
 }
 
-/// Voxels of a tile along H and W.
-inline constexpr int kTile = kWarp;
-
-/// Tiles along M, D, H, W.
-struct ScaleTiles {
-  std::int64_t n[4];
-};
-
-/// For volumes that are fastest along H: reads along H, turns a tile in shared memory, and writes
-/// along W, so that lanes read and write one piece of memory. blockDim.x is kTile.
+/// For volumes that are fastest along H: see tile.h.
 template <typename Bits>
-FASTBTS_KERNEL void scale_tiles_kernel(ScaleArgs args, ScaleTiles tiles, std::uint32_t n_tiles) {
-  FASTBTS_SHARED float values[kTile][kTile + 1];  // one more, so that columns are in other banks
-  const auto x = static_cast<int>(threadIdx.x), step = static_cast<int>(blockDim.y);
-  for (std::uint32_t tile = blockIdx.x; tile < n_tiles; tile += gridDim.x) {
-    const auto [m, d, h_tile, w_tile] = Row<4>(tile, tiles.n).index;
-    const std::int64_t h = h_tile * kTile, w = w_tile * kTile;
-#pragma unroll 4
-    for (int y = static_cast<int>(threadIdx.y); y < kTile; y += step)
-      values[y][x] = z_score<Bits>(args, m, d, h + x, w + y);
-    __syncthreads();
-    for (int y = static_cast<int>(threadIdx.y); y < kTile; y += step) {
-      if (h + y >= args.tensor.shape[2] || w + x >= args.tensor.shape[3]) continue;
-      store(args.tensor.data, args.tensor.dtype, args.tensor.offset(m, d, h + y, w + x),
-            values[x][y]);
-    }
-    __syncthreads();
-  }
+FASTBTS_KERNEL void scale_tiles_kernel(ScaleArgs args, Tiles tiles, std::uint32_t n_tiles) {
+  const AnyStrided<4, void>& tensor = args.tensor;
+  for_each_tile(
+      tiles, n_tiles, tensor.shape,
+      [&](std::int64_t m, std::int64_t d, std::int64_t h, std::int64_t w) {
+        return z_score<Bits>(args, m, d, h, w);
+      },
+      [&](std::int64_t m, std::int64_t d, std::int64_t h, std::int64_t w, float z) {
+        store(tensor.data, tensor.dtype, tensor.offset(m, d, h, w), z);
+      });
 }
 
 }  // namespace fastbts

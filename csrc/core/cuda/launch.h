@@ -73,4 +73,16 @@ struct WarpRowLaunch {
   dim3 threads{kWarp, kRowThreads * kBlockRows / kWarp};
 };
 
+/// A block for each tile: see tile.h.
+struct TileLaunch {
+  explicit TileLaunch(std::int64_t n_tiles) {
+    require<OptionsError>(n_tiles <= std::numeric_limits<std::int32_t>::max(),
+                          "expected fewer than 2^31 tiles of 32 x 32 voxels, got ", n_tiles);
+    blocks.x = static_cast<unsigned>(std::min(n_tiles, kMostRowBlocks));
+  }
+
+  dim3 blocks;
+  dim3 threads{kWarp, kRowThreads * kBlockRows / kWarp};
+};
+
 }  // namespace fastbts
