@@ -96,6 +96,13 @@ def open_engine(
     return row.engine_class()(file, device=device, precision=precision, n_threads=n_threads)
 
 
+def chosen_device(file: EngineFile, backend: str, device: str) -> str:
+    """The device that `open_engine` would load a file on; does not load it."""
+    built_for, _ = _built(file)
+    row = BACKENDS[backend] if backend != "auto" else _choice(device, built_for)
+    return row.checked_device(device)
+
+
 def check_choice(backend: str = "auto", device: str = "auto", precision: str = "auto") -> None:
     """Raises OptionsError for an unknown backend, device or precision."""
     _check_known("backend", backend, ("auto", *BACKENDS))

@@ -90,6 +90,8 @@ class FakeTensorRT:
         failures: Failing runs still to come: "direct" or "captured".
         capturable: Whether this TensorRT-RTX says that streams can be captured.
         contexts: Contexts that are alive.
+        n_loaded: How many plans were loaded.
+        log: The logger of the last one.
     """
 
     def __init__(
@@ -107,6 +109,8 @@ class FakeTensorRT:
         self.failures: list[str] = []
         self.capturable = True
         self.contexts = WeakSet[IExecutionContext]()
+        self.n_loaded = 0
+        self.log: Any = None
 
     def install(self, patch: pytest.MonkeyPatch | None = None) -> ModuleType:
         patch = pytest.MonkeyPatch() if patch is None else patch
@@ -138,6 +142,7 @@ class Runtime:
         if serialized_engine != b"a fake plan":
             self._log.log(Severity.ERROR, "the plan is damaged")
             return None
+        self._trt.n_loaded, self._trt.log = self._trt.n_loaded + 1, self._log
         return ICudaEngine(self._trt, self._log)
 
 
