@@ -116,7 +116,8 @@ def _sample_is_clean(
     sample: NDArray[np.float32], steps: Sequence[int], box: ops.BrainBox, n_threads: int
 ) -> bool:
     """Whether few voxels are faint in all images or apart from the brain, and none is far off."""
-    sample = np.abs(sample)
+    # NaN is what a device may make of voxels beyond float32.
+    sample = np.where(np.isnan(sample), np.float32(np.inf), np.abs(sample))
     brain: Mask = np.asarray((sample > 0).any(axis=0))
     bright = [np.percentile(image[image > 0], 90) if image.any() else 0.0 for image in sample]
     limits = FAINT * np.array(bright, np.float32)

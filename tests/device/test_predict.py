@@ -5,6 +5,7 @@ This is emulation: it shows what is computed, copied and waited for, not how fas
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -139,12 +140,9 @@ def test_an_image_is_read_after_the_work_that_makes_it(emulated: EmulatedCuda) -
     source = array.copy()
     there.set(source, stream=stream)  # queued there, not done
 
-    class Made:
-        """Says by its interface on which stream it is made."""
-
-        __cuda_array_interface__ = {**there.__cuda_array_interface__, "stream": stream.ptr}
-
-    assert_same(segmenter(emulated).predict(Made(), affine=affine), expected)
+    says = {**there.__cuda_array_interface__, "stream": stream.ptr}
+    made = SimpleNamespace(__cuda_array_interface__=says)
+    assert_same(segmenter(emulated).predict(made, affine=affine), expected)
 
 
 def test_files_and_previews_are_those_of_the_cpu(emulated: EmulatedCuda, tmp_path: Any) -> None:
