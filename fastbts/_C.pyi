@@ -14,6 +14,7 @@ __all__: list[str] = [
     "brain_box",
     "components",
     "cuda_synchronize",
+    "expected_dice",
     "label",
     "n_cuda_devices",
     "normalize",
@@ -48,6 +49,17 @@ def components(
     stream: int,
 ) -> None: ...
 def cuda_synchronize(stream: int) -> None: ...
+def expected_dice(
+    logits: typing.Any,
+    offset: typing.Annotated[collections.abc.Sequence[int], "FixedSize(3)"],
+    size: typing.Annotated[collections.abc.Sequence[int], "FixedSize(3)"],
+    step: int,
+    temperature: float,
+    thresholds: collections.abc.Sequence[float],
+    sums: typing.Any,
+    n_threads: int,
+    stream: int,
+) -> None: ...
 def label(
     logits: typing.Any,
     offset: typing.Annotated[collections.abc.Sequence[int], "FixedSize(3)"],

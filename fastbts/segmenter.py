@@ -249,7 +249,9 @@ class Segmenter:
             labelled = label(
                 inferred.logits, prepared.placement, volume.geometry, self.spec, n_threads
             )
-            sure = confidence(inferred.logits, prepared.placement, self.spec, labelled.volumes_ml)
+            sure = confidence(
+                inferred.logits, prepared.placement, self.spec, labelled.volumes_ml, n_threads
+            )
         for warning in doubts(sure):
             logger.warning("%s", warning)
         timings_ms = clock.finish()

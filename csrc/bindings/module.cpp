@@ -9,6 +9,7 @@
 #include "ops/blend.h"
 #include "ops/brain_box.h"
 #include "ops/components.h"
+#include "ops/expected_dice.h"
 #include "ops/label.h"
 #include "ops/normalize.h"
 #include "ops/resample.h"
@@ -144,6 +145,25 @@ void bind_labels(py::module_& module) {
         });
       },
       "logits"_a, "offset"_a, "box"_a, "thresholds"_a, "values"_a, "labels"_a, "counts"_a,
+      "n_threads"_a, "stream"_a);
+
+  module.def(
+      "expected_dice",
+      [](const Array& logits, const Shape<3>& offset, const Shape<3>& size, std::int64_t step,
+         double temperature, const std::vector<double>& thresholds, const Array& sums,
+         int n_threads, StreamHandle stream) {
+        const auto borrow_args = [&](Borrower& borrow) -> ExpectedDiceArgs {
+          return {borrow.floats<4>(logits, "logits", "(K, D, H, W)"),
+                  offset,
+                  size,
+                  step,
+                  temperature,
+                  thresholds,
+                  borrow.array<std::int64_t, 2>(sums, "sums", "int64 (K, 4)")};
+        };
+        run(expected_dice, "expected_dice", n_threads, stream, borrow_args);
+      },
+      "logits"_a, "offset"_a, "size"_a, "step"_a, "temperature"_a, "thresholds"_a, "sums"_a,
       "n_threads"_a, "stream"_a);
 
   module.def(

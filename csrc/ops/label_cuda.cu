@@ -54,9 +54,12 @@ void label_cuda(const LabelArgs& args, Stream stream) {
   CUDA_CHECK(cudaMemsetAsync(args.counts.data, 0, 4 * sizeof(std::int64_t), cuda_stream(stream)));
   const auto labels = args.labels.cropped(args.box);
   if (n_elements(labels.shape) == 0) return;
-  const auto [least_wt, least_tc, least_et] = least_logits(args.thresholds);
-  const LabelRule rule{least_wt,       least_tc,       least_et,
-                       args.values[0], args.values[1], args.values[2]};
+  const LabelRule rule{least_logit(args.thresholds[0]),
+                       least_logit(args.thresholds[1]),
+                       least_logit(args.thresholds[2]),
+                       args.values[0],
+                       args.values[1],
+                       args.values[2]};
   auto* totals = reinterpret_cast<unsigned long long*>(args.counts.data);
   const auto order = memory_order(labels.shape, labels.strides);
   dispatch_floats(args.logits.dtype, [&](auto tag) {

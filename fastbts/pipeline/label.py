@@ -55,7 +55,7 @@ def label(
     restored, offset = placement.restore(logits, n_threads)
     view = to_network_axes(labels, geometry)
     counts = ops.label(
-        restored, offset, placement.box, _uncalibrated(spec), (ED, NCR, ET), view, n_threads
+        restored, offset, placement.box, uncalibrated(spec), (ED, NCR, ET), view, n_threads
     )
     voxel_mm3 = geometry.voxel_ml * 1000
     _check_finite(counts.n_nonfinite)
@@ -87,7 +87,7 @@ def _check_finite(n_nonfinite: int) -> None:
         )
 
 
-def _uncalibrated(spec: EngineSpec) -> tuple[float, float, float]:
+def uncalibrated(spec: EngineSpec) -> tuple[float, float, float]:
     """The thresholds for sigmoid(logit), which the op compares, instead of sigmoid(logit / T)."""
     wt, tc, et = (spec.temperature * math.log(t / (1 - t)) for t in spec.thresholds)
     return _sigmoid(wt), _sigmoid(tc), _sigmoid(et)

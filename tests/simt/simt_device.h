@@ -5,6 +5,7 @@
 #define FASTBTS_KERNEL inline
 #define FASTBTS_DEVICE inline
 #define FASTBTS_SHARED static thread_local
+#define FASTBTS_BOUNDS(threads, blocks)
 #define FASTBTS_DYNAMIC_SHARED(T, name) \
   T* const name = reinterpret_cast<T*>(simt::block().shared.get())
 
