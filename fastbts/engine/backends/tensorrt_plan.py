@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fastbts import _C
 from fastbts.engine.backends.base import open_network
+from fastbts.engine.backends.tensorrt_log import Log, new_log, reason
 from fastbts.engine.file import EngineFile
 from fastbts.engine.onnx_bytes import drop_bodies
 from fastbts.errors import DeviceError, EngineFileError
@@ -32,12 +33,6 @@ MAX_SIDE = 256
 """Largest tensor side in voxels that a plan can take: larger than any head at 1 mm."""
 RECORD = {"backend": str, "version": str, "precision": str, "plugins": bool}
 """Fields of `engine.json`."""
-
-
-class Log(Protocol):
-    """A logger for TensorRT that keeps the messages."""
-
-    lines: list[str]
 
 
 @dataclass(frozen=True)
@@ -67,7 +62,7 @@ def build_plan(trt: Any, file: EngineFile, backend: str, *, with_plugins: bool) 
         DeviceError: The plugins cannot be loaded, or the build failed.
         EngineFileError: The parser refuses the ONNX.
     """
-    log = new_log(trt)
+    log = new_log(trt, n_kept=None)
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     who = f"{file.path}: {backend} {trt.__version__}"
@@ -81,7 +76,7 @@ def build_plan(trt: Any, file: EngineFile, backend: str, *, with_plugins: bool) 
     config.add_optimization_profile(_profile(builder, file.spec))
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise DeviceError(f"{who} cannot build the network: {' '.join(log.lines[-5:])}")
+        raise DeviceError(f"{who} cannot build the network: {' '.join(list(log.lines)[-5:])}")
     return Plan(bytes(memoryview(plan)), "\n".join(log.lines), _calls_plugins(trt, network))
 
 
@@ -177,25 +172,8 @@ def load_plugins(owner: Any, log: Log) -> bool:
     registry = owner.get_plugin_registry()
     registry.load_library(str(library))
     if all(creator.plugin_namespace != DOMAIN for creator in registry.all_creators_recursive):
-        reason = " ".join(line for line in log.lines if line.startswith("ERROR"))
         raise DeviceError(
-            f"{library}: TensorRT cannot load the plugins: {reason}; {NO_PLUGINS}, or with "
+            f"{library}: TensorRT cannot load the plugins: {reason(log)}; {NO_PLUGINS}, or with "
             "FASTBTS_TENSORRT=OFF to do without them"
         )
     return True
-
-
-def new_log(trt: Any) -> Any:
-    """A `Log` of TensorRT's own type."""
-
-    class Messages(trt.ILogger):  # type: ignore[misc]
-        """Keeps the messages."""
-
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.lines: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            self.lines.append(f"{severity.name}: {message}")
-
-    return Messages()
