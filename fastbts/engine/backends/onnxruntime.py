@@ -13,34 +13,32 @@ from fastbts.engine.backends.base import (
     Floats,
     Opened,
     Options,
-    open_network,
-    stored_precision,
 )
 from fastbts.engine.file import EngineFile
 from fastbts.engine.onnx_bytes import call_body
+from fastbts.engine.precision import network_in
 from fastbts.errors import DeviceError, EngineFileError
 
 PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),
-    # TF32 has 10 bits of mantissa, less than the fp32 that was asked for.
-    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
+    "cuda": ("CUDAExecutionProvider", {}),
 }
 FATAL_ONLY = 4  # errors are raised; they need not be printed too
 
 
 class ONNXRuntimeEngine(BaseEngine[Any]):
-    """Runs an engine file in the precision its ONNX was exported in, fp32 or fp16."""
+    """Runs an engine file in fp32, tf32 (CUDA only) or fp16. The CPU computes fp16 in float32."""
 
     backend = "onnxruntime"
     runtime_errors = (Exception,)  # ONNX Runtime's errors have no common base class
 
     def _open(self, options: Options) -> Opened[Any]:
-        precision = stored_precision(self.file, options.precision)
-        onnx_bytes = open_network(self.file)
+        precision = "fp32" if options.precision == "auto" else options.precision
+        onnx_bytes = network_in(self.file, precision)
         if precision == "fp32":
             # ONNX Runtime's own normalisation loses four digits in its sums.
             onnx_bytes = call_body(onnx_bytes, "InstanceNormalization", "fastbts")
-        session = self._session(onnx_bytes, options.device, options.n_threads)
+        session = self._session(onnx_bytes, options._replace(precision=precision))
         about = {
             "backend_version": self.package().__version__,
             "precision": precision,
@@ -64,11 +62,12 @@ class ONNXRuntimeEngine(BaseEngine[Any]):
                 raise
 
     @classmethod
-    def build(cls, file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[str, bytes]:
+    def build(
+        cls, file: EngineFile, precision: str, tensors: Sequence[Floats], max_batch: int = 1
+    ) -> dict[str, bytes]:
         """No payload besides the ONNX, but checks that ONNX Runtime loads it."""
-        stored_precision(file, precision)
         with cls.reported(EngineFileError, f"{file.path}: {cls.backend} cannot load the network"):
-            cls._session(bytes(file.payloads["model.onnx"]), "cpu", 1)
+            cls._session(network_in(file, precision), Options("cpu", "fp32", 1))
         return {}
 
     @classmethod
@@ -79,15 +78,24 @@ class ONNXRuntimeEngine(BaseEngine[Any]):
         return f"{ort.__version__} with {', '.join(providers)}: {', '.join(cls.row().precisions)}"
 
     @classmethod
-    def _session(cls, onnx_bytes: bytes, device: str, n_threads: int) -> Any:
-        ort, (provider, settings) = cls.package(), PROVIDERS[device]
+    def _session(cls, onnx_bytes: bytes, wanted: Options) -> Any:
+        ort, device = cls.package(), wanted.device
+        provider, settings = PROVIDERS[device]
+        if device == "cuda":
+            # TF32 has 10 bits of mantissa, less than the fp32 that was asked for.
+            settings = {"use_tf32": "0" if wanted.precision == "fp32" else "1"}
+        elif wanted.precision == "tf32":
+            raise DeviceError(
+                "precision 'tf32': only GPUs compute in it; use device='cuda' or precision='fp32'"
+            )
         if provider not in ort.get_available_providers():
             raise DeviceError(
                 f"device {device!r}: this ONNX Runtime has no {provider}; install it with: "
                 "pip install onnxruntime-gpu"
             )
         options = ort.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = n_threads, FATAL_ONLY
+        options.intra_op_num_threads = wanted.n_threads
+        options.log_severity_level = FATAL_ONLY
         session = ort.InferenceSession(onnx_bytes, options, providers=[(provider, settings)])
         if session.get_providers()[0] != provider:  # ONNX Runtime falls back to the CPU silently
             raise DeviceError(

@@ -6,19 +6,23 @@ TensorRT. Tests check every name that this module uses against the real bindings
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-from fastbts.engine.backends.base import BaseEngine, Floats, Opened, Options, stored_precision
+from fastbts.engine.backends.base import BaseEngine, Floats, Opened, Options
+from fastbts.engine.backends.calibration import calibrated_ranges
 from fastbts.engine.backends.cuda import Buffer, Cuda
 from fastbts.engine.backends.tensorrt_plan import (
     MAX_SIDE,
+    TIMINGS,
     Log,
+    Wanted,
     build_plan,
+    check_machine,
     checked_record,
     load_plugins,
+    make_record,
     new_log,
     rebuild_message,
 )
@@ -30,7 +34,8 @@ class TensorRTEngine(BaseEngine["_Execution"]):
     """Runs a plan on a CUDA device, in the precision that it was built in."""
 
     backend = "tensorrt"
-    takes_plugins: ClassVar[bool] = True
+    portable: ClassVar[bool] = False
+    """Whether plans are built without a GPU, for any GPU."""
     max_side = MAX_SIDE
 
     def _open(self, options: Options) -> Opened[_Execution]:
@@ -43,13 +48,13 @@ class TensorRTEngine(BaseEngine["_Execution"]):
         trt = self.package()
         cuda, log = Cuda(), new_log(trt)
         runtime = trt.Runtime(log)
-        here = f"{trt.__version__} on compute capability {cuda.compute_capability()}"
-        if record["version"] != trt.__version__:
-            raise DeviceError(rebuild_message(self.file, record, here))
+        capability = cuda.compute_capability()
+        check_machine(self.file, record, trt.__version__, capability)
         if record["plugins"]:
             load_plugins(runtime, log)
         engine = runtime.deserialize_cuda_engine(bytes(self.file.payloads["engine.plan"]))
         if engine is None:
+            here = f"{trt.__version__} on compute capability {capability}"
             raise DeviceError(rebuild_message(self.file, record, here))
         about = {
             "backend_version": trt.__version__,
@@ -67,17 +72,18 @@ class TensorRTEngine(BaseEngine["_Execution"]):
         call.close()
 
     @classmethod
-    def build(cls, file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[str, bytes]:
+    def build(
+        cls, file: EngineFile, precision: str, tensors: Sequence[Floats], max_batch: int = 1
+    ) -> dict[str, bytes]:
         """The plan, and the record of what built it; see `BaseEngine.build`."""
-        stored, trt = stored_precision(file, precision), cls.package()
-        plan = build_plan(trt, file, cls.backend, with_plugins=cls.takes_plugins)
-        record = {
-            "backend": cls.backend,
-            "version": trt.__version__,
-            "precision": stored,
-            "plugins": plan.plugins,
-        }
-        return {"engine.plan": plan.content, "engine.json": json.dumps(record).encode()}
+        trt = cls.package()
+        capability = None if cls.portable else Cuda().compute_capability()
+        ranges = calibrated_ranges(file, tensors) if precision == "int8" else {}
+        wanted = Wanted(cls.backend, precision, max_batch, ranges, cls.portable)
+        plan = build_plan(trt, file, wanted)
+        record = make_record(trt, wanted, plan, capability)
+        timings = {} if plan.timings is None else {TIMINGS: plan.timings}
+        return {"engine.plan": plan.content, "engine.json": record, **timings}
 
     @classmethod
     def capabilities(cls) -> str:
@@ -89,7 +95,7 @@ class TensorRTRTXEngine(TensorRTEngine):
     """The same for TensorRT-RTX, whose parser ends the process where a network has plugins."""
 
     backend = "tensorrt-rtx"
-    takes_plugins = False
+    portable = True
 
 
 class _Execution:
