@@ -380,6 +380,13 @@ def test_arrays_of_the_device_are_not_copied(cuda: FakeCuda, trt: FakeTensorRT, 
     assert cuda.copies == []
 
 
+def test_new_axis_of_a_tensor_is_no_copy(cuda: FakeCuda, trt: FakeTensorRT, load: Load) -> None:
+    engine, case = load(trt), OnDevice(SMALL)
+    stream = case.workspace.stream
+    engine.infer(case.tensor[0][None], out=case.logits[0][None], stream=stream)
+    case.check()
+
+
 def test_host_arrays_are_staged_once_each_way(
     cuda: FakeCuda, trt: FakeTensorRT, load: Load
 ) -> None:
