@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbts.device.interface import Workspace
 from fastbts.device.lend import Workspaces, pipeline_device, workspaces
 from fastbts.engine.file import EngineFile
 from fastbts.engine.fork import check_fork, enter_process, is_forked
@@ -22,11 +21,7 @@ from fastbts.engine.interface import Engine, device_of
 from fastbts.engine.load import check_choice, chosen_device, open_engine, read_engine
 from fastbts.errors import FastBTSError, OptionsError, memory_errors
 from fastbts.options import SegmenterOptions
-from fastbts.pipeline.confidence import confidence, doubts, probability_sums
-from fastbts.pipeline.infer import infer
-from fastbts.pipeline.label import Labelling
-from fastbts.pipeline.normalize import normalize, statistics
-from fastbts.pipeline.report import report
+from fastbts.prediction import Prediction
 from fastbts.progress import Clock, Progress
 from fastbts.read.inputs import as_volume, check_cases, check_names, one_case
 from fastbts.segmentation import FailedCase, Segmentation
@@ -153,9 +148,9 @@ class Segmenter:
                 order=order,
                 nnunet_order=nnunet_order,
                 grid=grid,
-                workspaces=self._workspaces,
+                device=lambda: self._workspaces().device,
             )
-        return self._segment(volume, clock)
+        return self._segment(case, volume, clock)
 
     def predict_batch(
         self,
@@ -196,7 +191,7 @@ class Segmenter:
             order=order,
             nnunet_order=nnunet_order,
             grid=grid,
-            workspaces=self._workspaces,
+            device=lambda: self._workspaces().device,
         )
         return self._batch(read, cases, stop_on_error, progress)
 
@@ -213,7 +208,7 @@ class Segmenter:
                 try:
                     with clock("read", 0.0), memory_errors("the case cannot be read"):
                         volume = reading.result()
-                    result: Segmentation | FailedCase = self._segment(volume, clock)
+                    result: Segmentation | FailedCase = self._segment(case, volume, clock)
                 except FastBTSError as error:
                     if stop_on_error or self._failed_with(error):
                         raise
@@ -241,51 +236,19 @@ class Segmenter:
         how = ", ".join(str(about[key]) for key in ("backend", "device", "precision"))
         return f"Segmenter({self.spec.name}: {how})"
 
-    def _segment(self, volume: Volume, clock: Clock) -> Segmentation:
+    def _segment(self, case: Any, volume: Volume, clock: Clock) -> Segmentation:
         for warning in volume.warnings:
             logger.warning("%s", warning)
-        with memory_errors(f"a case of {' x '.join(map(str, volume.geometry.shape))} voxels"):
-            return self._run_stages(volume, clock)
-
-    def _run_stages(self, volume: Volume, clock: Clock) -> Segmentation:
-        with self._workspaces(clock).lend() as workspace:
-            return self._computed(volume, clock, workspace)
-
-    def _computed(self, volume: Volume, clock: Clock, workspace: Workspace) -> Segmentation:
-        spec, n_threads = self.spec, self.options.n_threads
-        with clock("normalize", 0.1):
-            prepared = normalize(volume, spec, workspace, n_threads)
-        for warning in prepared.warnings:
-            logger.warning("%s", warning)
-        engine = self._loaded(clock)
-        inferred = infer(engine, prepared.tensor, spec, self.options, clock, workspace)
-        logits, placement = inferred.logits, prepared.placement
-        with clock("label", 0.95):
-            labelling = Labelling(logits, placement, volume.geometry, spec, workspace, n_threads)
-            sums = probability_sums(logits, placement, spec, workspace, n_threads)
-            logits = workspace.own(logits)
-        with clock("label" if workspace.stream is None else "wait", 0.95):
-            numbers, sums, *rest = workspace.get(prepared.numbers, sums, *labelling.numbers)
-            stats = statistics(prepared, numbers, volume)
-            labelled = labelling.concluded(*rest)
-            sure = confidence(sums, spec, labelled.volumes_ml)
-            labels = labelled.labels
+        with (
+            memory_errors(f"a case of {' x '.join(map(str, volume.geometry.shape))} voxels"),
+            self._workspaces(clock).lend() as workspace,
+        ):
+            prediction = Prediction(
+                volume, self.spec, self.options, clock, workspace, lambda: self._loaded(clock)
+            )
             if isinstance(volume.data, np.ndarray):
-                (labels,) = workspace.get(labels)
-        for warning in doubts(sure):
-            logger.warning("%s", warning)
-        timings_ms = clock.finish()
-        logger.info("segmented in %.0f ms: %s ml", timings_ms["total"], labelled.volumes_ml)
-        return Segmentation(
-            labels,
-            labelled.volumes_ml,
-            timings_ms,
-            report(engine, spec, volume, prepared, inferred, labelled, stats, sure, timings_ms),
-            volume,
-            logits,
-            placement,
-            spec.temperature,
-        )
+                return prediction.run()
+            return prediction.run(inspect=not isinstance(case, Volume))
 
     def _workspaces(self, clock: Clock | None = None) -> Workspaces:
         """Those of the engine's device; waits for the engine if it may run on another one."""

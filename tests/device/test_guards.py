@@ -1,4 +1,4 @@
-"""What a prediction on a device refuses: with the messages of the CPU; and what it leaves behind."""
+"""What a prediction on a device refuses, as the CPU does, and what it leaves behind."""
 
 from __future__ import annotations
 

@@ -132,6 +132,17 @@ def test_a_background_that_is_not_zero(emulated: EmulatedCuda, kind: str) -> Non
     assert_same(segmenter(emulated).predict(array, affine=AFFINES["LPS"]), expected)
 
 
+def test_a_case_that_only_seems_clean_is_computed_again(emulated: EmulatedCuda) -> None:
+    array = images()
+    array[:, 0, 0, 0] = 200  # far from the brain, which the counts of voxels do not show
+    expected = on_the_host(array, affine=AFFINES["LPS"])
+    assert any("not part of the brain" in warning for warning in expected.warnings)
+    again = segmenter(emulated)
+    assert_same(again.predict(on_device(array), affine=AFFINES["LPS"]), expected)
+    assert len(again.engine.shapes) == 2
+    assert_same(again.predict(array, affine=AFFINES["LPS"]), expected)
+
+
 def test_an_image_is_read_after_the_work_that_makes_it(emulated: EmulatedCuda) -> None:
     array, affine = images(), AFFINES["RAS"]
     expected = on_the_host(array, affine=affine)

@@ -28,7 +28,7 @@ AROUND = [
 """Kernels around the network, for integers; csrc/README.md states them."""
 
 
-def traffic(emulated: EmulatedCuda, segmenter: Segmenter, case: Volume) -> dict[str, Any]:
+def traffic(emulated: EmulatedCuda, segmenter: Segmenter, case: Any) -> dict[str, Any]:
     """Of the second prediction of a case."""
     segmenter.predict(case)
     copies, launches = len(emulated.copies), len(emulated.launches)
@@ -58,6 +58,16 @@ def test_a_device_array_stays_on_the_device(emulated: EmulatedCuda) -> None:
     assert found["within"] == [3 * d * h * w * 4], "the logits, for the probabilities"
     assert sorted(found["launches"]) == sorted(AROUND)
     assert found["waits"] == 2, "for the brain box, and at the end"
+
+
+def test_quality_control_does_not_wait(emulated: EmulatedCuda) -> None:
+    array = images()
+    segmenter = Segmenter(DeviceVoxelEngine(emulated), warm_up=False)
+    found = traffic(emulated, segmenter, on_device(array))
+    d, h, w = (-(-n // 4) for n in array.shape[:0:-1])
+    assert found["down"][2] == 4 * d * h * w * 4, "every fourth voxel, with the brain box"
+    assert sorted(found["launches"]) == sorted([*AROUND, "resample_affine_tiles_kernel"])
+    assert found["waits"] == 2
 
 
 def test_a_host_array_goes_up_raw_and_labels_come_down(emulated: EmulatedCuda) -> None:
