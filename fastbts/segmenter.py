@@ -116,6 +116,13 @@ class Segmenter:
     ) -> Segmentation:
         """Segments one case.
 
+        Arrays may be on the engine's CUDA device, of any library that has DLPack or
+        `__cuda_array_interface__`, with any strides; images by modality must be dense there, in the
+        same order of memory. `predict` waits for the work that is queued on them, on the current
+        stream of their library, and works on a stream of its own, one per call at a time. It
+        returns when the labels are complete. They are then a `DeviceArray`, which CuPy and PyTorch
+        take without a copy.
+
         Args:
             case: A case folder, a Volume, an array (M, X, Y, Z), a 4-D file or nibabel image
                 (X, Y, Z, M), or a mapping from modality to path, nibabel image or array (X, Y, Z).
@@ -132,7 +139,8 @@ class Segmenter:
             grid: For files on different grids: modality whose grid all are resampled to.
             progress: Called with the stage and the fraction done.
         Returns:
-            Labels and volumes on the input's grid, with timings and report.
+            Labels and volumes on the input's grid, with timings and report. Labels are where the
+            input was.
         Raises:
             InputError, GeometryError, CaseError: The input cannot be used.
             DeviceError: The device failed, there is too little memory, or this process was forked

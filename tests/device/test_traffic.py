@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastbts
 from fastbts import FailedCase, Segmenter, SegmenterOptions, Volume
 from fastbts.device.arrays import DeviceArray, borrow
+from tests.conftest import ROOT
 from tests.device.cases import AFFINES, assert_same, images, on_device, on_the_host
 from tests.fakes import EmulatedCuda
 from tests.fakes.tensorrt import FakeTensorRT, write_fake_plan
@@ -124,6 +127,22 @@ def test_batches_take_device_arrays_and_host_arrays(emulated: EmulatedCuda) -> N
         assert_same(result, expected)
     assert isinstance(there.labels, DeviceArray)
     assert isinstance(here.labels, np.ndarray)
+
+
+def test_the_readme_runs(
+    emulated: EmulatedCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trt = FakeTensorRT(emulated)
+    trt.install(monkeypatch)
+    write_fake_plan(tmp_path / "model-fp16.fbts", trt)
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names = {"fastbts": fastbts, "stacked": images(), "affine": AFFINES["LPS"]}
+    exec(snippet, names)
+    expected = on_the_host(images(), affine=AFFINES["LPS"])
+    np.testing.assert_array_equal(names["labels"].get(), expected.labels)
+    assert (tmp_path / "seg.nii.gz").is_file()
+    names["segmenter"].close()
 
 
 @pytest.mark.parametrize("passes", [1, 2])
