@@ -8,8 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +16,11 @@ from numpy.typing import NDArray
 from fastbts.device.lend import Workspaces, pipeline_device, workspaces
 from fastbts.engine.file import EngineFile
 from fastbts.engine.fork import check_fork, enter_process, is_forked
-from fastbts.engine.interface import Engine, device_of
+from fastbts.engine.interface import DeviceEngine, Engine, device_of
 from fastbts.engine.load import check_choice, chosen_device, open_engine, read_engine
 from fastbts.errors import FastBTSError, OptionsError, memory_errors
 from fastbts.options import SegmenterOptions
+from fastbts.pipeline.infer import warm_up_on_device
 from fastbts.prediction import Prediction
 from fastbts.progress import Clock, Progress
 from fastbts.read.inputs import as_volume, check_cases, check_names, one_case
@@ -76,23 +76,22 @@ class Segmenter:
         self.spec = _overridden(source.spec, self.options)
         self._owned = isinstance(source, EngineFile)
 
-        def load() -> Engine:
-            if not isinstance(source, EngineFile):
-                return source
-            return open_engine(source, **choice, n_threads=self.options.n_threads)
-
-        def load_and_warm_up() -> Engine:
-            loaded = load()
-            _warm_up(loaded)
-            return loaded
-
-        self._lock = Lock()
         self._places = workspaces("cpu") if _is_on_cpu(source, **choice) else None
+
+        def load() -> Engine:
+            engine = source
+            if isinstance(engine, EngineFile):
+                engine = open_engine(engine, **choice, n_threads=self.options.n_threads)
+            if self._places is None:
+                self._places = workspaces(pipeline_device(device_of(engine)))
+            if warm_up:
+                _warm_up(engine, self._places)
+            return engine
 
         if self._owned:
             enter_process()
         with memory_errors(f"{self.spec.name}: cannot be loaded"):
-            self._engine = _future(load_and_warm_up if warm_up else load, background)
+            self._engine = _future(load, background)
 
     @property
     def engine(self) -> Engine:
@@ -261,15 +260,13 @@ class Segmenter:
     def _workspaces(self, clock: Clock | None = None) -> Workspaces:
         """Those of the engine's device; waits for the engine if it may run on another one."""
         if self._places is None:
-            engine = self.engine if clock is None else self._loaded(clock)
-            with self._lock:
-                if self._places is None:
-                    self._places = workspaces(pipeline_device(device_of(engine)))
+            _ = self.engine if clock is None else self._loaded(clock)
+        assert self._places is not None, "it is known when the engine is loaded"
         return self._places
 
     def _check_process(self) -> None:
         """Raises DeviceError in a forked process, where the future of the engine may never end."""
-        if self._owned:
+        if self._owned or (self._places is not None and self._places.device != "cpu"):
             check_fork()
 
     def _failed_with(self, error: FastBTSError) -> bool:
@@ -317,11 +314,16 @@ def _overridden(spec: EngineSpec, options: SegmenterOptions) -> EngineSpec:
     return replace(spec, min_part_mm3=part, optional_modalities=optional)
 
 
-def _warm_up(engine: Engine) -> None:
-    """On a device at the size of a window, as runtimes there prepare for each shape."""
-    side = 2 * engine.spec.stride
-    size = (side, side, side) if device_of(engine) == "cpu" else engine.spec.window
-    engine.infer(np.zeros((1, len(engine.spec.modalities), *size), np.float32))
+def _warm_up(engine: Engine, places: Workspaces) -> None:
+    """Runs the network on zeros; on a device at the size of a window, as runtimes there prepare for
+    each shape."""
+    spec, side = engine.spec, 2 * engine.spec.stride
+    if places.device != "cpu":
+        with places.lend() as workspace:
+            warm_up_on_device(cast(DeviceEngine, engine), workspace)
+        return
+    size = (side, side, side) if device_of(engine) == "cpu" else spec.window
+    engine.infer(np.zeros((1, len(spec.modalities), *size), np.float32))
 
 
 def _future(load: Callable[[], Engine], background: bool) -> Future[Engine]:

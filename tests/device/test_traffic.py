@@ -129,6 +129,15 @@ def test_batches_take_device_arrays_and_host_arrays(emulated: EmulatedCuda) -> N
     assert isinstance(here.labels, np.ndarray)
 
 
+def test_the_engine_is_warm_at_the_size_of_a_window(emulated: EmulatedCuda) -> None:
+    engine = DeviceVoxelEngine(emulated)
+    segmenter = Segmenter(engine)
+    assert engine.shapes == [(1, 4, 16, 24, 16)] * 2
+    array = images()
+    result = segmenter.predict(on_device(array), affine=AFFINES["LPS"])
+    assert_same(result, on_the_host(array, affine=AFFINES["LPS"]))
+
+
 def test_the_readme_runs(
     emulated: EmulatedCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
