@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbts.device.interface import Workspace
 from fastbts.device.lend import Workspaces, pipeline_device, workspaces
 from fastbts.engine.file import EngineFile
 from fastbts.engine.fork import check_fork, enter_process, is_forked
@@ -21,9 +22,11 @@ from fastbts.engine.load import check_choice, chosen_device, open_engine, read_e
 from fastbts.errors import FastBTSError, OptionsError, memory_errors
 from fastbts.options import SegmenterOptions
 from fastbts.pipeline.infer import warm_up_on_device
-from fastbts.prediction import Prediction
+from fastbts.pipeline.prediction import Prediction
 from fastbts.progress import Clock, Progress
 from fastbts.read.inputs import as_volume, check_cases, check_names, one_case
+from fastbts.read.quality import inspected
+from fastbts.read.sample import Coarse
 from fastbts.segmentation import FailedCase, Segmentation
 from fastbts.spec import EngineSpec
 from fastbts.volume import Volume
@@ -246,16 +249,21 @@ class Segmenter:
     def _segment(self, case: Any, volume: Volume, clock: Clock) -> Segmentation:
         for warning in volume.warnings:
             logger.warning("%s", warning)
+        is_inspected = isinstance(volume.data, np.ndarray) or isinstance(case, Volume)
         with (
             memory_errors(f"a case of {' x '.join(map(str, volume.geometry.shape))} voxels"),
             self._workspaces(clock).lend() as workspace,
         ):
-            prediction = Prediction(
-                volume, self.spec, self.options, clock, workspace, lambda: self._loaded(clock)
-            )
-            if isinstance(volume.data, np.ndarray):
-                return prediction.run()
-            return prediction.run(inspect=not isinstance(case, Volume))
+            predicted = Prediction(
+                volume,
+                self.spec,
+                self.options,
+                clock,
+                workspace,
+                lambda: self._loaded(clock),
+                None if is_inspected else partial(_inspect, volume),
+            ).run()
+        return Segmentation(*predicted, self.spec.temperature)
 
     def _workspaces(self, clock: Clock | None = None) -> Workspaces:
         """Those of the engine's device; waits for the engine if it may run on another one."""
@@ -306,6 +314,12 @@ def _is_on_cpu(source: Engine | EngineFile, backend: str, device: str, precision
     if isinstance(source, EngineFile):
         return chosen_device(source, backend, device) == "cpu"
     return device_of(source) == "cpu"
+
+
+def _inspect(volume: Volume, workspace: Workspace) -> Callable[[], Volume]:
+    """Quality control of a case on a device, after the next wait."""
+    coarse = Coarse.of(volume, workspace)
+    return lambda: inspected(volume, coarse)
 
 
 def _overridden(spec: EngineSpec, options: SegmenterOptions) -> EngineSpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,14 +19,28 @@ from fastbts.pipeline.infer import Inferred, infer
 from fastbts.pipeline.label import Labelling
 from fastbts.pipeline.normalize import Prepared, normalize, statistics
 from fastbts.pipeline.report import report
+from fastbts.placement import Placement
 from fastbts.progress import Clock
-from fastbts.read.quality import inspected
-from fastbts.read.sample import Coarse
-from fastbts.segmentation import Segmentation
 from fastbts.spec import EngineSpec
 from fastbts.volume import Volume
 
 logger = logging.getLogger("fastbts")
+
+Inspect = Callable[[Workspace], Callable[[], Volume]]
+"""Queues what quality control needs; the function returned raises, or gives the volume with its
+warnings, after a wait."""
+
+
+class Predicted(NamedTuple):
+    """The first attributes of a `Segmentation`."""
+
+    labels: Array
+    volumes_ml: dict[str, float]
+    timings_ms: dict[str, float]
+    report: dict[str, Any]
+    volume: Volume
+    output: Array
+    placement: Placement
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +66,7 @@ class Prediction:
         clock: Gets times and progress.
         workspace: Where to run.
         engine: Gives the engine, on the device of the workspace; waits for it if need be.
+        inspect: On a device, for a case without quality control yet.
     """
 
     volume: Volume
@@ -59,25 +75,23 @@ class Prediction:
     clock: Clock
     workspace: Workspace
     engine: Callable[[], Engine]
+    inspect: Inspect | None = None
 
-    def run(self, *, inspect: bool = False) -> Segmentation:
+    def run(self) -> Predicted:
         """Segments the case.
-
-        Args:
-            inspect: On a device: whether the case needs quality control still.
 
         Raises:
             FastBTSError: See `Segmenter.predict`.
         """
         if self.workspace.stream is None:
             return self._concluded(self._queued())
-        coarse = Coarse.of(self.volume, self.workspace) if inspect else None
+        inspected = self.inspect(self.workspace) if self.inspect else lambda: self.volume
         try:
             queued = self._queued()
         except FastBTSError:
-            self._inspected(coarse)  # raises what the CPU finds first, if it is another error
+            inspected()  # raises what the CPU finds first, if it is another error
             raise
-        return self._checked(queued, coarse)
+        return self._checked(queued, inspected)
 
     def _queued(self, brain: Brain | None = None) -> _Queued:
         """Normalizes, infers and labels; a device may not be done on return."""
@@ -95,19 +109,16 @@ class Prediction:
             logits = workspace.own(logits)
         return _Queued(engine, prepared, inferred, labelling, sums, logits)
 
-    def _checked(self, queued: _Queued, coarse: Coarse | None) -> Segmentation:
+    def _checked(self, queued: _Queued, inspected: Callable[[], Volume]) -> Predicted:
         """Looks at the case on the host while the device computes; then concludes."""
         with self.clock("check", 0.95):
-            volume = self._inspected(coarse)
+            volume = inspected()
             _log(volume.warnings[len(self.volume.warnings) :])
             brain = queued.prepared.brain.corrected()
         known = replace(self, volume=volume)
         return known._concluded(queued if brain is None else known._queued(brain))
 
-    def _inspected(self, coarse: Coarse | None) -> Volume:
-        return self.volume if coarse is None else inspected(self.volume, coarse)
-
-    def _concluded(self, queued: _Queued) -> Segmentation:
+    def _concluded(self, queued: _Queued) -> Predicted:
         """The result, after a wait for all that is queued."""
         workspace, prepared, volume = self.workspace, queued.prepared, self.volume
         with self.clock("label" if workspace.stream is None else "wait", 0.95):
@@ -134,7 +145,7 @@ class Prediction:
             confidences,
             timings_ms,
         )
-        return Segmentation(
+        return Predicted(
             labels,
             labelled.volumes_ml,
             timings_ms,
@@ -142,7 +153,6 @@ class Prediction:
             volume,
             queued.logits,
             prepared.placement,
-            self.spec.temperature,
         )
 
 
