@@ -87,8 +87,8 @@ class Graph:
 class Slot:
     """Runs a plan for one call at a time, on any stream.
 
-    A call on a stream returns before its work is done. The next one waits for it on the device, as
-    both use the memory of the slot.
+    A call on a stream returns before its work is done, which uses the memory of the slot. So the
+    next one must be on the same stream, or come when the work is done: see `fits`.
 
     Raises:
         DeviceError: Too little memory, or TensorRT cannot create a context.
@@ -108,7 +108,7 @@ class Slot:
         self._free.atexit = False
 
     def fits(self, stream: int | None) -> bool:
-        """Whether a call on the stream would not wait for work of another stream."""
+        """Whether no work is left of another stream than this."""
         if self._last in (None, stream):
             return True
         status, *_ = self._plan.cuda.api.cudaEventQuery(self._done)
@@ -129,7 +129,7 @@ class Slot:
         """Enqueues the run on a stream of the device, and returns."""
         cuda = self._plan.cuda
         with cuda.on(self._plan.index):
-            self._follow(stream)
+            self._check_stream(stream)
             tensors = [("volume", tensor.shape, tensor.address)]
             if text is not None:
                 tensors.append(("text", text.shape, self._text_address(text, stream)))
@@ -143,17 +143,14 @@ class Slot:
         self._free()
         self._workspace = self._text_memory = self._text = None
 
-    def _follow(self, stream: int) -> None:
-        """Lets a stream wait for the last call, if that was on another one."""
+    def _check_stream(self, stream: int) -> None:
         cuda = self._plan.cuda
-        active = cuda.api.cudaStreamCaptureStatus.cudaStreamCaptureStatusNone
-        if cuda("cudaStreamIsCapturing", stream) != active:
+        idle = cuda.api.cudaStreamCaptureStatus.cudaStreamCaptureStatusNone
+        if cuda("cudaStreamIsCapturing", stream) != idle:
             raise DeviceError(
                 f"{self._plan.path}: the stream is being captured; the engine records its own "
                 "graphs, so end the capture before the call"
             )
-        if self._last not in (None, stream):
-            cuda("cudaStreamWaitEvent", stream, self._done, 0)
 
     def _text_address(self, text: Floats, stream: int) -> int:
         """Where the text is on the device; uploaded if it has changed."""

@@ -133,11 +133,16 @@ def test_alternating_shapes_replay_their_graphs(
 def test_larger_shape_ends_the_graphs_of_the_smaller_memory(
     cuda: FakeCuda, full: FakeTensorRT, load: Load
 ) -> None:
-    engine = load(full)
-    for shape in (SMALL, SMALL, LARGE, SMALL, SMALL):
-        check(engine, shape)
-    assert full.runs == {"direct": 3, "captured": 2}
-    assert cuda.alive()["GraphExec"] == 1
+    engine, small, large = load(full), OnDevice(SMALL), OnDevice(LARGE)
+    for case in (small, small, large):
+        case.infer(engine)
+        case.check()
+    assert "GraphExec" not in cuda.alive()
+    for case in (small, small, large):
+        case.infer(engine)
+        case.check()
+    assert full.runs == {"direct": 3, "captured": 3}
+    assert len(full.contexts) == 2
 
 
 def test_a_slot_keeps_eight_contexts(cuda: FakeCuda, full: FakeTensorRT, load: Load) -> None:
