@@ -88,8 +88,8 @@ class FakeTensorRT:
     Attributes:
         runs: How often a context was asked to run: "direct", "captured", "own graph" (replayed by
             TensorRT-RTX), "failed".
-        failures: Failing runs still to come: "direct", "captured", or "refused": also in a capture,
-            which stays valid.
+        failures: Failing runs still to come: "direct", "captured", "refused": in a capture, which
+            stays valid; or "late": after the work was enqueued.
         capturable: Whether this TensorRT-RTX says that streams can be captured.
         contexts: Contexts that are alive.
         n_loaded: How many plans were loaded.
@@ -254,6 +254,7 @@ class IExecutionContext:
             try:
                 touched = list(self._addresses.values())
                 trt.cuda.enqueue(stream_handle, self._work(), *touched, self._memory[0])
+                wrong = self._late()
             except CudaError as error:
                 wrong = str(error)
         if wrong:
@@ -292,6 +293,12 @@ class IExecutionContext:
         if kind == "captured" and trt.rtx and not trt.capturable:
             return "the stream cannot be captured"
         return ""
+
+    def _late(self) -> str:
+        if "late" not in self._trt.failures:
+            return ""
+        self._trt.failures.remove("late")
+        return "the fake was told to fail, late"
 
     def _work(self) -> Callable[[], None]:
         trt, shapes, addresses = self._trt, dict(self._shapes), dict(self._addresses)

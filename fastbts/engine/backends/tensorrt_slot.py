@@ -64,8 +64,7 @@ class Prepared:
     """A context that is set up for a binding."""
 
     context: Any
-    binding: Binding
-    n_bytes: int = 0
+    n_bytes: int
     """Memory for its activations."""
     memory: int = 0
     """Address of the memory that it has."""
@@ -130,13 +129,11 @@ class Slot:
         cuda = self._plan.cuda
         with cuda.on(self._plan.index):
             self._check_stream(stream)
-            tensors = [("volume", tensor.shape, tensor.address)]
-            if text is not None:
-                tensors.append(("text", text.shape, self._text_address(text, stream)))
-            tensors.append(("logits", logits.shape, logits.address))
-            self._contexts.run(Binding(tuple(tensors)), stream)
-            cuda("cudaEventRecord", self._done, stream)
-        self._last = stream
+            self._last = stream
+            try:
+                self._contexts.run(self._binding(tensor, text, logits, stream), stream)
+            finally:  # also a run that fails may have enqueued something
+                cuda("cudaEventRecord", self._done, stream)
 
     def close(self) -> None:
         """Waits for the last call, and frees contexts, graphs and memory."""
@@ -151,6 +148,14 @@ class Slot:
                 f"{self._plan.path}: the stream is being captured; the engine records its own "
                 "graphs, so end the capture before the call"
             )
+
+    def _binding(
+        self, tensor: DeviceArray, text: Floats | None, logits: DeviceArray, stream: int
+    ) -> Binding:
+        tensors = [("volume", tensor.shape, tensor.address)]
+        if text is not None:
+            tensors.append(("text", text.shape, self._text_address(text, stream)))
+        return Binding((*tensors, ("logits", logits.shape, logits.address)))
 
     def _text_address(self, text: Floats, stream: int) -> int:
         """Where the text is on the device; uploaded if it has changed."""
@@ -204,11 +209,11 @@ class Contexts:
     def _context(self, binding: Binding) -> Any:
         """A context to set up: one that is taken over, or a new one."""
         taken = None
-        if len(self._kept) >= N_CONTEXTS:
-            taken = next(iter(self._kept))
-        elif binding not in self._seen:
+        if binding not in self._seen:
             idle = (key for key, kept in self._kept.items() if kept.graph is None)
             taken = next((key for key in idle if key.shapes == binding.shapes), None)
+        if taken is None and len(self._kept) >= N_CONTEXTS:
+            taken = next(iter(self._kept))
         return self._new_context() if taken is None else self._kept.pop(taken).context
 
     def _new_context(self) -> Any:
@@ -229,7 +234,7 @@ class Contexts:
                 set_shape = partial(context.set_input_shape, name, shape)
                 self._asked(f"{name} of shape {shape}: refused by the plan", set_shape)
             context.set_tensor_address(name, address)
-        return Prepared(context, binding, int(context.update_device_memory_size_for_shapes()))
+        return Prepared(context, int(context.update_device_memory_size_for_shapes()))
 
     def _asked(self, failed: str, ask: Callable[[], Any]) -> Any:
         """The answer of TensorRT.

@@ -167,6 +167,21 @@ def test_new_addresses_in_every_call_need_one_context(full: FakeTensorRT, load: 
     assert len(full.contexts) == 1
 
 
+def test_new_addresses_leave_the_graphs_of_others(full: FakeTensorRT, load: Load) -> None:
+    engine, others = load(full), [OnDevice((1, 4, 8, 8, 8 * n)) for n in range(1, 8)]
+    for case in [OnDevice(LARGE), *others, *others]:
+        case.infer(engine)
+        case.check()
+    for case in [OnDevice(LARGE) for _ in range(9)]:
+        case.infer(engine)
+        case.check()
+    full.runs.clear()
+    for case in others:
+        case.infer(engine)
+        case.check()
+    assert full.runs == {}, "graphs only"
+
+
 def test_addresses_that_alternate_get_their_graphs(
     cuda: FakeCuda, full: FakeTensorRT, load: Load
 ) -> None:
@@ -268,6 +283,17 @@ def test_failing_call_of_cuda_leaves_the_engine_usable(
     check(engine, SMALL)
 
 
+def test_failing_run_is_waited_for_before_its_memory_is_freed(
+    cuda: FakeCuda, trt: FakeTensorRT, load: Load
+) -> None:
+    engine, case = load(trt), OnDevice(SMALL)
+    trt.failures = ["late"]  # after it has enqueued its work
+    with pytest.raises(DeviceError, match="told to fail"):
+        case.infer(engine)
+    case.check()
+    assert cuda.calls["cudaEventSynchronize"] == 1
+
+
 def test_no_context_is_an_error_with_its_reason(
     cuda: FakeCuda, trt: FakeTensorRT, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,7 +330,7 @@ def test_log_goes_to_logging_and_is_not_kept(
             engine.infer(noise(SMALL))
     records = [record for record in caplog.records if "told to fail" in record.getMessage()]
     assert [(each.name, each.levelno) for each in records] == [("fastbts", logging.ERROR)] * 3
-    assert trt.log.collectors == []
+    assert trt.log.collectors == {}
 
 
 def test_each_engine_knows_the_reason_of_its_error(trt: FakeTensorRT, load: Load) -> None:
