@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Barrier, Thread
 
@@ -20,16 +19,6 @@ from tests.fakes.onnxruntime import FakeOnnxRuntime
 from tests.fakes.tensorrt import voxel_network
 
 SHAPE = (1, 4, 16, 8, 8)
-
-
-@pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
-    machine = FakeCuda(n_devices=2, deferred=True)
-    machine.install(monkeypatch)
-    yield machine
-    gc.collect()
-    assert not machine.alive()
-    assert not machine.wrong_device
 
 
 @pytest.fixture
