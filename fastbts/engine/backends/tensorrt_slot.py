@@ -44,8 +44,14 @@ class LoadedPlan:
     """TensorRT's runtime, which has to outlive the engine."""
     engine: Any
     log: Log
-    own_graphs: bool
-    """Whether TensorRT records and replays CUDA graphs by itself."""
+    kernels: Any = None
+    """TensorRT-RTX: the kernels that it has compiled so far, for all contexts."""
+
+    @property
+    def own_graphs(self) -> bool:
+        """Whether TensorRT itself records and replays CUDA graphs: TensorRT-RTX does, as it may
+        still compile kernels for a shape while we would capture."""
+        return self.kernels is not None
 
 
 class Binding(NamedTuple):
@@ -225,6 +231,7 @@ class Contexts:
             settings = engine.create_runtime_config()
             settings.set_execution_context_allocation_strategy(strategy)
             settings.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            settings.set_runtime_cache(self._plan.kernels)
         make = partial(engine.create_execution_context, settings)
         return self._asked(f"{self._plan.path}: no execution context", make)
 

@@ -111,3 +111,18 @@ def test_rtx_captures_by_itself(
         check(engine, SMALL, seed)
     assert trt.runs == {"direct": 2, "own graph": 4}
     assert cuda.calls[WHOLE_CAPTURE] == 0
+
+
+def test_rtx_compiles_once_for_all_contexts(
+    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, load: Load
+) -> None:
+    trt = installed(cuda, monkeypatch, rtx=True)
+    engine, cases = load(trt), [OnDevice(SMALL) for _ in range(3)]
+    for case in cases * 2:  # all in flight at once
+        case.infer(engine)
+    assert len(trt.contexts) == 3
+    assert trt.n_compiled == 1
+    check(engine, LARGE)
+    assert trt.n_compiled == 2
+    for case in cases:
+        case.check()
