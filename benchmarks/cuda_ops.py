@@ -92,7 +92,7 @@ def prepared(op: Op, case: Case) -> Timed:
     op.function(**on_cpu)
     op.function(**there)
     for result, expected in zip(op.written(there), op.written(on_cpu), strict=True):
-        np.testing.assert_allclose(fetched(result), expected, atol=1e-4, err_msg=op.name)
+        np.testing.assert_allclose(fetched(result), expected, rtol=1e-6, atol=1e-4, err_msg=op.name)
     peers = torch_peers(op, case) if op.name in WITH_TORCH else {}
     for name, peer in peers.items():
         case.check(name, op.written(on_cpu), peer().cpu().numpy())

@@ -9,6 +9,7 @@ import importlib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,19 @@ def label() -> Case:
     )
 
 
+def expected_dice() -> Case:
+    """Of a whole brain, every second voxel."""
+    logits, size, n = random(3, *TENSOR), TENSOR, int(np.prod(TENSOR)) // 8
+    rule = {"temperature": 2.0, "thresholds": (0.5,) * 3, "step": 2}
+    return Case(
+        {"logits": logits, "offset": (0, 0, 0), "size": size, **rule},
+        logits.nbytes // 4,
+        peers={"numpy": lambda: op_peers.expected_dice_with(np, logits)},
+        torch=lambda torch, given: partial(op_peers.expected_dice_with, torch, given["logits"]),
+        result=lambda written: written[0] / np.array([n, n * 2**30, n * 2**30, 2**30]),
+    )
+
+
 def resample() -> Case:
     """From slices of 2 mm to 1 mm."""
     logits, size, peers = random(3, 69, 171, 141), (138, 171, 141), {}
@@ -230,6 +244,7 @@ CASES: dict[str, Callable[[], Case]] = {
         window,
         blend,
         label,
+        expected_dice,
         resample,
         resample_affine,
         components,

@@ -87,6 +87,13 @@ def torch_label(torch: Any, given: Arguments) -> Job:
     return lambda: label_with(torch, given["logits"], labels, given["box"])
 
 
+def expected_dice_with(arrays: Any, logits: Any) -> Any:
+    """Means, and the largest, of every second voxel, with a temperature of 2."""
+    z = logits[:, ::2, ::2, ::2].reshape(len(logits), -1)
+    p, inside = 1 / (1 + arrays.exp(z / -2)), 1.0 * (z >= 0)
+    return arrays.stack([inside.mean(1), p.mean(1), (p * inside).mean(1), arrays.amax(p, 1)], 1)
+
+
 def torch_resample(torch: Any, given: Arguments) -> Job:
     interpolate, tensor = torch.nn.functional.interpolate, given["tensor"][None]
     return lambda: interpolate(tensor, size=given["size"], mode="trilinear")[0]

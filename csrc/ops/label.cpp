@@ -8,15 +8,11 @@
 
 namespace fastbts {
 
-std::array<float, 3> least_logits(const std::array<double, 3>& thresholds) {
-  std::array<float, 3> least{};
-  for (std::size_t i = 0; i < 3; ++i) {
-    const double logit = std::log(thresholds[i] / (1 - thresholds[i]));
-    const auto nearest = static_cast<float>(logit);
-    const bool below = static_cast<double>(nearest) < logit;
-    least[i] = below ? std::nextafter(nearest, std::numeric_limits<float>::infinity()) : nearest;
-  }
-  return least;
+float least_logit(double threshold) {
+  const double logit = std::log(threshold / (1 - threshold));
+  const auto nearest = static_cast<float>(logit);
+  const bool below = static_cast<double>(nearest) < logit;
+  return below ? std::nextafter(nearest, std::numeric_limits<float>::infinity()) : nearest;
 }
 
 void label(const LabelArgs& args, int n_threads, Stream stream) {

@@ -35,7 +35,7 @@ void label(const LabelArgs& args, int n_threads, Stream stream);
 void label_cpu(const LabelArgs& args, int n_threads);
 void label_cuda(const LabelArgs& args, Stream stream);
 
-/// The least float whose sigmoid reaches each threshold: comparing with it is comparing in double.
-std::array<float, 3> least_logits(const std::array<double, 3>& thresholds);
+/// The least float whose sigmoid reaches a threshold: comparing with it is comparing in double.
+float least_logit(double threshold);
 
 }  // namespace fastbts

@@ -45,7 +45,8 @@ void add(RegionCounts& total, const RegionCounts& part) {
 }  // namespace
 
 void label_cpu(const LabelArgs& args, int n_threads) {
-  const std::array<float, 3> least = least_logits(args.thresholds);
+  const std::array<float, 3> least{least_logit(args.thresholds[0]), least_logit(args.thresholds[1]),
+                                   least_logit(args.thresholds[2])};
   const Shape<3> size = size_of(args.box);
   const auto source = [&](std::int64_t k) {
     return args.logits.as<float>()

@@ -21,9 +21,12 @@ void label_cuda(const LabelArgs& args, Stream stream) {
   const auto [n_d, n_h, n_w] = labels.shape;
   const RowLaunch launch(n_d * n_h, 4096);
   if (launch.blocks.x == 0 || n_w == 0) return;
-  const auto [least_wt, least_tc, least_et] = least_logits(args.thresholds);
-  const LabelRule rule{least_wt,       least_tc,       least_et,
-                       args.values[0], args.values[1], args.values[2]};
+  const LabelRule rule{least_logit(args.thresholds[0]),
+                       least_logit(args.thresholds[1]),
+                       least_logit(args.thresholds[2]),
+                       args.values[0],
+                       args.values[1],
+                       args.values[2]};
   dispatch_floats(args.logits.dtype, [&, n = n_d * n_h](auto tag) {
     using T = typename decltype(tag)::type;
     label_kernel<<<launch.blocks, launch.threads, 0, cuda_stream(stream)>>>(

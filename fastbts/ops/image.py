@@ -1,10 +1,11 @@
-"""The ops around the network, on images, tensors and labels."""
+"""The ops from images to tensors, and those of windows."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +17,13 @@ from fastbts.ops.arrays import Array, is_on_device, output_array, stream_handle
 __all__ = [
     "Box",
     "BrainBox",
-    "Parts",
-    "RegionCounts",
     "Size",
     "blend",
     "brain_box",
-    "components",
-    "label",
     "n_cuda_devices",
     "normalize",
     "normalize_scratch",
+    "queue_brain_box",
     "resample",
     "resample_affine",
     "window",
@@ -60,28 +58,14 @@ class BrainBox:
         (d0, d1), (h0, h1), (w0, w1) = self.bounds
         return d1 - d0, h1 - h0, w1 - w0
 
-
-class RegionCounts(NamedTuple):
-    """Voxels of each region, nested: ET is part of TC, TC of WT. On a device, 1-element arrays.
-
-    `n_nonfinite` is the number of voxels with a NaN or infinite logit.
-    """
-
-    n_wt: int
-    n_tc: int
-    n_et: int
-    n_nonfinite: int
-
-
-class Parts(NamedTuple):
-    """Connected parts before and after `components`, and removed voxels of each label.
-
-    On a device these are views of its `counts`: arrays of one element, and of 256 for the labels.
-    """
-
-    n_before: int
-    n_after: int
-    n_removed: dict[int, int]
+    @classmethod
+    def of(cls, found: Sequence[int]) -> BrainBox:
+        """From the numbers that the op writes."""
+        d0, d1, h0, h1, w0, w1, n_brain, *counts = found
+        half = len(counts) // 2
+        return cls(
+            ((d0, d1), (h0, h1), (w0, w1)), n_brain, tuple(counts[:half]), tuple(counts[half:])
+        )
 
 
 def n_cuda_devices() -> int:
@@ -109,14 +93,15 @@ def brain_box(
     found = output_array(
         "brain_box: found", found, volume, (7 + 2 * (*np.shape(volume), 0)[0],), np.int64
     )
-    _C.brain_box(volume, found, n_threads, stream_handle(stream))
+    queue_brain_box(volume, found, n_threads, stream=stream)
     if is_on_device(found):
         _C.cuda_synchronize(stream_handle(stream))
-    d0, d1, h0, h1, w0, w1, n_brain, *counts = found.tolist()
-    half = len(counts) // 2
-    return BrainBox(
-        ((d0, d1), (h0, h1), (w0, w1)), n_brain, tuple(counts[:half]), tuple(counts[half:])
-    )
+    return BrainBox.of(found.tolist())
+
+
+def queue_brain_box(volume: Array, found: Array, n_threads: int = 0, *, stream: Any = None) -> None:
+    """Writes the numbers of `brain_box`; on a device without a wait. See `BrainBox.of`."""
+    _C.brain_box(volume, found, n_threads, stream_handle(stream))
 
 
 def normalize(
@@ -227,43 +212,6 @@ def blend(
     _C.blend(logits, origins, weights, total, n_threads, stream_handle(stream))
 
 
-def label(
-    logits: Array,
-    offset: Size,
-    box: Box,
-    thresholds: tuple[float, float, float],
-    values: tuple[int, int, int],
-    labels: Array,
-    n_threads: int = 0,
-    *,
-    counts: Array | None = None,
-    stream: Any = None,
-) -> RegionCounts:
-    """Turns region logits into labels, inside a box.
-
-    A voxel is ET where the probability of ET reaches its threshold, else NCR where that of TC does,
-    else ED where that of WT does, else 0. As in nnU-Net, a region counts even where the one around
-    it does not.
-
-    Args:
-        logits: (3, D', H', W') float32 for WT, TC, ET; NaN belongs to no region.
-        offset: Where the box begins in the logits.
-        box: Part of the labels to write.
-        thresholds: Probabilities between 0 and 1 for WT, TC, ET.
-        values: Labels written for ED, NCR, ET (oedema, necrotic core, enhancing tumour).
-        labels: (D, H, W) uint8, any strides, written inside the box only.
-        n_threads: 0 for all CPUs.
-        counts: (4,) int64, written: voxels of WT, TC, ET, and with non-finite logits; needed on a
-            device.
-        stream: CUDA stream, for arrays on a device.
-    """
-    counts = output_array("label: counts", counts, logits, (4,), np.int64)
-    _C.label(
-        logits, offset, box, thresholds, values, labels, counts, n_threads, stream_handle(stream)
-    )
-    return RegionCounts(*(counts.tolist() if isinstance(counts, np.ndarray) else counts))
-
-
 def resample(
     tensor: Array, size: Size, n_threads: int = 0, *, out: Array | None = None, stream: Any = None
 ) -> NDArray[np.float32]:
@@ -331,37 +279,3 @@ def resample_affine(
         tensor, rows[:3].tolist(), nearest, outside, out, n_threads, stream_handle(stream)
     )
     return out
-
-
-def components(
-    labels: Array,
-    box: Box,
-    min_voxels: int,
-    n_threads: int = 0,
-    *,
-    counts: Array | None = None,
-    scratch: Array | None = None,
-    stream: Any = None,
-) -> Parts:
-    """Sets parts of less than `min_voxels` to 0.
-
-    A part is a set of non-zero voxels, whatever their labels, that touch by faces, edges or corners
-    inside the box.
-
-    Args:
-        labels: (D, H, W) uint8, any strides, changed inside the box only.
-        box: Part of the labels to process.
-        min_voxels: Smallest size of a part that is kept.
-        n_threads: 0 for all CPUs.
-        counts: (258,) int64, written: parts before, parts after, removed voxels of each label;
-            needed on a device.
-        scratch: (2, n) int32, n at least the voxels of the box; needed on a device, unused on the
-            CPU.
-        stream: CUDA stream, for arrays on a device.
-    """
-    counts = output_array("components: counts", counts, labels, (258,), np.int64)
-    _C.components(labels, box, min_voxels, counts, scratch, n_threads, stream_handle(stream))
-    if is_on_device(counts):
-        return Parts(counts[0], counts[1], counts[2:])
-    n_before, n_after, *n_removed = np.asarray(counts).tolist()
-    return Parts(n_before, n_after, {label: n for label, n in enumerate(n_removed) if n})

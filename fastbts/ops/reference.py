@@ -5,6 +5,7 @@ Argument names and shapes are those of the ops; results are float64 where theirs
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,27 @@ def label(
     nonfinite = ~np.isfinite(inside).all(axis=0)
     n_wt, n_tc = int((wt | tc | et).sum()), int((tc | et).sum())
     return result, (n_wt, n_tc, int(et.sum()), int(nonfinite.sum()))
+
+
+def expected_dice(
+    logits: NDArray[np.float32],
+    offset: Size,
+    size: Size,
+    temperature: float,
+    thresholds: Sequence[float],
+    step: int = 1,
+) -> NDArray[np.float64]:
+    """Returns sum(m), sum(p), sum(p m) and max(p) of each region; p in units of 2^-30."""
+    box = tuple(slice(o, o + n, step) for o, n in zip(offset, size, strict=True))
+    rows = []
+    for z, threshold in zip(
+        logits[(slice(None), *box)].astype(np.float64), thresholds, strict=True
+    ):
+        p = np.nan_to_num(1 / (1 + np.exp(-z / temperature)))
+        inside = z >= np.log(threshold / (1 - threshold))
+        units = np.array([p.sum(), p[inside].sum(), p.max(initial=0)]) * 2**30
+        rows.append([inside.sum(), *units])
+    return np.array(rows).reshape(-1, 4)
 
 
 def resample(tensor: NDArray[np.float32], size: Size) -> NDArray[np.float64]:

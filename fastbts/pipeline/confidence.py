@@ -6,14 +6,19 @@ limits below which a result is called doubtful.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbts import ops
+from fastbts.device.host import HOST
+from fastbts.device.interface import Array, Workspace
+from fastbts.pipeline.label import uncalibrated
 from fastbts.placement import Placement
 from fastbts.spec import EngineSpec
 
+UNITS = 2**30  # of the sums of probabilities
 STEP = 2  # every second voxel along each axis is enough
 DOUBTFUL = {"WT": 0.75, "TC": 0.6, "ET": 0.85}
 """A lower confidence is doubtful; other regions have no limit. From
@@ -21,11 +26,37 @@ benchmarks/results/confidence.json: at most one in 20 training cases with a Dice
 below."""
 
 
-def confidence(
-    logits: NDArray[np.float32],
+def probability_sums(
+    logits: Array,
     placement: Placement,
     spec: EngineSpec,
-    volumes_ml: Mapping[str, float],
+    workspace: Workspace = HOST,
+    n_threads: int = 0,
+) -> Array:
+    """The numbers of `confidence`, (K, 4) int64, from the probabilities in the brain box.
+
+    Args:
+        logits: (K, D, H, W) on the tensor's grid.
+        placement: Where the brain box is in it.
+        spec: Has regions, thresholds and temperature.
+        workspace: Where the logits are.
+        n_threads: CPU threads; 0 for all.
+    """
+    return ops.expected_dice(
+        logits,
+        placement.offset,
+        placement.size,
+        spec.temperature,
+        uncalibrated(spec),
+        STEP,
+        n_threads,
+        sums=workspace.kept("probability sums", (len(logits), 4), np.int64),
+        stream=workspace.stream,
+    )
+
+
+def confidence(
+    sums: NDArray[np.int64], spec: EngineSpec, volumes_ml: Mapping[str, float]
 ) -> dict[str, float]:
     """Expected Dice of each region, 0 to 1, from the calibrated probabilities in the brain box.
 
@@ -33,17 +64,13 @@ def confidence(
     empty region the probability 1 - max(p) that there is none.
 
     Args:
-        logits: (K, D, H, W) on the tensor's grid.
-        placement: Where the brain box is in it.
-        spec: Has regions, thresholds and temperature.
+        sums: Of `probability_sums`, in host memory.
+        spec: Has the regions.
         volumes_ml: Volume of each region in the result.
     """
-    every = slice(None, None, STEP)
-    part = logits[(slice(None), *placement.in_tensor)][:, every, every, every]
-    values = zip(spec.regions, part.reshape(len(part), -1), spec.thresholds, strict=True)
     return {
-        region: round(_expected_dice(z, spec.temperature, threshold, volumes_ml[region]), 4)
-        for region, z, threshold in values
+        region: round(_expected_dice(row, volumes_ml[region]), 4)
+        for region, row in zip(spec.regions, sums.tolist(), strict=True)
     }
 
 
@@ -62,16 +89,9 @@ def doubts(confidences: Mapping[str, float]) -> list[str]:
     ]
 
 
-def _expected_dice(
-    z: NDArray[np.float32], temperature: float, threshold: float, volume_ml: float
-) -> float:
-    p = z * np.float32(-1 / temperature)
-    with np.errstate(over="ignore"):  # to inf for logits under -88: the probability is 0
-        np.exp(p, out=p)
-    p += 1
-    np.reciprocal(p, out=p)
-    inside = p >= threshold
-    n_inside = int(np.count_nonzero(inside))
+def _expected_dice(sums: Sequence[int], volume_ml: float) -> float:
+    """From a row of `ops.expected_dice`."""
+    n_inside, everywhere, inside, most = (sums[0], *(n / UNITS for n in sums[1:]))
     if not volume_ml or not n_inside:
-        return 1 - float(p.max())
-    return 2 * float(p @ inside.astype(np.float32)) / (float(p.sum()) + n_inside)
+        return 1 - most
+    return 2 * inside / (everywhere + n_inside)

@@ -40,11 +40,14 @@ def test_each_precision_of_a_gpu_is_emulated(precision: str) -> None:
 
 
 def test_without_onnx_runtime_the_message_names_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)
+    def no_device() -> None:
+        raise DeviceError("no CUDA device here")
+
+    monkeypatch.setattr("fastbts.engine.backends.tensorrt.Runtime", no_device)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(
         DeviceError,
-        match=r"tensorrt-rtx is not installed .*; onnxruntime is not installed .*"
+        match=r"no CUDA device here.*; onnxruntime is not installed .*"
         r"pip install 'fastbts\[onnxruntime\]'$",
     ):
         runnable_engine(built_for("fp16"))

@@ -22,11 +22,11 @@ def shipped() -> EngineFile:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"device": "tpu"}, "device 'tpu': expected one of auto, cpu, cuda"),
-        (
-            {"precision": "fp8"},
-            "expected one of auto, fp32, bf16, int8, tf32, fp16",
-        ),
+        ({"device": "tpu"}, "device 'tpu': expected one of auto, cpu, cuda, cuda:N"),
+        ({"device": "cuda:x"}, "device 'cuda:x': expected one of auto, cpu, cuda, cuda:N"),
+        ({"device": "cpu:1"}, "device 'cpu:1': expected one of"),
+        ({"device": "cuda:01"}, "device 'cuda:01': expected one of"),
+        ({"precision": "fp8"}, "expected one of auto, fp32, bf16, int8, tf32, fp16"),
         (
             {"backend": "tvm"},
             "backend 'tvm': expected one of auto, openvino, onnxruntime, tensorrt, tensorrt-rtx",
@@ -46,6 +46,7 @@ def test_unknown_options_are_refused(asked: dict[str, object], message: str) -> 
     ("asked", "message"),
     [
         ({"backend": "openvino", "device": "cuda"}, "'cuda': backend 'openvino' runs on cpu"),
+        ({"backend": "openvino", "device": "cuda:1"}, "'cuda:1': backend 'openvino' runs on cpu"),
         ({"backend": "tensorrt", "device": "cpu"}, "'cpu': backend 'tensorrt' runs on cuda"),
         (
             {"backend": "openvino", "precision": "fp16"},

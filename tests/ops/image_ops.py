@@ -89,6 +89,18 @@ def label_example(rng: Random, size: Size, _: str = "float32") -> Arguments:
     }
 
 
+def expected_dice_example(rng: Random, size: Size, _: str = "float32") -> Arguments:
+    """Every second voxel of a box inside larger logits."""
+    return {
+        "logits": 3 * noise(rng, 2, *(n + 3 for n in size)),
+        "offset": (0, 1, 3),
+        "size": size,
+        "temperature": 1.7,
+        "thresholds": (0.4, 0.6),
+        "step": 2,
+    }
+
+
 def resample_example(rng: Random, size: Size, _: str) -> Arguments:
     d, h, w = size
     return {"tensor": noise(rng, 2, *size), "size": (d + 1, max(1, h // 2), w + 2)}
@@ -182,6 +194,14 @@ IMAGE_OPS = (
         floats=("logits",),
         strided=("labels",),
         same_bits=True,
+    ),
+    Op(
+        "expected_dice",
+        expected_dice_example,
+        lambda **given: (reference.expected_dice(**given),),
+        results=("sums",),
+        outputs=lambda given: {"sums": np.empty((len(given["logits"]), 4), np.int64)},
+        floats=("logits",),
     ),
     Op(
         "resample",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fastbts.engine.backends.base import Floats
+from fastbts.engine.backends.arguments import Floats
 from fastbts.engine.backends.openvino import INT8_PAYLOADS, OpenVINOEngine, activation_ranges
 from fastbts.engine.file import EngineFile
 from fastbts.errors import EngineFileError

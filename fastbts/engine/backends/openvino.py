@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from fastbts.engine.backends.arguments import Floats
 from fastbts.engine.backends.base import (
     BaseEngine,
-    Floats,
     Opened,
     Options,
     baked_text,

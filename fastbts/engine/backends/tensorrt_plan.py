@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fastbts import _C
 from fastbts.about import __version__
+from fastbts.engine.backends.tensorrt_log import Log, collected, reason, shared_log
 from fastbts.engine.file import EngineFile
 from fastbts.engine.onnx_bytes import drop_bodies
 from fastbts.engine.precision import network_in
@@ -48,12 +49,6 @@ RECORD = {
 """Fields of `engine.json`."""
 TIMINGS = "engine.timing"
 """Payload: what TensorRT timed in this build, so that the next one need not."""
-
-
-class Log(Protocol):
-    """A logger for TensorRT that keeps the messages."""
-
-    lines: list[str]
 
 
 @dataclass(frozen=True)
@@ -98,7 +93,14 @@ def build_plan(trt: Any, file: EngineFile, wanted: Wanted) -> Plan:
         DeviceError: The plugins cannot be loaded, or the build failed.
         EngineFileError: The parser refuses the ONNX.
     """
-    log = new_log(trt)
+    log = shared_log(trt)
+    with collected(log) as lines:
+        plan = _built(trt, file, wanted, log, lines)
+    return replace(plan, log="\n".join(lines))
+
+
+def _built(trt: Any, file: EngineFile, wanted: Wanted, log: Log, lines: list[str]) -> Plan:
+    """The plan, without its log."""
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     who = f"{file.path}: {wanted.backend} {trt.__version__}"
@@ -112,10 +114,9 @@ def build_plan(trt: Any, file: EngineFile, wanted: Wanted) -> Plan:
     config = _config(trt, builder, file, wanted)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise DeviceError(f"{who} cannot build the network: {' '.join(log.lines[-5:])}")
+        raise DeviceError(f"{who} cannot build the network: {' '.join(lines[-5:])}")
     timings = None if wanted.portable else bytes(memoryview(config.get_timing_cache().serialize()))
-    content, lines = bytes(memoryview(plan)), "\n".join(log.lines)
-    return Plan(content, lines, _calls_plugins(trt, network), timings)
+    return Plan(bytes(memoryview(plan)), "", _calls_plugins(trt, network), timings)
 
 
 def _config(trt: Any, builder: Any, file: EngineFile, wanted: Wanted) -> Any:
@@ -125,7 +126,10 @@ def _config(trt: Any, builder: Any, file: EngineFile, wanted: Wanted) -> Any:
     if wanted.precision == "fp32":
         # TF32 has 10 bits of mantissa, less than the fp32 that was asked for; it is on by default.
         config.clear_flag(trt.BuilderFlag.TF32)
-    if not wanted.portable:
+    if wanted.portable:
+        # TensorRT-RTX records CUDA graphs only of contexts whose memory is ours.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    else:
         cache = config.create_timing_cache(bytes(file.payloads.get(TIMINGS, b"")))
         config.set_timing_cache(cache, False)  # refuses the timings of another GPU or version
     return config
@@ -259,27 +263,11 @@ def load_plugins(owner: Any, log: Log) -> bool:
     if library is None:
         return False
     registry = owner.get_plugin_registry()
-    registry.load_library(str(library))
+    with collected(log) as lines:
+        registry.load_library(str(library))
     if all(creator.plugin_namespace != DOMAIN for creator in registry.all_creators_recursive):
-        reason = " ".join(line for line in log.lines if line.startswith("ERROR"))
         raise DeviceError(
-            f"{library}: TensorRT cannot load the plugins: {reason}; {NO_PLUGINS}, or with "
+            f"{library}: TensorRT cannot load the plugins: {reason(lines)}; {NO_PLUGINS}, or with "
             "FASTBTS_TENSORRT=OFF to do without them"
         )
     return True
-
-
-def new_log(trt: Any) -> Any:
-    """A `Log` of TensorRT's own type."""
-
-    class Messages(trt.ILogger):  # type: ignore[misc]
-        """Keeps the messages."""
-
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.lines: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            self.lines.append(f"{severity.name}: {message}")
-
-    return Messages()

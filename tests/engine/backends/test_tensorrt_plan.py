@@ -12,6 +12,7 @@ import pytest
 from fastbts import DeviceError
 from fastbts.engine.backends import tensorrt_plan
 from fastbts.engine.backends.tensorrt import TensorRTRTXEngine
+from fastbts.engine.backends.tensorrt_log import shared_log
 from fastbts.engine.backends.tensorrt_plan import (
     TIMINGS,
     Wanted,
@@ -43,9 +44,11 @@ def with_record(plan: tensorrt_plan.Plan = PLAN, **changes: Any) -> EngineFile:
 
 def test_tf32_is_off_for_fp32_alone() -> None:
     for precision, on in (("fp32", False), ("tf32", True), ("fp16", True)):
-        builder = trt.Builder(tensorrt_plan.new_log(trt))
+        builder = trt.Builder(shared_log(trt))
         config = tensorrt_plan._config(trt, builder, SHIPPED, Wanted("tensorrt-rtx", precision))
         assert config.get_flag(trt.BuilderFlag.TF32) is on, precision
+        # The engine gives contexts their memory, and has its runs recorded as CUDA graphs.
+        assert config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
 
 
 @pytest.mark.slow
@@ -108,6 +111,9 @@ class TimedConfig:
         pass
 
     def clear_flag(self, flag: object) -> None:
+        pass
+
+    def set_flag(self, flag: object) -> None:
         pass
 
     def create_timing_cache(self, content: bytes) -> bytes:

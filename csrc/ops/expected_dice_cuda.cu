@@ -1,0 +1,29 @@
+#include "core/cuda/launch.h"
+#include "ops/expected_dice.h"
+#include "ops/expected_dice_kernel.cuh"
+#include "ops/label.h"
+
+namespace fastbts {
+
+void expected_dice_cuda(const ExpectedDiceArgs& args, Stream stream) {
+  const AnyView<4> sample = sampled(args);
+  const auto [n_k, n_d, n_h, n_w] = sample.shape;
+  const auto n_bytes = static_cast<std::size_t>(n_k) * 4 * sizeof(std::int64_t);
+  CUDA_CHECK(cudaMemsetAsync(args.sums.data, 0, n_bytes, cuda_stream(stream)));
+  RowLaunch launch(n_d * n_h, 1024);
+  if (launch.blocks.x == 0 || n_w == 0 || n_k == 0) return;
+  launch.blocks.y = static_cast<unsigned>(n_k);
+  RegionLimits limits{};
+  for (std::size_t k = 0; k < args.thresholds.size(); ++k)
+    limits.least[k] = least_logit(args.thresholds[k]);
+  dispatch_floats(sample.dtype, [&, n = n_d * n_h](auto tag) {
+    using T = typename decltype(tag)::type;
+    expected_dice_kernel<<<launch.blocks, launch.threads, 0, cuda_stream(stream)>>>(
+        strided(sample.as<T>()), limits, static_cast<float>(1 / args.temperature),
+        kProbabilityUnits, reinterpret_cast<unsigned long long*>(args.sums.data),
+        static_cast<std::uint32_t>(n));
+    CUDA_CHECK_LAUNCH("expected_dice_kernel");
+  });
+}
+
+}  // namespace fastbts
