@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from fastbts import DeviceError
-from fastbts.build.emulation import runnable_engine
+from fastbts.build.emulation import emulated_engine, runnable_engine
 from fastbts.build.engine import build_engine
 from fastbts.engine.backends import BACKENDS
 from fastbts.engine.backends.tensorrt_plan import Plan, Wanted, make_record
@@ -36,6 +37,16 @@ def test_each_precision_of_a_gpu_is_emulated(precision: str) -> None:
     assert is_emulated
     assert engine.description["backend"] == "onnxruntime"
     assert engine.text is not None
+    engine.close()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_windows_of_a_batch_do_not_mix(precision: str) -> None:
+    """So a plan may take several windows per call."""
+    engine = emulated_engine(built_for(precision))
+    x = np.random.default_rng(0).standard_normal((2, 4, 32, 32, 48)).astype(np.float32)
+    both, alone = engine.infer(x), [engine.infer(window[None])[0] for window in x]
+    np.testing.assert_allclose(both, alone, atol=1e-3 * np.abs(both).max())
     engine.close()
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fastbts import DeviceError
-from fastbts.engine.backends import tensorrt_plan
-from fastbts.engine.backends.tensorrt import TensorRTRTXEngine
+from fastbts.engine.backends import tensorrt, tensorrt_plan
+from fastbts.engine.backends.tensorrt import TensorRTEngine, TensorRTRTXEngine
 from fastbts.engine.backends.tensorrt_log import shared_log
 from fastbts.engine.backends.tensorrt_plan import (
     TIMINGS,
@@ -136,6 +137,26 @@ def test_timings_of_an_earlier_build_are_used() -> None:
         assert tensorrt_plan._config(trt, TimedBuilder(), file, full).cache == expected
     portable = tensorrt_plan._config(trt, TimedBuilder(), timed, Wanted("tensorrt-rtx"))
     assert portable.cache is None
+
+
+def test_a_plan_of_the_full_tensorrt_is_for_this_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(trt: object, file: EngineFile, wanted: Wanted) -> tensorrt_plan.Plan:
+        assert not wanted.portable
+        return tensorrt_plan.Plan(b"plan", "", plugins=False, timings=b"timed")
+
+    class Gpu:
+        def compute_capability(self) -> str:
+            return "8.9"
+
+    package = SimpleNamespace(__version__="11.4.0")
+    monkeypatch.setattr(TensorRTEngine, "package", classmethod(lambda cls: package))
+    monkeypatch.setattr(tensorrt, "Runtime", Gpu)
+    monkeypatch.setattr(tensorrt, "build_plan", build)
+    built = TensorRTEngine.build(SHIPPED, "bf16", [], max_batch=2)
+    assert (built["engine.plan"], built[TIMINGS]) == (b"plan", b"timed")
+    record = json.loads(built["engine.json"])
+    assert (record["version"], record["compute_capability"]) == ("11.4.0", "8.9")
+    assert (record["precision"], record["max_batch"]) == ("bf16", 2)
 
 
 def test_a_plan_needs_its_version_and_its_gpu() -> None:
