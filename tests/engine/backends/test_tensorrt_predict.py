@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastbts import Segmenter, SegmenterOptions
+from fastbts import Segmenter, SegmenterOptions, load_engine
 from fastbts.segmentation import Segmentation
 from tests.conftest import write_voxel_engine
+from tests.engine.backends.on_fakes import SMALL
 from tests.fakes import emulated_cuda
-from tests.fakes.tensorrt import FakeTensorRT, write_fake_plan
+from tests.fakes.tensorrt import FakeTensorRT, voxel_network, write_fake_plan
 
 Case = tuple[np.ndarray, np.ndarray]
 
@@ -64,3 +65,21 @@ def test_windows_run_in_batches(
         n_runs = trt.runs["direct"] + cuda.calls["cudaGraphLaunch"]
         assert n_runs == -(-n_windows // 3)
         assert cuda.calls["cudaGraphLaunch"] >= 1
+
+
+def test_arrays_of_cupy_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).standard_normal(SMALL, np.float32)
+    with emulated_cuda() as cuda:
+        import cupy  # the fake
+
+        trt = FakeTensorRT(cuda)
+        trt.install(monkeypatch)
+        engine = load_engine(write_fake_plan(tmp_path / "plan.fbts", trt), device="cuda")
+        made, stream = cupy.cuda.Stream(non_blocking=True), cupy.cuda.Stream(non_blocking=True)
+        with made:  # the engine's stream waits for the work on this one
+            tensor, out = cupy.empty(x.shape, x.dtype), cupy.empty((1, 3, 16, 8, 8), x.dtype)
+            tensor.set(x)
+            assert engine.infer(tensor, out=out, stream=stream) is out  # type: ignore[call-arg]
+        np.testing.assert_array_equal(out.get(stream), voxel_network(x, None))
+        assert [copy.kind for copy in cuda.copies] == ["HostToDevice"], "that of the test"
+        engine.close()
