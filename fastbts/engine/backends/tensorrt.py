@@ -28,7 +28,7 @@ from fastbts.engine.backends.tensorrt_plan import (
     make_record,
     rebuild_message,
 )
-from fastbts.engine.backends.tensorrt_slot import LoadedPlan, Slot
+from fastbts.engine.backends.tensorrt_slot import LoadedPlan, Slot, context_settings
 from fastbts.engine.file import EngineFile
 from fastbts.errors import DeviceError
 
@@ -52,7 +52,7 @@ class TensorRTEngine(BaseEngine[Slot]):
         self.batch = int(record["max_batch"])
         plan = self._load_plan(Runtime(), int(options.device.removeprefix("cuda:")), record)
         about = {
-            "backend_version": plan.trt.__version__,
+            "backend_version": record["version"],
             "precision": record["precision"],
             "plugins": record["plugins"],
         }
@@ -71,10 +71,9 @@ class TensorRTEngine(BaseEngine[Slot]):
             if engine is None:
                 here = f"{trt.__version__} on compute capability {capability}"
                 raise DeviceError(rebuild_message(self.file, record, here))
-            kernels = (
-                engine.create_runtime_config().create_runtime_cache() if self.portable else None
-            )
-        return LoadedPlan(self.file.path, cuda, index, trt, runtime, engine, log, kernels)
+            settings = context_settings(trt, engine, compiles=self.portable)
+        path, own_graphs = self.file.path, self.portable
+        return LoadedPlan(path, cuda, index, runtime, engine, log, settings, own_graphs)
 
     def _run(self, call: Slot, tensor: Floats, text: Floats | None, logits: Floats) -> None:
         for part in self._batches(len(tensor)):

@@ -38,20 +38,33 @@ class LoadedPlan:
     cuda: Runtime
     index: int
     """Number of the device that it was loaded on."""
-    trt: Any
-    """TensorRT's package."""
     runtime: Any
     """TensorRT's runtime, which has to outlive the engine."""
     engine: Any
     log: Log
-    kernels: Any = None
-    """TensorRT-RTX: the kernels that it has compiled so far, for all contexts."""
+    settings: Any
+    """What contexts are made with, see `context_settings`; has to outlive them."""
+    own_graphs: bool
+    """Whether TensorRT itself records and replays CUDA graphs."""
 
-    @property
-    def own_graphs(self) -> bool:
-        """Whether TensorRT itself records and replays CUDA graphs: TensorRT-RTX does, as it may
-        still compile kernels for a shape while we would capture."""
-        return self.kernels is not None
+
+def context_settings(trt: Any, engine: Any, *, compiles: bool) -> Any:
+    """Lets us manage the memory of contexts: TensorRT would allocate for the largest shape.
+
+    Args:
+        trt: The package of TensorRT or TensorRT-RTX.
+        engine: A loaded engine.
+        compiles: Whether it compiles kernels when it runs, as TensorRT-RTX does: then all contexts
+            share the kernels, and it captures its graphs itself, once a shape is compiled.
+    """
+    strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    if not compiles:
+        return strategy
+    settings = engine.create_runtime_config()
+    settings.set_execution_context_allocation_strategy(strategy)
+    settings.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    settings.set_runtime_cache(settings.create_runtime_cache())
+    return settings
 
 
 class Binding(NamedTuple):
@@ -223,16 +236,7 @@ class Contexts:
         return self._new_context() if taken is None else self._kept.pop(taken).context
 
     def _new_context(self) -> Any:
-        """A context whose memory we manage: TensorRT would allocate for the largest shape."""
-        trt, engine = self._plan.trt, self._plan.engine
-        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        settings = strategy
-        if self._plan.own_graphs:
-            settings = engine.create_runtime_config()
-            settings.set_execution_context_allocation_strategy(strategy)
-            settings.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-            settings.set_runtime_cache(self._plan.kernels)
-        make = partial(engine.create_execution_context, settings)
+        make = partial(self._plan.engine.create_execution_context, self._plan.settings)
         return self._asked(f"{self._plan.path}: no execution context", make)
 
     def _set_up(self, context: Any, binding: Binding) -> Prepared:
