@@ -23,7 +23,7 @@ class DeviceArray:
 
     CuPy, torch and JAX take it without a copy: `cupy.asarray(array)`, `torch.from_dlpack(array)`.
     Its memory is freed when neither it nor a view of it is left; wait for your own work on it
-    before that.
+    before that. Work on an array in a result of fastbts is done; nothing here waits.
 
     Args:
         owner: Keeps the memory alive.

@@ -119,8 +119,11 @@ def find_brain(volume: Volume, workspace: Workspace = HOST, n_threads: int = 0) 
 
 def _cleaned_in(workspace: Workspace, volume: Volume, view: Array, n_threads: int) -> Brain:
     """The brain in images without background; they are made on the host, as this is rare."""
-    (images,) = workspace.get(view)
-    brain = _cleaned(volume, images, n_threads)
+    if isinstance(volume.data, np.ndarray):
+        view = to_network_axes(volume.data, volume.geometry)
+    else:
+        (view,) = workspace.get(view)
+    brain = _cleaned(volume, view, n_threads)
     return replace(brain, view=workspace.put(brain.view, "images without background"))
 
 

@@ -157,7 +157,7 @@ def test_auto_slides_when_one_pass_does_not_fit(
     emulated: EmulatedCuda, n_bytes: int, mode: str
 ) -> None:
     emulated.n_bytes = n_bytes
-    engine = DeviceVoxelEngine(emulated, window=(8, 8, 8))
+    engine = DeviceVoxelEngine(emulated, window=(16, 16, 16))
     result = Segmenter(engine, warm_up=False).predict(images(np.uint8), affine=AFFINES["RAS"])
     assert result.report["windows"]["mode"] == mode
     assert "one pass needs about" in result.report["windows"]["reason"]

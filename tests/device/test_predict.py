@@ -13,6 +13,7 @@ import pytest
 
 from fastbts import MODALITIES, Segmenter, SegmenterOptions, Volume
 from fastbts.device.arrays import DeviceArray, borrow
+from fastbts.phantom import make_case
 from tests.device.cases import AFFINES, LAYOUTS, assert_same, images, on_device, on_the_host
 from tests.fakes import EmulatedCuda, cupy
 from tests.fakes.voxel_engine import DeviceVoxelEngine
@@ -154,6 +155,19 @@ def test_an_image_is_read_after_the_work_that_makes_it(emulated: EmulatedCuda) -
     says = {**there.__cuda_array_interface__, "stream": stream.ptr}
     made = SimpleNamespace(__cuda_array_interface__=says)
     assert_same(segmenter(emulated).predict(made, affine=affine), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("affine", AFFINES)
+def test_heads_in_any_layout_and_orientation(
+    emulated: EmulatedCuda, layout: str, affine: str
+) -> None:
+    volume = make_case(0, (64, 64, 48)).volume
+    array, spec = LAYOUTS[layout](volume.data), {"min_part_mm3": 20.0}
+    expected = on_the_host(array, affine=AFFINES[affine], spec=spec)
+    result = segmenter(emulated, spec).predict(on_device(array), affine=AFFINES[affine])
+    assert_same(result, expected)
 
 
 def test_files_and_previews_are_those_of_the_cpu(emulated: EmulatedCuda, tmp_path: Any) -> None:
