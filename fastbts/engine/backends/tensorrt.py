@@ -38,9 +38,7 @@ class TensorRTEngine(BaseEngine[Slot]):
 
     backend = "tensorrt"
     portable: ClassVar[bool] = False
-    """Whether plans are built without a GPU, for any GPU."""
-    own_graphs: ClassVar[bool] = False
-    """Whether TensorRT itself records the runs as CUDA graphs."""
+    """Whether plans are built without a GPU, for any GPU, and compiled when they run."""
     isolated = True  # each call has its own contexts and memory
     max_side = MAX_SIDE
 
@@ -70,10 +68,13 @@ class TensorRTEngine(BaseEngine[Slot]):
             if record["plugins"]:
                 load_plugins(runtime, log)
             engine = runtime.deserialize_cuda_engine(bytes(self.file.payloads["engine.plan"]))
-        if engine is None:
-            here = f"{trt.__version__} on compute capability {capability}"
-            raise DeviceError(rebuild_message(self.file, record, here))
-        return LoadedPlan(self.file.path, cuda, index, trt, runtime, engine, log, self.own_graphs)
+            if engine is None:
+                here = f"{trt.__version__} on compute capability {capability}"
+                raise DeviceError(rebuild_message(self.file, record, here))
+            kernels = (
+                engine.create_runtime_config().create_runtime_cache() if self.portable else None
+            )
+        return LoadedPlan(self.file.path, cuda, index, trt, runtime, engine, log, kernels)
 
     def _run(self, call: Slot, tensor: Floats, text: Floats | None, logits: Floats) -> None:
         for part in self._batches(len(tensor)):
@@ -119,4 +120,3 @@ class TensorRTRTXEngine(TensorRTEngine):
 
     backend = "tensorrt-rtx"
     portable = True
-    own_graphs = True  # it may still compile kernels of a shape while we would capture
