@@ -347,8 +347,10 @@ def _overridden(spec: EngineSpec, options: SegmenterOptions) -> EngineSpec:
 
 
 def _warm_up(engine: Engine) -> None:
+    """On a device at the size of a window, as runtimes there prepare for each shape."""
     side = 2 * engine.spec.stride
-    engine.infer(np.zeros((1, len(engine.spec.modalities), side, side, side), np.float32))
+    size = (side, side, side) if device_of(engine) == "cpu" else engine.spec.window
+    engine.infer(np.zeros((1, len(engine.spec.modalities), *size), np.float32))
 
 
 def _future(load: Callable[[], Engine], background: bool) -> Future[Engine]:

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -211,10 +212,26 @@ inline Source from_cuda_interface(const py::object& array, Stream stream) {
   return source;
 }
 
+/// Our own DeviceArray (fastbts/device/arrays.py): address, shape, strides in elements, kind and
+/// bytes of its type, and device. DLPack has no negative strides.
+inline Source from_device_array(const py::object& array) {
+  using Sizes = std::vector<std::int64_t>;
+  const auto [address, shape, strides, kind, n_bytes, index] =
+      array.attr("_described")
+          .cast<std::tuple<std::uintptr_t, Sizes, Sizes, char, std::int64_t, int>>();
+  Source source{array, reinterpret_cast<void*>(address), array.attr("dtype"),
+                dtype_of(kind, n_bytes)};
+  source.shape = shape, source.strides = strides, source.device = {true, index};
+  source.writable = true;
+  if (address % static_cast<std::uintptr_t>(n_bytes)) source.flaw = ", which is not aligned";
+  return source;
+}
+
 /// Any array; nothing for other objects.
 inline std::optional<Source> source_of(const py::object& object, Stream stream) {
   if (py::isinstance<py::array>(object))
     return from_numpy(py::reinterpret_borrow<py::array>(object));
+  if (py::hasattr(object, "_described")) return from_device_array(object);
   if (py::hasattr(object, "__dlpack_device__")) return from_dlpack(object, stream);
   if (py::hasattr(object, "__cuda_array_interface__")) return from_cuda_interface(object, stream);
   return std::nullopt;

@@ -149,6 +149,13 @@ class DeviceArray:
         return (*given[:at], *[slice(None)] * n_missing, *given[at + 1 :])
 
     @property
+    def _described(self) -> tuple[int, tuple[int, ...], list[int], str, int, int]:
+        """For the ops: see csrc/bindings/source.h."""
+        size = self.dtype.itemsize
+        strides = [step // size for step in self.strides]
+        return self.address, self.shape, strides, self.dtype.kind, size, self.index
+
+    @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         """Version 3 of Numba's protocol."""
         return {

@@ -143,7 +143,7 @@ def test_what_is_lent_while_closed_is_freed_when_it_returns() -> None:
         def close(self) -> None:
             freed.append(self)
 
-    lender = Workspaces(Lent)
+    lender = Workspaces("cpu", Lent)
     with lender.lend() as lent:
         lender.close()
         assert not freed

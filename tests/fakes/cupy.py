@@ -88,6 +88,12 @@ class ndarray:
         return 2, self.data.mem.device
 
     def __dlpack__(self, *, stream: int | None = None, **_: Any) -> object:
+        if stream not in (None, -1):  # it waits for the work on the array so far
+            with Device(self.data.mem.device):
+                event = _call("cudaEventCreateWithFlags", 2)
+                _call("cudaEventRecord", event, _current().ptr)
+                _call("cudaStreamWaitEvent", stream, event, 0)
+                _call("cudaEventDestroy", event)
         return cuda_capsule(self._memory(), self.data.mem.device)
 
     def _memory(self) -> NDArray[Any]:
