@@ -16,7 +16,7 @@
 
 namespace fastbts {
 
-enum class Rows { kAny, kDense };
+enum class Rows { kAny, kDense, kDenseOnCpu };
 
 template <typename T>
 inline constexpr DType kDType = std::is_same_v<T, float>          ? DType::kFloat32
@@ -144,7 +144,8 @@ class Borrower {
   void check_layout(const Source& source, Rows rows, bool written_to) const {
     const bool dense =
         source.strides.back() == 1 || source.shape.back() == 1 || is_empty(source.shape);
-    refuse_unless(rows == Rows::kAny || dense, source,
+    const bool any = rows == Rows::kAny || (rows == Rows::kDenseOnCpu && source.device.is_cuda);
+    refuse_unless(any || dense, source,
                   ", whose last axis is not contiguous; use np.ascontiguousarray(x)");
     refuse_unless(source.writable || !written_to, source, ", which is read-only");
   }

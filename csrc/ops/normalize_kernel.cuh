@@ -103,7 +103,7 @@ FASTBTS_KERNEL void scale_rows_kernel(ScaleArgs args, std::uint32_t n_rows) {
 template <typename Bits>
 FASTBTS_KERNEL void scale_tiles_kernel(ScaleArgs args, Tiles tiles, std::uint32_t n_tiles) {
   const AnyStrided<4, void>& tensor = args.tensor;
-  for_each_tile(
+  for_each_tile<float>(
       tiles, n_tiles, tensor.shape,
       [&](std::int64_t m, std::int64_t d, std::int64_t h, std::int64_t w) {
         return z_score<Bits>(args, m, d, h, w);

@@ -108,7 +108,7 @@ FASTBTS_KERNEL void resample_affine_tiles_kernel(AnyStrided<4> tensor,
                                                  ResampleAffineSettings settings,
                                                  AnyStrided<4, void> out, Tiles tiles,
                                                  std::uint32_t n_tiles) {
-  for_each_tile(
+  for_each_tile<float>(
       tiles, n_tiles, out.shape,
       [&](std::int64_t c, std::int64_t d, std::int64_t h, std::int64_t w) {
         return sample<Bits>(tensor, c, settings, place_of<Offset>(tensor, settings, d, h, w));

@@ -23,11 +23,12 @@ inline Tiles tiles_of(const std::int64_t* shape) {
 }
 
 /// Calls write(c, d, h, w, read(c, d, h, w)) for all voxels of an array (C, D, H, W) of this shape;
-/// read also for some outside it. Blocks of kTile x any threads; all threads must call it.
-template <typename Read, typename Write>
+/// read gives a T, also for some voxels outside it. Blocks of kTile x any threads; all threads must
+/// call it.
+template <typename T, typename Read, typename Write>
 FASTBTS_DEVICE void for_each_tile(const Tiles& tiles, std::uint32_t n_tiles,
                                   const std::int64_t* shape, Read read, Write write) {
-  FASTBTS_SHARED float values[kTile][kTile + 1];  // one more, so that columns are in other banks
+  FASTBTS_SHARED T values[kTile][kTile + 1];  // one more, so that columns are in other banks
   const auto x = static_cast<int>(threadIdx.x), step = static_cast<int>(blockDim.y);
   for (std::uint32_t tile = blockIdx.x; tile < n_tiles; tile += gridDim.x) {
     const auto [c, d, h_tile, w_tile] = Row<4>(tile, tiles.n).index;

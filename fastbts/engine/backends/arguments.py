@@ -102,16 +102,18 @@ def _on_device(name: str, array: DeviceArray, device: str) -> DeviceArray:
             f"{name}: {_described(array)}: this engine runs on {device}; give a NumPy array, or "
             f"load the engine with device={array.device!r}"
         )
-    if (
-        array.dtype != np.float32
-        or array.strides != row_major(array.shape, np.float32)
-        or array.address % ALIGNMENT
-    ):
+    if array.dtype != np.float32 or not _is_row_major(array) or array.address % ALIGNMENT:
         raise OptionsError(
             f"{name}: {_described(array)} with strides {array.strides}: expected contiguous "
             f"float32 at a multiple of {ALIGNMENT} bytes"
         )
     return array
+
+
+def _is_row_major(array: DeviceArray) -> bool:
+    """Whether the elements lie as in C; the stride of an axis of one element does not matter."""
+    steps = zip(array.shape, array.strides, row_major(array.shape, array.dtype), strict=True)
+    return all(n == 1 or step == expected for n, step, expected in steps)
 
 
 def _described(array: Any) -> str:

@@ -21,7 +21,7 @@ from fastbts.engine.backends.arguments import Floats, images, results, text_tabl
 from fastbts.engine.backends.pool import Pool
 from fastbts.engine.file import EngineFile, named
 from fastbts.engine.fork import check_fork, enter_process, is_forked
-from fastbts.engine.onnx_bytes import drop_default, read_default, read_metadata
+from fastbts.engine.onnx_bytes import drop_default, read_default
 from fastbts.errors import (
     DeviceError,
     EngineFileError,
@@ -126,13 +126,16 @@ class BaseEngine(ABC, Generic[T]):
         """Frees a per-call object; needed only where dropping it is not enough."""
 
     @classmethod
-    def build(cls, file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[str, bytes]:
+    def build(
+        cls, file: EngineFile, precision: str, tensors: Sequence[Floats], max_batch: int = 1
+    ) -> dict[str, bytes]:
         """Payloads that a file needs besides its ONNX for this backend; none by default.
 
         Args:
             file: The network.
             precision: One of the backend's precisions.
             tensors: Prepared cases (M, D, H, W) to calibrate int8 on, in the shapes of later use.
+            max_batch: Most windows that one call takes, where the build depends on it.
         Raises:
             DeviceError: The package is missing, or the build failed.
             OptionsError: There is nothing to calibrate on.
@@ -241,25 +244,6 @@ class BaseEngine(ABC, Generic[T]):
         self._largest = 0
         pool = Pool(self.file.path, opened.new, self._free, isolated=self.isolated)
         return pool, opened.about
-
-
-def stored_precision(file: EngineFile, wanted: str) -> str:
-    """Precision of the ONNX, for backends that compute in what it was exported in.
-
-    Args:
-        file: The network.
-        wanted: "auto", or the precision that it must have: "fp32" or "fp16".
-    Raises:
-        DeviceError: The network computes in another precision.
-    """
-    stored = read_metadata(file.payloads["model.onnx"]).get("precision", "fp32")
-    if wanted not in ("auto", stored):
-        raise DeviceError(
-            f"precision {wanted!r}: the network computes in {stored}, and this backend takes the "
-            "precision from the ONNX; export another with: "
-            "python -m training export --precision fp32|fp16"
-        )
-    return stored
 
 
 def open_network(file: EngineFile) -> bytes:

@@ -16,12 +16,11 @@ from fastbts.engine.backends.base import (
     BaseEngine,
     Opened,
     Options,
-    open_network,
-    stored_precision,
 )
 from fastbts.engine.backends.onnxruntime_cuda import NO_WAIT, CudaSession
 from fastbts.engine.file import EngineFile
 from fastbts.engine.onnx_bytes import call_body
+from fastbts.engine.precision import network_in
 from fastbts.errors import DeviceError, EngineFileError
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -29,14 +28,14 @@ FATAL_ONLY = 4  # errors are raised; they need not be printed too
 
 
 class ONNXRuntimeEngine(BaseEngine[Any]):
-    """Runs an engine file in the precision its ONNX was exported in, fp32 or fp16."""
+    """Runs an engine file in fp32, tf32 (CUDA only) or fp16. The CPU computes fp16 in float32."""
 
     backend = "onnxruntime"
     runtime_errors = (Exception,)  # ONNX Runtime's errors have no common base class
 
     def _open(self, options: Options) -> Opened[Any]:
-        precision = stored_precision(self.file, options.precision)
-        onnx_bytes = open_network(self.file)
+        precision = "fp32" if options.precision == "auto" else options.precision
+        onnx_bytes = network_in(self.file, precision)
         if precision == "fp32":
             # ONNX Runtime's own normalisation loses four digits in its sums.
             onnx_bytes = call_body(onnx_bytes, "InstanceNormalization", "fastbts")
@@ -45,23 +44,23 @@ class ONNXRuntimeEngine(BaseEngine[Any]):
             "precision": precision,
             "n_threads": options.n_threads,
         }
-        return Opened(self._sessions(onnx_bytes, options), about)
+        return Opened(self._sessions(onnx_bytes, options._replace(precision=precision)), about)
 
     def _sessions(self, onnx_bytes: bytes, options: Options) -> Callable[[], Any]:
         """What gives a session to each call at a time; the first is loaded now."""
-        new = partial(self._session, onnx_bytes, device_kind(options.device), options.n_threads)
+        new = partial(self._session, onnx_bytes, options)
         if options.device == "cpu":
             session = new({})
             return lambda: session  # it serves several calls at once
         check_provider(self.package(), "cuda")
-        index = int(options.device.removeprefix("cuda:"))
-        ready = [CudaSession(new, index)]
+        index, tf32 = int(options.device.removeprefix("cuda:")), options.precision != "fp32"
+        ready = [CudaSession(new, index, tf32=tf32)]
 
         def session_for_a_call() -> CudaSession:
             try:
                 return ready.pop()
             except IndexError:
-                return CudaSession(new, index)
+                return CudaSession(new, index, tf32=tf32)
 
         return session_for_a_call
 
@@ -88,11 +87,12 @@ class ONNXRuntimeEngine(BaseEngine[Any]):
             call.close()
 
     @classmethod
-    def build(cls, file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[str, bytes]:
+    def build(
+        cls, file: EngineFile, precision: str, tensors: Sequence[Floats], max_batch: int = 1
+    ) -> dict[str, bytes]:
         """No payload besides the ONNX, but checks that ONNX Runtime loads it."""
-        stored_precision(file, precision)
         with cls.reported(EngineFileError, f"{file.path}: {cls.backend} cannot load the network"):
-            cls._session(bytes(file.payloads["model.onnx"]), "cpu", 1, {})
+            cls._session(network_in(file, precision), Options("cpu", "fp32", 1), {})
         return {}
 
     @classmethod
@@ -103,15 +103,21 @@ class ONNXRuntimeEngine(BaseEngine[Any]):
         return f"{ort.__version__} with {', '.join(providers)}: {', '.join(cls.row().precisions)}"
 
     @classmethod
-    def _session(cls, onnx_bytes: bytes, kind: str, n_threads: int, settings: Any) -> Any:
-        ort, provider = cls.package(), PROVIDERS[kind]
+    def _session(cls, onnx_bytes: bytes, wanted: Options, settings: dict[str, str]) -> Any:
+        ort, kind = cls.package(), device_kind(wanted.device)
+        if (kind, wanted.precision) == ("cpu", "tf32"):
+            raise DeviceError(
+                "precision 'tf32': only GPUs compute in it; use device='cuda' or precision='fp32'"
+            )
         check_provider(ort, kind)
+        provider = PROVIDERS[kind]
         options = ort.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = n_threads, FATAL_ONLY
+        options.intra_op_num_threads = wanted.n_threads
+        options.log_severity_level = FATAL_ONLY
         session = ort.InferenceSession(onnx_bytes, options, providers=[(provider, settings)])
         if session.get_providers()[0] != provider:  # ONNX Runtime falls back to the CPU silently
             raise DeviceError(
-                f"device {kind!r}: ONNX Runtime could not start {provider}; check that "
+                f"device {wanted.device!r}: ONNX Runtime could not start {provider}; check that "
                 "`nvidia-smi` lists a GPU"
             )
         return session

@@ -14,12 +14,8 @@ from fastbts.device.arrays import DeviceArray
 from fastbts.device.runtime import Runtime, Stream, free_with
 from fastbts.engine.backends.arguments import Floats
 
-SETTINGS = {
-    # TF32 has 10 bits of mantissa, less than the fp32 that was asked for.
-    "use_tf32": "0",
-    # The default tries all algorithms of each convolution again for each new shape.
-    "cudnn_conv_algo_search": "HEURISTIC",
-}
+# The default tries all algorithms of each convolution again for each new shape.
+SETTINGS = {"cudnn_conv_algo_search": "HEURISTIC"}
 NO_WAIT = ("disable_synchronize_execution_providers", "1")
 
 
@@ -29,13 +25,14 @@ class CudaSession:
     Args:
         new: Makes a session from the settings of the CUDA provider.
         index: Number of the device.
+        tf32: Whether float32 may be computed with the 10 bits of mantissa of TF32.
     """
 
-    def __init__(self, new: Callable[[dict[str, str]], Any], index: int) -> None:
+    def __init__(self, new: Callable[[dict[str, str]], Any], index: int, *, tf32: bool) -> None:
         self._cuda, self._index = Runtime(), index
         stream = Stream(self._cuda, index)
-        settings = {"device_id": str(index), "user_compute_stream": str(stream.handle), **SETTINGS}
-        self.session = new(settings)
+        where = {"device_id": str(index), "user_compute_stream": str(stream.handle)}
+        self.session = new({**where, **SETTINGS, "use_tf32": "1" if tf32 else "0"})
         with self._cuda.on(index):
             flag = self._cuda.api.cudaEventDisableTiming
             self._event = self._cuda("cudaEventCreateWithFlags", flag)

@@ -7,7 +7,6 @@ the real bindings.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -15,13 +14,18 @@ from typing import Any, ClassVar
 from fastbts.device.arrays import DeviceArray
 from fastbts.device.runtime import Runtime
 from fastbts.engine.backends.arguments import Floats
-from fastbts.engine.backends.base import BaseEngine, Opened, Options, stored_precision
-from fastbts.engine.backends.tensorrt_log import new_log
+from fastbts.engine.backends.base import BaseEngine, Opened, Options
+from fastbts.engine.backends.calibration import calibrated_ranges
+from fastbts.engine.backends.tensorrt_log import shared_log
 from fastbts.engine.backends.tensorrt_plan import (
     MAX_SIDE,
+    TIMINGS,
+    Wanted,
     build_plan,
+    check_machine,
     checked_record,
     load_plugins,
+    make_record,
     rebuild_message,
 )
 from fastbts.engine.backends.tensorrt_slot import LoadedPlan, Slot
@@ -33,7 +37,8 @@ class TensorRTEngine(BaseEngine[Slot]):
     """Runs a plan on a CUDA device, in the precision that it was built in."""
 
     backend = "tensorrt"
-    takes_plugins: ClassVar[bool] = True
+    portable: ClassVar[bool] = False
+    """Whether plans are built without a GPU, for any GPU."""
     own_graphs: ClassVar[bool] = False
     """Whether TensorRT itself records the runs as CUDA graphs."""
     isolated = True  # each call has its own contexts and memory
@@ -46,7 +51,7 @@ class TensorRTEngine(BaseEngine[Slot]):
                 f"precision {options.precision!r}: this plan computes in {record['precision']}; "
                 "use precision='auto'"
             )
-        self.batch = int(record.get("max_batch", 1))
+        self.batch = int(record["max_batch"])
         plan = self._load_plan(Runtime(), int(options.device.removeprefix("cuda:")), record)
         about = {
             "backend_version": plan.trt.__version__,
@@ -57,16 +62,16 @@ class TensorRTEngine(BaseEngine[Slot]):
 
     def _load_plan(self, cuda: Runtime, index: int, record: dict[str, Any]) -> LoadedPlan:
         trt = self.package()
-        log = new_log(trt)
+        log = shared_log(trt)
         with cuda.on(index):  # where TensorRT loads an engine, it runs it
             runtime = trt.Runtime(log)
-            here = f"{trt.__version__} on compute capability {cuda.compute_capability()}"
-            if record["version"] != trt.__version__:
-                raise DeviceError(rebuild_message(self.file, record, here))
+            capability = cuda.compute_capability()
+            check_machine(self.file, record, trt.__version__, capability)
             if record["plugins"]:
                 load_plugins(runtime, log)
             engine = runtime.deserialize_cuda_engine(bytes(self.file.payloads["engine.plan"]))
         if engine is None:
+            here = f"{trt.__version__} on compute capability {capability}"
             raise DeviceError(rebuild_message(self.file, record, here))
         return LoadedPlan(self.file.path, cuda, index, trt, runtime, engine, log, self.own_graphs)
 
@@ -90,17 +95,18 @@ class TensorRTEngine(BaseEngine[Slot]):
         call.close()
 
     @classmethod
-    def build(cls, file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[str, bytes]:
+    def build(
+        cls, file: EngineFile, precision: str, tensors: Sequence[Floats], max_batch: int = 1
+    ) -> dict[str, bytes]:
         """The plan, and the record of what built it; see `BaseEngine.build`."""
-        stored, trt = stored_precision(file, precision), cls.package()
-        plan = build_plan(trt, file, cls.backend, with_plugins=cls.takes_plugins)
-        record = {
-            "backend": cls.backend,
-            "version": trt.__version__,
-            "precision": stored,
-            "plugins": plan.plugins,
-        }
-        return {"engine.plan": plan.content, "engine.json": json.dumps(record).encode()}
+        trt = cls.package()
+        capability = None if cls.portable else Runtime().compute_capability()
+        ranges = calibrated_ranges(file, tensors) if precision == "int8" else {}
+        wanted = Wanted(cls.backend, precision, max_batch, ranges, cls.portable)
+        plan = build_plan(trt, file, wanted)
+        record = make_record(trt, wanted, plan, capability)
+        timings = {} if plan.timings is None else {TIMINGS: plan.timings}
+        return {"engine.plan": plan.content, "engine.json": record, **timings}
 
     @classmethod
     def capabilities(cls) -> str:
@@ -112,5 +118,5 @@ class TensorRTRTXEngine(TensorRTEngine):
     """The same for TensorRT-RTX, whose parser ends the process where a network has plugins."""
 
     backend = "tensorrt-rtx"
-    takes_plugins = False
+    portable = True
     own_graphs = True  # it may still compile kernels of a shape while we would capture

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 from weakref import finalize
 
@@ -16,7 +18,7 @@ from fastbts.device.arrays import DeviceArray
 from fastbts.device.cuda import CudaWorkspace
 from fastbts.device.runtime import Block, Runtime, Stream, free_with
 from fastbts.engine.backends.arguments import Floats
-from fastbts.engine.backends.tensorrt_log import Log, reason
+from fastbts.engine.backends.tensorrt_log import Log, collected, reason
 from fastbts.errors import DeviceError
 
 N_CONTEXTS = 8
@@ -184,8 +186,9 @@ class Contexts:
             self._record(prepared)
         if prepared.graph is not None:
             self._plan.cuda("cudaGraphLaunch", prepared.graph.handle, stream)
-        elif not prepared.context.execute_async_v3(stream):
-            raise DeviceError(f"TensorRT could not run the network: {reason(self._plan.log)}")
+        else:
+            run = partial(prepared.context.execute_async_v3, stream)
+            self._asked("TensorRT could not run the network", run)
         prepared.has_run = True
 
     def clear(self) -> None:
@@ -215,25 +218,33 @@ class Contexts:
         """A context whose memory we manage: TensorRT would allocate for the largest shape."""
         trt, engine = self._plan.trt, self._plan.engine
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        settings = strategy
         if self._plan.own_graphs:
             settings = engine.create_runtime_config()
             settings.set_execution_context_allocation_strategy(strategy)
             settings.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-            context = engine.create_execution_context(settings)
-        else:
-            context = engine.create_execution_context(strategy)
-        if context is None:
-            raise DeviceError(f"{self._plan.path}: no execution context: {reason(self._plan.log)}")
-        return context
+        make = partial(engine.create_execution_context, settings)
+        return self._asked(f"{self._plan.path}: no execution context", make)
 
     def _set_up(self, context: Any, binding: Binding) -> Prepared:
         for name, shape, address in binding.tensors:
-            if name != "logits" and not context.set_input_shape(name, shape):
-                raise DeviceError(
-                    f"{name} of shape {shape}: refused by the plan: {reason(self._plan.log)}"
-                )
+            if name != "logits":
+                set_shape = partial(context.set_input_shape, name, shape)
+                self._asked(f"{name} of shape {shape}: refused by the plan", set_shape)
             context.set_tensor_address(name, address)
         return Prepared(context, binding, int(context.update_device_memory_size_for_shapes()))
+
+    def _asked(self, failed: str, ask: Callable[[], Any]) -> Any:
+        """The answer of TensorRT.
+
+        Raises:
+            DeviceError: It is None or False, with what TensorRT logged.
+        """
+        with collected(self._plan.log) as lines:
+            answer = ask()
+        if answer is None or answer is False:
+            raise DeviceError(f"{failed}: {reason(lines)}")
+        return answer
 
     def _give_memory(self, prepared: Prepared) -> None:
         """Gives a context the block that all share; a larger one if it needs more."""
@@ -262,12 +273,13 @@ class Contexts:
         mode = cuda.api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         cuda("cudaStreamBeginCapture", stream, mode)
         try:
-            done = context.execute_async_v3(stream)
+            with collected(self._plan.log) as lines:
+                done = context.execute_async_v3(stream)
         finally:  # or the stream would go on capturing
             status, recorded = cuda.api.cudaStreamEndCapture(stream)
         try:
             if not done or status != cuda.api.cudaError_t.cudaSuccess:
-                raise DeviceError(f"{status.name}: {reason(self._plan.log)}")
+                raise DeviceError(f"the capture failed, {status.name}: {reason(lines)}")
             return Graph(cuda, self._plan.index, recorded)
         finally:
             if recorded is not None:

@@ -73,6 +73,8 @@ def test_settings_of_the_provider(ort: FakeOnnxRuntime, path: Path) -> None:
         "use_tf32": "0",
         "cudnn_conv_algo_search": "HEURISTIC",
     }
+    load_engine(path, device="cuda", precision="tf32")
+    assert (ort.settings[1]["device_id"], ort.settings[1]["use_tf32"]) == ("0", "1")
 
 
 def test_host_arrays(ort: FakeOnnxRuntime, path: Path) -> None:

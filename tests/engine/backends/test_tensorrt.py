@@ -232,14 +232,17 @@ def test_plugins_are_found_beside_the_extension(
 
 def test_parser_looks_for_the_plugins_without_bodies() -> None:
     """TensorRT-RTX has the parser of TensorRT, and no plugins, so parsing fails here."""
-    log = tensorrt_log.new_log(trt, n_kept=None)
+    log = tensorrt_log.shared_log(trt)
     network = trt.Builder(log).create_network(STRONGLY_TYPED)  # a parser keeps none alive
     parser = trt.OnnxParser(network, log)
     content = bytes(read_engine_file(default_engine_path()).payloads["model.onnx"])
-    assert not parser.parse(drop_bodies(drop_default(content, "text"), tensorrt_plan.PLUGIN_NODES))
+    with tensorrt_log.collected(log) as lines:
+        assert not parser.parse(
+            drop_bodies(drop_default(content, "text"), tensorrt_plan.PLUGIN_NODES)
+        )
     looked_for = re.findall(
         r"pluginName: (\w+), pluginVersion: 1, pluginNamespace: fastbts$",
-        "\n".join(log.lines),
+        "\n".join(lines),
         re.MULTILINE,
     )
     assert set(looked_for) == {"SemanticBridge", "SemanticAttention"}
@@ -248,7 +251,7 @@ def test_parser_looks_for_the_plugins_without_bodies() -> None:
 def test_plugins_load_into_a_real_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """The registry of TensorRT-RTX loads plugins as that of TensorRT does."""
     monkeypatch.setattr(tensorrt_plan, "plugin_library", emulated_plugins)
-    log = tensorrt_log.new_log(trt)
+    log = tensorrt_log.shared_log(trt)
     builder = trt.Builder(log)
     assert tensorrt_plan.load_plugins(builder, log)
     creators = {
@@ -261,7 +264,7 @@ def test_plugins_load_into_a_real_registry(monkeypatch: pytest.MonkeyPatch) -> N
 def test_plugins_that_cannot_be_loaded_are_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = tensorrt_log.new_log(trt)
+    log = tensorrt_log.shared_log(trt)
     builder = trt.Builder(log)
     monkeypatch.setattr(tensorrt_plan, "plugin_library", lambda: None)
     assert not tensorrt_plan.load_plugins(builder, log)

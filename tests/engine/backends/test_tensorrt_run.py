@@ -201,8 +201,16 @@ def test_failed_capture_falls_back_to_a_direct_run(
         check(engine, SMALL, seed)
     assert full.runs == {"direct": 6, "failed": 3}, "it is tried three times"
     assert cuda.calls[WHOLE_CAPTURE] == cuda.calls["cudaStreamEndCapture"] == 3
-    assert "runs without a CUDA graph: cudaErrorStreamCaptureInvalidated" in caplog.text
-    assert "the fake was told to fail" in caplog.text
+    reason = "the capture failed, cudaErrorStreamCaptureInvalidated: ERROR: the fake was told to"
+    assert f"runs without a CUDA graph: {reason} fail" in caplog.text
+
+
+def test_refused_capture_leaves_no_graph(cuda: FakeCuda, full: FakeTensorRT, load: Load) -> None:
+    engine = load(full)
+    full.failures = ["refused"]
+    check(engine, SMALL)
+    check(engine, SMALL, 1)
+    assert not {"Graph", "GraphExec"} & set(cuda.alive())
 
 
 @pytest.mark.parametrize("name", ["cudaStreamBeginCapture", "cudaGraphInstantiate"])
@@ -281,17 +289,25 @@ def test_refused_shape_is_an_error_with_its_reason(
     check(engine, SMALL)
 
 
-def test_log_goes_to_logging_and_does_not_grow(
+def test_log_goes_to_logging_and_is_not_kept(
     trt: FakeTensorRT, load: Load, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = load(trt)
-    trt.failures = ["direct"] * 60
-    for _ in range(60):
+    trt.failures = ["direct"] * 3
+    for _ in range(3):
         with pytest.raises(DeviceError):
             engine.infer(noise(SMALL))
     records = [record for record in caplog.records if "told to fail" in record.getMessage()]
-    assert {(each.name, each.levelno) for each in records} == {("fastbts", logging.ERROR)}
-    assert len(trt.log.lines) == 50
+    assert [(each.name, each.levelno) for each in records] == [("fastbts", logging.ERROR)] * 3
+    assert trt.log.collectors == []
+
+
+def test_each_engine_knows_the_reason_of_its_error(trt: FakeTensorRT, load: Load) -> None:
+    load(trt)  # TensorRT has one logger in a process, the first
+    engine = load(trt)
+    trt.failures = ["direct"]
+    with pytest.raises(DeviceError, match="told to fail"):
+        engine.infer(noise(SMALL))
 
 
 # Devices.
@@ -362,6 +378,13 @@ def test_arrays_of_the_device_are_not_copied(cuda: FakeCuda, trt: FakeTensorRT, 
         case.infer(engine)
     case.workspace.wait()
     assert cuda.copies == []
+
+
+def test_new_axis_of_a_tensor_is_no_copy(cuda: FakeCuda, trt: FakeTensorRT, load: Load) -> None:
+    engine, case = load(trt), OnDevice(SMALL)
+    stream = case.workspace.stream
+    engine.infer(case.tensor[0][None], out=case.logits[0][None], stream=stream)
+    case.check()
 
 
 def test_host_arrays_are_staged_once_each_way(
