@@ -3,9 +3,12 @@
 #include "core/cuda/interpolation.h"
 #include "core/cuda/pack.h"
 
-/// One launch. At BraTS size, B 1, C 32, C' 64, J 16, K 3, 36 x 44 x 36 voxels below, float16, it
-/// moves 73 MB: ideal 24 us at 3.0 TB/s, 17 us at 4.3 TB/s. Estimate 35 us: 10 us of arithmetic, of
-/// which most overlaps with the memory of other blocks (estimate; never run on a GPU).
+/// One launch. Estimates, as no GPU has run it; float16, B 1, J 16, K 3, at BraTS size:
+///   level                            bytes    ideal at 3.0 / 4.3 TB/s  estimate
+///   C 32, C' 64, 36 x 44 x 36 below  73 MB    24 / 17 us               40 us
+///   C 64, C' 128, 18 x 22 x 18       18 MB    6 / 4 us                 12 us
+/// The arithmetic of the first takes 10 us, beside the memory accesses of other blocks; what is
+/// left is memory's latency, with 24 warps on a multiprocessor. The second has 112 blocks only.
 namespace fastbts {
 
 /// A tensor (B, C, D, H, W), and the elements from one case, channel or voxel to the next.

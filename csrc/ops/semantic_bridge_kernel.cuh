@@ -4,12 +4,12 @@
 
 /// Three launches. Planes z, y, x follow each other: a case has H W + D W + D H pixels.
 ///
-/// At BraTS size, B 1, C 128, R 32, 18 x 22 x 18 voxels, float16 (estimate; never run on a GPU):
-///   kernel        bytes   ideal at 3.0 / 4.3 TB/s   estimate
-///   project       0.7 MB  0.3 / 0.2 us              3 us, of which 2 are the latency of memory
-///   plane         0.7 MB  0.3 / 0.2 us              6 us: 21 M multiply-adds in 85 blocks, each
-///                                                   reads all weights of the convolution
-///   lift          4.0 MB  1.4 / 1.0 us              3 us
+/// Estimates, as no GPU has run it; float16, B 1, C 128, R 32, 18 x 22 x 18 voxels (BraTS):
+///   kernel   bytes   ideal at 3.0 / 4.3 TB/s  estimate
+///   project  0.7 MB  0.3 / 0.2 us             3 us: a thread waits four times for memory
+///   plane    0.7 MB  0.3 / 0.2 us             6 us: 21 M multiply-adds in 85 blocks, each of which
+///                                             reads the 74 kB of the convolution's weights
+///   lift     3.9 MB  1.3 / 0.9 us             3 us
 namespace fastbts {
 
 /// Sizes of a tensor (B, C, D, H, W), the elements from one entry of an axis to the next, and the
