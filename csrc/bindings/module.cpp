@@ -1,9 +1,11 @@
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
 
 #include <array>
 #include <cstdint>
 
 #include "bindings/borrow.h"
+#include "bindings/export.h"
 #include "core/cpu/wide.h"
 #include "core/cuda/device.h"
 #include "ops/blend.h"
@@ -226,6 +228,21 @@ void bind_network(py::module_& module) {
       "w_a"_a, "strength"_a, "out"_a, "n_threads"_a, "stream"_a);
 }
 
+using Sizes = py::typing::Tuple<py::int_, py::ellipsis>;
+using Description = py::typing::Tuple<py::object, py::int_, Sizes, Sizes, py::str, py::int_, bool>;
+
+/// Owner, address, shape, strides in bytes, type, device (-1: host memory) and whether it is writable.
+Description describe(const Array& array, StreamHandle stream) {
+  Borrower borrow("describe", stream_of(stream));
+  const Source& source = borrow.described_array(array, "array");
+  std::vector<std::int64_t> strides = source.strides;
+  for (auto& stride : strides) stride *= size_of(*source.dtype);
+  return py::make_tuple(source.owner, reinterpret_cast<std::uintptr_t>(source.data),
+                        py::tuple(py::cast(source.shape)), py::tuple(py::cast(strides)),
+                        py::str(source.type), source.device.is_cuda ? source.device.index : -1,
+                        source.writable);
+}
+
 void bind_device(py::module_& module) {
   module.attr("HAS_CUDA") = kHasCuda;
   module.attr("ISA") = isa_name();
@@ -237,6 +254,9 @@ void bind_device(py::module_& module) {
         cuda_synchronize(stream_of(stream));
       },
       "stream"_a);
+  module.def("describe", describe, "array"_a, "stream"_a);
+  module.def("dlpack_capsule", dlpack_capsule, "owner"_a, "address"_a, "shape"_a, "strides"_a,
+             "typestr"_a, "device"_a, "versioned"_a);
 }
 
 void raise(const char* type, const char* message) {

@@ -92,6 +92,8 @@ T atomic(T* target, Fn&& change) {
 inline void __syncthreads() {
   if (simt::plan.has_barriers) simt::wait_as(simt::State::kBlockBarrier);
 }
+/// Blocks run one after another, so all that one wrote is visible to the next.
+inline void __threadfence() {}
 inline void __syncwarp(unsigned mask = 0xFFFFFFFF) { simt::exchange(mask, 0, 0); }
 template <typename T>
 T __shfl_sync(unsigned mask, T value, int source, int = 32) {
