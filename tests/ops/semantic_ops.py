@@ -61,7 +61,7 @@ SEMANTIC_OPS = (
         results=("out",),
         outputs=bridge_outputs,
         floats=("x", "reduced", "out"),
-        n_roundings=3,
+        n_roundings=2,
     ),
     Op(
         "semantic_attention",
