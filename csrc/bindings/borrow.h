@@ -16,7 +16,7 @@
 
 namespace fastbts {
 
-enum class Rows { kAny, kDense };
+enum class Rows { kAny, kDense, kDenseOnCpu };
 
 template <typename T>
 inline constexpr DType kDType = std::is_same_v<T, float>          ? DType::kFloat32
@@ -75,6 +75,15 @@ class Borrower {
     return fill(AnyView<N, Void>{source.data, *source.dtype}, source);
   }
 
+  /// An array of any rank and real element type, as its owner describes it.
+  const Source& described_array(const py::object& object, const char* name) {
+    name_ = std::string(op_) + ": " + name;
+    expected_ = "an array of real numbers";
+    const Source& source = described(object);
+    refuse_unless(!source.flaw && source.dtype.has_value(), source, source.flaw ? source.flaw : "");
+    return source;
+  }
+
  private:
   static bool is_half(DType dtype) { return dtype == DType::kFloat16 || dtype == DType::kBfloat16; }
 
@@ -101,6 +110,9 @@ class Borrower {
     } catch (const py::error_already_set& error) {
       throw InputError(name_ + ": expected " + expected_ + ", got " + type_of(object) +
                        " that cannot be borrowed: " + error.what());
+    } catch (const py::cast_error&) {
+      throw InputError(name_ + ": expected " + expected_ + ", got " + type_of(object) +
+                       " that describes itself wrongly, by DLPack or __cuda_array_interface__");
     } catch (const DeviceError& error) {
       throw DeviceError(name_ + ": " + error.what());
     }
@@ -130,10 +142,10 @@ class Borrower {
   }
 
   void check_layout(const Source& source, Rows rows, bool written_to) const {
-    std::int64_t size = 1;
-    for (const auto n : source.shape) size *= n;
-    const bool dense = source.strides.back() == 1 || source.shape.back() == 1 || size == 0;
-    refuse_unless(rows == Rows::kAny || dense, source,
+    const bool dense =
+        source.strides.back() == 1 || source.shape.back() == 1 || is_empty(source.shape);
+    const bool any = rows == Rows::kAny || (rows == Rows::kDenseOnCpu && source.device.is_cuda);
+    refuse_unless(any || dense, source,
                   ", whose last axis is not contiguous; use np.ascontiguousarray(x)");
     refuse_unless(source.writable || !written_to, source, ", which is read-only");
   }

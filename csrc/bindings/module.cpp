@@ -1,9 +1,11 @@
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
 
 #include <array>
 #include <cstdint>
 
 #include "bindings/borrow.h"
+#include "bindings/export.h"
 #include "core/cpu/wide.h"
 #include "core/cuda/device.h"
 #include "ops/blend.h"
@@ -188,13 +190,13 @@ void bind_network(py::module_& module) {
          const Array& axis_bias, const Array& expand, const Array& out,
          const std::optional<Array>& scratch, int n_threads, StreamHandle stream) {
         const auto borrow_args = [&](Borrower& borrow) -> SemanticBridgeArgs {
-          return {borrow.floats<5>(x, "x", "(B, C, D, H, W)"),
-                  borrow.floats<5>(reduced, "reduced", "(B, R, D, H, W)"),
+          return {borrow.floats<5>(x, "x", "(B, C, D, H, W)", Rows::kDenseOnCpu),
+                  borrow.floats<5>(reduced, "reduced", "(B, R, D, H, W)", Rows::kDenseOnCpu),
                   borrow.array<const float, 4>(conv, "conv", "float32 (R, 2R, 3, 3)"),
                   borrow.array<const float, 1>(bias, "bias", "float32 (R)"),
                   borrow.array<const float, 2>(axis_bias, "axis_bias", "float32 (3, R)"),
                   borrow.array<const float, 2>(expand, "expand", "float32 (C, R)"),
-                  borrow.floats<5, void>(out, "out", "(B, C, D, H, W)"),
+                  borrow.floats<5, void>(out, "out", "(B, C, D, H, W)", Rows::kDenseOnCpu),
                   borrow.optional<float, 1>(scratch, "scratch", "float32 (n)")};
         };
         run(semantic_bridge, "semantic_bridge", n_threads, stream, borrow_args);
@@ -208,22 +210,37 @@ void bind_network(py::module_& module) {
          const Array& w_x, const Array& bias, const Array& w_g, const Array& w_s, const Array& w_a,
          float strength, const Array& out, int n_threads, StreamHandle stream) {
         const auto borrow_args = [&](Borrower& borrow) -> SemanticAttentionArgs {
-          return {borrow.floats<5>(skip, "skip", "(B, C, D, H, W)"),
-                  borrow.floats<5>(encoded, "encoded", "(B, C', D/2, H/2, W/2)"),
-                  borrow.floats<5>(decoded, "decoded", "(B, C', D/2, H/2, W/2)"),
-                  borrow.floats<5>(similarity, "similarity", "(B, K, d, h, w)"),
+          return {borrow.floats<5>(skip, "skip", "(B, C, D, H, W)", Rows::kDenseOnCpu),
+                  borrow.floats<5>(encoded, "encoded", "(B, C', D/2, H/2, W/2)", Rows::kDenseOnCpu),
+                  borrow.floats<5>(decoded, "decoded", "(B, C', D/2, H/2, W/2)", Rows::kDenseOnCpu),
+                  borrow.floats<5>(similarity, "similarity", "(B, K, d, h, w)", Rows::kDenseOnCpu),
                   borrow.array<const float, 2>(w_x, "w_x", "float32 (J, C')"),
                   borrow.array<const float, 1>(bias, "bias", "float32 (J)"),
                   borrow.array<const float, 2>(w_g, "w_g", "float32 (J, C')"),
                   borrow.array<const float, 2>(w_s, "w_s", "float32 (J, K)"),
                   borrow.array<const float, 4>(w_a, "w_a", "float32 (J, 2, 2, 2)"),
                   strength,
-                  borrow.floats<5, void>(out, "out", "(B, C, D, H, W)")};
+                  borrow.floats<5, void>(out, "out", "(B, C, D, H, W)", Rows::kDenseOnCpu)};
         };
         run(semantic_attention, "semantic_attention", n_threads, stream, borrow_args);
       },
       "skip"_a, "encoded"_a, "decoded"_a, "similarity"_a, "w_x"_a, "bias"_a, "w_g"_a, "w_s"_a,
       "w_a"_a, "strength"_a, "out"_a, "n_threads"_a, "stream"_a);
+}
+
+using Sizes = py::typing::Tuple<py::int_, py::ellipsis>;
+using Description = py::typing::Tuple<py::object, py::int_, Sizes, Sizes, py::str, py::int_, bool>;
+
+/// Owner, address, shape, strides in bytes, type, device (-1: host memory) and whether it is writable.
+Description describe(const Array& array, StreamHandle stream) {
+  Borrower borrow("describe", stream_of(stream));
+  const Source& source = borrow.described_array(array, "array");
+  std::vector<std::int64_t> strides = source.strides;
+  for (auto& stride : strides) stride *= size_of(*source.dtype);
+  return py::make_tuple(source.owner, reinterpret_cast<std::uintptr_t>(source.data),
+                        py::tuple(py::cast(source.shape)), py::tuple(py::cast(strides)),
+                        py::str(source.type), source.device.is_cuda ? source.device.index : -1,
+                        source.writable);
 }
 
 void bind_device(py::module_& module) {
@@ -237,6 +254,9 @@ void bind_device(py::module_& module) {
         cuda_synchronize(stream_of(stream));
       },
       "stream"_a);
+  module.def("describe", describe, "array"_a, "stream"_a);
+  module.def("dlpack_capsule", dlpack_capsule, "owner"_a, "address"_a, "shape"_a, "strides"_a,
+             "typestr"_a, "device"_a, "versioned"_a);
 }
 
 void raise(const char* type, const char* message) {

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbts.engine.backends import BACKENDS, Backend, devices, precisions
+from fastbts.engine.backends import BACKENDS, Backend, device_kind, devices, precisions
 from fastbts.engine.file import EngineFile, named, read_engine_file
 from fastbts.engine.graph import check_graph
 from fastbts.engine.interface import Engine
 from fastbts.errors import EngineFileError, OptionsError, memory_errors
 from fastbts.options import check_threads
+
+NUMBERED = re.compile(r"cuda:(0|[1-9][0-9]{0,5})")
+"""A CUDA device by its number."""
 
 
 def default_engine_path() -> Path:
@@ -38,12 +42,12 @@ def load_engine(
         path: A `.fbts` file; None for the shipped engine.
         backend: One of `fastbts.engine.backends.BACKENDS`. "auto" takes what the file was built
             for if that runs on the device, else the first backend that runs on the device.
-        device: "cpu", "cuda", or "auto" for the backend's default.
-        precision: "fp32", "bf16", "fp16" or "int8", if the backend has it. "fp32" is exact;
+        device: "cpu"; "cuda:1" for the second CUDA device, "cuda" for the first; or "auto" for the
+            backend's default.
+        precision: "fp32", "tf32", "bf16", "fp16" or "int8", if the backend has it. "fp32" is exact;
             "bf16" is about twice as fast on CPUs that compute in it; "int8" needs a file that
             `fastbts build` made for it. "auto" takes what the file was built for, else bf16 on
-            such CPUs and fp32 on others. ONNX Runtime and TensorRT compute in the precision that
-            the ONNX was exported in.
+            such CPUs and fp32 on others. A TensorRT plan has the precision that it was built in.
         n_threads: CPU threads for the network; 0 for all.
         trusted_key: Public key (PEM, `fastbts keygen`) that must have signed the file; None to
             accept unsigned files.
@@ -91,15 +95,27 @@ def open_engine(
     return row.engine_class()(file, device=device, precision=precision, n_threads=n_threads)
 
 
+def chosen_device(file: EngineFile, backend: str, device: str) -> str:
+    """The device that `open_engine` would load a file on; does not load it."""
+    built_for, _ = _built(file)
+    row = BACKENDS[backend] if backend != "auto" else _choice(device, built_for)
+    return row.checked_device(device)
+
+
 def check_choice(backend: str = "auto", device: str = "auto", precision: str = "auto") -> None:
     """Raises OptionsError for an unknown backend, device or precision."""
     _check_known("backend", backend, ("auto", *BACKENDS))
-    _check_known("device", device, ("auto", *devices()))
+    if device not in (known := ("auto", *devices())) and not NUMBERED.fullmatch(str(device)):
+        raise OptionsError(f"device {device!r}: expected one of {', '.join(known)}, cuda:N")
     _check_known("precision", precision, ("auto", *precisions()))
 
 
 def build_payloads(
-    file: EngineFile, backend: str, precision: str, tensors: Sequence[NDArray[np.float32]]
+    file: EngineFile,
+    backend: str,
+    precision: str,
+    tensors: Sequence[NDArray[np.float32]],
+    max_batch: int = 1,
 ) -> dict[str, bytes]:
     """Payloads that a file needs besides its ONNX for a backend and a precision.
 
@@ -108,15 +124,17 @@ def build_payloads(
         backend: One of `BACKENDS`.
         precision: A precision that the backend has.
         tensors: Prepared cases (M, D, H, W) to calibrate int8 on.
+        max_batch: Most windows that one call of a TensorRT plan takes.
     Raises:
-        OptionsError: An unknown backend, or nothing to calibrate on.
+        OptionsError: An unknown backend, an impossible batch, or nothing to calibrate on.
         DeviceError: The backend lacks the precision or cannot be used here.
         EngineFileError: The backend cannot read the network.
     """
     _check_known("backend", backend, tuple(BACKENDS))
     row = BACKENDS[backend]
     row.check_precision(precision)
-    return row.engine_class().build(file, precision, tensors)
+    row.check_batch(max_batch)
+    return row.engine_class().build(file, precision, tensors, max_batch)
 
 
 def check_network(file: EngineFile) -> None:
@@ -145,7 +163,7 @@ def _choice(device: str, built_for: str) -> Backend:
     """The backend that "auto" stands for."""
     built = [BACKENDS[built_for]] if built_for != "auto" else []
     rows = [*built, *BACKENDS.values()]
-    return next(row for row in rows if device in ("auto", *row.devices))
+    return next(row for row in rows if device_kind(device) in ("auto", *row.devices))
 
 
 def _check_known(what: str, value: str, known: tuple[str, ...]) -> None:

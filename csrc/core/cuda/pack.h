@@ -14,11 +14,13 @@ struct alignas(kAlign) Pack {
 
 template <typename P, typename T>
 FASTBTS_DEVICE P load_pack(const T* from) {
+  FASTBTS_EXPECT_ALIGNED(from, alignof(P));
   return *reinterpret_cast<const P*>(from);
 }
 
 template <typename P, typename T>
 FASTBTS_DEVICE void store_pack(T* to, const P& pack) {
+  FASTBTS_EXPECT_ALIGNED(to, alignof(P));
   *reinterpret_cast<P*>(to) = pack;
 }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastbts.errors import DeviceError
+from fastbts.errors import DeviceError, OptionsError
 
 if TYPE_CHECKING:
     from fastbts.engine.backends.base import BaseEngine
@@ -22,7 +22,7 @@ class Backend:
     name: str
     """Name in options, reports and engine files."""
     devices: tuple[str, ...]
-    """Devices it runs on; the first is its default."""
+    """Kinds of device that it runs on, "cpu" or "cuda"; the first is its default."""
     precisions: tuple[str, ...]
     """Precisions it can compute in."""
     engine: str
@@ -31,6 +31,8 @@ class Backend:
     """Import name of the Python package it needs."""
     install: str
     """Command that installs the package."""
+    max_batch: int = 1
+    """Most windows per call that it can be built for; 1 if its builds take any number."""
     environment: tuple[tuple[str, str], ...] = ()
     """Environment variables to set before the import, unless they are set."""
 
@@ -40,18 +42,29 @@ class Backend:
         return getattr(import_module(module), name)
 
     def checked_device(self, device: str) -> str:
-        """The device itself, or the default for "auto"; raises DeviceError for other devices."""
-        if device not in ("auto", *self.devices):
+        """The device that a choice stands for, "cpu" or "cuda:N": the default for "auto", device 0
+        for "cuda"; raises DeviceError for a kind that the backend does not run on."""
+        kind = self.devices[0] if device == "auto" else device_kind(device)
+        if kind not in self.devices:
             raise DeviceError(
                 f"device {device!r}: backend {self.name!r} runs on {' or '.join(self.devices)}"
             )
-        return self.devices[0] if device == "auto" else device
+        numbered = kind if device == "auto" else device
+        return "cuda:0" if numbered == "cuda" else numbered
 
     def check_precision(self, precision: str) -> None:
         """Raises DeviceError if the backend does not compute in that precision."""
         if precision not in self.precisions:
             raise DeviceError(
                 f"precision {precision!r}: backend {self.name!r} has {', '.join(self.precisions)}"
+            )
+
+    def check_batch(self, n_windows: int) -> None:
+        """Raises OptionsError if the backend cannot be built for that many windows per call."""
+        if not 1 <= n_windows <= self.max_batch:
+            raise OptionsError(
+                f"batch {n_windows}: expected 1 to {self.max_batch} for backend {self.name!r}; "
+                "those that are not TensorRT's take any number of windows without it"
             )
 
 
@@ -69,7 +82,7 @@ BACKENDS = {
         Backend(
             name="onnxruntime",
             devices=("cpu", "cuda"),
-            precisions=("fp32", "fp16"),
+            precisions=("fp32", "tf32", "fp16"),
             engine=f"{HERE}.onnxruntime:ONNXRuntimeEngine",
             package="onnxruntime",
             install="pip install 'fastbts[onnxruntime]'",
@@ -79,18 +92,20 @@ BACKENDS = {
         Backend(
             name="tensorrt",
             devices=("cuda",),
-            precisions=("fp32", "fp16"),
+            precisions=("fp32", "tf32", "fp16", "bf16", "int8"),
             engine=f"{HERE}.tensorrt:TensorRTEngine",
             package="tensorrt",
             install="pip install 'fastbts[tensorrt]'",
+            max_batch=64,
         ),
         Backend(
             name="tensorrt-rtx",
             devices=("cuda",),
-            precisions=("fp32", "fp16"),
+            precisions=("fp32", "tf32", "fp16", "bf16", "int8"),
             engine=f"{HERE}.tensorrt:TensorRTRTXEngine",
             package="tensorrt_rtx_bindings",
             install="pip install 'fastbts[tensorrt-rtx]'",
+            max_batch=64,
         ),
     )
 }
@@ -99,8 +114,13 @@ DEFAULT_BACKEND = "openvino"
 """What `fastbts build` builds for, and measures every other build against."""
 
 
+def device_kind(device: str) -> str:
+    """Kind of a device: "cuda" for "cuda:1"."""
+    return device.partition(":")[0]
+
+
 def devices() -> tuple[str, ...]:
-    """All devices that a backend runs on."""
+    """All kinds of device that a backend runs on."""
     return _union(row.devices for row in BACKENDS.values())
 
 

@@ -15,7 +15,8 @@ from fastbts.build.engine import build_engine
 from fastbts.build.parity import MIN_AGREEMENT
 from fastbts.cli import app
 from fastbts.engine.backends import BACKENDS, DEFAULT_BACKEND, Backend, precisions
-from fastbts.engine.backends.base import BaseEngine, Floats, Opened, Options
+from fastbts.engine.backends.arguments import Floats
+from fastbts.engine.backends.base import BaseEngine, Opened, Options
 from fastbts.engine.load import default_engine_path
 from fastbts.phantom import make_case, write_case
 
@@ -131,6 +132,12 @@ def test_default_backend_needs_no_extra() -> None:
     row = BACKENDS[DEFAULT_BACKEND]
     assert row.checked_device("auto") == "cpu"
     row.check_precision("fp32")
+
+
+def test_cuda_devices_are_numbered() -> None:
+    assert BACKENDS["tensorrt"].checked_device("auto") == "cuda:0"
+    assert BACKENDS["onnxruntime"].checked_device("cuda") == "cuda:0"
+    assert BACKENDS["onnxruntime"].checked_device("cuda:1") == "cuda:1"
 
 
 def test_every_precision_has_a_bound_of_parity() -> None:

@@ -1,0 +1,73 @@
+"""The workspace of the CPU: NumPy arrays, no stream, no waits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fastbts.device.host_memory import free_bytes
+
+
+class Host:
+    """Implements `Workspace` for NumPy arrays; one serves all predictions at once."""
+
+    device = "cpu"
+    stream: int | None = None
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """See `Workspace.empty`."""
+        return np.empty(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """See `Workspace.zeros`."""
+        return np.zeros(shape, dtype)
+
+    def kept(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """See `Workspace.kept`."""
+        return np.empty(shape, dtype)
+
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        """See `Workspace.scratch`."""
+
+    def put(self, array: NDArray[Any], name: str) -> NDArray[Any]:
+        """See `Workspace.put`."""
+        return array
+
+    def sampled(self, view: NDArray[Any], steps: Sequence[int], name: str) -> NDArray[np.float32]:
+        """See `Workspace.sampled`."""
+        every = tuple(slice(None, None, step) for step in steps)
+        with np.errstate(all="ignore"):  # absurd intensities become infinite
+            return np.ascontiguousarray(view[(slice(None), *every)], np.float32)
+
+    def copy(self, source: NDArray[Any], to: NDArray[Any]) -> None:
+        """See `Workspace.copy`."""
+        to[...] = source
+
+    def clear(self, array: NDArray[Any]) -> None:
+        """See `Workspace.clear`."""
+        array[...] = 0
+
+    def own(self, array: NDArray[Any]) -> NDArray[Any]:
+        """See `Workspace.own`."""
+        return array
+
+    def get(self, *arrays: NDArray[Any]) -> list[NDArray[Any]]:
+        """See `Workspace.get`."""
+        return list(arrays)
+
+    def wait(self) -> None:
+        """See `Workspace.wait`."""
+
+    def free_bytes(self) -> int | None:
+        """See `Workspace.free_bytes`."""
+        return free_bytes()
+
+    def close(self) -> None:
+        """See `Workspace.close`."""
+
+
+HOST = Host()
+"""The one that functions take by default."""
