@@ -209,9 +209,9 @@ def test_resample_affine_in_any_memory_order(
     matrix = np.zeros((3, 4))
     matrix[list(to), range(3)] = 0.9, -1.1, 1.0
     matrix[:, 3] = np.where(matrix.sum(axis=1) < 0, np.array(volume.shape[1:]), 0.2)
-    given = {"tensor": volume, "matrix": matrix, "size": (5, 37, 35), "nearest": nearest}
-    result = EmulatedDevice(seed=2).resample_affine(**given)
-    assert np.array_equal(result, ops.resample_affine(**given))
+    given = (volume, matrix, (5, 37, 35))
+    result = EmulatedDevice(seed=2).resample_affine(*given, nearest=nearest)
+    assert np.array_equal(result, ops.resample_affine(*given, nearest=nearest))
     assert result.any()
 
 
@@ -261,10 +261,10 @@ def test_blend_of_many_windows(n_windows: int) -> None:
     """More than the lanes of a warp, which know one each; some cover nothing."""
     rng = np.random.default_rng(n_windows)
     logits = rng.normal(size=(n_windows, 2, 2, 3, 8)).astype(np.float32)
-    origins = rng.integers(-9, 45, (n_windows, 3)).astype(np.int32) // (8, 8, 1)
-    weights = tuple(rng.random((n_windows, n), np.float32) for n in (2, 3, 8))
+    origins = (rng.integers(-9, 45, (n_windows, 3)) // (8, 8, 1)).astype(np.int32)
+    wd, wh, ww = (rng.random((n_windows, n), np.float32) for n in (2, 3, 8))
     on_cpu = rng.normal(size=(2, 4, 5, 40)).astype(np.float32)
     total = on_cpu.copy()
-    EmulatedDevice(seed=4).blend(logits, origins.astype(np.int32), weights, total)
-    ops.blend(logits, origins.astype(np.int32), weights, on_cpu)
+    EmulatedDevice(seed=4).blend(logits, origins, (wd, wh, ww), total)
+    ops.blend(logits, origins, (wd, wh, ww), on_cpu)
     assert np.array_equal(total, on_cpu)
