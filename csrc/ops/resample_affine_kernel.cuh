@@ -110,8 +110,11 @@ FASTBTS_KERNEL void resample_affine_tiles_kernel(AnyStrided<4> tensor,
                                                  std::uint32_t n_tiles) {
   for_each_tile<float>(
       tiles, n_tiles, out.shape,
-      [&](std::int64_t c, std::int64_t d, std::int64_t h, std::int64_t w) {
-        return sample<Bits>(tensor, c, settings, place_of<Offset>(tensor, settings, d, h, w));
+      [&](std::int64_t c, std::int64_t d, std::int64_t h, std::int64_t w, int step, float* values) {
+#pragma unroll 1
+        for (int k = 0; k < kReads; ++k, w += step)
+          values[k] =
+              sample<Bits>(tensor, c, settings, place_of<Offset>(tensor, settings, d, h, w));
       },
       [&](std::int64_t c, std::int64_t d, std::int64_t h, std::int64_t w, float value) {
         store_sample(out, out.offset(c, d, h, w), value);

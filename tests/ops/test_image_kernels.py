@@ -31,6 +31,11 @@ def full_box(volume: NDArray[Any]) -> ops.Box:
     return (0, d), (0, h), (0, w)
 
 
+def size_of(volume: NDArray[Any]) -> ops.Size:
+    d, h, w = volume.shape[1:]
+    return d, h, w
+
+
 def check_normalize(
     volume: NDArray[Any],
     box: ops.Box | None = None,
@@ -146,9 +151,9 @@ def test_normalize_of_values_that_are_not_finite(dtype: str, bad: float) -> None
     """Mean and std of that modality are NaN; the other one is as if alone."""
     volume = noise_image((4, 5, 6), "f4").astype(dtype)
     volume[1, 2, 2, 3] = bad
-    tensor, stats = EmulatedDevice().normalize(volume, full_box(volume), volume.shape[1:])
+    tensor, stats = EmulatedDevice().normalize(volume, full_box(volume), size_of(volume))
     assert np.isnan(stats[1, 2:]).all()
-    exact, exact_stats = reference.normalize(volume[:1], full_box(volume), volume.shape[1:])
+    exact, exact_stats = reference.normalize(volume[:1], full_box(volume), size_of(volume))
     np.testing.assert_allclose(stats[:1], exact_stats, rtol=1e-12)
     np.testing.assert_allclose(tensor[:1], exact, atol=1e-6)
 
@@ -156,8 +161,8 @@ def test_normalize_of_values_that_are_not_finite(dtype: str, bad: float) -> None
 def test_normalize_of_half_floats() -> None:
     volume = noise_image((4, 9, 35), "f4").astype(np.float16)
     for view in orientations(volume):
-        tensor, stats = EmulatedDevice().normalize(view, full_box(view), view.shape[1:])
-        exact, exact_stats = reference.normalize(view, full_box(view), view.shape[1:])
+        tensor, stats = EmulatedDevice().normalize(view, full_box(view), size_of(view))
+        exact, exact_stats = reference.normalize(view, full_box(view), size_of(view))
         np.testing.assert_allclose(stats, exact_stats, rtol=1e-12)
         np.testing.assert_allclose(tensor, exact, atol=1e-6)
 
