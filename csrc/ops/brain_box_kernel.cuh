@@ -1,6 +1,7 @@
 #pragma once
 
 #include "core/cuda/block.h"
+#include "core/cuda/limits.h"
 #include "core/cuda/numbers.h"
 #include "core/cuda/strided.h"
 #include "core/cuda/warp.h"
@@ -115,8 +116,10 @@ FASTBTS_DEVICE void finish_bounds(const AnyStrided<4>& volume, const MemoryAxes&
 /// zero. The last block to finish writes the bounds. Dynamic shared memory: 2M unsigned. All lanes
 /// of a warp run the same iterations, as they vote.
 template <typename Bits>
-FASTBTS_KERNEL void brain_box_kernel(AnyStrided<4> volume, MemoryAxes axes,
-                                     unsigned long long* found, std::uint32_t n_rows) {
+FASTBTS_KERNEL FASTBTS_BOUNDS(kWarpRowThreads, 4) void brain_box_kernel(AnyStrided<4> volume,
+                                                                        MemoryAxes axes,
+                                                                        unsigned long long* found,
+                                                                        std::uint32_t n_rows) {
   FASTBTS_DYNAMIC_SHARED(unsigned, counts);
   FASTBTS_SHARED Extent of_block;
   const auto n_counts = static_cast<unsigned>(2 * volume.shape[0]);

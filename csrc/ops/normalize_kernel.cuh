@@ -7,11 +7,12 @@
 ///
 /// Launches, all of them kernels: 3 for 8 and 16 bits, 6 for 32 bits, 9 for 64 bits. Memory traffic
 /// (estimate) of a box of 144 x 176 x 144 voxels, 41 % brain, 4 modalities, float32 tensor:
-///   int16    mark 33 MB, count 16, write 91: 140 MB, 47 us at 3.0 TB/s, 33 us at 4.3 TB/s;
+///   int16    mark 33 MB, count 27, write 85: 145 MB, 48 us at 3.0 TB/s, 34 us at 4.3 TB/s;
 ///            expected 80 and 65 us
-///   float32  mark 62 MB, 3 digits 83, moments 28, write 121: 294 MB, 98 and 68 us; expected 150
-///            and 120 us
-/// What the L2 cache keeps between passes is not taken off.
+///   float32  mark 62 MB, 3 digits 116, moments 38, write 97: 313 MB, 104 and 73 us; expected 160
+///            and 130 us
+/// Three quarters of the mask's reads, and what the L2 cache keeps between passes, are not taken
+/// off.
 namespace fastbts {
 
 /// The words of each modality's counts that are used.
