@@ -14,6 +14,7 @@ from fastbts.engine.file import read_engine_file
 from fastbts.engine.load import default_engine_path
 from fastbts.engine.onnx_bytes import read_metadata
 from fastbts.engine.onnx_half import HALVES, IN_FLOAT32, emulate_half, to_half
+from fastbts.engine.onnx_int8 import to_int8
 
 TORCH = {"fp16": torch.float16, "bf16": torch.bfloat16}
 KIND = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -150,6 +151,15 @@ def test_a_weight_too_large_is_named() -> None:
     with pytest.raises(EngineFileError, match=r"tensor 'w': .* up to 65504.* got 100000"):
         to_half(content, "fp16")
     assert run(emulate_half(content, "bf16"), np.ones(1, np.float32)) == pytest.approx(1e5, 0.01)
+
+
+def test_nodes_without_ends_are_refused_or_left() -> None:
+    with pytest.raises(EngineFileError, match="node 'ReduceMean' has no outputs"):
+        to_half(network(helper.make_node("ReduceMean", ["volume"], [])), "fp16")
+    nodes = [helper.make_node("Conv", [], ["x"]), helper.make_node("Softmax", [], ["logits"])]
+    assert onnx.load_from_string(to_half(network(*nodes), "fp16")).graph.node[1].op_type == "Conv"
+    with pytest.raises(EngineFileError, match="no range for any convolution"):
+        to_int8(network(*nodes), {"x": 1.0})
 
 
 def test_damaged_tensors_are_refused() -> None:

@@ -197,6 +197,10 @@ class Device:
     def __exit__(self, *_: Any) -> None:
         _call("cudaSetDevice", self._previous)
 
+    def synchronize(self) -> None:
+        with self:
+            _call("cudaDeviceSynchronize")
+
 
 def empty(shape: Any, dtype: Any = float) -> ndarray:
     """An array full of the runtime's mark."""

@@ -98,6 +98,14 @@ def test_failing_run_is_waited_for_before_its_memory_is_freed(
     assert cuda.calls["cudaEventSynchronize"] == 1
 
 
+def test_lost_device_is_named(cuda: FakeCuda, full: FakeTensorRT, load: Load) -> None:
+    engine = load(full)
+    cuda.fail("cudaStreamSynchronize", Status.cudaErrorIllegalAddress)
+    message = "cudaErrorIllegalAddress; this process has lost the device: start it again"
+    with pytest.raises(DeviceError, match=message):
+        engine.infer(noise(SMALL))
+
+
 def test_no_context_is_an_error_with_its_reason(
     cuda: FakeCuda, trt: FakeTensorRT, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
