@@ -3,9 +3,9 @@
 #include "core/cuda/strided.h"
 #include "core/cuda/warp.h"
 
-/// Memory traffic (estimate): logits once; total twice for each 32 windows, where any covers it. 8
-/// windows of 128^3 in 160 x 192 x 152 voxels, 3 regions, float32: 314 MB, 105 us at 3.0 TB/s, 73 us
-/// at 4.3 TB/s; expected 150 and 110 us. One launch.
+/// Memory traffic (estimate): logits once; total twice for each 32 windows, where any covers it.
+/// 8 windows of 128^3 in 160 x 192 x 152 voxels, 3 regions, float32: 314 MB, 105 us at 3.0 TB/s,
+/// 73 us at 4.3 TB/s; expected 150 and 110 us. One launch.
 namespace fastbts {
 
 struct BlendWeights {

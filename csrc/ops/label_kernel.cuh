@@ -77,9 +77,12 @@ FASTBTS_KERNEL void label_tiles_kernel(Strided<const T, 4> logits, LabelRule rul
   const std::int64_t shape[4] = {1, labels.shape[0], labels.shape[1], labels.shape[2]};
   for_each_tile<std::uint8_t>(
       tiles, n_tiles, shape,
-      [&](std::int64_t, std::int64_t d, std::int64_t h, std::int64_t w) {
-        const bool inside = h < shape[2] && w < shape[3];
-        return inside ? label_of(logits, rule, d, h, w, counts) : std::uint8_t{0};
+      [&](std::int64_t, std::int64_t d, std::int64_t h, std::int64_t w, int step,
+          std::uint8_t* some) {
+        for (int k = 0; k < kReads; ++k, w += step) {
+          const bool inside = h < shape[2] && w < shape[3];
+          some[k] = inside ? label_of(logits, rule, d, h, w, counts) : std::uint8_t{0};
+        }
       },
       [&](std::int64_t, std::int64_t d, std::int64_t h, std::int64_t w, std::uint8_t label) {
         labels.at(d, h, w) = label;

@@ -3,8 +3,8 @@
 #include "core/cuda/strided.h"
 
 /// Memory traffic (estimate): what the windows cover, and out. 8 windows of 128^3, 4 modalities,
-/// float32: 537 MB, 179 us at 3.0 TB/s, 125 us at 4.3 TB/s; less where windows overlap and the cache
-/// keeps the tensor; expected 230 and 170 us. One launch.
+/// float32: 537 MB, 179 us at 3.0 TB/s, 125 us at 4.3 TB/s; less where windows overlap and the
+/// cache keeps the tensor; expected 230 and 170 us. One launch.
 namespace fastbts {
 
 FASTBTS_DEVICE bool is_inside(std::int64_t i, std::int64_t n) { return 0 <= i && i < n; }

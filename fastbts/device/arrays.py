@@ -122,9 +122,10 @@ class DeviceArray:
             IndexError: An index outside the array, too many of them, or one of another kind.
         """
         address, shape, strides = self.address, list[int](), list[int]()
-        axes = iter(zip(self.shape, self.strides, strict=True))
+        axes, new = iter(zip(self.shape, self.strides, strict=True)), list[int]()
         for one in self._full(index):
             if one is None:
+                new.append(len(shape))
                 shape.append(1)
                 strides.append(self.dtype.itemsize)
                 continue
@@ -137,6 +138,8 @@ class DeviceArray:
                 strides.append(step * stride)
             else:
                 address += _position(one, n) * step
+        for axis in reversed(new[:-1] if new[-1:] == [len(shape) - 1] else new):
+            strides[axis] = shape[axis + 1] * strides[axis + 1]  # contiguous arrays stay so
         return self.view(address, shape, strides)
 
     def _full(self, index: Any) -> tuple[Any, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -35,6 +36,7 @@ class CudaWorkspace:
         self.stream: int | None = self._stream.handle
         self._kept: dict[str, Memory] = {}
         self._pinned: dict[str, Pinned] = {}
+        self._later: list[_Later] = []
         self._in_flight = set[str]()  # uploads since the last wait
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> DeviceArray:
@@ -97,6 +99,26 @@ class CudaWorkspace:
 
     def get(self, *arrays: DeviceArray) -> list[NDArray[Any]]:
         """See `Workspace.get`."""
+        later, self._later = self._later, []
+        fetched = self._fetched([*arrays, *(one.array for one in later)])
+        for one, value in zip(later, fetched[len(arrays) :], strict=True):
+            one.value = value
+        return fetched[: len(arrays)]
+
+    def get_later(self, array: DeviceArray) -> Callable[[], NDArray[Any]]:
+        """See `Workspace.get_later`."""
+        one = _Later(array)
+        self._later.append(one)
+
+        def value() -> NDArray[Any]:
+            if one.value is None:
+                self.get()
+            assert one.value is not None
+            return one.value
+
+        return value
+
+    def _fetched(self, arrays: Sequence[DeviceArray]) -> list[NDArray[Any]]:
         begins = np.cumsum([0, *(_aligned(array.extent[1]) for array in arrays)])
         staged = self._staging("down", int(begins[-1]))
         parts = [
@@ -119,6 +141,11 @@ class CudaWorkspace:
         with self._runtime.on(self._index):
             free, _ = self._runtime("cudaMemGetInfo")
         return int(free)
+
+    def reset(self) -> None:
+        """See `Workspace.reset`."""
+        self._later.clear()
+        self.wait()
 
     def close(self) -> None:
         """See `Workspace.close`."""
@@ -174,6 +201,14 @@ class CudaWorkspace:
                 address = there.address + rows.start * there.strides[0]
                 self._runtime.upload(staged[rows], address, self.stream)
         return there.transpose(*np.argsort(order).tolist())
+
+
+@dataclass(eq=False)
+class _Later:
+    """An array that the next `get` fetches, and its value after that."""
+
+    array: DeviceArray
+    value: NDArray[Any] | None = None
 
 
 def _pieces(n: int) -> list[slice]:

@@ -17,6 +17,14 @@ from numpy.typing import NDArray
 
 from fastbts.errors import DeviceError
 
+LOST = {
+    "cudaErrorAssert", "cudaErrorContextIsDestroyed", "cudaErrorECCUncorrectable",
+    "cudaErrorHardwareStackError", "cudaErrorIllegalAddress", "cudaErrorIllegalInstruction",
+    "cudaErrorInvalidAddressSpace", "cudaErrorInvalidPc", "cudaErrorLaunchFailure",
+    "cudaErrorLaunchTimeout", "cudaErrorMisalignedAddress",
+}  # fmt: skip
+"""Errors after which every call of CUDA in the process fails."""
+
 
 class Runtime:
     """The CUDA runtime of a machine with a device.
@@ -49,7 +57,8 @@ class Runtime:
         """
         status, *values = getattr(self.api, name)(*arguments)
         if status != self.api.cudaError_t.cudaSuccess:
-            raise DeviceError(f"{name}: {status.name}")
+            way_out = "; this process has lost the device: start it again"
+            raise DeviceError(f"{name}: {status.name}{way_out if status.name in LOST else ''}")
         return tuple(values) if len(values) > 1 else values[0] if values else None
 
     @contextmanager

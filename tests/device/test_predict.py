@@ -5,6 +5,7 @@ This is emulation: it shows what is computed, copied and waited for, not how fas
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,17 @@ def test_a_background_that_is_not_zero(emulated: EmulatedCuda, kind: str) -> Non
     assert_same(segmenter(emulated).predict(array, affine=AFFINES["LPS"]), expected)
 
 
+def test_a_case_that_only_seems_clean_is_computed_again(emulated: EmulatedCuda) -> None:
+    array = images()
+    array[:, -1, -1, -1] = 200  # far from the brain, which the counts of voxels do not show
+    expected = on_the_host(array, affine=AFFINES["LPS"])
+    assert any("not part of the brain" in warning for warning in expected.warnings)
+    again = segmenter(emulated)
+    assert_same(again.predict(on_device(array), affine=AFFINES["LPS"]), expected)
+    assert len(again.engine.shapes) == 2
+    assert_same(again.predict(array, affine=AFFINES["LPS"]), expected)
+
+
 def test_an_image_is_read_after_the_work_that_makes_it(emulated: EmulatedCuda) -> None:
     array, affine = images(), AFFINES["RAS"]
     expected = on_the_host(array, affine=affine)
@@ -139,12 +151,9 @@ def test_an_image_is_read_after_the_work_that_makes_it(emulated: EmulatedCuda) -
     source = array.copy()
     there.set(source, stream=stream)  # queued there, not done
 
-    class Made:
-        """Says by its interface on which stream it is made."""
-
-        __cuda_array_interface__ = {**there.__cuda_array_interface__, "stream": stream.ptr}
-
-    assert_same(segmenter(emulated).predict(Made(), affine=affine), expected)
+    says = {**there.__cuda_array_interface__, "stream": stream.ptr}
+    made = SimpleNamespace(__cuda_array_interface__=says)
+    assert_same(segmenter(emulated).predict(made, affine=affine), expected)
 
 
 def test_files_and_previews_are_those_of_the_cpu(emulated: EmulatedCuda, tmp_path: Any) -> None:

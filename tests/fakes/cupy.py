@@ -41,7 +41,7 @@ class _Memory:
 class MemoryPointer:
     """An address in an allocation."""
 
-    def __init__(self, mem: _Memory, ptr: int) -> None:
+    def __init__(self, mem: Any, ptr: int) -> None:
         self.mem, self.ptr = mem, ptr
 
     def __add__(self, n_bytes: int) -> MemoryPointer:
@@ -220,7 +220,12 @@ def zeros(shape: Any, dtype: Any = float) -> ndarray:
 
 
 def asarray(array: Any) -> ndarray:
-    """A copy on the current device, in C order."""
+    """An array of another library there, or a copy on the current device, in C order."""
+    if hasattr(array, "__cuda_array_interface__"):
+        there = array.__cuda_array_interface__
+        memory = SimpleNamespace(device=array.__dlpack_device__()[1], owner=array)
+        pointer = MemoryPointer(memory, there["data"][0])
+        return ndarray(there["shape"], there["typestr"], pointer, there["strides"])
     source = np.asarray(array)
     result = empty(source.shape, source.dtype)
     result.set(source)

@@ -86,11 +86,14 @@ def test_half_precision_is_rounded_once(dtype: str) -> None:
 
 
 class NetworkOps:
-    """Bridge, resampling and attention in a row, as in a network, on torch tensors."""
+    """Bridge, resampling and attention in a row, as in a network, on torch tensors.
+
+    With `last` features are channels-last, but for the similarity maps.
+    """
 
     size = (4, 6, 10)
 
-    def __init__(self, dtype: torch.dtype, device: str = "cuda") -> None:
+    def __init__(self, dtype: torch.dtype, device: str = "cuda", last: bool = False) -> None:
         bridge, attention = OPS["semantic_bridge"], OPS["semantic_attention"]
         rng = np.random.default_rng(0)
         self.similarity = torch.from_numpy(noise(rng, 2, 3, 2, 3, 5)).to(device, dtype)
@@ -103,6 +106,8 @@ class NetworkOps:
                 kind = dtype if name in op.floats else torch.float32
                 move = partial(torch.Tensor.to, device=device, dtype=kind)
                 arguments[name] = mapped(lambda x, m=move: m(torch.from_numpy(x)), value)
+                if last and name in op.floats and name != "similarity":
+                    arguments[name] = arguments[name].to(memory_format=torch.channels_last_3d)
         self.attention |= {"encoded": self.bridge["out"], "decoded": self.bridge["out"]}
 
     def run(self, stream: Any = None) -> None:
@@ -116,12 +121,14 @@ class NetworkOps:
 
 
 @needs_device
+@pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize(
     ("dtype", "atol"), [("float32", 1e-4), ("float16", 0.05), ("bfloat16", 0.4)]
 )
-def test_ops_of_the_network_in_each_precision(dtype: str, atol: float) -> None:
+def test_ops_of_the_network_in_each_precision(dtype: str, atol: float, last: bool) -> None:
     """Half precision rounds after each op; the bounds are twice what that costs on the CPU."""
-    network, on_cpu = NetworkOps(getattr(torch, dtype)), NetworkOps(torch.float32, "cpu")
+    network = NetworkOps(getattr(torch, dtype), last=last)
+    on_cpu = NetworkOps(torch.float32, "cpu")
     network.run()
     on_cpu.run()
     for result, expected in zip(network.results(), on_cpu.results(), strict=True):

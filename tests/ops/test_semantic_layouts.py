@@ -169,6 +169,13 @@ def test_other_layouts_are_refused() -> None:
     )
 
 
+def test_a_cpu_takes_dense_rows_only() -> None:
+    given = example("semantic_bridge", 0, (2, 3, 4), "float32")
+    last = np.moveaxis(np.zeros((2, 2, 3, 4, 7), np.float32), -1, 1)
+    with pytest.raises(InputError, match=r"x: expected .*, whose last axis is not contiguous"):
+        ops.semantic_bridge(**given | {"x": last})
+
+
 def test_more_elements_than_an_index_can_count_are_refused() -> None:
     """Memory that is never touched costs nothing."""
     given = example("semantic_bridge", 0, (1, 1, 1), "float32", n_c=1, n_r=1, n_cases=1)

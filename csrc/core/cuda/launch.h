@@ -70,7 +70,7 @@ struct WarpRowLaunch {
   }
 
   dim3 blocks;
-  dim3 threads{kWarp, kRowThreads * kBlockRows / kWarp};
+  dim3 threads{kWarp, kWarpRowThreads / kWarp};
 };
 
 /// A block for each tile: see tile.h.
@@ -82,7 +82,7 @@ struct TileLaunch {
   }
 
   dim3 blocks;
-  dim3 threads{kWarp, kRowThreads * kBlockRows / kWarp};
+  dim3 threads{kWarp, kWarpRowThreads / kWarp};
 };
 
 }  // namespace fastbts
