@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# The checks for a machine with an NVIDIA GPU: scripts/gpu_check.sh OUT. The steps are sorted by what
-# they are worth, each has a time limit, and a failed one does not stop the others. After each, a
-# line is added to OUT/summary.jsonl and the end of its output to OUT/log.txt; a step may add lines
-# of its own. All else is written to a folder of its own. The exit status is that of the worst step.
+# The checks for a machine with an NVIDIA GPU: scripts/gpu_check.sh OUT. The steps are sorted by
+# what they are worth, each has a time limit, and a failed one does not stop the others. After each,
+# a line is added to OUT/summary.jsonl and the end of its output to OUT/log.txt; a step may add
+# lines of its own. All else is written to a folder of its own. Fails if a step failed.
 #
 # Uses only what is installed, and no network: CUDA 13 with nvcc, ncu and compute-sanitizer; Python
-# with pip, scikit-build-core, pybind11, ninja, fastbts's test packages, PyYAML, cuda-bindings, cupy,
-# and torch with CUDA and Triton. Steps whose program is missing are skipped, and say so.
+# with pip, scikit-build-core, pybind11, ninja, fastbts's test packages, PyYAML, cuda-bindings,
+# cupy, and torch with CUDA and Triton. Steps whose program is missing are skipped, and say so.
 #
 #   FASTBTS_WEIGHTS  the network's weights, of `python -m benchmarks.torch_engine build/weights.pt`
 #                    on a machine with the developers' packages (default: that file)
 #   FASTBTS_STEPS    names of the steps to take (default: all)
 #   FASTBTS_SCRATCH  folder for the build and the caches (default: a new one, removed at the end)
-#   FASTBTS_DRY_RUN  1: no GPU, the installed fastbts; steps run on the emulated device of the tests,
-#                    or are skipped. Shows that this script works, and nothing about a GPU.
+#   FASTBTS_DRY_RUN  1: no GPU, the installed fastbts; steps run on the emulated device of the
+#                    tests, or are skipped. Shows that this script works, nothing about a GPU.
 set -uo pipefail
 out=$(realpath -m "${1:?folder for the results}")
 python=$(command -v "${PYTHON:-python3}")
@@ -96,7 +96,7 @@ export -f build
 
 module="benchmarks.gpu_predict" arguments=()
 [[ -f $weights ]] && arguments=(--weights "$weights")
-tests=(tests/ops tests/device -n 4 -m "not slow and not serial" -k "cuda and not emulated")
+tests=(tests/ops -n 4 -m "not slow and not serial" -k "cuda and not emulated and not interface")
 if [[ $dry == 1 ]]; then
   module="tests.fakes.gpu"
   arguments+=(--shape 32 32 32 --rounds 0 --networks fp32-graph)
@@ -128,10 +128,11 @@ fi
 if needs compute-sanitizer memcheck racecheck initcheck synccheck; then
   declare -A running
   begin=$EPOCHREALTIME  # all four at once
+  few="cuda and not emulated and not interface and (by_hand or half or any_number)"
   for tool in memcheck racecheck initcheck synccheck; do
     [[ $steps == *" $tool "* ]] || continue
     timeout --kill-after 5 120 compute-sanitizer --tool "$tool" --error-exitcode 1 \
-      --target-processes all "${pytest[@]}" tests/ops -k "cuda and not emulated and by_hand" \
+      --target-processes all "${pytest[@]}" tests/ops -k "$few" \
       >"$scratch/$tool.log" 2>&1 &
     running[$!]=$tool
   done
