@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -102,7 +103,7 @@ def as_volume(
     given = {"affine": affine, "order": order, "nnunet_order": nnunet_order, "grid": grid}
     _check_options(kind, given)
     check_names(spec, order=order, nnunet_order=nnunet_order, grid=grid)
-    volume = case if kind == VOLUME else _made(kind, case, spec, **given)
+    volume = _made(kind, case, spec, **given)
     if isinstance(volume.data, DeviceArray | DeviceImages):
         _check_device(volume, device())
     elif kind != VOLUME:
@@ -123,6 +124,8 @@ def _made(
     kind: str, case: Any, spec: EngineSpec, *, affine: Any, order: Any, nnunet_order: Any, grid: Any
 ) -> Volume:
     """Reads files and borrows arrays; what is missing is refused before anything is read."""
+    if kind == VOLUME:
+        return replace(case, data=_array(case.data, "volume")) if is_on_device(case.data) else case
     if kind == ARRAY:
         return _from_array(_array(case, "case"), affine, order, spec.modalities)
     if kind == STACK:
