@@ -13,6 +13,7 @@
 #include "ops/components.h"
 #include "ops/expected_dice.h"
 #include "ops/label.h"
+#include "ops/mutual_information.h"
 #include "ops/normalize.h"
 #include "ops/resample.h"
 #include "ops/resample_affine.h"
@@ -228,6 +229,24 @@ void bind_network(py::module_& module) {
       "w_a"_a, "strength"_a, "out"_a, "n_threads"_a, "stream"_a);
 }
 
+void bind_registration(py::module_& module) {
+  module.def(
+      "mutual_information",
+      [](const Array& points, const Array& values, const Array& moving, const Array& maps,
+         const Array& out, int n_threads) {
+        const auto borrow_args = [&](Borrower& borrow) -> MutualInformationArgs {
+          return {
+              borrow.array<const float, 2>(points, "points", "float32 (N, 3)"),
+              borrow.array<const std::uint8_t, 1>(values, "values", "uint8 (N)"),
+              borrow.array<const std::uint8_t, 3>(moving, "moving", "uint8 (D, H, W)", Rows::kAny),
+              borrow.array<const double, 3>(maps, "maps", "float64 (K, 3, 4)"),
+              borrow.array<double, 2>(out, "out", "float64 (K, 2)")};
+        };
+        run(mutual_information, "mutual_information", n_threads, 0, borrow_args);
+      },
+      "points"_a, "values"_a, "moving"_a, "maps"_a, "out"_a, "n_threads"_a);
+}
+
 using Sizes = py::typing::Tuple<py::int_, py::ellipsis>;
 using Description = py::typing::Tuple<py::object, py::int_, Sizes, Sizes, py::str, py::int_, bool>;
 
@@ -286,4 +305,5 @@ PYBIND11_MODULE(_C, module) {
   fastbts::bind_windows(module);
   fastbts::bind_labels(module);
   fastbts::bind_network(module);
+  fastbts::bind_registration(module);
 }

@@ -2,7 +2,8 @@
 
 Around the network: `brain_box`, `normalize`, `window`, `blend`, `resample`, `resample_affine`
 (`image.py`), `label`, `components`, `expected_dice` (`regions.py`). Inside it: `semantic_bridge`,
-`semantic_attention` (`semantic.py`).
+`semantic_attention` (`semantic.py`). To register images: `mutual_information` (`registration.py`),
+on the CPU only.
 `fastbts.ops.reference` defines each op in a few lines of NumPy.
 
 Axes are the network's, (D, H, W). Arrays are borrowed with their strides or refused, never
@@ -22,9 +23,10 @@ Every op raises `InputError` for an array it cannot use, `OptionsError` for boxe
 that do not fit, and `DeviceError` for a device that cannot be used.
 """
 
-from fastbts.ops import image, regions, semantic
+from fastbts.ops import image, regions, registration, semantic
 from fastbts.ops.image import *  # noqa: F403
 from fastbts.ops.regions import *  # noqa: F403
+from fastbts.ops.registration import *  # noqa: F403
 from fastbts.ops.semantic import *  # noqa: F403
 
-__all__ = [*image.__all__, *regions.__all__, *semantic.__all__]
+__all__ = [*image.__all__, *regions.__all__, *registration.__all__, *semantic.__all__]
