@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks import op_peers
 from fastbts import ops
+from fastbts.ops import reference
 from tests.ops.op import noise
 from tests.ops.registry import OPS
 
@@ -218,6 +219,21 @@ def components() -> Case:
     )
 
 
+def mutual_information() -> Case:
+    """As the finest level of a registration asks for it: a quadratic is fitted to 28 poses."""
+    rng, n = np.random.default_rng(0), 80_000
+    points = (rng.random((n, 3), np.float32) * VOLUME).astype(np.float32)
+    arguments = {
+        "points": points[np.argsort(points[:, 0])],
+        "values": rng.integers(0, 256, n).astype(np.uint8),
+        "moving": brain(1)[0].astype(np.uint8),
+        "maps": np.eye(3, 4) + rng.normal(0, 1e-3, (28, 3, 4)),
+    }
+    n_bytes = 28 * n * (12 + 1 + 8)  # a point, its value, eight voxels
+    peers = {"numpy": partial(reference.mutual_information, **arguments)}
+    return Case(arguments, n_bytes, peers=peers)
+
+
 def semantic_bridge() -> Case:
     """With the light network's channels at stride 8; added to the same x in each run."""
     arguments = OPS["semantic_bridge"].example(
@@ -248,6 +264,7 @@ CASES: dict[str, Callable[[], Case]] = {
         resample,
         resample_affine,
         components,
+        mutual_information,
         semantic_bridge,
         semantic_attention,
     )

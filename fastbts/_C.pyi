@@ -18,6 +18,7 @@ __all__: list[str] = [
     "dlpack_capsule",
     "expected_dice",
     "label",
+    "mutual_information",
     "n_cuda_devices",
     "normalize",
     "normalize_scratch",
@@ -87,6 +88,14 @@ def label(
     counts: typing.Any,
     n_threads: int,
     stream: int,
+) -> None: ...
+def mutual_information(
+    points: typing.Any,
+    values: typing.Any,
+    moving: typing.Any,
+    maps: typing.Any,
+    out: typing.Any,
+    n_threads: int,
 ) -> None: ...
 def n_cuda_devices() -> int: ...
 def normalize(

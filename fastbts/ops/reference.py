@@ -250,6 +250,57 @@ def semantic_attention(
     return skip * (1 + weights.strength * (2 * mask - 1))
 
 
+def mutual_information(
+    points: NDArray[np.float32],
+    values: NDArray[np.uint8],
+    moving: NDArray[np.uint8],
+    maps: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Returns NMI and the share of points inside, (K, 2); interpolates in float32, as the op."""
+    results = np.zeros((len(maps), 2))
+    last = np.array(moving.shape, np.float32) - 1
+    for result, rows in zip(results, maps.astype(np.float32), strict=True):
+        x, y, z = points.T
+        place = np.stack([a * x + b * y + c * z + d for a, b, c, d in rows], axis=1)
+        inside = ((place >= -0.5) & (place <= last + 0.5)).all(axis=1)
+        sampled = _trilinear(moving, np.clip(place[inside], 0, last))
+        counts = _joint_histogram(values[inside], sampled)
+        both, single = _entropy(counts), _entropy(counts.sum(axis=0)) + _entropy(counts.sum(axis=1))
+        result[:] = single / both if both > 0 else 1, inside.mean()
+    return results
+
+
+def _trilinear(image: NDArray[np.uint8], place: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values (N,) at places (N, 3) inside the image: along W, then H, then D, in float32."""
+    low = place.astype(int)
+    part = (place - low).astype(np.float32).T
+    corners = np.zeros((2, 2, 2, len(place)), np.float32)
+    for corner in np.ndindex(2, 2, 2):
+        corners[corner] = image[tuple(np.minimum(low + corner, np.array(image.shape) - 1).T)]
+    for axis in (2, 1, 0):
+        first, second = np.moveaxis(corners, axis, 0)
+        corners = first + (second - first) * part[axis]
+    return corners
+
+
+def _joint_histogram(
+    fixed: NDArray[np.uint8], moving: NDArray[np.float32], n: int = 32
+) -> NDArray[np.int64]:
+    """Counts (n, n) in 1/256 of a point: fixed values in one bin each, moving ones in two."""
+    counts = np.zeros((n, n), np.int64)
+    bins = moving * (np.float32(n - 1) / np.float32(255))
+    low = np.minimum(bins.astype(int), n - 2)
+    upper = ((bins - low.astype(np.float32)) * 256).astype(int)
+    np.add.at(counts, (fixed.astype(int) * n // 256, low), 256 - upper)
+    np.add.at(counts, (fixed.astype(int) * n // 256, low + 1), upper)
+    return counts
+
+
+def _entropy(counts: NDArray[np.int64]) -> float:
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum())
+
+
 def _all(voxel: tuple[int, ...]) -> Any:
     """Index of a voxel in all channels; Any, as NumPy's types do not know such tuples."""
     return (slice(None), *voxel)

@@ -145,6 +145,19 @@ def components_outputs(given: Arguments) -> Arguments:
     return {"counts": np.empty(258, np.int64), "scratch": np.empty((2, n), np.int32)}
 
 
+def mutual_information_example(rng: Random, size: Size, _: str = "float32") -> Arguments:
+    """Points around a moving image of few grey levels, under two maps."""
+    points = rng.uniform(-1, 1, (500, 3)) * size
+    maps = np.stack([oblique_grid(rng, size, size) for _ in range(2)])
+    maps[:, :, 3] = (np.array(size) - 1) / 2
+    return {
+        "points": points.astype(np.float32),
+        "values": rng.integers(0, 256, 500).astype(np.uint8),
+        "moving": rng.integers(0, 256, size).astype(np.uint8),
+        "maps": maps,
+    }
+
+
 IMAGE_OPS = (
     Op(
         "brain_box",
@@ -230,5 +243,14 @@ IMAGE_OPS = (
         outputs=components_outputs,
         strided=("labels",),
         same_bits=True,
+    ),
+    Op(
+        "mutual_information",
+        mutual_information_example,
+        lambda **given: (reference.mutual_information(**given),),
+        results=("out",),
+        outputs=lambda given: {"out": np.empty((len(given["maps"]), 2))},
+        strided=("moving",),
+        on_cuda=False,
     ),
 )

@@ -34,6 +34,7 @@ class Op:
         floats: Arguments that may be of any of NETWORK_TYPES on a device.
         strided: Arguments that may have any strides.
         on_host: Arrays that are never on a device.
+        on_cuda: Whether there is a CUDA version.
         same_bits: Whether a device gives the bits of the CPU.
         n_roundings: How often a result is rounded to the type of the network on its way.
         max_registers: Most registers a thread of its kernels may take. 64 let four blocks of 256
@@ -49,6 +50,7 @@ class Op:
     floats: tuple[str, ...] = ()
     strided: tuple[str, ...] = ()
     on_host: tuple[str, ...] = ()
+    on_cuda: bool = True
     same_bits: bool = False
     n_roundings: int = 1
     max_registers: int = 64

@@ -15,3 +15,6 @@ ALL: tuple[Op, ...] = (*IMAGE_OPS, *SEMANTIC_OPS)
 
 OPS = {op.name: op for op in ALL}
 """By name."""
+
+CUDA_OPS: tuple[Op, ...] = tuple(op for op in ALL if op.on_cuda)
+"""Those with a CUDA version; the others refuse arrays on a device."""

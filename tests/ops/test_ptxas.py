@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from tests.ops.devices import REQUIRE_CUDA
-from tests.ops.registry import ALL
+from tests.ops.registry import CUDA_OPS
 
 ROOT = Path(__file__).resolve().parents[2]
-MAX_REGISTERS = {op.name: op.max_registers for op in ALL} | {"widen": 64}
+MAX_REGISTERS = {op.name: op.max_registers for op in CUDA_OPS} | {"widen": 64}
 """By name; the TensorRT plugins alone use `widen`."""
 
 TARGETS = (
