@@ -67,10 +67,10 @@ class Prepared:
         the voxels that the blur allows.
         """
         own, image = self.image.own_variance, self.image
-        wanted = np.maximum(own, other.image.variance_along(image))
-        sigma = np.sqrt(np.maximum(sigma_mm**2, wanted))
-        steps = np.maximum(1, (sigma / image.spacing_mm).astype(np.int64))
-        smooth = image.blurred(np.sqrt(sigma**2 - own), steps)
+        thick = np.maximum(own, other.image.variance_along(image))
+        variance = np.maximum(sigma_mm**2, thick)
+        steps = np.maximum(1, (np.sqrt(variance) / image.spacing_mm).astype(np.int64))
+        smooth = image.blurred(np.sqrt(variance - own), steps)
         scaled = (smooth.voxels - self.dark) * (255 / (self.bright - self.dark))
         return SpatialImage((scaled + 0.5).clip(0, 255).astype(np.uint8), smooth.affine)
 

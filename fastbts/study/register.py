@@ -38,7 +38,7 @@ class Level:
     last_mm: float
 
 
-LEVELS = (Level(4.0, 8_000, 6.0, 1.0), Level(2.0, 30_000, 1.5, 0.3), Level(1.0, 80_000, 0.5, 0.1))
+LEVELS = (Level(4.0, 8_000, 6.0, 1.0), Level(2.0, 30_000, 1.5, 0.3), Level(0.5, 80_000, 0.5, 0.1))
 START_TURN_DEGREES = 15.0
 START_SHIFTS_MM = (-30.0, -15.0, 15.0, 30.0)  # upwards: fields of view end anywhere in the neck
 N_CLIMBS = 3
@@ -47,7 +47,7 @@ HALF = 0.5  # poses with fewer of the points in the moving image score less
 
 NUDGE_MM = 5.0
 LEAST_INFORMATION = 0.02  # of nmi - 1: noise has 0.001, two images of a head 0.05 and more
-MIN_QUALITY = 0.18
+MIN_QUALITY = 0.2
 """Measured on real cases: 0.25 to 0.58 where the registration was right; at most 0.14 for images of
 another patient, upside down, or mirrored, and for a ball and noise."""
 MIN_INSIDE = 0.2

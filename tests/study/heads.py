@@ -71,6 +71,24 @@ class Grid:
         return Geometry(tuple(shape.tolist()), affine)
 
 
+SCANS = {  # by thickness of the slices in mm
+    1: ("t1", Grid((1, 1, 1))),
+    3: ("flair", Grid((0.75, 0.75, 3), "PSR")),
+    5: ("t2", Grid((0.9, 0.9, 5), "LPS")),
+}
+NEAR = Movement((6, -4, 9), (8, -6, 15))
+FAR = Movement((12, -10, 15), (30, -30, 33))
+TURNED = Movement((25, 10, -20), (-20, 25, -40))
+
+
+def mean_error_mm(
+    matrix: NDArray[np.float64], truth: NDArray[np.float64], points: NDArray[np.float64]
+) -> float:
+    """Over points (4, n) of the fixed image, which `truth` takes to the moving one."""
+    apart = (np.linalg.inv(matrix) - truth) @ points
+    return float(np.linalg.norm(apart[:3], axis=0).mean())
+
+
 def centre_of(image: Image) -> NDArray[np.float64]:
     return brain_points(image).mean(axis=1)[:3]
 
@@ -91,7 +109,7 @@ def moved(
     geometry = grid.around((truth @ [*centre, 1])[:3])
     to_voxel = np.linalg.inv(truth @ image.geometry.affine) @ geometry.affine
     n = max(1, round(grid.spacing_mm[2]))
-    tensor, total = image.voxels[None], np.zeros(geometry.shape, np.float32)
+    tensor, total = image.voxels[None].astype(np.float32), np.zeros(geometry.shape, np.float32)
     for k in range(n):
         shift = np.eye(4)
         shift[2, 3] = (k + 0.5) / n - 0.5

@@ -12,23 +12,26 @@ from numpy.typing import NDArray
 
 from fastbts import Geometry, GeometryError, InputError
 from fastbts.study.register import MIN_QUALITY, register
-from tests.study.heads import Grid, Image, Movement, brain_points, centre_of, head, moved
+from tests.study.heads import (
+    FAR,
+    NEAR,
+    SCANS,
+    TURNED,
+    Image,
+    Movement,
+    brain_points,
+    centre_of,
+    head,
+    mean_error_mm,
+    moved,
+)
 
 MAX_ERROR_MM = 1.0  # mean over the brain, as issue 15 asks; measured: at most 0.17
-SCANS = {  # by thickness of the slices in mm
-    1: ("t1", Grid((1, 1, 1))),
-    3: ("flair", Grid((0.75, 0.75, 3), "PSR")),
-    5: ("t2", Grid((0.9, 0.9, 5), "LPS")),
-}
-NEAR, FAR = Movement((6, -4, 9), (8, -6, 15)), Movement((12, -10, 15), (30, -30, 33))
-TURNED = Movement((25, 10, -20), (-20, 25, -40))
 
 
 def error_mm(matrix: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
-    """Mean over the brain; `truth` takes the fixed image to the moving one."""
-    points = brain_points(head("t1ce", False))
-    apart = (np.linalg.inv(matrix) - truth) @ points
-    return float(np.linalg.norm(apart[:3], axis=0).mean())
+    """Mean over the phantom's brain."""
+    return mean_error_mm(matrix, truth, brain_points(head("t1ce", False)))
 
 
 def scan(slices_mm: int, movement: Movement, with_skull: bool) -> tuple[Image, NDArray[np.float64]]:
@@ -145,13 +148,13 @@ def test_constant_images_are_refused(value: int) -> None:
 
 @pytest.mark.slow
 def test_simpleitk_finds_the_same() -> None:
-    """Mattes mutual information on two levels, from a near start; the means differ by < 1 mm."""
+    """Mattes mutual information on two levels, from a near start."""
     sitk = pytest.importorskip("SimpleITK", reason="SimpleITK is an optional oracle")
     image, _ = scan(3, NEAR, True)
     fixed = head("t1ce", True)
     theirs = registered_by_simpleitk(sitk, image, fixed)
     ours = register(image, fixed)
-    assert error_mm(ours.matrix, theirs) < MAX_ERROR_MM
+    assert error_mm(ours.matrix, theirs) < 0.5
 
 
 def registered_by_simpleitk(sitk: Any, moving: Image, fixed: Image) -> NDArray[np.float64]:
@@ -170,9 +173,9 @@ def registered_by_simpleitk(sitk: Any, moving: Image, fixed: Image) -> NDArray[n
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(50)
     method.SetMetricSamplingStrategy(method.REGULAR)
-    method.SetMetricSamplingPercentage(0.05)
+    method.SetMetricSamplingPercentage(0.2)
     method.SetInterpolator(sitk.sitkLinear)
-    method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-3, 200)
+    method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-4, 300)
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetShrinkFactorsPerLevel([4, 2])
     method.SetSmoothingSigmasPerLevel([4, 1])
