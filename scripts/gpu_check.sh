@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The checks for a machine with an NVIDIA GPU: scripts/gpu_check.sh OUT. The steps are sorted by
-# what they are worth, each has a time limit, and a failed one does not stop the others. After each,
-# a line is added to OUT/summary.jsonl and the end of its output to OUT/log.txt; a step may add
-# lines of its own. All else is written to a folder of its own. Fails if a step failed.
+# what they are worth, each has a time limit, and a failed one does not stop the others; the first
+# five take 5 minutes at most. After each, a line is added to OUT/summary.jsonl and the end of its
+# output to OUT/log.txt; a step may add lines of its own. All else is written to a folder of its
+# own. Fails if a step failed.
 #
 # Uses only what is installed, and no network: CUDA 13 with nvcc, ncu and compute-sanitizer; Python
 # with pip, scikit-build-core, pybind11, ninja, fastbts's test packages, PyYAML, cuda-bindings,
@@ -95,7 +96,11 @@ export scratch architecture
 export -f build
 
 module="benchmarks.gpu_predict" arguments=()
-[[ -f $weights ]] && arguments=(--weights "$weights")
+if [[ -f $weights ]]; then
+  arguments=(--weights "$weights")
+else
+  echo "no $weights: make it with python -m benchmarks.torch_engine, or predict needs monai, onnx" >&2
+fi
 tests=(tests/ops -n 4 -m "not slow and not serial" -k "cuda and not emulated and not interface")
 if [[ $dry == 1 ]]; then
   module="tests.fakes.gpu"
@@ -103,9 +108,9 @@ if [[ $dry == 1 ]]; then
   tests=(tests/ops/test_window.py -k "emulated")
 fi
 
-step machine 10 bash -c about_machine
+step machine 20 bash -c about_machine
 if needs nvcc build; then
-  step build 90 bash -c build
+  step build 75 bash -c build
   [[ $steps == *" build "* && ! -d $scratch/run ]] && exit 1  # nothing else can be checked
   cd "$scratch/run" 2>/dev/null || cd "$root"
   export PYTHONPATH="$scratch/site" FASTBTS_REQUIRE_CUDA=1
@@ -113,10 +118,10 @@ fi
 export PYTHONDONTWRITEBYTECODE=1 TORCHINDUCTOR_CACHE_DIR="$scratch/inductor"
 pytest=("$python" -m pytest -q -p no:cacheprovider -p no:benchmark)
 
-step tests 100 "${pytest[@]}" "${tests[@]}"
-step predict 120 "$python" -m "$module" "$out/summary.jsonl" "${arguments[@]}"
+step tests 60 "${pytest[@]}" "${tests[@]}"
+step predict 100 "$python" -m "$module" "$out/summary.jsonl" "${arguments[@]}"
 if needs nvidia-smi ops compiled; then
-  step ops 60 "$python" -m benchmarks.cuda_ops "$out/summary.jsonl"
+  step ops 45 "$python" -m benchmarks.cuda_ops "$out/summary.jsonl"
   step compiled 120 "$python" -m "$module" "$out/summary.jsonl" "${arguments[@]}" \
     --networks fp16-compiled fp32-compiled
 fi

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,14 @@ def dry_run(folder: Path, weights: Path, steps: str) -> tuple[int, list[dict[str
     )
     lines = (folder / "summary.jsonl").read_text().splitlines()
     return run.returncode, [json.loads(line) for line in lines]
+
+
+def test_the_steps_of_most_worth_take_five_minutes_at_most() -> None:
+    script = (ROOT / "scripts/gpu_check.sh").read_text()
+    limits = {name: int(n) for name, n in re.findall(r"^ *step (\w+) (\d+) ", script, re.M)}
+    first = ["machine", "build", "tests", "predict", "ops"]
+    assert list(limits)[:5] == first
+    assert sum(limits[name] for name in first) <= 300
 
 
 @pytest.mark.slow
