@@ -117,6 +117,7 @@ void semantic_attention_cuda(const SemanticAttentionArgs& args, Stream stream) {
   require_dense(args.w_a, "semantic_attention: w_a");
   const bool channels_last = check_layouts(args);
   if (n_elements(args.skip.shape) == 0) return;
+  require_shared(attention_shared_bytes(sizes_of(args)), "semantic_attention");
   dispatch_floats(args.skip.dtype, [&](auto tag) {
     run<typename decltype(tag)::type>(args, channels_last, cuda_stream(stream));
   });
