@@ -51,7 +51,7 @@ template <typename T, typename P, bool kChannelsLast>
 void launch(const SemanticAttentionArgs& args, cudaStream_t stream) {
   const AttentionSizes s = sizes_of(args);
   const std::int64_t n = std::int64_t{s.below[0]} * s.below[1] * s.below[2];
-  const dim3 blocks(static_cast<unsigned>((n + kVoxels - 1) / kVoxels),
+  const dim3 blocks(static_cast<unsigned>((n + kBlockVoxels - 1) / kBlockVoxels),
                     static_cast<unsigned>(args.skip.shape[0]));
   attention_kernel<T, P, kChannelsLast>
       <<<blocks, kAttentionThreads, attention_shared_bytes(s), stream>>>(
