@@ -106,4 +106,4 @@ def emulated_cuda(n_devices: int = 1, *, deferred: bool = True) -> Iterator[Emul
             yield machine
         finally:
             machine.disconnect()
-    assert not machine.faults
+    assert not machine.faults, machine.faults
