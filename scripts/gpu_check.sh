@@ -100,7 +100,7 @@ module="benchmarks.gpu_predict" arguments=()
 if [[ -f $weights ]]; then
   arguments=(--weights "$weights")
 else
-  echo "no $weights: make it with python -m benchmarks.torch_engine, or predict needs monai, onnx" >&2
+  echo "no $weights: predict then needs monai; see FASTBTS_WEIGHTS in this script" >&2
 fi
 tests=(tests/ops -n 4 -m "not slow and not serial" -k "cuda and not emulated and not interface")
 if [[ $dry == 1 ]]; then
