@@ -7,7 +7,8 @@
 #
 # Uses only what is installed, and no network: CUDA 13 with nvcc, ncu and compute-sanitizer; Python
 # with pip, scikit-build-core, pybind11, ninja, fastbts's test packages, PyYAML, cuda-bindings,
-# cupy, and torch with CUDA and Triton. Steps whose program is missing are skipped, and say so.
+# cupy, nibabel, and torch with CUDA and Triton. Packages that the machine lacks may be on
+# PYTHONPATH. Steps whose program is missing are skipped, and say so.
 #
 #   FASTBTS_WEIGHTS  the network's weights, of `python -m benchmarks.torch_engine build/weights.pt`
 #                    on a machine with the developers' packages (default: that file)
@@ -102,6 +103,10 @@ if [[ -f $weights ]]; then
 else
   echo "no $weights: predict then needs monai; see FASTBTS_WEIGHTS in this script" >&2
 fi
+for package in nibabel cupy torch cuda.bindings; do
+  "$python" -c "from importlib.util import find_spec; exit(not find_spec('$package'))" \
+    2>/dev/null || echo "no $package here: some steps will fail" >&2
+done
 tests=(tests/ops -n 4 -m "not slow and not serial" -k "cuda and not emulated and not interface")
 if [[ $dry == 1 ]]; then
   module="tests.fakes.gpu"
@@ -114,7 +119,7 @@ if needs nvcc build; then
   step build 70 bash -c build
   [[ $steps == *" build "* && ! -d $scratch/run ]] && exit 1  # nothing else can be checked
   cd "$scratch/run" 2>/dev/null || cd "$root"
-  export PYTHONPATH="$scratch/site" FASTBTS_REQUIRE_CUDA=1
+  export PYTHONPATH="$scratch/site${PYTHONPATH:+:$PYTHONPATH}" FASTBTS_REQUIRE_CUDA=1
 fi
 export PYTHONDONTWRITEBYTECODE=1 TORCHINDUCTOR_CACHE_DIR="$scratch/inductor"
 pytest=("$python" -m pytest -q -p no:cacheprovider -p no:benchmark)

@@ -19,11 +19,18 @@ from training.config import model_config
 from training.model import UNet3d
 
 ROOT = Path(__file__).parents[1]
+LACKING = ("openvino", "nncf", "monai", "tensorrt_rtx_bindings", "cryptography", "open_clip")
+"""Packages that the steps must do without."""
+WITHOUT_THEM = f"import sys; sys.modules.update(dict.fromkeys({LACKING}))"
 
 
 def dry_run(folder: Path, weights: Path, steps: str) -> tuple[int, list[dict[str, Any]]]:
     """The exit status and the summary."""
     settings = {"FASTBTS_DRY_RUN": "1", "FASTBTS_WEIGHTS": str(weights), "FASTBTS_STEPS": steps}
+    lacking = weights.parent / "lacking"
+    lacking.mkdir()
+    (lacking / "sitecustomize.py").write_text(WITHOUT_THEM)
+    settings["PYTHONPATH"] = str(lacking)
     run = subprocess.run(
         [str(ROOT / "scripts/gpu_check.sh"), str(folder)],
         env={**os.environ, **settings, "PYTHON": sys.executable},
