@@ -1,0 +1,69 @@
+#include "core/cuda/launch.h"
+#include "ops/conv3d.h"
+#include "ops/conv3d_kernel.cuh"
+
+namespace fastbts {
+namespace {
+
+bool is_multiple(const void* address, std::size_t n) {
+  return reinterpret_cast<std::uintptr_t>(address) % n == 0;
+}
+
+ConvSizes sizes_of(const Conv3dArgs& args) {
+  const auto n = [](std::int64_t size) { return static_cast<int>(size); };
+  const Shape<3> size = conv3d_size(args), bricks = conv3d_bricks(size, args.stride);
+  ConvSizes s{};
+  s.n_in = n(args.x.shape[4]);
+  s.spread = args.spread;
+  s.n_c = n(args.out.shape[4]);
+  s.n_out = s.n_c * s.spread * s.spread * s.spread;
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    s.in[axis] = n(args.x.shape[axis + 1]);
+    s.size[axis] = n(size[axis]);
+    s.bricks[axis] = n(bricks[axis]);
+  }
+  std::copy_n(args.x.strides.begin(), 4, s.x);
+  std::copy(args.out.strides.begin(), args.out.strides.end(), s.out);
+  const auto all = [](const std::int64_t* strides, std::int64_t factor) {
+    return std::all_of(strides, strides + 4, [&](std::int64_t step) { return step % factor == 0; });
+  };
+  s.vectors = is_multiple(args.x.data, 16) && all(s.x, 8) && s.n_in % 8 == 0;
+  s.pairs = s.out[4] == 1 && s.n_c % 2 == 0 && all(s.out, 2) &&
+            is_multiple(args.out.data, static_cast<std::size_t>(2 * size_of(args.out.dtype)));
+  return s;
+}
+
+template <int kStride, int kKernel, typename Out>
+void launch_conv(const Conv3dArgs& args, cudaStream_t stream) {
+  using Shape = ConvShape<kStride, kKernel>;
+  const ConvSizes s = sizes_of(args);
+  const ConvPointers<Out> pointers{static_cast<const Half*>(args.x.data),
+                                   args.affine.data,
+                                   static_cast<const Half*>(args.tiles.data),
+                                   args.bias.data,
+                                   static_cast<Out*>(args.out.data),
+                                   args.stats.data};
+  const dim3 blocks(static_cast<unsigned>(s.bricks[0] * s.bricks[1] * s.bricks[2]),
+                    static_cast<unsigned>(args.tiles.shape[0]),
+                    static_cast<unsigned>(args.x.shape[0]));
+  const std::size_t shared_bytes = sizeof(Half) * Shape::kSharedHalves;
+  conv3d_kernel<kStride, kKernel>
+      <<<blocks, Shape::kThreads, shared_bytes, stream>>>(pointers, s);
+  CUDA_CHECK_LAUNCH("conv3d_kernel");
+}
+
+template <typename Out>
+void launch(const Conv3dArgs& args, cudaStream_t stream) {
+  if (args.tiles.shape[2] == 1) return launch_conv<1, 1, Out>(args, stream);
+  if (args.stride == 1) return launch_conv<1, 3, Out>(args, stream);
+  return launch_conv<2, 3, Out>(args, stream);
+}
+
+}  // namespace
+
+void conv3d_cuda(const Conv3dArgs& args, Stream stream) {
+  if (args.out.dtype == DType::kFloat16) return launch<Half>(args, cuda_stream(stream));
+  launch<float>(args, cuda_stream(stream));
+}
+
+}  // namespace fastbts
