@@ -5,7 +5,7 @@ VENV ?= .venv
 DEV ?= .venv-dev
 SUPPLY := build/supply
 JOBS ?= auto
-RESULTS := benchmarks/results
+RESULTS ?= build/bench
 
 # What the compiled part depends on. Python files need no second install: the install is editable.
 NATIVE := pyproject.toml fastbts/about.py CMakeLists.txt \
@@ -14,12 +14,12 @@ SOURCES := $(NATIVE) $(shell find fastbts models -type f -not -name '*.pyc')
 CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick guards versions lint format stubs coverage bench lock audit \
-    sbom install clean
+.PHONY: help demo test test-quick guards versions lint format stubs coverage bench \
+    publish-bench lock audit sbom install clean
 .NOTPARALLEL:  # both installs build in build/
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/installed  ## install, segment a synthetic case, show where the results are
 	$(VENV)/bin/fastbts demo --out demo
@@ -81,11 +81,16 @@ stubs: $(DEV)/installed  ## write fastbts/_C.pyi from the compiled module
 KEEP := glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592
 BENCH := -m pytest --benchmark-only --benchmark-json
 
-bench: $(DEV)/installed  ## benchmarks; write benchmarks/results and the tables of the READMEs
+bench: $(DEV)/installed  ## benchmarks; write build/bench and print their tables
+	mkdir -p $(RESULTS)
 	$(DEV)/bin/python $(BENCH) $(RESULTS)/predict.json benchmarks/bench_predict.py
 	$(DEV)/bin/python $(BENCH) $(RESULTS)/ops.json benchmarks/bench_ops.py
 	GLIBC_TUNABLES=$(KEEP) $(DEV)/bin/python $(BENCH) $(RESULTS)/ops-tuned.json benchmarks/bench_ops.py
 	$(DEV)/bin/python $(BENCH) $(RESULTS)/semantic.json benchmarks/bench_semantic.py
+	$(DEV)/bin/python -m benchmarks.make_tables $(RESULTS)
+
+publish-bench:  ## benchmarks; write benchmarks/results and the tables of the READMEs
+	$(MAKE) bench RESULTS=benchmarks/results
 	$(DEV)/bin/python -m benchmarks.make_tables
 
 # What `pip install fastbts` and its build need, with hashes, for all systems and Python versions.

@@ -251,8 +251,22 @@ def filled(text: str, results: Path = RESULTS) -> str:
     return re.sub(marker, fill, text, flags=re.DOTALL)
 
 
+def printed(results: Path) -> str:
+    """The tables of those result files that are in a folder."""
+    found = {name: (make, results / file) for name, (make, file) in TABLES.items()}
+    return "\n\n".join(
+        f"{name}\n\n{make(json.loads(path.read_text()))}"
+        for name, (make, path) in found.items()
+        if path.is_file()
+    )
+
+
 def main() -> None:
-    """Rewrites the pages; with --check only compares."""
+    """Rewrites the pages; with --check only compares, with a folder prints the tables of it."""
+    folders = [Path(argument) for argument in sys.argv[1:] if argument != "--check"]
+    if folders:
+        print(*map(printed, folders), sep="\n\n")
+        return
     for page in PAGES:
         text = (ROOT / page).read_text()
         new = filled(text)

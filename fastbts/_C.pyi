@@ -14,6 +14,8 @@ __all__: list[str] = [
     "brain_box",
     "components",
     "cuda_synchronize",
+    "describe",
+    "dlpack_capsule",
     "expected_dice",
     "label",
     "n_cuda_devices",
@@ -49,6 +51,16 @@ def components(
     stream: int,
 ) -> None: ...
 def cuda_synchronize(stream: int) -> None: ...
+def describe(array: typing.Any, stream: int) -> tuple: ...
+def dlpack_capsule(
+    owner: typing.Any,
+    address: int,
+    shape: collections.abc.Sequence[int],
+    strides: collections.abc.Sequence[int],
+    typestr: str,
+    device: int,
+    versioned: bool,
+) -> typing.Any: ...
 def expected_dice(
     logits: typing.Any,
     offset: typing.Annotated[collections.abc.Sequence[int], "FixedSize(3)"],

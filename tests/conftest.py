@@ -14,6 +14,7 @@ import pytest
 
 from fastbts import EngineSpec, Segmenter
 from fastbts.engine.file import write_engine_file
+from tests.fakes import EmulatedCuda, emulated_cuda
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -139,3 +140,10 @@ def small_phantom(monkeypatch: pytest.MonkeyPatch) -> None:
         return replace(case, volume=small)
 
     monkeypatch.setattr("fastbts.phantom.make_case", make_small)
+
+
+@pytest.fixture
+def cuda() -> Iterator[EmulatedCuda]:
+    """`fastbts` on one emulated CUDA device; see tests/fakes."""
+    with emulated_cuda() as device:
+        yield device

@@ -75,6 +75,15 @@ class Borrower {
     return fill(AnyView<N, Void>{source.data, *source.dtype}, source);
   }
 
+  /// An array of any rank and real element type, as its owner describes it.
+  const Source& described_array(const py::object& object, const char* name) {
+    name_ = std::string(op_) + ": " + name;
+    expected_ = "an array of real numbers";
+    const Source& source = described(object);
+    refuse_unless(!source.flaw && source.dtype.has_value(), source, source.flaw ? source.flaw : "");
+    return source;
+  }
+
  private:
   static bool is_half(DType dtype) { return dtype == DType::kFloat16 || dtype == DType::kBfloat16; }
 

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 
+#include "bindings/export.h"
 #include "bindings/network.h"
 #include "bindings/run.h"
 #include "core/cpu/wide.h"
@@ -212,6 +213,18 @@ void bind_network(py::module_& module) {
       "w_a"_a, "strength"_a, "out"_a, "n_threads"_a, "stream"_a);
 }
 
+/// Owner, address, shape, strides in bytes, type, device (-1: host memory) and whether it is writable.
+py::tuple describe(const Array& array, StreamHandle stream) {
+  Borrower borrow("describe", stream_of(stream));
+  const Source& source = borrow.described_array(array, "array");
+  std::vector<std::int64_t> strides = source.strides;
+  for (auto& stride : strides) stride *= size_of(*source.dtype);
+  return py::make_tuple(source.owner, reinterpret_cast<std::uintptr_t>(source.data),
+                        py::tuple(py::cast(source.shape)), py::tuple(py::cast(strides)),
+                        py::str(source.type), source.device.is_cuda ? source.device.index : -1,
+                        source.writable);
+}
+
 void bind_device(py::module_& module) {
   module.attr("HAS_CUDA") = kHasCuda;
   module.attr("ISA") = isa_name();
@@ -223,6 +236,9 @@ void bind_device(py::module_& module) {
         cuda_synchronize(stream_of(stream));
       },
       "stream"_a);
+  module.def("describe", describe, "array"_a, "stream"_a);
+  module.def("dlpack_capsule", dlpack_capsule, "owner"_a, "address"_a, "shape"_a, "strides"_a,
+             "typestr"_a, "device"_a, "versioned"_a);
 }
 
 void raise(const char* type, const char* message) {

@@ -100,7 +100,9 @@ FASTBTS_KERNEL void attention_kernel(AttentionPointers<T> p, AttentionSizes s) {
     }
 #pragma unroll
     for (int j = 0; j < kHiddenGroup; ++j) {
-      const float value = hidden[j] > 0.0F ? hidden[j] : 0.01F * hidden[j];
+      // A channel beyond the last one has weights of zero; infinite features would make it NaN.
+      const float active = first + j < s.n_hidden ? hidden[j] : 0.0F;
+      const float value = active > 0.0F ? active : 0.01F * active;
 #pragma unroll
       for (int i = 0; i < kChildren; ++i)
         logits[i] += weights[(n_inputs + 1 + i) * kHiddenGroup + j] * value;

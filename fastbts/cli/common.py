@@ -24,7 +24,7 @@ EngineArgument = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Backend = Annotated[str, typer.Option(help=", ".join(("auto", *BACKENDS)))]
-Device = Annotated[str, typer.Option(help=", ".join(("auto", *devices())))]
+Device = Annotated[str, typer.Option(help=", ".join(("auto", *devices(), "cuda:N")))]
 Precision = Annotated[
     str, typer.Option(help=f"{', '.join(('auto', *precisions()))}: if engine and backend have it")
 ]

@@ -54,9 +54,9 @@ def _capabilities(row: Backend) -> str:
 
 
 def _cuda() -> str:
-    from fastbts.engine.backends.cuda import Cuda
+    from fastbts.device.runtime import Runtime
 
-    return f"compute capability {Cuda().compute_capability()}"
+    return f"compute capability {Runtime().compute_capability()}"
 
 
 def _extra(name: str, extra: str) -> str:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbts.engine.backends import BACKENDS, Backend, devices, precisions
+from fastbts.engine.backends import BACKENDS, Backend, device_kind, devices, precisions
 from fastbts.engine.file import EngineFile, named, read_engine_file
 from fastbts.engine.graph import check_graph
 from fastbts.engine.interface import Engine
 from fastbts.errors import EngineFileError, OptionsError, memory_errors
 from fastbts.options import check_threads
+
+NUMBERED = re.compile(r"cuda:(0|[1-9][0-9]{0,5})")
+"""A CUDA device by its number."""
 
 
 def default_engine_path() -> Path:
@@ -38,7 +42,8 @@ def load_engine(
         path: A `.fbts` file; None for the shipped engine.
         backend: One of `fastbts.engine.backends.BACKENDS`. "auto" takes what the file was built
             for if that runs on the device, else the first backend that runs on the device.
-        device: "cpu", "cuda", or "auto" for the backend's default.
+        device: "cpu"; "cuda:1" for the second CUDA device, "cuda" for the first; or "auto" for the
+            backend's default.
         precision: "fp32", "bf16", "fp16" or "int8", if the backend has it. "fp32" is exact;
             "bf16" is about twice as fast on CPUs that compute in it; "int8" needs a file that
             `fastbts build` made for it. "auto" takes what the file was built for, else bf16 on
@@ -94,7 +99,8 @@ def open_engine(
 def check_choice(backend: str = "auto", device: str = "auto", precision: str = "auto") -> None:
     """Raises OptionsError for an unknown backend, device or precision."""
     _check_known("backend", backend, ("auto", *BACKENDS))
-    _check_known("device", device, ("auto", *devices()))
+    if device not in (known := ("auto", *devices())) and not NUMBERED.fullmatch(str(device)):
+        raise OptionsError(f"device {device!r}: expected one of {', '.join(known)}, cuda:N")
     _check_known("precision", precision, ("auto", *precisions()))
 
 
@@ -145,7 +151,7 @@ def _choice(device: str, built_for: str) -> Backend:
     """The backend that "auto" stands for."""
     built = [BACKENDS[built_for]] if built_for != "auto" else []
     rows = [*built, *BACKENDS.values()]
-    return next(row for row in rows if device in ("auto", *row.devices))
+    return next(row for row in rows if device_kind(device) in ("auto", *row.devices))
 
 
 def _check_known(what: str, value: str, known: tuple[str, ...]) -> None:

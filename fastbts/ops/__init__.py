@@ -1,8 +1,8 @@
 """The arithmetic in C++, on NumPy arrays or arrays on a CUDA device.
 
-Around the network (`image.py`): `brain_box`, `normalize`, `window`, `blend`, `label`, `components`,
-`expected_dice`, `resample`, `resample_affine`. Inside it (`semantic.py`): `semantic_bridge`,
-`semantic_attention`.
+Around the network: `brain_box`, `normalize`, `window`, `blend`, `resample`, `resample_affine`
+(`image.py`), `label`, `components`, `expected_dice` (`regions.py`). Inside it: `semantic_bridge`,
+`semantic_attention` (`semantic.py`).
 `fastbts.ops.reference` defines each op in a few lines of NumPy.
 
 Axes are the network's, (D, H, W). Arrays are borrowed with their strides or refused, never
@@ -22,8 +22,9 @@ Every op raises `InputError` for an array it cannot use, `OptionsError` for boxe
 that do not fit, and `DeviceError` for a device that cannot be used.
 """
 
-from fastbts.ops import image, semantic
+from fastbts.ops import image, regions, semantic
 from fastbts.ops.image import *  # noqa: F403
+from fastbts.ops.regions import *  # noqa: F403
 from fastbts.ops.semantic import *  # noqa: F403
 
-__all__ = [*image.__all__, *semantic.__all__]
+__all__ = [*image.__all__, *regions.__all__, *semantic.__all__]

@@ -22,7 +22,10 @@ def shipped() -> EngineFile:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"device": "tpu"}, "device 'tpu': expected one of auto, cpu, cuda"),
+        ({"device": "tpu"}, "device 'tpu': expected one of auto, cpu, cuda, cuda:N"),
+        ({"device": "cuda:x"}, "device 'cuda:x': expected one of auto, cpu, cuda, cuda:N"),
+        ({"device": "cpu:1"}, "device 'cpu:1': expected one of"),
+        ({"device": "cuda:01"}, "device 'cuda:01': expected one of"),
         ({"precision": "fp8"}, "precision 'fp8': expected one of auto, fp32, bf16, int8, fp16"),
         (
             {"backend": "tvm"},
@@ -43,6 +46,7 @@ def test_unknown_options_are_refused(asked: dict[str, object], message: str) -> 
     ("asked", "message"),
     [
         ({"backend": "openvino", "device": "cuda"}, "'cuda': backend 'openvino' runs on cpu"),
+        ({"backend": "openvino", "device": "cuda:1"}, "'cuda:1': backend 'openvino' runs on cpu"),
         ({"backend": "tensorrt", "device": "cpu"}, "'cpu': backend 'tensorrt' runs on cuda"),
         (
             {"backend": "openvino", "precision": "fp16"},

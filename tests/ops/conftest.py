@@ -5,16 +5,16 @@ import pytest
 from tests.ops.devices import Device, Ops, available_devices, on
 
 
-@pytest.fixture(params=available_devices())
+@pytest.fixture(params=[*available_devices(), "emulated-cuda"])
 def device(request: pytest.FixtureRequest) -> Ops:
-    """The ops on each device: a test that takes it runs on all."""
-    return on(request.param)
+    """The ops on each device: a test that takes it runs on all.
 
-
-@pytest.fixture(params=[*available_devices(), "emulated"])
-def every_device(request: pytest.FixtureRequest) -> Ops:
-    """Also on the emulated CUDA device, which is slow: for small arrays."""
-    return on(request.param)
+    "emulated-cuda" is the SIMT emulation, with arrays of the fake CuPy in place of CuPy's.
+    """
+    if request.param != "emulated-cuda":
+        return on(request.param)
+    request.getfixturevalue("cuda")
+    return on("cuda")
 
 
 @pytest.fixture(params=[*available_devices()[1:], "emulated"])

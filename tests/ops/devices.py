@@ -7,7 +7,7 @@ import importlib
 import inspect
 import os
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -150,7 +150,6 @@ def numbers(result: Any) -> Any:
     return fetched(result)
 
 
-@cache
 def cupy() -> Any:
     """CuPy, with an allocation for each array, whose ends compute-sanitizer then sees."""
     library = importlib.import_module("cupy")

@@ -17,7 +17,7 @@ from tests.ops.views import N_THREADS, restrided
 from tests.tolerances import assert_close
 
 
-def test_4x4_by_hand(every_device: Ops) -> None:
+def test_4x4_by_hand(device: Ops) -> None:
     """Windows of 4 rows and 3 columns overlap in two columns, where each weighs one half."""
     logits = np.array([2, 4], np.float32).reshape(2, 1, 1, 1, 1) * np.ones(
         (2, 1, 1, 4, 3), np.float32
@@ -29,9 +29,9 @@ def test_4x4_by_hand(every_device: Ops) -> None:
         np.array([[1, 0.5, 0.5], [0.5, 0.5, 1]], np.float32),
     )
     total = np.zeros((1, 1, 4, 4), np.float32)
-    every_device.blend(logits, origins, weights, total)
+    device.blend(logits, origins, weights, total)
     assert total[0, 0].tolist() == [[2, 3, 3, 4]] * 4
-    every_device.blend(logits, origins, weights, total)
+    device.blend(logits, origins, weights, total)
     assert total[0, 0].tolist() == [[4, 6, 6, 8]] * 4  # adds to what is there
 
 
@@ -151,12 +151,12 @@ def test_same_bits_for_any_threads_and_run() -> None:
     assert not np.array_equal(totals[0], start)
 
 
-def test_outer_axes_may_have_any_strides(every_device: Ops) -> None:
+def test_outer_axes_may_have_any_strides(device: Ops) -> None:
     logits, origins, weights, total = example((5, 6, 7), (4, 4, 4))
     exact = reference.blend(logits, origins, weights, total)
     expected = peer(logits, origins, weights, total)
     view = restrided(total, (1, 0, 2), (-1, -1, 1))
-    every_device.blend(restrided(logits, (1, 0, 2), (1, -1, 1)), origins, weights, view)
+    device.blend(restrided(logits, (1, 0, 2), (1, -1, 1)), origins, weights, view)
     assert_close(view, expected, exact)
 
 

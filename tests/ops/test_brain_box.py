@@ -9,12 +9,12 @@ from tests.ops.devices import Ops
 from tests.ops.views import IMAGE_TYPES, N_THREADS, RAGGED, noise_image, orientations
 
 
-def test_by_hand(every_device: Ops) -> None:
+def test_by_hand(device: Ops) -> None:
     volume = np.zeros((2, 2, 3, 5), np.int16)
     volume[0, 1, 1, 2] = 7
     volume[1, 1, 1, 2] = -7
     volume[1, 1, 2, 3] = 1
-    box = every_device.brain_box(volume)
+    box = device.brain_box(volume)
     assert box.bounds == ((1, 2), (1, 3), (2, 4))
     assert box.size == (1, 2, 2)
     assert box.n_brain == 2
@@ -22,17 +22,17 @@ def test_by_hand(every_device: Ops) -> None:
     assert box.n_nonfinite == (0, 0)
 
 
-def test_nonfinite_voxels_are_counted_as_brain_and_minus_zero_is_not(every_device: Ops) -> None:
+def test_nonfinite_voxels_are_counted_as_brain_and_minus_zero_is_not(device: Ops) -> None:
     volume = np.zeros((1, 1, 1, 6), np.float32)
     volume[0, 0, 0] = [-0.0, np.nan, np.inf, -np.inf, 1e-45, 0.0]
-    box = every_device.brain_box(volume)
+    box = device.brain_box(volume)
     assert box.bounds[2] == (1, 5)
     assert (box.n_brain, box.n_nonfinite, box.n_nonzero) == (4, (3,), (4,))
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (0, 4, 5), (3, 4, 0)])
-def test_without_brain_the_box_is_empty(every_device: Ops, shape: tuple[int, int, int]) -> None:
-    box = every_device.brain_box(np.zeros((2, *shape), np.uint8))
+def test_without_brain_the_box_is_empty(device: Ops, shape: tuple[int, int, int]) -> None:
+    box = device.brain_box(np.zeros((2, *shape), np.uint8))
     assert box == ops.BrainBox(((0, 0), (0, 0), (0, 0)), 0, (0, 0), (0, 0))
     assert box.size == (0, 0, 0)
 

@@ -19,7 +19,7 @@ def full_box(labels: NDArray[np.uint8]) -> ops.Box:
     return (0, d), (0, h), (0, w)
 
 
-def test_by_hand(every_device: Ops) -> None:
+def test_by_hand(device: Ops) -> None:
     """Four parts; the one at the top right has two labels, and its three voxels touch by edges."""
     slices = [
         "11.2.",
@@ -35,7 +35,7 @@ def test_by_hand(every_device: Ops) -> None:
     labels = np.array([[list(row.replace(".", "0")) for row in rows] for rows in slices]).astype(
         np.uint8
     )
-    assert every_device.components(labels, full_box(labels), 3) == (4, 1, {1: 3, 3: 2})
+    assert device.components(labels, full_box(labels), 3) == (4, 1, {1: 3, 3: 2})
     assert labels[0].tolist() == [[0, 0, 0, 2, 0], [0, 0, 0, 0, 4], [0] * 5, [0] * 5]
     assert labels[1].tolist() == [[0, 0, 0, 0, 2], [0] * 5, [0] * 5, [0] * 5]
 
@@ -43,24 +43,24 @@ def test_by_hand(every_device: Ops) -> None:
 @pytest.mark.parametrize(
     "step", [(d, h, w) for d in (0, 1) for h in (-1, 0, 1) for w in (-1, 0, 1)]
 )
-def test_faces_edges_and_corners_connect(every_device: Ops, step: tuple[int, int, int]) -> None:
+def test_faces_edges_and_corners_connect(device: Ops, step: tuple[int, int, int]) -> None:
     labels = np.zeros((3, 3, 3), np.uint8)
     labels[1, 1, 1] = labels[tuple(1 + s for s in step)] = 1
-    assert every_device.components(labels, full_box(labels), 0) == (1, 1, {})
+    assert device.components(labels, full_box(labels), 0) == (1, 1, {})
 
 
-def test_a_gap_of_one_separates(every_device: Ops) -> None:
+def test_a_gap_of_one_separates(device: Ops) -> None:
     labels = np.zeros((3, 3, 3), np.uint8)
     labels[0, 0, 0] = labels[2, 1, 0] = labels[0, 0, 2] = 1
-    assert every_device.components(labels, full_box(labels), 0).n_before == 3
+    assert device.components(labels, full_box(labels), 0).n_before == 3
 
 
-def test_parts_joined_in_the_last_row_are_one(every_device: Ops) -> None:
+def test_parts_joined_in_the_last_row_are_one(device: Ops) -> None:
     """A comb: its teeth are joined only by the last row, or, upside down, by the first."""
     labels = np.zeros((1, 5, 9), np.uint8)
     labels[0, :, ::2] = labels[0, 4] = 1
-    assert every_device.components(labels, full_box(labels), 29) == (1, 1, {})
-    assert every_device.components(labels[:, ::-1], full_box(labels), 30) == (1, 0, {1: 29})
+    assert device.components(labels, full_box(labels), 29) == (1, 1, {})
+    assert device.components(labels[:, ::-1], full_box(labels), 30) == (1, 0, {1: 29})
 
 
 def noise(shape: tuple[int, int, int], density: float, seed: int = 0) -> NDArray[np.uint8]:
@@ -88,12 +88,12 @@ def test_agrees_with_the_reference(
     assert device.components(before, full_box(before), 0, n_threads) == (n_before, n_before, {})
 
 
-def test_only_the_box_counts(every_device: Ops) -> None:
+def test_only_the_box_counts(device: Ops) -> None:
     """A part that the box cuts in two is two parts, and voxels outside are unchanged."""
     labels = noise((9, 10, 11), 0.2)
     box = ((1, 8), (0, 6), (3, 10))
     expected, n_before, n_after = reference.components(labels, box, 5)
-    assert every_device.components(labels, box, 5)[:2] == (n_before, n_after)
+    assert device.components(labels, box, 5)[:2] == (n_before, n_after)
     assert np.array_equal(labels, expected)
     assert expected.any()
 

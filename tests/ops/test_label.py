@@ -15,28 +15,26 @@ HALF = (0.5, 0.5, 0.5)
 BRATS2021 = (2, 1, 4)
 
 
-def test_by_hand(every_device: Ops) -> None:
+def test_by_hand(device: Ops) -> None:
     """From left to right: nothing, WT, TC, ET, and ET or TC outside of the outer regions."""
     logits = np.array(
         [[-1, 1, 1, 1, -1, -1], [-1, -1, 1, 1, -1, 1], [-1, -1, -1, 1, 1, -1]], np.float32
     ).reshape(3, 1, 1, 6)
     labels = np.zeros((1, 1, 6), np.uint8)
-    counts = every_device.label(
-        logits, (0, 0, 0), ((0, 1), (0, 1), (0, 6)), HALF, BRATS2021, labels
-    )
+    counts = device.label(logits, (0, 0, 0), ((0, 1), (0, 1), (0, 6)), HALF, BRATS2021, labels)
     assert labels[0, 0].tolist() == [0, 2, 1, 4, 4, 1]
     assert counts == ops.RegionCounts(n_wt=5, n_tc=4, n_et=2, n_nonfinite=0)
 
 
-def test_a_probability_at_the_threshold_counts_and_nan_does_not(every_device: Ops) -> None:
+def test_a_probability_at_the_threshold_counts_and_nan_does_not(device: Ops) -> None:
     logits = np.full((3, 1, 1, 3), -9, np.float32)
     logits[0, 0, 0] = 0.0, -1e-45, np.nan
     labels = np.zeros((1, 1, 3), np.uint8)
-    every_device.label(logits, (0, 0, 0), ((0, 1), (0, 1), (0, 3)), HALF, BRATS2021, labels)
+    device.label(logits, (0, 0, 0), ((0, 1), (0, 1), (0, 3)), HALF, BRATS2021, labels)
     assert labels[0, 0].tolist() == [2, 0, 0]
 
 
-def test_voxels_with_nonfinite_logits_are_counted_inside_the_box(every_device: Ops) -> None:
+def test_voxels_with_nonfinite_logits_are_counted_inside_the_box(device: Ops) -> None:
     """One voxel with three of them counts once; the largest finite values do not count."""
     logits = np.full((3, 1, 2, 40), 3e38, np.float32)
     logits[0, 0, 0, 5], logits[1, 0, 0, 6], logits[2, 0, 0, 39] = np.nan, np.inf, -np.inf
@@ -44,21 +42,21 @@ def test_voxels_with_nonfinite_logits_are_counted_inside_the_box(every_device: O
     logits[:, 0, 1] = np.nan  # outside
     labels = np.zeros((1, 1, 40), np.uint8)
     box = ((0, 1), (0, 1), (0, 40))
-    counts = every_device.label(logits, (0, 0, 0), box, HALF, BRATS2021, labels)
+    counts = device.label(logits, (0, 0, 0), box, HALF, BRATS2021, labels)
     assert counts == ops.RegionCounts(n_wt=39, n_tc=39, n_et=38, n_nonfinite=4)
     _, expected = reference.label(logits, (0, 0, 0), box, HALF, BRATS2021, np.zeros_like(labels))
     assert counts == expected
 
 
 @pytest.mark.parametrize("threshold", [1e-6, 0.1, 0.3, 0.7, 0.999])
-def test_thresholds_are_compared_in_float64(every_device: Ops, threshold: float) -> None:
+def test_thresholds_are_compared_in_float64(device: Ops, threshold: float) -> None:
     """The float32 neighbours of logit(threshold) fall on the side float64 puts them."""
     cut = np.float32(np.log(threshold / (1 - threshold)))
     logits = np.full((3, 1, 1, 3), -99, np.float32)
     logits[0, 0, 0] = np.nextafter(cut, np.float32(-99)), cut, np.nextafter(cut, np.float32(99))
     labels = np.zeros((1, 1, 3), np.uint8)
     box = ((0, 1), (0, 1), (0, 3))
-    every_device.label(logits, (0, 0, 0), box, (threshold,) * 3, BRATS2021, labels)
+    device.label(logits, (0, 0, 0), box, (threshold,) * 3, BRATS2021, labels)
     expected, _ = reference.label(
         logits, (0, 0, 0), box, (threshold,) * 3, BRATS2021, np.zeros_like(labels)
     )
@@ -100,12 +98,10 @@ def test_labels_inside_a_larger_array() -> None:
     assert (buffer == 9).all()
 
 
-def test_regions_are_counted_by_rule_not_by_value(every_device: Ops) -> None:
+def test_regions_are_counted_by_rule_not_by_value(device: Ops) -> None:
     logits = np.full((3, 2, 2, 2), 5, np.float32)
     labels = np.zeros((2, 2, 2), np.uint8)
-    counts = every_device.label(
-        logits, (0, 0, 0), ((0, 2), (0, 2), (0, 2)), HALF, (1, 1, 1), labels
-    )
+    counts = device.label(logits, (0, 0, 0), ((0, 2), (0, 2), (0, 2)), HALF, (1, 1, 1), labels)
     assert counts == (8, 8, 8, 0)
 
 

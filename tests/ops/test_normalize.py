@@ -54,10 +54,10 @@ def check(
     return tensor
 
 
-def test_by_hand(every_device: Ops) -> None:
+def test_by_hand(device: Ops) -> None:
     volume = np.zeros((1, 1, 1, 7), np.int16)
     volume[0, 0, 0, 2:5] = 1, 2, 3
-    tensor, stats = every_device.normalize(
+    tensor, stats = device.normalize(
         volume, ((0, 1), (0, 1), (2, 5)), (1, 1, 6), percentiles=(0, 100)
     )
     assert tensor.dtype == np.float32
@@ -67,39 +67,37 @@ def test_by_hand(every_device: Ops) -> None:
     np.testing.assert_allclose(stats, [[1, 3, 2, np.sqrt(2 / 3)]])
 
 
-def test_clips_at_values_that_occur(every_device: Ops) -> None:
+def test_clips_at_values_that_occur(device: Ops) -> None:
     volume = np.arange(1, 11, dtype=np.float32).reshape(1, 1, 1, 10)
-    _, stats = every_device.normalize(volume, full_box(volume), (1, 1, 10), percentiles=(20, 90))
+    _, stats = device.normalize(volume, full_box(volume), (1, 1, 10), percentiles=(20, 90))
     clipped = [2, 2, 3, 4, 5, 6, 7, 8, 9, 9]
     np.testing.assert_allclose(
         stats, [[2, 9, float(np.mean(clipped)), float(np.std(clipped))]], rtol=1e-15
     )
 
 
-def test_a_voxel_is_brain_where_any_modality_is_non_zero(every_device: Ops) -> None:
+def test_a_voxel_is_brain_where_any_modality_is_non_zero(device: Ops) -> None:
     volume = np.array([[4, 0, 0, 2], [0, 0, 1, 3]], np.uint8).reshape(2, 1, 1, 4)
-    tensor, stats = every_device.normalize(
-        volume, full_box(volume), (1, 1, 4), percentiles=(0, 100)
-    )
+    tensor, stats = device.normalize(volume, full_box(volume), (1, 1, 4), percentiles=(0, 100))
     np.testing.assert_allclose(stats[:, 2], [2, 4 / 3])
     assert (tensor[:, 0, 0, 1] == 0).all()
     assert tensor[0, 0, 0, 2] < 0 < tensor[0, 0, 0, 0]
 
 
-def test_constant_modality_becomes_zero(every_device: Ops) -> None:
+def test_constant_modality_becomes_zero(device: Ops) -> None:
     volume = noise_image((5, 6, 7), "f8")
     brain = (volume != 0).any(axis=0)
     volume[1, brain] = 0.1  # a float64 mean of many 0.1 is not 0.1
-    tensor, stats = every_device.normalize(volume, full_box(volume), (5, 6, 7))
+    tensor, stats = device.normalize(volume, full_box(volume), (5, 6, 7))
     assert stats[1].tolist() == [0.1, 0.1, 0.1, 0]
     assert not tensor[1].any()
     assert tensor[0].any()
 
 
-def test_without_brain_all_is_zero(every_device: Ops) -> None:
+def test_without_brain_all_is_zero(device: Ops) -> None:
     volume = noise_image((5, 6, 7), "i2")
     for box in (((0, 1), (0, 1), (0, 1)), ((2, 2), (0, 6), (0, 7)), ((0, 5), (0, 6), (3, 3))):
-        tensor, stats = every_device.normalize(volume, box, (6, 6, 8))
+        tensor, stats = device.normalize(volume, box, (6, 6, 8))
         assert not tensor.any()
         assert not stats.any()
 

@@ -15,17 +15,17 @@ from tests.tolerances import assert_close
 Size = tuple[int, int, int]
 
 
-def test_by_hand(every_device: Ops) -> None:
+def test_by_hand(device: Ops) -> None:
     line = np.array([0, 4], np.float32).reshape(1, 2, 1, 1)
-    np.testing.assert_array_equal(every_device.resample(line, (4, 1, 1)).ravel(), [0, 1, 3, 4])
+    np.testing.assert_array_equal(device.resample(line, (4, 1, 1)).ravel(), [0, 1, 3, 4])
     np.testing.assert_array_equal(
-        every_device.resample(every_device.resample(line, (4, 1, 1)), (2, 1, 1)).ravel(), [0.5, 3.5]
+        device.resample(device.resample(line, (4, 1, 1)), (2, 1, 1)).ravel(), [0.5, 3.5]
     )
 
 
-def test_same_size_is_untouched(every_device: Ops) -> None:
+def test_same_size_is_untouched(device: Ops) -> None:
     array = np.random.default_rng(0).random((2, 3, 4, 5), np.float32)
-    np.testing.assert_array_equal(every_device.resample(array, (3, 4, 5)), array)
+    np.testing.assert_array_equal(device.resample(array, (3, 4, 5)), array)
 
 
 def ramp(size: Size, shape: Size) -> NDArray[np.float64]:
@@ -38,10 +38,10 @@ def ramp(size: Size, shape: Size) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("size", [(6, 9, 4), (1, 1, 1), (13, 5, 20)])
-def test_linear_functions_survive(every_device: Ops, size: Size) -> None:
+def test_linear_functions_survive(device: Ops, size: Size) -> None:
     """Interpolation is exact for a linear ramp, away from its constant edges."""
     shape = (6, 9, 10)
-    out = every_device.resample(ramp(shape, shape)[None].astype(np.float32), size)[0]
+    out = device.resample(ramp(shape, shape)[None].astype(np.float32), size)[0]
     np.testing.assert_allclose(out, ramp(size, shape), atol=1e-5)
 
 

@@ -26,40 +26,40 @@ def random(*shape: int, seed: int = 0) -> NDArray[np.float32]:
     return noise(np.random.default_rng(seed), *shape)
 
 
-def test_by_hand(every_device: Ops) -> None:
+def test_by_hand(device: Ops) -> None:
     """The edge value is used for half a voxel beyond the outermost centres."""
     line = np.array([0, 4, 6], np.float32).reshape(1, 1, 1, 3)
     matrix = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0.25, -0.75]])
-    out = every_device.resample_affine(line, matrix, (1, 1, 16), outside=-9)
+    out = device.resample_affine(line, matrix, (1, 1, 16), outside=-9)
     assert out.ravel().tolist() == [-9, 0, 0, 0, 1, 2, 3, 4, 4.5, 5, 5.5, 6, 6, 6, -9, -9]
-    nearest = every_device.resample_affine(line, matrix, (1, 1, 16), nearest=True, outside=-9)
+    nearest = device.resample_affine(line, matrix, (1, 1, 16), nearest=True, outside=-9)
     assert nearest.ravel().tolist() == [-9, 0, 0, 0, 0, 4, 4, 4, 4, 6, 6, 6, 6, 6, -9, -9]
 
 
 @pytest.mark.parametrize("nearest", [False, True])
-def test_the_same_grid_is_untouched(every_device: Ops, nearest: bool) -> None:
+def test_the_same_grid_is_untouched(device: Ops, nearest: bool) -> None:
     array = random(2, 3, 4, 5)
     assert np.array_equal(
-        every_device.resample_affine(array, np.eye(4), (3, 4, 5), nearest=nearest), array
+        device.resample_affine(array, np.eye(4), (3, 4, 5), nearest=nearest), array
     )
 
 
-def test_axes_are_moved_and_mirrored(every_device: Ops) -> None:
+def test_axes_are_moved_and_mirrored(device: Ops) -> None:
     array = np.arange(60, dtype=np.uint8).reshape(1, 3, 4, 5)
     matrix = np.array([[0, 0, -1, 2], [1, 0, 0, 0], [0, 1, 0, 0]])  # out (H, W, -D)
-    moved = every_device.resample_affine(array, matrix, (4, 5, 3), nearest=True)
+    moved = device.resample_affine(array, matrix, (4, 5, 3), nearest=True)
     assert moved.dtype == np.uint8
     assert np.array_equal(moved[0], array[0].transpose(1, 2, 0)[..., ::-1])
 
 
 @pytest.mark.parametrize("size", [(6, 9, 4), (13, 5, 20), (1, 1, 1)])
-def test_a_stretched_grid_is_what_resample_makes(every_device: Ops, size: Size) -> None:
+def test_a_stretched_grid_is_what_resample_makes(device: Ops, size: Size) -> None:
     tensor = random(2, 6, 9, 10)
     steps = [m / n for m, n in zip(tensor.shape[1:], size, strict=True)]
     matrix = np.column_stack([np.diag(steps), [(step - 1) / 2 for step in steps]])
     np.testing.assert_allclose(
-        every_device.resample_affine(tensor, matrix, size),
-        every_device.resample(tensor, size),
+        device.resample_affine(tensor, matrix, size),
+        device.resample(tensor, size),
         atol=1e-5,
     )
 
@@ -89,10 +89,10 @@ def test_images_of_any_type_and_strides(device: Ops, dtype: str) -> None:
     )
 
 
-def test_labels_keep_their_values(every_device: Ops) -> None:
+def test_labels_keep_their_values(device: Ops) -> None:
     labels = np.random.default_rng(0).choice(np.uint8([0, 1, 2, 4]), (1, 9, 10, 11))
     matrix = oblique(3, (9, 10, 11), (12, 8, 9))
-    out = every_device.resample_affine(labels, matrix, (12, 8, 9), nearest=True)
+    out = device.resample_affine(labels, matrix, (12, 8, 9), nearest=True)
     assert out.dtype == np.uint8
     assert np.array_equal(out, reference.resample_affine(labels, matrix, (12, 8, 9), nearest=True))
 

@@ -9,9 +9,9 @@ from tests.ops.devices import Ops
 from tests.ops.views import N_THREADS, restrided
 
 
-def test_by_hand(every_device: Ops) -> None:
+def test_by_hand(device: Ops) -> None:
     tensor = np.arange(1, 13, dtype=np.float32).reshape(1, 1, 3, 4)
-    windows = every_device.window(tensor, np.array([[0, 1, 1], [0, -1, 3]], np.int32), (1, 2, 2))
+    windows = device.window(tensor, np.array([[0, 1, 1], [0, -1, 3]], np.int32), (1, 2, 2))
     assert windows.shape == (2, 1, 1, 2, 2)
     assert windows[0, 0, 0].tolist() == [[6, 7], [10, 11]]
     assert windows[1, 0, 0].tolist() == [[0, 0], [4, 0]]
@@ -40,12 +40,12 @@ def test_agrees_with_the_reference(device: Ops, size: tuple[int, int, int], n_th
     assert np.array_equal(windows, reference.window(tensor, ORIGINS, size))
 
 
-def test_outer_axes_may_have_any_strides(every_device: Ops) -> None:
+def test_outer_axes_may_have_any_strides(device: Ops) -> None:
     tensor = np.random.default_rng(0).normal(size=(2, 5, 7, 8)).astype(np.float32)
     view = restrided(tensor, (1, 0, 2), (-1, -1, 1))[::-1]
     origins = np.asfortranarray(ORIGINS)
     assert np.array_equal(
-        every_device.window(view, origins, (3, 4, 5)), reference.window(view, ORIGINS, (3, 4, 5))
+        device.window(view, origins, (3, 4, 5)), reference.window(view, ORIGINS, (3, 4, 5))
     )
 
 
@@ -70,8 +70,8 @@ def test_layout_of_out_is_that_of_its_strides() -> None:
     assert (out[..., 2] == 77).all()
 
 
-def test_no_windows(every_device: Ops) -> None:
-    assert every_device.window(
+def test_no_windows(device: Ops) -> None:
+    assert device.window(
         np.ones((2, 5, 7, 8), np.float32), np.empty((0, 3), np.int32), (3, 4, 5)
     ).shape == (0, 2, 3, 4, 5)
 

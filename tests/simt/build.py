@@ -2,6 +2,8 @@
 
 Objects and libraries are kept in `build/emulated`. One process compiles at a time, on all CPUs;
 others, such as pytest-xdist's workers, wait for it and use its output.
+
+python tests/simt/build.py LAUNCHERS.cu OUT.cpp: the launchers as C++, for CMake (simt.cmake).
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import hashlib
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,9 +25,10 @@ FOLDER = ROOT / "build/emulated"
 WARNINGS = ("-Wall", "-Wextra", "-Wno-unknown-pragmas")
 FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
 INCLUDES = ("-DFASTBTS_SIMT", f"-I{ROOT / 'tests/simt'}", f"-I{ROOT / 'csrc'}")
+LINK = ("-shared", "-pthread", "-Wl,-Bsymbolic")  # its own CUDA runtime, whatever else is loaded
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-LAUNCH = re.compile(r"(\w+(?:<[^;]*?>)?)\s*<<<(.*?)>>>\((.*?)\);", re.DOTALL)
-"""Kernel, configuration and arguments of a launch."""
+LAUNCH = re.compile(r"(\w+)((?:<[^;]*?>)?)\s*<<<(.*?)>>>\((.*?)\);", re.DOTALL)
+"""Kernel, its template arguments, configuration and arguments of a launch."""
 
 
 def sanitizers() -> tuple[str, ...]:
@@ -33,25 +37,17 @@ def sanitizers() -> tuple[str, ...]:
 
 
 def shared_library(name: str, sources: Sequence[Path], options: Sequence[str] = ()) -> Path:
-    """A library of these sources; all but the host code of the ops is optimised and sanitized."""
+    """A library of these sources; emulated code alone is sanitized."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with _locked(FOLDER / "lock"), ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(partial(_compiled, options=tuple(options)), sources))
         library = FOLDER / f"{name}-{_digest(*map(str, objects), *sanitizers())}.so"
         if not library.exists():
-            _run(["-shared", *sanitizers(), *map(str, objects)], library)
+            _run(
+                ["-shared", "-pthread", "-Wl,-Bsymbolic", *sanitizers(), *map(str, objects)],
+                library,
+            )
     return library
-
-
-def written_source(name: str, code: str) -> Path:
-    """A generated source file."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / name
-    if not path.exists() or path.read_text() != code:
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(code)
-        unfinished.replace(path)
-    return path
 
 
 @contextmanager
@@ -65,20 +61,27 @@ def _locked(path: Path) -> Iterator[None]:
 def _compiled(source: Path, options: tuple[str, ...]) -> Path:
     text = source.read_text()
     emulated = source.suffix == ".cu" or source.parent.name in ("simt", "tensorrt")
-    own = ("-O1", "-g1", *WARNINGS, *sanitizers()) if emulated else ("-O0",)
-    flags = [*FLAGS, *INCLUDES, *options, *own]
+    own = ("-g1", *WARNINGS, *sanitizers()) if emulated else ()
+    level = "-O0" if source.parent.name == "bindings" else "-O1"
+    flags = [*FLAGS, *INCLUDES, *options, level, *own]
     target = FOLDER / f"{source.stem}-{_digest(text, *flags, _headers())}.o"
     if not target.exists():
         code = target.with_suffix(".cpp")
-        code.write_text(f'#line 1 "{source}"\n{emulated_launches(text)}')
+        write_emulated(source, code)
         _run([*flags, f"-I{source.parent}", "-c", str(code)], target)
         code.unlink()
     return target
 
 
+def write_emulated(source: Path, target: Path) -> None:
+    """Writes a source with its launches emulated."""
+    target.write_text(f'#line 1 "{source}"\n{emulated_launches(source.read_text())}')
+
+
 def emulated_launches(code: str) -> str:
     """A launcher as C++: its launches are calls of the emulation."""
-    emulated, n = LAUNCH.subn(r"simt::enqueue(\2, [&] { \1(\3); });", code)
+    call = r'simt::enqueue("\1", \3, [=] { \1\2(\4); });'
+    emulated, n = LAUNCH.subn(call, code)
     assert n == code.count("<<<"), "a launch in a form that LAUNCH does not know"
     return emulated
 
@@ -102,3 +105,7 @@ def _headers() -> str:
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    write_emulated(*map(Path, sys.argv[1:3]))

@@ -1,7 +1,7 @@
 """`fastbts.ops` on an emulated CUDA device, with the real bindings, launchers and kernels.
 
-`emulated_device` replaces the C++ module of `fastbts.ops` by one that is built with the emulation
-(simt.h); `EmulatedArray` presents the memory of a NumPy array as that of a CUDA device.
+`emulated_device` replaces the C++ module of `fastbts` by one that is built with the emulation
+(simt.h, runtime.cpp); `EmulatedArray` presents the memory of a NumPy array as that of a device.
 """
 
 from __future__ import annotations
@@ -9,24 +9,23 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
-import re
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.simt.build import ROOT, shared_library, written_source
+import fastbts._C
+from tests.simt.build import ROOT, shared_library
 
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 STREAM = 7
@@ -39,27 +38,14 @@ class EmulationError(Exception):
 
 @cache
 def library() -> Path:
-    """The C++ module with the CUDA ops, and `kernels.cpp`."""
+    """The whole C++ module with the emulated CUDA runtime, and `kernels.cpp`."""
     pybind11 = pytest.importorskip("pybind11")
-    folders = (ROOT / "csrc" / name for name in ("bindings", "core/cuda", "ops"))
-    sources = [p for f in folders for p in sorted(f.iterdir()) if p.suffix in (".cpp", ".cu")]
-    sources = [p for p in sources if not p.stem.endswith("_cpu")]
+    folders = ("csrc/bindings", "csrc/core/cuda", "csrc/ops", "tests/simt")
+    paths = (path for folder in folders for path in sorted((ROOT / folder).iterdir()))
+    sources = [p for p in paths if p.suffix in (".cpp", ".cu") and p.name != "plugins.cpp"]
     includes = (pybind11.get_include(), sysconfig.get_paths()["include"])
     options = ("-DFASTBTS_HAS_CUDA", *(f"-isystem{path}" for path in includes))
-    return shared_library(
-        "module", [*sources, _without_cpu_ops(), ROOT / "tests/simt/kernels.cpp"], options
-    )
-
-
-def _without_cpu_ops() -> Path:
-    """A source in place of the CPU ops, which nothing calls here and which compile slowly."""
-    headers = sorted((ROOT / "csrc/ops").glob("*.h"))
-    code = "".join(f'#include "ops/{header.name}"\n' for header in headers)
-    code += "#include <stdexcept>\nnamespace fastbts {\n"
-    for header in headers:
-        for declared in re.findall(r"^void \w+_cpu\([^;]*\);", header.read_text(), re.MULTILINE):
-            code += declared[:-1] + '{ throw std::logic_error("a CPU op under the emulation"); }\n'
-    return written_source("without_cpu_ops.cpp", code + "}\n")
+    return shared_library("module", sources, options)
 
 
 @cache
@@ -85,15 +71,30 @@ def emulated_device(
         withheld: Bytes of shared memory that each launch gets less than it asks for.
         stream: The one that all work must be queued on.
     """
-    emulated = module()
-    ctypes.CDLL(str(library())).simt_plan(
-        seed, int(barriers), ctypes.c_size_t(withheld), ctypes.c_void_p(stream)
-    )
-    with ExitStack() as stack:
-        for name, member in list(sys.modules.items()):
-            if name.startswith("fastbts.ops.") and hasattr(member, "_C"):
-                stack.enter_context(patch.object(member, "_C", emulated))
+    plan = ctypes.CDLL(str(library())).simt_plan
+    plan(seed, int(barriers), ctypes.c_size_t(withheld), ctypes.c_void_p(stream))
+    with module_in_place():
         yield
+    plan(0, 1, ctypes.c_size_t(0), None)
+
+
+@contextmanager
+def module_in_place() -> Iterator[None]:
+    """Within it all that uses `fastbts._C` uses the emulated one."""
+    real, emulated = fastbts._C, module()
+    _exchange(real, emulated)
+    try:
+        yield
+    finally:
+        _exchange(emulated, real)
+
+
+def _exchange(old: ModuleType, new: ModuleType) -> None:
+    """Also in modules that were imported since the last exchange."""
+    for member in list(sys.modules.values()):
+        if getattr(member, "__dict__", {}).get("_C") is old:
+            member.__dict__["_C"] = new
+    sys.modules["fastbts._C"] = new
 
 
 class _DLTensor(ctypes.Structure):
@@ -112,6 +113,16 @@ class _DLTensor(ctypes.Structure):
 _CUDA, _BFLOAT = 2, 4
 _tensor_of = ctypes.pythonapi.PyCapsule_GetPointer
 _tensor_of.restype, _tensor_of.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+
+
+def cuda_capsule(array: NDArray[Any], device: int = 0, *, is_bfloat: bool = False) -> object:
+    """A DLPack capsule of a NumPy array that says that it is on a CUDA device."""
+    capsule = array.__dlpack__()
+    tensor = _DLTensor.from_address(_tensor_of(capsule, b"dltensor"))
+    tensor.device_type, tensor.device_id = _CUDA, device
+    if is_bfloat:
+        tensor.type_code = _BFLOAT
+    return capsule
 
 
 class EmulatedArray:
@@ -147,12 +158,7 @@ class EmulatedArray:
 
     def __dlpack__(self, *, stream: int, max_version: tuple[int, int] | None = None) -> object:
         assert stream == STREAM
-        capsule = self.array.__dlpack__()
-        tensor = _DLTensor.from_address(_tensor_of(capsule, b"dltensor"))
-        tensor.device_type = _CUDA
-        if self.dtype == "bfloat16":
-            tensor.type_code = _BFLOAT
-        return capsule
+        return cuda_capsule(self.array, is_bfloat=self.dtype == "bfloat16")
 
 
 def call(name: str, *arguments: Any) -> None:

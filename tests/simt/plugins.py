@@ -40,7 +40,8 @@ def header_folder() -> Path:
 @cache
 def library() -> Path:
     """The plugins as TensorRT would load them, but for their kernels, and with `run_plugin`."""
-    sources = (ROOT / "tests/simt/plugins.cpp", *SOURCES, *LAUNCHERS)
+    own = (ROOT / f"tests/simt/{name}.cpp" for name in ("plugins", "runtime"))
+    sources = (*own, *SOURCES, *LAUNCHERS)
     return shared_library("plugins", sources, (*WARNINGS, "-isystem", str(header_folder())))
 
 

@@ -184,8 +184,13 @@ inline void run_block(std::size_t shared_bytes, std::mt19937& random) {
   while (!std::all_of(b.fibers.begin(), b.fibers.end(), done)) {
     bool moved = false;
     std::shuffle(order.begin(), order.end(), random);
+    const std::uint32_t sleeps = random();  // warps that stay behind: without barriers they drift
     for (Fiber* fiber : order) {
       if (fiber->state != State::kReady) continue;
+      if (sleeps >> fiber->linear / kWarpSize % 32 & 1) {
+        moved = true;
+        continue;
+      }
       resume(*fiber);
       moved = true;
     }
@@ -195,20 +200,25 @@ inline void run_block(std::size_t shared_bytes, std::mt19937& random) {
   }
 }
 
-/// Calls kernel() in each thread of a grid of blocks.
-inline void run(unsigned seed, dim3 grid, dim3 size, std::size_t shared_bytes,
-                std::function<void()> kernel) {
+/// Throws LaunchError for a launch that a GPU refuses.
+inline void check(dim3 grid, dim3 size, std::size_t shared_bytes) {
   const auto threads = size.volume();
   if (threads == 0 || threads > 1024 || size.z > 64)
     throw LaunchError("a block has 1 to 1024 threads, at most 64 along z");
   if (grid.volume() == 0 || grid.x > 0x7FFFFFFF || grid.y > 65535 || grid.z > 65535)
     throw LaunchError("a grid has 1 to 2^31 - 1 blocks along x, to 65535 along y and z");
   if (shared_bytes > kMaxShared) throw LaunchError("a block has at most 48 KiB of shared memory");
+}
+
+/// Calls kernel() in each thread of a grid of blocks.
+inline void run(unsigned seed, dim3 grid, dim3 size, std::size_t shared_bytes,
+                std::function<void()> kernel) {
+  check(grid, size, shared_bytes);
   Block& b = block();
   b.size = size;
   b.grid = grid;
-  b.fibers = std::vector<Fiber>(threads);
-  b.slots.assign(threads, 0);
+  b.fibers = std::vector<Fiber>(size.volume());
+  b.slots.assign(size.volume(), 0);
   b.kernel = std::move(kernel);
   std::mt19937 random(seed);
   std::vector<std::uint64_t> order(grid.volume());
@@ -230,16 +240,16 @@ void launch(unsigned seed, dim3 grid, dim3 size, std::size_t shared_bytes,
 }
 
 /// A launch in the code of a launcher. One that a GPU refuses is an error of the runtime.
-inline void enqueue(dim3 grid, dim3 size, std::size_t shared_bytes, cudaStream_t stream,
-                    std::function<void()> kernel) {
-  expect_stream(stream);
+inline void enqueue(const char* name, dim3 grid, dim3 size, std::size_t shared_bytes,
+                    cudaStream_t stream, std::function<void()> kernel) {
+  const Plan now = plan;
+  const std::size_t n_shared = shared_bytes - std::min(shared_bytes, now.n_withheld);
   try {
-    run(plan.seed, grid, size, shared_bytes - std::min(shared_bytes, plan.n_withheld),
-        std::move(kernel));
+    check(grid, size, n_shared);
   } catch (const LaunchError& error) {
-    last_error = cudaErrorInvalidConfiguration;
-    last_message = error.what();
+    return set_error(cudaErrorInvalidConfiguration, error.what());
   }
+  launch_on(stream, name, [=] { run(now.seed, grid, size, n_shared, kernel); });
 }
 
 }  // namespace simt

@@ -9,9 +9,18 @@
 /// Dense arrays: those whose elements follow each other in memory, the last axis running fastest.
 namespace fastbts {
 
-/// Throws unless the array is dense from axis `first` on; axes of one entry may have any step.
+template <std::size_t N>
+std::int64_t n_elements(const Shape<N>& shape) {
+  std::int64_t n = 1;
+  for (const std::int64_t size : shape) n *= size;
+  return n;
+}
+
+/// Throws unless the array is dense from axis `first` on. Axes of one entry may have any step; all
+/// axes where there are no entries, as libraries differ in that.
 template <typename AView>
 void require_dense(const AView& view, const char* name, std::size_t first = 0) {
+  if (n_elements(view.shape) == 0) return;
   std::int64_t step = 1;
   for (std::size_t axis = view.shape.size(); axis-- > first;) {
     require<InputError>(view.strides[axis] == step || view.shape[axis] <= 1, name,
@@ -28,13 +37,6 @@ Shape<N> dense_strides(const Shape<N>& shape) {
   std::int64_t step = 1;
   for (std::size_t axis = N; axis-- > 0; step *= shape[axis]) strides[axis] = step;
   return strides;
-}
-
-template <std::size_t N>
-std::int64_t n_elements(const Shape<N>& shape) {
-  std::int64_t n = 1;
-  for (const std::int64_t size : shape) n *= size;
-  return n;
 }
 
 }  // namespace fastbts

@@ -22,7 +22,7 @@ class Backend:
     name: str
     """Name in options, reports and engine files."""
     devices: tuple[str, ...]
-    """Devices it runs on; the first is its default."""
+    """Kinds of device that it runs on, "cpu" or "cuda"; the first is its default."""
     precisions: tuple[str, ...]
     """Precisions it can compute in."""
     engine: str
@@ -40,12 +40,15 @@ class Backend:
         return getattr(import_module(module), name)
 
     def checked_device(self, device: str) -> str:
-        """The device itself, or the default for "auto"; raises DeviceError for other devices."""
-        if device not in ("auto", *self.devices):
+        """The device that a choice stands for, "cpu" or "cuda:N": the default for "auto", device 0
+        for "cuda"; raises DeviceError for a kind that the backend does not run on."""
+        kind = self.devices[0] if device == "auto" else device_kind(device)
+        if kind not in self.devices:
             raise DeviceError(
                 f"device {device!r}: backend {self.name!r} runs on {' or '.join(self.devices)}"
             )
-        return self.devices[0] if device == "auto" else device
+        numbered = kind if device == "auto" else device
+        return "cuda:0" if numbered == "cuda" else numbered
 
     def check_precision(self, precision: str) -> None:
         """Raises DeviceError if the backend does not compute in that precision."""
@@ -99,8 +102,13 @@ DEFAULT_BACKEND = "openvino"
 """What `fastbts build` builds for, and measures every other build against."""
 
 
+def device_kind(device: str) -> str:
+    """Kind of a device: "cuda" for "cuda:1"."""
+    return device.partition(":")[0]
+
+
 def devices() -> tuple[str, ...]:
-    """All devices that a backend runs on."""
+    """All kinds of device that a backend runs on."""
     return _union(row.devices for row in BACKENDS.values())
 
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
+from fastbts.device.runtime import Buffer, Runtime
 from fastbts.engine.backends.base import BaseEngine, Floats, Opened, Options, stored_precision
-from fastbts.engine.backends.cuda import Buffer, Cuda
 from fastbts.engine.backends.tensorrt_plan import (
     MAX_SIDE,
     Log,
@@ -41,7 +41,7 @@ class TensorRTEngine(BaseEngine["_Execution"]):
                 "use precision='auto'"
             )
         trt = self.package()
-        cuda, log = Cuda(), new_log(trt)
+        cuda, log = Runtime(), new_log(trt)
         runtime = trt.Runtime(log)
         here = f"{trt.__version__} on compute capability {cuda.compute_capability()}"
         if record["version"] != trt.__version__:
@@ -99,7 +99,7 @@ class _Execution:
         DeviceError: TensorRT cannot create the context.
     """
 
-    def __init__(self, path: str, cuda: Cuda, runtime: Any, engine: Any, log: Log) -> None:
+    def __init__(self, path: str, cuda: Runtime, runtime: Any, engine: Any, log: Log) -> None:
         self._runtime = runtime  # has to outlive the engine
         self._context = engine.create_execution_context()
         if self._context is None:

@@ -83,3 +83,24 @@ def test_an_object_that_cannot_be_made_ends_the_pool() -> None:
     with pytest.raises(MemoryError), pool.lend():
         pass
     assert pool.failed
+
+
+def test_an_isolated_call_that_fails_loses_only_its_object(freed: list[int]) -> None:
+    made = iter(range(9))
+    pool = Pool("x.fbts", lambda: next(made), freed.append, isolated=True)
+    with pool.lend() as first:
+        with pytest.raises(MemoryError), pool.lend():
+            raise MemoryError
+        assert freed == [1]
+    assert not pool.failed
+    with pool.lend() as again:
+        assert again == first
+    pool.close()
+    assert freed == [1, 0]
+
+
+def test_the_last_idle_object_that_fits_is_lent(pool: Pool[int]) -> None:
+    with pool.lend(), pool.lend():
+        pass
+    with pool.lend(lambda one: one == 1) as fitting, pool.lend(lambda one: one == 5) as new:
+        assert (fitting, new) == (1, 2)

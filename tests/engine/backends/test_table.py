@@ -133,6 +133,12 @@ def test_default_backend_needs_no_extra() -> None:
     row.check_precision("fp32")
 
 
+def test_cuda_devices_are_numbered() -> None:
+    assert BACKENDS["tensorrt"].checked_device("auto") == "cuda:0"
+    assert BACKENDS["onnxruntime"].checked_device("cuda") == "cuda:0"
+    assert BACKENDS["onnxruntime"].checked_device("cuda:1") == "cuda:1"
+
+
 def test_every_precision_has_a_bound_of_parity() -> None:
     assert set(precisions()) == set(MIN_AGREEMENT)
 

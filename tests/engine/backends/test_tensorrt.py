@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 
 from fastbts import DeviceError, EngineFileError, EngineSpec, load_engine
 from fastbts.cli import app
-from fastbts.engine.backends import cuda, tensorrt, tensorrt_plan
+from fastbts.device import cuda as device_cuda
+from fastbts.device import runtime as device_runtime
+from fastbts.engine.backends import tensorrt, tensorrt_plan
 from fastbts.engine.backends.tensorrt import TensorRTEngine, TensorRTRTXEngine
 from fastbts.engine.file import (
     EngineFile,
@@ -99,7 +101,9 @@ def test_every_tensorrt_name_exists() -> None:
 
 
 def test_every_cuda_name_exists() -> None:
-    source = "".join(Path(str(module.__file__)).read_text() for module in (*MODULES, cuda))
+    source = "".join(
+        Path(str(module.__file__)).read_text() for module in (*MODULES, device_cuda, device_runtime)
+    )
     names = set(re.findall(r"\bcuda[A-Z]\w+", source))
     assert {
         "cudaMalloc",
@@ -114,7 +118,10 @@ def test_every_cuda_name_exists() -> None:
 
 
 def test_every_cuda_call_has_as_many_arguments_as_the_function() -> None:
-    trees = [ast.parse(Path(str(module.__file__)).read_text()) for module in (*MODULES, cuda)]
+    trees = [
+        ast.parse(Path(str(module.__file__)).read_text())
+        for module in (*MODULES, device_cuda, device_runtime)
+    ]
     calls = [
         node
         for tree in trees
@@ -322,7 +329,7 @@ def test_cuda_without_a_device_is_an_error() -> None:
     if has_gpu():
         pytest.skip("this machine has a GPU")
     with pytest.raises(DeviceError, match="nvidia-smi"):
-        cuda.Cuda()
+        device_runtime.Runtime()
 
 
 def test_the_two_backends_differ_in_name_and_plugins() -> None:

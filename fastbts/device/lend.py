@@ -1,0 +1,71 @@
+"""Lends a workspace to each prediction at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+from fastbts.device.cuda import CudaWorkspace
+from fastbts.device.host import Host
+from fastbts.device.interface import Workspace
+from fastbts.errors import DeviceError
+
+
+class Workspaces:
+    """The workspaces of a device, one per prediction at a time, until they are closed.
+
+    Args:
+        new: Makes one.
+    """
+
+    def __init__(self, new: Callable[[], Any]) -> None:
+        self._new, self._idle, self._lock, self._closed = new, list[Any](), Lock(), False
+
+    @contextmanager
+    def lend(self) -> Iterator[Workspace]:
+        """Lends an idle workspace, or a new one; one that failed is not lent again."""
+        with self._lock:
+            workspace = self._idle.pop() if self._idle else None
+        workspace = self._new() if workspace is None else workspace
+        try:
+            yield workspace
+        except BaseException:
+            self._take_back(workspace, failed=not _is_usable(workspace))
+            raise
+        self._take_back(workspace)
+
+    def close(self) -> None:
+        """Frees the idle workspaces now, and each lent one when it is returned."""
+        with self._lock:
+            self._closed, idle, self._idle = True, self._idle, []
+        for workspace in idle:
+            workspace.close()
+
+    def _take_back(self, workspace: Any, failed: bool = False) -> None:
+        with self._lock:
+            keep = not (failed or self._closed)
+            if keep:
+                self._idle.append(workspace)
+        if not keep:
+            workspace.close()
+
+
+def workspaces(device: str) -> Workspaces:
+    """Those of "cpu" or "cuda:N"."""
+    if device == "cpu":
+        return Workspaces(Host)
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or not index.isdecimal():
+        raise DeviceError(f"device {device!r}: expected 'cpu' or 'cuda:N'")
+    return Workspaces(lambda: CudaWorkspace(int(index)))
+
+
+def _is_usable(workspace: Workspace) -> bool:
+    """Whether the work before an error ended without one on the device."""
+    try:
+        workspace.wait()
+    except DeviceError:
+        return False
+    return True

@@ -1,0 +1,155 @@
+"""The ops from the network's logits to labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbts import _C
+from fastbts.ops.arrays import Array, is_on_device, output_array, stream_handle
+from fastbts.ops.image import Box, Size
+
+__all__ = ["Parts", "RegionCounts", "components", "expected_dice", "label"]
+
+
+class RegionCounts(NamedTuple):
+    """Voxels of each region, nested: ET is part of TC, TC of WT. On a device, 1-element arrays.
+
+    `n_nonfinite` is the number of voxels with a NaN or infinite logit.
+    """
+
+    n_wt: int
+    n_tc: int
+    n_et: int
+    n_nonfinite: int
+
+
+class Parts(NamedTuple):
+    """Connected parts before and after `components`, and removed voxels of each label.
+
+    On a device these are views of its `counts`: arrays of one element, and of 256 for the labels.
+    """
+
+    n_before: int
+    n_after: int
+    n_removed: dict[int, int]
+
+
+def label(
+    logits: Array,
+    offset: Size,
+    box: Box,
+    thresholds: tuple[float, float, float],
+    values: tuple[int, int, int],
+    labels: Array,
+    n_threads: int = 0,
+    *,
+    counts: Array | None = None,
+    stream: Any = None,
+) -> RegionCounts:
+    """Turns region logits into labels, inside a box.
+
+    A voxel is ET where the probability of ET reaches its threshold, else NCR where that of TC does,
+    else ED where that of WT does, else 0. As in nnU-Net, a region counts even where the one around
+    it does not.
+
+    Args:
+        logits: (3, D', H', W') float32 for WT, TC, ET; NaN belongs to no region.
+        offset: Where the box begins in the logits.
+        box: Part of the labels to write.
+        thresholds: Probabilities between 0 and 1 for WT, TC, ET.
+        values: Labels written for ED, NCR, ET (oedema, necrotic core, enhancing tumour).
+        labels: (D, H, W) uint8, any strides, written inside the box only.
+        n_threads: 0 for all CPUs.
+        counts: (4,) int64, written: voxels of WT, TC, ET, and with non-finite logits; needed on a
+            device.
+        stream: CUDA stream, for arrays on a device.
+    """
+    counts = output_array("label: counts", counts, logits, (4,), np.int64)
+    _C.label(
+        logits, offset, box, thresholds, values, labels, counts, n_threads, stream_handle(stream)
+    )
+    return RegionCounts(*(counts.tolist() if isinstance(counts, np.ndarray) else counts))
+
+
+def expected_dice(
+    logits: Array,
+    offset: Size,
+    size: Size,
+    temperature: float,
+    thresholds: Sequence[float],
+    step: int = 1,
+    n_threads: int = 0,
+    *,
+    sums: Array | None = None,
+    stream: Any = None,
+) -> NDArray[np.int64]:
+    """Sums of which the expected Dice of each region follows, over a box of the logits.
+
+    For probabilities p = sigmoid(logit / temperature) and the mask m of a region it is
+    2 sum(p m) / (sum(p) + sum(m)).
+
+    Args:
+        logits: (K, D, H, W) float32, at most 8 regions; NaN counts as p = 0.
+        offset: Where the box begins in the logits.
+        size: Its voxels.
+        temperature: Above 0.
+        thresholds: Of sigmoid(logit), one per region, as for `label`.
+        step: Takes every `step`-th voxel along each axis.
+        n_threads: 0 for all CPUs.
+        sums: (K, 4) int64, written; needed on a device.
+        stream: CUDA stream, for arrays on a device.
+
+    Returns:
+        `sums`: sum(m), sum(p), sum(p m) and max(p) per region; p in units of 2^-30.
+    """
+    sums = output_array("expected_dice: sums", sums, logits, (np.shape(logits)[0], 4), np.int64)
+    _C.expected_dice(
+        logits,
+        offset,
+        size,
+        step,
+        temperature,
+        list(thresholds),
+        sums,
+        n_threads,
+        stream_handle(stream),
+    )
+    return sums
+
+
+def components(
+    labels: Array,
+    box: Box,
+    min_voxels: int,
+    n_threads: int = 0,
+    *,
+    counts: Array | None = None,
+    scratch: Array | None = None,
+    stream: Any = None,
+) -> Parts:
+    """Sets parts of less than `min_voxels` to 0.
+
+    A part is a set of non-zero voxels, whatever their labels, that touch by faces, edges or corners
+    inside the box.
+
+    Args:
+        labels: (D, H, W) uint8, any strides, changed inside the box only.
+        box: Part of the labels to process.
+        min_voxels: Smallest size of a part that is kept.
+        n_threads: 0 for all CPUs.
+        counts: (258,) int64, written: parts before, parts after, removed voxels of each label;
+            needed on a device.
+        scratch: (2, n) int32, n at least the voxels of the box; needed on a device, unused on the
+            CPU.
+        stream: CUDA stream, for arrays on a device.
+    """
+    counts = output_array("components: counts", counts, labels, (258,), np.int64)
+    _C.components(labels, box, min_voxels, counts, scratch, n_threads, stream_handle(stream))
+    if is_on_device(counts):
+        return Parts(counts[0], counts[1], counts[2:])
+    n_before, n_after, *n_removed = np.asarray(counts).tolist()
+    return Parts(n_before, n_after, {label: n for label, n in enumerate(n_removed) if n})

@@ -1,0 +1,241 @@
+"""A fake of CuPy over the emulated CUDA runtime, as far as the tests use CuPy.
+
+Arrays are in the memory of emulated devices; `get` alone reads them, as NumPy does after a wait.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import weakref
+from collections.abc import Iterator, Sequence
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.simt.emulated import cuda_capsule, library
+
+_HOST_TO_DEVICE = 1
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(str(library()))
+
+
+def _call(name: str, *arguments: Any) -> None:
+    status = getattr(_library(), name)(*arguments)
+    assert status == 0, f"{name}: status {status}"
+
+
+def _made(name: str, *arguments: Any) -> int:
+    """The pointer that a function of the runtime returns through its first argument."""
+    pointer = ctypes.c_void_p()
+    _call(name, ctypes.byref(pointer), *arguments)
+    return pointer.value or 0
+
+
+def _device() -> int:
+    index = ctypes.c_int()
+    _call("cudaGetDevice", ctypes.byref(index))
+    return index.value
+
+
+class _Memory:
+    """An allocation; freed with the last array that uses it."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self.device, self.address = _device(), _made("cudaMalloc", ctypes.c_size_t(n_bytes))
+        weakref.finalize(self, _call, "cudaFree", ctypes.c_void_p(self.address))
+
+
+class MemoryPointer:
+    """An address in an allocation."""
+
+    def __init__(self, mem: _Memory, ptr: int) -> None:
+        self.mem, self.ptr = mem, ptr
+
+    def __add__(self, n_bytes: int) -> MemoryPointer:
+        return MemoryPointer(self.mem, self.ptr + n_bytes)
+
+
+class ndarray:
+    """An array on an emulated device."""
+
+    def __init__(
+        self, shape: Any, dtype: Any, memptr: MemoryPointer, strides: Sequence[int] | None = None
+    ) -> None:
+        self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        self.dtype, self.data = np.dtype(dtype), memptr
+        self.strides = tuple(strides or np.empty(self.shape, dtype).strides)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    @property
+    def device(self) -> Device:
+        return Device(self.data.mem.device)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {
+            "shape": self.shape,
+            "strides": self.strides,
+            "typestr": self.dtype.str,
+            "data": (self.data.ptr if self.size else 0, False),
+            "version": 3,
+        }
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, self.data.mem.device
+
+    def __dlpack__(self, *, stream: int | None = None, **_: Any) -> object:
+        return cuda_capsule(self._memory(), self.data.mem.device)
+
+    def _memory(self) -> NDArray[Any]:
+        """The array as NumPy sees it, without a wait."""
+        if self.size == 0:
+            return np.empty(self.shape, self.dtype)
+        pointer = ctypes.cast(self.data.ptr, ctypes.POINTER(ctypes.c_byte))
+        first = np.ctypeslib.as_array(pointer, (self.dtype.itemsize,)).view(self.dtype)
+        return np.lib.stride_tricks.as_strided(first, self.shape, self.strides)
+
+    def get(self, stream: Stream | None = None) -> NDArray[Any]:
+        (stream or _current()).synchronize()
+        return self._memory().copy()
+
+    def set(self, array: NDArray[Any], stream: Stream | None = None) -> None:
+        source = np.ascontiguousarray(array, self.dtype)
+        assert source.shape == self.shape
+        assert self._memory().flags.c_contiguous
+        address, pointer = ctypes.c_void_p(self.data.ptr), ctypes.c_void_p(source.ctypes.data)
+        n_bytes, handle = ctypes.c_size_t(self.nbytes), (stream or _current()).ptr
+        _call(
+            "cudaMemcpyAsync", address, pointer, n_bytes, _HOST_TO_DEVICE, ctypes.c_void_p(handle)
+        )
+
+    def fill(self, value: Any) -> None:
+        self.set(np.full(self.shape, value, self.dtype))
+
+    def __getitem__(self, index: Any) -> ndarray:
+        index = index if isinstance(index, tuple) else (index,)
+        full = index if any(i is Ellipsis for i in index) else (*index, Ellipsis)
+        part = self._memory()[full]  # a view also where all axes are gone
+        pointer = MemoryPointer(self.data.mem, part.ctypes.data)
+        return ndarray(part.shape, part.dtype, pointer, part.strides)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __int__(self) -> int:
+        return int(self.get())
+
+    def __iter__(self) -> Iterator[ndarray]:
+        return (self[i] for i in range(len(self)))
+
+    def tolist(self) -> Any:
+        return self.get().tolist()
+
+
+class Stream:
+    """A stream; within `with` it is the current one of all threads."""
+
+    null: Stream
+
+    def __init__(self, *, non_blocking: bool = False, ptr: int | None = None) -> None:
+        made = ptr is None
+        self.ptr = _made("cudaStreamCreateWithFlags", int(non_blocking)) if made else ptr
+
+    def __enter__(self) -> None:
+        _streams.append(self)
+
+    def __exit__(self, *_: Any) -> None:
+        _streams.pop()
+
+    def synchronize(self) -> None:
+        _call("cudaStreamSynchronize", ctypes.c_void_p(self.ptr))
+
+    def begin_capture(self) -> None:
+        _call("cudaStreamBeginCapture", ctypes.c_void_p(self.ptr), 0)
+
+    def end_capture(self) -> Graph:
+        graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
+        _call("cudaStreamEndCapture", ctypes.c_void_p(self.ptr), ctypes.byref(graph))
+        _call("cudaGraphInstantiate", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
+        return Graph(executable)
+
+
+Stream.null = Stream(ptr=0)
+_streams = [Stream.null]
+
+
+def _current() -> Stream:
+    return _streams[-1]
+
+
+class Graph:
+    """What a stream captured."""
+
+    def __init__(self, executable: ctypes.c_void_p) -> None:
+        self._executable = executable
+
+    def launch(self, stream: Stream) -> None:
+        _call("cudaGraphLaunch", self._executable, ctypes.c_void_p(stream.ptr))
+
+
+class Device:
+    """A device; within `with` it is the current one of this thread."""
+
+    def __init__(self, index: int = 0) -> None:
+        self.id, self._previous = index, 0
+
+    def __enter__(self) -> None:
+        self._previous = _device()
+        _call("cudaSetDevice", self.id)
+
+    def __exit__(self, *_: Any) -> None:
+        _call("cudaSetDevice", self._previous)
+
+
+def empty(shape: Any, dtype: Any = float) -> ndarray:
+    """An array full of the runtime's mark."""
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    memory = _Memory(math.prod(shape) * np.dtype(dtype).itemsize)
+    return ndarray(shape, dtype, MemoryPointer(memory, memory.address))
+
+
+def full(shape: Any, value: Any, dtype: Any = float) -> ndarray:
+    array = empty(shape, dtype)
+    array.fill(value)
+    return array
+
+
+def zeros(shape: Any, dtype: Any = float) -> ndarray:
+    return full(shape, 0, dtype)
+
+
+def asarray(array: Any) -> ndarray:
+    """A copy on the current device, in C order."""
+    source = np.asarray(array)
+    result = empty(source.shape, source.dtype)
+    result.set(source)
+    return result
+
+
+def asnumpy(array: ndarray) -> NDArray[Any]:
+    return array.get()
+
+
+cuda = SimpleNamespace(Stream=Stream, Device=Device, set_allocator=lambda _: None)
