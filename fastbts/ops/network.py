@@ -94,3 +94,182 @@ def conv3d(
     handle = stream_handle(stream)
     _C.conv3d(x, tiles, affine, bias, stride, spread, out, stats, n_threads, handle)
     return out
+
+
+def fold_stats(
+    stats: Array,
+    n_voxels: int,
+    *,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    film: Array | None = None,
+    affine: Array,
+    mean: Array | None = None,
+    n_threads: int = 0,
+    stream: Any = None,
+) -> None:
+    """An instance normalisation, and FiLM after it, as scale and shift of the next layer.
+
+    Args:
+        stats: Sums of `conv3d`, (B, C, T, 2) float32.
+        n_voxels: How many voxels were added up.
+        weight: (C,) float32, and `bias` too; None for 1 and 0.
+        bias: See `weight`.
+        film: Relative scale and shift, (B, 2, C) float32; None for none.
+        affine: (B, 2, C) float32, written.
+        mean: (B, C) float32, written; None where it is not wanted.
+        n_threads: 0 for all CPUs.
+        stream: CUDA stream, for arrays on a device.
+    """
+    handle = stream_handle(stream)
+    _C.fold_stats(stats, n_voxels, weight, bias, film, affine, mean, n_threads, handle)
+
+
+def activate(
+    x: Array,
+    *,
+    affine: Array | None = None,
+    out: Array,
+    n_threads: int = 0,
+    stream: Any = None,
+) -> None:
+    """leaky_relu(scale x + shift), or a copy into another layout or type.
+
+    Args:
+        x: (B, D, H, W, C), any strides.
+        affine: (B, 2, C) float32; None for a copy.
+        out: The same shape, any strides, written.
+        n_threads: 0 for all CPUs.
+        stream: CUDA stream, for arrays on a device.
+    """
+    _C.activate(x, affine, out, n_threads, stream_handle(stream))
+
+
+def pack(
+    volume: Array,
+    patch: int,
+    *,
+    gate: Array | None = None,
+    gate_bias: Array | None = None,
+    background: Array | None = None,
+    out: Array,
+    scratch: Array | None = None,
+    n_threads: int = 0,
+    stream: Any = None,
+) -> None:
+    """The network's input: voxels into channels, and the pixel fusion.
+
+    Args:
+        volume: (B, M, D, H, W) float32.
+        patch: p, 1 or 2.
+        gate: (M, M) float32, and the other three too; None for no fusion.
+        gate_bias: (M,) float32.
+        background: (M,) float32.
+        out: (B, D/p, H/p, W/p, M p^3), written.
+        scratch: (2, B, M) float32, written.
+        n_threads: 0 for all CPUs.
+        stream: CUDA stream, for arrays on a device.
+    """
+    handle = stream_handle(stream)
+    _C.pack(volume, patch, gate, gate_bias, background, out, scratch, n_threads, handle)
+
+
+ACTIVATIONS = {None: 0, "leaky_relu": 1, "gelu": 2}
+"""Of `linear`."""
+
+
+def linear(
+    x: Array,
+    weight: Array,
+    *,
+    bias: Array | None = None,
+    add: Array | None = None,
+    activation: str | None = None,
+    out: Array,
+    n_threads: int = 0,
+    stream: Any = None,
+) -> None:
+    """activation(x weight^T + bias + add), for a few vectors; all float32.
+
+    Args:
+        x: (N, I).
+        weight: (J, I).
+        bias: (J,); None for none.
+        add: (N, J), may be `out`; None for none.
+        activation: One of `ACTIVATIONS`.
+        out: (N, J), written.
+        n_threads: 0 for all CPUs.
+        stream: CUDA stream, for arrays on a device.
+    """
+    kind = ACTIVATIONS[activation]
+    _C.linear(x, weight, bias, add, kind, out, n_threads, stream_handle(stream))
+
+
+def similarity(
+    image: Array,
+    text: Array,
+    scale: float,
+    bias: Array,
+    *,
+    out: Array,
+    n_threads: int = 0,
+    stream: Any = None,
+) -> None:
+    """scale cos(image, text) + bias: where the image matches each prompt.
+
+    Args:
+        image: (B, D, H, W, E).
+        text: (K, E) float32, K at most 8.
+        scale: A number.
+        bias: (K,) float32.
+        out: (B, K, D, H, W), any strides, written.
+        n_threads: 0 for all CPUs.
+        stream: CUDA stream, for arrays on a device.
+    """
+    _C.similarity(image, text, scale, bias, out, n_threads, stream_handle(stream))
+
+
+def text_reads(
+    query: Array,
+    key: Array,
+    value: Array,
+    *,
+    out: Array,
+    scratch: Array,
+    n_threads: int = 0,
+    stream: Any = None,
+) -> None:
+    """Attention of text vectors to voxels: softmax(query key / sqrt(E)) value.
+
+    Args:
+        query: (B, K, E) float32.
+        key: (B, D, H, W, E).
+        value: (B, D, H, W, E).
+        out: (B, K, E) float32, written.
+        scratch: (B, K, D H W) float32, written.
+        n_threads: 0 for all CPUs.
+        stream: CUDA stream, for arrays on a device.
+    """
+    _C.text_reads(query, key, value, out, scratch, n_threads, stream_handle(stream))
+
+
+def image_reads(
+    query: Array,
+    key: Array,
+    value: Array,
+    *,
+    out: Array,
+    n_threads: int = 0,
+    stream: Any = None,
+) -> None:
+    """Attention of voxels to text vectors: softmax(query key / sqrt(E)) value.
+
+    Args:
+        query: (B, D, H, W, E).
+        key: (B, K, E) float32, K at most 8.
+        value: (B, K, E) float32.
+        out: (B, D, H, W, E), written.
+        n_threads: 0 for all CPUs.
+        stream: CUDA stream, for arrays on a device.
+    """
+    _C.image_reads(query, key, value, out, n_threads, stream_handle(stream))
