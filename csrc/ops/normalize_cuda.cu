@@ -1,86 +1,123 @@
 #include "core/cuda/launch.h"
+#include "core/cuda/memory_order.h"
 #include "ops/normalize.h"
 #include "ops/normalize_kernel.cuh"
 
 namespace fastbts {
 namespace {
 
-constexpr std::int64_t kMaxBlocks = 1024;
+/// Bins that are counted: of each value, or of each digit for both percentiles.
+template <typename Bits>
+constexpr unsigned n_bins_of() {
+  constexpr unsigned kBits = 8 * sizeof(Bits);
+  return kBits <= 16 ? 1U << kBits : (kBits + kDigitBits - 1) / kDigitBits * 2 * kDigitBins;
+}
 
-/// The brain voxels of one call, and its stream.
-struct Brain {
-  AnyStrided<4> box;
-  NormalizeScratch scratch;
-  std::uint32_t n_rows;
-  unsigned n_modalities;
-  cudaStream_t stream;
-};
-
-void mark_brain(const Brain& brain) {
-  const RowLaunch launch(brain.n_rows, kMaxBlocks);
-  mark_brain_kernel<<<launch.blocks, launch.threads, 0, brain.stream>>>(brain.box, brain.scratch,
-                                                                        brain.n_rows);
+template <typename Bits>
+void mark_brain(const BrainVoxels& brain, const WarpRowLaunch& launch, cudaStream_t stream) {
+  mark_brain_kernel<Bits><<<launch.blocks, launch.threads, 0, stream>>>(
+      brain.box, brain.scratch, n_bins_of<Bits>(), brain.n_rows);
   CUDA_CHECK_LAUNCH("mark_brain_kernel");
 }
 
-/// Radix selection of both percentiles of all modalities, a byte of their keys at a time.
-void select_percentiles(const Brain& brain, const std::array<double, 2>& percentiles) {
-  RowLaunch launch(brain.n_rows, kMaxBlocks);
-  launch.blocks.y = brain.n_modalities;
-  const unsigned n = 2 * brain.n_modalities;
-  for (int digit = kDigits - 1; digit >= 0; --digit) {
-    histogram_kernel<<<launch.blocks, launch.threads, 0, brain.stream>>>(brain.box, brain.scratch,
-                                                                         digit, brain.n_rows);
-    CUDA_CHECK_LAUNCH("histogram_kernel");
-    select_kernel<<<(n + kWarp - 1) / kWarp, kWarp, 0, brain.stream>>>(
-        brain.scratch, digit, percentiles[0], percentiles[1], static_cast<int>(n));
-    CUDA_CHECK_LAUNCH("select_kernel");
+/// Percentiles by radix selection, the highest digit first; then mean and std.
+template <typename Bits>
+void select_stats(const BrainVoxels& brain, double* stats, cudaStream_t stream) {
+  WarpRowLaunch launch(brain.n_rows, 2 * kSumBlocks);
+  launch.blocks.y = static_cast<unsigned>(brain.box.shape[0]);
+  constexpr int kWidth = kDigitBits;
+  int index = 0;
+  for (int end = 8 * sizeof(Bits); end > 0; end -= kWidth) {
+    const int shift = std::max(0, end - kWidth);
+    const Digit digit{index++, shift, end - shift};
+    digit_kernel<Bits><<<launch.blocks, launch.threads, 0, stream>>>(brain, digit);
+    CUDA_CHECK_LAUNCH("digit_kernel");
   }
+  launch.blocks.x = kSumBlocks;
+  moment_kernel<Bits><<<launch.blocks, launch.threads, 0, stream>>>(brain, stats);
+  CUDA_CHECK_LAUNCH("moment_kernel");
 }
 
-void sum_moments(const Brain& brain, double* stats) {
-  const dim3 blocks(kSumBlocks, brain.n_modalities), threads(kRowThreads, kBlockRows);
-  const std::size_t n_shared = threads.x * threads.y * sizeof(double);
-  for (const int power : {1, 2}) {
-    moment_kernel<<<blocks, threads, n_shared, brain.stream>>>(brain.box, brain.scratch, stats,
-                                                               power, brain.n_rows);
-    CUDA_CHECK_LAUNCH("moment_kernel");
-    stats_kernel<<<(brain.n_modalities + kWarp - 1) / kWarp, kWarp, 0, brain.stream>>>(
-        brain.scratch, stats, power, static_cast<int>(brain.n_modalities));
-    CUDA_CHECK_LAUNCH("stats_kernel");
-  }
+template <typename Bits>
+void count_stats(const BrainVoxels& brain, double* stats, cudaStream_t stream) {
+  WarpRowLaunch launch(brain.n_rows, kSumBlocks);
+  launch.blocks.y = static_cast<unsigned>(brain.box.shape[0]);
+  count_kernel<Bits><<<launch.blocks, launch.threads, 0, stream>>>(brain, stats);
+  CUDA_CHECK_LAUNCH("count_kernel");
 }
 
-void scale(const Brain& brain, const NormalizeArgs& args) {
+template <typename Bits>
+void scale_rows(const ScaleArgs& args, std::int64_t n_rows, cudaStream_t stream) {
+  const WarpRowLaunch launch(n_rows, kMostRowBlocks);
+  scale_rows_kernel<Bits>
+      <<<launch.blocks, launch.threads, 0, stream>>>(args, static_cast<std::uint32_t>(n_rows));
+  CUDA_CHECK_LAUNCH("scale_rows_kernel");
+}
+
+/// Exchanges the axes D and H of what has the tensor's axes.
+void exchange_axes(ScaleArgs& args) {
+  const auto exchange = [](auto* of_d) { std::swap(of_d[0], of_d[1]); };
+  exchange(args.box.shape + 1);
+  exchange(args.box.strides + 1);
+  exchange(args.mask.shape);
+  exchange(args.mask.strides);
+  exchange(args.corner);
+  exchange(args.tensor.shape + 1);
+  exchange(args.tensor.strides + 1);
+}
+
+/// For a volume that is fastest along H, or D.
+template <typename Bits>
+void scale_tiles(ScaleArgs args, bool fast_d, cudaStream_t stream) {
+  if (fast_d) exchange_axes(args);
+  const Tiles tiles = tiles_of(args.tensor.shape);
+  const TileLaunch launch(tiles.n_all());
+  scale_tiles_kernel<Bits><<<launch.blocks, launch.threads, 0, stream>>>(
+      args, tiles, static_cast<std::uint32_t>(tiles.n_all()));
+  CUDA_CHECK_LAUNCH("scale_tiles_kernel");
+}
+
+template <typename Bits>
+void scale(const NormalizeArgs& args, const MemoryOrder& order, std::uint8_t* mask,
+           cudaStream_t stream) {
   const auto [n_m, n_d, n_h, n_w] = args.tensor.shape;
+  if (n_d * n_h * n_w == 0) return;
   const Box inner = centred(args.box, args.tensor.shape);
-  const RowLaunch launch(n_m * n_d * n_h);
-  if (launch.blocks.x == 0 || n_w == 0) return;
-  scale_kernel<<<launch.blocks, launch.threads, 0, brain.stream>>>(
-      brain.box, brain.scratch.mask, args.stats.data,
-      {inner[0].begin, inner[1].begin, inner[2].begin}, strided(args.tensor),
-      static_cast<std::uint32_t>(n_m * n_d * n_h));
-  CUDA_CHECK_LAUNCH("scale_kernel");
+  const ScaleArgs scale{strided(args.volume.cropped(args.box)),
+                        strided(order.as_given<const std::uint8_t>(mask)),
+                        args.stats.data,
+                        {inner[0].begin, inner[1].begin, inner[2].begin},
+                        strided(args.tensor)};
+  if (order.axes[2] == 2) return scale_rows<Bits>(scale, n_m * n_d * n_h, stream);
+  scale_tiles<Bits>(scale, order.axes[2] == 0, stream);
+}
+
+template <typename Bits>
+void run(const NormalizeArgs& args, cudaStream_t stream) {
+  const MemoryOrder order(args.volume.cropped(args.box));
+  const auto [n_modalities, n_a, n_b, n_c] = order.volume.shape;
+  const std::int64_t n_rows = n_c == 0 ? 0 : n_a * n_b;
+  const WarpRowLaunch launch(n_rows, kMarkBlocks);
+  const BrainVoxels brain{strided(order.volume),
+                          {args.scratch.data, n_modalities, n_a * n_b * n_c},
+                          static_cast<std::uint32_t>(n_rows),
+                          launch.blocks.x,
+                          {args.percentiles[0], args.percentiles[1]}};
+  mark_brain<Bits>(brain, launch, stream);
+  if constexpr (sizeof(Bits) <= 2) {
+    count_stats<Bits>(brain, args.stats.data, stream);
+  } else {
+    select_stats<Bits>(brain, args.stats.data, stream);
+  }
+  scale<Bits>(args, order, brain.scratch.mask, stream);
 }
 
 }  // namespace
 
 void normalize_cuda(const NormalizeArgs& args, Stream stream) {
-  const auto [n_d, n_h, n_w] = size_of(args.box);
-  const std::int64_t n_modalities = args.volume.shape[0];
-  if (n_modalities == 0) return;
-  const Brain brain{strided(args.volume.cropped(args.box)),
-                    {args.scratch.data, n_modalities, n_d * n_h * n_w},
-                    static_cast<std::uint32_t>(n_d * n_h),
-                    static_cast<unsigned>(n_modalities),
-                    cuda_stream(stream)};
-  CUDA_CHECK(cudaMemsetAsync(args.scratch.data, 0, brain.scratch.n_zeroed, brain.stream));
-  if (n_d * n_h * n_w > 0) {
-    mark_brain(brain);
-    select_percentiles(brain, args.percentiles);
-  }
-  sum_moments(brain, args.stats.data);
-  scale(brain, args);
+  if (args.volume.shape[0] == 0) return;
+  dispatch_widths(args.volume.dtype,
+                  [&](auto tag) { run<typename decltype(tag)::type>(args, cuda_stream(stream)); });
 }
 
 }  // namespace fastbts

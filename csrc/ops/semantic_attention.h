@@ -14,6 +14,8 @@ struct SemanticAttentionArgs {
   float strength;
   AnyView<5, void> out;
   const float* strength_on_device = nullptr;  // CUDA only: read in place of strength
+  std::int64_t n_c_out = 0;  // CUDA, channels-last: channels of out to write if they are more than
+                             // C, the last ones with zeros
 };
 
 /// Weights a skip connection voxel by voxel, by a mask computed at the level below: an additive
@@ -34,8 +36,8 @@ struct SemanticAttentionArgs {
 ///   out         (B, C, 2D, 2H, 2W)  floats, rows dense   written  may be skip itself, or channels
 ///                                                                 of a larger buffer
 /// Sums are float32 in a fixed order: the same bits for any n_threads. Floats are float32, or on a
-/// CUDA device also float16 or bfloat16, the same for all. There all arrays must be dense, but
-/// cases of out may have gaps between them.
+/// CUDA device also float16 or bfloat16, the same for all. There skip, encoded, decoded and out must
+/// be dense, or all channels-last; similarity may be either, and cases may have gaps between them.
 void semantic_attention(const SemanticAttentionArgs& args, int n_threads, Stream stream);
 
 void semantic_attention_cpu(const SemanticAttentionArgs& args, int n_threads);

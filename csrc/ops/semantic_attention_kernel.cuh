@@ -1,124 +1,281 @@
 #pragma once
 
 #include "core/cuda/interpolation.h"
+#include "core/cuda/pack.h"
 
+/// One launch. At BraTS size, B 1, C 32, C' 64, J 16, K 3, 36 x 44 x 36 voxels below, float16, it
+/// moves 73 MB: ideal 24 us at 3.0 TB/s, 17 us at 4.3 TB/s. Estimate 35 us: 10 us of arithmetic, of
+/// which most overlaps with the memory of other blocks (estimate; never run on a GPU).
 namespace fastbts {
 
-/// Arrays are dense, except that cases of out are `out_step` elements apart: out may be a part of a
-/// larger buffer.
+/// A tensor (B, C, D, H, W), and the elements from one case, channel or voxel to the next.
+template <typename T>
+struct Feature {
+  T* data;
+  std::int64_t case_step, channel_step;
+  int voxel_step;
+};
+
+/// Of skip and out n_c channels; n_c_out of out are written, those after n_c with zeros.
 struct AttentionSizes {
-  int n_c, n_below, n_hidden, n_maps;
+  int n_c, n_c_out, n_below, n_hidden, n_maps;
   int below[3], maps[3];
-  std::int64_t out_step;
 };
 
 template <typename T>
 struct AttentionPointers {
-  const T *skip, *encoded, *decoded, *similarity;
+  Feature<const T> skip, encoded, decoded, similarity;
   const float *w_x, *bias, *w_g, *w_s, *w_a;
   float strength;
-  T* out;
+  Feature<T> out;
   const float* strength_on_device = nullptr;  // read in place of strength where it is given
 };
 
-inline constexpr int kHiddenGroup =
-    16;  // hidden channels that a thread keeps in registers at a time
+inline constexpr int kHiddenGroup = 16;  // hidden channels that a thread sums at a time
+inline constexpr int kVoxels = 64;       // at half resolution, of a block
+inline constexpr int kSplits = 4;  // threads that share the inputs of a voxel, then its children
+inline constexpr unsigned kAttentionThreads = kVoxels * kSplits;
 inline constexpr int kChildren = 8;
+inline constexpr int kLine = 2 * kVoxels;  // children of a block along W, for one d and h of four
+/// Weights of an input channel in shared memory: 16 bytes more than one group, so that writing them
+/// meets all banks.
+inline constexpr int kInputRow = kHiddenGroup + 4;
+inline constexpr int kPartFloats = kSplits * kHiddenGroup * kVoxels;
+inline constexpr int kFactorFloats = kSplits * kLine;
 
-/// Bytes of shared memory: the weights of one group of hidden channels, [inputs + 1 +
-/// children][kHiddenGroup].
+/// Shared memory: parts of sums (kSplits, kHiddenGroup, kVoxels), factors (4, kLine), the first
+/// child of each voxel (kVoxels), and the weights of one kind of input.
 inline std::size_t attention_shared_bytes(const AttentionSizes& s) {
-  return sizeof(float) * kHiddenGroup *
-         static_cast<std::size_t>(2 * s.n_below + s.n_maps + 1 + kChildren);
+  const int n_inputs = s.n_below > s.n_maps ? s.n_below : s.n_maps;
+  return sizeof(float) * (kPartFloats + kFactorFloats + kVoxels) +
+         sizeof(float) * kInputRow * static_cast<std::size_t>(n_inputs);
 }
 
-/// Loads the weights of hidden channels [first, first + kHiddenGroup), zeros where there are no
-/// more.
-template <typename T>
-FASTBTS_DEVICE void load_weights(const AttentionPointers<T>& p, const AttentionSizes& s, int first,
+/// A voxel at half resolution: the thread's own, and its split.
+struct Place {
+  int voxel, d, h, w, slot, split;
+};
+
+FASTBTS_DEVICE Place place_of(const AttentionSizes& s) {
+  const int n = s.below[0] * s.below[1] * s.below[2], thread = static_cast<int>(threadIdx.x);
+  const int i = static_cast<int>(blockIdx.x) * kVoxels + thread % kVoxels;
+  const int voxel = i < n ? i : n - 1;  // those beyond the end help, and write nothing
+  const unsigned row = static_cast<unsigned>(voxel) / s.below[2];
+  return {i,
+          static_cast<int>(row / s.below[1]),
+          static_cast<int>(row % s.below[1]),
+          static_cast<int>(static_cast<unsigned>(voxel) % s.below[2]),
+          thread % kVoxels,
+          thread / kVoxels};
+}
+
+/// Weights (J, n) of hidden channels [first, first + kHiddenGroup) as (n, kInputRow); zeros where
+/// there are no more. A warp reads along a row.
+FASTBTS_DEVICE void load_weights(const float* weights, int n, int first, int n_hidden,
                                  float* shared) {
-  const int n_inputs = 2 * s.n_below + s.n_maps;
-  for (int i = static_cast<int>(threadIdx.x); i < (n_inputs + 1 + kChildren) * kHiddenGroup;
-       i += static_cast<int>(blockDim.x)) {
-    const int row = i / kHiddenGroup, j = first + i % kHiddenGroup;
-    float value = 0.0F;
-    if (j < s.n_hidden) {
-      if (row < s.n_below)
-        value = p.w_x[j * s.n_below + row];
-      else if (row < 2 * s.n_below)
-        value = p.w_g[j * s.n_below + row - s.n_below];
-      else if (row < n_inputs)
-        value = p.w_s[j * s.n_maps + row - 2 * s.n_below];
-      else if (row == n_inputs)
-        value = p.bias[j];
-      else
-        value = p.w_a[j * kChildren + row - n_inputs - 1];
-    }
-    shared[i] = value;
+  constexpr int kWarps = kAttentionThreads / kWarp;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  __syncthreads();
+  for (int j = static_cast<int>(threadIdx.x) / kWarp; j < kHiddenGroup; j += kWarps) {
+    const bool exists = first + j < n_hidden;
+    for (int c = lane; c < n; c += kWarp)
+      shared[c * kInputRow + j] = exists ? weights[(first + j) * n + c] : 0.0F;
+  }
+  __syncthreads();
+}
+
+/// sums += weights value, for all hidden channels of the group. fmaf has the same bits everywhere.
+FASTBTS_DEVICE void mix(const float* weights, float value, float (&sums)[kHiddenGroup]) {
+#pragma unroll
+  for (int j = 0; j < kHiddenGroup; j += 4) {
+    const auto four = load_pack<Pack<float, 4>>(weights + j);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) sums[j + k] = fmaf(four.items[k], value, sums[j + k]);
   }
 }
 
-/// sums += weights value, for all hidden channels of the group.
-FASTBTS_DEVICE void mix(const float* weights, float value, float* sums) {
-#pragma unroll
-  for (int j = 0; j < kHiddenGroup; ++j) sums[j] += weights[j] * value;
+/// Adds this split's share of the channels of a voxel, one at a time; P is that of the skip.
+template <typename P, typename T>
+FASTBTS_DEVICE void mix_channels(const T* voxel, std::int64_t step, int n, int split,
+                                 const float* weights, float (&sums)[kHiddenGroup]) {
+#pragma unroll 4
+  for (int c = split; c < n; c += kSplits)
+    mix(weights + c * kInputRow, to_float(voxel[c * step]), sums);
 }
 
-/// One thread per voxel at half resolution, blockIdx.y the case: hidden channels in registers, a
-/// group at a time, then the logits of its eight children, then the skip, read and written once.
+/// The same of a channels-last tensor, in groups of adjacent channels.
+template <typename P, typename T>
+FASTBTS_DEVICE void mix_groups(const T* voxel, int n, int split, const float* weights,
+                               float (&sums)[kHiddenGroup]) {
+#pragma unroll 2
+  for (int c = split * P::kItems; c < n; c += kSplits * P::kItems) {
+    const P group = load_pack<P>(voxel + c);
+#pragma unroll
+    for (int k = 0; k < P::kItems; ++k)  // beyond n is padding, which may be anything
+      if (c + k < n) mix(weights + (c + k) * kInputRow, to_float(group.items[k]), sums);
+  }
+}
+
+/// tap_of in 32 bits: 2 n_in n_out must fit.
+FASTBTS_DEVICE Tap short_tap_of(int i, int n_in, int n_out) {
+  const int top = (2 * i + 1) * n_in - n_out;
+  if (top <= 0) return {0, 0, 0.0F};
+  const unsigned bottom = 2U * static_cast<unsigned>(n_out);
+  const int low = static_cast<int>(static_cast<unsigned>(top) / bottom);
+  if (low >= n_in - 1) return {n_in - 1, n_in - 1, 0.0F};
+  const unsigned rest = static_cast<unsigned>(top) % bottom;
+  return {low, low + 1, static_cast<float>(rest) / static_cast<float>(bottom)};
+}
+
+/// Trilinear value of a map at a voxel; D, then H, then W as on the CPU.
 template <typename T>
-FASTBTS_KERNEL void attention_kernel(AttentionPointers<T> p, AttentionSizes s) {
-  FASTBTS_DYNAMIC_SHARED(float, weights);
-  const int n_inputs = 2 * s.n_below + s.n_maps;
-  const std::int64_t n = static_cast<std::int64_t>(s.below[0]) * s.below[1] * s.below[2],
-                     b = blockIdx.y;
-  const std::int64_t n_map = static_cast<std::int64_t>(s.maps[0]) * s.maps[1] * s.maps[2];
-  const std::int64_t voxel = thread_index();
-  const std::int64_t v =
-      voxel < n ? voxel : n - 1;  // threads beyond the end help to load, and write nothing
-  const int w = static_cast<int>(v % s.below[2]), h = static_cast<int>(v / s.below[2] % s.below[1]);
-  const int d = static_cast<int>(v / s.below[2] / s.below[1]);
-  const Tap at_d = tap_of(d, s.maps[0], s.below[0]), at_h = tap_of(h, s.maps[1], s.below[1]);
-  const Tap at_w = tap_of(w, s.maps[2], s.below[2]);
+FASTBTS_DEVICE float map_at(const T* map, int voxel_step, const int* n, const Tap& d, const Tap& h,
+                            const Tap& w) {
+  const auto at = [&](int z, int y, int x) {
+    return to_float(map[((z * n[1] + y) * n[2] + x) * voxel_step]);
+  };
+  const auto along_d = [&](int y, int x) {
+    return lerp(at(d.low, y, x), at(d.high, y, x), d.part);
+  };
+  const auto along_h = [&](int x) { return lerp(along_d(h.low, x), along_d(h.high, x), h.part); };
+  return lerp(along_h(w.low), along_h(w.high), w.part);
+}
 
-  float logits[kChildren] = {};
-  for (int first = 0; first < s.n_hidden; first += kHiddenGroup) {
-    __syncthreads();
-    load_weights(p, s, first, weights);
-    __syncthreads();
-    float hidden[kHiddenGroup] = {};
-    mix(weights + n_inputs * kHiddenGroup, 1.0F, hidden);
-    for (int c = 0; c < s.n_below; ++c)
-      mix(weights + c * kHiddenGroup, to_float(p.encoded[(b * s.n_below + c) * n + v]), hidden);
-    for (int c = 0; c < s.n_below; ++c)
-      mix(weights + (s.n_below + c) * kHiddenGroup,
-          to_float(p.decoded[(b * s.n_below + c) * n + v]), hidden);
-    for (int k = 0; k < s.n_maps; ++k) {
-      const float up =
-          sample(p.similarity + (b * s.n_maps + k) * n_map, s.maps[1], s.maps[2], at_d, at_h, at_w);
-      mix(weights + (2 * s.n_below + k) * kHiddenGroup, up, hidden);
+template <typename T>
+FASTBTS_DEVICE void mix_maps(const Feature<const T>& maps, const AttentionSizes& s, const Place& at,
+                             const float* weights, float (&sums)[kHiddenGroup]) {
+  if (at.split >= s.n_maps) return;
+  const Tap d = short_tap_of(at.d, s.maps[0], s.below[0]),
+            h = short_tap_of(at.h, s.maps[1], s.below[1]);
+  const Tap w = short_tap_of(at.w, s.maps[2], s.below[2]);
+  const T* const map = maps.data + blockIdx.y * maps.case_step;
+  for (int k = at.split; k < s.n_maps; k += kSplits)
+    mix(weights + k * kInputRow,
+        map_at(map + k * maps.channel_step, maps.voxel_step, s.maps, d, h, w), sums);
+}
+
+/// This split's parts of the sums of hidden channels [first, first + kHiddenGroup).
+template <typename T, typename P, bool kChannelsLast>
+FASTBTS_DEVICE void sum_parts(const AttentionPointers<T>& p, const AttentionSizes& s,
+                              const Place& at, int first, float* weights, float* parts) {
+  float sums[kHiddenGroup] = {};
+  const int voxel = (at.d * s.below[1] + at.h) * s.below[2] + at.w;
+  const auto mix_feature = [&](const Feature<const T>& feature, const float* w) {
+    load_weights(w, s.n_below, first, s.n_hidden, weights);
+    const T* const values =
+        feature.data + blockIdx.y * feature.case_step + voxel * feature.voxel_step;
+    if constexpr (kChannelsLast)
+      mix_groups<P>(values, s.n_below, at.split, weights, sums);
+    else
+      mix_channels<P>(values, feature.channel_step, s.n_below, at.split, weights, sums);
+  };
+  mix_feature(p.encoded, p.w_x);
+  mix_feature(p.decoded, p.w_g);
+  load_weights(p.w_s, s.n_maps, first, s.n_hidden, weights);
+  mix_maps(p.similarity, s, at, weights, sums);
+#pragma unroll
+  for (int j = 0; j < kHiddenGroup; ++j)
+    parts[(at.split * kHiddenGroup + j) * kVoxels + at.slot] = sums[j];
+  __syncthreads();
+}
+
+/// Adds the hidden channels of the group to the logits of the split's two children.
+template <typename T>
+FASTBTS_DEVICE void add_logits(const AttentionPointers<T>& p, const AttentionSizes& s,
+                               const Place& at, int first, const float* parts, float (&logits)[2]) {
+  const int n = min(kHiddenGroup, s.n_hidden - first);  // 0 times a sum that is infinite is NaN
+  for (int j = 0; j < n; ++j) {
+    float hidden = p.bias[first + j];
+#pragma unroll
+    for (int split = 0; split < kSplits; ++split)
+      hidden += parts[(split * kHiddenGroup + j) * kVoxels + at.slot];
+    hidden = hidden > 0.0F ? hidden : 0.01F * hidden;
+    const float* const w_a = p.w_a + (first + j) * kChildren + 2 * at.split;
+    logits[0] = fmaf(w_a[0], hidden, logits[0]);
+    logits[1] = fmaf(w_a[1], hidden, logits[1]);
+  }
+}
+
+/// Elements that are adjacent in memory, along W of a channel or along the channels of a voxel:
+/// where they are, of which channel the first is, and the factor of the first.
+struct Group {
+  int voxel, channel, factor;
+};
+
+/// Group i of the children of a block; voxel is negative where there is none.
+template <int kItems, bool kChannelsLast>
+FASTBTS_DEVICE Group group_at(unsigned i, unsigned n, const AttentionSizes& s,
+                              const int* children) {
+  constexpr unsigned kAlong = kChannelsLast ? 1 : kItems, kAcross = kLine / kAlong;
+  const auto per_voxel = static_cast<unsigned>(s.n_c_out / kItems);
+  const unsigned place = kChannelsLast ? i / per_voxel : i % (kSplits * kAcross);
+  const unsigned channel = kChannelsLast ? i % per_voxel * kItems : i / (kSplits * kAcross);
+  const unsigned x = place % kAcross * kAlong, line = place / kAcross;
+  const int child = i < n ? children[x / 2] : -1;
+  const unsigned step = (line / 2 * 2 * s.below[1] + line % 2) * 2 * s.below[2] + x % 2;
+  return {child < 0 ? -1 : child + static_cast<int>(step), static_cast<int>(channel),
+          static_cast<int>(line * kLine + x)};
+}
+
+/// Weights the block's children. Each thread loads a few groups before it stores the first, so that
+/// more of memory's latency overlaps.
+template <typename T, typename P, bool kChannelsLast>
+FASTBTS_DEVICE void weight_children(const AttentionPointers<T>& p, const AttentionSizes& s,
+                                    const float* factors, const int* children) {
+  constexpr unsigned kBatch = 4;
+  const T* const skip = p.skip.data + blockIdx.y * p.skip.case_step;
+  T* const out = p.out.data + blockIdx.y * p.out.case_step;
+  const unsigned n = kSplits * kLine / P::kItems * static_cast<unsigned>(s.n_c_out);
+  for (unsigned first = threadIdx.x; first < n; first += kBatch * kAttentionThreads) {
+    Group at[kBatch];
+    P items[kBatch];
+#pragma unroll
+    for (unsigned i = 0; i < kBatch; ++i) {
+      at[i] = group_at<P::kItems, kChannelsLast>(first + i * kAttentionThreads, n, s, children);
+      if (at[i].voxel >= 0)
+        items[i] = load_pack<P>(skip + at[i].channel * p.skip.channel_step +
+                                at[i].voxel * p.skip.voxel_step);
     }
 #pragma unroll
-    for (int j = 0; j < kHiddenGroup; ++j) {
-      // A channel beyond the last one has weights of zero; infinite features would make it NaN.
-      const float active = first + j < s.n_hidden ? hidden[j] : 0.0F;
-      const float value = active > 0.0F ? active : 0.01F * active;
+    for (unsigned i = 0; i < kBatch; ++i) {
+      if (at[i].voxel < 0) continue;
 #pragma unroll
-      for (int i = 0; i < kChildren; ++i)
-        logits[i] += weights[(n_inputs + 1 + i) * kHiddenGroup + j] * value;
+      for (int k = 0; k < P::kItems; ++k) {
+        const float factor = factors[at[i].factor + (kChannelsLast ? 0 : k)];
+        const bool padding = kChannelsLast && at[i].channel + k >= s.n_c;
+        items[i].items[k] = from_float<T>(padding ? 0.0F : to_float(items[i].items[k]) * factor);
+      }
+      store_pack(out + at[i].channel * p.out.channel_step + at[i].voxel * p.out.voxel_step,
+                 items[i]);
     }
   }
-  if (voxel >= n) return;
+}
+
+/// One block per kVoxels voxels at half resolution, blockIdx.y the case: sums of hidden channels,
+/// logits and factors of the voxels' children, then the skip, read and written once.
+template <typename T, typename P, bool kChannelsLast>
+FASTBTS_KERNEL FASTBTS_BOUNDS(kAttentionThreads, 3) void attention_kernel(AttentionPointers<T> p,
+                                                                          AttentionSizes s) {
+  FASTBTS_DYNAMIC_SHARED(float, parts);
+  float* const factors = parts + kPartFloats;
+  int* const children = reinterpret_cast<int*>(factors + kFactorFloats);
+  float* const weights = factors + kFactorFloats + kVoxels;
+  const Place at = place_of(s);
+  float logits[2] = {};
+  for (int first = 0; first < s.n_hidden; first += kHiddenGroup) {
+    sum_parts<T, P, kChannelsLast>(p, s, at, first, weights, parts);
+    add_logits(p, s, at, first, parts, logits);
+  }
   const float strength = p.strength_on_device ? *p.strength_on_device : p.strength;
 #pragma unroll
-  for (int i = 0; i < kChildren; ++i) {
-    const float factor = 1.0F + strength * (2.0F / (1.0F + expf(-logits[i])) - 1.0F);
-    const std::int64_t row = (2 * d + i / 4) * 2 * s.below[1] + 2 * h + i / 2 % 2;
-    const std::int64_t at = row * 2 * s.below[2] + 2 * w + i % 2;
-    for (int c = 0; c < s.n_c; ++c)
-      p.out[b * s.out_step + c * 8 * n + at] =
-          from_float<T>(to_float(p.skip[(b * s.n_c + c) * 8 * n + at]) * factor);
-  }
+  for (int k = 0; k < 2; ++k)
+    factors[at.split * kLine + 2 * at.slot + k] =
+        1.0F + strength * (2.0F / (1.0F + expf(-logits[k])) - 1.0F);
+  const bool exists = at.voxel < s.below[0] * s.below[1] * s.below[2];
+  const int first_child = (at.d * 4 * s.below[1] + 2 * at.h) * 2 * s.below[2] + 2 * at.w;
+  if (at.split == 0) children[at.slot] = exists ? first_child : -1;
+  __syncthreads();
+  weight_children<T, P, kChannelsLast>(p, s, factors, children);
 }
 
 }  // namespace fastbts

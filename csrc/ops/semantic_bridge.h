@@ -12,6 +12,8 @@ struct SemanticBridgeArgs {
   View<const float, 2> axis_bias, expand;
   AnyView<5, void> out;
   View<float, 1> scratch;
+  std::int64_t n_c_out = 0;  // CUDA, channels-last: channels of out to write if they are more than
+                             // C, the last ones with zeros; scratch then holds as many
 };
 
 /// The semantic bridge: adds to a volume the 2D convolutions of its projections.
@@ -30,7 +32,8 @@ struct SemanticBridgeArgs {
 ///   scratch    n                float32, dense       written  on a CUDA device: at least
 ///                                                             semantic_bridge_scratch
 /// Sums are float32 in a fixed order: the same bits for any n_threads. Floats are float32, or on a
-/// CUDA device also float16 or bfloat16, the same for all. There all arrays must be dense.
+/// CUDA device also float16 or bfloat16, the same for all. There x, reduced and out must be dense,
+/// or all channels-last; cases may have gaps between them.
 void semantic_bridge(const SemanticBridgeArgs& args, int n_threads, Stream stream);
 
 void semantic_bridge_cpu(const SemanticBridgeArgs& args, int n_threads);

@@ -1,98 +1,151 @@
-#include "core/array/dense.h"
 #include "core/cuda/launch.h"
 #include "ops/semantic_bridge.h"
 #include "ops/semantic_bridge_kernel.cuh"
+#include "ops/semantic_layout.h"
 
 namespace fastbts {
 namespace {
 
-/// Planes z, y, x in the memory at `next`, which is advanced.
-template <typename T>
-std::array<T*, 3> take_planes(T*& next, const Shape<5>& volume, std::int64_t n_channels) {
-  const auto [n_b, n_c, n_d, n_h, n_w] = volume;
-  std::array<T*, 3> planes{};
-  const std::array<std::int64_t, 3> n_pixels{n_h * n_w, n_d * n_w, n_d * n_h};
-  for (std::size_t axis = 0; axis < 3; ++axis) {
-    planes[axis] = next;
-    next += n_b * n_channels * n_pixels[axis];
-  }
-  return planes;
+int as_int(std::int64_t n) { return static_cast<int>(n); }
+
+std::int64_t n_pixels_of(const Shape<5>& shape) {
+  return shape[3] * shape[4] + shape[2] * shape[4] + shape[2] * shape[3];
 }
 
-BridgeSizes sizes_of(const Shape<5>& shape) {
-  return {static_cast<int>(shape[0]), static_cast<int>(shape[1]), static_cast<int>(shape[2]),
-          static_cast<int>(shape[3]), static_cast<int>(shape[4])};
+template <typename AView>
+BridgeVolume volume_of(const AView& view, bool channels_last) {
+  const auto [n_b, n_c, n_d, n_h, n_w] = view.shape;
+  const std::int64_t step = voxel_step(view, channels_last);
+  return {as_int(n_c),
+          as_int(n_d),
+          as_int(n_h),
+          as_int(n_w),
+          as_int(n_pixels_of(view.shape)),
+          view.strides[0],
+          as_int(channel_step(view, channels_last)),
+          as_int(n_h * n_w * step),
+          as_int(n_w * step),
+          as_int(step)};
+}
+
+/// Everything that the launches need besides pointers.
+struct Launches {
+  bool channels_last;
+  unsigned n_b;
+  int n_c_out;
+  BridgeVolume reduced, x;
+  cudaStream_t stream;
+};
+
+template <typename T>
+void launch_project(const SemanticBridgeArgs& args, const Launches& l, float* planes) {
+  const dim3 blocks(n_blocks(std::int64_t{l.reduced.n_c} * l.reduced.n_pixels), l.n_b);
+  if (l.reduced.n_c == 0) return;
+  project_kernel<<<blocks, kBlockThreads, 0, l.stream>>>(args.reduced.as<T>().data, l.reduced,
+                                                         planes);
+  CUDA_CHECK_LAUNCH("project_kernel");
 }
 
 template <typename T>
-void launch_project(const T* tensor, const BridgeSizes& s, const std::array<T*, 3>& planes,
-                    cudaStream_t stream) {
-  const auto [z, y, x] = planes;
-  const std::int64_t n_channels = static_cast<std::int64_t>(s.n_b) * s.n_c;
-  if (n_channels == 0) return;
-  project_kernel<T, true>
-      <<<n_blocks(n_channels * s.n_h * s.n_w), kBlockThreads, 0, stream>>>(tensor, s, z);
-  CUDA_CHECK_LAUNCH("project_kernel along D");
-  project_kernel<T, false>
-      <<<n_blocks(n_channels * s.n_d * s.n_w), kBlockThreads, 0, stream>>>(tensor, s, y);
-  CUDA_CHECK_LAUNCH("project_kernel along H");
-  project_rows_kernel<<<n_blocks(n_channels * s.n_d * s.n_h * kWarp), kBlockThreads, 0, stream>>>(
-      tensor, s, x);
-  CUDA_CHECK_LAUNCH("project_rows_kernel");
-}
-
-template <typename T>
-void launch_plane(const SemanticBridgeArgs& args, std::size_t axis, const PlaneSizes& s,
-                  const T* plane, T* out, cudaStream_t stream) {
-  const dim3 blocks(static_cast<unsigned>((s.n_rows * s.n_columns + kWarp - 1) / kWarp),
-                    static_cast<unsigned>(args.reduced.shape[0]));
-  if (blocks.x == 0 || blocks.y == 0) return;
-  const std::size_t shared_bytes = sizeof(float) * kWarp * static_cast<std::size_t>(s.n_r);
-  plane_kernel<<<blocks, kBlockThreads, shared_bytes, stream>>>(
-      plane, args.conv.data, args.bias.data, args.axis_bias.at(axis), args.expand.data, s, out);
+void launch_plane(const SemanticBridgeArgs& args, const Launches& l, const float* planes, T* out) {
+  const BridgeVolume& x = l.x;
+  const PlaneWeights weights{args.conv.data, args.bias.data, args.axis_bias.data, args.expand.data};
+  const PlaneSizes s{l.reduced.n_c,
+                     x.n_c,
+                     l.n_c_out,
+                     x.n_pixels,
+                     {x.n_h, x.n_d, x.n_d},
+                     {x.n_w, x.n_w, x.n_h},
+                     l.channels_last ? 1 : x.n_pixels,
+                     l.channels_last ? l.n_c_out : 1};
+  const dim3 blocks(static_cast<unsigned>(n_tiles(s)), l.n_b);
+  plane_kernel<<<blocks, kPlaneThreads, plane_shared_bytes(s.n_r), l.stream>>>(planes, weights, s,
+                                                                               out);
   CUDA_CHECK_LAUNCH("plane_kernel");
 }
 
-template <typename T>
-void launch_planes(const SemanticBridgeArgs& args, const std::array<T*, 3>& planes,
-                   const std::array<T*, 3>& out, cudaStream_t stream) {
-  const BridgeSizes s = sizes_of(args.reduced.shape);
-  const int n_c = static_cast<int>(args.x.shape[1]);
-  launch_plane(args, 0, {s.n_c, n_c, s.n_h, s.n_w}, planes[0], out[0], stream);
-  launch_plane(args, 1, {s.n_c, n_c, s.n_d, s.n_w}, planes[1], out[1], stream);
-  launch_plane(args, 2, {s.n_c, n_c, s.n_d, s.n_h}, planes[2], out[2], stream);
+template <typename T, typename P>
+void launch_rows(const SemanticBridgeArgs& args, const Launches& l, const T* planes) {
+  const std::int64_t n = std::int64_t{l.x.n_c} * l.x.n_d * l.x.n_h * l.x.n_w / P::kItems;
+  const dim3 blocks(n_blocks(n), l.n_b);
+  lift_rows_kernel<T, P><<<blocks, kBlockThreads, 0, l.stream>>>(
+      args.x.as<T>().data, planes, l.x, args.out.as<T>().data, args.out.strides[0]);
+  CUDA_CHECK_LAUNCH("lift_rows_kernel");
+}
+
+template <typename T, typename P>
+void launch_voxels(const SemanticBridgeArgs& args, const Launches& l, const T* planes) {
+  const std::int64_t n = std::int64_t{l.n_c_out} * l.x.n_d * l.x.n_h * l.x.n_w / P::kItems;
+  const dim3 blocks(n_blocks(n), l.n_b);
+  lift_voxels_kernel<T, P><<<blocks, kBlockThreads, 0, l.stream>>>(
+      args.x.as<T>().data, planes, l.x, args.out.as<T>().data, args.out.strides[0],
+      as_int(pitch_of(args.out)), l.n_c_out);
+  CUDA_CHECK_LAUNCH("lift_voxels_kernel");
+}
+
+/// Whether n voxels of a row of all tensors may be read at once, and planes too.
+bool in_groups_of_voxels(std::int64_t n, const SemanticBridgeArgs& args, const Launches& l) {
+  return in_groups_of(n, args.x, args.out) && l.x.n_w % n == 0 && l.x.n_pixels % n == 0;
+}
+
+/// The same of n channels of a voxel.
+bool in_groups_of_channels(std::int64_t n, const SemanticBridgeArgs& args, const Launches& l) {
+  return in_groups_of(n, args.x, args.out) && l.n_c_out % n == 0 && l.x.w_step % n == 0 &&
+         pitch_of(args.out) % n == 0;
 }
 
 template <typename T>
-void launch_lift(const T* volume, const std::array<T*, 3>& planes, const BridgeSizes& s, T* out,
-                 cudaStream_t stream) {
-  const auto [z, y, x] = planes;
-  const std::int64_t n = static_cast<std::int64_t>(s.n_b) * s.n_c * s.n_d * s.n_h * s.n_w;
-  if (n == 0) return;
-  lift_kernel<<<n_blocks(n), kBlockThreads, 0, stream>>>(volume, z, y, x, s, out);
-  CUDA_CHECK_LAUNCH("lift_kernel");
+void launch_lift(const SemanticBridgeArgs& args, const Launches& l, const T* planes) {
+  constexpr int kChannels = 16 / sizeof(T), kVoxels = 2;
+  const bool aligned = reinterpret_cast<std::uintptr_t>(planes) % 16 == 0;
+  if (l.channels_last && aligned && in_groups_of_channels(kChannels, args, l))
+    return launch_voxels<T, Pack<T, kChannels>>(args, l, planes);
+  if (l.channels_last) return launch_voxels<T, Pack<T, 1>>(args, l, planes);
+  if (aligned && in_groups_of_voxels(kVoxels, args, l))
+    return launch_rows<T, Pack<T, kVoxels>>(args, l, planes);
+  launch_rows<T, Pack<T, 1>>(args, l, planes);
+}
+
+/// Scratch holds the result of step 2 in the type of x, then that of step 1 in float32.
+template <typename T>
+void run(const SemanticBridgeArgs& args, const Launches& l) {
+  T* const convolved = reinterpret_cast<T*>(args.scratch.data);
+  float* const projected = args.scratch.data + std::int64_t{l.n_b} * l.n_c_out * l.x.n_pixels;
+  launch_project<T>(args, l, projected);
+  launch_plane(args, l, projected, convolved);
+  launch_lift(args, l, convolved);
+}
+
+Launches launches_of(const SemanticBridgeArgs& args, Stream stream) {
+  const bool last =
+      all_channels_last("semantic_bridge: x, reduced, out", args.x, args.reduced, args.out);
+  const std::int64_t n_c_out = last ? std::max(args.x.shape[1], args.n_c_out) : args.x.shape[1];
+  const std::int64_t n_pixels = n_pixels_of(args.x.shape);
+  require_index(
+      std::max({n_in_case(args.x, last), n_in_case(args.reduced, last), n_in_case(args.out, last),
+                2 * args.reduced.shape[1] * n_pixels, n_c_out * n_pixels}),
+      "semantic_bridge");
+  return {last,
+          static_cast<unsigned>(args.x.shape[0]),
+          as_int(n_c_out),
+          volume_of(args.reduced, last),
+          volume_of(args.x, last),
+          cuda_stream(stream)};
 }
 
 }  // namespace
 
 void semantic_bridge_cuda(const SemanticBridgeArgs& args, Stream stream) {
-  require_dense(args.reduced, "semantic_bridge: reduced");
+  require_layout(args.x, "semantic_bridge: x");
+  require_layout(args.reduced, "semantic_bridge: reduced");
+  require_layout(args.out, "semantic_bridge: out");
   require_dense(args.conv, "semantic_bridge: conv");
   require_dense(args.axis_bias, "semantic_bridge: axis_bias");
   require_dense(args.expand, "semantic_bridge: expand");
-  require_dense(args.x, "semantic_bridge: x");
-  require_dense(args.out, "semantic_bridge: out");
-  dispatch_floats(args.reduced.dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    const Shape<5>& shape = args.reduced.shape;
-    T* memory = reinterpret_cast<T*>(args.scratch.data);
-    const auto projected = take_planes(memory, shape, 2 * shape[1]),
-               convolved = take_planes(memory, shape, args.x.shape[1]);
-    launch_project(args.reduced.as<T>().data, sizes_of(shape), projected, cuda_stream(stream));
-    launch_planes(args, projected, convolved, cuda_stream(stream));
-    launch_lift(args.x.as<T>().data, convolved, sizes_of(args.x.shape), args.out.as<T>().data,
-                cuda_stream(stream));
-  });
+  const Launches launches = launches_of(args, stream);
+  if (launches.n_b == 0 || launches.x.n_c == 0) return;
+  dispatch_floats(args.x.dtype,
+                  [&](auto tag) { run<typename decltype(tag)::type>(args, launches); });
 }
 
 }  // namespace fastbts

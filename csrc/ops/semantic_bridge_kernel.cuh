@@ -1,114 +1,306 @@
 #pragma once
 
-#include "core/cuda/warp.h"
+#include "core/cuda/pack.h"
 
+/// Three launches. Planes z, y, x follow each other: a case has H W + D W + D H pixels.
+///
+/// At BraTS size, B 1, C 128, R 32, 18 x 22 x 18 voxels, float16 (estimate; never run on a GPU):
+///   kernel        bytes   ideal at 3.0 / 4.3 TB/s   estimate
+///   project       0.7 MB  0.3 / 0.2 us              3 us, of which 2 are the latency of memory
+///   plane         0.7 MB  0.3 / 0.2 us              6 us: 21 M multiply-adds in 85 blocks, each
+///                                                   reads all weights of the convolution
+///   lift          4.0 MB  1.4 / 1.0 us              3 us
 namespace fastbts {
 
-/// (B, C, D, H, W); all arrays are dense. In step 1 n_c is R.
-struct BridgeSizes {
-  int n_b, n_c, n_d, n_h, n_w;
+/// Sizes of a tensor (B, C, D, H, W), the elements from one entry of an axis to the next, and the
+/// pixels of its three planes together.
+struct BridgeVolume {
+  int n_c, n_d, n_h, n_w, n_pixels;
+  std::int64_t b_step;
+  int c_step, d_step, h_step, w_step;
 };
 
-/// Step 1, z (kAlongD) or y: one thread per pixel of the plane, so that reads are coalesced.
-template <typename T, bool kAlongD>
-FASTBTS_KERNEL void project_kernel(const T* tensor, BridgeSizes sizes, T* plane) {
-  const int n_rows = kAlongD ? sizes.n_h : sizes.n_d, n = kAlongD ? sizes.n_d : sizes.n_h;
-  const std::int64_t slice = static_cast<std::int64_t>(sizes.n_h) * sizes.n_w;
-  const std::int64_t step = kAlongD ? slice : sizes.n_w, row_step = kAlongD ? sizes.n_w : slice;
-  const std::int64_t pixels = static_cast<std::int64_t>(n_rows) * sizes.n_w,
-                     n_all = pixels * sizes.n_b * sizes.n_c;
-  for (std::int64_t i = thread_index(); i < n_all; i += n_threads_of_grid()) {
-    const std::int64_t w = i % sizes.n_w, row = i / sizes.n_w % n_rows, channel = i / pixels;
-    const T* values = tensor + channel * sizes.n_d * slice + row * row_step + w;
-    float sum = 0.0F, largest = to_float(values[0]);
-    for (int k = 0; k < n; ++k) {
-      const float value = to_float(values[k * step]);
-      sum += value;
-      largest = value > largest ? value : largest;
-    }
-    const std::int64_t b = channel / sizes.n_c, c = channel % sizes.n_c;
-    T* means = plane + (b * 2 * sizes.n_c + c) * pixels + i % pixels;
-    means[0] = from_float<T>(sum / static_cast<float>(n));
-    means[sizes.n_c * pixels] = from_float<T>(largest);
-  }
+/// The values along one axis that become a pixel: n of them, `step` apart.
+struct Ray {
+  int first, step, n;
+};
+
+FASTBTS_DEVICE Ray ray_of(unsigned pixel, const BridgeVolume& s) {
+  const unsigned n_h = s.n_h, n_w = s.n_w, along_d = n_h * n_w, along_h = s.n_d * n_w;
+  const auto at = [](unsigned row, int row_step, unsigned column, int column_step) {
+    return static_cast<int>(row) * row_step + static_cast<int>(column) * column_step;
+  };
+  if (pixel < along_d) return {at(pixel / n_w, s.h_step, pixel % n_w, s.w_step), s.d_step, s.n_d};
+  pixel -= along_d;
+  if (pixel < along_h) return {at(pixel / n_w, s.d_step, pixel % n_w, s.w_step), s.h_step, s.n_h};
+  pixel -= along_h;
+  return {at(pixel / n_h, s.d_step, pixel % n_h, s.h_step), s.w_step, s.n_w};
 }
 
-/// Step 1, x: one warp per row, as the values of a pixel are adjacent.
+/// Step 1: planes (B, 2R, n_pixels). One thread per pixel and channel, blockIdx.y the case;
+/// neighbours in memory are neighbouring threads, but for the rays along W of a dense tensor, whose
+/// rows are next to each other and stay in the cache.
 template <typename T>
-FASTBTS_KERNEL void project_rows_kernel(const T* tensor, BridgeSizes sizes, T* plane) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const std::int64_t pixels = static_cast<std::int64_t>(sizes.n_d) * sizes.n_h;
-  const std::int64_t n_rows = pixels * sizes.n_b * sizes.n_c;
-  for (std::int64_t row = thread_index() / kWarp; row < n_rows;
-       row += n_threads_of_grid() / kWarp) {
-    const T* values = tensor + row * sizes.n_w;
+FASTBTS_KERNEL void project_kernel(const T* reduced, BridgeVolume s, float* planes) {
+  const auto n_r = static_cast<unsigned>(s.n_c), n_pixels = static_cast<unsigned>(s.n_pixels);
+  const T* const tensor = reduced + blockIdx.y * s.b_step;
+  float* const plane = planes + std::int64_t{blockIdx.y} * 2 * n_r * n_pixels;
+  for (std::int64_t i = thread_index(); i < n_r * n_pixels; i += n_threads_of_grid()) {
+    const auto item = static_cast<unsigned>(i);
+    const unsigned pixel = s.c_step == 1 ? item / n_r : item % n_pixels;
+    const unsigned c = s.c_step == 1 ? item % n_r : item / n_pixels;
+    const Ray ray = ray_of(pixel, s);
+    const T* const values = tensor + static_cast<int>(c) * s.c_step + ray.first;
     float sum = 0.0F, largest = to_float(values[0]);
-    for (int w = lane; w < sizes.n_w; w += kWarp) {
-      const float value = to_float(values[w]);
+#pragma unroll 6
+    for (int k = 0; k < ray.n; ++k) {
+      const float value = to_float(values[k * ray.step]);
       sum += value;
       largest = value > largest ? value : largest;
     }
-    sum = warp_sum(sum);
-    largest = warp_max(largest);
-    const std::int64_t channel = row / pixels, b = channel / sizes.n_c, c = channel % sizes.n_c;
-    T* means = plane + (b * 2 * sizes.n_c + c) * pixels + row % pixels;
-    if (lane == 0) means[0] = from_float<T>(sum / static_cast<float>(sizes.n_w));
-    if (lane == 0) means[sizes.n_c * pixels] = from_float<T>(largest);
+    plane[c * n_pixels + pixel] = sum / static_cast<float>(ray.n);
+    plane[(n_r + c) * n_pixels + pixel] = largest;
   }
 }
 
-/// One plane (B, 2R, rows, columns), dense.
+struct PlaneWeights {
+  const float *conv, *bias, *axis_bias, *expand;
+};
+
+/// Sizes of step 2: pixels of all planes, rows and columns of each; result (B, C, n_pixels), of
+/// which a pixel has n_c_out channels, those after the first n_c zero.
 struct PlaneSizes {
-  int n_r, n_c, n_rows, n_columns;
+  int n_r, n_c, n_c_out, n_pixels;
+  int n_rows[3], n_columns[3];
+  int c_step, pixel_step;
 };
 
-/// Step 2. One warp's width of pixels per block, blockIdx.y the case: hidden channels into shared
-/// memory (R, kWarp), then out. axis_bias is the row of this plane's axis.
-template <typename T>
-FASTBTS_KERNEL void plane_kernel(const T* plane, const float* conv, const float* bias,
-                                 const float* axis_bias, const float* expand, PlaneSizes sizes,
-                                 T* out) {
-  FASTBTS_DYNAMIC_SHARED(float, hidden);
-  const int n_pixels = sizes.n_rows * sizes.n_columns, lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int pixel = static_cast<int>(blockIdx.x) * kWarp + lane;
-  const int h = pixel / sizes.n_columns, w = pixel % sizes.n_columns;
-  const int group = static_cast<int>(threadIdx.x) / kWarp,
-            n_groups = static_cast<int>(blockDim.x) / kWarp;
-  const T* image = plane + static_cast<std::int64_t>(blockIdx.y) * 2 * sizes.n_r * n_pixels;
-  for (int r = group; r < sizes.n_r; r += n_groups) {
-    float sum = bias[r] + axis_bias[r];
-    for (int i = 0; i < 2 * sizes.n_r * 9; ++i) {
-      const int y = h + i / 3 % 3 - 1, x = w + i % 3 - 1;
-      const bool inside =
-          pixel < n_pixels && y >= 0 && y < sizes.n_rows && x >= 0 && x < sizes.n_columns;
-      const std::int64_t at = static_cast<std::int64_t>(i / 9) * n_pixels + y * sizes.n_columns + x;
-      if (inside)
-        sum += conv[static_cast<std::int64_t>(r) * 2 * sizes.n_r * 9 + i] * to_float(image[at]);
+inline constexpr int kTile = 4,
+                     kTilePixels = kTile * kTile;  // pixels along a side of a block's tile
+inline constexpr int kHalo = kTile + 2, kHaloPixels = kHalo * kHalo, kTaps = 9;
+inline constexpr int kPlaneGroup = 32;  // hidden channels at a time
+inline constexpr int kPlaneChunk = 16;  // input channels in shared memory
+inline constexpr int kOutputs = 2;      // hidden channels of a thread
+inline constexpr int kPlaneSplits = 8;  // threads that share the input channels of a sum
+inline constexpr unsigned kPlaneThreads = kTile * kPlaneGroup / kOutputs * kPlaneSplits;
+/// Weights of a hidden channel in shared memory; odd, so that channels are in different banks.
+inline constexpr int kWeightRow = kPlaneChunk * kTaps + 1;
+inline constexpr int kTileFloats = kPlaneChunk * kHaloPixels;
+inline constexpr int kWeightFloats = kPlaneGroup * kWeightRow;
+static_assert(kPlaneSplits * kPlaneGroup * kTilePixels <= kWeightFloats, "parts of sums fit there");
+
+inline std::size_t plane_shared_bytes(int n_r) {
+  return sizeof(float) *
+         (kTileFloats + kWeightFloats + static_cast<std::size_t>(n_r) * kTilePixels);
+}
+
+inline int n_tiles(const PlaneSizes& s) {
+  int n = 0;
+  for (int axis = 0; axis < 3; ++axis)
+    n += (s.n_rows[axis] + kTile - 1) / kTile * ((s.n_columns[axis] + kTile - 1) / kTile);
+  return n;
+}
+
+/// One plane, and the tile of it with this upper left pixel.
+struct PlaneTile {
+  int axis, first_pixel, n_rows, n_columns, row, column;
+
+  FASTBTS_DEVICE bool has(int y, int x) const {
+    return y >= 0 && y < n_rows && x >= 0 && x < n_columns;
+  }
+};
+
+FASTBTS_DEVICE PlaneTile tile_of(int tile, const PlaneSizes& s) {
+  PlaneTile at{};
+#pragma unroll
+  for (int axis = 0; axis < 3; ++axis) {
+    const int across = (s.n_columns[axis] + kTile - 1) / kTile;
+    const int n = across * ((s.n_rows[axis] + kTile - 1) / kTile);
+    if (tile >= 0 && tile < n)
+      at = {axis,
+            at.first_pixel,
+            s.n_rows[axis],
+            s.n_columns[axis],
+            tile / across * kTile,
+            tile % across * kTile};
+    else if (tile >= 0)
+      at.first_pixel += s.n_rows[axis] * s.n_columns[axis];
+    tile -= n;
+  }
+  return at;
+}
+
+/// Input channels [first, first + kPlaneChunk) of the tile and the pixels around it; zeros beyond.
+FASTBTS_DEVICE void load_tile(const float* planes, const PlaneSizes& s, const PlaneTile& at,
+                              int first, float* tile) {
+  for (int i = static_cast<int>(threadIdx.x); i < kTileFloats; i += kPlaneThreads) {
+    const int c = first + i / kHaloPixels, p = i % kHaloPixels;
+    const int y = at.row + p / kHalo - 1, x = at.column + p % kHalo - 1;
+    const bool inside = c < 2 * s.n_r && at.has(y, x);
+    tile[i] = inside ? planes[c * s.n_pixels + at.first_pixel + y * at.n_columns + x] : 0.0F;
+  }
+}
+
+/// The weights from these input channels to hidden channels [group, group + kPlaneGroup).
+FASTBTS_DEVICE void load_plane_weights(const float* conv, int n_r, int group, int first,
+                                       float* weights) {
+  for (int i = static_cast<int>(threadIdx.x); i < kPlaneGroup * kPlaneChunk * kTaps;
+       i += kPlaneThreads) {
+    const int r = i / (kPlaneChunk * kTaps), k = i % (kPlaneChunk * kTaps);
+    const bool inside = group + r < n_r && first * kTaps + k < 2 * n_r * kTaps;
+    weights[r * kWeightRow + k] = inside ? conv[((group + r) * 2 * n_r + first) * kTaps + k] : 0.0F;
+  }
+}
+
+/// Adds one input channel to a row of the tile, for kOutputs hidden channels. fmaf is exact to the
+/// last bit everywhere, so the bits are the same on every device.
+FASTBTS_DEVICE void convolve(const float* image, const float* weights,
+                             float (&sums)[kOutputs][kTile]) {
+#pragma unroll
+  for (int i = 0; i < 3; ++i) {
+    float row[kHalo];
+#pragma unroll
+    for (int x = 0; x < kHalo; ++x) row[x] = image[i * kHalo + x];
+#pragma unroll
+    for (int tap = 0; tap < kOutputs * 3; ++tap) {
+      const int o = tap / 3, j = tap % 3;
+      const float weight = weights[o * (kPlaneGroup / kOutputs) * kWeightRow + i * 3 + j];
+#pragma unroll
+      for (int x = 0; x < kTile; ++x) sums[o][x] = fmaf(weight, row[x + j], sums[o][x]);
     }
-    hidden[r * kWarp + lane] = sum > 0.0F ? sum : 0.01F * sum;
+  }
+}
+
+/// This thread's part of the sums of hidden channels [group, group + kPlaneGroup), into `weights`
+/// as (kPlaneSplits, kPlaneGroup, kTilePixels).
+FASTBTS_DEVICE void add_parts(const float* planes, const float* conv, const PlaneSizes& s,
+                              const PlaneTile& at, int group, float* tile, float* weights) {
+  const int thread = static_cast<int>(threadIdx.x), row = thread % kTile;
+  const int r = thread / kTile % (kPlaneGroup / kOutputs);
+  const int split = thread / (kTile * kPlaneGroup / kOutputs);
+  float sums[kOutputs][kTile] = {};
+  for (int first = 0; first < 2 * s.n_r; first += kPlaneChunk) {
+    __syncthreads();
+    load_tile(planes, s, at, first, tile);
+    load_plane_weights(conv, s.n_r, group, first, weights);
+    __syncthreads();
+#pragma unroll
+    for (int c = split; c < kPlaneChunk; c += kPlaneSplits)
+      convolve(tile + c * kHaloPixels + row * kHalo, weights + r * kWeightRow + c * kTaps, sums);
   }
   __syncthreads();
-  for (int c = group; c < sizes.n_c && pixel < n_pixels; c += n_groups) {
-    float sum = 0.0F;
-    for (int r = 0; r < sizes.n_r; ++r) sum += expand[c * sizes.n_r + r] * hidden[r * kWarp + lane];
-    out[(static_cast<std::int64_t>(blockIdx.y) * sizes.n_c + c) * n_pixels + pixel] =
-        from_float<T>(sum);
+#pragma unroll
+  for (int o = 0; o < kOutputs; ++o) {
+    const int hidden = split * kPlaneGroup + o * (kPlaneGroup / kOutputs) + r;
+#pragma unroll
+    for (int x = 0; x < kTile; ++x) weights[hidden * kTilePixels + row * kTile + x] = sums[o][x];
+  }
+  __syncthreads();
+}
+
+/// Hidden channels of the group from the parts of their sums.
+FASTBTS_DEVICE void activate(const PlaneWeights& w, const PlaneSizes& s, int axis, int group,
+                             const float* parts, float* hidden) {
+  for (int i = static_cast<int>(threadIdx.x); i < kPlaneGroup * kTilePixels; i += kPlaneThreads) {
+    const int r = group + i / kTilePixels;
+    if (r >= s.n_r) return;
+    float sum = w.bias[r] + w.axis_bias[axis * s.n_r + r];
+#pragma unroll
+    for (int split = 0; split < kPlaneSplits; ++split)
+      sum += parts[split * kPlaneGroup * kTilePixels + i];
+    hidden[group * kTilePixels + i] = sum > 0.0F ? sum : 0.01F * sum;
   }
 }
 
-/// Step 3: one thread per voxel; out may be `volume`.
+/// Step 2, for all three planes. One block per tile of 4 x 4 pixels, blockIdx.y the case. A thread
+/// sums one row of the tile for two hidden channels over an eighth of the input channels; then one
+/// pixel and output channel at a time.
 template <typename T>
-FASTBTS_KERNEL void lift_kernel(const T* volume, const T* z, const T* y, const T* x,
-                                BridgeSizes sizes, T* out) {
-  const std::int64_t n =
-      static_cast<std::int64_t>(sizes.n_b) * sizes.n_c * sizes.n_d * sizes.n_h * sizes.n_w;
+FASTBTS_KERNEL void plane_kernel(const float* planes, PlaneWeights w, PlaneSizes s, T* out) {
+  FASTBTS_DYNAMIC_SHARED(float, tile);
+  float* const weights = tile + kTileFloats;
+  float* const hidden = weights + kWeightFloats;
+  const PlaneTile at = tile_of(static_cast<int>(blockIdx.x), s);
+  planes += std::int64_t{blockIdx.y} * 2 * s.n_r * s.n_pixels;
+  out += std::int64_t{blockIdx.y} * s.n_c_out * s.n_pixels;
+  for (int group = 0; group < s.n_r; group += kPlaneGroup) {
+    add_parts(planes, w.conv, s, at, group, tile, weights);
+    activate(w, s, at.axis, group, weights, hidden);
+  }
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < s.n_c_out * kTilePixels; i += kPlaneThreads) {
+    const int c = i / kTilePixels, p = i % kTilePixels;
+    const int y = at.row + p / kTile, x = at.column + p % kTile;
+    if (!at.has(y, x)) continue;
+    float sum = 0.0F;
+    if (c < s.n_c) {
+#pragma unroll 8
+      for (int r = 0; r < s.n_r; ++r)
+        sum = fmaf(w.expand[c * s.n_r + r], hidden[r * kTilePixels + p], sum);
+    }
+    out[c * s.c_step + (at.first_pixel + y * at.n_columns + x) * s.pixel_step] = from_float<T>(sum);
+  }
+}
+
+/// x + (z + y + at_x) / 3
+FASTBTS_DEVICE float lifted(float x, float z, float y, float at_x) {
+  return x + (z + y + at_x) * (1.0F / 3.0F);
+}
+
+/// Step 3 of dense tensors, blockIdx.y the case: one thread per group of voxels of a row. `x` has
+/// the sizes; out may be x.
+template <typename T, typename P>
+FASTBTS_KERNEL void lift_rows_kernel(const T* x, const T* planes, BridgeVolume s, T* out,
+                                     std::int64_t out_step) {
+  const auto n_d = static_cast<unsigned>(s.n_d), n_h = static_cast<unsigned>(s.n_h);
+  const unsigned n_w = static_cast<unsigned>(s.n_w), groups = n_w / P::kItems;
+  const unsigned n = static_cast<unsigned>(s.n_c) * n_d * n_h * groups;
+  x += blockIdx.y * s.b_step;
+  out += blockIdx.y * out_step;
+  planes += std::int64_t{blockIdx.y} * s.n_c * s.n_pixels;
   for (std::int64_t i = thread_index(); i < n; i += n_threads_of_grid()) {
-    const std::int64_t row = i / sizes.n_w, slice = row / sizes.n_h, channel = slice / sizes.n_d;
-    const std::int64_t w = i % sizes.n_w, h = row % sizes.n_h;
-    const float at_z = to_float(z[(channel * sizes.n_h + h) * sizes.n_w + w]),
-                at_y = to_float(y[slice * sizes.n_w + w]);
-    const float lifted = (at_z + at_y + to_float(x[row])) * (1.0F / 3.0F);
-    out[i] = from_float<T>(to_float(volume[i]) + lifted);
+    const auto group = static_cast<unsigned>(i);
+    const unsigned row = group / groups, w = group % groups * P::kItems;
+    const unsigned slice = row / n_h, h = row % n_h, d = slice % n_d;
+    const T* const plane = planes + slice / n_d * s.n_pixels;
+    const P z = load_pack<P>(plane + h * n_w + w);
+    const P y = load_pack<P>(plane + n_h * n_w + d * n_w + w);
+    const float at_x = to_float(plane[(n_h + n_d) * n_w + d * n_h + h]);
+    P voxels = load_pack<P>(x + row * n_w + w);
+#pragma unroll
+    for (int k = 0; k < P::kItems; ++k)
+      voxels.items[k] = from_float<T>(
+          lifted(to_float(voxels.items[k]), to_float(z.items[k]), to_float(y.items[k]), at_x));
+    store_pack(out + row * n_w + w, voxels);
+  }
+}
+
+/// Step 3 of channels-last tensors: one thread per group of channels of a voxel. Of out n_c_out
+/// channels are written, those after the first n_c with zeros; planes have as many.
+template <typename T, typename P>
+FASTBTS_KERNEL void lift_voxels_kernel(const T* x, const T* planes, BridgeVolume s, T* out,
+                                       std::int64_t out_step, int out_pitch, int n_c_out) {
+  const auto n_d = static_cast<unsigned>(s.n_d), n_h = static_cast<unsigned>(s.n_h);
+  const unsigned n_w = static_cast<unsigned>(s.n_w);
+  const unsigned groups = static_cast<unsigned>(n_c_out) / P::kItems;
+  x += blockIdx.y * s.b_step;
+  out += blockIdx.y * out_step;
+  planes += std::int64_t{blockIdx.y} * n_c_out * s.n_pixels;
+  for (std::int64_t i = thread_index(); i < n_d * n_h * n_w * groups; i += n_threads_of_grid()) {
+    const auto group = static_cast<unsigned>(i);
+    const unsigned voxel = group / groups, c = group % groups * P::kItems;
+    const unsigned w = voxel % n_w, row = voxel / n_w, h = row % n_h, d = row / n_h;
+    const auto at = [&](unsigned pixel) { return load_pack<P>(planes + pixel * n_c_out + c); };
+    const P z = at(h * n_w + w), y = at(n_h * n_w + d * n_w + w);
+    const P at_x = at((n_h + n_d) * n_w + d * n_h + h);
+    P voxels = load_pack<P>(x + voxel * s.w_step + c);
+#pragma unroll
+    for (int k = 0; k < P::kItems; ++k) {
+      const float value = lifted(to_float(voxels.items[k]), to_float(z.items[k]),
+                                 to_float(y.items[k]), to_float(at_x.items[k]));
+      voxels.items[k] = from_float<T>(static_cast<int>(c) + k < s.n_c ? value : 0.0F);
+    }
+    store_pack(out + voxel * out_pitch + c, voxels);
   }
 }
 

@@ -5,6 +5,7 @@
 #define FASTBTS_KERNEL inline
 #define FASTBTS_DEVICE inline
 #define FASTBTS_SHARED static thread_local
+#define FASTBTS_BOUNDS(threads, blocks)
 #define FASTBTS_DYNAMIC_SHARED(T, name) \
   T* const name = reinterpret_cast<T*>(simt::block().shared.get())
 
@@ -85,6 +86,8 @@ T atomic(T* target, Fn&& change) {
 inline void __syncthreads() {
   if (simt::plan.has_barriers) simt::wait_as(simt::State::kBlockBarrier);
 }
+/// Blocks run one after another, so all that one wrote is visible to the next.
+inline void __threadfence() {}
 inline void __syncwarp(unsigned mask = 0xFFFFFFFF) { simt::exchange(mask, 0, 0); }
 template <typename T>
 T __shfl_sync(unsigned mask, T value, int source, int = 32) {

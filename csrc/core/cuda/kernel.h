@@ -12,6 +12,8 @@
 #define FASTBTS_KERNEL __global__
 #define FASTBTS_DEVICE __device__ __forceinline__
 #define FASTBTS_SHARED __shared__
+/// Threads of a block, and the blocks that must fit on a multiprocessor: so many registers a thread.
+#define FASTBTS_BOUNDS(threads, blocks) __launch_bounds__(threads, blocks)
 /// Declares `T* name`, the dynamic shared memory of the launch; one declaration for kernels of all
 /// types.
 #define FASTBTS_DYNAMIC_SHARED(T, name)                                   \
