@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts import ops
+from fastbts.device.host import HOST
+from fastbts.device.interface import Array, Workspace
 from fastbts.ops import Box, Size
 
 Slices = tuple[slice, slice, slice]
@@ -51,14 +53,17 @@ class Placement:
         return self.size != box_size(self.box)
 
     def restore(
-        self, logits: NDArray[np.float32], n_threads: int = 0
-    ) -> tuple[NDArray[np.float32], Size]:
+        self, logits: Array, workspace: Workspace = HOST, n_threads: int = 0
+    ) -> tuple[Array, Size]:
         """Maps logits (K, D, H, W) to the input's spacing; returns them and the box's offset."""
         if not self.resampled:
             return logits, self.offset
-        return ops.resample(
-            logits[(slice(None), *self.in_tensor)], box_size(self.box), n_threads
-        ), (0, 0, 0)
+        size, cut = box_size(self.box), logits[(slice(None), *self.in_tensor)]
+        if workspace.stream is not None:  # where the op takes contiguous arrays only
+            cut = workspace.sampled(cut, (1, 1, 1), "logits in the box")
+        restored = workspace.kept("restored logits", (len(cut), *size), np.float32)
+        ops.resample(cut, size, n_threads, out=restored, stream=workspace.stream)
+        return restored, (0, 0, 0)
 
     def in_box(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (K, D, H, W) on the tensor's grid -> (K, *box), at the input's spacing."""

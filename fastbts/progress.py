@@ -16,12 +16,14 @@ class Clock:
     def __init__(self, progress: Progress | None) -> None:
         self._progress, self._began = progress, time.perf_counter()
         self._ms: dict[str, float] = {}
+        self._reported = "", 0.0
 
     @contextmanager
     def __call__(self, stage: str, fraction: float) -> Iterator[None]:
         """Times the block as part of a stage; `fraction` of the total work is done before it."""
-        if self._progress:
+        if self._progress and (stage, fraction) != self._reported:
             self._progress(stage, fraction)
+            self._reported = stage, fraction
         began = time.perf_counter()
         yield
         self._ms[stage] = self._ms.get(stage, 0.0) + 1000 * (time.perf_counter() - began)

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts import labels as schemes
+from fastbts.device.arrays import on_host
+from fastbts.device.interface import Array
 from fastbts.errors import FastBTSError
 from fastbts.files import OpenFile, write_json, write_set
 from fastbts.placement import Placement
@@ -28,19 +30,20 @@ class Segmentation:
     """Labels of one case on the grid of its input.
 
     Attributes:
-        labels: (i, j, k) uint8 on the input's grid: 1 NCR, 2 ED, 4 ET (scheme `brats2021`).
+        labels: (i, j, k) uint8 on the input's grid: 1 NCR, 2 ED, 4 ET (scheme `brats2021`). NumPy
+            array, or a `DeviceArray` where the input was an array on a device.
         volumes_ml: Volume per region WT, TC, ET, in millilitres.
         timings_ms: Wall time per stage and in total, in milliseconds.
         report: What ran on what, with which settings and which warnings; JSON-ready.
         volume: The input.
     """
 
-    labels: NDArray[np.uint8]
+    labels: Any
     volumes_ml: Mapping[str, float]
     timings_ms: Mapping[str, float]
     report: Mapping[str, Any]
     volume: Volume
-    logits: NDArray[np.float32]
+    output: Array
     placement: Placement
     temperature: float = field(default=1.0)
 
@@ -61,6 +64,11 @@ class Segmentation:
         """Dice to be expected of WT, TC and ET, 0 to 1; see `fastbts.pipeline.confidence`."""
         confidence: Mapping[str, float] = self.report["confidence"]
         return confidence
+
+    @cached_property
+    def logits(self) -> NDArray[np.float32]:
+        """The network's output, (3, D, H, W) on the grid of its tensor, in host memory."""
+        return on_host(self.output)
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
@@ -151,9 +159,10 @@ class Segmentation:
 
     def _images(self, scheme: str) -> list[tuple[NDArray[np.uint8], dict[str, int]]]:
         """Per image to write: its voxels, and name of each label -> value."""
+        labels = on_host(self.labels)
         if scheme != schemes.REGION_SCHEME:
-            return [(schemes.to_scheme(self.labels, scheme), schemes.SCHEMES[scheme])]
-        return [(schemes.region_mask(self.labels, r), {r: 1}) for r in schemes.REGION_LABELS]
+            return [(schemes.to_scheme(labels, scheme), schemes.SCHEMES[scheme])]
+        return [(schemes.region_mask(labels, r), {r: 1}) for r in schemes.REGION_LABELS]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

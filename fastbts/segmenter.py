@@ -8,21 +8,24 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbts.device.interface import Workspace
+from fastbts.device.lend import Workspaces, pipeline_device, workspaces
 from fastbts.engine.file import EngineFile
 from fastbts.engine.fork import check_fork, enter_process, is_forked
-from fastbts.engine.interface import Engine
-from fastbts.engine.load import check_choice, open_engine, read_engine
+from fastbts.engine.interface import Engine, device_of
+from fastbts.engine.load import check_choice, chosen_device, open_engine, read_engine
 from fastbts.errors import FastBTSError, OptionsError, memory_errors
 from fastbts.options import SegmenterOptions
-from fastbts.pipeline.confidence import confidence, doubts
+from fastbts.pipeline.confidence import confidence, doubts, probability_sums
 from fastbts.pipeline.infer import infer
-from fastbts.pipeline.label import label
-from fastbts.pipeline.normalize import normalize
+from fastbts.pipeline.label import Labelling
+from fastbts.pipeline.normalize import normalize, statistics
 from fastbts.pipeline.report import report
 from fastbts.progress import Clock, Progress
 from fastbts.read.inputs import as_volume, check_cases, check_names, one_case
@@ -88,6 +91,9 @@ class Segmenter:
             _warm_up(loaded)
             return loaded
 
+        self._lock = Lock()
+        self._places = workspaces("cpu") if _is_on_cpu(source, **choice) else None
+
         if self._owned:
             enter_process()
         with memory_errors(f"{self.spec.name}: cannot be loaded"):
@@ -147,6 +153,7 @@ class Segmenter:
                 order=order,
                 nnunet_order=nnunet_order,
                 grid=grid,
+                workspaces=self._workspaces,
             )
         return self._segment(volume, clock)
 
@@ -189,6 +196,7 @@ class Segmenter:
             order=order,
             nnunet_order=nnunet_order,
             grid=grid,
+            workspaces=self._workspaces,
         )
         return self._batch(read, cases, stop_on_error, progress)
 
@@ -213,7 +221,9 @@ class Segmenter:
                 yield result
 
     def close(self) -> None:
-        """Frees the engine, unless it was loaded by the caller."""
+        """Frees the engine, unless it was loaded by the caller, and memory kept on its device."""
+        if self._places is not None:
+            self._places.close()
         if self._owned and not is_forked() and self._engine.exception() is None:
             self.engine.close()
 
@@ -238,34 +248,53 @@ class Segmenter:
             return self._run_stages(volume, clock)
 
     def _run_stages(self, volume: Volume, clock: Clock) -> Segmentation:
-        n_threads = self.options.n_threads
+        with self._workspaces(clock).lend() as workspace:
+            return self._computed(volume, clock, workspace)
+
+    def _computed(self, volume: Volume, clock: Clock, workspace: Workspace) -> Segmentation:
+        spec, n_threads = self.spec, self.options.n_threads
         with clock("normalize", 0.1):
-            prepared = normalize(volume, self.spec, n_threads)
+            prepared = normalize(volume, spec, workspace, n_threads)
         for warning in prepared.warnings:
             logger.warning("%s", warning)
         engine = self._loaded(clock)
-        inferred = infer(engine, prepared.tensor, self.spec, self.options, clock)
+        inferred = infer(engine, prepared.tensor, spec, self.options, clock, workspace)
+        logits, placement = inferred.logits, prepared.placement
         with clock("label", 0.95):
-            labelled = label(
-                inferred.logits, prepared.placement, volume.geometry, self.spec, n_threads
-            )
-            sure = confidence(
-                inferred.logits, prepared.placement, self.spec, labelled.volumes_ml, n_threads
-            )
+            labelling = Labelling(logits, placement, volume.geometry, spec, workspace, n_threads)
+            sums = probability_sums(logits, placement, spec, workspace, n_threads)
+            logits = workspace.own(logits)
+        with clock("label" if workspace.stream is None else "wait", 0.95):
+            numbers, sums, *rest = workspace.get(prepared.numbers, sums, *labelling.numbers)
+            stats = statistics(prepared, numbers, volume)
+            labelled = labelling.concluded(*rest)
+            sure = confidence(sums, spec, labelled.volumes_ml)
+            labels = labelled.labels
+            if isinstance(volume.data, np.ndarray):
+                (labels,) = workspace.get(labels)
         for warning in doubts(sure):
             logger.warning("%s", warning)
         timings_ms = clock.finish()
         logger.info("segmented in %.0f ms: %s ml", timings_ms["total"], labelled.volumes_ml)
         return Segmentation(
-            labelled.labels,
+            labels,
             labelled.volumes_ml,
             timings_ms,
-            report(engine, self.spec, volume, prepared, inferred, labelled, sure, timings_ms),
+            report(engine, spec, volume, prepared, inferred, labelled, stats, sure, timings_ms),
             volume,
-            inferred.logits,
-            prepared.placement,
-            self.spec.temperature,
+            logits,
+            placement,
+            spec.temperature,
         )
+
+    def _workspaces(self, clock: Clock | None = None) -> Workspaces:
+        """Those of the engine's device; waits for the engine if it may run on another one."""
+        if self._places is None:
+            engine = self.engine if clock is None else self._loaded(clock)
+            with self._lock:
+                if self._places is None:
+                    self._places = workspaces(pipeline_device(device_of(engine)))
+        return self._places
 
     def _check_process(self) -> None:
         """Raises DeviceError in a forked process, where the future of the engine may never end."""
@@ -302,6 +331,13 @@ def _source(
             "give the path of its file, or leave this out"
         )
     return engine
+
+
+def _is_on_cpu(source: Engine | EngineFile, backend: str, device: str, precision: str) -> bool:
+    """Whether it is certain, before a file's engine is loaded, that it runs on the CPU."""
+    if isinstance(source, EngineFile):
+        return chosen_device(source, backend, device) == "cpu"
+    return device_of(source) == "cpu"
 
 
 def _overridden(spec: EngineSpec, options: SegmenterOptions) -> EngineSpec:

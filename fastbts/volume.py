@@ -155,7 +155,7 @@ class Geometry:
         return (i, j, k), float(np.linalg.norm(moved_mm[:, worst])), float(voxels[worst])
 
 
-def to_network_axes(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
+def to_network_axes(array: Any, geometry: Geometry) -> Any:
     """Views the last three axes (i, j, k) as network axes (D, H, W) = (Z, Y, X) of RAS+; no copy.
 
     Writing into the view writes into the array.
@@ -166,8 +166,7 @@ def to_network_axes(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
     order = [source[axis][0] for axis in (2, 1, 0)]
     flips = tuple(slice(None, None, source[axis][1]) for axis in (2, 1, 0))
     moved = array.transpose(*range(lead), *(lead + i for i in order))
-    view: NDArray[Any] = moved[(..., *flips)]  # type: ignore[arg-type]  # mypy's NumPy stubs
-    return view
+    return moved[(..., *flips)]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -176,6 +175,7 @@ class Volume:
 
     Attributes:
         data: (M, i, j, k), intensities as stored: integers, float32 or float64, native byte order.
+            NumPy array, or `DeviceArray` or `DeviceImages` on a CUDA device.
             The background is 0; another constant, low noise and NaN are replaced, with a warning.
             Integers stay integers: every modality is normalised on its own, so a positive factor
             changes nothing.
@@ -192,7 +192,7 @@ class Volume:
         GeometryError: See `Geometry`.
     """
 
-    data: NDArray[Any]
+    data: Any
     affine: NDArray[np.float64]
     modalities: Sequence[str] = MODALITIES
     names: Sequence[str] = ()
@@ -266,12 +266,17 @@ class Volume:
         index = [self.modalities.index(m) for m in present]
         return replace(
             self,
-            data=self.data if present == self.modalities else self.data[index],
+            data=self.data if present == self.modalities else _images(self.data, index),
             modalities=present,
             warnings=(*self.warnings, *([warning] if missing else [])),
             names=[self.names[i] for i in index],
             sha256=[self.sha256[i] for i in index] if self.sha256 else (),
         )
+
+
+def _images(data: Any, index: list[int]) -> Any:
+    """Some of the images, in host memory or on a device."""
+    return data[index] if isinstance(data, np.ndarray) else data.images_of(index)
 
 
 def check_present(given: Sequence[str], modalities: Sequence[str], optional: Sequence[str]) -> None:

@@ -1,4 +1,5 @@
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
 
 #include <array>
 #include <cstdint>
@@ -213,8 +214,11 @@ void bind_network(py::module_& module) {
       "w_a"_a, "strength"_a, "out"_a, "n_threads"_a, "stream"_a);
 }
 
+using Sizes = py::typing::Tuple<py::int_, py::ellipsis>;
+using Description = py::typing::Tuple<py::object, py::int_, Sizes, Sizes, py::str, py::int_, bool>;
+
 /// Owner, address, shape, strides in bytes, type, device (-1: host memory) and whether it is writable.
-py::tuple describe(const Array& array, StreamHandle stream) {
+Description describe(const Array& array, StreamHandle stream) {
   Borrower borrow("describe", stream_of(stream));
   const Source& source = borrow.described_array(array, "array");
   std::vector<std::int64_t> strides = source.strides;

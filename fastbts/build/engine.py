@@ -10,6 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbts.build.emulation import runnable_engine
 from fastbts.build.parity import LabelledCase, check_parity, labelled_cases, measure_parity
 from fastbts.engine.backends import DEFAULT_BACKEND
 from fastbts.engine.file import (
@@ -41,6 +45,7 @@ def build_engine(
     backend: str = DEFAULT_BACKEND,
     precision: str = "fp32",
     calibrate: Sequence[str | Path] = (),
+    max_batch: int = 1,
     accept_parity: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -52,15 +57,19 @@ def build_engine(
         target: The engine file to write. It keeps the ONNX, so it can be a source itself.
         backend: One of `fastbts.engine.backends.BACKENDS`.
         precision: A precision that the backend has.
-        calibrate: Case folders. int8 takes the ranges of its activations from them. Parity is
-            measured on those with a reference segmentation (`*seg.nii.gz`), else on the phantom.
+        calibrate: Case folders. int8 takes the ranges of its activations from them, without them
+            from the source if that is an int8 engine. Parity is measured on those with a reference
+            segmentation (`*seg.nii.gz`), else on the phantom.
+        max_batch: Most windows that one call of a TensorRT plan takes; its memory grows with it.
         accept_parity: Writes the file even if parity is out of the bounds in
-            `fastbts.build.parity`, or cannot be measured as this machine lacks the device.
+            `fastbts.build.parity`, or cannot be measured here. Where the GPU is lacking, it is
+            measured with ONNX Runtime on the CPU, which emulates the precision.
         progress: Called with the stage and the fraction done.
     Returns:
         The manifest's section `build`: backend, precision, source, calibration, parity.
     Raises:
-        OptionsError: An unknown backend, nothing to calibrate on, or parity out of bounds.
+        OptionsError: An unknown backend, an impossible batch, nothing to calibrate on, or parity
+            out of bounds.
         EngineFileError: The source cannot be used.
         DeviceError: The backend or the precision cannot be used here.
         InputError, GeometryError, CaseError: A case cannot be used.
@@ -77,14 +86,13 @@ def build_engine(
     on_progress("build", 0.1)
     payloads: dict[str, bytes | memoryview] = {
         "model.onnx": file.payloads["model.onnx"],
-        **build_payloads(file, backend, precision, tensors),
+        **build_payloads(file, backend, precision, tensors, max_batch),
     }
-    shapes = [list(tensor.shape[1:]) for tensor in tensors] if precision == "int8" else []
     about: dict[str, Any] = {
         "backend": backend,
         "precision": precision,
         "source_sha256": file.sha256,
-        "calibration_zyx": shapes,
+        "calibration_zyx": _calibration(file, tensors) if precision == "int8" else [],
     }
     on_progress("measure parity", 0.6)
     built = parse_engine_file(_packed(file, payloads, about), source)
@@ -142,6 +150,12 @@ def _packed(
     return pack_engine(file.spec, payloads, **{**kept, "build": build})
 
 
+def _calibration(file: EngineFile, tensors: list[NDArray[np.float32]]) -> Any:
+    """Shapes (D, H, W) of the cases that int8 was calibrated on, here or when the source was."""
+    shapes = [list(tensor.shape[1:]) for tensor in tensors]
+    return shapes or file.manifest.get("build", {}).get("calibration_zyx", [])
+
+
 def _parity(
     file: EngineFile,
     built: EngineFile,
@@ -149,9 +163,9 @@ def _parity(
     cases: list[LabelledCase],
     progress: Callable[[float], None],
 ) -> dict[str, Any]:
-    """Build parity; {} where the build cannot run here and `may_skip` allows that."""
+    """Build parity; {} where it cannot be measured here and `may_skip` allows that."""
     try:
-        engine = open_engine(built)
+        engine, is_emulated = runnable_engine(built)
     except DeviceError as error:
         if may_skip:
             return {}
@@ -160,8 +174,9 @@ def _parity(
             "write it unmeasured with --accept-parity"
         ) from error
     exact = open_engine(file, backend=DEFAULT_BACKEND, precision="fp32")
+    about = {"measured_with": engine.description["backend"], "emulated": is_emulated}
     try:
-        return measure_parity(exact, engine, cases, progress)
+        return {**measure_parity(exact, engine, cases, progress), **about}
     finally:
         engine.close()
         exact.close()

@@ -20,7 +20,7 @@ from fastbts.segmentation import Segmentation
 from fastbts.segmenter import Segmenter
 from fastbts.volume import Volume
 
-MIN_AGREEMENT = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.995, "int8": 0.99}
+MIN_AGREEMENT = {"fp32": 0.9999, "tf32": 0.999, "fp16": 0.999, "bf16": 0.995, "int8": 0.99}
 """Smallest allowed share of equal region labels, for each precision. int8 has 0.994 to 0.9996 when
 calibrated on the shapes that it runs on, else 0.76 to 0.987."""
 MAX_DICE_LOSS = 0.01

@@ -19,7 +19,8 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Loads and warms up the engine, once per instance."""
-        device = "cuda" if args["model_instance_kind"] == "GPU" else "auto"
+        on_gpu = args["model_instance_kind"] == "GPU"  # Triton makes instances on each GPU
+        device = f"cuda:{args['model_instance_device_id']}" if on_gpu else "auto"
         self._segmenter = Segmenter(Path(__file__).with_name("engine.fbts"), device=device)
 
     def execute(self, requests: list[Any]) -> list[Any]:

@@ -7,12 +7,16 @@ import platform
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from fastbts.about import __version__
 from fastbts.cli.checks import Check, print_checks
 from fastbts.cli.common import AsJson, app
 from fastbts.engine.backends import BACKENDS, Backend
 from fastbts.errors import DeviceError, FastBTSError
+
+if TYPE_CHECKING:
+    from fastbts.device.runtime import Runtime
 
 
 @app.command()
@@ -29,7 +33,7 @@ def survey() -> Iterator[Check]:
     yield _check("shipped engine", _shipped_engine)
     for row in BACKENDS.values():
         yield _check(row.name, partial(_capabilities, row))
-    yield _check("cuda device", _cuda)
+    yield _check("cuda devices", _cuda)
     yield _check("int8 (nncf)", partial(_extra, "nncf", "quantize"))
     yield _check("signatures", partial(_extra, "cryptography", "sign"))
 
@@ -56,7 +60,13 @@ def _capabilities(row: Backend) -> str:
 def _cuda() -> str:
     from fastbts.device.runtime import Runtime
 
-    return f"compute capability {Runtime().compute_capability()}"
+    runtime = Runtime()
+    return ", ".join(f"cuda:{i} {_capability(runtime, i)}" for i in range(runtime.n_devices))
+
+
+def _capability(runtime: Runtime, index: int) -> str:
+    with runtime.on(index):
+        return f"compute capability {runtime.compute_capability()}"
 
 
 def _extra(name: str, extra: str) -> str:

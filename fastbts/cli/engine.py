@@ -34,6 +34,9 @@ Calibrate = Annotated[
         "with a reference segmentation"
     ),
 ]
+MaxBatch = Annotated[
+    int, typer.Option("--batch", help="most windows that one call of a TensorRT plan takes")
+]
 AcceptParity = Annotated[
     bool,
     typer.Option(
@@ -60,6 +63,7 @@ def build(
     backend: Backend = DEFAULT_BACKEND,
     precision: Precision = "fp32",
     calibrate: Calibrate = None,
+    batch: MaxBatch = 1,
     accept_parity: AcceptParity = False,
 ) -> None:
     """Builds an engine for a backend and precision, if its results agree with float32 (parity)."""
@@ -72,6 +76,7 @@ def build(
             backend=backend,
             precision=precision,
             calibrate=calibrate or [],
+            max_batch=batch,
             accept_parity=accept_parity,
             progress=progress,
         )

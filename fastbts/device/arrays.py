@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -82,6 +82,13 @@ class DeviceArray:
     def is_dense(self) -> bool:
         """Whether its elements fill its memory, in any order of the axes."""
         return self.extent[1] == self.nbytes
+
+    def images_of(self, index: Sequence[int]) -> DeviceImages:
+        """Some of its images, in the order of `index`."""
+        return DeviceImages([self[i] for i in index])
+
+    def __iter__(self) -> Iterator[DeviceArray]:
+        return (self[i] for i in range(len(self)))
 
     def __len__(self) -> int:
         if not self.shape:
@@ -208,6 +215,57 @@ class DeviceArray:
         return self.get().tolist()
 
 
+class DeviceImages:
+    """Images (X, Y, Z) of one case on a device, each in its own memory, as one array (M, X, Y, Z).
+
+    Raises:
+        InputError: They differ in element type, device or order of the axes in memory, or one has
+            gaps in memory.
+    """
+
+    def __init__(self, images: Sequence[DeviceArray]) -> None:
+        first, self.images = images[0], tuple(images)
+        for image in images:
+            if (image.dtype, image.device) != (first.dtype, first.device):
+                raise InputError(
+                    f"images of {image.dtype} on {image.device} and of {first.dtype} on "
+                    f"{first.device}: expected one type and device; convert or copy one of them"
+                )
+            if image.strides != first.strides or not image.is_dense:
+                raise InputError(
+                    f"images with strides {image.strides} and {first.strides} in bytes: expected "
+                    "the same without gaps; copy them first (cupy.ascontiguousarray, or "
+                    ".contiguous() of torch), or give one array (M, X, Y, Z)"
+                )
+        self.shape, self.ndim = (len(images), *first.shape), first.ndim + 1
+        self.dtype, self.device = first.dtype, first.device
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> DeviceArray:
+        return self.images[index]
+
+    def images_of(self, index: Sequence[int]) -> DeviceImages:
+        """See `DeviceArray.images_of`."""
+        return DeviceImages([self.images[i] for i in index])
+
+
+class Borrowed(NamedTuple):
+    """Owner of an array that is not ours."""
+
+    array: Any
+    """As it was given: asked again before it is read, so that we wait for the work on it."""
+    memory: Any
+    """Keeps the memory alive, such as a DLPack capsule."""
+
+
+def on_host(array: Any) -> NDArray[Any]:
+    """The array itself, or a copy of a device array."""
+    host: NDArray[Any] = array.get() if isinstance(array, DeviceArray) else array
+    return host
+
+
 def _position(index: Any, n: int) -> int:
     if isinstance(index, bool) or not isinstance(index, int | np.integer):
         raise IndexError(f"index {index!r}: expected integers, slices, Ellipsis or None")
@@ -241,4 +299,4 @@ def borrow(array: Any, stream: Any = None) -> DeviceArray:
             f"a {type(array).__name__}: expected an array of real numbers on a CUDA device, got "
             f"{dtype} on {'the CPU' if index < 0 else f'cuda:{index}'}"
         )
-    return DeviceArray((array, owner), address, shape, strides, dtype, f"cuda:{index}")
+    return DeviceArray(Borrowed(array, owner), address, shape, strides, dtype, f"cuda:{index}")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastbts import _C
-from fastbts.device.arrays import DeviceArray, contiguous
+from fastbts import _C, ops
+from fastbts.device.arrays import Borrowed, DeviceArray, DeviceImages, contiguous
 from fastbts.device.runtime import Memory, Pinned, Runtime, Stream
 from fastbts.errors import InputError
 
@@ -34,6 +35,7 @@ class CudaWorkspace:
         self.stream: int | None = self._stream.handle
         self._kept: dict[str, Memory] = {}
         self._pinned: dict[str, Pinned] = {}
+        self._in_flight = set[str]()  # uploads since the last wait
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> DeviceArray:
         """See `Workspace.empty`."""
@@ -41,13 +43,8 @@ class CudaWorkspace:
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> DeviceArray:
         """See `Workspace.zeros`."""
-        return self.cleared(self.empty(shape, dtype))
-
-    def cleared(self, array: DeviceArray) -> DeviceArray:
-        """A dense array, after its elements became 0."""
-        low, n_bytes = array.extent
-        with self._runtime.on(self._index):
-            self._runtime("cudaMemsetAsync", low, 0, n_bytes, self.stream)
+        array = self.empty(shape, dtype)
+        self.clear(array)
         return array
 
     def kept(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> DeviceArray:
@@ -58,31 +55,45 @@ class CudaWorkspace:
             self._kept[name] = Memory(self._stream, n_bytes)
         return self._array(self._kept[name], shape, dtype)
 
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> DeviceArray:
+        """See `Workspace.scratch`."""
+        return self.kept(name, shape, dtype)
+
     def put(self, array: Any, name: str) -> DeviceArray:
         """See `Workspace.put`.
 
         Raises:
             InputError: The array is on another device.
         """
-        if not isinstance(array, DeviceArray):
-            return self._uploaded(np.asarray(array), name)
-        if array.device != self.device:
-            raise InputError(
-                f"an array on {array.device}: expected one on {self.device} or in host memory; "
-                "copy it there first"
-            )
-        if isinstance(array.owner, tuple):  # borrowed: our stream waits for its owner's work
-            _C.describe(array.owner[0], self.stream or 0)
-        return array
+        if isinstance(array, DeviceImages):
+            return self._gathered(array, name)
+        if isinstance(array, DeviceArray):
+            return self._entered(array)
+        return self._uploaded(np.asarray(array), name)
+
+    def sampled(self, view: DeviceArray, steps: Sequence[int], name: str) -> DeviceArray:
+        """See `Workspace.sampled`."""
+        d, h, w = (-(-n // step) for n, step in zip(view.shape[1:], steps, strict=True))
+        out = self.kept(name, (len(view), d, h, w), np.float32)
+        every = np.diag([*steps, 1.0])
+        ops.resample_affine(view, every, (d, h, w), nearest=True, out=out, stream=self.stream)
+        return out
+
+    def copy(self, source: DeviceArray, to: DeviceArray) -> None:
+        """See `Workspace.copy`."""
+        with self._runtime.on(self._index):
+            self._runtime.copy(to.address, source.address, source.nbytes, self.stream)
+
+    def clear(self, array: DeviceArray) -> None:
+        """See `Workspace.clear`."""
+        with self._runtime.on(self._index):
+            self._runtime("cudaMemsetAsync", array.address, 0, array.nbytes, self.stream)
 
     def own(self, array: DeviceArray) -> DeviceArray:
         """See `Workspace.own`."""
-        low, n_bytes = array.extent
-        memory = Memory(self._stream, n_bytes)
-        with self._runtime.on(self._index):
-            self._runtime.copy(memory.address, low, n_bytes, self.stream)
-        address = memory.address + array.address - low
-        return DeviceArray(memory, address, array.shape, array.strides, array.dtype, self.device)
+        own = self.empty(array.shape, array.dtype)
+        self.copy(array, own)
+        return own
 
     def get(self, *arrays: DeviceArray) -> list[NDArray[Any]]:
         """See `Workspace.get`."""
@@ -101,15 +112,16 @@ class CudaWorkspace:
     def wait(self) -> None:
         """See `Workspace.wait`."""
         self._stream.wait()
+        self._in_flight.clear()
 
     def free_bytes(self) -> int:
-        """Memory of the device that is free now."""
+        """See `Workspace.free_bytes`."""
         with self._runtime.on(self._index):
             free, _ = self._runtime("cudaMemGetInfo")
         return int(free)
 
     def close(self) -> None:
-        """Frees the kept memory; arrays that were given away keep theirs."""
+        """See `Workspace.close`."""
         self._kept.clear()
         self._pinned.clear()
 
@@ -123,12 +135,37 @@ class CudaWorkspace:
             self._pinned[name] = Pinned(self._runtime, self._index, max(1, n_bytes))
         return self._pinned[name].array[:n_bytes]
 
+    def _entered(self, array: DeviceArray) -> DeviceArray:
+        if array.device != self.device:
+            raise InputError(
+                f"an array on {array.device}: expected one on {self.device} or in host memory; "
+                "copy it there first"
+            )
+        if isinstance(array.owner, Borrowed):  # the stream waits for the work on it so far
+            _C.describe(array.owner.array, self._stream.handle)
+        return array
+
+    def _gathered(self, images: DeviceImages, name: str) -> DeviceArray:
+        """One array of images that have their own memory each."""
+        first, n_bytes = images[0], images[0].nbytes
+        there = self.kept(name, (len(images), n_bytes), np.uint8)
+        for image, row in zip(images.images, there, strict=True):
+            low, _ = self._entered(image).extent
+            with self._runtime.on(self._index):
+                self._runtime.copy(row.address, low, n_bytes, self.stream)
+        address = there.address + first.address - first.extent[0]
+        strides = (n_bytes, *first.strides)
+        return DeviceArray(there.owner, address, images.shape, strides, first.dtype, self.device)
+
     def _uploaded(self, array: NDArray[Any], name: str) -> DeviceArray:
         """A copy in the array's order of axes in memory, through pinned memory."""
         if not array.ndim:
             return self._uploaded(array[None], name)[0]
         order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
         source = array.transpose(order)
+        if name in self._in_flight:
+            self.wait()  # its staging memory is still being read
+        self._in_flight.add(name)
         staged = self._staging(name, array.nbytes).view(array.dtype).reshape(source.shape)
         there = self.kept(name, source.shape, array.dtype)
         with self._runtime.on(self._index):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+from fastbts.device.host_memory import free_bytes
 
 
 class Host:
@@ -26,9 +29,26 @@ class Host:
         """See `Workspace.kept`."""
         return np.empty(shape, dtype)
 
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        """See `Workspace.scratch`."""
+
     def put(self, array: NDArray[Any], name: str) -> NDArray[Any]:
         """See `Workspace.put`."""
         return array
+
+    def sampled(self, view: NDArray[Any], steps: Sequence[int], name: str) -> NDArray[np.float32]:
+        """See `Workspace.sampled`."""
+        every = tuple(slice(None, None, step) for step in steps)
+        with np.errstate(all="ignore"):  # absurd intensities become infinite
+            return np.ascontiguousarray(view[(slice(None), *every)], np.float32)
+
+    def copy(self, source: NDArray[Any], to: NDArray[Any]) -> None:
+        """See `Workspace.copy`."""
+        to[...] = source
+
+    def clear(self, array: NDArray[Any]) -> None:
+        """See `Workspace.clear`."""
+        array[...] = 0
 
     def own(self, array: NDArray[Any]) -> NDArray[Any]:
         """See `Workspace.own`."""
@@ -40,3 +60,14 @@ class Host:
 
     def wait(self) -> None:
         """See `Workspace.wait`."""
+
+    def free_bytes(self) -> int | None:
+        """See `Workspace.free_bytes`."""
+        return free_bytes()
+
+    def close(self) -> None:
+        """See `Workspace.close`."""
+
+
+HOST = Host()
+"""The one that functions take by default."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,11 +38,30 @@ class Workspace(Protocol):
         """
         ...
 
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> Array | None:
+        """Memory as of `kept` for what only a device needs; None on the CPU."""
+        ...
+
     def put(self, array: Array, name: str) -> Array:
         """An array here: itself if it is here, else a copy in memory that `name` keeps.
 
         A copy has the element type and the axes of the array, and its memory order.
         """
+        ...
+
+    def sampled(self, view: Array, steps: Sequence[int], name: str) -> Array:
+        """Every few voxels along D, H and W of images (M, D, H, W), as contiguous float32.
+
+        On a device it is in memory that `name` keeps.
+        """
+        ...
+
+    def copy(self, source: Array, to: Array) -> None:
+        """Copies a contiguous array into one of the same shape and type."""
+        ...
+
+    def clear(self, array: Array) -> None:
+        """Makes the elements of a contiguous array 0."""
         ...
 
     def own(self, array: Array) -> Array:
@@ -54,6 +74,14 @@ class Workspace(Protocol):
 
     def wait(self) -> None:
         """Waits for all work so far; raises DeviceError if some of it failed."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Memory here that is still free; None where the system does not say."""
+        ...
+
+    def close(self) -> None:
+        """Frees the kept memory; arrays that own their memory are not touched."""
         ...
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any
 
+from fastbts import _C
 from fastbts.device.cuda import CudaWorkspace
 from fastbts.device.host import Host
 from fastbts.device.interface import Workspace
@@ -17,11 +17,13 @@ class Workspaces:
     """The workspaces of a device, one per prediction at a time, until they are closed.
 
     Args:
+        device: "cpu" or "cuda:N".
         new: Makes one.
     """
 
-    def __init__(self, new: Callable[[], Any]) -> None:
-        self._new, self._idle, self._lock, self._closed = new, list[Any](), Lock(), False
+    def __init__(self, device: str, new: Callable[[], Workspace]) -> None:
+        self.device = device
+        self._new, self._idle, self._lock, self._closed = new, list[Workspace](), Lock(), False
 
     @contextmanager
     def lend(self) -> Iterator[Workspace]:
@@ -43,7 +45,7 @@ class Workspaces:
         for workspace in idle:
             workspace.close()
 
-    def _take_back(self, workspace: Any, failed: bool = False) -> None:
+    def _take_back(self, workspace: Workspace, failed: bool = False) -> None:
         with self._lock:
             keep = not (failed or self._closed)
             if keep:
@@ -53,13 +55,27 @@ class Workspaces:
 
 
 def workspaces(device: str) -> Workspaces:
-    """Those of "cpu" or "cuda:N"."""
+    """Those of "cpu" or "cuda:N".
+
+    Raises:
+        DeviceError: It is neither.
+    """
     if device == "cpu":
-        return Workspaces(Host)
+        return host_workspaces()
     kind, _, index = device.partition(":")
     if kind != "cuda" or not index.isdecimal():
         raise DeviceError(f"device {device!r}: expected 'cpu' or 'cuda:N'")
-    return Workspaces(lambda: CudaWorkspace(int(index)))
+    return Workspaces(device, lambda: CudaWorkspace(int(index)))
+
+
+def pipeline_device(engine_device: str) -> str:
+    """Where the stages around the network run: where the engine does, if the ops can, too."""
+    return engine_device if _C.HAS_CUDA else "cpu"
+
+
+def host_workspaces() -> Workspaces:
+    """Those of the CPU."""
+    return Workspaces("cpu", Host)
 
 
 def _is_usable(workspace: Workspace) -> bool:

@@ -103,7 +103,7 @@ class Stream:
         flag = runtime.api.cudaStreamNonBlocking
         with runtime.on(index):
             self.handle = int(runtime("cudaStreamCreateWithFlags", flag))
-        _free_with(self, runtime, index, "cudaStreamDestroy", self.handle)
+        free_with(self, runtime, index, "cudaStreamDestroy", self.handle)
 
     def wait(self) -> None:
         """Waits for all work on it; raises DeviceError if some of it failed."""
@@ -124,7 +124,7 @@ class Memory:
         with runtime.on(index):
             self.address = int(runtime("cudaMallocAsync", self.n_bytes, stream.handle))
         # It holds the stream, which must be there still when the memory is freed.
-        _free_with(self, runtime, index, "cudaFreeAsync", self.address, stream)
+        free_with(self, runtime, index, "cudaFreeAsync", self.address, stream)
 
 
 class Pinned:
@@ -140,31 +140,26 @@ class Pinned:
             address = int(runtime("cudaHostAlloc", n_bytes, flag))
         memory = (ctypes.c_uint8 * n_bytes).from_address(address)
         self.array: NDArray[np.uint8] = np.ctypeslib.as_array(memory)
-        _free_with(self, runtime, index, "cudaFreeHost", address)
+        free_with(self, runtime, index, "cudaFreeHost", address)
 
 
-class Buffer:
-    """Device memory that grows when more is needed."""
+class Block:
+    """Memory of a device for work on any of its streams, freed when nothing refers to it.
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime, self._size, self.address = runtime, 0, 0
+    Allocating and freeing wait for the whole device.
 
-    def fit(self, size: int) -> bool:
-        """Makes room for that many bytes; returns whether the address changed."""
-        if size <= self._size:
-            return False
-        self.free()
-        self.address, self._size = int(self._runtime("cudaMalloc", size)), size
-        return True
+    Raises:
+        DeviceError: There is too little.
+    """
 
-    def free(self) -> None:
-        """Frees the memory."""
-        if self.address:
-            self._runtime("cudaFree", self.address)
-        self.address, self._size = 0, 0
+    def __init__(self, runtime: Runtime, index: int, n_bytes: int) -> None:
+        self.n_bytes = max(1, n_bytes)
+        with runtime.on(index):
+            self.address = int(runtime("cudaMalloc", self.n_bytes))
+        free_with(self, runtime, index, "cudaFree", self.address)
 
 
-def _free_with(owner: Any, runtime: Runtime, index: int, name: str, *arguments: Any) -> None:
+def free_with(owner: Any, runtime: Runtime, index: int, name: str, *arguments: Any) -> None:
     """Calls a function that frees when the owner is gone; at the end of the process CUDA does."""
     finalize(owner, _free, os.getpid(), runtime, index, name, arguments).atexit = False
 

@@ -50,3 +50,44 @@ class Engine(Protocol):
     def close(self) -> None:
         """Frees the network; `infer` then raises DeviceError. Running calls still finish."""
         ...
+
+
+class DeviceEngine(Engine, Protocol):
+    """An engine that also takes arrays on its device.
+
+    Attributes:
+        device: Where they must be, "cpu" or "cuda:N".
+        batch: Number of windows that it takes at once most efficiently.
+    """
+
+    device: str
+    batch: int
+
+    def infer(
+        self,
+        tensor: Any,
+        text: NDArray[np.float32] | None = None,
+        *,
+        out: Any = None,
+        stream: int | None = None,
+    ) -> Any:
+        """Runs the network; see `Engine.infer`.
+
+        Args:
+            tensor: NumPy array, or `DeviceArray` on `device`.
+            text: As in `Engine.infer`.
+            out: As tensor; needed on a device.
+            stream: Handle of the CUDA stream on which the call is queued for device arrays: it then
+                returns without waiting.
+        """
+        ...
+
+
+def device_of(engine: Engine) -> str:
+    """Device of an engine; "cpu" for one that does not say."""
+    return getattr(engine, "device", "cpu")
+
+
+def batch_of(engine: Engine) -> int:
+    """Number of windows that an engine takes at once; 1 for one that does not say."""
+    return getattr(engine, "batch", 1)

@@ -44,11 +44,10 @@ def load_engine(
             for if that runs on the device, else the first backend that runs on the device.
         device: "cpu"; "cuda:1" for the second CUDA device, "cuda" for the first; or "auto" for the
             backend's default.
-        precision: "fp32", "bf16", "fp16" or "int8", if the backend has it. "fp32" is exact;
+        precision: "fp32", "tf32", "bf16", "fp16" or "int8", if the backend has it. "fp32" is exact;
             "bf16" is about twice as fast on CPUs that compute in it; "int8" needs a file that
             `fastbts build` made for it. "auto" takes what the file was built for, else bf16 on
-            such CPUs and fp32 on others. ONNX Runtime and TensorRT compute in the precision that
-            the ONNX was exported in.
+            such CPUs and fp32 on others. A TensorRT plan has the precision that it was built in.
         n_threads: CPU threads for the network; 0 for all.
         trusted_key: Public key (PEM, `fastbts keygen`) that must have signed the file; None to
             accept unsigned files.
@@ -96,6 +95,13 @@ def open_engine(
     return row.engine_class()(file, device=device, precision=precision, n_threads=n_threads)
 
 
+def chosen_device(file: EngineFile, backend: str, device: str) -> str:
+    """The device that `open_engine` would load a file on; does not load it."""
+    built_for, _ = _built(file)
+    row = BACKENDS[backend] if backend != "auto" else _choice(device, built_for)
+    return row.checked_device(device)
+
+
 def check_choice(backend: str = "auto", device: str = "auto", precision: str = "auto") -> None:
     """Raises OptionsError for an unknown backend, device or precision."""
     _check_known("backend", backend, ("auto", *BACKENDS))
@@ -105,7 +111,11 @@ def check_choice(backend: str = "auto", device: str = "auto", precision: str = "
 
 
 def build_payloads(
-    file: EngineFile, backend: str, precision: str, tensors: Sequence[NDArray[np.float32]]
+    file: EngineFile,
+    backend: str,
+    precision: str,
+    tensors: Sequence[NDArray[np.float32]],
+    max_batch: int = 1,
 ) -> dict[str, bytes]:
     """Payloads that a file needs besides its ONNX for a backend and a precision.
 
@@ -114,15 +124,17 @@ def build_payloads(
         backend: One of `BACKENDS`.
         precision: A precision that the backend has.
         tensors: Prepared cases (M, D, H, W) to calibrate int8 on.
+        max_batch: Most windows that one call of a TensorRT plan takes.
     Raises:
-        OptionsError: An unknown backend, or nothing to calibrate on.
+        OptionsError: An unknown backend, an impossible batch, or nothing to calibrate on.
         DeviceError: The backend lacks the precision or cannot be used here.
         EngineFileError: The backend cannot read the network.
     """
     _check_known("backend", backend, tuple(BACKENDS))
     row = BACKENDS[backend]
     row.check_precision(precision)
-    return row.engine_class().build(file, precision, tensors)
+    row.check_batch(max_batch)
+    return row.engine_class().build(file, precision, tensors, max_batch)
 
 
 def check_network(file: EngineFile) -> None:

@@ -73,7 +73,7 @@ def call_body(onnx_bytes: bytes | memoryview, name: str, domain: str) -> bytes:
         if number != NODE or _name(part, OP_TYPE) != name:
             return None
         # Of a field that is written twice, the last one counts.
-        return _message(NODE, b"".join([part, _message(DOMAIN, domain.encode())]))
+        return message(NODE, b"".join([part, message(DOMAIN, domain)]))
 
     return _with_graph(onnx_bytes, moved)
 
@@ -83,20 +83,28 @@ def _with_graph(
 ) -> bytes:
     """The same ONNX with a changed graph.
 
-    `change` gets number and value of each part, and returns None to keep it.
+    `change`: see `edited`.
     """
-    parts: list[bytes | memoryview] = []
-    for number, value, span in _spans(onnx_bytes):
-        if number == GRAPH and isinstance(value, memoryview):
-            inner = (
-                (change(n, v) if isinstance(v, memoryview) else None, old)
-                for n, v, old in _spans(value)
-            )
-            span = memoryview(
-                _message(GRAPH, b"".join(old if new is None else new for new, old in inner))
-            )
-        parts.append(span)
-    return b"".join(parts)
+
+    def changed(number: int, part: memoryview) -> bytes | None:
+        return message(GRAPH, edited(part, change)) if number == GRAPH else None
+
+    return edited(onnx_bytes, changed)
+
+
+def edited(content: bytes | memoryview, change: Callable[[int, memoryview], bytes | None]) -> bytes:
+    """A message with some of its parts replaced.
+
+    Args:
+        content: The message.
+        change: Gets number and value of each field that is a message or a string; returns the bytes
+            to write in its place, or None to keep it.
+    """
+    parts = (
+        (change(number, value) if isinstance(value, memoryview) else None, span)
+        for number, value, span in spans(content)
+    )
+    return b"".join(span if new is None else new for new, span in parts)
 
 
 def drop_bodies(onnx_bytes: bytes | memoryview, names: Collection[str]) -> bytes:
@@ -107,7 +115,7 @@ def drop_bodies(onnx_bytes: bytes | memoryview, names: Collection[str]) -> bytes
     """
     return b"".join(
         span
-        for number, value, span in _spans(onnx_bytes)
+        for number, value, span in spans(onnx_bytes)
         if number != FUNCTION or isinstance(value, int) or _name(value, FUNCTION_NAME) not in names
     )
 
@@ -116,16 +124,22 @@ def _name(message: memoryview, field: int) -> str:
     return text(dict(fields(message)).get(field, b""))
 
 
-def _message(number: int, content: bytes) -> bytes:
+def message(number: int, content: bytes | memoryview | str) -> bytes:
     """A field that holds a message or a string."""
+    content = content.encode() if isinstance(content, str) else content
     return b"".join([_written(number << 3 | 2), _written(len(content)), content])
+
+
+def integer(number: int, value: int) -> bytes:
+    """A field that holds a number from 0 up."""
+    return _written(number << 3) + _written(value)
 
 
 def _array(parts: list[tuple[int, int | memoryview]], name: str) -> NDArray[np.float32]:
     single, shape = dict(parts), []
     for number, value in parts:
         if number == DIMS:  # packed or one by one: writers differ
-            shape += [value] if isinstance(value, int) else list(_varints(value))
+            shape += [value] if isinstance(value, int) else list(varints(value))
     raw = single.get(RAW_DATA)
     if (
         single.get(DATA_TYPE) != FLOAT
@@ -148,10 +162,10 @@ def each(message: bytes | memoryview | int, wanted: int) -> Iterator[memoryview]
 
 def fields(message: bytes | memoryview | int) -> Iterator[tuple[int, int | memoryview]]:
     """Number and value of each field of a message."""
-    return ((number, value) for number, value, _ in _spans(message))
+    return ((number, value) for number, value, _ in spans(message))
 
 
-def _spans(message: bytes | memoryview | int) -> Iterator[tuple[int, int | memoryview, memoryview]]:
+def spans(message: bytes | memoryview | int) -> Iterator[tuple[int, int | memoryview, memoryview]]:
     """Number, value and bytes of each field: https://protobuf.dev/programming-guides/encoding."""
     if isinstance(message, int):
         raise EngineFileError("not an ONNX file: a number in place of a message; export it again")
@@ -172,7 +186,8 @@ def _spans(message: bytes | memoryview | int) -> Iterator[tuple[int, int | memor
         yield tag >> 3, value, view[begin:at]
 
 
-def _varints(view: memoryview) -> Iterator[int]:
+def varints(view: memoryview) -> Iterator[int]:
+    """The numbers of a packed field."""
     at = 0
     while at < len(view):
         value, at = _varint(view, at)

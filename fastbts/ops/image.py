@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ __all__ = [
     "n_cuda_devices",
     "normalize",
     "normalize_scratch",
+    "queue_brain_box",
     "resample",
     "resample_affine",
     "window",
@@ -56,6 +58,15 @@ class BrainBox:
         (d0, d1), (h0, h1), (w0, w1) = self.bounds
         return d1 - d0, h1 - h0, w1 - w0
 
+    @classmethod
+    def of(cls, found: Sequence[int]) -> BrainBox:
+        """From the numbers that the op writes."""
+        d0, d1, h0, h1, w0, w1, n_brain, *counts = found
+        half = len(counts) // 2
+        return cls(
+            ((d0, d1), (h0, h1), (w0, w1)), n_brain, tuple(counts[:half]), tuple(counts[half:])
+        )
+
 
 def n_cuda_devices() -> int:
     """Number of CUDA devices, at least one.
@@ -82,14 +93,15 @@ def brain_box(
     found = output_array(
         "brain_box: found", found, volume, (7 + 2 * (*np.shape(volume), 0)[0],), np.int64
     )
-    _C.brain_box(volume, found, n_threads, stream_handle(stream))
+    queue_brain_box(volume, found, n_threads, stream=stream)
     if is_on_device(found):
         _C.cuda_synchronize(stream_handle(stream))
-    d0, d1, h0, h1, w0, w1, n_brain, *counts = found.tolist()
-    half = len(counts) // 2
-    return BrainBox(
-        ((d0, d1), (h0, h1), (w0, w1)), n_brain, tuple(counts[:half]), tuple(counts[half:])
-    )
+    return BrainBox.of(found.tolist())
+
+
+def queue_brain_box(volume: Array, found: Array, n_threads: int = 0, *, stream: Any = None) -> None:
+    """Writes the numbers of `brain_box`; on a device without a wait. See `BrainBox.of`."""
+    _C.brain_box(volume, found, n_threads, stream_handle(stream))
 
 
 def normalize(

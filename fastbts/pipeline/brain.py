@@ -8,13 +8,15 @@ and copies of them are made that are 0 outside it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastbts import ops
+from fastbts.device.host import HOST
+from fastbts.device.interface import Array, Workspace
 from fastbts.errors import InputError
 from fastbts.pipeline.masks import Mask, dilated, filled, largest_part
 from fastbts.volume import MAX_BRAIN_ML, MAX_BRAIN_SHARE, Volume, to_network_axes
@@ -60,44 +62,49 @@ class Brain:
     """The images of a case with the brain in a background of 0.
 
     Attributes:
-        view: (M, D, H, W), `Background.value` subtracted; the volume's own data if it is clean.
+        view: (M, D, H, W) in the workspace, `Background.value` subtracted; if the case is clean,
+            the volume's own data or a copy there.
         box: Of the view.
         backgrounds: Of each image.
         warnings: What was done, unless the case is clean.
     """
 
-    view: NDArray[Any]
+    view: Array
     box: ops.BrainBox
     backgrounds: Sequence[Background]
     warnings: tuple[str, ...] = ()
 
 
-def find_brain(volume: Volume, n_threads: int = 0) -> Brain:
+def find_brain(volume: Volume, workspace: Workspace = HOST, n_threads: int = 0) -> Brain:
     """Finds the brain of a case, and makes its background 0 where it is not.
+
+    On a device it waits once; the box decides the shape of all that follows.
 
     Raises:
         InputError: An image is zero, or NaN or infinite inside the brain; or there is no brain.
     """
-    view = to_network_axes(volume.data, volume.geometry)
-    box = ops.brain_box(view, n_threads)
+    view = to_network_axes(workspace.put(volume.data, "images"), volume.geometry)
+    numbers = workspace.kept("brain box", (7 + 2 * len(view),), np.int64)
+    ops.queue_brain_box(view, numbers, n_threads, stream=workspace.stream)
+    steps = [max(1, n // GRID) for n in view.shape[1:]]
+    numbers, sample = workspace.get(numbers, workspace.sampled(view, steps, "brain sample"))
+    box = ops.BrainBox.of(numbers.tolist())
     for name, n_nonzero in zip(volume.names, box.n_nonzero, strict=True):
         if not n_nonzero:
             raise InputError(
                 f"{name}: all voxels are zero; expected an MR image; check that the right file was "
                 "given"
             )
-    if _is_clean(view, box, volume.geometry.voxel_ml, n_threads):
-        return Brain(view, box, [Background()] * len(view))
-    return _cleaned(volume, view, n_threads)
-
-
-def _is_clean(view: NDArray[Any], box: ops.BrainBox, voxel_ml: float, n_threads: int) -> bool:
-    return (
+    if (
         not any(box.n_nonfinite)
-        and not _is_too_large(box.n_brain, view[0].size, voxel_ml)
+        and not _is_too_large(box.n_brain, view[0].size, volume.geometry.voxel_ml)
         and box.n_brain <= (1 + MAX_EXCESS) * float(np.median(box.n_nonzero))
-        and _sample_is_clean(view, box, n_threads)
-    )
+        and _sample_is_clean(sample, steps, box, n_threads)
+    ):
+        return Brain(view, box, [Background()] * len(view))
+    (images,) = workspace.get(view)
+    cleaned = _cleaned(volume, images, n_threads)
+    return replace(cleaned, view=workspace.put(cleaned.view, "images without background"))
 
 
 def _is_too_large(n_brain: int, n_voxels: int, voxel_ml: float) -> bool:
@@ -105,11 +112,11 @@ def _is_too_large(n_brain: int, n_voxels: int, voxel_ml: float) -> bool:
 
 
 @np.errstate(all="ignore")  # absurd intensities become infinite; the op `normalize` refuses them
-def _sample_is_clean(view: NDArray[Any], box: ops.BrainBox, n_threads: int) -> bool:
+def _sample_is_clean(
+    sample: NDArray[np.float32], steps: Sequence[int], box: ops.BrainBox, n_threads: int
+) -> bool:
     """Whether few voxels are faint in all images or apart from the brain, and none is far off."""
-    steps = [max(1, n // GRID) for n in view.shape[1:]]
-    every = tuple(slice(None, None, step) for step in steps)
-    sample = np.abs(view[(slice(None), *every)].astype(np.float32))
+    sample = np.abs(sample)
     brain: Mask = np.asarray((sample > 0).any(axis=0))
     bright = [np.percentile(image[image > 0], 90) if image.any() else 0.0 for image in sample]
     limits = FAINT * np.array(bright, np.float32)

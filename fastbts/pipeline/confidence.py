@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts import ops
+from fastbts.device.host import HOST
+from fastbts.device.interface import Array, Workspace
 from fastbts.pipeline.label import uncalibrated
 from fastbts.placement import Placement
 from fastbts.spec import EngineSpec
@@ -24,26 +26,23 @@ benchmarks/results/confidence.json: at most one in 20 training cases with a Dice
 below."""
 
 
-def confidence(
-    logits: NDArray[np.float32],
+def probability_sums(
+    logits: Array,
     placement: Placement,
     spec: EngineSpec,
-    volumes_ml: Mapping[str, float],
+    workspace: Workspace = HOST,
     n_threads: int = 0,
-) -> dict[str, float]:
-    """Expected Dice of each region, 0 to 1, from the calibrated probabilities in the brain box.
-
-    For probabilities p and the mask m of a region it is 2 sum(p m) / (sum(p) + sum(m)); for an
-    empty region the probability 1 - max(p) that there is none.
+) -> Array:
+    """The numbers of `confidence`, (K, 4) int64, from the probabilities in the brain box.
 
     Args:
         logits: (K, D, H, W) on the tensor's grid.
         placement: Where the brain box is in it.
         spec: Has regions, thresholds and temperature.
-        volumes_ml: Volume of each region in the result.
+        workspace: Where the logits are.
         n_threads: CPU threads; 0 for all.
     """
-    sums = ops.expected_dice(
+    return ops.expected_dice(
         logits,
         placement.offset,
         placement.size,
@@ -51,7 +50,24 @@ def confidence(
         uncalibrated(spec),
         STEP,
         n_threads,
+        sums=workspace.kept("probability sums", (len(logits), 4), np.int64),
+        stream=workspace.stream,
     )
+
+
+def confidence(
+    sums: NDArray[np.int64], spec: EngineSpec, volumes_ml: Mapping[str, float]
+) -> dict[str, float]:
+    """Expected Dice of each region, 0 to 1, from the calibrated probabilities in the brain box.
+
+    For probabilities p and the mask m of a region it is 2 sum(p m) / (sum(p) + sum(m)); for an
+    empty region the probability 1 - max(p) that there is none.
+
+    Args:
+        sums: Of `probability_sums`, in host memory.
+        spec: Has the regions.
+        volumes_ml: Volume of each region in the result.
+    """
     return {
         region: round(_expected_dice(row, volumes_ml[region]), 4)
         for region, row in zip(spec.regions, sums.tolist(), strict=True)

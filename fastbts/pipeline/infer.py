@@ -5,24 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastbts import ops
-from fastbts.engine.interface import Engine
+from fastbts.device.host import HOST
+from fastbts.device.interface import Array, Workspace
+from fastbts.engine.interface import DeviceEngine, Engine, batch_of
 from fastbts.options import SegmenterOptions
-from fastbts.pipeline.memory import choose_mode, free_bytes, memory_explained
+from fastbts.pipeline.memory import choose_mode, memory_explained
 from fastbts.pipeline.window import WindowPlan
 from fastbts.progress import Clock
 from fastbts.spec import EngineSpec
 
 BEGIN, END = 0.15, 0.95  # share of a case's total work, for the progress
 
-Floats = NDArray[np.float32]
 Done = Callable[[float], float]
 """Share of a pass that is done -> share of the case."""
+Pass = Callable[[Array, Done, str], tuple[Array, dict[str, Any]]]
+"""Tensor, progress and name of the logits -> logits and what the report says."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,98 +32,155 @@ class Inferred:
     """The network's output for a tensor.
 
     Attributes:
-        logits: (K, D, H, W) float32.
+        logits: (K, D, H, W) float32; in memory that the workspace may keep.
         windows: Mode, why it was chosen, number of passes and of windows in each; for sliding ones
             also size and overlap. For the report.
     """
 
-    logits: Floats
+    logits: Array
     windows: dict[str, Any]
 
 
 def infer(
     engine: Engine,
-    tensor: Floats,
+    tensor: Array,
     spec: EngineSpec,
     options: SegmenterOptions,
     clock: Clock,
+    workspace: Workspace = HOST,
 ) -> Inferred:
     """Runs the network over a tensor (M, D, H, W), in the mode that the options ask for.
 
+    Args:
+        engine: The network, on the device of the workspace.
+        tensor: In the workspace.
+        spec: Has regions and window.
+        options: Mode, overlap and passes.
+        clock: Gets the times and the progress.
+        workspace: Where it runs; on a device all is queued there, and nothing waits.
     Raises:
         DeviceError: See `Engine.infer`.
     """
-    n_voxels, n_window, free = tensor[0].size, math.prod(spec.window), free_bytes()
+    n_voxels, n_window = tensor[0].size, math.prod(spec.window)
+    free = workspace.free_bytes()
     mode, reason = options.mode, "the mode was given"
     if mode == "auto":
-        mode, reason = choose_mode(engine, n_voxels, n_window, free)
-    run, largest, way_out = _one_pass, n_voxels, ""
+        mode, reason = choose_mode(engine, n_voxels, n_window, workspace.device, free)
+    largest, way_out = n_voxels, ""
     if mode == "sliding":
-        run, largest = _sliding, n_window
+        largest = n_window
     elif n_voxels > n_window:
         way_out = ", or use mode='sliding' (--mode sliding)"
+    run = _Run(engine, spec, options, clock, workspace)
     with memory_explained(engine, largest, free, way_out):
-        logits, about = run(engine, tensor, spec, options, clock, _done(0, options.passes))
-        if options.passes == 2:
-            done = _done(1, options.passes)
-            again, _ = run(engine, _shifted(tensor), spec, options, clock, done)
-            _average(logits, again)
+        logits, about = run.passes(tensor, run.sliding if mode == "sliding" else run.one_pass)
     return Inferred(logits, {"mode": mode, "reason": reason, "passes": options.passes, **about})
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """The network over one tensor."""
+
+    engine: Engine
+    spec: EngineSpec
+    options: SegmenterOptions
+    clock: Clock
+    workspace: Workspace
+
+    def passes(self, tensor: Array, run: Pass) -> tuple[Array, dict[str, Any]]:
+        """One pass, or the average of two."""
+        n_passes = self.options.passes
+        logits, about = run(tensor, _done(0, n_passes), "logits")
+        if n_passes == 2:
+            again, _ = run(self._shifted(tensor), _done(1, n_passes), "logits of the moved tensor")
+            self._average(logits, again)
+        return logits, about
+
+    def one_pass(self, tensor: Array, done: Done, name: str) -> tuple[Array, dict[str, Any]]:
+        """The whole tensor at once; the logits are in memory of that name on a device."""
+        with self.clock("infer", done(0)):
+            if self.workspace.stream is None:
+                return self.engine.infer(tensor[None])[0], {"count": 1}
+            logits = self.workspace.kept(name, self._shape(tensor), np.float32)
+            self._infer(tensor[None], logits[None])
+            return logits, {"count": 1}
+
+    def sliding(self, tensor: Array, done: Done, name: str) -> tuple[Array, dict[str, Any]]:
+        """Window by window, or some at a time where the engine takes more."""
+        space, shape = self.workspace, self._shape(tensor)
+        plan = WindowPlan.cover(shape[1:], self.spec.window, self.options.overlap)
+        logits, n_batch = space.zeros(shape, np.float32), min(batch_of(self.engine), len(plan))
+        inputs = space.kept("windows", (n_batch, len(tensor), *plan.size), np.float32)
+        outputs = space.kept("window logits", (n_batch, len(logits), *plan.size), np.float32)
+        origins = space.put(plan.origins, "origins")
+        weights = [space.put(w, f"weights {i}") for i, w in enumerate(plan.weights)]
+        for begin in range(0, len(plan), n_batch):
+            share, some = done(begin / len(plan)), slice(begin, begin + n_batch)
+            here = origins[some]
+            windows, part = inputs[: len(here)], outputs[: len(here)]
+            with self.clock("window", share):
+                self._window(tensor, here, windows)
+            with self.clock("infer", share):
+                self._infer(windows, part)
+            with self.clock("blend", share):
+                d, h, w = (axis[some] for axis in weights)
+                self._blend(part, here, (d, h, w), logits)
+        size = {"size_zyx": list(plan.size), "overlap": self.options.overlap}
+        return logits, {"count": len(plan), **size}
+
+    def _shape(self, tensor: Array) -> tuple[int, int, int, int]:
+        """Of the logits, (K, D, H, W)."""
+        _, d, h, w = tensor.shape
+        return len(self.spec.regions), d, h, w
+
+    def _shifted(self, tensor: Array) -> Array:
+        """Moved by one voxel along each axis; the last voxels fall off.
+
+        The network begins with blocks of 2 x 2 x 2 voxels, which then hold other voxels.
+        """
+        moved = self.workspace.kept("moved tensor", tensor.shape, np.float32)
+        origin = self.workspace.put(np.full((1, 3), -1, np.int32), "moved origin")
+        self._window(tensor, origin, moved[None])
+        return moved
+
+    def _average(self, logits: Array, shifted: Array) -> None:
+        """Averages logits with those of the shifted tensor, in place, where both are known.
+
+        All but the last voxels along each axis are: there half of the logits is taken off, and
+        half of the shifted ones added, which rounds as (a + b) / 2 does.
+        """
+        known = [np.ones((1, n), np.float32) for n in logits.shape[1:]]
+        for axis in known:
+            axis[:, -1] = 0
+        known[0] *= -0.5
+        less = [self.workspace.put(w, f"known {i}") for i, w in enumerate(known)]
+        half = [
+            np.full((1, n), c, np.float32)
+            for n, c in zip(logits.shape[1:], (0.5, 1, 1), strict=True)
+        ]
+        more = [self.workspace.put(w, f"half {i}") for i, w in enumerate(half)]
+        origins = np.array([[0, 0, 0], [-1, -1, -1]], np.int32)
+        here, moved = (self.workspace.put(o[None], f"average {i}") for i, o in enumerate(origins))
+        self._blend(logits[None], here, (less[0], less[1], less[2]), logits)
+        self._blend(shifted[None], moved, (more[0], more[1], more[2]), logits)
+
+    def _infer(self, tensor: Array, out: Array) -> None:
+        if self.workspace.stream is None:
+            self.engine.infer(tensor, out=out)
+        else:
+            engine = cast(DeviceEngine, self.engine)
+            engine.infer(tensor, out=out, stream=self.workspace.stream)
+
+    def _window(self, tensor: Array, origins: Array, out: Array) -> None:
+        size, n_threads = out.shape[2:], self.options.n_threads
+        ops.window(tensor, origins, size, n_threads, out=out, stream=self.workspace.stream)
+
+    def _blend(
+        self, part: Array, origins: Array, weights: tuple[Array, Array, Array], total: Array
+    ) -> None:
+        n_threads, stream = self.options.n_threads, self.workspace.stream
+        ops.blend(part, origins, weights, total, n_threads, stream=stream)
 
 
 def _done(n: int, n_passes: int) -> Done:
     return lambda share: BEGIN + (END - BEGIN) * (n + share) / n_passes
-
-
-def _shifted(tensor: Floats) -> Floats:
-    """Moved by one voxel along each axis; the last voxels fall off.
-
-    The network begins with blocks of 2 x 2 x 2 voxels, which then hold other voxels.
-    """
-    moved = np.zeros_like(tensor)
-    moved[:, 1:, 1:, 1:] = tensor[:, :-1, :-1, :-1]
-    return moved
-
-
-def _average(logits: Floats, shifted: Floats) -> None:
-    """Averages logits with those of the shifted tensor, in place, where both are known."""
-    known = logits[:, :-1, :-1, :-1]
-    known += shifted[:, 1:, 1:, 1:]
-    known *= 0.5
-
-
-def _one_pass(
-    engine: Engine,
-    tensor: Floats,
-    spec: EngineSpec,
-    options: SegmenterOptions,
-    clock: Clock,
-    done: Done,
-) -> tuple[Floats, dict[str, Any]]:
-    with clock("infer", done(0)):
-        return engine.infer(tensor[None])[0], {"count": 1}
-
-
-def _sliding(
-    engine: Engine,
-    tensor: Floats,
-    spec: EngineSpec,
-    options: SegmenterOptions,
-    clock: Clock,
-    done: Done,
-) -> tuple[Floats, dict[str, Any]]:
-    n_d, n_h, n_w = tensor.shape[1:]
-    plan = WindowPlan.cover((n_d, n_h, n_w), spec.window, options.overlap)
-    logits = np.zeros((len(spec.regions), n_d, n_h, n_w), np.float32)
-    part = np.empty((1, len(logits), *plan.size), np.float32)
-    for b in range(len(plan)):
-        share, origin = done(b / len(plan)), plan.origins[b : b + 1]
-        with clock("window", share):
-            window = ops.window(tensor, origin, plan.size, n_threads=options.n_threads)
-        with clock("infer", share):
-            engine.infer(window, out=part)
-        with clock("blend", share):
-            d, h, w = (axis[b : b + 1] for axis in plan.weights)
-            ops.blend(part, origin, (d, h, w), logits, n_threads=options.n_threads)
-    about = {"count": len(plan), "size_zyx": list(plan.size), "overlap": options.overlap}
-    return logits, about

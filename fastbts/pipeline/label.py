@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts import ops
+from fastbts.device.host import HOST
+from fastbts.device.interface import Array, Workspace
 from fastbts.errors import DeviceError
 from fastbts.labels import ED, ET, NCR
-from fastbts.ops import Box, RegionCounts
-from fastbts.placement import Placement
+from fastbts.ops import RegionCounts
+from fastbts.placement import Placement, box_size
 from fastbts.spec import EngineSpec
 from fastbts.volume import Geometry, to_network_axes
 
@@ -29,7 +31,7 @@ class Labelled:
         small_et: What the small-ET rule did: threshold_mm3, applied, et_mm3_before, et_mm3_after.
     """
 
-    labels: NDArray[np.uint8]
+    labels: Array
     volumes_ml: dict[str, float]
     small_parts: dict[str, float]
     small_et: dict[str, float | bool]
@@ -50,33 +52,121 @@ def label(
     Raises:
         DeviceError: Logits inside the brain box are NaN or infinite.
     """
-    # In the memory order of the NIfTI file written later. Zeroed pages cost nothing until touched.
-    labels = np.zeros(geometry.shape[::-1], np.uint8).T
-    restored, offset = placement.restore(logits, n_threads)
-    view = to_network_axes(labels, geometry)
-    counts = ops.label(
-        restored, offset, placement.box, uncalibrated(spec), (ED, NCR, ET), view, n_threads
-    )
-    voxel_mm3 = geometry.voxel_ml * 1000
-    _check_finite(counts.n_nonfinite)
-    counts, small_parts = _remove_small_parts(
-        view, placement.box, counts, spec.min_part_mm3, voxel_mm3, n_threads
-    )
-    n_voxels = dict(zip(spec.regions, counts[:3], strict=True))
-    et_mm3 = n_voxels["ET"] * voxel_mm3
-    small = 0 < et_mm3 < spec.min_et_mm3
-    if small:
-        brain = view[placement.in_volume]
-        brain[brain == ET] = NCR
-        n_voxels["ET"] = 0
-    rule = {
-        "threshold_mm3": spec.min_et_mm3,
-        "applied": small,
-        "et_mm3_before": round(et_mm3, 3),
-        "et_mm3_after": 0.0 if small else round(et_mm3, 3),
-    }
-    volumes_ml = {region: n * geometry.voxel_ml for region, n in n_voxels.items()}
-    return Labelled(labels, volumes_ml, small_parts, rule)
+    labelling = Labelling(logits, placement, geometry, spec, n_threads=n_threads)
+    return labelling.concluded(*labelling.numbers)
+
+
+class Labelling:
+    """The labels of a case, as `label` makes them, in a workspace that may not be done yet.
+
+    Attributes:
+        labels: (i, j, k) uint8; complete after `concluded`.
+        numbers: What `concluded` needs, in host memory.
+    """
+
+    def __init__(
+        self,
+        logits: Array,
+        placement: Placement,
+        geometry: Geometry,
+        spec: EngineSpec,
+        workspace: Workspace = HOST,
+        n_threads: int = 0,
+    ) -> None:
+        self._placement, self._spec, self._workspace = placement, spec, workspace
+        self._n_threads, self._voxel_ml = n_threads, geometry.voxel_ml
+        # In the memory order of the NIfTI file written later. Zeroed pages cost nothing until
+        # touched.
+        self.labels: Array = workspace.zeros(geometry.shape[::-1], np.uint8).T
+        self._view = to_network_axes(self.labels, geometry)
+        self._logits, self._offset = placement.restore(logits, workspace, n_threads)
+        self.numbers = self._mark(ET)
+
+    def concluded(
+        self, counts: NDArray[np.int64], parts: NDArray[np.int64] | None = None
+    ) -> Labelled:
+        """Applies the rules for which the numbers are needed; then the labels are complete.
+
+        Args:
+            counts: The first of `numbers`, (4,).
+            parts: The second, if there is one, (258,).
+        Raises:
+            DeviceError: Logits inside the brain box are NaN or infinite.
+        """
+        found, voxel_mm3 = RegionCounts(*counts.tolist()), self._voxel_ml * 1000
+        _check_finite(found.n_nonfinite)
+        left, small_parts = _without_parts(found, parts, self._spec.min_part_mm3, voxel_mm3)
+        n_voxels = dict(zip(self._spec.regions, left[:3], strict=True))
+        et_mm3 = n_voxels["ET"] * voxel_mm3
+        small = 0 < et_mm3 < self._spec.min_et_mm3
+        if small:
+            self._mark(NCR)
+            self._workspace.wait()
+            n_voxels["ET"] = 0
+        rule = {
+            "threshold_mm3": self._spec.min_et_mm3,
+            "applied": small,
+            "et_mm3_before": round(et_mm3, 3),
+            "et_mm3_after": 0.0 if small else round(et_mm3, 3),
+        }
+        volumes_ml = {region: n * self._voxel_ml for region, n in n_voxels.items()}
+        return Labelled(self.labels, volumes_ml, small_parts, rule)
+
+    def _mark(self, et: int) -> list[Array]:
+        """Writes the labels, with this one for enhancing tumour; returns `numbers`."""
+        box, thresholds = self._placement.box, uncalibrated(self._spec)
+        counts, stream = self._workspace.kept("counts", (4,), np.int64), self._workspace.stream
+        ops.label(
+            self._logits,
+            self._offset,
+            box,
+            thresholds,
+            (ED, NCR, et),
+            self._view,
+            self._n_threads,
+            counts=counts,
+            stream=stream,
+        )
+        return [counts, *self._remove_parts()]
+
+    def _remove_parts(self) -> list[Array]:
+        """Applies the threshold for small parts, if there is one; returns the counts of parts."""
+        if not self._spec.min_part_mm3:
+            return []
+        box, parts = self._placement.box, self._workspace.kept("parts", (258,), np.int64)
+        ops.components(
+            self._view,
+            box,
+            _min_voxels(self._spec.min_part_mm3, self._voxel_ml * 1000),
+            self._n_threads,
+            counts=parts,
+            scratch=self._workspace.scratch("components", (2, math.prod(box_size(box))), np.int32),
+            stream=self._workspace.stream,
+        )
+        return [parts]
+
+
+def _min_voxels(min_part_mm3: float, voxel_mm3: float) -> int:
+    # Rounded first, so that 10 mm3 are 10 voxels also if a float32 affine makes them 0.9999999 mm3.
+    return math.ceil(round(min_part_mm3 / voxel_mm3, 6))
+
+
+def _without_parts(
+    counts: RegionCounts,
+    parts: NDArray[np.int64] | None,
+    min_part_mm3: float,
+    voxel_mm3: float,
+) -> tuple[RegionCounts, dict[str, float]]:
+    """The counts per region that small parts leave, and a record of their removal."""
+    if parts is None:
+        return counts, {"threshold_mm3": 0.0}
+    n_before, n_after, *removed = parts.tolist()
+    n_et = removed[ET]
+    n_tc = n_et + removed[NCR]
+    n_wt = n_tc + removed[ED]
+    left = RegionCounts(counts.n_wt - n_wt, counts.n_tc - n_tc, counts.n_et - n_et, 0)
+    record = {"threshold_mm3": min_part_mm3, "n_parts_before": n_before, "n_parts_after": n_after}
+    return left, {**record, "removed_mm3": round(n_wt * voxel_mm3, 3)}
 
 
 def _check_finite(n_nonfinite: int) -> None:
@@ -95,25 +185,3 @@ def uncalibrated(spec: EngineSpec) -> tuple[float, float, float]:
 
 def _sigmoid(logit: float) -> float:
     return 1 / (1 + math.exp(min(-logit, 700)))  # exp(710) overflows
-
-
-def _remove_small_parts(
-    view: NDArray[np.uint8],
-    box: Box,
-    counts: RegionCounts,
-    min_part_mm3: float,
-    voxel_mm3: float,
-    n_threads: int,
-) -> tuple[RegionCounts, dict[str, float]]:
-    """Applies the threshold, if there is one; returns the counts left per region, and a record."""
-    if not min_part_mm3:
-        return counts, {"threshold_mm3": 0.0}
-    # Rounded first, so that 10 mm3 are 10 voxels also if a float32 affine makes them 0.9999999 mm3.
-    min_voxels = math.ceil(round(min_part_mm3 / voxel_mm3, 6))
-    n_before, n_after, removed = ops.components(view, box, min_voxels, n_threads)
-    n_et = removed.get(ET, 0)
-    n_tc = n_et + removed.get(NCR, 0)
-    n_wt = n_tc + removed.get(ED, 0)
-    left = RegionCounts(counts.n_wt - n_wt, counts.n_tc - n_tc, counts.n_et - n_et, 0)
-    record = {"threshold_mm3": min_part_mm3, "n_parts_before": n_before, "n_parts_after": n_after}
-    return left, {**record, "removed_mm3": round(n_wt * voxel_mm3, 3)}

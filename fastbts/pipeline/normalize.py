@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastbts import ops
+from fastbts.device.host import HOST
+from fastbts.device.interface import Array, Workspace
 from fastbts.errors import GeometryError, InputError
 from fastbts.ops import Box, Size
 from fastbts.pipeline.brain import Background, find_brain
@@ -26,73 +27,120 @@ class Prepared:
     """A volume ready for the network.
 
     Attributes:
-        tensor: (M, D, H, W) float32, normalised; D, H, W multiples of the network's stride.
+        tensor: (M, D, H, W) float32, normalised; D, H, W multiples of the network's stride. In
+            memory that the workspace keeps.
         placement: Where it is in the volume.
-        stats: (M, 4), per modality of the volume: lower and upper clip, mean, standard deviation,
-            in the input's units.
+        numbers: (M, 4) float64 for `statistics`.
         n_brain: Brain voxels of the input.
         backgrounds: Per modality of the volume, what was taken as 0.
         warnings: What is unusual about the intensities but not wrong.
     """
 
-    tensor: NDArray[np.float32]
+    tensor: Array
     placement: Placement
-    stats: NDArray[np.float64]
+    numbers: Array
     n_brain: int
     backgrounds: Sequence[Background]
     warnings: tuple[str, ...]
 
 
-def normalize(volume: Volume, spec: EngineSpec, n_threads: int = 0) -> Prepared:
+def normalize(
+    volume: Volume, spec: EngineSpec, workspace: Workspace = HOST, n_threads: int = 0
+) -> Prepared:
     """Crops to the brain box, normalises each modality over brain voxels, pads to the stride.
+
+    On a device it only waits for the brain box: what `statistics` raises comes later there.
 
     Args:
         volume: Any orientation and spacing; modalities of `spec`, in its order. One that is missing
             becomes a channel of zeros, as in the modality dropout of training.
         spec: Has stride, spacing and percentiles.
+        workspace: Where it runs.
         n_threads: CPU threads; 0 for all.
     Raises:
         InputError: No brain voxel, a constant modality, absurd values, or NaN inside the brain.
         GeometryError: The brain would be absurdly large at the network's spacing.
     """
-    brain = find_brain(volume, n_threads)
+    brain = find_brain(volume, workspace, n_threads)
     size = _network_size(brain.box.size, volume, spec)
     placement = Placement(brain.box.bounds, size, _padded(size, spec.stride))
     try:
-        tensor, stats = _normalized(brain.view, placement, spec.percentiles, n_threads)
+        tensor, numbers = _normalized(brain.view, placement, spec, workspace, n_threads)
     except InputError as error:
         raise InputError(f"{', '.join(volume.names)}: {error}; check the intensities") from error
-    stats[:, :3] += np.array([[background.value] for background in brain.backgrounds])
-    _check_contrast(volume, stats)
-    return Prepared(
-        _with_missing(tensor, volume.modalities, spec.modalities),
+    prepared = Prepared(
+        _with_missing(tensor, volume.modalities, spec.modalities, workspace),
         placement,
-        stats,
+        numbers,
         brain.box.n_brain,
         brain.backgrounds,
         brain.warnings,
     )
+    if workspace.stream is None:  # known already: a bad image is refused before the network runs
+        statistics(prepared, numbers, volume)
+    return prepared
+
+
+def statistics(
+    prepared: Prepared, numbers: NDArray[np.float64], volume: Volume
+) -> NDArray[np.float64]:
+    """Lower and upper clip, mean and standard deviation of each modality of the volume, (M, 4).
+
+    Args:
+        prepared: What `normalize` returned.
+        numbers: Its `numbers`, in host memory.
+        volume: The case.
+    Returns:
+        In the input's units.
+    Raises:
+        InputError: See `normalize`.
+    """
+    for m in np.flatnonzero(~np.isfinite(numbers[:, 3])):  # on the CPU the op refuses it
+        raise InputError(
+            f"{', '.join(volume.names)}: normalize: volume: modality {m} has NaN or infinite brain "
+            "voxels, or values too large for float64 statistics; check the intensities"
+        )
+    values = np.array([[background.value] for background in prepared.backgrounds])
+    stats = numbers + values * (1, 1, 1, 0)
+    _check_contrast(volume, stats)
+    return stats
 
 
 def _with_missing(
-    tensor: NDArray[np.float32], present: Sequence[str], modalities: Sequence[str]
-) -> NDArray[np.float32]:
+    tensor: Array, present: Sequence[str], modalities: Sequence[str], workspace: Workspace
+) -> Array:
     if tuple(present) == tuple(modalities):
         return tensor
-    whole = np.zeros((len(modalities), *tensor.shape[1:]), np.float32)
-    whole[[modalities.index(m) for m in present]] = tensor
+    shape = (len(modalities), *tensor.shape[1:])
+    whole = workspace.kept("tensor with missing", shape, np.float32)
+    for channel, modality in zip(whole, modalities, strict=True):
+        if modality in present:
+            workspace.copy(tensor[present.index(modality)], channel)
+        else:
+            workspace.clear(channel)
     return whole
 
 
 def _normalized(
-    view: NDArray[Any], placement: Placement, percentiles: tuple[float, float], n_threads: int
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    if not placement.resampled:
-        return ops.normalize(view, placement.box, placement.padded, percentiles, n_threads)
-    cut = np.ascontiguousarray(view[(slice(None), *placement.in_volume)], np.float32)
-    resampled = ops.resample(cut, placement.size, n_threads)
+    view: Array, placement: Placement, spec: EngineSpec, workspace: Workspace, n_threads: int
+) -> tuple[Array, Array]:
+    """The tensor of the modalities in the view, and their clips, means and deviations."""
+    box, n_images, stream = placement.box, len(view), workspace.stream
+    if placement.resampled:
+        cut = workspace.sampled(view[(slice(None), *placement.in_volume)], (1, 1, 1), "cut")
+        view = workspace.kept("resampled", (n_images, *placement.size), np.float32)
+        ops.resample(cut, placement.size, n_threads, out=view, stream=stream)
+        box = _whole(placement.size)
     return ops.normalize(
-        resampled, _whole(placement.size), placement.padded, percentiles, n_threads
+        view,
+        box,
+        placement.padded,
+        spec.percentiles,
+        n_threads,
+        out=workspace.kept("tensor", (n_images, *placement.padded), np.float32),
+        stats=workspace.kept("statistics", (n_images, 4), np.float64),
+        scratch=workspace.scratch("normalize", (ops.normalize_scratch(n_images, box),), np.uint8),
+        stream=stream,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastbts.about import DISCLAIMER, __version__
 from fastbts.engine.interface import Engine
@@ -26,6 +27,7 @@ def report(
     prepared: Prepared,
     inferred: Inferred,
     labelled: Labelled,
+    stats: NDArray[np.float64],
     confidences: Mapping[str, float],
     timings_ms: Mapping[str, float],
 ) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def report(
             },
             "clip_low_high_mean_std": {
                 modality: [float(v) for v in row]
-                for modality, row in zip(volume.modalities, prepared.stats, strict=True)
+                for modality, row in zip(volume.modalities, stats, strict=True)
             },
         },
         "windows": dict(inferred.windows),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbts.errors import CaseError, GeometryError, InputError
+from fastbts.device.arrays import DeviceArray, DeviceImages, borrow
+from fastbts.device.interface import Array
+from fastbts.device.lend import Workspaces, host_workspaces
+from fastbts.errors import CaseError, FastBTSError, GeometryError, InputError
+from fastbts.ops.arrays import is_on_device
 from fastbts.read.case import grouped, load_files, load_stack
 from fastbts.read.find import check_order, find_case, find_stack
 from fastbts.read.forms import grid_of, has_form
@@ -70,6 +74,7 @@ def as_volume(
     order: Sequence[str] | None = None,
     nnunet_order: Sequence[str] | None = None,
     grid: str | None = None,
+    workspaces: Callable[[], Workspaces] = host_workspaces,
 ) -> Volume:
     """Makes a Volume of any kind of case: the engine's modalities, in its order, checked once.
 
@@ -84,10 +89,12 @@ def as_volume(
             modalities of its images.
         nnunet_order: For a case folder, see `find_case`.
         grid: For files, see `read_files`.
+        workspaces: Gives those of the engine's device, where arrays on a device must be.
     Raises:
         CaseError: An image is missing, unknown or ambiguous, or an option does not fit the case.
         OptionsError: See `check_names`.
-        InputError, GeometryError: See `Volume`, `read_files`.
+        InputError, GeometryError: See `Volume`, `read_files`; or an array is on another device than
+            the engine.
     """
     if isinstance(case, Mapping):
         case = {modality: image for modality, image in case.items() if image is not None}
@@ -95,8 +102,27 @@ def as_volume(
     given = {"affine": affine, "order": order, "nnunet_order": nnunet_order, "grid": grid}
     _check_options(kind, given)
     check_names(spec, order=order, nnunet_order=nnunet_order, grid=grid)
-    volume = case if kind == VOLUME else inspected(_made(kind, case, spec, **given))
+    volume = case if kind == VOLUME else _made(kind, case, spec, **given)
+    if isinstance(volume.data, DeviceArray | DeviceImages):
+        return _on_device(volume, kind, workspaces()).select(
+            spec.modalities, spec.optional_modalities
+        )
+    volume = volume if kind == VOLUME else inspected(volume)
     return volume.select(spec.modalities, spec.optional_modalities)
+
+
+def _on_device(volume: Volume, kind: str, workspaces: Workspaces) -> Volume:
+    """The same for images on a device: they are checked there."""
+    if volume.data.device != workspaces.device:
+        raise InputError(
+            f"{', '.join(volume.names)}: the array is on {volume.data.device}, but the engine runs "
+            f"on {workspaces.device}; load the engine with device={volume.data.device!r} and a "
+            "backend that runs there, or copy the array to host memory first"
+        )
+    if kind == VOLUME:
+        return volume
+    with workspaces.lend() as workspace:
+        return inspected(volume, workspace)
 
 
 def _made(
@@ -104,7 +130,7 @@ def _made(
 ) -> Volume:
     """Reads files and borrows arrays; what is missing is refused before anything is read."""
     if kind == ARRAY:
-        return _from_array(_host_array(case, "case"), affine, order, spec.modalities)
+        return _from_array(_array(case, "case"), affine, order, spec.modalities)
     if kind == STACK:
         return load_stack(find_stack(case), order)
     if kind == STACKED_IMAGE:
@@ -116,7 +142,7 @@ def _made(
         return load_files(images, grid)
     if kind == IMAGES:
         return _from_images(images)
-    arrays = {modality: _host_array(array, modality) for modality, array in images.items()}
+    arrays = {modality: _array(array, modality) for modality, array in images.items()}
     return _placed(_stacked(arrays), affine, tuple(arrays))
 
 
@@ -190,7 +216,7 @@ def _wanted(images: Mapping[str, Any], spec: EngineSpec) -> dict[str, Any]:
 
 
 def _from_array(
-    data: NDArray[Any],
+    data: Array,
     affine: NDArray[np.float64] | None,
     order: Sequence[str] | None,
     modalities: Sequence[str],
@@ -209,9 +235,7 @@ def _from_array(
     return _placed(data, affine, names)
 
 
-def _placed(
-    data: NDArray[Any], affine: NDArray[np.float64] | None, modalities: Sequence[str]
-) -> Volume:
+def _placed(data: Array, affine: NDArray[np.float64] | None, modalities: Sequence[str]) -> Volume:
     if affine is None:
         return Volume(data, np.eye(4), modalities, warnings=(NO_AFFINE,))
     return Volume(data, affine, modalities)
@@ -278,12 +302,20 @@ def _from_stacked(image: Any, order: Sequence[str]) -> Volume:
     return Volume(np.moveaxis(voxels, 3, 0), grid.affine, order, warnings=warnings, header=header)
 
 
-def _stacked(arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+def _stacked(arrays: Mapping[str, Array]) -> Array:
     if len({array.shape for array in arrays.values()}) > 1:
         shapes = ", ".join(f"{modality} {array.shape}" for modality, array in arrays.items())
         raise GeometryError(
             f"shapes differ: {shapes}; co-register the images or resample them to one grid first"
         )
+    on_device = [isinstance(array, DeviceArray) for array in arrays.values()]
+    if any(on_device):
+        if not all(on_device):
+            raise InputError(
+                f"{', '.join(arrays)}: arrays in host memory and on a device are mixed; copy all "
+                "to one place"
+            )
+        return DeviceImages(list(arrays.values()))
     return np.stack(list(arrays.values()))
 
 
@@ -295,6 +327,26 @@ def _voxels(image: Any, modality: str) -> NDArray[Any]:
         raise InputError(f"{modality}: cannot be read: {error}; is the file complete?") from error
     one_volume = array.ndim == 4 and array.shape[3] == 1
     return _host_array(array[..., 0] if one_volume else array, modality)
+
+
+def _array(data: Any, name: str) -> Array:
+    """Borrows an array of any library, in host memory or on a CUDA device."""
+    if not is_on_device(data):
+        return _host_array(data, name)
+    try:
+        array = borrow(data)
+    except FastBTSError as error:
+        reason = str(error).removeprefix("describe: array: ")
+        raise InputError(
+            f"{name}: a {type(data).__name__} on a device cannot be used here: {reason}; or copy "
+            "it to host memory first"
+        ) from error
+    if array.dtype == np.float16:
+        raise InputError(
+            f"{name}: expected integers, float32 or float64 on a device, got float16; convert it "
+            "first, for example with .astype('float32')"
+        )
+    return array
 
 
 def _host_array(data: Any, name: str) -> NDArray[Any]:

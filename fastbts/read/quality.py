@@ -7,6 +7,9 @@ from itertools import combinations
 
 import numpy as np
 
+from fastbts.device.arrays import on_host
+from fastbts.device.host import HOST
+from fastbts.device.interface import Workspace
 from fastbts.errors import CaseError
 from fastbts.read.alignment import misplaced
 from fastbts.read.mixups import mixed_up
@@ -14,14 +17,18 @@ from fastbts.read.sample import Sample
 from fastbts.volume import Volume
 
 
-def inspected(volume: Volume) -> Volume:
+def inspected(volume: Volume, workspace: Workspace = HOST) -> Volume:
     """Returns the volume with warnings about its quality added to its own.
+
+    Args:
+        volume: The case.
+        workspace: Where its images are.
 
     Raises:
         CaseError: Two images hold the same voxels.
         GeometryError: Two images show different places.
     """
-    sample = Sample.of(volume)
+    sample = Sample.of(volume, workspace)
     _check_distinct(volume, sample)
     warnings = (
         *misplaced(volume.modalities, volume.names, sample),
@@ -34,7 +41,7 @@ def _check_distinct(volume: Volume, sample: Sample) -> None:
     names = [f"{n} ({m})" for n, m in zip(volume.names, volume.modalities, strict=True)]
     for a, b in combinations(range(len(volume.data)), 2):
         alike = np.array_equal(sample.images[a], sample.images[b])
-        if alike and np.array_equal(volume.data[a], volume.data[b]):
+        if alike and np.array_equal(on_host(volume.data[a]), on_host(volume.data[b])):
             raise CaseError(
                 f"{names[a]} and {names[b]} hold the same voxels; expected one image per "
                 "modality; check the export"

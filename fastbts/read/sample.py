@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbts.device.host import HOST
+from fastbts.device.interface import Workspace
 from fastbts.volume import MAX_BRAIN_ML, MAX_BRAIN_SHARE, Volume, to_network_axes
 
 SPACING_MM = 4.0
@@ -41,12 +44,12 @@ class Sample:
     spacing_mm: tuple[float, float, float]
 
     @classmethod
-    def of(cls, volume: Volume) -> Sample:
+    def of(cls, volume: Volume, workspace: Workspace = HOST) -> Sample:
         """Takes every fourth voxel at 1 mm; every voxel along axes of 4 mm or more."""
-        images, spacing_mm = _coarse(volume)
+        images, spacing_mm = _coarse(volume, workspace)
         masks = np.stack([not_background(image) for image in images])
         share = _share(masks)
-        image_ml = volume.geometry.voxel_ml * volume.data[0].size
+        image_ml = volume.geometry.voxel_ml * math.prod(volume.geometry.shape)
         usable = (share >= MIN_SHARE) & (share <= MAX_BRAIN_SHARE)
         usable &= share * image_ml <= MAX_BRAIN_ML
         anything: Mask = np.any(masks, axis=0)
@@ -60,18 +63,16 @@ class Sample:
         return shrunk(self.brain, [max(1, round(CORE_MM / mm)) for mm in self.spacing_mm])
 
 
-def _coarse(volume: Volume) -> tuple[Floats, tuple[float, float, float]]:
+def _coarse(volume: Volume, workspace: Workspace) -> tuple[Floats, tuple[float, float, float]]:
     """Every few voxels of the images, (M, D, H, W), and their spacing along D, H, W in mm."""
     geometry = volume.geometry
     pairs = zip(geometry.ras_axes, geometry.spacing_mm, strict=True)
     spacing = {axis: mm for (axis, _), mm in pairs}
     steps = {axis: max(1, round(SPACING_MM / mm)) for axis, mm in spacing.items()}
-    every = (slice(None, None, steps[axis]) for axis in (2, 1, 0))
-    view = to_network_axes(volume.data, geometry)[(slice(None), *every)]
-    with np.errstate(over="ignore", invalid="ignore"):  # float64 beyond float32
-        images = np.ascontiguousarray(view, np.float32)
+    view = to_network_axes(workspace.put(volume.data, "images"), geometry)
+    (images,) = workspace.get(workspace.sampled(view, [steps[a] for a in (2, 1, 0)], "sample"))
     if volume.data.dtype.kind == "f":
-        images[~np.isfinite(images)] = 0
+        images = np.where(np.isfinite(images), images, np.float32(0))  # not in the case's memory
     z, y, x = (steps[axis] * spacing[axis] for axis in (2, 1, 0))
     return images, (z, y, x)
 

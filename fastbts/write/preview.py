@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.about import DISCLAIMER, __version__
+from fastbts.device.arrays import on_host
 from fastbts.errors import GeometryError, OptionsError
 from fastbts.files import OpenFile, atomic_write
 from fastbts.labels import SCHEMES
@@ -83,7 +84,8 @@ def write_preview(
     from PIL.PngImagePlugin import PngInfo
 
     engine = str(segmentation.report["engine"]["name"])
-    picture = render_preview(segmentation.volume, segmentation.labels, title=title, engine=engine)
+    labels = on_host(segmentation.labels)
+    picture = render_preview(segmentation.volume, labels, title=title, engine=engine)
     text = PngInfo()
     text.add_text("Software", f"{SOFTWARE} {__version__}")  # by this we know our files
     content = io.BytesIO()
@@ -165,7 +167,7 @@ class _Scene:
             )
         names = [m for m in SHOWN if m in volume.modalities] or list(volume.modalities[:1])
         images = {
-            m: to_network_axes(volume.data[list(volume.modalities).index(m)], geometry)
+            m: to_network_axes(on_host(volume.data[list(volume.modalities).index(m)]), geometry)
             for m in names
         }
         found = to_network_axes(labels, geometry)

@@ -102,15 +102,30 @@ def _triton_utils() -> ModuleType:
     return module
 
 
-def test_model_answers_like_the_segmenter(
-    repository: Path, monkeypatch: pytest.MonkeyPatch, small_phantom: None
-) -> None:
+def _model(repository: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """`model.py` as Triton loads it."""
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", _triton_utils())
     found = importlib.util.spec_from_file_location("model", repository / "fastbts/1/model.py")
     assert found is not None
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
+    return module
+
+
+def test_each_instance_runs_on_its_gpu(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, devices = _model(repository, monkeypatch), list[str]()
+    monkeypatch.setattr(module, "Segmenter", lambda path, device: devices.append(device))
+    for number in ("0", "1"):
+        instance = {"model_instance_kind": "GPU", "model_instance_device_id": number}
+        module.TritonPythonModel().initialize(instance)
+    assert devices == ["cuda:0", "cuda:1"]
+
+
+def test_model_answers_like_the_segmenter(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, small_phantom: None
+) -> None:
+    module = _model(repository, monkeypatch)
     volume = fastbts.phantom.make_case(3).volume
     request = {"images": np.asarray(volume.data, np.float32), "affine": volume.affine}
     model = module.TritonPythonModel()

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from fastbts.cli import app
 from fastbts.engine.backends import BACKENDS
+from tests.fakes.cuda_runtime import FakeCuda
 
 
 def doctor(*options: str) -> str:
@@ -27,7 +28,14 @@ def test_doctor_lists_backends_and_install_commands(monkeypatch: pytest.MonkeyPa
     assert "fp32" in checks["openvino"]["detail"]
     assert not checks["onnxruntime"]["ok"]
     assert "pip install 'fastbts[onnxruntime]'" in checks["onnxruntime"]["detail"]
-    assert "cuda device" in checks
+    assert "cuda devices" in checks
+
+
+def test_doctor_lists_all_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeCuda(n_devices=2).install(monkeypatch)
+    checks = {check["name"]: check for check in json.loads(doctor("--json"))}
+    found = checks["cuda devices"]["detail"]
+    assert found == "cuda:0 compute capability 8.9, cuda:1 compute capability 8.9"
 
 
 def test_doctor_prints_one_line_per_check() -> None:

@@ -57,10 +57,17 @@ class Stream:
 
 
 @dataclass(eq=False)
+class Mark:
+    """A place in the work of a stream, which one record of an event makes."""
+
+    stream: Stream | None  # that has still to reach it
+    time_s: float = 0.0
+
+
+@dataclass(eq=False)
 class Event:
     device: int
-    stream: Stream | None = None  # that has still to reach it
-    time_s: float = 0.0
+    mark: Mark = field(default_factory=lambda: Mark(None))
 
 
 @dataclass(eq=False)
@@ -163,6 +170,11 @@ class Machine:
         self._check_room(address, n_bytes, device)
         return bytes_at(address, n_bytes).view(dtype).reshape(shape)
 
+    def host_view(self, address: int, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Memory of the host as an array."""
+        n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return bytes_at(address, n_bytes).view(dtype).reshape(shape)
+
     def check_address(self, address: int) -> None:
         """Raises CudaError if device memory is not of the current device."""
         block = self._block(address)
@@ -213,9 +225,9 @@ class Machine:
             if stream.device == device:
                 self._run(stream)
 
-    def _reach(self, event: Event) -> None:
-        while event.stream is not None and event.stream.queue:
-            event.stream.queue.pop(0)()
+    def _reach(self, mark: Mark) -> None:
+        while mark.stream is not None and mark.stream.queue:
+            mark.stream.queue.pop(0)()
 
     def _allocate(self, size: int, device: int | None) -> int:
         if device is not None and self.used(device) + size > self.n_bytes:

@@ -30,6 +30,7 @@ from tests.fakes.cuda_machine import (
     Graph,
     GraphExec,
     Machine,
+    Mark,
     Stream,
     bytes_at,
 )
@@ -197,8 +198,8 @@ class FakeCuda(Machine):
             raise CudaError(Status.cudaErrorNotReady)
 
     def cudaStreamWaitEvent(self, stream: Any, event: Any, flags: int) -> None:
-        waited = self._get(event, Event)
-        self.enqueue(stream, lambda: self._reach(waited))
+        mark = self._get(event, Event).mark  # a later record does not count
+        self.enqueue(stream, lambda: self._reach(mark))
 
     def cudaEventCreate(self) -> cudaEvent_t:
         return cudaEvent_t(self._add(Event(self.device)))
@@ -210,24 +211,25 @@ class FakeCuda(Machine):
         recorded, to = self._get(event, Event), self._stream(stream)
         self._check_device(recorded.device, "an event")
 
-        def reach() -> None:
-            recorded.stream, recorded.time_s = None, time.perf_counter()
+        mark = Mark(to if to.captured is None else None)
+        recorded.mark = mark
 
-        if to.captured is None:
-            recorded.stream = to
+        def reach() -> None:
+            mark.stream, mark.time_s = None, time.perf_counter()
+
         self.enqueue(stream, reach)
 
     def cudaEventSynchronize(self, event: Any) -> None:
         self._unsafe_in_capture()
-        self._reach(self._get(event, Event))
+        self._reach(self._get(event, Event).mark)
 
     def cudaEventQuery(self, event: Any) -> None:
         self._unsafe_in_capture()
-        if self._get(event, Event).stream is not None:
+        if self._get(event, Event).mark.stream is not None:
             raise CudaError(Status.cudaErrorNotReady)
 
     def cudaEventElapsedTime(self, start: Any, end: Any) -> float:
-        begun, ended = self._get(start, Event), self._get(end, Event)
+        begun, ended = self._get(start, Event).mark, self._get(end, Event).mark
         if begun.stream or ended.stream:
             raise CudaError(Status.cudaErrorNotReady)
         return (ended.time_s - begun.time_s) * 1e3

@@ -1,55 +1,41 @@
-"""A fake of CuPy over the emulated CUDA runtime, as far as the tests use CuPy.
+"""A fake of CuPy over the fake CUDA runtime, as far as the tests use CuPy.
 
-Arrays are in the memory of emulated devices; `get` alone reads them, as NumPy does after a wait.
+Arrays are in the memory of emulated devices (tests/fakes); only `get` reads them, after a wait.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import math
 import weakref
 from collections.abc import Iterator, Sequence
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.simt.emulated import cuda_capsule, library
-
-_HOST_TO_DEVICE = 1
+from tests.simt.emulated import cuda_capsule
 
 
-@cache
-def _library() -> ctypes.CDLL:
-    return ctypes.CDLL(str(library()))
+def _runtime() -> Any:
+    return importlib.import_module("cuda.bindings.runtime")
 
 
-def _call(name: str, *arguments: Any) -> None:
-    status = getattr(_library(), name)(*arguments)
-    assert status == 0, f"{name}: status {status}"
-
-
-def _made(name: str, *arguments: Any) -> int:
-    """The pointer that a function of the runtime returns through its first argument."""
-    pointer = ctypes.c_void_p()
-    _call(name, ctypes.byref(pointer), *arguments)
-    return pointer.value or 0
-
-
-def _device() -> int:
-    index = ctypes.c_int()
-    _call("cudaGetDevice", ctypes.byref(index))
-    return index.value
+def _call(name: str, *arguments: Any) -> Any:
+    """Calls the runtime and returns its value."""
+    status, *values = getattr(_runtime(), name)(*arguments)
+    assert status == 0, f"{name}: {status.name}"
+    return values[0] if values else None
 
 
 class _Memory:
     """An allocation; freed with the last array that uses it."""
 
     def __init__(self, n_bytes: int) -> None:
-        self.device, self.address = _device(), _made("cudaMalloc", ctypes.c_size_t(n_bytes))
-        weakref.finalize(self, _call, "cudaFree", ctypes.c_void_p(self.address))
+        self.device, self.address = _call("cudaGetDevice"), _call("cudaMalloc", n_bytes)
+        weakref.finalize(self, _runtime().cudaFree, self.address)
 
 
 class MemoryPointer:
@@ -120,11 +106,10 @@ class ndarray:
         source = np.ascontiguousarray(array, self.dtype)
         assert source.shape == self.shape
         assert self._memory().flags.c_contiguous
-        address, pointer = ctypes.c_void_p(self.data.ptr), ctypes.c_void_p(source.ctypes.data)
-        n_bytes, handle = ctypes.c_size_t(self.nbytes), (stream or _current()).ptr
-        _call(
-            "cudaMemcpyAsync", address, pointer, n_bytes, _HOST_TO_DEVICE, ctypes.c_void_p(handle)
-        )
+        if self.size:
+            kind = _runtime().cudaMemcpyKind.cudaMemcpyHostToDevice
+            to, handle = self.data.ptr, (stream or _current()).ptr
+            _call("cudaMemcpyAsync", to, source.ctypes.data, self.nbytes, kind, handle)
 
     def fill(self, value: Any) -> None:
         self.set(np.full(self.shape, value, self.dtype))
@@ -156,7 +141,7 @@ class Stream:
 
     def __init__(self, *, non_blocking: bool = False, ptr: int | None = None) -> None:
         made = ptr is None
-        self.ptr = _made("cudaStreamCreateWithFlags", int(non_blocking)) if made else ptr
+        self.ptr = int(_call("cudaStreamCreateWithFlags", int(non_blocking))) if made else ptr
 
     def __enter__(self) -> None:
         _streams.append(self)
@@ -165,16 +150,14 @@ class Stream:
         _streams.pop()
 
     def synchronize(self) -> None:
-        _call("cudaStreamSynchronize", ctypes.c_void_p(self.ptr))
+        _call("cudaStreamSynchronize", self.ptr)
 
     def begin_capture(self) -> None:
-        _call("cudaStreamBeginCapture", ctypes.c_void_p(self.ptr), 0)
+        mode = _runtime().cudaStreamCaptureMode.cudaStreamCaptureModeRelaxed
+        _call("cudaStreamBeginCapture", self.ptr, mode)
 
     def end_capture(self) -> Graph:
-        graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
-        _call("cudaStreamEndCapture", ctypes.c_void_p(self.ptr), ctypes.byref(graph))
-        _call("cudaGraphInstantiate", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
-        return Graph(executable)
+        return Graph(_call("cudaGraphInstantiate", _call("cudaStreamEndCapture", self.ptr), 0))
 
 
 Stream.null = Stream(ptr=0)
@@ -188,11 +171,11 @@ def _current() -> Stream:
 class Graph:
     """What a stream captured."""
 
-    def __init__(self, executable: ctypes.c_void_p) -> None:
+    def __init__(self, executable: Any) -> None:
         self._executable = executable
 
     def launch(self, stream: Stream) -> None:
-        _call("cudaGraphLaunch", self._executable, ctypes.c_void_p(stream.ptr))
+        _call("cudaGraphLaunch", self._executable, stream.ptr)
 
 
 class Device:
@@ -202,7 +185,7 @@ class Device:
         self.id, self._previous = index, 0
 
     def __enter__(self) -> None:
-        self._previous = _device()
+        self._previous = _call("cudaGetDevice")
         _call("cudaSetDevice", self.id)
 
     def __exit__(self, *_: Any) -> None:

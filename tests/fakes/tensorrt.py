@@ -36,6 +36,7 @@ from tests.fakes.cuda_types import Status
 
 Floats = NDArray[np.float32]
 Shape = tuple[int, ...]
+REFUSED = "the fake was told to refuse"
 BYTES_PER_VOXEL = 73
 """Of the shipped network's activations, as TensorRT-RTX 1.7 reports for its largest shape."""
 
@@ -87,9 +88,12 @@ class FakeTensorRT:
     Attributes:
         runs: How often a context was asked to run: "direct", "captured", "own graph" (replayed by
             TensorRT-RTX), "failed".
-        failures: Failing runs still to come: "direct" or "captured".
+        failures: Failing runs still to come: "direct", "captured", or "refused": also in a capture,
+            which stays valid.
         capturable: Whether this TensorRT-RTX says that streams can be captured.
         contexts: Contexts that are alive.
+        n_loaded: How many plans were loaded.
+        log: The logger of the process: the first one that is given, as in TensorRT.
     """
 
     def __init__(
@@ -107,6 +111,8 @@ class FakeTensorRT:
         self.failures: list[str] = []
         self.capturable = True
         self.contexts = WeakSet[IExecutionContext]()
+        self.n_loaded = 0
+        self.log: Any = None
 
     def install(self, patch: pytest.MonkeyPatch | None = None) -> ModuleType:
         patch = pytest.MonkeyPatch() if patch is None else patch
@@ -132,12 +138,14 @@ class Runtime:
     def __init__(self, trt: FakeTensorRT, logger: ILogger) -> None:
         if not getattr(logger, "_made", False):
             raise TypeError("ILogger.__init__() must be called when overriding __init__")
-        self._trt, self._log = trt, logger
+        trt.log = logger if trt.log is None else trt.log
+        self._trt, self._log = trt, trt.log
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         if serialized_engine != b"a fake plan":
             self._log.log(Severity.ERROR, "the plan is damaged")
             return None
+        self._trt.n_loaded += 1
         return ICudaEngine(self._trt, self._log)
 
 
@@ -251,7 +259,8 @@ class IExecutionContext:
         if wrong:
             trt.runs["failed"] += 1
             self._log.log(Severity.ERROR, wrong)
-            trt.cuda.invalidate(stream_handle)  # no effect outside of a capture
+            if wrong != REFUSED:
+                trt.cuda.invalidate(stream_handle)  # no effect outside of a capture
             return False
         baked = (dict(self._shapes), dict(self._addresses), self._memory)
         if self._own_graph and not capturing:
@@ -268,6 +277,9 @@ class IExecutionContext:
         if kind in trt.failures:
             trt.failures.remove(kind)
             return "the fake was told to fail"
+        if kind == "captured" and "refused" in trt.failures:
+            trt.failures.remove("refused")
+            return REFUSED
         if trt.cuda.device != self._device:
             trt.cuda.wrong_device.append(f"a context of device {self._device}")
             return "another device is current"
@@ -313,8 +325,13 @@ def write_fake_plan(path: Path, trt: FakeTensorRT, **record: Any) -> Path:
     about = {
         "backend": trt.backend,
         "version": "1.7.1.116" if trt.rtx else "11.4.0.106",
+        "fastbts": "0",
         "precision": "fp32",
+        "max_batch": 1,
+        "compute_capability": None if trt.rtx else "8.9",
         "plugins": False,
+        "plugin_version": "1",
+        "ranges": {},
         **record,
     }
     payloads = {

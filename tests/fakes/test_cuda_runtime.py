@@ -127,6 +127,7 @@ def test_deferred_work_waits_to_be_waited_for() -> None:
     assert list(value) == [255] * 4
     assert api.cudaEventQuery(event) == (Status.cudaErrorNotReady,)
     done(api.cudaStreamWaitEvent(second, event, 0))
+    done(api.cudaEventRecord(event, second))  # a new record, for which `second` does not wait
     done(api.cudaStreamSynchronize(second))
     assert list(value) == [1] * 4, "up to the event, no further"
     done(api.cudaEventQuery(event))

@@ -80,7 +80,7 @@ def test_memory_of_a_context() -> None:
     del static
     assert cuda.used(0) < 1e6
 
-    managed, log = context(cuda, trt, Strategy.USER_MANAGED)
+    managed, log = context(cuda, FakeTensorRT(cuda), Strategy.USER_MANAGED)
     stream = cuda.cudaStreamCreate()
     assert not managed.execute_async_v3(int(stream))
     assert log.lines == ["the context has too little memory"]

@@ -15,22 +15,22 @@ UNIT = 2**30
 EXAMPLE = OPS["expected_dice"].arguments(0, (5, 6, 7))
 
 
-def test_by_hand(every_device: Ops) -> None:
+def test_by_hand(device: Ops) -> None:
     """Logits 0 and ln 3 have the probabilities 0.5 and 0.75; -inf has 0, NaN counts as 0."""
     values = [0.0, np.log(3), -np.inf, np.nan]
     logits = np.array([values, [-np.inf] * 4], np.float32).reshape(2, 1, 1, 4)
     sums = np.full((2, 4), 7, np.int64)
-    every_device.expected_dice(logits, (0, 0, 0), (1, 1, 4), 1.0, (0.6, 0.5), sums=sums)
+    device.expected_dice(logits, (0, 0, 0), (1, 1, 4), 1.0, (0.6, 0.5), sums=sums)
     assert sums[0, 0] == 1
     np.testing.assert_allclose(sums[0, 1:] / UNIT, [1.25, 0.75, 0.75], rtol=1e-6)
     assert sums[1].tolist() == [0, 0, 0, 0]
 
 
-def test_only_the_box_counts_and_every_second_voxel(every_device: Ops) -> None:
+def test_only_the_box_counts_and_every_second_voxel(device: Ops) -> None:
     logits = np.full((1, 6, 6, 6), -99, np.float32)
     logits[0, 1:4:2, 2:5:2, 0:5:2] = 99
     sums = np.empty((1, 4), np.int64)
-    every_device.expected_dice(logits, (1, 2, 0), (3, 3, 5), 1.0, (0.5,), 2, sums=sums)
+    device.expected_dice(logits, (1, 2, 0), (3, 3, 5), 1.0, (0.5,), 2, sums=sums)
     assert sums.tolist() == [[12, 12 * UNIT, 12 * UNIT, UNIT]]
 
 

@@ -10,12 +10,18 @@ import pytest
 
 from fastbts import EngineSpec, Segmenter, read_case
 from fastbts.phantom import make_case
-from fastbts.pipeline.confidence import DOUBTFUL, confidence, doubts
+from fastbts.pipeline.confidence import DOUBTFUL, confidence, doubts, probability_sums
 from fastbts.placement import Placement
 from tests.conftest import ROOT
 
 PLACEMENT = Placement(((0, 8), (0, 8), (0, 8)), (8, 8, 8), (8, 8, 8))
 VOLUMES = {"WT": 1.0, "TC": 1.0, "ET": 1.0}
+
+
+def confidence_of(
+    logits: np.ndarray, placement: Placement, spec: EngineSpec, volumes_ml: dict[str, float]
+) -> dict[str, float]:
+    return confidence(probability_sums(logits, placement, spec), spec, volumes_ml)
 
 
 def logits_of(probability: float, background: float = 0.0) -> np.ndarray:
@@ -33,7 +39,7 @@ def logits_of(probability: float, background: float = 0.0) -> np.ndarray:
 )
 def test_expected_dice(probability: float, background: float, expected: float) -> None:
     logits = logits_of(probability, background)
-    assert confidence(logits, PLACEMENT, EngineSpec(), VOLUMES) == pytest.approx(
+    assert confidence_of(logits, PLACEMENT, EngineSpec(), VOLUMES) == pytest.approx(
         dict.fromkeys(VOLUMES, expected), abs=1e-4
     )
 
@@ -41,20 +47,20 @@ def test_expected_dice(probability: float, background: float, expected: float) -
 def test_temperature_and_threshold_count() -> None:
     spec = EngineSpec(temperature=2.0, thresholds=(0.4, 0.6, 0.7))
     logits = 2 * logits_of(0.65, 0.45)  # WT is found everywhere, ET nowhere
-    found = confidence(logits, PLACEMENT, spec, VOLUMES)
+    found = confidence_of(logits, PLACEMENT, spec, VOLUMES)
     assert found == pytest.approx({"WT": 1.1 / 1.55, "TC": 1.3 / 2.1, "ET": 1 - 0.65}, abs=1e-3)
 
 
 def test_an_empty_region_is_as_sure_as_its_highest_probability() -> None:
     empty = {**VOLUMES, "ET": 0.0}
-    assert confidence(logits_of(0.2), PLACEMENT, EngineSpec(), empty)["ET"] == pytest.approx(0.8)
+    assert confidence_of(logits_of(0.2), PLACEMENT, EngineSpec(), empty)["ET"] == pytest.approx(0.8)
 
 
 def test_only_the_brain_box_counts() -> None:
     placement = Placement(((0, 4), (0, 8), (0, 8)), (4, 8, 8), (8, 8, 8))
     logits = logits_of(0.9, 0.9)
     logits[:, :2] = logits[:, 6:] = 3e38
-    found = confidence(logits, placement, EngineSpec(), VOLUMES)
+    found = confidence_of(logits, placement, EngineSpec(), VOLUMES)
     assert found == pytest.approx(dict.fromkeys(VOLUMES, 2 * 0.9 / 1.9), abs=1e-4)
 
 

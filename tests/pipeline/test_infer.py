@@ -35,7 +35,7 @@ def test_auto_slides_when_one_pass_does_not_fit(
     small_case: Case, monkeypatch: pytest.MonkeyPatch, free: int, mode: str
 ) -> None:
     images, affine = small_case
-    monkeypatch.setattr("fastbts.pipeline.infer.free_bytes", lambda: free)
+    monkeypatch.setattr("fastbts.device.host.free_bytes", lambda: free)
     result = Segmenter(VoxelEngine(), warm_up=False).predict(images, affine=affine)
     windows = result.report["windows"]
     assert windows["mode"] == mode
@@ -46,7 +46,7 @@ def test_auto_slides_when_one_pass_does_not_fit(
 def test_a_given_mode_is_not_changed(
     small_case: Case, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    monkeypatch.setattr("fastbts.pipeline.infer.free_bytes", lambda: 0 if mode != "sliding" else 1)
+    monkeypatch.setattr("fastbts.device.host.free_bytes", lambda: 0 if mode != "sliding" else 1)
     segmenter = Segmenter(VoxelEngine(), options=SegmenterOptions(mode=mode), warm_up=False)
     windows = segmenter.predict(small_case[0], affine=small_case[1]).report["windows"]
     assert (windows["mode"], windows["reason"]) == (mode, "the mode was given")

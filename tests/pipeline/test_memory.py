@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from fastbts import load_engine
-from fastbts.pipeline.memory import ONE_PASS_BYTES, choose_mode, free_bytes, pass_bytes
+from fastbts.device.host_memory import free_bytes
+from fastbts.pipeline.memory import ONE_PASS_BYTES, choose_mode, pass_bytes
 from tests.conftest import VoxelEngine, write_voxel_engine
 
 MB = 1 << 20
@@ -84,7 +85,7 @@ def test_more_used_than_allowed_is_nothing_free(proc: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
 def test_ulimits_count(limit: str) -> None:
     script = (
-        "import resource; from fastbts.pipeline.memory import free_bytes; "
+        "import resource; from fastbts.device.host_memory import free_bytes; "
         f"resource.setrlimit(resource.{limit}, (2 << 30, -1)); print(free_bytes())"
     )
     command = [sys.executable, "-c", script]
@@ -95,21 +96,21 @@ def test_ulimits_count(limit: str) -> None:
 
 def test_one_pass_is_chosen_where_it_fits_or_nothing_else_would() -> None:
     engine, n = VoxelEngine(), 10**6
-    assert choose_mode(engine, n, n // 10, 10**6) == (
+    assert choose_mode(engine, n, n // 10, "cpu", 10**6) == (
         "sliding",
         "one pass needs about 0.2 GB more, 0.0 GB are free",
     )
-    assert choose_mode(engine, n, n // 10, 10**9) == (
+    assert choose_mode(engine, n, n // 10, "cpu", 10**9) == (
         "one-pass",
         "one pass needs about 0.2 GB more, 1.0 GB are free",
     )
-    assert choose_mode(engine, n, n, 0) == ("one-pass", "a sliding window is not smaller")
-    assert choose_mode(engine, n, n // 10, None) == (
+    assert choose_mode(engine, n, n, "cpu", 0) == ("one-pass", "a sliding window is not smaller")
+    assert choose_mode(engine, n, n // 10, "cpu", None) == (
         "one-pass",
         "the system does not say how much memory is free",
     )
     engine.description["device"] = "cuda"
-    assert choose_mode(engine, n, n // 10, 0)[0] == "one-pass"
+    assert choose_mode(engine, n, n // 10, "cpu", 0)[0] == "one-pass"
 
 
 def test_memory_that_the_engine_keeps_is_not_needed_again(tmp_path: Path) -> None:
@@ -129,7 +130,8 @@ def test_a_pass_takes_what_is_stated(backend: str) -> None:
     script = f"""
 import numpy as np
 from fastbts import load_engine
-from fastbts.pipeline.memory import _fields, PROC, pass_bytes
+from fastbts.device.host_memory import _fields, PROC
+from fastbts.pipeline.memory import pass_bytes
 engine = load_engine(backend={backend!r})
 engine.infer(np.zeros((1, 4, 32, 32, 32), np.float32))
 tensor = np.ones((1, 4, 96, 96, 96), np.float32)

@@ -77,7 +77,7 @@ def test_a_missing_channel_is_zero_and_changes_no_other(small_case: Case, withou
     wanted = whole.tensor.copy()
     wanted[MODALITIES.index(without)] = 0
     np.testing.assert_array_equal(part.tensor, wanted)
-    np.testing.assert_array_equal(part.stats, whole.stats[[MODALITIES.index(m) for m in kept]])
+    np.testing.assert_array_equal(part.numbers, whole.numbers[[MODALITIES.index(m) for m in kept]])
 
 
 def test_negative_brain_voxels_are_clipped_like_any_outlier() -> None:

@@ -221,7 +221,12 @@ class _OnDevice:
         ("a\0b", {}, CaseError, "cannot list: embedded null byte; expected a folder with"),
         (dict.fromkeys(MODALITIES, "a\0b"), {}, InputError, "cannot read: embedded null byte"),
         ([[1], [2, 3]], {}, InputError, "case: a list cannot be read as an array: .*give a case f"),
-        (_OnDevice(), {}, InputError, "case: a _OnDevice cannot be read as an array: no copy"),
+        (
+            _OnDevice(),
+            {},
+            InputError,
+            "case: a _OnDevice on a device cannot be used here: no CUDA d",
+        ),
         ({m: _nifti(None) for m in MODALITIES}, {}, GeometryError, "flair: the image has no affi"),
         (_stack(4), {}, CaseError, "or a 4-D image with its order: --channels flair,t1,t1ce,t2"),
         (_stack(3), {"order": MODALITIES}, InputError, r"a 4-D image \(X, Y, Z, 4\) .*8, 9, 10, 3"),

@@ -25,7 +25,6 @@ FOLDER = ROOT / "build/emulated"
 WARNINGS = ("-Wall", "-Wextra", "-Wno-unknown-pragmas")
 FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
 INCLUDES = ("-DFASTBTS_SIMT", f"-I{ROOT / 'tests/simt'}", f"-I{ROOT / 'csrc'}")
-LINK = ("-shared", "-pthread", "-Wl,-Bsymbolic")  # its own CUDA runtime, whatever else is loaded
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 LAUNCH = re.compile(r"(\w+)((?:<[^;]*?>)?)\s*<<<(.*?)>>>\((.*?)\);", re.DOTALL)
 """Kernel, its template arguments, configuration and arguments of a launch."""

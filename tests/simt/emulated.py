@@ -1,7 +1,7 @@
 """`fastbts.ops` on an emulated CUDA device, with the real bindings, launchers and kernels.
 
 `emulated_device` replaces the C++ module of `fastbts` by one that is built with the emulation
-(simt.h, runtime.cpp); `EmulatedArray` presents the memory of a NumPy array as that of a device.
+(simt.h); `EmulatedArray` presents the memory of a NumPy array as that of a device.
 """
 
 from __future__ import annotations

@@ -72,6 +72,24 @@ EXPORTED void simt_plan(unsigned seed, int has_barriers, std::size_t n_withheld,
   simt::only_stream = static_cast<cudaStream_t>(stream);
 }
 
+/// Connects a machine, or none; forgets the kernels of the one before.
+EXPORTED void simt_connect(simt::Machine machine) {
+  simt::machine = machine;
+  simt::kernels.clear();
+}
+
+/// Runs a kernel that the machine was given.
+EXPORTED const char* simt_run(std::int64_t number) {
+  return guarded([&] {
+    simt::Work kernel;
+    {
+      const std::lock_guard<std::mutex> hold(simt::kernels_lock);
+      kernel = simt::kernels.at(static_cast<std::size_t>(number));
+    }
+    kernel();
+  });
+}
+
 EXPORTED const char* simt_warp(unsigned seed, int n, int* out) {
   return guarded([&] { simt::launch(seed, 1, 32, 0, warp_kernel, n, out); });
 }

@@ -40,8 +40,7 @@ def header_folder() -> Path:
 @cache
 def library() -> Path:
     """The plugins as TensorRT would load them, but for their kernels, and with `run_plugin`."""
-    own = (ROOT / f"tests/simt/{name}.cpp" for name in ("plugins", "runtime"))
-    sources = (*own, *SOURCES, *LAUNCHERS)
+    sources = (ROOT / "tests/simt/plugins.cpp", *SOURCES, *LAUNCHERS)
     return shared_library("plugins", sources, (*WARNINGS, "-isystem", str(header_folder())))
 
 

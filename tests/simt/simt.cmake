@@ -1,8 +1,8 @@
 # The CUDA ops with the SIMT emulation of the tests, in _C itself: kernels as C++, launches as calls
-# of simt.h, and the runtime of runtime.cpp. The tests build the same by build.py, without CMake.
+# of simt.h. The tests build the same by build.py, without CMake.
 set(simt ${CMAKE_CURRENT_SOURCE_DIR}/tests/simt)
 file(GLOB launchers CONFIGURE_DEPENDS csrc/core/cuda/*.cu csrc/ops/*.cu)
-set(simt_sources ${simt}/kernels.cpp ${simt}/runtime.cpp)
+set(simt_sources ${simt}/kernels.cpp)
 foreach(launcher ${launchers})
   get_filename_component(name ${launcher} NAME_WE)
   set(emulated ${CMAKE_CURRENT_BINARY_DIR}/simt/${name}.cpp)
@@ -20,5 +20,4 @@ set_source_files_properties(
   "-O1;-Wno-conversion;-Wno-float-conversion;-Wno-pedantic;-Wno-unknown-pragmas")
 target_include_directories(_C BEFORE PRIVATE ${simt})
 target_compile_definitions(_C PRIVATE FASTBTS_SIMT FASTBTS_HAS_CUDA)
-target_link_options(_C PRIVATE -Wl,-Bsymbolic)
 message(STATUS "fastbts: CUDA ops: on the emulated device of the tests")

@@ -247,7 +247,9 @@ inline void enqueue(const char* name, dim3 grid, dim3 size, std::size_t shared_b
   try {
     check(grid, size, n_shared);
   } catch (const LaunchError& error) {
-    return set_error(cudaErrorInvalidConfiguration, error.what());
+    last_error = cudaErrorInvalidConfiguration;
+    last_message = error.what();
+    return;
   }
   launch_on(stream, name, [=] { run(now.seed, grid, size, n_shared, kernel); });
 }

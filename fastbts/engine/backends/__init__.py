@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastbts.errors import DeviceError
+from fastbts.errors import DeviceError, OptionsError
 
 if TYPE_CHECKING:
     from fastbts.engine.backends.base import BaseEngine
@@ -31,6 +31,8 @@ class Backend:
     """Import name of the Python package it needs."""
     install: str
     """Command that installs the package."""
+    max_batch: int = 1
+    """Most windows per call that it can be built for; 1 if its builds take any number."""
     environment: tuple[tuple[str, str], ...] = ()
     """Environment variables to set before the import, unless they are set."""
 
@@ -57,6 +59,14 @@ class Backend:
                 f"precision {precision!r}: backend {self.name!r} has {', '.join(self.precisions)}"
             )
 
+    def check_batch(self, n_windows: int) -> None:
+        """Raises OptionsError if the backend cannot be built for that many windows per call."""
+        if not 1 <= n_windows <= self.max_batch:
+            raise OptionsError(
+                f"batch {n_windows}: expected 1 to {self.max_batch} for backend {self.name!r}; "
+                "those that are not TensorRT's take any number of windows without it"
+            )
+
 
 BACKENDS = {
     row.name: row
@@ -72,7 +82,7 @@ BACKENDS = {
         Backend(
             name="onnxruntime",
             devices=("cpu", "cuda"),
-            precisions=("fp32", "fp16"),
+            precisions=("fp32", "tf32", "fp16"),
             engine=f"{HERE}.onnxruntime:ONNXRuntimeEngine",
             package="onnxruntime",
             install="pip install 'fastbts[onnxruntime]'",
@@ -82,18 +92,20 @@ BACKENDS = {
         Backend(
             name="tensorrt",
             devices=("cuda",),
-            precisions=("fp32", "fp16"),
+            precisions=("fp32", "tf32", "fp16", "bf16", "int8"),
             engine=f"{HERE}.tensorrt:TensorRTEngine",
             package="tensorrt",
             install="pip install 'fastbts[tensorrt]'",
+            max_batch=64,
         ),
         Backend(
             name="tensorrt-rtx",
             devices=("cuda",),
-            precisions=("fp32", "fp16"),
+            precisions=("fp32", "tf32", "fp16", "bf16", "int8"),
             engine=f"{HERE}.tensorrt:TensorRTRTXEngine",
             package="tensorrt_rtx_bindings",
             install="pip install 'fastbts[tensorrt-rtx]'",
+            max_batch=64,
         ),
     )
 }

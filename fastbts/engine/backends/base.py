@@ -5,33 +5,32 @@ A backend is a subclass with `backend`, `_open` and `_run`, and a row in the tab
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from importlib import import_module
 from threading import Lock
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
+from fastbts.device.arrays import DeviceArray, borrow
 from fastbts.engine.backends import BACKENDS, Backend
+from fastbts.engine.backends.arguments import Floats, images, results, text_table
 from fastbts.engine.backends.pool import Pool
 from fastbts.engine.file import EngineFile, named
 from fastbts.engine.fork import check_fork, enter_process, is_forked
-from fastbts.engine.onnx_bytes import drop_default, read_default, read_metadata
+from fastbts.engine.onnx_bytes import drop_default, read_default
 from fastbts.errors import (
     DeviceError,
     EngineFileError,
     FastBTSError,
-    OptionsError,
     is_out_of_memory,
     memory_errors,
 )
-from fastbts.spec import EngineSpec
+from fastbts.ops.arrays import is_on_device, stream_handle
 
-Floats = NDArray[np.float32]
 T = TypeVar("T")
 
 
@@ -75,8 +74,12 @@ class BaseEngine(ABC, Generic[T]):
     """What the runtime raises. It becomes EngineFileError on loading and DeviceError on running."""
     serial: ClassVar[bool] = False
     """Whether calls share memory inside the runtime, so that they must run one after the other."""
+    isolated: ClassVar[bool] = False
+    """Whether a call that fails leaves the network and the other calls intact."""
     max_side: ClassVar[int | None] = None
     """Largest side of a tensor, in voxels."""
+    batch: int = 1
+    """Windows that one call takes best."""
 
     def __init__(
         self,
@@ -86,14 +89,15 @@ class BaseEngine(ABC, Generic[T]):
         precision: str = "auto",
         n_threads: int = 0,
     ) -> None:
-        self._options = Options(self.row().checked_device(device), precision, n_threads)
+        self.device = self.row().checked_device(device)
+        self._options = Options(self.device, precision, n_threads)
         if precision != "auto":
             self.row().check_precision(precision)
         self.file, self.spec, self.text = file, file.spec, baked_text(file)
         self._turn: AbstractContextManager[Any] = Lock() if self.serial else nullcontext()
         self._loading, self._largest = Lock(), 0
         self._pool, about = self._load(EngineFileError)
-        self.description = _description(self.backend, file, self._options.device, about)
+        self.description = _description(self.backend, file, self.device, about)
 
     @abstractmethod
     def _open(self, options: Options) -> Opened[T]:
@@ -106,17 +110,32 @@ class BaseEngine(ABC, Generic[T]):
         All arrays are checked, float32 and contiguous.
         """
 
+    def _enqueue(
+        self, call: T, tensor: DeviceArray, text: Floats | None, logits: DeviceArray, stream: int
+    ) -> None:
+        """The same for a tensor and logits on the engine's device: enqueues the work on a CUDA
+        stream and returns. Only engines on a device need it."""
+        raise NotImplementedError
+
+    def _fits(self, call: T, stream: int | None) -> bool:
+        """Whether a per-call object, which no call has now, suits a call on a stream of the device;
+        None for a call with NumPy arrays."""
+        return True
+
     def _free(self, call: T) -> None:
         """Frees a per-call object; needed only where dropping it is not enough."""
 
     @classmethod
-    def build(cls, file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[str, bytes]:
+    def build(
+        cls, file: EngineFile, precision: str, tensors: Sequence[Floats], max_batch: int = 1
+    ) -> dict[str, bytes]:
         """Payloads that a file needs besides its ONNX for this backend; none by default.
 
         Args:
             file: The network.
             precision: One of the backend's precisions.
             tensors: Prepared cases (M, D, H, W) to calibrate int8 on, in the shapes of later use.
+            max_batch: Most windows that one call takes, where the build depends on it.
         Raises:
             DeviceError: The package is missing, or the build failed.
             OptionsError: There is nothing to calibrate on.
@@ -176,18 +195,29 @@ class BaseEngine(ABC, Generic[T]):
             raise
 
     def infer(
-        self, tensor: Floats, text: Floats | None = None, *, out: Floats | None = None
-    ) -> Floats:
+        self,
+        tensor: Any,
+        text: Floats | None = None,
+        *,
+        out: Any = None,
+        stream: Any = None,
+    ) -> Any:
         """See `Engine.infer`."""
         check_fork()
-        tensor = _images(self.spec, self.max_side, tensor)
-        table = _table(self.file, self.text, text)
-        logits = _logits(out, (len(tensor), len(self.spec.regions), *tensor.shape[2:]))
-        failed = f"{self.file.path}: {self.backend} failed on a tensor of shape {tensor.shape}"
-        with self.reported(DeviceError, failed), self._turn, self._network().lend() as call:
-            self._run(call, tensor, table, logits)
-        self._largest = max(self._largest, tensor[0, 0].size)
-        return logits
+        handle = stream_handle(stream)
+        given, into = (borrow(a, handle) if is_on_device(a) else a for a in (tensor, out))
+        given = images(self.spec, self.max_side, self.device, given)
+        table = text_table(self.file, self.text, text)
+        logits = results(into, given, (len(given), len(self.spec.regions), *given.shape[2:]))
+        fits = partial(self._fits, stream=handle if isinstance(given, DeviceArray) else None)
+        failed = f"{self.file.path}: {self.backend} failed on a tensor of shape {given.shape}"
+        with self.reported(DeviceError, failed), self._turn, self._network().lend(fits) as call:
+            if isinstance(given, DeviceArray):
+                self._enqueue(call, given, table, logits, handle)
+            else:
+                self._run(call, given, table, logits)
+        self._largest = max(self._largest, math.prod(given.shape[2:]))
+        return logits if out is None else out
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -212,26 +242,8 @@ class BaseEngine(ABC, Generic[T]):
         with self.reported(kind, f"{self.file.path}: {self.backend} cannot load the network"):
             opened = self._open(self._options)
         self._largest = 0
-        return Pool(self.file.path, opened.new, self._free), opened.about
-
-
-def stored_precision(file: EngineFile, wanted: str) -> str:
-    """Precision of the ONNX, for backends that compute in what it was exported in.
-
-    Args:
-        file: The network.
-        wanted: "auto", or the precision that it must have: "fp32" or "fp16".
-    Raises:
-        DeviceError: The network computes in another precision.
-    """
-    stored = read_metadata(file.payloads["model.onnx"]).get("precision", "fp32")
-    if wanted not in ("auto", stored):
-        raise DeviceError(
-            f"precision {wanted!r}: the network computes in {stored}, and this backend takes the "
-            "precision from the ONNX; export another with: "
-            "python -m training export --precision fp32|fp16"
-        )
-    return stored
+        pool = Pool(self.file.path, opened.new, self._free, isolated=self.isolated)
+        return pool, opened.about
 
 
 def open_network(file: EngineFile) -> bytes:
@@ -265,52 +277,3 @@ def _description(
         "device": device,
         **about,
     }
-
-
-def _images(spec: EngineSpec, max_side: int | None, tensor: Floats) -> Floats:
-    n_modalities, sides = len(spec.modalities), tensor.shape[2:]
-    if (
-        tensor.ndim != 5
-        or tensor.shape[1] != n_modalities
-        or any(n == 0 or n % spec.stride for n in sides)
-    ):
-        raise OptionsError(
-            f"tensor of shape {tensor.shape}: expected (B, {n_modalities}, D, H, W) with D, H, W "
-            f"multiples of {spec.stride}"
-        )
-    if max_side is not None and max(sides) > max_side:
-        raise OptionsError(
-            f"tensor of shape {tensor.shape}: this engine takes sides up to {max_side}; "
-            "use mode='sliding'"
-        )
-    return np.ascontiguousarray(tensor, np.float32)
-
-
-def _table(file: EngineFile, default: Floats | None, text: Floats | None) -> Floats | None:
-    if text is None:
-        return default
-    if default is None:
-        raise OptionsError(
-            f"{file.path}: its network reads no text; omit `text` or load an engine that reads it"
-        )
-    if text.shape != default.shape:
-        raise OptionsError(
-            f"text of shape {text.shape}: expected {default.shape}, one embedding per region"
-        )
-    return np.ascontiguousarray(text, np.float32)
-
-
-def _logits(out: Floats | None, shape: tuple[int, ...]) -> Floats:
-    if out is None:
-        return np.empty(shape, np.float32)
-    flags = out.flags
-    if (
-        out.shape != shape
-        or out.dtype != np.float32
-        or not (flags.c_contiguous and flags.writeable)
-    ):
-        raise OptionsError(
-            f"out of shape {out.shape}, {out.dtype}: expected a writable, contiguous float32 array "
-            f"of shape {shape}"
-        )
-    return out

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from fastbts.engine.backends.arguments import Floats
 from fastbts.engine.backends.base import (
     BaseEngine,
-    Floats,
     Opened,
     Options,
     baked_text,
@@ -67,7 +67,9 @@ class OpenVINOEngine(BaseEngine[Any]):
             _infer(call)
 
     @classmethod
-    def build(cls, file: EngineFile, precision: str, tensors: Sequence[Floats]) -> dict[str, bytes]:
+    def build(
+        cls, file: EngineFile, precision: str, tensors: Sequence[Floats], max_batch: int = 1
+    ) -> dict[str, bytes]:
         """The quantised network for int8, else nothing; see `BaseEngine.build`."""
         if precision != "int8":
             return {}
@@ -112,6 +114,24 @@ class OpenVINOEngine(BaseEngine[Any]):
         if not hasattr(openvino, "convert_model"):
             openvino.convert_model = _convert_model
         return openvino
+
+
+def activation_ranges(file: EngineFile) -> dict[str, float]:
+    """Name of a tensor -> largest absolute value, as NNCF measured it for the file's int8 network.
+
+    Raises:
+        EngineFileError: The file's int8 network cannot be read.
+    """
+    ov, core, ranges = OpenVINOEngine.package(), _core(), dict[str, float]()
+    failed = f"{file.path}: {INT8_PAYLOADS[0]} cannot be read"
+    with OpenVINOEngine.reported(EngineFileError, failed):
+        network = _network(ov, core, file, "int8")
+    for op in network.get_ops():
+        if op.get_type_name() == "FakeQuantize":
+            highest = op.input_value(2).get_node()  # inputs: x, lowest, highest, ...
+            names = op.input_value(0).get_names()
+            ranges |= dict.fromkeys(names, float(highest.get_data().max()))
+    return ranges
 
 
 def _infer(call: Any) -> None:

@@ -11,7 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from fastbts.engine.backends.base import Floats
+from fastbts.engine.backends.arguments import Floats
 from fastbts.errors import DeviceError, EngineFileError
 
 TELEMETRY = "openvino_telemetry"

@@ -12,7 +12,8 @@ import pytest
 
 from fastbts import DeviceError
 from fastbts.engine.backends import BACKENDS, Backend
-from fastbts.engine.backends.base import BaseEngine, Floats, Opened, Options
+from fastbts.engine.backends.arguments import Floats
+from fastbts.engine.backends.base import BaseEngine, Opened, Options
 from fastbts.engine.file import read_engine_file
 from fastbts.engine.load import default_engine_path
 from tests.budget import budget

@@ -15,7 +15,8 @@ from fastbts.build.engine import build_engine
 from fastbts.build.parity import MIN_AGREEMENT
 from fastbts.cli import app
 from fastbts.engine.backends import BACKENDS, DEFAULT_BACKEND, Backend, precisions
-from fastbts.engine.backends.base import BaseEngine, Floats, Opened, Options
+from fastbts.engine.backends.arguments import Floats
+from fastbts.engine.backends.base import BaseEngine, Opened, Options
 from fastbts.engine.load import default_engine_path
 from fastbts.phantom import make_case, write_case
 

@@ -16,7 +16,7 @@ from fastbts import DeviceError, EngineFileError, EngineSpec, load_engine
 from fastbts.cli import app
 from fastbts.device import cuda as device_cuda
 from fastbts.device import runtime as device_runtime
-from fastbts.engine.backends import tensorrt, tensorrt_plan
+from fastbts.engine.backends import tensorrt, tensorrt_log, tensorrt_plan, tensorrt_slot
 from fastbts.engine.backends.tensorrt import TensorRTEngine, TensorRTRTXEngine
 from fastbts.engine.file import (
     EngineFile,
@@ -40,14 +40,14 @@ runtime = pytest.importorskip(
     "cuda.bindings.runtime", reason="no CUDA bindings: pip install cuda-bindings"
 )
 
-# Types of the variables in tensorrt.py and tensorrt_plan.py that hold TensorRT objects.
+# Types of the variables in `MODULES` that hold TensorRT objects.
 CLASSES = {
     "trt": trt, "builder": trt.Builder, "parser": trt.OnnxParser, "config": trt.IBuilderConfig,
     "network": trt.INetworkDefinition, "registry": trt.IPluginRegistry,
     "profile": trt.IOptimizationProfile, "layer": trt.ILayer, "runtime": trt.Runtime,
-    "engine": trt.ICudaEngine, "_context": trt.IExecutionContext,
+    "engine": trt.ICudaEngine, "settings": trt.IRuntimeConfig, "context": trt.IExecutionContext,
 }  # fmt: skip
-MODULES = (tensorrt, tensorrt_plan)
+MODULES = (tensorrt, tensorrt_plan, tensorrt_slot, tensorrt_log)
 
 STRONGLY_TYPED = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
@@ -93,6 +93,8 @@ def test_every_tensorrt_name_exists() -> None:
         ("NetworkDefinitionCreationFlag", "STRONGLY_TYPED"),
         ("ProfilingVerbosity", "DETAILED"),
         ("LayerType", "PLUGIN_V3"),
+        ("ExecutionContextAllocationStrategy", "USER_MANAGED"),
+        ("CudaGraphStrategy", "WHOLE_GRAPH_CAPTURE"),
     ]:
         assert (owner, enum) in found
         assert hasattr(getattr(trt, owner), enum)
@@ -111,7 +113,12 @@ def test_every_cuda_name_exists() -> None:
         "cudaMemcpyAsync",
         "cudaStreamEndCapture",
     } <= names
-    enums = (runtime.cudaError_t, runtime.cudaMemcpyKind, runtime.cudaStreamCaptureMode)
+    enums = (
+        runtime.cudaError_t,
+        runtime.cudaMemcpyKind,
+        runtime.cudaStreamCaptureMode,
+        runtime.cudaStreamCaptureStatus,
+    )
     assert not [
         name for name in names if not any(hasattr(place, name) for place in (runtime, *enums))
     ]
@@ -122,21 +129,16 @@ def test_every_cuda_call_has_as_many_arguments_as_the_function() -> None:
         ast.parse(Path(str(module.__file__)).read_text())
         for module in (*MODULES, device_cuda, device_runtime)
     ]
-    calls = [
-        node
-        for tree in trees
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and node.args
-    ]
-    checked = 0
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    checked = set[str]()
     for call in calls:
-        name = str(getattr(call.args[0], "value", ""))
-        if re.fullmatch(r"cuda[A-Z]\w+", name):
-            assert (
-                len(inspect.signature(getattr(runtime, name)).parameters) == len(call.args) - 1
-            ), name
-            checked += 1
-    assert checked >= 14
+        for at, argument in enumerate(call.args):  # also of what is called later
+            name = str(getattr(argument, "value", ""))
+            if re.fullmatch(r"cuda[A-Z]\w+", name):
+                n_parameters = len(inspect.signature(getattr(runtime, name)).parameters)
+                assert n_parameters == len(call.args) - at - 1, name
+                checked.add(name)
+    assert len(checked) >= 20
 
 
 @pytest.mark.slow
@@ -230,14 +232,17 @@ def test_plugins_are_found_beside_the_extension(
 
 def test_parser_looks_for_the_plugins_without_bodies() -> None:
     """TensorRT-RTX has the parser of TensorRT, and no plugins, so parsing fails here."""
-    log = tensorrt_plan.new_log(trt)
+    log = tensorrt_log.shared_log(trt)
     network = trt.Builder(log).create_network(STRONGLY_TYPED)  # a parser keeps none alive
     parser = trt.OnnxParser(network, log)
     content = bytes(read_engine_file(default_engine_path()).payloads["model.onnx"])
-    assert not parser.parse(drop_bodies(drop_default(content, "text"), tensorrt_plan.PLUGIN_NODES))
+    with tensorrt_log.collected(log) as lines:
+        assert not parser.parse(
+            drop_bodies(drop_default(content, "text"), tensorrt_plan.PLUGIN_NODES)
+        )
     looked_for = re.findall(
         r"pluginName: (\w+), pluginVersion: 1, pluginNamespace: fastbts$",
-        "\n".join(log.lines),
+        "\n".join(lines),
         re.MULTILINE,
     )
     assert set(looked_for) == {"SemanticBridge", "SemanticAttention"}
@@ -246,7 +251,7 @@ def test_parser_looks_for_the_plugins_without_bodies() -> None:
 def test_plugins_load_into_a_real_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """The registry of TensorRT-RTX loads plugins as that of TensorRT does."""
     monkeypatch.setattr(tensorrt_plan, "plugin_library", emulated_plugins)
-    log = tensorrt_plan.new_log(trt)
+    log = tensorrt_log.shared_log(trt)
     builder = trt.Builder(log)
     assert tensorrt_plan.load_plugins(builder, log)
     creators = {
@@ -259,7 +264,7 @@ def test_plugins_load_into_a_real_registry(monkeypatch: pytest.MonkeyPatch) -> N
 def test_plugins_that_cannot_be_loaded_are_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = tensorrt_plan.new_log(trt)
+    log = tensorrt_log.shared_log(trt)
     builder = trt.Builder(log)
     monkeypatch.setattr(tensorrt_plan, "plugin_library", lambda: None)
     assert not tensorrt_plan.load_plugins(builder, log)

@@ -1,0 +1,77 @@
+"""How much memory of the host this process can still take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+UNLIMITED = 1 << 60
+
+
+def free_bytes(proc: Path = PROC, cgroups: Path = CGROUPS) -> int | None:
+    """Memory that this process can still take; None where the system does not say.
+
+    The least of what the machine, the cgroups (containers) and `ulimit -v` and `-d` leave.
+
+    Args:
+        proc: Where procfs is mounted.
+        cgroups: Where the cgroups are mounted, of version 1 or 2.
+    """
+    found = [*_of_machine(proc), *_of_limits(proc), *_of_cgroups(proc, cgroups)]
+    return max(0, min(found)) if found else None
+
+
+def _of_machine(proc: Path) -> Iterator[int]:
+    fields = _fields(proc / "meminfo")
+    if "MemAvailable:" in fields:
+        yield fields["MemAvailable:"] << 10
+
+
+def _of_limits(proc: Path) -> Iterator[int]:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    used = _fields(proc / "self/status")
+    for limit, field in ((resource.RLIMIT_AS, "VmSize:"), (resource.RLIMIT_DATA, "VmData:")):
+        soft, _ = resource.getrlimit(limit)
+        if soft != resource.RLIM_INFINITY and field in used:
+            yield soft - (used[field] << 10)
+
+
+def _of_cgroups(proc: Path, cgroups: Path) -> Iterator[int]:
+    """Of each memory cgroup above this process. A container sees its own as the topmost one."""
+    for line in _text(proc / "self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            top = cgroups / controllers
+            inside = top / path.lstrip("/")
+            for folder in (inside, *inside.parents):
+                yield from _of_cgroup(folder)
+                if folder == top:
+                    break
+
+
+def _of_cgroup(folder: Path) -> Iterator[int]:
+    for limit, used, reclaimable in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        most, now = _text(folder / limit).strip(), _text(folder / used).strip()
+        if most.isdigit() and now.isdigit() and int(most) < UNLIMITED:
+            # The kernel drops cached files before it refuses memory.
+            yield int(most) - int(now) + _fields(folder / "memory.stat").get(reclaimable, 0)
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """First number after each name in a file of the kernel."""
+    rows = (line.split() for line in _text(path).splitlines())
+    return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdigit()}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
