@@ -16,7 +16,7 @@
 
 namespace fastbts {
 
-enum class Rows { kAny, kDense };
+enum class Rows { kAny, kDense, kDenseOnHost };
 
 template <typename T>
 inline constexpr DType kDType = std::is_same_v<T, float>          ? DType::kFloat32
@@ -142,7 +142,8 @@ class Borrower {
     std::int64_t size = 1;
     for (const auto n : source.shape) size *= n;
     const bool dense = source.strides.back() == 1 || source.shape.back() == 1 || size == 0;
-    refuse_unless(rows == Rows::kAny || dense, source,
+    const bool any = rows == Rows::kAny || (rows == Rows::kDenseOnHost && source.device.is_cuda);
+    refuse_unless(any || dense, source,
                   ", whose last axis is not contiguous; use np.ascontiguousarray(x)");
     refuse_unless(source.writable || !written_to, source, ", which is read-only");
   }
