@@ -196,17 +196,18 @@ void bind_network(py::module_& module) {
          const Array& w_x, const Array& bias, const Array& w_g, const Array& w_s, const Array& w_a,
          float strength, const Array& out, int n_threads, StreamHandle stream) {
         const auto borrow_args = [&](Borrower& borrow) -> SemanticAttentionArgs {
-          return {borrow.floats<5>(skip, "skip", "(B, C, D, H, W)", Rows::kDenseOnHost),
-                  borrow.floats<5>(encoded, "encoded", "(B, C', D/2, H/2, W/2)", Rows::kDenseOnHost),
-                  borrow.floats<5>(decoded, "decoded", "(B, C', D/2, H/2, W/2)", Rows::kDenseOnHost),
-                  borrow.floats<5>(similarity, "similarity", "(B, K, d, h, w)", Rows::kDenseOnHost),
-                  borrow.array<const float, 2>(w_x, "w_x", "float32 (J, C')"),
-                  borrow.array<const float, 1>(bias, "bias", "float32 (J)"),
-                  borrow.array<const float, 2>(w_g, "w_g", "float32 (J, C')"),
-                  borrow.array<const float, 2>(w_s, "w_s", "float32 (J, K)"),
-                  borrow.array<const float, 4>(w_a, "w_a", "float32 (J, 2, 2, 2)"),
-                  strength,
-                  borrow.floats<5, void>(out, "out", "(B, C, D, H, W)", Rows::kDenseOnHost)};
+          return {
+              borrow.floats<5>(skip, "skip", "(B, C, D, H, W)", Rows::kDenseOnHost),
+              borrow.floats<5>(encoded, "encoded", "(B, C', D/2, H/2, W/2)", Rows::kDenseOnHost),
+              borrow.floats<5>(decoded, "decoded", "(B, C', D/2, H/2, W/2)", Rows::kDenseOnHost),
+              borrow.floats<5>(similarity, "similarity", "(B, K, d, h, w)", Rows::kDenseOnHost),
+              borrow.array<const float, 2>(w_x, "w_x", "float32 (J, C')"),
+              borrow.array<const float, 1>(bias, "bias", "float32 (J)"),
+              borrow.array<const float, 2>(w_g, "w_g", "float32 (J, C')"),
+              borrow.array<const float, 2>(w_s, "w_s", "float32 (J, K)"),
+              borrow.array<const float, 4>(w_a, "w_a", "float32 (J, 2, 2, 2)"),
+              strength,
+              borrow.floats<5, void>(out, "out", "(B, C, D, H, W)", Rows::kDenseOnHost)};
         };
         run(semantic_attention, "semantic_attention", n_threads, stream, borrow_args);
       },

@@ -59,8 +59,8 @@ void bind_features(py::module_& module) {
                   borrow.optional<float, 2>(mean, "mean", "float32 (B, C)")};
         });
       },
-      "stats"_a, "n_voxels"_a, "weight"_a, "bias"_a, "film"_a, "affine"_a, "mean"_a,
-      "n_threads"_a, "stream"_a);
+      "stats"_a, "n_voxels"_a, "weight"_a, "bias"_a, "film"_a, "affine"_a, "mean"_a, "n_threads"_a,
+      "stream"_a);
   module.def(
       "activate",
       [](const Array& x, const MaybeArray& affine, const Array& out, int n_threads,
@@ -135,13 +135,12 @@ void bind_text(py::module_& module) {
       "image_reads",
       [](const Array& query, const Array& key, const Array& value, const Array& out, int n_threads,
          StreamHandle stream) {
-        run(image_reads, "image_reads", n_threads, stream,
-            [&](Borrower& borrow) -> ImageReadsArgs {
-              return {borrow.floats<5>(query, "query", "(B, D, H, W, E)"),
-                      borrow.array<const float, 3>(key, "key", "float32 (B, K, E)"),
-                      borrow.array<const float, 3>(value, "value", "float32 (B, K, E)"),
-                      borrow.floats<5, void>(out, "out", "(B, D, H, W, E)")};
-            });
+        run(image_reads, "image_reads", n_threads, stream, [&](Borrower& borrow) -> ImageReadsArgs {
+          return {borrow.floats<5>(query, "query", "(B, D, H, W, E)"),
+                  borrow.array<const float, 3>(key, "key", "float32 (B, K, E)"),
+                  borrow.array<const float, 3>(value, "value", "float32 (B, K, E)"),
+                  borrow.floats<5, void>(out, "out", "(B, D, H, W, E)")};
+        });
       },
       "query"_a, "key"_a, "value"_a, "out"_a, "n_threads"_a, "stream"_a);
 }

@@ -21,8 +21,8 @@ std::vector<float> activated(const Conv3dArgs& args) {
     const float* const in = x.at(b, row / n_w / n_h % n_d, row / n_w % n_h, row % n_w);
     for (std::int64_t c = 0; c < n_c; ++c) {
       const auto& affine = args.affine;
-      values.push_back(
-          affine.data ? leaky_relu(in[c] * *affine.at(b, 0, c) + *affine.at(b, 1, c)) : in[c]);
+      values.push_back(affine.data ? leaky_relu(in[c] * *affine.at(b, 0, c) + *affine.at(b, 1, c))
+                                   : in[c]);
     }
   }
   return values;

@@ -37,18 +37,14 @@ template <int kStride, int kKernel, typename Out>
 void launch_conv(const Conv3dArgs& args, cudaStream_t stream) {
   using Shape = ConvShape<kStride, kKernel>;
   const ConvSizes s = sizes_of(args);
-  const ConvPointers<Out> pointers{static_cast<const Half*>(args.x.data),
-                                   args.affine.data,
-                                   static_cast<const Half*>(args.tiles.data),
-                                   args.bias.data,
-                                   static_cast<Out*>(args.out.data),
-                                   args.stats.data};
+  const ConvPointers<Out> pointers{static_cast<const Half*>(args.x.data),     args.affine.data,
+                                   static_cast<const Half*>(args.tiles.data), args.bias.data,
+                                   static_cast<Out*>(args.out.data),          args.stats.data};
   const dim3 blocks(static_cast<unsigned>(s.bricks[0] * s.bricks[1] * s.bricks[2]),
                     static_cast<unsigned>(args.tiles.shape[0]),
                     static_cast<unsigned>(args.x.shape[0]));
   const std::size_t shared_bytes = sizeof(Half) * Shape::kSharedHalves;
-  conv3d_kernel<kStride, kKernel>
-      <<<blocks, Shape::kThreads, shared_bytes, stream>>>(pointers, s);
+  conv3d_kernel<kStride, kKernel><<<blocks, Shape::kThreads, shared_bytes, stream>>>(pointers, s);
   CUDA_CHECK_LAUNCH("conv3d_kernel");
 }
 

@@ -116,8 +116,9 @@ FASTBTS_DEVICE void begin_weights(const Half* tiles, Half* shared) {
 /// sums += the products of one tap: kRowTiles x 4 tiles of 16 voxels x 8 columns. `rows` has the
 /// row of x in shared memory that this lane gives for each tile, for the first tap.
 template <int kRowTiles>
-FASTBTS_DEVICE void multiply_tap(const Half* input, const Half* weights, const int (&rows)[kRowTiles],
-                                 int shift, float (&sums)[kRowTiles][4][4]) {
+FASTBTS_DEVICE void multiply_tap(const Half* input, const Half* weights,
+                                 const int (&rows)[kRowTiles], int shift,
+                                 float (&sums)[kRowTiles][4][4]) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int column = lane / 16 * 8 + lane % 8;
   std::uint32_t b[2][4];
@@ -221,8 +222,7 @@ FASTBTS_KERNEL void conv3d_kernel(ConvPointers<Out> p, ConvSizes s) {
       begin_weights<Shape>(tiles + static_cast<std::int64_t>(plane + 1) * kPlane,
                            weights + (plane + 1) % 2 * kPlane);
     commit_copies();
-    if (plane % kKernel == 0)
-      load_input<Shape>(x, affine, s, first_in, plane / kKernel, input);
+    if (plane % kKernel == 0) load_input<Shape>(x, affine, s, first_in, plane / kKernel, input);
     wait_copies<1>();
     __syncthreads();
     for (int tap = 0; tap < Shape::kPlaneTaps; ++tap) {

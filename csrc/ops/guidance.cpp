@@ -14,8 +14,7 @@ void require_shape(const char* name, const Shape<N>& got, const Shape<N>& expect
 
 template <typename AView>
 void require_half(const AView& view, const char* name) {
-  require<InputError>(view.dtype == DType::kFloat16, name,
-                      ": expected float16 on a CUDA device");
+  require<InputError>(view.dtype == DType::kFloat16, name, ": expected float16 on a CUDA device");
 }
 
 void require_prompts(std::int64_t n, const char* name) {

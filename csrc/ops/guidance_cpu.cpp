@@ -54,8 +54,7 @@ void similarity_cpu(const SimilarityArgs& args, int n_threads) {
     for (std::int64_t k = 0; k < args.text.shape[0]; ++k) {
       const float* const text = args.text.at(k);
       const float cosine = dot(x, text, n_e) / (length(x, n_e) * length(text, n_e));
-      *out.at(b, k, i / n_w / n_h, i / n_w % n_h, i % n_w) =
-          args.scale * cosine + *args.bias.at(k);
+      *out.at(b, k, i / n_w / n_h, i / n_w % n_h, i % n_w) = args.scale * cosine + *args.bias.at(k);
     }
   });
 }

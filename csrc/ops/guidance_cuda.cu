@@ -4,9 +4,7 @@
 namespace fastbts {
 namespace {
 
-std::int64_t n_voxels(const Shape<5>& shape) {
-  return shape[0] * shape[1] * shape[2] * shape[3];
-}
+std::int64_t n_voxels(const Shape<5>& shape) { return shape[0] * shape[1] * shape[2] * shape[3]; }
 
 }  // namespace
 

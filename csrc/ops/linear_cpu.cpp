@@ -24,7 +24,8 @@ void linear_cpu(const LinearArgs& args, int) {
     for (std::int64_t j = 0; j < args.out.shape[1]; ++j) {
       float sum = args.bias.data ? *args.bias.at(j) : 0.0F;
       if (args.add.data) sum += *args.add.at(n, j);
-      for (std::int64_t i = 0; i < args.x.shape[1]; ++i) sum += *args.x.at(n, i) * *args.weight.at(j, i);
+      for (std::int64_t i = 0; i < args.x.shape[1]; ++i)
+        sum += *args.x.at(n, i) * *args.weight.at(j, i);
       *args.out.at(n, j) = activated(sum, args.activation);
     }
   }

@@ -39,8 +39,8 @@ void pack_cpu(const PackArgs& args, int n_threads) {
     const std::int64_t b = i / n_h / n_d, d = i / n_h % n_d, h = i % n_h;
     for (std::int64_t j = 0; j < n_w * n_c; ++j) {
       const std::int64_t w = j / n_c, c = j % n_c, m = c / n_children, child = c % n_children;
-      const float value = *volume.at(b, m, p * d + child / (p * p), p * h + child / p % p,
-                                     p * w + child % p);
+      const float value =
+          *volume.at(b, m, p * d + child / (p * p), p * h + child / p % p, p * w + child % p);
       float& target = *out.at(b, d, h, w, c);
       if (!args.gate.data)
         target = value;

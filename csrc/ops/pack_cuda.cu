@@ -13,7 +13,8 @@ float* find_gains(const PackArgs& args, const Strided<const float, 5>& volume,
   const std::int64_t n = n_elements(args.volume.shape);
   float* const present = args.scratch.data;
   float* const gains = present + n_images;
-  CUDA_CHECK(cudaMemsetAsync(present, 0, sizeof(float) * static_cast<std::size_t>(n_images), stream));
+  CUDA_CHECK(
+      cudaMemsetAsync(present, 0, sizeof(float) * static_cast<std::size_t>(n_images), stream));
   present_kernel<<<n_blocks(n), kBlockThreads, 0, stream>>>(volume, args.patch, present);
   CUDA_CHECK_LAUNCH("present_kernel");
   gain_kernel<<<n_blocks(n_images), kBlockThreads, 0, stream>>>(

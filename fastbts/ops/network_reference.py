@@ -35,10 +35,11 @@ def conv3d(
     size = [(n - 1) // stride + 1 for n in x.shape[1:4]]
     result = np.zeros((x.shape[0], *size, weight.shape[0]))
     for tap in product(range(kernel), repeat=3):
-        part = tuple(
+        part: Any = tuple(
             slice(k, k + stride * (n - 1) + 1, stride) for k, n in zip(tap, size, strict=True)
         )
-        w = weight[(slice(None), slice(None), *tap)].astype(np.float64)
+        where: Any = (slice(None), slice(None), *tap)
+        w = weight[where].astype(np.float64)
         result += np.einsum("nc,bdhwc->bdhwn", w, padded[(slice(None), *part)])
     return result if bias is None else result + bias
 

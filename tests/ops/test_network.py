@@ -92,9 +92,7 @@ def test_activate_changes_the_layout(layer: Layer, with_affine: bool) -> None:
     there = layer.run(network.activate, floats=("x",), x=x, affine=affine, out=out)
     assert close(there["out"], reference.activated(x, affine), EXACT)
     assert np.array_equal(memory.transpose(0, 2, 3, 4, 1), there["out"])
-    rounded = layer.run(
-        network.activate, floats=("out",), x=x, affine=affine, out=np.zeros_like(x)
-    )
+    rounded = layer.run(network.activate, floats=("out",), x=x, affine=affine, out=np.zeros_like(x))
     assert close(rounded["out"], reference.activated(x, affine), layer.rounding)
 
 

@@ -42,7 +42,10 @@ FASTBTS_DEVICE void multiply_add(const std::uint32_t (&a)[4], std::uint32_t b0, 
 FASTBTS_DEVICE void copy_async(void* shared, const void* global) {
 #if __CUDA_ARCH__ >= 800
   const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" : : "r"(address), "l"(global) : "memory");
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+               :
+               : "r"(address), "l"(global)
+               : "memory");
 #else
   *static_cast<uint4*>(shared) = *static_cast<const uint4*>(global);
 #endif

@@ -1,6 +1,6 @@
 """Our own CUDA kernels run the network: no TensorRT, no torch, nothing built ahead for a GPU.
 
-The network is read from the nodes of the engine file's ONNX (`native_plan.py`); other networks than
+The network is read from the nodes of the file's ONNX (`native_reader.py`); other networks than
 ours are refused. It computes in float16 with sums in float32. **No GPU has run it yet.**
 """
 
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastbts import __version__, _C
+from fastbts import ops
+from fastbts.about import __version__
 from fastbts.device.arrays import DeviceArray
 from fastbts.device.cuda import CudaWorkspace
 from fastbts.engine.backends.arguments import Floats
 from fastbts.engine.backends.base import BaseEngine, Opened, Options
 from fastbts.engine.backends.native_network import NativeNetwork
-from fastbts.engine.backends.native_plan import Plan, read_plan
+from fastbts.engine.backends.native_plan import Plan
+from fastbts.engine.backends.native_reader import read_plan
 from fastbts.engine.onnx_graph import read_graph
-from fastbts.errors import DeviceError
 
 
 class Slot:
@@ -48,11 +49,7 @@ class NativeEngine(BaseEngine[Slot]):
     isolated = True  # each call has its own memory
 
     def _open(self, options: Options) -> Opened[Slot]:
-        if not _C.HAS_CUDA:
-            raise DeviceError(
-                "backend 'native': this fastbts was built without CUDA; install one that was built "
-                "where nvcc is, or use another backend"
-            )
+        ops.n_cuda_devices()  # says so where fastbts was built without CUDA
         plan = read_plan(read_graph(self.file.payloads["model.onnx"]), self.file.path)
         index = int(options.device.removeprefix("cuda:"))
         ready = [Slot(plan, index)]  # so that errors come on loading

@@ -14,7 +14,8 @@ from numpy.typing import DTypeLike
 from fastbts import ops
 from fastbts.device.arrays import DeviceArray
 from fastbts.device.interface import Array, Workspace, row_major
-from fastbts.engine.backends.native_plan import Floats, Level, Linear, Plan, Unit
+from fastbts.device.runtime import Runtime
+from fastbts.engine.backends.native_plan import Floats, Level, Plan, Unit
 from fastbts.engine.backends.native_weights import Weights, upload
 from fastbts.ops import network
 
@@ -76,7 +77,7 @@ class NativeNetwork:
         if found is None or found.shape != shape:
             foreign = self._on_device and self._stream != self._workspace.stream
             if found is not None and foreign:
-                ops.cuda_synchronize(self._stream)
+                Runtime()("cudaStreamSynchronize", self._stream)
             found = self._arrays[name] = self._workspace.kept(f"network {name}", shape, dtype)
             if foreign:
                 self._workspace.wait()
@@ -97,15 +98,13 @@ class NativeNetwork:
 
     def _pointwise(self, name: str, x: Features, weights: str, **options: Any) -> Array:
         """A convolution 1^3."""
-        tiles, bias = self._weights.tiles[weights]
+        tiles, bias = self._weights.tiles[weights], self._weights.biases[weights]
         out = self._features(name, x.x.shape[1:4], bias.shape[0])
-        self._do(
-            network.conv3d, x.x, tiles, affine=x.affine, bias=bias, out=out, **options
-        )
+        self._do(network.conv3d, x.x, tiles, affine=x.affine, bias=bias, out=out, **options)
         return out
 
     def _unit(self, name: str, x: Features, unit: Unit, film: Array | None = None) -> Features:
-        tiles, _ = self._weights.tiles[name]
+        tiles = self._weights.tiles[name]
         weight, bias = self._weights.linear[name]
         n_channels, size = unit.conv.shape[0], [(n - 1) // unit.stride + 1 for n in x.x.shape[1:4]]
         out = self._features(name, tuple(size), n_channels)
@@ -248,7 +247,10 @@ class NativeNetwork:
         # x + W read, as one product of [x, read] with [identity, W].
         stats = self._kept("bottleneck stats", (1, n_channels, network.conv3d_bricks(size), 2))
         out = self._pointwise("bottleneck", Features(joined), "to_image", stats=stats)
-        affine, pooled = self._kept("unused", (1, 2, n_channels)), self._kept("pooled", (1, n_channels))
+        affine, pooled = (
+            self._kept("unused", (1, 2, n_channels)),
+            self._kept("pooled", (1, n_channels)),
+        )
         self._do(network.fold_stats, stats, n_voxels, affine=affine, mean=pooled)
         return Features(out), table, pooled
 
@@ -272,13 +274,11 @@ class NativeNetwork:
     ) -> Features:
         for i, level in enumerate(self._plan.decoder):
             below, skip, name = skips[-1 - i], skips[-2 - i], f"decoder.{i}"
-            tiles, bias = self._weights.tiles[f"{name} up"]
+            tiles, bias = self._weights.tiles[f"{name} up"], self._weights.biases[f"{name} up"]
             n_up, n_skip = bias.shape[0] // 8, skip.x.shape[4]
             joined = self._features(f"{name} joined", skip.x.shape[1:4], n_up + n_skip)
             up, rest = joined[..., :n_up], joined[..., n_up:]
-            self._do(
-                network.conv3d, x.x, tiles, affine=x.affine, bias=bias, spread=2, out=up
-            )
+            self._do(network.conv3d, x.x, tiles, affine=x.affine, bias=bias, spread=2, out=up)
             if level.gate is None or maps is None:
                 self._do(network.activate, skip.x, affine=skip.affine, out=rest)
             else:
@@ -303,10 +303,8 @@ class NativeNetwork:
         self._do(ops.semantic_attention, *planes, maps, gate, out=target)
         self._from_planes(target, out)
 
-    def _head(
-        self, x: Features, pooled: Array | None, table: Array | None, logits: Array
-    ) -> None:
-        tiles, bias = self._weights.tiles["head"]
+    def _head(self, x: Features, pooled: Array | None, table: Array | None, logits: Array) -> None:
+        tiles, bias = self._weights.tiles["head"], self._weights.biases["head"]
         if self._plan.head_mlp is not None and pooled is not None and table is not None:
             case = self._linear("head case", pooled, "head case")
             hidden = self._linear(
@@ -353,6 +351,3 @@ def repeated(row: Array, n: int) -> Array:
     if not isinstance(row, DeviceArray):
         return np.broadcast_to(row, (n, row.shape[1]))
     return row.view(row.address, (n, row.shape[1]), (0, row.strides[1]))
-
-
-__all__ = ["Features", "Linear", "NativeNetwork"]

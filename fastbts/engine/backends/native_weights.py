@@ -20,8 +20,10 @@ class Weights:
 
     linear: dict[str, tuple[Array, Array | None]] = field(default_factory=dict)
     """Weight and bias; of a unit the norm's two."""
-    tiles: dict[str, tuple[Array, Array | None]] = field(default_factory=dict)
-    """Tiles and bias of convolutions."""
+    tiles: dict[str, Array] = field(default_factory=dict)
+    """Of convolutions."""
+    biases: dict[str, Array] = field(default_factory=dict)
+    """Of convolutions, where they have one."""
     arrays: dict[str, Array] = field(default_factory=dict)
     gates: dict[int, AttentionWeights] = field(default_factory=dict)
     """By position in the decoder."""
@@ -46,12 +48,11 @@ class _Upload:
         for i, level in enumerate(plan.decoder):
             self.level(f"decoder.{i}", level)
             if level.gate is not None:
-                *arrays, strength = level.gate
-                self.to.gates[i] = AttentionWeights(*map(self.put, arrays), strength)
+                self.to.gates[i] = self.gate(level.gate)
         if plan.fusion is not None:
             gate = plan.fusion.gate
-            weights = gate.weight, gate.bias, plan.fusion.background
-            self.to.fusion = tuple(map(self.put, weights))  # type: ignore[assignment]
+            background = self.put(plan.fusion.background)
+            self.to.fusion = self.put(gate.weight), self.put(gate.bias), background
         if plan.bridge is not None:
             _, bridge = plan.bridge
             self.pointwise("reduce", bridge.reduce)
@@ -66,12 +67,17 @@ class _Upload:
         self.n += 1
         return self.workspace.put(np.ascontiguousarray(array, dtype), f"weight {self.n}")
 
+    def gate(self, gate: AttentionWeights) -> AttentionWeights:
+        w_x, bias, w_g, w_s, w_a = map(self.put, gate[:5])
+        return AttentionWeights(w_x, bias, w_g, w_s, w_a, gate.strength)
+
     def linear(self, name: str, weight: Floats, bias: Floats | None) -> None:
         self.to.linear[name] = self.put(weight), None if bias is None else self.put(bias)
 
     def tiles(self, name: str, tiles: Floats, bias: Floats | None) -> None:
-        on_host = None if bias is None else self.put(bias)
-        self.to.tiles[name] = self.put(tiles, self.dtype), on_host
+        self.to.tiles[name] = self.put(tiles, self.dtype)
+        if bias is not None:
+            self.to.biases[name] = self.put(bias)
 
     def pointwise(self, name: str, layer: Linear) -> None:
         self.tiles(name, conv_tiles(layer.weight[..., None, None, None]), layer.bias)
