@@ -25,7 +25,8 @@ from fastbts.engine.onnx_parts import (
     read_tensor,
 )
 
-A_INTS, FLOAT_TYPE, INTS_TYPE = 8, 1, 7  # of AttributeProto, AttributeProto.AttributeType
+A_STRING, A_INTS = 4, 8  # of AttributeProto
+FLOAT_TYPE, STRING_TYPE, INTS_TYPE = 1, 3, 7  # AttributeProto.AttributeType
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def read_graph(onnx_bytes: bytes | memoryview) -> OnnxGraph:
 
 
 def attributes(node: Node) -> dict[str, Any]:
-    """The attributes of a node that are numbers or lists of integers, by name."""
+    """The attributes of a node that are numbers, strings or lists of integers, by name."""
     return dict(_attribute(part) for part in each(node.rest, ATTRIBUTE))
 
 
@@ -69,6 +70,8 @@ def _attribute(message: memoryview) -> tuple[str, Any]:
     if kind == FLOAT_TYPE:
         number = single.get(A_FLOAT, 0)
         value = 0.0 if isinstance(number, int) else struct.unpack("<f", number)[0]
+    if kind == STRING_TYPE:
+        value = text(single.get(A_STRING, b""))
     if kind == INTS_TYPE:
         parts = (part for number, part in fields(message) if number == A_INTS)
         # Packed or one by one: writers differ.

@@ -7,29 +7,24 @@ shapes are not looked at.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
+from fastbts.engine.backends.native_layers import SLOPE, LayerReader, fits, number
 from fastbts.engine.backends.native_plan import (
     Bridge,
-    Floats,
     Fusion,
     Guidance,
     Level,
     Linear,
     Plan,
-    Unit,
 )
-from fastbts.engine.onnx_graph import OnnxGraph, attributes
+from fastbts.engine.onnx_graph import OnnxGraph
 from fastbts.engine.onnx_parts import Node
-from fastbts.errors import EngineFileError
 from fastbts.ops import AttentionWeights, BridgeWeights
+from fastbts.ops.network import COLUMNS
 
 UNPACK, PACK = [0, 1, 5, 2, 6, 3, 7, 4], [0, 1, 3, 5, 7, 2, 4, 6]
 """Orders of axes of `unpack_voxels` and `pack_voxels` (training/model/blocks.py)."""
-EPSILON, SLOPE = 1e-5, 0.01
 
 
 def read_plan(graph: OnnxGraph, path: str) -> Plan:
@@ -41,12 +36,8 @@ def read_plan(graph: OnnxGraph, path: str) -> Plan:
     return _Reader(graph, path).read()
 
 
-@dataclass
-class _Reader:
-    graph: OnnxGraph
-    path: str
-    seen: dict[str, Any] = field(default_factory=dict)
-    """Parts that several nodes read, with the tensor that they must all read."""
+class _Reader(LayerReader):
+    """Reads the parts of the network."""
 
     def read(self) -> Plan:
         logits, patch = self._unpacked()
@@ -69,136 +60,15 @@ class _Reader:
         )
         guidance = self._guidance(tensors, bridge) if self._reads_text() else None
         fusion = self._fusion(packed, patch)
+        self.require(
+            mlp is None or len(head.bias) <= COLUMNS,
+            mixed,
+            f"at most {COLUMNS} channels of a text-conditioned head",
+        )
         return Plan(patch, encoder, decoder, head, fusion, bridge, guidance, mlp)
 
     def _reads_text(self) -> bool:
         return bool({"table", "first table", "trunk", "maps"} & self.seen.keys())
-
-    # Following the graph.
-
-    def maker(self, tensor: str, *kinds: str) -> Node:
-        """The node that makes a tensor, which must be of one of these kinds."""
-        node = self.graph.makers.get(tensor)
-        if node is None or _kind(node) not in kinds:
-            got = "an input or constant" if node is None else f"a node {_kind(node)}"
-            raise EngineFileError(
-                f"{self.path}: the native engine expected {' or '.join(kinds)} before "
-                f"{tensor!r}, got {got}; use another backend, or export the network again"
-            )
-        return node
-
-    def follow(self, tensor: str, *kinds: str) -> Node:
-        """The last of a chain of nodes, each the first input of the one before."""
-        node = self.maker(tensor, kinds[0])
-        for kind in kinds[1:]:
-            node = self.maker(node.inputs[0], kind)
-        return node
-
-    def weight(self, node: Node, i: int) -> Floats:
-        """Input i of a node: a weight, maybe stored as float16."""
-        name = node.inputs[i] if i < len(node.inputs) else ""
-        cast = self.graph.makers.get(name)
-        found = self.graph.weights.get(cast.inputs[0] if cast and cast.op == "Cast" else name)
-        if found is None:
-            raise EngineFileError(
-                f"{self.path}: the native engine expected a weight as input {i} of the node that "
-                f"makes {node.outputs[0]!r}, got {name!r}; use another backend, or export the "
-                "network again"
-            )
-        return found
-
-    def require(self, ok: bool, node: Node, expected: str) -> None:
-        if not ok:
-            raise EngineFileError(
-                f"{self.path}: the native engine expected {expected} at the node that makes "
-                f"{node.outputs[0]!r}; use another backend, or export the network again"
-            )
-
-    def same(self, key: str, tensor: str) -> None:
-        """Notes a tensor that several nodes must read."""
-        other = self.seen.setdefault(key, tensor)
-        self.require(other == tensor, self.graph.makers[tensor], f"the same {key} everywhere")
-
-    def _noted(self, key: str, what: str) -> str:
-        """A tensor that was noted before."""
-        if key not in self.seen:
-            raise EngineFileError(
-                f"{self.path}: the native engine expected {what} in a network that reads text; "
-                "use another backend"
-            )
-        return str(self.seen[key])
-
-    # Layers.
-
-    def linear(self, tensor: str) -> tuple[str, Linear]:
-        """Input and weights of a linear layer, in either of the exporter's forms."""
-        node = self.maker(tensor, "Gemm", "Add")
-        if node.op == "Gemm":
-            self.require(
-                _fits(node, transA=0, transB=1) and _number(node, "alpha", 1.0) == 1.0,
-                node,
-                "Gemm with transB = 1",
-            )
-            return node.inputs[0], Linear(self.weight(node, 1), self.weight(node, 2))
-        product = self.maker(node.inputs[0], "MatMul")
-        transposed = np.ascontiguousarray(self.weight(product, 1).T)
-        return product.inputs[0], Linear(transposed, self.weight(node, 1))
-
-    def unit(self, tensor: str) -> tuple[str, Unit]:
-        act = self.maker(tensor, "LeakyRelu")
-        self.require(abs(_number(act, "alpha") - SLOPE) < 1e-6, act, "the slope 0.01")
-        norm = self.maker(act.inputs[0], "InstanceNormalization", "Add")
-        film = None
-        if norm.op == "Add":
-            norm, film = self._film(norm)
-        self.require(abs(_number(norm, "epsilon") - EPSILON) < 1e-9, norm, "epsilon 1e-5")
-        conv = self.maker(norm.inputs[0], "Conv")
-        weight, stride = self.weight(conv, 1), 2 if _fits(conv, strides=[2] * 3) else 1
-        self.require(
-            weight.shape[2:] == (3, 3, 3)
-            and len(conv.inputs) == 2
-            and _fits(conv, pads=[1] * 6, strides=[stride] * 3, dilations=[1] * 3, group=1),
-            conv,
-            "a convolution 3^3 without bias, stride 1 or 2",
-        )
-        unit = Unit(weight, stride, self.weight(norm, 1), self.weight(norm, 2), film)
-        return conv.inputs[0], unit
-
-    def pointwise(self, tensor: str) -> tuple[str, Linear]:
-        """A convolution 1^3 with bias."""
-        conv = self.maker(tensor, "Conv")
-        weight = self.weight(conv, 1)
-        self.require(
-            weight.shape[2:] == (1, 1, 1) and _fits(conv, strides=[1] * 3, pads=[0] * 6, group=1),
-            conv,
-            "a convolution 1^3",
-        )
-        return conv.inputs[0], Linear(weight[:, :, 0, 0, 0], self.weight(conv, 2))
-
-    def units(self, tensor: str) -> tuple[str, tuple[Unit, Unit]]:
-        between, second = self.unit(tensor)
-        first_input, first = self.unit(between)
-        self.require(
-            first.film is None and second.stride == 1,
-            self.graph.makers[between],
-            "no FiLM after a block's first convolution, and no stride in its second",
-        )
-        return first_input, (first, second)
-
-    def _film(self, add: Node) -> tuple[Node, Linear]:
-        """norm (1 + gamma) + beta."""
-        product = self.maker(add.inputs[0], "Mul")
-        plus_one = self.maker(product.inputs[1], "Add")
-        split = self.maker(plus_one.inputs[0], "Split")
-        self.require(
-            (plus_one.inputs[0], add.inputs[1]) == split.outputs, add, "FiLM from one Split"
-        )
-        level = self.follow(split.inputs[0], "Unsqueeze", "Unsqueeze")
-        hidden, rows = self.linear(level.inputs[0])
-        self.same("trunk", hidden)
-        return self.maker(product.inputs[0], "InstanceNormalization"), rows
-
-    # Parts of the network.
 
     def _unpacked(self) -> tuple[str, int]:
         """The tensor of packed logits, and p."""
@@ -206,7 +76,7 @@ class _Reader:
         if node.op != "Reshape":
             return "logits", 1
         order = self.maker(node.inputs[0], "Transpose")
-        self.require(_fits(order, perm=UNPACK), order, "voxels unpacked from channels")
+        self.require(fits(order, perm=UNPACK), order, "voxels unpacked from channels")
         return self.maker(order.inputs[0], "Reshape").inputs[0], 2
 
     def _decoder(self, tensor: str) -> tuple[list[Level], str, list[str]]:
@@ -215,14 +85,19 @@ class _Reader:
         while self._is_decoder(tensor):
             joined, units = self.units(tensor)
             concat = self.maker(joined, "Concat")
+            self.require(
+                fits(concat, axis=1) and len(concat.inputs) == 2 and units[0].stride == 1,
+                concat,
+                "a decoder block of two concatenated features, stride 1",
+            )
             up, skip = self.maker(concat.inputs[0], "ConvTranspose"), concat.inputs[1]
             self.require(
-                _fits(up, kernel_shape=[2] * 3, strides=[2] * 3, pads=[0] * 6, group=1),
+                fits(up, kernel_shape=[2] * 3, strides=[2] * 3, pads=[0] * 6, group=1),
                 up,
                 "a transposed convolution 2^3, stride 2",
             )
             gate = None
-            if self._kind(skip) == "fastbts.SemanticAttention":
+            if self.kind(skip) == "fastbts.SemanticAttention":
                 skip, gate = self._gate(skip, up.inputs[0], len(levels))
             levels.append(Level(units, Linear(self.weight(up, 1), self.weight(up, 2)), gate))
             skips.append(skip)
@@ -235,14 +110,10 @@ class _Reader:
 
     def _is_decoder(self, tensor: str) -> bool:
         """Whether a block's input is a concatenation."""
-        if self._kind(tensor) != "LeakyRelu":
+        if self.kind(tensor) != "LeakyRelu":
             return False
         joined, _ = self.units(tensor)
-        return self._kind(joined) == "Concat"
-
-    def _kind(self, tensor: str) -> str:
-        node = self.graph.makers.get(tensor)
-        return "" if node is None else _kind(node)
+        return self.kind(joined) == "Concat"
 
     def _gate(self, tensor: str, decoded: str, i: int) -> tuple[str, AttentionWeights]:
         """Gate of the i-th level from the finest."""
@@ -260,7 +131,7 @@ class _Reader:
         levels, tensors, bridge = list[Level](), list[str](), None
         while True:
             tensors.append(tensor)
-            if self._kind(tensor) == "fastbts.SemanticBridge":
+            if self.kind(tensor) == "fastbts.SemanticBridge":
                 bridge = len(levels), self._bridge(tensor)
                 tensor = self.graph.makers[tensor].inputs[0]
             tensor, units = self.units(tensor)
@@ -279,7 +150,7 @@ class _Reader:
         return Bridge(reduce, BridgeWeights(conv, bias, view, expand))
 
     def _fusion(self, tensor: str, patch: int) -> Fusion | None:
-        if self._kind(tensor) != "Where":
+        if self.kind(tensor) != "Where":
             self._packed(tensor, patch)
             return None
         where = self.graph.makers[tensor]
@@ -289,69 +160,65 @@ class _Reader:
         chain = ("Unsqueeze", "Unsqueeze", "Reshape", "Expand", "Unsqueeze", "Mul", "Sigmoid")
         gate_input, gate = self.linear(self.follow(product.inputs[1], *chain).inputs[0])
         present = self.follow(gate_input, "Cast", "Greater", "ReduceMax", "Abs", "Slice")
+        twice = self.follow(product.inputs[1], *chain[:-1])
         self.require(
-            present.inputs[0] == product.inputs[0] == packed, where, "fusion of the packed input"
+            present.inputs[0] == product.inputs[0] == packed
+            and self.number(twice, 1) == 2
+            and self.number(self.graph.makers[where.inputs[0]], 1) == 0
+            and self.number(self.follow(gate_input, "Cast", "Greater"), 1) == 0,
+            where,
+            "fusion of the packed input",
         )
         return Fusion(gate, self.weight(where, 1).reshape(-1)[:: patch**3])
 
     def _packed(self, tensor: str, patch: int) -> None:
         if patch == 2:
             order = self.follow(tensor, "Reshape", "Transpose")
-            self.require(_fits(order, perm=PACK), order, "voxels packed into channels")
+            self.require(fits(order, perm=PACK), order, "voxels packed into channels")
             tensor = self.maker(order.inputs[0], "Reshape").inputs[0]
         if tensor != "volume":
             self.maker(tensor, "the input volume")
 
     def _cross_attention(self, tensor: str) -> str:
         """The encoder's tensor under the bottleneck; notes what guidance adds to it."""
-        if self._kind(tensor) != "Add":
+        if self.kind(tensor) != "Add":
             return tensor
         add = self.graph.makers[tensor]
         self.seen["bottleneck"] = tensor
         out = self.follow(add.inputs[1], "Reshape", "Transpose")
         read, self.seen["to_image"] = self.linear(out.inputs[0])
-        keys, query, self.seen["text_value"] = self._attention(read)
-        self.seen["image_asks"] = self._of_voxels(query, add.inputs[0])
+        width = self.seen["to_image"].weight.shape[1]
+        keys, query, self.seen["text_value"] = self.attention(read, width)
+        self.seen["image_asks"] = self.of_voxels(query, add.inputs[0])
         table, self.seen["text_key"] = self.linear(keys)
         self.same("table", table)
         value_table, self.seen["text_value"] = self.linear(self.seen["text_value"])
         self.same("table", value_table)
         change = self.maker(table, "Add")
         read, self.seen["to_text"] = self.linear(change.inputs[1])
-        keys, query, values = self._attention(read)
-        self.seen["image_key"] = self._of_voxels(keys, add.inputs[0])
-        self.seen["image_value"] = self._of_voxels(values, add.inputs[0])
+        keys, query, values = self.attention(read, width)
+        self.seen["image_key"] = self.of_voxels(keys, add.inputs[0])
+        self.seen["image_value"] = self.of_voxels(values, add.inputs[0])
         source, self.seen["text_asks"] = self.linear(query)
         self.require(source == change.inputs[0], change, "text vectors that are asked for and kept")
         self.seen["first table"] = self.follow(source, "Expand", "Unsqueeze").inputs[0]
         return add.inputs[0]
 
-    def _attention(self, tensor: str) -> tuple[str, str, str]:
-        """Keys, queries and values of softmax(q k^T / sqrt(E)) v."""
-        product = self.maker(tensor, "MatMul")
-        scores = self.follow(product.inputs[0], "Softmax", "Div", "MatMul")
-        keys = self.maker(scores.inputs[1], "Transpose")
-        return keys.inputs[0], scores.inputs[0], product.inputs[1]
-
-    def _of_voxels(self, tensor: str, features: str) -> Linear:
-        """A linear layer of the voxels of some features."""
-        voxels, layer = self.linear(tensor)
-        node = self.follow(voxels, "Transpose", "Reshape")
-        self.require(node.inputs[0] == features, node, "attention to the encoder's last level")
-        return layer
-
     def _guidance(self, tensors: list[str], bridge: tuple[int, Bridge] | None) -> Guidance:
-        table = self._noted("first table", "cross-attention at the bottleneck")
+        table = self.noted("first table", "cross-attention at the bottleneck")
         gelu = self.maker(table, "Gelu")
+        self.require(fits(gelu, approximate="none"), gelu, "Gelu without approximation")
         scaled, project = self.linear(gelu.inputs[0])
         product = self.maker(scaled, "Mul")
         if product.inputs[0] != "text":
             self.maker(product.inputs[0], "the input text")
         project = Linear(project.weight * self.weight(product, 1), project.bias)
         maps = self._similarity(table, tensors, bridge)
-        trunk = self.maker(self._noted("trunk", "FiLM in the decoder"), "LeakyRelu")
+        trunk = self.maker(self.noted("trunk", "FiLM in the decoder"), "LeakyRelu")
+        self.require(abs(number(trunk, "alpha") - SLOPE) < 1e-6, trunk, "the slope 0.01")
         joined, layer = self.linear(trunk.inputs[0])
         concat = self.maker(joined, "Concat")
+        self.require(fits(concat, axis=1), concat, "FiLM of the mean and the text")
         self.same("pooled", concat.inputs[0])
         mean = self.maker(concat.inputs[0], "ReduceMean")
         self.require(
@@ -366,12 +233,12 @@ class _Reader:
     def _similarity(
         self, table: str, tensors: list[str], bridge: tuple[int, Bridge] | None
     ) -> dict[str, Any]:
-        add = self.maker(self._noted("maps", "semantic attention in the decoder"), "Add")
+        add = self.maker(self.noted("maps", "semantic attention in the decoder"), "Add")
         product = self.maker(add.inputs[0], "Mul")
         cosine = self.follow(product.inputs[1], "Reshape", "MatMul")
-        source, text = self.linear(self._normalized(cosine.inputs[0]))
+        source, text = self.linear(self.normalized(cosine.inputs[0]))
         voxels = self.maker(cosine.inputs[1], "Reshape")
-        features, image = self.pointwise(self._normalized(voxels.inputs[0]))
+        features, image = self.pointwise(self.normalized(voxels.inputs[0]))
         self.require(
             source == table and bridge is not None and features == tensors[bridge[0]],
             add,
@@ -380,12 +247,6 @@ class _Reader:
         scale, bias = float(self.weight(product, 0)), self.weight(add, 1).reshape(-1)
         return {"image": image, "text": text, "scale": scale, "bias": bias}
 
-    def _normalized(self, tensor: str) -> str:
-        div = self.maker(tensor, "Div")
-        length = self.follow(div.inputs[1], "Expand", "Clip", "ReduceL2")
-        self.require(length.inputs[0] == div.inputs[0], div, "vectors of length 1")
-        return div.inputs[0]
-
     def _text_head(self, node: Node) -> tuple[Linear, tuple[Linear, Linear]]:
         add = self.maker(node.inputs[1], "Add")
         change = self.maker(add.inputs[1], "Reshape")
@@ -393,22 +254,12 @@ class _Reader:
         act = self.maker(hidden, "LeakyRelu")
         joined, first = self.linear(act.inputs[0])
         concat = self.maker(joined, "Concat")
+        self.require(
+            fits(concat, axis=2) and abs(number(act, "alpha") - SLOPE) < 1e-6,
+            concat,
+            "a head of the mean and the text",
+        )
         self.same("table", concat.inputs[1])
         pooled = self.follow(concat.inputs[0], "Expand", "Unsqueeze").inputs[0]
         self.same("pooled", pooled)
         return Linear(self.weight(add, 0), self.weight(node, 2)), (first, second)
-
-
-def _fits(node: Node, **expected: Any) -> bool:
-    """Whether a node has these attributes."""
-    found = attributes(node)
-    return all(found.get(name) == value for name, value in expected.items())
-
-
-def _number(node: Node, name: str, default: float = np.inf) -> float:
-    value = attributes(node).get(name, default)
-    return float(value) if isinstance(value, int | float) else np.inf
-
-
-def _kind(node: Node) -> str:
-    return f"{node.domain}.{node.op}" if node.domain else node.op
