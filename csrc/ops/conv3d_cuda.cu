@@ -9,6 +9,22 @@ bool is_multiple(const void* address, std::size_t n) {
   return reinterpret_cast<std::uintptr_t>(address) % n == 0;
 }
 
+/// Whether all strides but that of channels are multiples.
+bool has_multiples(const Shape<5>& strides, std::int64_t factor) {
+  return std::all_of(strides.begin(), strides.end() - 1,
+                     [&](std::int64_t step) { return step % factor == 0; });
+}
+
+/// Throws unless offsets within a case fit in 32 bits.
+template <typename AView>
+void require_small(const AView& view, const char* name) {
+  std::int64_t n = 0;
+  for (std::size_t axis = 1; axis < 5; ++axis)
+    n += (view.shape[axis] - 1) * std::abs(view.strides[axis]);
+  require<InputError>(n <= std::numeric_limits<std::int32_t>::max(), name,
+                      ": expected fewer than 2^31 elements from the first to the last of a case");
+}
+
 ConvSizes sizes_of(const Conv3dArgs& args) {
   const auto n = [](std::int64_t size) { return static_cast<int>(size); };
   const Shape<3> size = conv3d_size(args), bricks = conv3d_bricks(size, args.stride);
@@ -22,13 +38,12 @@ ConvSizes sizes_of(const Conv3dArgs& args) {
     s.size[axis] = n(size[axis]);
     s.bricks[axis] = n(bricks[axis]);
   }
-  std::copy_n(args.x.strides.begin(), 4, s.x);
-  std::copy(args.out.strides.begin(), args.out.strides.end(), s.out);
-  const auto all = [](const std::int64_t* strides, std::int64_t factor) {
-    return std::all_of(strides, strides + 4, [&](std::int64_t step) { return step % factor == 0; });
-  };
-  s.vectors = is_multiple(args.x.data, 16) && all(s.x, 8) && s.n_in % 8 == 0;
-  s.pairs = s.out[4] == 1 && s.n_c % 2 == 0 && all(s.out, 2) &&
+  s.x_case = args.x.strides[0];
+  s.out_case = args.out.strides[0];
+  for (std::size_t axis = 0; axis < 3; ++axis) s.x[axis] = n(args.x.strides[axis + 1]);
+  for (std::size_t axis = 0; axis < 4; ++axis) s.out[axis] = n(args.out.strides[axis + 1]);
+  s.vectors = is_multiple(args.x.data, 16) && has_multiples(args.x.strides, 8) && s.n_in % 8 == 0;
+  s.pairs = s.out[3] == 1 && s.n_c % 2 == 0 && has_multiples(args.out.strides, 2) &&
             is_multiple(args.out.data, static_cast<std::size_t>(2 * size_of(args.out.dtype)));
   return s;
 }
@@ -58,6 +73,8 @@ void launch(const Conv3dArgs& args, cudaStream_t stream) {
 }  // namespace
 
 void conv3d_cuda(const Conv3dArgs& args, Stream stream) {
+  require_small(args.x, "conv3d: x");
+  require_small(args.out, "conv3d: out");
   if (args.out.dtype == DType::kFloat16) return launch<Half>(args, cuda_stream(stream));
   launch<float>(args, cuda_stream(stream));
 }

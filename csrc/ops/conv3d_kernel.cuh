@@ -4,16 +4,17 @@
 
 namespace fastbts {
 
-/// Strides count elements.
+/// Strides count elements; the elements of one case must span fewer than 2^31.
 struct ConvSizes {
-  int in[3], n_in;      // x: voxels, channels
-  int size[3], n_out;   // y before it is spread: voxels, columns
-  int bricks[3];        // bricks that cover y
-  int spread, n_c;      // channels of out
-  std::int64_t x[4];    // strides of x: b, d, h, w
-  std::int64_t out[5];  // strides of out
-  bool vectors;         // rows of x may be read 16 bytes at a time
-  bool pairs;           // out may be written two channels at a time
+  int in[3], n_in;                // x: voxels, channels
+  int size[3], n_out;             // y before it is spread: voxels, columns
+  int bricks[3];                  // bricks that cover y
+  int spread, n_c;                // channels of out
+  std::int64_t x_case, out_case;  // strides of cases
+  int x[3];                       // strides of x: d, h, w
+  int out[4];                     // strides of out: d, h, w, c
+  bool vectors;                   // rows of x may be read 16 bytes at a time
+  bool pairs;                     // out may be written two channels at a time
 };
 
 template <typename Out>
@@ -25,6 +26,13 @@ struct ConvPointers {
   Out* out;
   float* stats;  // or null
 };
+
+/// Blocks that share a multiprocessor; Turing, which has no asynchronous copies, lacks registers.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+inline constexpr int kConvBlocks = 3;
+#else
+inline constexpr int kConvBlocks = 4;
+#endif
 
 /// One block computes a brick of y for 32 columns with 4 warps, by 16 input channels (a chunk) at a
 /// time. The brick's part of x, with a border for the taps, is activated on its way to shared
@@ -39,26 +47,34 @@ struct ConvShape {
   static constexpr int kHalo = kHaloD * kHaloH * kHaloW;
   static constexpr int kPlaneTaps = kKernel * kKernel;  // taps whose weights are loaded at once
   static constexpr int kTile = 32 * 16;                 // weights of one tap
-  static constexpr int kSharedHalves = kHalo * 16 + 2 * kPlaneTaps * kTile;
+  static constexpr int kTileRows = 16 / kW * kHaloW;    // rows of input between tiles of a warp
+  static_assert(kRowTiles == 1 || (kStride == 1 && kRowTiles * 16 == kH * kW), "one d per warp");
+  // Rows of 16 channels with a gap, so that the 8 rows of a matrix are in different banks, where
+  // there is room; rows that are two voxels apart meet in pairs anyway.
+  static constexpr int kPitch = kStride == 1 ? 24 : 16;
+  static constexpr int kInputHalves = kHalo * kPitch;
+  static constexpr int kSharedHalves = kInputHalves + 2 * kPlaneTaps * kTile;
   static_assert(kSharedHalves * 2 <= 48 * 1024, "what a block has without asking for more");
 };
 
-/// Where 8 of the 16 channels of row i are: rows of 32 bytes whose halves change places every four
+/// Where 8 of the 16 weights of row i are: rows of 32 bytes whose halves change places every four
 /// rows, so that the 8 rows of a matrix are in different banks.
 FASTBTS_DEVICE int row_at(int i, int half) { return i * 16 + (half ^ (i >> 2 & 1)) * 8; }
 
-/// 8 elements, as one access of 16 bytes.
+/// 8 channels in four registers, as one access of 16 bytes.
 struct alignas(16) Half8 {
-  Half values[8];
+  std::uint32_t pairs[4];
 };
 
 /// Channels [first, first + 8) of the voxel at x, zeros beyond n_in.
 FASTBTS_DEVICE Half8 load_channels(const Half* x, int first, const ConvSizes& s) {
-  if (s.vectors && first + 8 <= s.n_in) return *reinterpret_cast<const Half8*>(x + first);
-  Half8 result;
-#pragma unroll
-  for (int i = 0; i < 8; ++i)
-    result.values[i] = first + i < s.n_in ? x[first + i] : from_float<Half>(0.0F);
+  if (s.vectors) return first < s.n_in ? *reinterpret_cast<const Half8*>(x + first) : Half8{};
+  Half8 result{};
+  for (int i = 0; i < 4; ++i) {
+    const int c = first + 2 * i;
+    result.pairs[i] =
+        packed(c < s.n_in ? to_float(x[c]) : 0.0F, c + 1 < s.n_in ? to_float(x[c + 1]) : 0.0F);
+  }
   return result;
 }
 
@@ -78,30 +94,46 @@ struct Affine8 {
   FASTBTS_DEVICE Half8 activated(const Half8& x) const {
     Half8 result;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const float value = to_float(x.values[i]) * scale[i] + shift[i];
-      result.values[i] = from_float<Half>(value > 0.0F ? value : 0.01F * value);
+    for (int i = 0; i < 4; ++i) {
+      float first, second;
+      unpack(x.pairs[i], first, second);
+      first = fmaf(first, scale[2 * i], shift[2 * i]);
+      second = fmaf(second, scale[2 * i + 1], shift[2 * i + 1]);
+      result.pairs[i] = packed(fmaxf(first, 0.01F * first), fmaxf(second, 0.01F * second));
     }
     return result;
   }
 };
 
 /// Brings one chunk of the brick's input, which begins at voxel `first` and may begin or end outside
-/// of x, into shared memory.
+/// of x, into shared memory; each thread asks for a few voxels before it waits for the first.
 template <typename Shape>
 FASTBTS_DEVICE void load_input(const Half* x, const float* affine, const ConvSizes& s,
                                const int (&first)[3], int chunk, Half* shared) {
+  constexpr int kAhead = 2, kStep = Shape::kThreads / 2;
   const int half = static_cast<int>(threadIdx.x) % 2, channel = chunk * 16 + half * 8;
   const Affine8 change(affine, channel, s.n_in);
-  for (int i = static_cast<int>(threadIdx.x) / 2; i < Shape::kHalo; i += Shape::kThreads / 2) {
-    const int w = first[2] + i % Shape::kHaloW, h = first[1] + i / Shape::kHaloW % Shape::kHaloH,
-              d = first[0] + i / Shape::kHaloW / Shape::kHaloH;
-    Half8 value{};
-    if (d >= 0 && d < s.in[0] && h >= 0 && h < s.in[1] && w >= 0 && w < s.in[2]) {
-      value = load_channels(x + d * s.x[1] + h * s.x[2] + w * s.x[3], channel, s);
-      if (affine != nullptr) value = change.activated(value);
+  for (int begin = static_cast<int>(threadIdx.x) / 2; begin < Shape::kHalo;
+       begin += kAhead * kStep) {
+    Half8 values[kAhead];
+    bool inside[kAhead];
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+      const int i = begin + j * kStep, w = first[2] + i % Shape::kHaloW,
+                h = first[1] + i / Shape::kHaloW % Shape::kHaloH,
+                d = first[0] + i / Shape::kHaloW / Shape::kHaloH;
+      inside[j] = i < Shape::kHalo && d >= 0 && d < s.in[0] && h >= 0 && h < s.in[1] && w >= 0 &&
+                  w < s.in[2];
+      values[j] =
+          inside[j] ? load_channels(x + d * s.x[0] + h * s.x[1] + w * s.x[2], channel, s) : Half8{};
     }
-    *reinterpret_cast<Half8*>(shared + row_at(i, half)) = value;
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+      const int i = begin + j * kStep;
+      if (inside[j] && affine != nullptr) values[j] = change.activated(values[j]);
+      if (i < Shape::kHalo)
+        *reinterpret_cast<Half8*>(shared + i * Shape::kPitch + half * 8) = values[j];
+    }
   }
 }
 
@@ -113,21 +145,20 @@ FASTBTS_DEVICE void begin_weights(const Half* tiles, Half* shared) {
     copy_async(shared + row_at(i / 2, i % 2), tiles + i * 8);
 }
 
-/// sums += the products of one tap: kRowTiles x 4 tiles of 16 voxels x 8 columns. `rows` has the
-/// row of x in shared memory that this lane gives for each tile, for the first tap.
-template <int kRowTiles>
-FASTBTS_DEVICE void multiply_tap(const Half* input, const Half* weights,
-                                 const int (&rows)[kRowTiles], int shift,
-                                 float (&sums)[kRowTiles][4][4]) {
+/// sums += the products of one tap: kRowTiles x 4 tiles of 16 voxels x 8 columns. `row` is the
+/// row that this lane gives of the first tile for the first tap; `shift` is that of the tap, in rows.
+template <typename Shape>
+FASTBTS_DEVICE void multiply_tap(const Half* row, const Half* weights, int shift,
+                                 float (&sums)[Shape::kRowTiles][4][4]) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int column = lane / 16 * 8 + lane % 8;
   std::uint32_t b[2][4];
   load_matrices(weights + row_at(column, lane / 8 % 2), b[0]);
   load_matrices(weights + row_at(column + 16, lane / 8 % 2), b[1]);
 #pragma unroll
-  for (int t = 0; t < kRowTiles; ++t) {
+  for (int t = 0; t < Shape::kRowTiles; ++t) {
     std::uint32_t a[4];
-    load_matrices(input + row_at(rows[t] + shift, lane / 16), a);
+    load_matrices(row + (t * Shape::kTileRows + shift) * Shape::kPitch, a);
 #pragma unroll
     for (int j = 0; j < 4; ++j)
       multiply_add(a, b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1], sums[t][j]);
@@ -149,9 +180,9 @@ FASTBTS_DEVICE void write_pair(Out* out, const ConvSizes& s, const int (&at)[3],
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int child = (n + i) / s.n_c, c = (n + i) % s.n_c;
-    Out* const target = out + (s.spread * at[0] + child / 4) * s.out[1] +
-                        (s.spread * at[1] + child / 2 % 2) * s.out[2] +
-                        (s.spread * at[2] + child % 2) * s.out[3] + c * s.out[4];
+    Out* const target = out + (s.spread * at[0] + child / 4) * s.out[0] +
+                        (s.spread * at[1] + child / 2 % 2) * s.out[1] +
+                        (s.spread * at[2] + child % 2) * s.out[2] + c * s.out[3];
     if (s.pairs) {
       struct alignas(2 * sizeof(Out)) Pair {
         Out low, high;
@@ -187,10 +218,11 @@ FASTBTS_DEVICE void write_stats(const float (&totals)[4][2][2], int first_column
 
 /// blockIdx.x: the brick, y: 32 columns, z: the case.
 template <int kStride, int kKernel, typename Out>
-FASTBTS_KERNEL void conv3d_kernel(ConvPointers<Out> p, ConvSizes s) {
+FASTBTS_KERNEL void FASTBTS_BOUNDS(128, kConvBlocks)
+    conv3d_kernel(ConvPointers<Out> p, ConvSizes s) {
   using Shape = ConvShape<kStride, kKernel>;
   FASTBTS_DYNAMIC_SHARED(Half, input);
-  Half* const weights = input + Shape::kHalo * 16;
+  Half* const weights = input + Shape::kInputHalves;
   const int lane = static_cast<int>(threadIdx.x) % kWarp,
             warp = static_cast<int>(threadIdx.x) / kWarp;
   const int brick = static_cast<int>(blockIdx.x), b = static_cast<int>(blockIdx.z),
@@ -202,17 +234,15 @@ FASTBTS_KERNEL void conv3d_kernel(ConvPointers<Out> p, ConvSizes s) {
                            first[2] * kStride - kKernel / 2};
   const int n_chunks = (s.n_in + 15) / 16, n_planes = n_chunks * kKernel;
   constexpr int kPlane = Shape::kPlaneTaps * Shape::kTile;
-  const Half* const x = p.x + b * s.x[0];
+  const Half* const x = p.x + b * s.x_case;
   const float* const affine = p.affine ? p.affine + std::int64_t{b} * 2 * s.n_in : nullptr;
   const Half* const tiles = p.tiles + static_cast<std::int64_t>(blockIdx.y) * n_planes * kPlane;
 
-  int rows[Shape::kRowTiles];
-#pragma unroll
-  for (int t = 0; t < Shape::kRowTiles; ++t) {
-    int at[3];
-    brick_voxel<Shape>((warp * Shape::kRowTiles + t) * 16 + lane % 16, at);
-    rows[t] = ((at[0] * Shape::kHaloH + at[1]) * Shape::kHaloW + at[2]) * kStride;
-  }
+  int at_row[3];
+  brick_voxel<Shape>(warp * Shape::kRowTiles * 16 + lane % 16, at_row);
+  const Half* const row = input + lane / 16 * 8 +
+                          ((at_row[0] * Shape::kHaloH + at_row[1]) * Shape::kHaloW + at_row[2]) *
+                              kStride * Shape::kPitch;
   float sums[Shape::kRowTiles][4][4] = {};
 
   begin_weights<Shape>(tiles, weights);
@@ -225,11 +255,11 @@ FASTBTS_KERNEL void conv3d_kernel(ConvPointers<Out> p, ConvSizes s) {
     if (plane % kKernel == 0) load_input<Shape>(x, affine, s, first_in, plane / kKernel, input);
     wait_copies<1>();
     __syncthreads();
+#pragma unroll kKernel
     for (int tap = 0; tap < Shape::kPlaneTaps; ++tap) {
       const int shift =
           (plane % kKernel * Shape::kHaloH + tap / kKernel) * Shape::kHaloW + tap % kKernel;
-      multiply_tap<Shape::kRowTiles>(input, weights + plane % 2 * kPlane + tap * Shape::kTile, rows,
-                                     shift, sums);
+      multiply_tap<Shape>(row, weights + plane % 2 * kPlane + tap * Shape::kTile, shift, sums);
     }
     __syncthreads();
   }
@@ -252,7 +282,7 @@ FASTBTS_KERNEL void conv3d_kernel(ConvPointers<Out> p, ConvSizes s) {
         totals[j][k][0] += values[k];
         totals[j][k][1] += values[k] * values[k];
       }
-      write_pair(p.out + b * s.out[0], s, at, n, values);
+      write_pair(p.out + b * s.out_case, s, at, n, values);
     }
   }
   if (!p.stats) return;

@@ -7,6 +7,17 @@
 /// own. Layouts of fragments: PTX ISA 8.7, "Matrix Fragments for mma.m16n8k16" and "ldmatrix".
 namespace fastbts {
 
+/// Two float16 in a register, the first in its lower half, and the way back.
+FASTBTS_DEVICE std::uint32_t packed(float first, float second) {
+  const __half2 pair = __floats2half2_rn(first, second);
+  return *reinterpret_cast<const std::uint32_t*>(&pair);
+}
+FASTBTS_DEVICE void unpack(std::uint32_t pair, float& first, float& second) {
+  const float2 values = __half22float2(*reinterpret_cast<const __half2*>(&pair));
+  first = values.x;
+  second = values.y;
+}
+
 /// Loads four 8 x 8 matrices of 16-bit elements from shared memory, r[i] of each lane: two adjacent
 /// elements of matrix i, row lane / 4, columns 2 (lane % 4) on. Lane l gives the address of row
 /// l % 8 of matrix l / 8, a multiple of 16 bytes. All lanes must call it.

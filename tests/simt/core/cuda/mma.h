@@ -7,6 +7,19 @@
 /// reads NaN or old values.
 namespace fastbts {
 
+inline std::uint32_t packed(float first, float second) {
+  const Half pair[2] = {static_cast<Half>(first), static_cast<Half>(second)};
+  std::uint32_t result;
+  std::memcpy(&result, pair, sizeof(result));
+  return result;
+}
+inline void unpack(std::uint32_t pair, float& first, float& second) {
+  Half values[2];
+  std::memcpy(values, &pair, sizeof(pair));
+  first = static_cast<float>(values[0]);
+  second = static_cast<float>(values[1]);
+}
+
 inline void require_aligned(const void* address) {
   if (reinterpret_cast<std::uintptr_t>(address) % 16)
     throw simt::KernelError("an address that is not a multiple of 16 bytes");
