@@ -69,13 +69,14 @@ def conv3d(
     bias: typing.Any | None,
     stride: int,
     spread: int,
+    brick: int,
     out: typing.Any,
     stats: typing.Any | None,
     n_threads: int,
     stream: int,
 ) -> None: ...
 def conv3d_bricks(
-    shape: typing.Annotated[collections.abc.Sequence[int], "FixedSize(3)"], stride: int
+    shape: typing.Annotated[collections.abc.Sequence[int], "FixedSize(3)"], brick: int
 ) -> int: ...
 def cuda_synchronize(stream: int) -> None: ...
 def describe(

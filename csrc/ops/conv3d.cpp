@@ -20,13 +20,15 @@ void check_options(const Conv3dArgs& args) {
                         "conv3d: stride: expected 1, or 2 with 27 taps, got ", args.stride);
   require<OptionsError>(args.spread == 1 || (args.spread == 2 && taps == 1),
                         "conv3d: spread: expected 1, or 2 with 1 tap, got ", args.spread);
+  require<OptionsError>(args.brick == 64 || (args.brick == 256 && args.stride == 1),
+                        "conv3d: brick: expected 64, or 256 with stride 1, got ", args.brick);
 }
 
 void check_shapes(const Conv3dArgs& args) {
   const std::int64_t n_b = args.x.shape[0], n_in = args.x.shape[4], s = args.spread;
   const std::int64_t n_out = args.out.shape[4] * s * s * s;
   const auto groups = [](std::int64_t n, std::int64_t size) { return (n + size - 1) / size; };
-  const Shape<3> size = conv3d_size(args), bricks = conv3d_bricks(size, args.stride);
+  const Shape<3> size = conv3d_size(args), bricks = conv3d_bricks(size, args.brick);
   require_shape("out", args.out.shape,
                 {n_b, s * size[0], s * size[1], s * size[2], args.out.shape[4]});
   require_shape("tiles", args.tiles.shape,

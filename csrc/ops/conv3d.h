@@ -10,7 +10,7 @@ struct Conv3dArgs {
   View<const float, 3> affine;  // null: x as it is
   AnyView<5> tiles;
   View<const float, 1> bias;  // null: none
-  int stride, spread;
+  int stride, spread, brick;
   AnyView<5, void> out;
   View<float, 4> stats;  // null: not wanted
 };
@@ -26,6 +26,8 @@ struct Conv3dArgs {
 ///   bias    (N)                         float32, dense      read     or none
 ///   stride  1, or 2 with kernel 3
 ///   spread  1, or 2 with kernel 1
+///   brick   64, or 256 with stride 1: voxels of y that a block computes. Large ones read less,
+///           small ones give small volumes enough blocks; sums depend on it
 ///   out     (B, D', H', W', N/spread^3) floats, any strides written
 ///   stats   (B, N, T, 2)                float32, dense      written  or none; spread 1 only
 /// D' = spread ((D - 1) / stride + 1), also H', W'. taps is kernel^3. tiles[n/32, c/16, t, n%32,
@@ -40,18 +42,16 @@ void conv3d(const Conv3dArgs& args, int n_threads, Stream stream);
 void conv3d_cpu(const Conv3dArgs& args, int n_threads);
 void conv3d_cuda(const Conv3dArgs& args, Stream stream);
 
-/// Voxels of y (D, H, W) that one block computes.
-constexpr Shape<3> conv3d_brick(int stride) {
-  return stride == 1 ? Shape<3>{4, 8, 8} : Shape<3>{2, 4, 8};
+/// Bricks along D, H, W that cover y of this shape, of (2, 4, 8) = 64 or (4, 8, 8) = 256 voxels; T
+/// is their product, brick (i, j, k) is number (i n_h + j) n_w + k.
+constexpr Shape<3> conv3d_brick(int brick) {
+  return brick == 64 ? Shape<3>{2, 4, 8} : Shape<3>{4, 8, 8};
 }
-
-/// Bricks along D, H, W that cover y of this shape; T is their product, brick (i, j, k) is number
-/// (i n_h + j) n_w + k.
-inline Shape<3> conv3d_bricks(const Shape<3>& shape, int stride) {
-  const Shape<3> brick = conv3d_brick(stride);
+inline Shape<3> conv3d_bricks(const Shape<3>& shape, int brick) {
+  const Shape<3> step = conv3d_brick(brick);
   Shape<3> n{};
   for (std::size_t axis = 0; axis < 3; ++axis)
-    n[axis] = (shape[axis] + brick[axis] - 1) / brick[axis];
+    n[axis] = (shape[axis] + step[axis] - 1) / step[axis];
   return n;
 }
 

@@ -94,8 +94,8 @@ void add_stats(const Conv& conv, std::int64_t b, std::int64_t brick, const float
 
 /// All voxels of one brick of one case.
 void convolve_brick(const Conv& conv, std::int64_t b, std::int64_t brick) {
-  const Shape<3> n = conv3d_bricks(conv.size, conv.args.stride),
-                 step = conv3d_brick(conv.args.stride);
+  const Shape<3> n = conv3d_bricks(conv.size, conv.args.brick),
+                 step = conv3d_brick(conv.args.brick);
   const Shape<3> first{brick / n[2] / n[1] * step[0], brick / n[2] % n[1] * step[1],
                        brick % n[2] * step[2]};
   std::vector<float> sums(static_cast<std::size_t>(conv.n_columns));
@@ -125,7 +125,7 @@ void conv3d_cpu(const Conv3dArgs& args, int n_threads) {
                   n_out,
                   tiles.shape[0] * tiles.shape[3],
                   tiles.shape[1] * tiles.shape[4]};
-  const Shape<3> n = conv3d_bricks(conv.size, args.stride);
+  const Shape<3> n = conv3d_bricks(conv.size, args.brick);
   const std::int64_t n_bricks = n[0] * n[1] * n[2];
   if (args.stats.data)
     std::fill_n(args.stats.data, static_cast<std::size_t>(n_elements(args.stats.shape)), 0.0F);

@@ -27,7 +27,7 @@ void require_small(const AView& view, const char* name) {
 
 ConvSizes sizes_of(const Conv3dArgs& args) {
   const auto n = [](std::int64_t size) { return static_cast<int>(size); };
-  const Shape<3> size = conv3d_size(args), bricks = conv3d_bricks(size, args.stride);
+  const Shape<3> size = conv3d_size(args), bricks = conv3d_bricks(size, args.brick);
   ConvSizes s{};
   s.n_in = n(args.x.shape[4]);
   s.spread = args.spread;
@@ -48,9 +48,9 @@ ConvSizes sizes_of(const Conv3dArgs& args) {
   return s;
 }
 
-template <int kStride, int kKernel, typename Out>
+template <int kStride, int kKernel, bool kSmall, typename Out>
 void launch_conv(const Conv3dArgs& args, cudaStream_t stream) {
-  using Shape = ConvShape<kStride, kKernel>;
+  using Shape = ConvShape<kStride, kKernel, kSmall>;
   const ConvSizes s = sizes_of(args);
   const ConvPointers<Out> pointers{static_cast<const Half*>(args.x.data),     args.affine.data,
                                    static_cast<const Half*>(args.tiles.data), args.bias.data,
@@ -59,15 +59,22 @@ void launch_conv(const Conv3dArgs& args, cudaStream_t stream) {
                     static_cast<unsigned>(args.tiles.shape[0]),
                     static_cast<unsigned>(args.x.shape[0]));
   const std::size_t shared_bytes = sizeof(Half) * Shape::kSharedHalves;
-  conv3d_kernel<kStride, kKernel><<<blocks, Shape::kThreads, shared_bytes, stream>>>(pointers, s);
+  conv3d_kernel<kStride, kKernel, kSmall>
+      <<<blocks, Shape::kThreads, shared_bytes, stream>>>(pointers, s);
   CUDA_CHECK_LAUNCH("conv3d_kernel");
+}
+
+template <int kKernel, typename Out>
+void launch_stride_1(const Conv3dArgs& args, cudaStream_t stream) {
+  if (args.brick == 64) return launch_conv<1, kKernel, true, Out>(args, stream);
+  launch_conv<1, kKernel, false, Out>(args, stream);
 }
 
 template <typename Out>
 void launch(const Conv3dArgs& args, cudaStream_t stream) {
-  if (args.tiles.shape[2] == 1) return launch_conv<1, 1, Out>(args, stream);
-  if (args.stride == 1) return launch_conv<1, 3, Out>(args, stream);
-  return launch_conv<2, 3, Out>(args, stream);
+  if (args.stride == 2) return launch_conv<2, 3, true, Out>(args, stream);
+  if (args.tiles.shape[2] == 1) return launch_stride_1<1, Out>(args, stream);
+  launch_stride_1<3, Out>(args, stream);
 }
 
 }  // namespace

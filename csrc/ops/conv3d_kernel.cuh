@@ -34,13 +34,17 @@ inline constexpr int kConvBlocks = 3;
 inline constexpr int kConvBlocks = 4;
 #endif
 
+/// Of the network's 22 convolutions at 144 x 176 x 144 voxels: 220 GFLOP, 251 with what bricks waste,
+/// ideal 0.28 ms at 790 TFLOP/s; 0.48 GB, ideal 0.16 ms at 3.0 TB/s, 0.11 at 4.3 TB/s. Estimate
+/// 0.7-1.0 ms (never run on a GPU).
+///
 /// One block computes a brick of y for 32 columns with 4 warps, by 16 input channels (a chunk) at a
 /// time. The brick's part of x, with a border for the taps, is activated on its way to shared
 /// memory, once, and serves all taps; weights follow one plane of taps ahead of their use.
-template <int kStride, int kKernel>
+template <int kStride, int kKernel, bool kSmall>
 struct ConvShape {
   static constexpr int kWarps = 4, kThreads = kWarps * kWarp;
-  static constexpr int kD = kStride == 1 ? 4 : 2, kH = kStride == 1 ? 8 : 4, kW = 8;
+  static constexpr int kD = kSmall ? 2 : 4, kH = kSmall ? 4 : 8, kW = 8;
   static constexpr int kRowTiles = kD * kH * kW / kWarps / 16;  // of 16 voxels, per warp
   static constexpr int kHaloD = (kD - 1) * kStride + kKernel, kHaloH = (kH - 1) * kStride + kKernel,
                        kHaloW = (kW - 1) * kStride + kKernel;
@@ -217,10 +221,10 @@ FASTBTS_DEVICE void write_stats(const float (&totals)[4][2][2], int first_column
 }
 
 /// blockIdx.x: the brick, y: 32 columns, z: the case.
-template <int kStride, int kKernel, typename Out>
+template <int kStride, int kKernel, bool kSmall, typename Out>
 FASTBTS_KERNEL void FASTBTS_BOUNDS(128, kConvBlocks)
     conv3d_kernel(ConvPointers<Out> p, ConvSizes s) {
-  using Shape = ConvShape<kStride, kKernel>;
+  using Shape = ConvShape<kStride, kKernel, kSmall>;
   FASTBTS_DYNAMIC_SHARED(Half, input);
   Half* const weights = input + Shape::kInputHalves;
   const int lane = static_cast<int>(threadIdx.x) % kWarp,

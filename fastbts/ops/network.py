@@ -48,9 +48,17 @@ def upconv_tiles(weight: NDArray[Any]) -> NDArray[np.float32]:
     return conv_tiles(columns)
 
 
-def conv3d_bricks(shape: tuple[int, int, int], stride: int = 1) -> int:
+def conv3d_brick(shape: tuple[int, ...], stride: int = 1) -> int:
+    """The best `brick` of `conv3d` for results of this shape (D, H, W), before they are spread.
+
+    Volumes of up to 2^14 voxels would have fewer large bricks than a GPU has multiprocessors.
+    """
+    return 64 if stride == 2 or int(np.prod(shape)) <= 1 << 14 else 256
+
+
+def conv3d_bricks(shape: tuple[int, int, int], brick: int) -> int:
     """T of the `stats` of `conv3d` for results of this shape (D, H, W)."""
-    return _C.conv3d_bricks(shape, stride)
+    return _C.conv3d_bricks(shape, brick)
 
 
 def conv3d(
@@ -61,6 +69,7 @@ def conv3d(
     bias: Array | None = None,
     stride: int = 1,
     spread: int = 1,
+    brick: int | None = None,
     out: Array | None = None,
     stats: Array | None = None,
     n_columns: int | None = None,
@@ -76,6 +85,7 @@ def conv3d(
         bias: (N,) float32; None for none.
         stride: 1, or 2 with kernel 3.
         spread: 2 for a transposed convolution: N is 8 times the channels of `out`.
+        brick: Voxels that a block computes, 64, or 256 with stride 1; None for `conv3d_brick`.
         out: (B, D', H', W', N / spread^3), any strides; needed on a device.
         stats: (B, N, T, 2) float32 for the sums and sums of squares of the result per brick, T
             from `conv3d_bricks`; None where they are not wanted.
@@ -86,13 +96,14 @@ def conv3d(
     Returns:
         `out`.
     """
+    size = tuple((n - 1) // stride + 1 for n in x.shape[1:4])
     if out is None:
-        size = [spread * ((n - 1) // stride + 1) for n in np.shape(x)[1:4]]
         n_channels = (n_columns or COLUMNS * tiles.shape[0]) // spread**3
-        shape = (np.shape(x)[0], *size, n_channels)
+        shape = (x.shape[0], *(spread * n for n in size), n_channels)
         out = output_array("conv3d: out", None, x, shape)
     handle = stream_handle(stream)
-    _C.conv3d(x, tiles, affine, bias, stride, spread, out, stats, n_threads, handle)
+    brick = conv3d_brick(size, stride) if brick is None else brick
+    _C.conv3d(x, tiles, affine, bias, stride, spread, brick, out, stats, n_threads, handle)
     return out
 
 

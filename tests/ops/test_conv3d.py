@@ -48,12 +48,13 @@ class Conv:
         *,
         kernel: int = 3,
         stride: int = 1,
+        brick: int = 64,
         n_cases: int = 1,
         with_affine: bool = True,
         seed: int = 0,
     ) -> None:
         rng = np.random.default_rng(seed)
-        self.stride = stride
+        self.stride, self.brick = stride, brick
         self.x = random(rng, n_cases, *size, n_in)
         self.weight = half(random(rng, n_out, n_in, *[kernel] * 3) / np.sqrt(n_in * kernel**3))
         self.affine = random(rng, n_cases, 2, n_in) if with_affine else None
@@ -63,7 +64,7 @@ class Conv:
 
     def stats(self) -> NDArray[np.float32]:
         size = self.exact.shape[1:4]
-        n_bricks = network.conv3d_bricks(size, self.stride)
+        n_bricks = network.conv3d_bricks(size, self.brick)
         return np.full((len(self.x), self.weight.shape[0], n_bricks, 2), np.nan, np.float32)
 
     def on_cpu(self, stats: NDArray[np.float32]) -> Any:
@@ -73,6 +74,7 @@ class Conv:
             affine=self.affine,
             bias=self.bias,
             stride=self.stride,
+            brick=self.brick,
             stats=stats,
             n_columns=len(self.weight),
         )
@@ -86,6 +88,7 @@ class Conv:
                 affine=None if self.affine is None else EmulatedArray(self.affine),
                 bias=EmulatedArray(self.bias),
                 stride=self.stride,
+                brick=self.brick,
                 out=out,
                 stats=EmulatedArray(stats),
                 stream=STREAM,
@@ -104,11 +107,19 @@ def check_stats(stats: NDArray[np.float32], exact: NDArray[np.float64]) -> None:
 SIZES: tuple[Size, ...] = ((1, 1, 1), (5, 9, 11), (4, 8, 8), (3, 2, 17))
 
 
+LAUNCHES = {"small": (1, 64), "large": (1, 256), "stride 2": (2, 64)}
+"""Stride and brick of each kernel."""
+
+every_kernel = pytest.mark.parametrize(("stride", "brick"), LAUNCHES.values(), ids=LAUNCHES)
+
+
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("stride", [1, 2])
+@every_kernel
 @pytest.mark.parametrize(("n_in", "n_out"), [(5, 7), (32, 33)])
-def test_the_cpu_agrees_with_the_reference(size: Size, stride: int, n_in: int, n_out: int) -> None:
-    conv = Conv(size, n_in, n_out, stride=stride, n_cases=2)
+def test_the_cpu_agrees_with_the_reference(
+    size: Size, stride: int, brick: int, n_in: int, n_out: int
+) -> None:
+    conv = Conv(size, n_in, n_out, stride=stride, brick=brick, n_cases=2)
     exact = reference.conv3d(conv.x, conv.weight, conv.affine, conv.bias, stride)
     out = conv.on_cpu(stats := conv.stats())
     assert np.abs(out - exact).max() <= 1e-5 * np.abs(exact).max()
@@ -116,10 +127,12 @@ def test_the_cpu_agrees_with_the_reference(size: Size, stride: int, n_in: int, n
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("stride", [1, 2])
+@every_kernel
 @pytest.mark.parametrize("size", SIZES)
-def test_the_kernel_agrees_with_the_reference(size: Size, stride: int, seed: int) -> None:
-    conv = Conv(size, stride=stride, seed=seed)
+def test_the_kernel_agrees_with_the_reference(
+    size: Size, stride: int, brick: int, seed: int
+) -> None:
+    conv = Conv(size, stride=stride, brick=brick, seed=seed)
     out = conv.emulated(stats := conv.stats(), seed)
     assert np.abs(out - conv.exact).max() <= 2 * HALF * np.abs(conv.exact).max()
     check_stats(stats, conv.exact)
@@ -127,10 +140,14 @@ def test_the_kernel_agrees_with_the_reference(size: Size, stride: int, seed: int
 
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize(("n_in", "n_out"), [(16, 16), (8, 32), (24, 40), (64, 64)])
-@pytest.mark.parametrize("with_affine", [True, False])
-def test_any_number_of_channels(n_in: int, n_out: int, kernel: int, with_affine: bool) -> None:
+@pytest.mark.parametrize(("with_affine", "brick"), [(True, 64), (False, 64), (True, 256)])
+def test_any_number_of_channels(
+    n_in: int, n_out: int, kernel: int, with_affine: bool, brick: int
+) -> None:
     """Rows of 16 bytes are read and written at once; others one by one."""
-    conv = Conv((2, 3, 9), n_in, n_out, kernel=kernel, with_affine=with_affine, n_cases=2)
+    conv = Conv(
+        (2, 3, 9), n_in, n_out, kernel=kernel, with_affine=with_affine, brick=brick, n_cases=2
+    )
     out = conv.emulated(stats := conv.stats())
     assert np.abs(out - conv.exact).max() <= 2 * HALF * np.abs(conv.exact).max()
     check_stats(stats, conv.exact)
@@ -145,9 +162,9 @@ def test_two_runs_give_the_same_bits(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("stride", [1, 2])
-def test_a_missing_barrier_gives_wrong_results(seed: int, stride: int) -> None:
-    conv = Conv((4, 8, 8), 20, 10, stride=stride)
+@every_kernel
+def test_a_missing_barrier_gives_wrong_results(seed: int, stride: int, brick: int) -> None:
+    conv = Conv((4, 8, 8), 20, 10, stride=stride, brick=brick)
     out = conv.emulated(conv.stats(), seed, barriers=False)
     assert not np.allclose(out, conv.exact, atol=0.05)
 
@@ -213,6 +230,11 @@ def test_a_head_writes_float32_with_channels_first(device: str) -> None:
     ("change", "kind", "message"),
     [
         ({"stride": 3}, OptionsError, "stride: expected 1, or 2 with 27 taps, got 3"),
+        (
+            {"stride": 2, "brick": 256, "out": np.zeros((1, 1, 2, 2, 7), np.float32)},
+            OptionsError,
+            "brick: expected 64, or 256 with stride 1, got 256",
+        ),
         ({"spread": 2}, OptionsError, "spread: expected 1, or 2 with 1 tap, got 2"),
         ({"bias": np.zeros(6, np.float32)}, InputError, r"bias: expected shape \(7\), got \(6\)"),
         (

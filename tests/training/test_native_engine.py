@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fastbts import EngineSpec, load_engine
+from fastbts import EngineSpec, Segmenter, load_engine
 from fastbts.device.cuda import CudaWorkspace
 from fastbts.device.runtime import Runtime, Stream
 from fastbts.engine.file import write_engine_file
@@ -105,3 +105,22 @@ def test_its_work_can_be_captured(network: UNet3d, path: Path, x: NDArray[np.flo
     assert first is not None
     check(first, network, x)
     assert np.array_equal(replayed, first)
+
+
+@pytest.mark.guard
+def test_a_case_is_segmented_on_the_device(
+    network: UNet3d, path: Path, small_case: tuple[NDArray[Any], NDArray[np.float64]]
+) -> None:
+    """The whole way, but for a few voxels whose logits are near 0 in float16."""
+    images, affine = small_case
+    with Segmenter(path, backend="onnxruntime", warm_up=False) as on_cpu:
+        expected = on_cpu.predict(images, affine=affine)
+    with (
+        emulated_cuda() as cuda,
+        Segmenter(path, backend="native", device="cuda", warm_up=False) as segmenter,
+    ):
+        labels = segmenter.predict(images, affine=affine).labels
+        assert "conv3d_kernel" in cuda.launches
+        assert "label_kernel" in cuda.launches
+    assert expected.labels.any()
+    assert (labels == expected.labels).mean() >= 0.998

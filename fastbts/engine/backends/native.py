@@ -66,8 +66,8 @@ class NativeEngine(BaseEngine[Slot]):
         call.network.run(tensor, text, logits, stream)
 
     def _fits(self, call: Slot, stream: int | None) -> bool:
-        """Memory is reused in the order of one stream."""
-        return call.stream == stream
+        """Memory is reused in the order of one stream; calls with NumPy arrays wait themselves."""
+        return call.stream in (None, stream)
 
     def _free(self, call: Slot) -> None:
         call.workspace.close()

@@ -6,6 +6,8 @@ and its sums; `fold_stats` makes scale and shift of them, and whoever reads the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +45,7 @@ class NativeNetwork:
         self._type: DTypeLike = np.float16 if self._on_device else np.float32
         self._weights: Weights = upload(plan, workspace, self._type)
         self._arrays: dict[str, Array] = {}
+        self._active_now = set[str]()  # names of `_active` that this case has computed
         self._stream: int | None = workspace.stream
         self._text: Floats | None = None
         workspace.wait()
@@ -63,6 +66,7 @@ class NativeNetwork:
             self._run_case(tensor[b : b + 1], text, logits[b : b + 1])
 
     def _run_case(self, tensor: Array, text: Floats | None, logits: Array) -> None:
+        self._active_now.clear()
         table = self._table(text)
         skips, maps = self._encode(self._packed(tensor), table)
         bottleneck, table, pooled = self._guided(skips[-1], table)
@@ -75,13 +79,21 @@ class NativeNetwork:
         """Memory of this network by name. It is of the workspace's stream: others wait for it."""
         found = self._arrays.get(name)
         if found is None or found.shape != shape:
-            foreign = self._on_device and self._stream != self._workspace.stream
-            if found is not None and foreign:
-                Runtime()("cudaStreamSynchronize", self._stream)
-            found = self._arrays[name] = self._workspace.kept(f"network {name}", shape, dtype)
-            if foreign:
-                self._workspace.wait()
+            with self._alone():
+                found = self._workspace.kept(f"network {name}", shape, dtype)
+            self._arrays[name] = found
         return found
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """For work on the workspace's stream: what runs on another stream of ours ends before it,
+        and begins after it."""
+        foreign = self._on_device and self._stream != self._workspace.stream
+        if foreign:
+            Runtime()("cudaStreamSynchronize", self._stream)
+        yield
+        if foreign:
+            self._workspace.wait()
 
     def _features(self, name: str, size: tuple[int, ...], n_channels: int) -> Array:
         return self._kept(name, (1, *size, n_channels), self._type)
@@ -109,9 +121,7 @@ class NativeNetwork:
         n_channels, size = unit.conv.shape[0], [(n - 1) // unit.stride + 1 for n in x.x.shape[1:4]]
         out = self._features(name, tuple(size), n_channels)
         d, h, w = size
-        stats = self._kept(
-            f"{name} stats", (1, n_channels, network.conv3d_bricks((d, h, w), unit.stride), 2)
-        )
+        stats = self._stats(name, n_channels, (d, h, w), unit.stride)
         affine = self._kept(f"{name} affine", (1, 2, n_channels))
         self._do(
             network.conv3d, x.x, tiles, affine=x.affine, stride=unit.stride, out=out, stats=stats
@@ -120,6 +130,13 @@ class NativeNetwork:
             network.fold_stats, stats, d * h * w, weight=weight, bias=bias, film=film, affine=affine
         )
         return Features(out, affine)
+
+    def _stats(
+        self, name: str, n_channels: int, size: tuple[int, int, int], stride: int = 1
+    ) -> Array:
+        """Room for the sums of a convolution."""
+        n_bricks = network.conv3d_bricks(size, network.conv3d_brick(size, stride))
+        return self._kept(f"{name} stats", (1, n_channels, n_bricks, 2))
 
     def _block(self, name: str, x: Features, level: Level, film: Array | None = None) -> Features:
         first, second = level.units
@@ -130,7 +147,9 @@ class NativeNetwork:
         if x.affine is None:
             return x.x
         out = self._features(f"{name} active", x.x.shape[1:4], x.x.shape[4])
-        self._do(network.activate, x.x, affine=x.affine, out=out)
+        if name not in self._active_now:
+            self._active_now.add(name)
+            self._do(network.activate, x.x, affine=x.affine, out=out)
         return out
 
     def _planes(self, name: str, x: Array) -> Array:
@@ -175,8 +194,8 @@ class NativeNetwork:
             return None
         if self._text is None or not np.array_equal(self._text, text):
             self._text = text.copy()
-            self._arrays["text"] = self._workspace.put(self._text, "network text")
-            self._workspace.wait()
+            with self._alone():
+                self._arrays["text"] = self._workspace.put(self._text, "network text")
         return self._linear("table", self._arrays["text"], "table", activation="gelu")
 
     def _encode(self, x: Features, table: Array | None) -> tuple[list[Features], Array | None]:
@@ -245,7 +264,7 @@ class NativeNetwork:
             out=joined[..., n_channels:],
         )
         # x + W read, as one product of [x, read] with [identity, W].
-        stats = self._kept("bottleneck stats", (1, n_channels, network.conv3d_bricks(size), 2))
+        stats = self._stats("bottleneck", n_channels, size)
         out = self._pointwise("bottleneck", Features(joined), "to_image", stats=stats)
         affine, pooled = (
             self._kept("unused", (1, 2, n_channels)),
