@@ -222,7 +222,7 @@ FASTBTS_DEVICE void write_stats(const float (&totals)[4][2][2], int first_column
 
 /// blockIdx.x: the brick, y: 32 columns, z: the case.
 template <int kStride, int kKernel, bool kSmall, typename Out>
-FASTBTS_KERNEL void FASTBTS_BOUNDS(128, kConvBlocks)
+FASTBTS_KERNEL void FASTBTS_BOUNDS(128, kKernel == 1 ? 3 : kConvBlocks)
     conv3d_kernel(ConvPointers<Out> p, ConvSizes s) {
   using Shape = ConvShape<kStride, kKernel, kSmall>;
   FASTBTS_DYNAMIC_SHARED(Half, input);
