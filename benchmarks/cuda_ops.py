@@ -1,13 +1,17 @@
 """CUDA ops at BraTS size, each compared with the CPU op, then timed.
 
-    python -m benchmarks.cuda_ops OUT.json
+    python -m benchmarks.cuda_ops OUT.jsonl [--compiled | --once]
+
+Adds a line to OUT for each op, and goes on after one that fails; then fails at the end.
+`--compiled` times the ops inside the network only, beside compiled torch; `--once` runs each op
+once, for a profiler.
 
 Needs a CUDA device, CuPy, and torch with Triton. The L2 cache is overwritten before each run; times
 are those of CUDA events around the op. The host runs ahead meanwhile, which hides most of what
 Python costs a short op, ours or a peer's. Bandwidth counts inputs once and outputs once;
 `share_of_copy` is its share of that of a device copy measured in the same process. Bridge and
-attention take turns with the same maths in torch, eager and compiled, once all agree;
-`times_faster` is a peer's median over ours.
+attention take turns with the same maths in torch, once all agree; `times_faster` is a peer's median
+over ours.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,7 +89,7 @@ def measured(timed: Timed) -> dict[str, Any]:
     return result
 
 
-def prepared(op: Op, case: Case) -> Timed:
+def prepared(op: Op, case: Case, compiled: bool) -> Timed:
     """An op on the device, once it and its peers have given what the CPU gives."""
     arguments = op.outputs(case.arguments) | case.arguments
     there = CudaDevice().moved(op, arguments)
@@ -93,18 +98,20 @@ def prepared(op: Op, case: Case) -> Timed:
     op.function(**there)
     for result, expected in zip(op.written(there), op.written(on_cpu), strict=True):
         np.testing.assert_allclose(fetched(result), expected, rtol=1e-6, atol=1e-4, err_msg=op.name)
-    peers = torch_peers(op, case) if op.name in WITH_TORCH else {}
+    peers = torch_peers(op, case, compiled) if op.name in WITH_TORCH else {}
     for name, peer in peers.items():
         case.check(name, op.written(on_cpu), peer().cpu().numpy())
     return Timed(lambda: op.function(**there), case.n_bytes, peers)
 
 
-def torch_peers(op: Op, case: Case) -> dict[str, Job]:
-    """Eager and compiled torch; torch and CuPy both queue on the default stream."""
+def torch_peers(op: Op, case: Case, compiled: bool) -> dict[str, Job]:
+    """Eager torch, and compiled if asked; torch and CuPy both queue on the default stream."""
     assert case.torch is not None
     moved = CudaDevice().moved(op, case.arguments)
     maths = case.torch(torch, {name: tensors(value) for name, value in moved.items()})
-    forms = {"torch": maths, "torch.compile": torch.compile(maths, fullgraph=True, dynamic=False)}
+    forms = {"torch": maths}
+    if compiled:
+        forms["torch.compile"] = torch.compile(maths, fullgraph=True, dynamic=False)
     return {name: torch.inference_mode()(form) for name, form in forms.items()}
 
 
@@ -137,16 +144,25 @@ def machine() -> dict[str, Any]:
     }
 
 
-def main(path: Path) -> None:
-    """Writes the results; fails where an op does not agree with the CPU's, or a peer with it."""
+def main(path: Path, option: str = "") -> int:
+    """Adds the results to the file; returns how many ops failed or disagree with the CPU's."""
     hold_torch_to_float32()
-    make: dict[str, Callable[[], Timed]] = {"copy": copy}
-    make |= {name: lambda n=name: prepared(OPS[n], CASES[n]()) for name in CASES}
-    results = {name: measured(prepare()) for name, prepare in make.items()}
-    for result in results.values():
-        result["share_of_copy"] = result["gb_per_s"] / results["copy"]["gb_per_s"]
-    path.write_text(json.dumps({"machine": machine(), "ops": results}, indent=2) + "\n")
+    compiled, names = option == "--compiled", WITH_TORCH if option == "--compiled" else CASES
+    n_failed, copied = 0, measured(copy())["gb_per_s"]
+    for name in names:
+        line: dict[str, Any] = {"step": "op", "op": name, "passed": True, **machine()}
+        try:
+            timed = prepared(OPS[name], CASES[name](), compiled)
+            line |= {} if option == "--once" else measured(timed)
+        except Exception as error:
+            traceback.print_exc()
+            line |= {"passed": False, "error": f"{type(error).__name__}: {error}"[:500]}
+        line["share_of_copy"] = line.get("gb_per_s", 0) / copied
+        n_failed += not line["passed"]
+        with path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    return n_failed
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(main(Path(sys.argv[1]), *sys.argv[2:3]) > 0)

@@ -36,6 +36,9 @@ class Segmentation:
         timings_ms: Wall time per stage and in total, in milliseconds.
         report: What ran on what, with which settings and which warnings; JSON-ready.
         volume: The input.
+        output: The network's logits, (3, D, H, W) float32 on the grid of its tensor, on its device.
+        placement: Where that grid is in the volume.
+        temperature: What logits are divided by for probabilities.
     """
 
     labels: Any

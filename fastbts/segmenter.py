@@ -8,8 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +17,16 @@ from fastbts.device.interface import Workspace
 from fastbts.device.lend import Workspaces, pipeline_device, workspaces
 from fastbts.engine.file import EngineFile
 from fastbts.engine.fork import check_fork, enter_process, is_forked
-from fastbts.engine.interface import Engine, device_of
+from fastbts.engine.interface import DeviceEngine, Engine, device_of
 from fastbts.engine.load import check_choice, chosen_device, open_engine, read_engine
 from fastbts.errors import FastBTSError, OptionsError, memory_errors
 from fastbts.options import SegmenterOptions
-from fastbts.pipeline.confidence import confidence, doubts, probability_sums
-from fastbts.pipeline.infer import infer
-from fastbts.pipeline.label import Labelling
-from fastbts.pipeline.normalize import normalize, statistics
-from fastbts.pipeline.report import report
+from fastbts.pipeline.infer import warm_up_on_device
+from fastbts.pipeline.prediction import Prediction
 from fastbts.progress import Clock, Progress
 from fastbts.read.inputs import as_volume, check_cases, check_names, one_case
+from fastbts.read.quality import inspected
+from fastbts.read.sample import Coarse
 from fastbts.segmentation import FailedCase, Segmentation
 from fastbts.spec import EngineSpec
 from fastbts.volume import Volume
@@ -81,23 +79,22 @@ class Segmenter:
         self.spec = _overridden(source.spec, self.options)
         self._owned = isinstance(source, EngineFile)
 
-        def load() -> Engine:
-            if not isinstance(source, EngineFile):
-                return source
-            return open_engine(source, **choice, n_threads=self.options.n_threads)
-
-        def load_and_warm_up() -> Engine:
-            loaded = load()
-            _warm_up(loaded)
-            return loaded
-
-        self._lock = Lock()
         self._places = workspaces("cpu") if _is_on_cpu(source, **choice) else None
+
+        def load() -> Engine:
+            engine = source
+            if isinstance(engine, EngineFile):
+                engine = open_engine(engine, **choice, n_threads=self.options.n_threads)
+            if self._places is None:
+                self._places = workspaces(pipeline_device(device_of(engine)))
+            if warm_up:
+                _warm_up(engine, self._places)
+            return engine
 
         if self._owned:
             enter_process()
         with memory_errors(f"{self.spec.name}: cannot be loaded"):
-            self._engine = _future(load_and_warm_up if warm_up else load, background)
+            self._engine = _future(load, background)
 
     @property
     def engine(self) -> Engine:
@@ -121,6 +118,13 @@ class Segmenter:
     ) -> Segmentation:
         """Segments one case.
 
+        Arrays may be on the engine's CUDA device, of any library that has DLPack or
+        `__cuda_array_interface__`, with any strides; images by modality must be dense there, in the
+        same order of memory. `predict` waits for the work that is queued on them, on the current
+        stream of their library, and works on a stream of its own, one per call at a time. It
+        returns when the labels are complete. They are then a `DeviceArray`, which CuPy and PyTorch
+        take without a copy.
+
         Args:
             case: A case folder, a Volume, an array (M, X, Y, Z), a 4-D file or nibabel image
                 (X, Y, Z, M), or a mapping from modality to path, nibabel image or array (X, Y, Z).
@@ -137,7 +141,8 @@ class Segmenter:
             grid: For files on different grids: modality whose grid all are resampled to.
             progress: Called with the stage and the fraction done.
         Returns:
-            Labels and volumes on the input's grid, with timings and report.
+            Labels and volumes on the input's grid, with timings and report. Labels are where the
+            input was.
         Raises:
             InputError, GeometryError, CaseError: The input cannot be used.
             DeviceError: The device failed, there is too little memory, or this process was forked
@@ -153,9 +158,9 @@ class Segmenter:
                 order=order,
                 nnunet_order=nnunet_order,
                 grid=grid,
-                workspaces=self._workspaces,
+                device=lambda: self._workspaces().device,
             )
-        return self._segment(volume, clock)
+        return self._segment(case, volume, clock)
 
     def predict_batch(
         self,
@@ -196,7 +201,7 @@ class Segmenter:
             order=order,
             nnunet_order=nnunet_order,
             grid=grid,
-            workspaces=self._workspaces,
+            device=lambda: self._workspaces().device,
         )
         return self._batch(read, cases, stop_on_error, progress)
 
@@ -213,7 +218,7 @@ class Segmenter:
                 try:
                     with clock("read", 0.0), memory_errors("the case cannot be read"):
                         volume = reading.result()
-                    result: Segmentation | FailedCase = self._segment(volume, clock)
+                    result: Segmentation | FailedCase = self._segment(case, volume, clock)
                 except FastBTSError as error:
                     if stop_on_error or self._failed_with(error):
                         raise
@@ -241,64 +246,35 @@ class Segmenter:
         how = ", ".join(str(about[key]) for key in ("backend", "device", "precision"))
         return f"Segmenter({self.spec.name}: {how})"
 
-    def _segment(self, volume: Volume, clock: Clock) -> Segmentation:
+    def _segment(self, case: Any, volume: Volume, clock: Clock) -> Segmentation:
         for warning in volume.warnings:
             logger.warning("%s", warning)
-        with memory_errors(f"a case of {' x '.join(map(str, volume.geometry.shape))} voxels"):
-            return self._run_stages(volume, clock)
-
-    def _run_stages(self, volume: Volume, clock: Clock) -> Segmentation:
-        with self._workspaces(clock).lend() as workspace:
-            return self._computed(volume, clock, workspace)
-
-    def _computed(self, volume: Volume, clock: Clock, workspace: Workspace) -> Segmentation:
-        spec, n_threads = self.spec, self.options.n_threads
-        with clock("normalize", 0.1):
-            prepared = normalize(volume, spec, workspace, n_threads)
-        for warning in prepared.warnings:
-            logger.warning("%s", warning)
-        engine = self._loaded(clock)
-        inferred = infer(engine, prepared.tensor, spec, self.options, clock, workspace)
-        logits, placement = inferred.logits, prepared.placement
-        with clock("label", 0.95):
-            labelling = Labelling(logits, placement, volume.geometry, spec, workspace, n_threads)
-            sums = probability_sums(logits, placement, spec, workspace, n_threads)
-            logits = workspace.own(logits)
-        with clock("label" if workspace.stream is None else "wait", 0.95):
-            numbers, sums, *rest = workspace.get(prepared.numbers, sums, *labelling.numbers)
-            stats = statistics(prepared, numbers, volume)
-            labelled = labelling.concluded(*rest)
-            sure = confidence(sums, spec, labelled.volumes_ml)
-            labels = labelled.labels
-            if isinstance(volume.data, np.ndarray):
-                (labels,) = workspace.get(labels)
-        for warning in doubts(sure):
-            logger.warning("%s", warning)
-        timings_ms = clock.finish()
-        logger.info("segmented in %.0f ms: %s ml", timings_ms["total"], labelled.volumes_ml)
-        return Segmentation(
-            labels,
-            labelled.volumes_ml,
-            timings_ms,
-            report(engine, spec, volume, prepared, inferred, labelled, stats, sure, timings_ms),
-            volume,
-            logits,
-            placement,
-            spec.temperature,
-        )
+        is_inspected = isinstance(volume.data, np.ndarray) or isinstance(case, Volume)
+        with (
+            memory_errors(f"a case of {' x '.join(map(str, volume.geometry.shape))} voxels"),
+            self._workspaces(clock).lend() as workspace,
+        ):
+            predicted = Prediction(
+                volume,
+                self.spec,
+                self.options,
+                clock,
+                workspace,
+                lambda: self._loaded(clock),
+                None if is_inspected else partial(_inspect, volume),
+            ).run()
+        return Segmentation(*predicted, self.spec.temperature)
 
     def _workspaces(self, clock: Clock | None = None) -> Workspaces:
         """Those of the engine's device; waits for the engine if it may run on another one."""
         if self._places is None:
-            engine = self.engine if clock is None else self._loaded(clock)
-            with self._lock:
-                if self._places is None:
-                    self._places = workspaces(pipeline_device(device_of(engine)))
+            _ = self.engine if clock is None else self._loaded(clock)
+        assert self._places is not None, "it is known when the engine is loaded"
         return self._places
 
     def _check_process(self) -> None:
         """Raises DeviceError in a forked process, where the future of the engine may never end."""
-        if self._owned:
+        if self._owned or (self._places is not None and self._places.device != "cpu"):
             check_fork()
 
     def _failed_with(self, error: FastBTSError) -> bool:
@@ -340,15 +316,28 @@ def _is_on_cpu(source: Engine | EngineFile, backend: str, device: str, precision
     return device_of(source) == "cpu"
 
 
+def _inspect(volume: Volume, workspace: Workspace) -> Callable[[], Volume]:
+    """Quality control of a case on a device, after the next wait."""
+    coarse = Coarse.of(volume, workspace)
+    return lambda: inspected(volume, coarse)
+
+
 def _overridden(spec: EngineSpec, options: SegmenterOptions) -> EngineSpec:
     part = spec.min_part_mm3 if options.min_part_mm3 is None else options.min_part_mm3
     optional = spec.optional_modalities if options.allow_missing else ()
     return replace(spec, min_part_mm3=part, optional_modalities=optional)
 
 
-def _warm_up(engine: Engine) -> None:
-    side = 2 * engine.spec.stride
-    engine.infer(np.zeros((1, len(engine.spec.modalities), side, side, side), np.float32))
+def _warm_up(engine: Engine, places: Workspaces) -> None:
+    """Runs the network on zeros; on a device at the size of a window, as runtimes there prepare for
+    each shape."""
+    spec, side = engine.spec, 2 * engine.spec.stride
+    if places.device != "cpu":
+        with places.lend() as workspace:
+            warm_up_on_device(cast(DeviceEngine, engine), workspace)
+        return
+    size = (side, side, side) if device_of(engine) == "cpu" else spec.window
+    engine.infer(np.zeros((1, len(spec.modalities), *size), np.float32))
 
 
 def _future(load: Callable[[], Engine], background: bool) -> Future[Engine]:

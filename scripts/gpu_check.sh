@@ -1,79 +1,147 @@
 #!/usr/bin/env bash
-# The checks for a machine with an NVIDIA GPU: scripts/gpu_check.sh OUTDIR. Builds, runs the tests
-# of the ops (where a skipped CUDA test is a failure), compute-sanitizer's four tools and the
-# benchmarks. Writes a log of each, tests.xml, ops.json and summary.json to OUTDIR, and fails if one
-# of them fails.
+# The checks for a machine with an NVIDIA GPU: scripts/gpu_check.sh OUT. The steps are sorted by
+# what they are worth, each has a time limit, and a failed one does not stop the others. After each,
+# a line is added to OUT/summary.jsonl and the end of its output to OUT/log.txt; a step may add
+# lines of its own. All else is written to a folder of its own. Fails if a step failed.
 #
-# Uses only what is installed, and no network: CUDA 13 with nvcc and compute-sanitizer; Python with
-# pip, scikit-build-core, pybind11, ninja, fastbts's test packages, PyYAML, cupy, and torch with
-# CUDA and Triton, which torch.compile needs. Where FASTBTS_TENSORRT_INCLUDE names the folder of
-# NvInfer.h, the TensorRT plugins too: built, loaded, and tested as without a GPU.
+# Uses only what is installed, and no network: CUDA 13 with nvcc, ncu and compute-sanitizer; Python
+# with pip, scikit-build-core, pybind11, ninja, fastbts's test packages, PyYAML, cuda-bindings,
+# cupy, and torch with CUDA and Triton. Steps whose program is missing are skipped, and say so.
+#
+#   FASTBTS_WEIGHTS  the network's weights, of `python -m benchmarks.torch_engine build/weights.pt`
+#                    on a machine with the developers' packages (default: that file)
+#   FASTBTS_STEPS    names of the steps to take (default: all)
+#   FASTBTS_SCRATCH  folder for the build and the caches (default: a new one, removed at the end)
+#   FASTBTS_DRY_RUN  1: no GPU, the installed fastbts; steps run on the emulated device of the
+#                    tests, or are skipped. Shows that this script works, nothing about a GPU.
 set -uo pipefail
 out=$(realpath -m "${1:?folder for the results}")
 python=$(command -v "${PYTHON:-python3}")
 cd "$(dirname "$0")/.."
-commit=$(git rev-parse HEAD 2>/dev/null)
-mkdir -p "$out"
+root=$PWD
+dry=${FASTBTS_DRY_RUN:-0}
+weights=$(realpath -m "${FASTBTS_WEIGHTS:-build/weights.pt}")
+all="machine build tests predict ops compiled profile memcheck racecheck initcheck synccheck peers"
+steps=" ${FASTBTS_STEPS:-$all} "
+scratch=${FASTBTS_SCRATCH:-}
+if [[ -z $scratch ]]; then
+  scratch=$(mktemp -d)
+  trap 'rm -rf "$scratch"' EXIT
+fi
+mkdir -p "$out" "$scratch"
+worst=0
 
-declare -A passed
-check() {  # NAME COMMAND...
-  local name=$1
-  shift
-  if "$@" >"$out/$name.log" 2>&1; then
-    passed[$name]=true
-  else
-    passed[$name]=false
-    tail -n 30 "$out/$name.log"
-  fi
+report() {  # NAME RESULT SECONDS
+  printf '{"step": "%s", "result": "%s", "seconds": %s, "dry_run": %s}\n' \
+    "$1" "$2" "$3" "$([[ $dry == 1 ]] && echo true || echo false)" >>"$out/summary.jsonl"
 }
 
-define=--config-settings=cmake.define
-options=("$define.FASTBTS_CUDA=ON")
-tests=(tests/ops)
-if [[ -n ${FASTBTS_TENSORRT_INCLUDE:-} ]]; then
-  FASTBTS_TENSORRT_INCLUDE=$(realpath "$FASTBTS_TENSORRT_INCLUDE")
-  export FASTBTS_TENSORRT_INCLUDE
-  options+=("$define.FASTBTS_TENSORRT=ON")
-  options+=("$define.TensorRT_INCLUDE_DIR=$FASTBTS_TENSORRT_INCLUDE")
-  tests+=(tests/engine/backends/test_tensorrt_plugins.py)
+end_of_log() {  # NAME
+  { echo "==== $1"; tail -n 200 "$scratch/$1.log"; } >>"$out/log.txt"
+}
+
+step() {  # NAME SECONDS COMMAND...: runs it, within its time
+  local name=$1 limit=$2 begin=$EPOCHREALTIME status
+  shift 2
+  [[ $steps == *" $name "* ]] || return 0
+  timeout --kill-after 5 "$limit" "$@" >"$scratch/$name.log" 2>&1
+  status=$?
+  finished "$name" $status "$begin"
+}
+
+finished() {  # NAME STATUS BEGIN
+  local seconds result=passed
+  seconds=$(awk "BEGIN {print $EPOCHREALTIME - $3}")
+  [[ $2 -ne 0 ]] && result="failed with $2"
+  [[ $2 -eq 124 || $2 -eq 137 ]] && result="out of time"
+  [[ $2 -ne 0 ]] && worst=1
+  report "$1" "$result" "$seconds"
+  end_of_log "$1"
+  echo "$1: $result, $seconds s"
+}
+
+needs() {  # PROGRAM STEP...: whether it is there; else the steps are skipped
+  local why="no $1 here" name
+  [[ $dry == 1 ]] && why="a dry run"
+  command -v "$1" >/dev/null && [[ $dry != 1 ]] && return 0
+  for name in "${@:2}"; do
+    [[ $steps == *" $name "* ]] && report "$name" "skipped: $why" 0
+  done
+  return 1
+}
+
+about_machine() {
+  nvidia-smi || [[ $dry == 1 ]]
+  nvcc --version
+  git rev-parse HEAD
+  "$python" -m pip list --disable-pip-version-check
+}
+export python dry
+export -f about_machine
+
+# From a copy without the sources of the package, so that the one just built is what runs.
+build() {
+  "$python" -m pip install --no-build-isolation --no-deps --no-index --upgrade \
+    --target "$scratch/site" . --config-settings=build-dir="$scratch/build" \
+    --config-settings=cmake.define.FASTBTS_CUDA=ON \
+    --config-settings=cmake.define.CMAKE_CUDA_ARCHITECTURES="$architecture" &&
+    mkdir -p "$scratch/run" &&
+    cp -r tests training benchmarks csrc pyproject.toml "$scratch/run/"
+}
+architecture=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null |
+  head -n 1 | tr -d .)
+architecture=${architecture:-90}
+export scratch architecture
+export -f build
+
+module="benchmarks.gpu_predict" arguments=()
+[[ -f $weights ]] && arguments=(--weights "$weights")
+tests=(tests/ops -n 4 -m "not slow and not serial" -k "cuda and not emulated and not interface")
+if [[ $dry == 1 ]]; then
+  module="tests.fakes.gpu"
+  arguments+=(--shape 32 32 32 --rounds 0 --networks fp32-graph)
+  tests=(tests/ops/test_window.py -k "emulated")
 fi
 
-# In a folder of its own, so that nothing of the machine's is changed.
-check build "$python" -m pip install --no-build-isolation --no-deps --no-index --upgrade \
-  --target "$out/site" . "${options[@]}" --config-settings=build-dir="$out/build"
-[[ ${passed[build]} == true ]] || exit 1
-if [[ -n ${FASTBTS_TENSORRT_INCLUDE:-} ]]; then
-  check plugins "$python" -c "
-import ctypes
-n = ctypes.c_int32()
-ctypes.CDLL('$out/site/fastbts/libfastbts_tensorrt.so').getCreators(ctypes.byref(n))
-assert n.value == 2, n"
+step machine 10 bash -c about_machine
+if needs nvcc build; then
+  step build 90 bash -c build
+  [[ $steps == *" build "* && ! -d $scratch/run ]] && exit 1  # nothing else can be checked
+  cd "$scratch/run" 2>/dev/null || cd "$root"
+  export PYTHONPATH="$scratch/site" FASTBTS_REQUIRE_CUDA=1
 fi
+export PYTHONDONTWRITEBYTECODE=1 TORCHINDUCTOR_CACHE_DIR="$scratch/inductor"
+pytest=("$python" -m pytest -q -p no:cacheprovider -p no:benchmark)
 
-# From a copy without the sources of the package, so that the one just built is what runs. The
-# tests compile csrc once more, with an emulated device, and compare the ops with the networks of
-# training.
-rm -rf "$out/run"
-mkdir "$out/run"
-cp -r tests training benchmarks csrc pyproject.toml "$out/run/"
-cd "$out/run"
-export PYTHONPATH="$out/site" PYTHONDONTWRITEBYTECODE=1 FASTBTS_REQUIRE_CUDA=1
-export TORCHINDUCTOR_CACHE_DIR="$out/inductor"  # instead of the machine's /tmp
-pytest=("$python" -m pytest -p no:cacheprovider)
-check tests "${pytest[@]}" "${tests[@]}" --junitxml "$out/tests.xml"
-for tool in memcheck racecheck initcheck synccheck; do
-  # A launch fails by intent; the rest left out repeats kernels on other numbers.
-  check "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 --target-processes all \
-    "${pytest[@]}" tests/ops -k "cuda and not launch_that_fails and not orientation and not any_"
-done
-check ops "$python" -m benchmarks.cuda_ops "$out/ops.json"
-
-{
-  echo "{"
-  for name in "${!passed[@]}"; do echo "  \"$name\": ${passed[$name]},"; done
-  echo "  \"commit\": \"$commit\","
-  device=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -n 1)
-  echo "  \"device\": \"$device\""
-  echo "}"
-} | tee "$out/summary.json"
-[[ ! " ${passed[*]} " =~ " false " ]]
+step tests 100 "${pytest[@]}" "${tests[@]}"
+step predict 120 "$python" -m "$module" "$out/summary.jsonl" "${arguments[@]}"
+if needs nvidia-smi ops compiled; then
+  step ops 60 "$python" -m benchmarks.cuda_ops "$out/summary.jsonl"
+  step compiled 120 "$python" -m "$module" "$out/summary.jsonl" "${arguments[@]}" \
+    --networks fp16-compiled fp32-compiled
+fi
+if needs ncu profile; then
+  step profile 90 ncu --clock-control none --section SpeedOfLight --section Occupancy \
+    --kernel-name regex:"plane|attention|moment|histogram|brain_box|label|resample|blend" \
+    --launch-count 40 "$python" -m benchmarks.cuda_ops "$scratch/once.jsonl" --once
+fi
+if needs compute-sanitizer memcheck racecheck initcheck synccheck; then
+  declare -A running
+  begin=$EPOCHREALTIME  # all four at once
+  few="cuda and not emulated and not interface and (by_hand or half or any_number)"
+  for tool in memcheck racecheck initcheck synccheck; do
+    [[ $steps == *" $tool "* ]] || continue
+    timeout --kill-after 5 120 compute-sanitizer --tool "$tool" --error-exitcode 1 \
+      --target-processes all "${pytest[@]}" tests/ops -k "$few" \
+      >"$scratch/$tool.log" 2>&1 &
+    running[$!]=$tool
+  done
+  for process in "${!running[@]}"; do
+    wait "$process"
+    finished "${running[$process]}" $? "$begin"
+  done
+fi
+if needs nvidia-smi peers; then
+  step peers 60 "$python" -m benchmarks.cuda_ops "$out/summary.jsonl" --compiled
+fi
+exit $worst

@@ -47,9 +47,12 @@ def test_errors_of_other_kinds_pass_through() -> None:
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
-        ("as_volume", "^the case cannot be read: out of memory: 136 MiB; free memory, or use a l"),
-        ("normalize", "^a case of 30 x 41 x 23 voxels: out of memory: 136 MiB; free memory"),
-        ("label", "^a case of 30 x 41 x 23 voxels: out of memory: 136 MiB; free memory"),
+        (
+            "segmenter.as_volume",
+            "^the case cannot be read: out of memory: 136 MiB; free memory, or use a l",
+        ),
+        ("pipeline.prediction.normalize", "^a case of 30 x 41 x 23 voxels: out of memory: 136 MiB"),
+        ("pipeline.prediction.Labelling", "^a case of 30 x 41 x 23 voxels: out of memory: 136 MiB"),
     ],
 )
 def test_every_stage_reports_it(
@@ -62,7 +65,7 @@ def test_every_stage_reports_it(
     def fail(*args: object, **kwargs: object) -> None:
         raise MemoryError("136 MiB")
 
-    monkeypatch.setattr(f"fastbts.segmenter.{stage}", fail)
+    monkeypatch.setattr(f"fastbts.{stage}", fail)
     with pytest.raises(DeviceError, match=message):
         voxel_segmenter.predict(small_case[0])
     (result,) = voxel_segmenter.predict_batch([small_case[0]])

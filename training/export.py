@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import warnings
@@ -16,7 +15,7 @@ import torch
 import typer
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
+from torch import Tensor
 
 import fastbts
 from fastbts import MODALITIES, EngineSpec, OptionsError, read_case
@@ -29,22 +28,8 @@ from training.loop.checkpoint import averaged_weights, load_checkpoint
 from training.model import UNet3d
 from training.onnx_nodes import OPSET, add_bodies, translations, with_nodes, with_standard_norms
 
-PRECISIONS = ("fp32", "fp16")
 LARGE = 1024
 """Weights of at least this many numbers are stored as float16."""
-
-
-class Half(nn.Module):
-    """A network that computes in float16 between float32 ends: TensorRT obeys the ONNX's types."""
-
-    def __init__(self, network: UNet3d) -> None:
-        super().__init__()
-        self.network = copy.deepcopy(network).half()
-
-    def forward(self, volume: Tensor, text: Tensor | None = None) -> Tensor:
-        """As `UNet3d.forward` in eval mode."""
-        logits: Tensor = self.network(volume.half(), None if text is None else text.half())
-        return logits.float()
 
 
 def trained_network(recipe: Recipe, state: dict[str, Any]) -> UNet3d:
@@ -57,50 +42,42 @@ def trained_network(recipe: Recipe, state: dict[str, Any]) -> UNet3d:
     return network
 
 
-def to_onnx(network: UNet3d, spec: EngineSpec, precision: str = "fp32") -> onnx.ModelProto:
+def to_onnx(network: UNet3d, spec: EngineSpec) -> onnx.ModelProto:
     """Exports with dynamic batch and spatial sizes, which are multiples of the stride.
 
-    Inputs and logits are float32 in any precision. Bridge, attention and the head's product become
-    nodes of the domain `fastbts`; they and the norms have bodies of standard operations
-    (`onnx_nodes.py`). A network with text has a second input, "text" (K, T), whose default is the
-    network's own table.
+    It computes in float32; `fastbts build` makes other precisions of it. Bridge, attention and the
+    head's product become nodes of the domain `fastbts`; they and the norms have bodies of standard
+    operations (`onnx_nodes.py`). A network with text has a second input, "text" (K, T), whose
+    default is the network's own table.
 
     Args:
         network: In eval mode.
         spec: Also stored in the file's metadata, as JSON.
-        precision: What the graph computes in, "fp32" or "fp16".
-    Raises:
-        OptionsError: Another precision.
     """
-    if precision not in PRECISIONS:
-        raise OptionsError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
     text = network.get_buffer("text") if network.config.semantic.uses_text else None
-    model = _traced(network, spec, text, precision)
+    model = _traced(network, spec, text)
     if text is not None:
         # An initializer of an input's name is that input's default (ONNX IR, "Graphs").
         model.graph.initializer.append(numpy_helper.from_array(text.numpy(), "text"))
     _forget_origin(model)
     with_standard_norms(model)
     add_bodies(model)
-    about = {"name": spec.name, "version": fastbts.__version__, "precision": precision}
+    about = {"name": spec.name, "version": fastbts.__version__, "precision": "fp32"}
     helper.set_model_props(model, {**about, "spec": json.dumps(dataclasses.asdict(spec))})
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def _traced(
-    network: UNet3d, spec: EngineSpec, text: Tensor | None, precision: str
-) -> onnx.ModelProto:
+def _traced(network: UNet3d, spec: EngineSpec, text: Tensor | None) -> onnx.ModelProto:
     """The graph as torch exports it."""
     size = (2 * spec.stride, 3 * spec.stride, 4 * spec.stride)
     volume = torch.zeros(2, len(spec.modalities), *size)
     batch = torch.export.Dim("b", min=1, max=16)
     axes = {i: spec.stride * torch.export.Dim(n, min=1, max=64) for i, n in enumerate("dhw", 2)}
-    exported = Half(with_nodes(network)) if precision == "fp16" else with_nodes(network)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
-            exported,
+            with_nodes(network),
             (volume,) if text is None else (volume, text.clone()),
             input_names=["volume"] if text is None else ["volume", "text"],
             output_names=["logits"],
@@ -221,7 +198,6 @@ def export(
     *,
     note: str = "",
     spec: dict[str, Any] | None = None,
-    precision: str = "fp32",
     case: Path | None = None,
     **about: Any,
 ) -> dict[str, Any]:
@@ -232,7 +208,6 @@ def export(
         target: The engine file.
         note: Anything about the training that the recipe does not tell.
         spec: Fields of `EngineSpec` that were chosen after training, such as `name`.
-        precision: What the ONNX computes in, "fp32" or "fp16".
         case: Folder of the case on which parity with PyTorch is measured; None for noise.
         **about: For the manifest: license, data.
     Raises:
@@ -246,7 +221,7 @@ def export(
         )
     network, optional = trained_network(recipe, state), optional_modalities(recipe)
     final = replace(engine_spec(recipe), optional_modalities=optional, **spec or {})
-    payloads = {"model.onnx": halve_weights(to_onnx(network, final, precision)).SerializeToString()}
+    payloads = {"model.onnx": halve_weights(to_onnx(network, final)).SerializeToString()}
     if state.get("prompts"):
         about["prompts"] = state["prompts"]
     about["training"] = training_record(checkpoint, recipe, state, note)
@@ -275,12 +250,9 @@ def command(
     case: Annotated[
         Path | None, typer.Option(help="case to measure parity with PyTorch on; default: noise")
     ] = None,
-    precision: Annotated[
-        str, typer.Option(help="what the ONNX computes in: fp32, or fp16 for TensorRT")
-    ] = "fp32",
 ) -> None:
     """Write the network of a checkpoint as an engine file."""
     spec, about = {"name": name} if name else {}, {"license": licence, "data": data}
-    parity = export(checkpoint, out, note=note, spec=spec, precision=precision, case=case, **about)
+    parity = export(checkpoint, out, note=note, spec=spec, case=case, **about)
     size_mb = out.stat().st_size / 1e6
     typer.echo(f"{out}: {size_mb:.1f} MB; parity with PyTorch float32: {parity}")

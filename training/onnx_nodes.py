@@ -297,5 +297,5 @@ def _schema(name: str) -> defs.OpSchema:
         VERSION,
         inputs=[parameter(i, "T") for i in INPUTS[name]],
         outputs=[parameter("y", "T")],
-        type_constraints=[("T", ["tensor(float)", "tensor(float16)"], "")],
+        type_constraints=[("T", ["tensor(float)"], "")],
     )

@@ -16,7 +16,7 @@
 
 namespace fastbts {
 
-enum class Rows { kAny, kDense, kDenseOnHost };
+enum class Rows { kAny, kDense, kDenseOnCpu };
 
 template <typename T>
 inline constexpr DType kDType = std::is_same_v<T, float>          ? DType::kFloat32
@@ -110,6 +110,9 @@ class Borrower {
     } catch (const py::error_already_set& error) {
       throw InputError(name_ + ": expected " + expected_ + ", got " + type_of(object) +
                        " that cannot be borrowed: " + error.what());
+    } catch (const py::cast_error&) {
+      throw InputError(name_ + ": expected " + expected_ + ", got " + type_of(object) +
+                       " that describes itself wrongly, by DLPack or __cuda_array_interface__");
     } catch (const DeviceError& error) {
       throw DeviceError(name_ + ": " + error.what());
     }
@@ -139,10 +142,9 @@ class Borrower {
   }
 
   void check_layout(const Source& source, Rows rows, bool written_to) const {
-    std::int64_t size = 1;
-    for (const auto n : source.shape) size *= n;
-    const bool dense = source.strides.back() == 1 || source.shape.back() == 1 || size == 0;
-    const bool any = rows == Rows::kAny || (rows == Rows::kDenseOnHost && source.device.is_cuda);
+    const bool dense =
+        source.strides.back() == 1 || source.shape.back() == 1 || is_empty(source.shape);
+    const bool any = rows == Rows::kAny || (rows == Rows::kDenseOnCpu && source.device.is_cuda);
     refuse_unless(any || dense, source,
                   ", whose last axis is not contiguous; use np.ascontiguousarray(x)");
     refuse_unless(source.writable || !written_to, source, ", which is read-only");

@@ -176,13 +176,13 @@ void bind_network(py::module_& module) {
          const Array& axis_bias, const Array& expand, const Array& out,
          const std::optional<Array>& scratch, int n_threads, StreamHandle stream) {
         const auto borrow_args = [&](Borrower& borrow) -> SemanticBridgeArgs {
-          return {borrow.floats<5>(x, "x", "(B, C, D, H, W)", Rows::kDenseOnHost),
-                  borrow.floats<5>(reduced, "reduced", "(B, R, D, H, W)", Rows::kDenseOnHost),
+          return {borrow.floats<5>(x, "x", "(B, C, D, H, W)", Rows::kDenseOnCpu),
+                  borrow.floats<5>(reduced, "reduced", "(B, R, D, H, W)", Rows::kDenseOnCpu),
                   borrow.array<const float, 4>(conv, "conv", "float32 (R, 2R, 3, 3)"),
                   borrow.array<const float, 1>(bias, "bias", "float32 (R)"),
                   borrow.array<const float, 2>(axis_bias, "axis_bias", "float32 (3, R)"),
                   borrow.array<const float, 2>(expand, "expand", "float32 (C, R)"),
-                  borrow.floats<5, void>(out, "out", "(B, C, D, H, W)", Rows::kDenseOnHost),
+                  borrow.floats<5, void>(out, "out", "(B, C, D, H, W)", Rows::kDenseOnCpu),
                   borrow.optional<float, 1>(scratch, "scratch", "float32 (n)")};
         };
         run(semantic_bridge, "semantic_bridge", n_threads, stream, borrow_args);
@@ -196,18 +196,17 @@ void bind_network(py::module_& module) {
          const Array& w_x, const Array& bias, const Array& w_g, const Array& w_s, const Array& w_a,
          float strength, const Array& out, int n_threads, StreamHandle stream) {
         const auto borrow_args = [&](Borrower& borrow) -> SemanticAttentionArgs {
-          return {
-              borrow.floats<5>(skip, "skip", "(B, C, D, H, W)", Rows::kDenseOnHost),
-              borrow.floats<5>(encoded, "encoded", "(B, C', D/2, H/2, W/2)", Rows::kDenseOnHost),
-              borrow.floats<5>(decoded, "decoded", "(B, C', D/2, H/2, W/2)", Rows::kDenseOnHost),
-              borrow.floats<5>(similarity, "similarity", "(B, K, d, h, w)", Rows::kDenseOnHost),
-              borrow.array<const float, 2>(w_x, "w_x", "float32 (J, C')"),
-              borrow.array<const float, 1>(bias, "bias", "float32 (J)"),
-              borrow.array<const float, 2>(w_g, "w_g", "float32 (J, C')"),
-              borrow.array<const float, 2>(w_s, "w_s", "float32 (J, K)"),
-              borrow.array<const float, 4>(w_a, "w_a", "float32 (J, 2, 2, 2)"),
-              strength,
-              borrow.floats<5, void>(out, "out", "(B, C, D, H, W)", Rows::kDenseOnHost)};
+          return {borrow.floats<5>(skip, "skip", "(B, C, D, H, W)", Rows::kDenseOnCpu),
+                  borrow.floats<5>(encoded, "encoded", "(B, C', D/2, H/2, W/2)", Rows::kDenseOnCpu),
+                  borrow.floats<5>(decoded, "decoded", "(B, C', D/2, H/2, W/2)", Rows::kDenseOnCpu),
+                  borrow.floats<5>(similarity, "similarity", "(B, K, d, h, w)", Rows::kDenseOnCpu),
+                  borrow.array<const float, 2>(w_x, "w_x", "float32 (J, C')"),
+                  borrow.array<const float, 1>(bias, "bias", "float32 (J)"),
+                  borrow.array<const float, 2>(w_g, "w_g", "float32 (J, C')"),
+                  borrow.array<const float, 2>(w_s, "w_s", "float32 (J, K)"),
+                  borrow.array<const float, 4>(w_a, "w_a", "float32 (J, 2, 2, 2)"),
+                  strength,
+                  borrow.floats<5, void>(out, "out", "(B, C, D, H, W)", Rows::kDenseOnCpu)};
         };
         run(semantic_attention, "semantic_attention", n_threads, stream, borrow_args);
       },

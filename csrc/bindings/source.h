@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -54,6 +55,14 @@ inline std::vector<std::int64_t> row_major(const std::vector<std::int64_t>& shap
   std::vector<std::int64_t> strides(shape.size(), 1);
   for (std::size_t i = shape.size(); i-- > 1;) strides[i - 1] = strides[i] * shape[i];
   return strides;
+}
+
+inline bool is_empty(const std::vector<std::int64_t>& shape) {
+  return std::find(shape.begin(), shape.end(), 0) != shape.end();
+}
+
+inline bool has_negative(const std::vector<std::int64_t>& shape) {
+  return std::any_of(shape.begin(), shape.end(), [](std::int64_t n) { return n < 0; });
 }
 
 inline Source from_numpy(const py::array& array) {
@@ -124,6 +133,8 @@ inline Source from_tensor(const py::object& capsule, const DLTensor& tensor, boo
                        : row_major(source.shape);
   source.writable = writable;
   const auto n_bytes = std::max<std::uintptr_t>(1, tensor.dtype.bits / 8);
+  if (has_negative(source.shape)) source.flaw = ", which has a negative size";
+  if (!tensor.data && !is_empty(source.shape)) source.flaw = ", which has no memory";
   if (reinterpret_cast<std::uintptr_t>(source.data) % n_bytes)
     source.flaw = ", which is not aligned; copy it";
   return source;
@@ -162,23 +173,38 @@ inline Source from_dlpack(const py::object& array, Stream stream) {
   return source;
 }
 
+/// Sets the strides from bytes, or the flaw.
+inline void set_strides(Source& source, const py::object& bytes, std::int64_t n_bytes) {
+  source.strides = row_major(source.shape);
+  if (bytes.is_none()) return;
+  const auto steps = bytes.cast<std::vector<std::int64_t>>();
+  if (steps.size() != source.shape.size()) {
+    source.flaw = ", whose strides are not one for each axis";
+    return;
+  }
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    if (steps[i] % n_bytes != 0) source.flaw = ", whose strides are not whole elements; copy it";
+    source.strides[i] = steps[i] / n_bytes;
+  }
+}
+
 /// Numba's protocol, version 3, for libraries without DLPack.
 inline Source from_cuda_interface(const py::object& array, Stream stream) {
   n_cuda_devices();  // throws where there is none
   const auto interface = array.attr("__cuda_array_interface__").cast<py::dict>();
   const auto [address, read_only] = interface["data"].cast<std::pair<std::uintptr_t, bool>>();
   const auto dtype = py::dtype::from_args(interface["typestr"]);
+  const auto n_bytes = std::max<py::ssize_t>(1, dtype.itemsize());
   Source source{array, reinterpret_cast<void*>(address), dtype,
                 dtype_of(dtype.kind(), dtype.itemsize())};
   source.shape = interface["shape"].cast<std::vector<std::int64_t>>();
-  source.strides = row_major(source.shape);
-  if (const py::object strides = interface.attr("get")("strides"); !strides.is_none()) {
-    source.strides = strides.cast<std::vector<std::int64_t>>();  // in bytes
-    for (auto& stride : source.strides) stride /= dtype.itemsize();
-  }
+  if (has_negative(source.shape)) source.flaw = ", which has a negative size";
+  set_strides(source, interface.attr("get")("strides"), n_bytes);
+  if (address % static_cast<std::uintptr_t>(n_bytes) != 0)
+    source.flaw = ", which is not aligned; copy it";
   if (dtype.byteorder() == '>') source.flaw = ", which is not in native byte order";
   if (!py::object(interface.attr("get")("mask")).is_none()) source.flaw = ", which is masked";
-  source.device = cuda_device_of(source.data);
+  source.device = is_empty(source.shape) ? current_cuda_device() : cuda_device_of(source.data);
   source.writable = !read_only;
   if (const py::object producer = interface.attr("get")("stream"); !producer.is_none()) {
     cuda_wait(stream, {reinterpret_cast<void*>(producer.cast<std::uintptr_t>())});
@@ -186,10 +212,26 @@ inline Source from_cuda_interface(const py::object& array, Stream stream) {
   return source;
 }
 
+/// Our own DeviceArray (fastbts/device/arrays.py): address, shape, strides in elements, kind and
+/// bytes of its type, and device. DLPack has no negative strides.
+inline Source from_device_array(const py::object& array) {
+  using Sizes = std::vector<std::int64_t>;
+  const auto [address, shape, strides, kind, n_bytes, index] =
+      array.attr("_described")
+          .cast<std::tuple<std::uintptr_t, Sizes, Sizes, char, std::int64_t, int>>();
+  Source source{array, reinterpret_cast<void*>(address), array.attr("dtype"),
+                dtype_of(kind, n_bytes)};
+  source.shape = shape, source.strides = strides, source.device = {true, index};
+  source.writable = true;
+  if (address % static_cast<std::uintptr_t>(n_bytes)) source.flaw = ", which is not aligned";
+  return source;
+}
+
 /// Any array; nothing for other objects.
 inline std::optional<Source> source_of(const py::object& object, Stream stream) {
   if (py::isinstance<py::array>(object))
     return from_numpy(py::reinterpret_borrow<py::array>(object));
+  if (py::hasattr(object, "_described")) return from_device_array(object);
   if (py::hasattr(object, "__dlpack_device__")) return from_dlpack(object, stream);
   if (py::hasattr(object, "__cuda_array_interface__")) return from_cuda_interface(object, stream);
   return std::nullopt;

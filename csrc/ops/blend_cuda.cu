@@ -6,8 +6,8 @@ namespace fastbts {
 
 void blend_cuda(const BlendArgs& args, Stream stream) {
   const auto [n_k, n_d, n_h, n_w] = args.total.shape;
-  const RowLaunch launch(n_k * n_d * n_h);
-  if (launch.blocks.x == 0 || n_w == 0) return;
+  if (n_k * n_d * n_h * n_w == 0) return;
+  const WarpRowLaunch launch(n_k * n_d * n_h, kMostRowBlocks);
   const BlendWeights weights{strided(args.weights[0]), strided(args.weights[1]),
                              strided(args.weights[2])};
   dispatch_floats(args.logits.dtype, [&, n = n_k * n_d * n_h](auto tag) {

@@ -8,7 +8,8 @@
 namespace fastbts {
 namespace {
 
-LabelBox label_box(const View<std::uint8_t, 3>& labels) {
+LabelBox label_box(const View<std::uint8_t, 3>& any_order) {
+  const auto labels = any_order.permuted(memory_order(any_order.shape, any_order.strides));
   LabelBox box{labels.data, {}, {}};
   for (std::size_t axis = 0; axis < 3; ++axis) {
     box.size[axis] = static_cast<int>(labels.shape[axis]);

@@ -1,3 +1,4 @@
+#include "core/array/dense.h"
 #include "core/cuda/launch.h"
 #include "ops/label.h"
 #include "ops/label_kernel.cuh"
@@ -13,26 +14,59 @@ Box source_box(const LabelArgs& args) {
   return box;
 }
 
+/// What the kernels take.
+template <typename T>
+struct LabelLaunch {
+  View<const T, 4> logits;
+  LabelRule rule;
+  View<std::uint8_t, 3> labels;
+  unsigned long long* totals;
+  cudaStream_t stream;
+};
+
+template <typename T>
+void launch_rows(const LabelLaunch<T>& args) {
+  const std::int64_t n_rows = args.labels.shape[0] * args.labels.shape[1];
+  const WarpRowLaunch launch(n_rows, 1024);
+  label_kernel<<<launch.blocks, launch.threads, 0, args.stream>>>(
+      strided(args.logits), args.rule, strided(args.labels), args.totals,
+      static_cast<std::uint32_t>(n_rows));
+  CUDA_CHECK_LAUNCH("label_kernel");
+}
+
+/// For labels that are not fastest along W: order is that of their axes in memory.
+template <typename T>
+void launch_tiles(const LabelLaunch<T>& args, const std::array<std::size_t, 3>& order) {
+  const std::size_t fast = order[2], other = 1 - fast;
+  const auto labels = args.labels.permuted({other, 2, fast});
+  const std::int64_t shape[4] = {1, labels.shape[0], labels.shape[1], labels.shape[2]};
+  const Tiles tiles = tiles_of(shape);
+  const TileLaunch launch(tiles.n_all(), 1024);
+  label_tiles_kernel<<<launch.blocks, launch.threads, 0, args.stream>>>(
+      strided(args.logits.permuted({other, 2, fast})), args.rule, strided(labels), args.totals,
+      tiles, static_cast<std::uint32_t>(tiles.n_all()));
+  CUDA_CHECK_LAUNCH("label_tiles_kernel");
+}
+
 }  // namespace
 
 void label_cuda(const LabelArgs& args, Stream stream) {
   CUDA_CHECK(cudaMemsetAsync(args.counts.data, 0, 4 * sizeof(std::int64_t), cuda_stream(stream)));
   const auto labels = args.labels.cropped(args.box);
-  const auto [n_d, n_h, n_w] = labels.shape;
-  const RowLaunch launch(n_d * n_h, 4096);
-  if (launch.blocks.x == 0 || n_w == 0) return;
+  if (n_elements(labels.shape) == 0) return;
   const LabelRule rule{least_logit(args.thresholds[0]),
                        least_logit(args.thresholds[1]),
                        least_logit(args.thresholds[2]),
                        args.values[0],
                        args.values[1],
                        args.values[2]};
-  dispatch_floats(args.logits.dtype, [&, n = n_d * n_h](auto tag) {
+  auto* totals = reinterpret_cast<unsigned long long*>(args.counts.data);
+  const auto order = memory_order(labels.shape, labels.strides);
+  dispatch_floats(args.logits.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    label_kernel<<<launch.blocks, launch.threads, 0, cuda_stream(stream)>>>(
-        strided(args.logits.as<T>().cropped(source_box(args))), rule, strided(labels),
-        reinterpret_cast<unsigned long long*>(args.counts.data), static_cast<std::uint32_t>(n));
-    CUDA_CHECK_LAUNCH("label_kernel");
+    const auto logits = args.logits.as<T>().cropped(source_box(args));
+    const LabelLaunch<T> launch{logits, rule, labels, totals, cuda_stream(stream)};
+    order[2] == 2 ? launch_rows(launch) : launch_tiles(launch, order);
   });
 }
 

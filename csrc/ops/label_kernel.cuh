@@ -1,8 +1,12 @@
 #pragma once
 
+#include "core/cuda/block.h"
 #include "core/cuda/strided.h"
+#include "core/cuda/tile.h"
 #include "core/cuda/warp.h"
 
+/// Memory traffic (estimate): logits and labels once. 144 x 176 x 144 voxels, float32: 47 MB, 16 us
+/// at 3.0 TB/s, 11 us at 4.3 TB/s; expected 25 and 20 us. One memset, one launch.
 namespace fastbts {
 
 struct LabelRule {
@@ -10,40 +14,80 @@ struct LabelRule {
   std::uint8_t ed, ncr, et;            // labels written
 };
 
-/// Integer counts, so that their order does not matter; all threads of the block must call it.
-FASTBTS_DEVICE void add_count(unsigned long long* total, unsigned long long mine) {
-  const unsigned long long sum = warp_sum(mine);
-  if (is_first_lane() && sum != 0) atomicAdd(total, sum);
+/// Voxels that a thread counted.
+struct LabelCounts {
+  unsigned wt, tc, et, nonfinite;
+};
+
+/// The label of a voxel; all regions contain those inside them.
+template <typename T>
+FASTBTS_DEVICE std::uint8_t label_of(const Strided<const T, 4>& logits, const LabelRule& rule,
+                                     std::int64_t d, std::int64_t h, std::int64_t w,
+                                     LabelCounts& counts) {
+  const T* voxel = logits.data + logits.offset(0, d, h, w);
+  const float logit_wt = to_float(voxel[0]), logit_tc = to_float(voxel[logits.strides[0]]),
+              logit_et = to_float(voxel[2 * logits.strides[0]]);
+  const bool et = logit_et >= rule.least_et;
+  const bool tc = et || logit_tc >= rule.least_tc;
+  const bool wt = tc || logit_wt >= rule.least_wt;
+  counts.wt += wt;
+  counts.tc += tc;
+  counts.et += et;
+  // The product with 0 is NaN for NaN and infinity.
+  counts.nonfinite += !(logit_wt * 0 + logit_tc * 0 + logit_et * 0 == 0);
+  return et ? rule.et : tc ? rule.ncr : wt ? rule.ed : std::uint8_t{0};
 }
 
-/// One thread per voxel of the box, of which each row is (d, h). Both views begin where the box
-/// does.
+/// Adds the counts of a block's threads, all of which must call it, to the totals.
+FASTBTS_DEVICE void add_counts(const LabelCounts& mine, unsigned long long* totals) {
+  FASTBTS_SHARED unsigned of_block[4];
+  const unsigned thread = block_thread();
+  if (thread < 4) of_block[thread] = 0;
+  __syncthreads();
+  const unsigned counts[4] = {warp_sum(mine.wt), warp_sum(mine.tc), warp_sum(mine.et),
+                              warp_sum(mine.nonfinite)};
+  for (int i = 0; i < 4; ++i)
+    if (is_first_lane() && counts[i]) atomicAdd(of_block + i, counts[i]);
+  __syncthreads();
+  if (thread < 4 && of_block[thread])
+    atomicAdd(totals + thread, static_cast<unsigned long long>(of_block[thread]));
+}
+
+/// A warp for each row (d, h) of the box. Both views begin where the box does.
 template <typename T>
 FASTBTS_KERNEL void label_kernel(Strided<const T, 4> logits, LabelRule rule,
-                                 Strided<std::uint8_t, 3> labels, unsigned long long* counts,
+                                 Strided<std::uint8_t, 3> labels, unsigned long long* totals,
                                  std::uint32_t n_rows) {
-  unsigned long long n_wt = 0, n_tc = 0, n_et = 0, n_nonfinite = 0;
+  LabelCounts counts{};
   for (std::uint32_t row = first_row(); row < n_rows; row += row_step()) {
     const auto [d, h] = Row<2>(row, labels.shape).index;
-    for (std::int64_t w = threadIdx.x; w < labels.shape[2]; w += blockDim.x) {
-      const float logit_wt = to_float(logits.at(0, d, h, w)),
-                  logit_tc = to_float(logits.at(1, d, h, w)),
-                  logit_et = to_float(logits.at(2, d, h, w));
-      const bool et = logit_et >= rule.least_et;
-      const bool tc = et || logit_tc >= rule.least_tc;
-      const bool wt = tc || logit_wt >= rule.least_wt;
-      labels.at(d, h, w) = et ? rule.et : tc ? rule.ncr : wt ? rule.ed : std::uint8_t{0};
-      n_wt += wt;
-      n_tc += tc;
-      n_et += et;
-      // The product with 0 is NaN for NaN and infinity.
-      n_nonfinite += !(logit_wt * 0 + logit_tc * 0 + logit_et * 0 == 0);
-    }
+    for (std::int64_t w = threadIdx.x; w < labels.shape[2]; w += blockDim.x)
+      labels.at(d, h, w) = label_of(logits, rule, d, h, w, counts);
   }
-  add_count(counts + 0, n_wt);
-  add_count(counts + 1, n_tc);
-  add_count(counts + 2, n_et);
-  add_count(counts + 3, n_nonfinite);
+  add_counts(counts, totals);
+}
+
+/// The same for labels that are fastest along H, where logits are along W: the axes H and W of both
+/// are exchanged, see tile.h.
+template <typename T>
+FASTBTS_KERNEL void label_tiles_kernel(Strided<const T, 4> logits, LabelRule rule,
+                                       Strided<std::uint8_t, 3> labels, unsigned long long* totals,
+                                       Tiles tiles, std::uint32_t n_tiles) {
+  LabelCounts counts{};
+  const std::int64_t shape[4] = {1, labels.shape[0], labels.shape[1], labels.shape[2]};
+  for_each_tile<std::uint8_t>(
+      tiles, n_tiles, shape,
+      [&](std::int64_t, std::int64_t d, std::int64_t h, std::int64_t w, int step,
+          std::uint8_t* some) {
+        for (int k = 0; k < kReads; ++k, w += step) {
+          const bool inside = h < shape[2] && w < shape[3];
+          some[k] = inside ? label_of(logits, rule, d, h, w, counts) : std::uint8_t{0};
+        }
+      },
+      [&](std::int64_t, std::int64_t d, std::int64_t h, std::int64_t w, std::uint8_t label) {
+        labels.at(d, h, w) = label;
+      });
+  add_counts(counts, totals);
 }
 
 }  // namespace fastbts

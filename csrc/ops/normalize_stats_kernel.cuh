@@ -277,7 +277,7 @@ FASTBTS_KERNEL void moment_kernel(BrainVoxels brain, double* stats) {
   const MomentPart mine = block_merge(moments_of_thread<Bits>(brain, lo, hi), merged);
   if (block_thread() == 0) parts[blockIdx.x] = mine;
   if (!is_last_block(&brain.scratch.counts[blockIdx.y].ticket, gridDim.x)) return;
-  static_assert(kSumBlocks <= kRowThreads * kBlockRows, "a part for each thread");
+  static_assert(kSumBlocks <= kWarpRowThreads, "a part for each thread");
   const unsigned thread = block_thread();
   const MomentPart all =
       block_merge(thread < kSumBlocks ? parts[thread] : MomentPart{0, 0, 0}, merged);

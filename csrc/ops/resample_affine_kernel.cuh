@@ -1,6 +1,7 @@
 #pragma once
 
 #include "core/cuda/interpolation.h"
+#include "core/cuda/limits.h"
 #include "core/cuda/numbers.h"
 #include "core/cuda/strided.h"
 #include "core/cuda/tile.h"
@@ -104,14 +105,16 @@ FASTBTS_KERNEL void resample_affine_kernel(AnyStrided<4> tensor, ResampleAffineS
 
 /// The same for tensors whose memory is followed along H of out: see tile.h.
 template <typename Bits, typename Offset>
-FASTBTS_KERNEL void resample_affine_tiles_kernel(AnyStrided<4> tensor,
-                                                 ResampleAffineSettings settings,
-                                                 AnyStrided<4, void> out, Tiles tiles,
-                                                 std::uint32_t n_tiles) {
-  for_each_tile(
+FASTBTS_KERNEL FASTBTS_BOUNDS(kWarpRowThreads, 4) void resample_affine_tiles_kernel(
+    AnyStrided<4> tensor, ResampleAffineSettings settings, AnyStrided<4, void> out, Tiles tiles,
+    std::uint32_t n_tiles) {
+  for_each_tile<float>(
       tiles, n_tiles, out.shape,
-      [&](std::int64_t c, std::int64_t d, std::int64_t h, std::int64_t w) {
-        return sample<Bits>(tensor, c, settings, place_of<Offset>(tensor, settings, d, h, w));
+      [&](std::int64_t c, std::int64_t d, std::int64_t h, std::int64_t w, int step, float* values) {
+#pragma unroll 1
+        for (int k = 0; k < kReads; ++k, w += step)
+          values[k] =
+              sample<Bits>(tensor, c, settings, place_of<Offset>(tensor, settings, d, h, w));
       },
       [&](std::int64_t c, std::int64_t d, std::int64_t h, std::int64_t w, float value) {
         store_sample(out, out.offset(c, d, h, w), value);

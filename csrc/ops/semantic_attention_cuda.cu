@@ -92,13 +92,16 @@ bool check_layouts(const SemanticAttentionArgs& args) {
   require_layout(args.decoded, "semantic_attention: decoded");
   require_layout(args.similarity, "semantic_attention: similarity");
   require_layout(args.out, "semantic_attention: out");
-  const bool last = all_channels_last("semantic_attention: skip, encoded, decoded, out", args.skip,
-                                      args.encoded, args.decoded, args.out);
+  const bool last = all_channels_last("semantic_attention: skip, encoded, decoded, out",
+                                      args.n_c_out > args.skip.shape[1], args.skip, args.encoded,
+                                      args.decoded, args.out);
   const bool maps_last = !is_dense(args.similarity);
   // Of a dense tensor a kernel counts the voxels of a channel in 32 bits, and channels in 64.
   const auto n = [&](const auto& view, bool channels_last) {
     return channel_step(view, false) * voxel_step(view, channels_last);
   };
+  for (std::size_t axis = 2; axis < 5; ++axis)  // see short_tap_of
+    require_index(2 * args.encoded.shape[axis] * args.similarity.shape[axis], "semantic_attention");
   require_index(std::max({n(args.skip, last), n(args.encoded, last), n(args.decoded, last),
                           n(args.out, last), n(args.similarity, maps_last)}),
                 "semantic_attention");

@@ -3,9 +3,12 @@
 #include "core/cuda/interpolation.h"
 #include "core/cuda/pack.h"
 
-/// One launch. At BraTS size, B 1, C 32, C' 64, J 16, K 3, 36 x 44 x 36 voxels below, float16, it
-/// moves 73 MB: ideal 24 us at 3.0 TB/s, 17 us at 4.3 TB/s. Estimate 35 us: 10 us of arithmetic, of
-/// which most overlaps with the memory of other blocks (estimate; never run on a GPU).
+/// One launch. Estimates, as no GPU has run it; float16, B 1, J 16, K 3, at BraTS size:
+///   level                            bytes    ideal at 3.0 / 4.3 TB/s  estimate
+///   C 32, C' 64, 36 x 44 x 36 below  73 MB    24 / 17 us               40 us
+///   C 64, C' 128, 18 x 22 x 18       18 MB    6 / 4 us                 12 us
+/// The arithmetic of the first takes 10 us, beside the memory accesses of other blocks; what is
+/// left is memory's latency, with 24 warps on a multiprocessor. The second has 112 blocks only.
 namespace fastbts {
 
 /// A tensor (B, C, D, H, W), and the elements from one case, channel or voxel to the next.
@@ -40,46 +43,50 @@ inline constexpr int kLine = 2 * kVoxels;  // children of a block along W, for o
 /// Weights of an input channel in shared memory: 16 bytes more than one group, so that writing them
 /// meets all banks.
 inline constexpr int kInputRow = kHiddenGroup + 4;
+inline constexpr int kMostItems = 8;  // channels that a thread reads at once
 inline constexpr int kPartFloats = kSplits * kHiddenGroup * kVoxels;
 inline constexpr int kFactorFloats = kSplits * kLine;
 
 /// Shared memory: parts of sums (kSplits, kHiddenGroup, kVoxels), factors (4, kLine), the first
 /// child of each voxel (kVoxels), and the weights of one kind of input.
 inline std::size_t attention_shared_bytes(const AttentionSizes& s) {
-  const int n_inputs = s.n_below > s.n_maps ? s.n_below : s.n_maps;
+  const int most = s.n_below > s.n_maps ? s.n_below : s.n_maps;
+  const int n_rows = (most + kMostItems - 1) / kMostItems * kMostItems;
   return sizeof(float) * (kPartFloats + kFactorFloats + kVoxels) +
-         sizeof(float) * kInputRow * static_cast<std::size_t>(n_inputs);
+         sizeof(float) * kInputRow * static_cast<std::size_t>(n_rows);
 }
 
-/// A voxel at half resolution: the thread's own, and its split.
+/// The voxel of a thread at half resolution, its number in the block, and the thread's split.
 struct Place {
-  int voxel, d, h, w, slot, split;
+  int d, h, w, slot, split;
 };
 
-FASTBTS_DEVICE Place place_of(const AttentionSizes& s) {
+/// Threads beyond the last voxel take it too: they help, and have no children.
+FASTBTS_DEVICE Place place_of(const AttentionSizes& s, int* children) {
   const int n = s.below[0] * s.below[1] * s.below[2], thread = static_cast<int>(threadIdx.x);
-  const int i = static_cast<int>(blockIdx.x) * kVoxels + thread % kVoxels;
-  const int voxel = i < n ? i : n - 1;  // those beyond the end help, and write nothing
-  const unsigned row = static_cast<unsigned>(voxel) / s.below[2];
-  return {i,
-          static_cast<int>(row / s.below[1]),
-          static_cast<int>(row % s.below[1]),
-          static_cast<int>(static_cast<unsigned>(voxel) % s.below[2]),
-          thread % kVoxels,
-          thread / kVoxels};
+  const int slot = thread % kVoxels, split = thread / kVoxels;
+  const int i = static_cast<int>(blockIdx.x) * kVoxels + slot, voxel = min(i, n - 1);
+  const int row = voxel / s.below[2], w = voxel % s.below[2];
+  const int d = row / s.below[1], h = row % s.below[1];
+  const int first_child = (d * 4 * s.below[1] + 2 * h) * 2 * s.below[2] + 2 * w;
+  if (split == 0) children[slot] = i < n ? first_child : -1;
+  return {d, h, w, slot, split};
 }
 
 /// Weights (J, n) of hidden channels [first, first + kHiddenGroup) as (n, kInputRow); zeros where
-/// there are no more. A warp reads along a row.
+/// there are no more of either. A warp reads along a row.
 FASTBTS_DEVICE void load_weights(const float* weights, int n, int first, int n_hidden,
                                  float* shared) {
   constexpr int kWarps = kAttentionThreads / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int n_rows = (n + kMostItems - 1) / kMostItems * kMostItems;
   __syncthreads();
   for (int j = static_cast<int>(threadIdx.x) / kWarp; j < kHiddenGroup; j += kWarps) {
-    const bool exists = first + j < n_hidden;
-    for (int c = lane; c < n; c += kWarp)
+#pragma unroll 2
+    for (int c = lane; c < n_rows; c += kWarp) {
+      const bool exists = first + j < n_hidden && c < n;
       shared[c * kInputRow + j] = exists ? weights[(first + j) * n + c] : 0.0F;
+    }
   }
   __syncthreads();
 }
@@ -94,25 +101,39 @@ FASTBTS_DEVICE void mix(const float* weights, float value, float (&sums)[kHidden
   }
 }
 
-/// Adds this split's share of the channels of a voxel, one at a time; P is that of the skip.
-template <typename P, typename T>
+/// Adds this split's share of the channels of a voxel. A few are loaded before the first is used, so
+/// that more of memory's latency overlaps.
+template <typename T>
 FASTBTS_DEVICE void mix_channels(const T* voxel, std::int64_t step, int n, int split,
                                  const float* weights, float (&sums)[kHiddenGroup]) {
-#pragma unroll 4
-  for (int c = split; c < n; c += kSplits)
-    mix(weights + c * kInputRow, to_float(voxel[c * step]), sums);
+  constexpr int kBatch = 8;
+  for (int first = split; first < n; first += kBatch * kSplits) {
+    float values[kBatch];
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      const int c = first + i * kSplits;
+      values[i] = c < n ? to_float(voxel[c * step]) : 0.0F;
+    }
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      const int c = first + i * kSplits;
+      if (c < n) mix(weights + c * kInputRow, values[i], sums);
+    }
+  }
 }
 
 /// The same of a channels-last tensor, in groups of adjacent channels.
 template <typename P, typename T>
 FASTBTS_DEVICE void mix_groups(const T* voxel, int n, int split, const float* weights,
                                float (&sums)[kHiddenGroup]) {
-#pragma unroll 2
+#pragma unroll 1
   for (int c = split * P::kItems; c < n; c += kSplits * P::kItems) {
     const P group = load_pack<P>(voxel + c);
 #pragma unroll
-    for (int k = 0; k < P::kItems; ++k)  // beyond n is padding, which may be anything
-      if (c + k < n) mix(weights + (c + k) * kInputRow, to_float(group.items[k]), sums);
+    for (int k = 0; k < P::kItems; ++k) {  // beyond n is padding, which may be anything
+      const float value = c + k < n ? to_float(group.items[k]) : 0.0F;
+      mix(weights + (c + k) * kInputRow, value, sums);
+    }
   }
 }
 
@@ -167,7 +188,7 @@ FASTBTS_DEVICE void sum_parts(const AttentionPointers<T>& p, const AttentionSize
     if constexpr (kChannelsLast)
       mix_groups<P>(values, s.n_below, at.split, weights, sums);
     else
-      mix_channels<P>(values, feature.channel_step, s.n_below, at.split, weights, sums);
+      mix_channels(values, feature.channel_step, s.n_below, at.split, weights, sums);
   };
   mix_feature(p.encoded, p.w_x);
   mix_feature(p.decoded, p.w_g);
@@ -222,7 +243,7 @@ FASTBTS_DEVICE Group group_at(unsigned i, unsigned n, const AttentionSizes& s,
 template <typename T, typename P, bool kChannelsLast>
 FASTBTS_DEVICE void weight_children(const AttentionPointers<T>& p, const AttentionSizes& s,
                                     const float* factors, const int* children) {
-  constexpr unsigned kBatch = 4;
+  constexpr unsigned kBatch = 2;
   const T* const skip = p.skip.data + blockIdx.y * p.skip.case_step;
   T* const out = p.out.data + blockIdx.y * p.out.case_step;
   const unsigned n = kSplits * kLine / P::kItems * static_cast<unsigned>(s.n_c_out);
@@ -260,7 +281,7 @@ FASTBTS_KERNEL FASTBTS_BOUNDS(kAttentionThreads, 3) void attention_kernel(Attent
   float* const factors = parts + kPartFloats;
   int* const children = reinterpret_cast<int*>(factors + kFactorFloats);
   float* const weights = factors + kFactorFloats + kVoxels;
-  const Place at = place_of(s);
+  const Place at = place_of(s, children);
   float logits[2] = {};
   for (int first = 0; first < s.n_hidden; first += kHiddenGroup) {
     sum_parts<T, P, kChannelsLast>(p, s, at, first, weights, parts);
@@ -271,9 +292,6 @@ FASTBTS_KERNEL FASTBTS_BOUNDS(kAttentionThreads, 3) void attention_kernel(Attent
   for (int k = 0; k < 2; ++k)
     factors[at.split * kLine + 2 * at.slot + k] =
         1.0F + strength * (2.0F / (1.0F + expf(-logits[k])) - 1.0F);
-  const bool exists = at.voxel < s.below[0] * s.below[1] * s.below[2];
-  const int first_child = (at.d * 4 * s.below[1] + 2 * at.h) * 2 * s.below[2] + 2 * at.w;
-  if (at.split == 0) children[at.slot] = exists ? first_child : -1;
   __syncthreads();
   weight_children<T, P, kChannelsLast>(p, s, factors, children);
 }

@@ -118,7 +118,8 @@ void run(const SemanticBridgeArgs& args, const Launches& l) {
 
 Launches launches_of(const SemanticBridgeArgs& args, Stream stream) {
   const bool last =
-      all_channels_last("semantic_bridge: x, reduced, out", args.x, args.reduced, args.out);
+      all_channels_last("semantic_bridge: x, reduced, out", args.n_c_out > args.x.shape[1], args.x,
+                        args.reduced, args.out);
   const std::int64_t n_c_out = last ? std::max(args.x.shape[1], args.n_c_out) : args.x.shape[1];
   const std::int64_t n_pixels = n_pixels_of(args.x.shape);
   require_index(

@@ -4,12 +4,12 @@
 
 /// Three launches. Planes z, y, x follow each other: a case has H W + D W + D H pixels.
 ///
-/// At BraTS size, B 1, C 128, R 32, 18 x 22 x 18 voxels, float16 (estimate; never run on a GPU):
-///   kernel        bytes   ideal at 3.0 / 4.3 TB/s   estimate
-///   project       0.7 MB  0.3 / 0.2 us              3 us, of which 2 are the latency of memory
-///   plane         0.7 MB  0.3 / 0.2 us              6 us: 21 M multiply-adds in 85 blocks, each
-///                                                   reads all weights of the convolution
-///   lift          4.0 MB  1.4 / 1.0 us              3 us
+/// Estimates, as no GPU has run it; float16, B 1, C 128, R 32, 18 x 22 x 18 voxels (BraTS):
+///   kernel   bytes   ideal at 3.0 / 4.3 TB/s  estimate
+///   project  0.7 MB  0.3 / 0.2 us             3 us: a thread waits four times for memory
+///   plane    0.7 MB  0.3 / 0.2 us             6 us: 21 M multiply-adds in 85 blocks, each of which
+///                                             reads the 74 kB of the convolution's weights
+///   lift     3.9 MB  1.3 / 0.9 us             3 us
 namespace fastbts {
 
 /// Sizes of a tensor (B, C, D, H, W), the elements from one entry of an axis to the next, and the
@@ -79,19 +79,23 @@ inline constexpr int kTile = 4,
                      kTilePixels = kTile * kTile;  // pixels along a side of a block's tile
 inline constexpr int kHalo = kTile + 2, kHaloPixels = kHalo * kHalo, kTaps = 9;
 inline constexpr int kPlaneGroup = 32;  // hidden channels at a time
-inline constexpr int kPlaneChunk = 16;  // input channels in shared memory
+inline constexpr int kPlaneChunk = 8;   // input channels in shared memory
 inline constexpr int kOutputs = 2;      // hidden channels of a thread
 inline constexpr int kPlaneSplits = 8;  // threads that share the input channels of a sum
 inline constexpr unsigned kPlaneThreads = kTile * kPlaneGroup / kOutputs * kPlaneSplits;
+inline constexpr int kChunkTaps = kPlaneChunk * kTaps;
 /// Weights of a hidden channel in shared memory; odd, so that channels are in different banks.
-inline constexpr int kWeightRow = kPlaneChunk * kTaps + 1;
+inline constexpr int kWeightRow = kChunkTaps + 1;
 inline constexpr int kTileFloats = kPlaneChunk * kHaloPixels;
-inline constexpr int kWeightFloats = kPlaneGroup * kWeightRow;
-static_assert(kPlaneSplits * kPlaneGroup * kTilePixels <= kWeightFloats, "parts of sums fit there");
+inline constexpr int kPlaneParts = kPlaneSplits * kPlaneGroup * kTilePixels;  // of all sums
+inline constexpr int kPlaneFloats = kTileFloats + kPlaneParts;  // parts replace the weights
+static_assert(kPlaneGroup * kWeightRow <= kPlaneParts, "weights fit there");
+/// Floats of a chunk that a thread loads.
+inline constexpr int kTileLoads = (kTileFloats + kPlaneThreads - 1) / kPlaneThreads;
+inline constexpr int kWeightLoads = (kPlaneGroup * kChunkTaps + kPlaneThreads - 1) / kPlaneThreads;
 
 inline std::size_t plane_shared_bytes(int n_r) {
-  return sizeof(float) *
-         (kTileFloats + kWeightFloats + static_cast<std::size_t>(n_r) * kTilePixels);
+  return sizeof(float) * (kPlaneFloats + static_cast<std::size_t>(n_r) * kTilePixels);
 }
 
 inline int n_tiles(const PlaneSizes& s) {
@@ -130,25 +134,46 @@ FASTBTS_DEVICE PlaneTile tile_of(int tile, const PlaneSizes& s) {
   return at;
 }
 
-/// Input channels [first, first + kPlaneChunk) of the tile and the pixels around it; zeros beyond.
-FASTBTS_DEVICE void load_tile(const float* planes, const PlaneSizes& s, const PlaneTile& at,
-                              int first, float* tile) {
-  for (int i = static_cast<int>(threadIdx.x); i < kTileFloats; i += kPlaneThreads) {
-    const int c = first + i / kHaloPixels, p = i % kHaloPixels;
+/// What a thread loads of input channels [first, first + kPlaneChunk) while the block computes with
+/// those before: of the tile with the pixels around it, zeros beyond the plane, and of the weights
+/// to hidden channels [group, group + kPlaneGroup).
+struct PlaneLoads {
+  float tile[kTileLoads], weights[kWeightLoads];
+};
+
+FASTBTS_DEVICE PlaneLoads load_chunk(const float* planes, const float* conv, const PlaneSizes& s,
+                                     const PlaneTile& at, int group, int first) {
+  PlaneLoads loads;
+  const int n_taps = 2 * s.n_r * kTaps;
+#pragma unroll
+  for (int n = 0; n < kTileLoads; ++n) {
+    const int i = static_cast<int>(threadIdx.x + n * kPlaneThreads), p = i % kHaloPixels;
+    const int c = first + i / kHaloPixels;
     const int y = at.row + p / kHalo - 1, x = at.column + p % kHalo - 1;
     const bool inside = c < 2 * s.n_r && at.has(y, x);
-    tile[i] = inside ? planes[c * s.n_pixels + at.first_pixel + y * at.n_columns + x] : 0.0F;
+    loads.tile[n] = inside ? planes[c * s.n_pixels + at.first_pixel + y * at.n_columns + x] : 0.0F;
   }
+#pragma unroll
+  for (int n = 0; n < kWeightLoads; ++n) {
+    const int i = static_cast<int>(threadIdx.x + n * kPlaneThreads);
+    const int r = group + i / kChunkTaps, k = first * kTaps + i % kChunkTaps;
+    const bool inside = i < kPlaneGroup * kChunkTaps && r < s.n_r && k < n_taps;
+    loads.weights[n] = inside ? conv[r * n_taps + k] : 0.0F;
+  }
+  return loads;
 }
 
-/// The weights from these input channels to hidden channels [group, group + kPlaneGroup).
-FASTBTS_DEVICE void load_plane_weights(const float* conv, int n_r, int group, int first,
-                                       float* weights) {
-  for (int i = static_cast<int>(threadIdx.x); i < kPlaneGroup * kPlaneChunk * kTaps;
-       i += kPlaneThreads) {
-    const int r = i / (kPlaneChunk * kTaps), k = i % (kPlaneChunk * kTaps);
-    const bool inside = group + r < n_r && first * kTaps + k < 2 * n_r * kTaps;
-    weights[r * kWeightRow + k] = inside ? conv[((group + r) * 2 * n_r + first) * kTaps + k] : 0.0F;
+FASTBTS_DEVICE void store_chunk(const PlaneLoads& loads, float* tile, float* weights) {
+#pragma unroll
+  for (int n = 0; n < kTileLoads; ++n) {
+    const int i = static_cast<int>(threadIdx.x + n * kPlaneThreads);
+    if (i < kTileFloats) tile[i] = loads.tile[n];
+  }
+#pragma unroll
+  for (int n = 0; n < kWeightLoads; ++n) {
+    const int i = static_cast<int>(threadIdx.x + n * kPlaneThreads);
+    if (i < kPlaneGroup * kChunkTaps)
+      weights[i / kChunkTaps * kWeightRow + i % kChunkTaps] = loads.weights[n];
   }
 }
 
@@ -179,11 +204,12 @@ FASTBTS_DEVICE void add_parts(const float* planes, const float* conv, const Plan
   const int r = thread / kTile % (kPlaneGroup / kOutputs);
   const int split = thread / (kTile * kPlaneGroup / kOutputs);
   float sums[kOutputs][kTile] = {};
+  PlaneLoads loads = load_chunk(planes, conv, s, at, group, 0);
   for (int first = 0; first < 2 * s.n_r; first += kPlaneChunk) {
     __syncthreads();
-    load_tile(planes, s, at, first, tile);
-    load_plane_weights(conv, s.n_r, group, first, weights);
+    store_chunk(loads, tile, weights);
     __syncthreads();
+    loads = load_chunk(planes, conv, s, at, group, first + kPlaneChunk);
 #pragma unroll
     for (int c = split; c < kPlaneChunk; c += kPlaneSplits)
       convolve(tile + c * kHaloPixels + row * kHalo, weights + r * kWeightRow + c * kTaps, sums);
@@ -212,34 +238,54 @@ FASTBTS_DEVICE void activate(const PlaneWeights& w, const PlaneSizes& s, int axi
   }
 }
 
+/// Output channels of the tile from its hidden ones; a thread sums a few channels of one pixel at a
+/// time, so that their weights load at once.
+template <typename T>
+FASTBTS_DEVICE void expand_tile(const float* expand, const PlaneSizes& s, const PlaneTile& at,
+                                const float* hidden, T* out) {
+  constexpr int kChannels = 4, kStep = kPlaneThreads / kTilePixels;
+  const int p = static_cast<int>(threadIdx.x) % kTilePixels;
+  const int y = at.row + p / kTile, x = at.column + p % kTile;
+  if (!at.has(y, x)) return;
+  out += (at.first_pixel + y * at.n_columns + x) * s.pixel_step;
+  for (int first = static_cast<int>(threadIdx.x) / kTilePixels; first < s.n_c_out;
+       first += kChannels * kStep) {
+    float sums[kChannels] = {};
+#pragma unroll 2
+    for (int r = 0; r < s.n_r; ++r) {
+      const float value = hidden[r * kTilePixels + p];
+#pragma unroll
+      for (int k = 0; k < kChannels; ++k) {
+        const int c = min(first + k * kStep, s.n_c - 1);
+        sums[k] = fmaf(expand[c * s.n_r + r], value, sums[k]);
+      }
+    }
+#pragma unroll
+    for (int k = 0; k < kChannels; ++k) {
+      const int c = first + k * kStep;
+      if (c < s.n_c_out) out[c * s.c_step] = from_float<T>(c < s.n_c ? sums[k] : 0.0F);
+    }
+  }
+}
+
 /// Step 2, for all three planes. One block per tile of 4 x 4 pixels, blockIdx.y the case. A thread
 /// sums one row of the tile for two hidden channels over an eighth of the input channels; then one
 /// pixel and output channel at a time.
 template <typename T>
-FASTBTS_KERNEL void plane_kernel(const float* planes, PlaneWeights w, PlaneSizes s, T* out) {
+FASTBTS_KERNEL FASTBTS_BOUNDS(kPlaneThreads, 2) void plane_kernel(const float* planes,
+                                                                  PlaneWeights w, PlaneSizes s,
+                                                                  T* out) {
   FASTBTS_DYNAMIC_SHARED(float, tile);
   float* const weights = tile + kTileFloats;
-  float* const hidden = weights + kWeightFloats;
+  float* const hidden = tile + kPlaneFloats;
   const PlaneTile at = tile_of(static_cast<int>(blockIdx.x), s);
   planes += std::int64_t{blockIdx.y} * 2 * s.n_r * s.n_pixels;
-  out += std::int64_t{blockIdx.y} * s.n_c_out * s.n_pixels;
   for (int group = 0; group < s.n_r; group += kPlaneGroup) {
     add_parts(planes, w.conv, s, at, group, tile, weights);
     activate(w, s, at.axis, group, weights, hidden);
   }
   __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < s.n_c_out * kTilePixels; i += kPlaneThreads) {
-    const int c = i / kTilePixels, p = i % kTilePixels;
-    const int y = at.row + p / kTile, x = at.column + p % kTile;
-    if (!at.has(y, x)) continue;
-    float sum = 0.0F;
-    if (c < s.n_c) {
-#pragma unroll 8
-      for (int r = 0; r < s.n_r; ++r)
-        sum = fmaf(w.expand[c * s.n_r + r], hidden[r * kTilePixels + p], sum);
-    }
-    out[c * s.c_step + (at.first_pixel + y * at.n_columns + x) * s.pixel_step] = from_float<T>(sum);
-  }
+  expand_tile(w.expand, s, at, hidden, out + std::int64_t{blockIdx.y} * s.n_c_out * s.n_pixels);
 }
 
 /// x + (z + y + at_x) / 3

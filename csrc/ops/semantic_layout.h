@@ -49,13 +49,14 @@ void require_layout(const AView& view, const char* name) {
                       "strides ", view.strides, " of shape ", view.shape);
 }
 
-/// Whether the tensors are channels-last; throws unless they have one layout.
+/// Whether the tensors are channels-last; throws unless they have one layout. Tensors of one voxel
+/// or one channel have both: `padded` says that channels are written beyond the last one.
 template <typename... Views>
-bool all_channels_last(const char* names, const Views&... views) {
+bool all_channels_last(const char* names, bool padded, const Views&... views) {
   const bool dense = (is_dense(views) && ...), last = (is_channels_last(views) && ...);
   require<InputError>(dense || last, names,
                       ": expected all to be contiguous or all to be channels-last");
-  return !dense;
+  return last && (padded || !dense);
 }
 
 /// Elements from one channel to the next, and from one voxel to the next.

@@ -35,11 +35,26 @@ class Workspace {
   std::size_t n_bytes_ = 0;
 };
 
-/// A dense input of a node; data is null while only the workspace is counted.
+/// The channels-last format of tensors (B, C, D, H, W) of a type. TensorRT has two that its plugins
+/// may take (NvInferRuntime.h, TensorFormat): kDHWC8, of float16 and bfloat16 only, where voxels
+/// have C rounded up to 8 channels; and kDHWC, of float32 only, without padding. The third format
+/// for 3-D, kCDHW32, is of float16 and int8 and vector-major; we do not take it.
+constexpr nvinfer1::TensorFormat channels_last_format(nvinfer1::DataType type) {
+  return type == nvinfer1::DataType::kFLOAT ? nvinfer1::TensorFormat::kDHWC
+                                            : nvinfer1::TensorFormat::kDHWC8;
+}
+
+/// An input of a node; data is null while only the workspace is counted.
 struct Tensor {
   const void* data = nullptr;
   nvinfer1::DataType type{};
   nvinfer1::Dims dims{};
+  nvinfer1::TensorFormat format = nvinfer1::TensorFormat::kLINEAR;
+
+  /// Channels of a voxel in memory: in kDHWC8 more than C, and those beyond may be anything.
+  std::int64_t n_channels() const {
+    return format == nvinfer1::TensorFormat::kDHWC8 ? (dims.d[1] + 7) / 8 * 8 : dims.d[1];
+  }
 
   /// Throws InputError for types that the ops do not have.
   DType dtype() const;
@@ -55,6 +70,16 @@ struct Tensor {
   AnyView<N> view() const {
     return {data, dtype(), shape<N>(), dense_strides(shape<N>()), {true, 0}};
   }
+
+  /// A tensor (B, C, D, H, W) in its format.
+  AnyView<5> volume() const {
+    AnyView<5> dense = view<5>();
+    if (format == nvinfer1::TensorFormat::kLINEAR) return dense;
+    const std::int64_t step = n_channels(), row = dense.shape[4] * step,
+                       slice = dense.shape[3] * row;
+    dense.strides = {dense.shape[2] * slice, 1, slice, row, step};
+    return dense;
+  }
 };
 
 inline constexpr std::size_t kMostInputs = 10, kMostWeights = 6;
@@ -64,6 +89,10 @@ using Tensors = std::array<Tensor, kMostInputs>;
 struct Node {
   const char* name;
   std::size_t n_inputs;
+
+  /// The first of them, and the output, all have kLINEAR or all the channels-last format; the
+  /// others are kLINEAR.
+  std::size_t n_features;
 
   /// The shape of each input, one letter per axis: equal letters are equal sizes, a small letter is
   /// twice its capital, a digit is itself. The output has shape and type of the first.

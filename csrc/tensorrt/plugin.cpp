@@ -88,12 +88,15 @@ class Plugin final : public IPluginV3,
       out[0] = in[0];
     });
   }
-  bool supportsFormatCombination(std::int32_t at, const DynamicPluginTensorDesc* all, std::int32_t,
-                                 std::int32_t) noexcept override {
+  bool supportsFormatCombination(std::int32_t at, const DynamicPluginTensorDesc* all,
+                                 std::int32_t n_in, std::int32_t) noexcept override {
     const PluginTensorDesc &first = all[0].desc, &asked = all[at].desc;
     const bool known = first.type == DataType::kFLOAT || first.type == DataType::kHALF ||
                        first.type == DataType::kBF16;
-    return known && asked.type == first.type && asked.format == TensorFormat::kLINEAR;
+    const bool is_feature = at < static_cast<std::int32_t>(node_.n_features) || at == n_in;
+    const bool last = is_feature && first.format == channels_last_format(first.type);
+    const TensorFormat expected = last ? first.format : TensorFormat::kLINEAR;
+    return known && asked.type == first.type && asked.format == expected;
   }
   std::int32_t configurePlugin(const DynamicPluginTensorDesc*, std::int32_t,
                                const DynamicPluginTensorDesc*, std::int32_t) noexcept override {
@@ -106,7 +109,7 @@ class Plugin final : public IPluginV3,
     guarded(node_.name, [&] {
       Tensors largest;
       for (std::size_t i = 0; i < node_.n_inputs; ++i)
-        largest[i] = {nullptr, in[i].desc.type, in[i].max};
+        largest[i] = {nullptr, in[i].desc.type, in[i].max, in[i].desc.format};
       node_.run(largest, nullptr, workspace, Stream{});
     });
     return workspace.n_bytes();
@@ -143,7 +146,8 @@ class Plugin final : public IPluginV3,
   template <typename Data>
   Tensors tensors(const PluginTensorDesc* in, Data&& data) const {
     Tensors inputs;
-    for (std::size_t i = 0; i < node_.n_inputs; ++i) inputs[i] = {data(i), in[i].type, in[i].dims};
+    for (std::size_t i = 0; i < node_.n_inputs; ++i)
+      inputs[i] = {data(i), in[i].type, in[i].dims, in[i].format};
     return inputs;
   }
 

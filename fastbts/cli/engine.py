@@ -196,6 +196,8 @@ def _built(build: dict[str, Any]) -> dict[str, str]:
 
 def _listed(values: Any) -> str:
     """`{"a": 1.0, "b": {"WT": 2}}` -> `a 1, b (WT 2)`."""
+    if isinstance(values, bool):
+        return "yes" if values else "no"
     if not isinstance(values, dict):
         return f"{values:.3g}" if isinstance(values, int | float) else str(values)
     return ", ".join(

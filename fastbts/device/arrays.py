@@ -23,7 +23,7 @@ class DeviceArray:
 
     CuPy, torch and JAX take it without a copy: `cupy.asarray(array)`, `torch.from_dlpack(array)`.
     Its memory is freed when neither it nor a view of it is left; wait for your own work on it
-    before that.
+    before that. Work on an array in a result of fastbts is done; nothing here waits.
 
     Args:
         owner: Keeps the memory alive.
@@ -122,9 +122,10 @@ class DeviceArray:
             IndexError: An index outside the array, too many of them, or one of another kind.
         """
         address, shape, strides = self.address, list[int](), list[int]()
-        axes = iter(zip(self.shape, self.strides, strict=True))
+        axes, new = iter(zip(self.shape, self.strides, strict=True)), list[int]()
         for one in self._full(index):
             if one is None:
+                new.append(len(shape))
                 shape.append(1)
                 strides.append(self.dtype.itemsize)
                 continue
@@ -137,6 +138,8 @@ class DeviceArray:
                 strides.append(step * stride)
             else:
                 address += _position(one, n) * step
+        for axis in reversed(new[:-1] if new[-1:] == [len(shape) - 1] else new):
+            strides[axis] = shape[axis + 1] * strides[axis + 1]  # contiguous arrays stay so
         return self.view(address, shape, strides)
 
     def _full(self, index: Any) -> tuple[Any, ...]:
@@ -147,6 +150,13 @@ class DeviceArray:
             raise IndexError(f"too many indices for an array of shape {self.shape}")
         at = next((i for i, one in enumerate(given) if one is Ellipsis), len(given))
         return (*given[:at], *[slice(None)] * n_missing, *given[at + 1 :])
+
+    @property
+    def _described(self) -> tuple[int, tuple[int, ...], list[int], str, int, int]:
+        """For the ops: see csrc/bindings/source.h."""
+        size = self.dtype.itemsize
+        strides = [step // size for step in self.strides]
+        return self.address, self.shape, strides, self.dtype.kind, size, self.index
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:

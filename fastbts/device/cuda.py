@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +18,8 @@ from fastbts.device.runtime import Memory, Pinned, Runtime, Stream
 from fastbts.errors import InputError
 
 ALIGNMENT = 256  # bytes, of what shares one block; that of cudaMalloc
-PIECES = 4  # of a large upload: one is copied by the host while the one before is transferred
+PIECES = 4  # of a large upload: each is transferred when the host has copied it
+LARGE = 1 << 20  # bytes
 
 
 class CudaWorkspace:
@@ -35,6 +38,8 @@ class CudaWorkspace:
         self.stream: int | None = self._stream.handle
         self._kept: dict[str, Memory] = {}
         self._pinned: dict[str, Pinned] = {}
+        self._copiers: ThreadPoolExecutor | None = None
+        self._later: list[_Later] = []
         self._in_flight = set[str]()  # uploads since the last wait
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> DeviceArray:
@@ -97,6 +102,26 @@ class CudaWorkspace:
 
     def get(self, *arrays: DeviceArray) -> list[NDArray[Any]]:
         """See `Workspace.get`."""
+        later, self._later = self._later, []
+        fetched = self._fetched([*arrays, *(one.array for one in later)])
+        for one, value in zip(later, fetched[len(arrays) :], strict=True):
+            one.value = value
+        return fetched[: len(arrays)]
+
+    def get_later(self, array: DeviceArray) -> Callable[[], NDArray[Any]]:
+        """See `Workspace.get_later`."""
+        one = _Later(array)
+        self._later.append(one)
+
+        def value() -> NDArray[Any]:
+            if one.value is None:
+                self.get()
+            assert one.value is not None
+            return one.value
+
+        return value
+
+    def _fetched(self, arrays: Sequence[DeviceArray]) -> list[NDArray[Any]]:
         begins = np.cumsum([0, *(_aligned(array.extent[1]) for array in arrays)])
         staged = self._staging("down", int(begins[-1]))
         parts = [
@@ -120,10 +145,18 @@ class CudaWorkspace:
             free, _ = self._runtime("cudaMemGetInfo")
         return int(free)
 
+    def reset(self) -> None:
+        """See `Workspace.reset`."""
+        self._later.clear()
+        self.wait()
+
     def close(self) -> None:
         """See `Workspace.close`."""
         self._kept.clear()
         self._pinned.clear()
+        if self._copiers is not None:
+            self._copiers.shutdown(wait=False)
+            self._copiers = None
 
     def _array(self, memory: Memory, shape: tuple[int, ...], dtype: DTypeLike) -> DeviceArray:
         return contiguous(memory, memory.address, shape, dtype, self.device)
@@ -169,11 +202,32 @@ class CudaWorkspace:
         staged = self._staging(name, array.nbytes).view(array.dtype).reshape(source.shape)
         there = self.kept(name, source.shape, array.dtype)
         with self._runtime.on(self._index):
-            for rows in _pieces(len(source)):
-                np.copyto(staged[rows], source[rows])
+            for rows in self._copied(source, staged):
                 address = there.address + rows.start * there.strides[0]
                 self._runtime.upload(staged[rows], address, self.stream)
         return there.transpose(*np.argsort(order).tolist())
+
+    def _copied(self, source: NDArray[Any], staged: NDArray[Any]) -> Iterator[slice]:
+        """Copies an array; gives each piece when it is there. One thread is slower than the bus."""
+        if source.nbytes < LARGE:
+            np.copyto(staged, source)
+            yield slice(0, len(source))
+            return
+        if self._copiers is None:
+            self._copiers = ThreadPoolExecutor(PIECES, "fastbts-copy")
+        pieces = _pieces(len(source))
+        copies = [self._copiers.submit(np.copyto, staged[p], source[p]) for p in pieces]
+        for piece, copy in zip(pieces, copies, strict=True):
+            copy.result()
+            yield piece
+
+
+@dataclass(eq=False)
+class _Later:
+    """An array that the next `get` fetches, and its value after that."""
+
+    array: DeviceArray
+    value: NDArray[Any] | None = None
 
 
 def _pieces(n: int) -> list[slice]:

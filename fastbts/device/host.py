@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,12 +58,19 @@ class Host:
         """See `Workspace.get`."""
         return list(arrays)
 
+    def get_later(self, array: NDArray[Any]) -> Callable[[], NDArray[Any]]:
+        """See `Workspace.get_later`."""
+        return lambda: array
+
     def wait(self) -> None:
         """See `Workspace.wait`."""
 
     def free_bytes(self) -> int | None:
         """See `Workspace.free_bytes`."""
         return free_bytes()
+
+    def reset(self) -> None:
+        """See `Workspace.reset`."""
 
     def close(self) -> None:
         """See `Workspace.close`."""

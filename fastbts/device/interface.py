@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -72,12 +72,24 @@ class Workspace(Protocol):
         """The arrays in host memory, after one wait for all work so far."""
         ...
 
+    def get_later(self, array: Array) -> Callable[[], NDArray[Any]]:
+        """Fetches an array with the next `get`; the function returned gives it after that."""
+        ...
+
     def wait(self) -> None:
         """Waits for all work so far; raises DeviceError if some of it failed."""
         ...
 
     def free_bytes(self) -> int | None:
         """Memory here that is still free; None where the system does not say."""
+        ...
+
+    def reset(self) -> None:
+        """Waits after a call that failed, and forgets what it left to fetch.
+
+        Raises:
+            DeviceError: The device failed; the workspace cannot be used again.
+        """
         ...
 
     def close(self) -> None:

@@ -81,7 +81,7 @@ def host_workspaces() -> Workspaces:
 def _is_usable(workspace: Workspace) -> bool:
     """Whether the work before an error ended without one on the device."""
     try:
-        workspace.wait()
+        workspace.reset()
     except DeviceError:
         return False
     return True

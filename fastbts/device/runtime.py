@@ -17,6 +17,14 @@ from numpy.typing import NDArray
 
 from fastbts.errors import DeviceError
 
+LOST = {
+    "cudaErrorAssert", "cudaErrorContextIsDestroyed", "cudaErrorECCUncorrectable",
+    "cudaErrorHardwareStackError", "cudaErrorIllegalAddress", "cudaErrorIllegalInstruction",
+    "cudaErrorInvalidAddressSpace", "cudaErrorInvalidPc", "cudaErrorLaunchFailure",
+    "cudaErrorLaunchTimeout", "cudaErrorMisalignedAddress",
+}  # fmt: skip
+"""Errors after which every call of CUDA in the process fails."""
+
 
 class Runtime:
     """The CUDA runtime of a machine with a device.
@@ -49,7 +57,8 @@ class Runtime:
         """
         status, *values = getattr(self.api, name)(*arguments)
         if status != self.api.cudaError_t.cudaSuccess:
-            raise DeviceError(f"{name}: {status.name}")
+            way_out = "; this process has lost the device: start it again"
+            raise DeviceError(f"{name}: {status.name}{way_out if status.name in LOST else ''}")
         return tuple(values) if len(values) > 1 else values[0] if values else None
 
     @contextmanager
@@ -121,7 +130,7 @@ class Memory:
     def __init__(self, stream: Stream, n_bytes: int) -> None:
         self.stream, self.n_bytes = stream, max(1, n_bytes)
         runtime, index = stream.runtime, stream.index
-        with runtime.on(index):
+        with runtime.on(index), _explained(runtime, index, self.n_bytes):
             self.address = int(runtime("cudaMallocAsync", self.n_bytes, stream.handle))
         # It holds the stream, which must be there still when the memory is freed.
         free_with(self, runtime, index, "cudaFreeAsync", self.address, stream)
@@ -154,9 +163,23 @@ class Block:
 
     def __init__(self, runtime: Runtime, index: int, n_bytes: int) -> None:
         self.n_bytes = max(1, n_bytes)
-        with runtime.on(index):
+        with runtime.on(index), _explained(runtime, index, self.n_bytes):
             self.address = int(runtime("cudaMalloc", self.n_bytes))
         free_with(self, runtime, index, "cudaFree", self.address)
+
+
+@contextmanager
+def _explained(runtime: Runtime, index: int, n_bytes: int) -> Iterator[None]:
+    """Says in the error of an allocation on a device what was asked for, and the way out."""
+    try:
+        yield
+    except DeviceError as error:
+        _, free, _ = runtime.api.cudaMemGetInfo()
+        left = "" if free is None else f", {free / 1e6:.0f} MB are free"
+        raise DeviceError(
+            f"cuda:{index}: out of memory: {n_bytes / 1e6:.0f} MB more are needed{left}; drop "
+            f"results that are kept there, free memory, or use another device ({error})"
+        ) from error
 
 
 def free_with(owner: Any, runtime: Runtime, index: int, name: str, *arguments: Any) -> None:

@@ -1,7 +1,9 @@
 """Rewrites an ONNX that computes in float32 so that it computes in float16 or bfloat16.
 
 Inputs and logits stay float32. Sums over many numbers stay float32 too, between two Casts: squares
-of a convolution's results (up to 1000 in the shipped network) are larger than float16's 65504.
+of a convolution's results (up to 1000 in the shipped network) are larger than float16's 65504. On
+64^3 voxels of Brats18_CBICA_AMH_1, emulated, the shipped network's logits (up to 55) are off by
+0.04; with the norms' sums in float16 by 31. TensorRT-RTX fuses these Casts: activations stay half.
 
 `emulate_half` gives the same network for machines that do not compute in these types: it computes
 in float32 and rounds the result of each node.

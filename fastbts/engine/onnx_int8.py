@@ -66,7 +66,8 @@ class _Graph:
         """The graph with int8 convolutions."""
         nodes: list[Node] = []
         for node in self._nodes:
-            largest = self._range(node.inputs[0]) if node.op == QUANTIZED else None
+            is_whole = node.op == QUANTIZED and len(node.inputs) >= 2
+            largest = self._range(node.inputs[0]) if is_whole else None
             weights = self._weights(node.inputs[1]) if largest else None
             if largest and weights is not None:
                 x, w = node.inputs[:2]
@@ -89,12 +90,12 @@ class _Graph:
             return self._ranges.get(name)
         parts = [self._ranges.get(part) for part in maker.inputs]
         known = [part for part in parts if part is not None]
-        return max(known) if len(known) == len(parts) else None
+        return max(known) if known and len(known) == len(parts) else None
 
     def _weights(self, name: str) -> NDArray[np.float32] | None:
         """Values of a weight, also of one that is stored as float16 with a Cast."""
         maker = self._makers.get(name)
-        source = maker.inputs[0] if maker is not None and maker.op == "Cast" else name
+        source = maker.inputs[0] if maker and maker.op == "Cast" and maker.inputs else name
         tensor = self._tensors.get(source)
         return None if tensor is None else tensor.values
 

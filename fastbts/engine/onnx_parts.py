@@ -58,7 +58,7 @@ def read_node(content: bytes | memoryview) -> Node:
     """Reads a node.
 
     Raises:
-        EngineFileError: The bytes are not a protobuf message.
+        EngineFileError: The bytes are not a protobuf message, or the node has no outputs.
     """
     ends: dict[int, list[str]] = {INPUT: [], OUTPUT: []}
     rest, names = [], {OP_TYPE: "", DOMAIN: ""}
@@ -70,6 +70,8 @@ def read_node(content: bytes | memoryview) -> Node:
         if number in names:
             names[number] = text(value)
     inputs, outputs = (tuple(names) for names in ends.values())
+    if not outputs:
+        raise EngineFileError(f"ONNX node {names[OP_TYPE]!r} has no outputs; export it again")
     return Node(names[OP_TYPE], names[DOMAIN], inputs, outputs, b"".join(rest))
 
 

@@ -16,7 +16,7 @@ __all__ = ["Parts", "RegionCounts", "components", "expected_dice", "label"]
 
 
 class RegionCounts(NamedTuple):
-    """Voxels of each region, nested: ET is part of TC, TC of WT. On a device, 1-element arrays.
+    """Voxels of each region, nested: ET is part of TC, TC of WT.
 
     `n_nonfinite` is the number of voxels with a NaN or infinite logit.
     """
@@ -26,16 +26,24 @@ class RegionCounts(NamedTuple):
     n_et: int
     n_nonfinite: int
 
+    @classmethod
+    def of(cls, counts: Sequence[int]) -> RegionCounts:
+        """From the numbers that the op writes."""
+        return cls(*counts)
+
 
 class Parts(NamedTuple):
-    """Connected parts before and after `components`, and removed voxels of each label.
-
-    On a device these are views of its `counts`: arrays of one element, and of 256 for the labels.
-    """
+    """Connected parts before and after `components`, and removed voxels of each label."""
 
     n_before: int
     n_after: int
     n_removed: dict[int, int]
+
+    @classmethod
+    def of(cls, counts: Sequence[int]) -> Parts:
+        """From the numbers that the op writes."""
+        n_before, n_after, *n_removed = counts
+        return cls(n_before, n_after, {label: n for label, n in enumerate(n_removed) if n})
 
 
 def label(
@@ -49,7 +57,7 @@ def label(
     *,
     counts: Array | None = None,
     stream: Any = None,
-) -> RegionCounts:
+) -> RegionCounts | None:
     """Turns region logits into labels, inside a box.
 
     A voxel is ET where the probability of ET reaches its threshold, else NCR where that of TC does,
@@ -67,12 +75,15 @@ def label(
         counts: (4,) int64, written: voxels of WT, TC, ET, and with non-finite logits; needed on a
             device.
         stream: CUDA stream, for arrays on a device.
+
+    Returns:
+        The counts; None on a device, where `counts` has them once the stream is waited for.
     """
     counts = output_array("label: counts", counts, logits, (4,), np.int64)
     _C.label(
         logits, offset, box, thresholds, values, labels, counts, n_threads, stream_handle(stream)
     )
-    return RegionCounts(*(counts.tolist() if isinstance(counts, np.ndarray) else counts))
+    return None if is_on_device(counts) else RegionCounts.of(np.asarray(counts).tolist())
 
 
 def expected_dice(
@@ -130,7 +141,7 @@ def components(
     counts: Array | None = None,
     scratch: Array | None = None,
     stream: Any = None,
-) -> Parts:
+) -> Parts | None:
     """Sets parts of less than `min_voxels` to 0.
 
     A part is a set of non-zero voxels, whatever their labels, that touch by faces, edges or corners
@@ -146,10 +157,10 @@ def components(
         scratch: (2, n) int32, n at least the voxels of the box; needed on a device, unused on the
             CPU.
         stream: CUDA stream, for arrays on a device.
+
+    Returns:
+        The counts; None on a device, where `counts` has them once the stream is waited for.
     """
     counts = output_array("components: counts", counts, labels, (258,), np.int64)
     _C.components(labels, box, min_voxels, counts, scratch, n_threads, stream_handle(stream))
-    if is_on_device(counts):
-        return Parts(counts[0], counts[1], counts[2:])
-    n_before, n_after, *n_removed = np.asarray(counts).tolist()
-    return Parts(n_before, n_after, {label: n for label, n in enumerate(n_removed) if n})
+    return None if is_on_device(counts) else Parts.of(np.asarray(counts).tolist())

@@ -1,7 +1,8 @@
 """The ops inside the network: semantic bridge and semantic attention.
 
 Networks run them in the inference runtime; these are for other programs, and for tests. The headers
-`csrc/ops/semantic_bridge.h` and `semantic_attention.h` define them.
+`csrc/ops/semantic_bridge.h` and `semantic_attention.h` define them. On a CUDA device features may
+also be channels-last, (B, D, H, W, C) in memory, if all of a call are.
 """
 
 from __future__ import annotations

@@ -77,6 +77,20 @@ def infer(
     return Inferred(logits, {"mode": mode, "reason": reason, "passes": options.passes, **about})
 
 
+def warm_up_on_device(engine: DeviceEngine, workspace: Workspace) -> None:
+    """Runs the network on zeros in the memory that a prediction uses.
+
+    Twice, as a runtime may record the second run of a shape as a CUDA graph.
+    """
+    spec = engine.spec
+    tensor = workspace.kept("tensor", (len(spec.modalities), *spec.window), np.float32)
+    logits = workspace.kept("logits", (len(spec.regions), *spec.window), np.float32)
+    workspace.clear(tensor)
+    for _ in range(2):
+        engine.infer(tensor[None], out=logits[None], stream=workspace.stream)
+    workspace.wait()
+
+
 @dataclass(frozen=True, eq=False)
 class _Run:
     """The network over one tensor."""

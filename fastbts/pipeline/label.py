@@ -93,7 +93,7 @@ class Labelling:
         Raises:
             DeviceError: Logits inside the brain box are NaN or infinite.
         """
-        found, voxel_mm3 = RegionCounts(*counts.tolist()), self._voxel_ml * 1000
+        found, voxel_mm3 = RegionCounts.of(counts.tolist()), self._voxel_ml * 1000
         _check_finite(found.n_nonfinite)
         left, small_parts = _without_parts(found, parts, self._spec.min_part_mm3, voxel_mm3)
         n_voxels = dict(zip(self._spec.regions, left[:3], strict=True))

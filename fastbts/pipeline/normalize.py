@@ -13,7 +13,7 @@ from fastbts.device.host import HOST
 from fastbts.device.interface import Array, Workspace
 from fastbts.errors import GeometryError, InputError
 from fastbts.ops import Box, Size
-from fastbts.pipeline.brain import Background, find_brain
+from fastbts.pipeline.brain import Brain, find_brain
 from fastbts.placement import Placement
 from fastbts.spec import EngineSpec
 from fastbts.volume import Volume
@@ -31,21 +31,21 @@ class Prepared:
             memory that the workspace keeps.
         placement: Where it is in the volume.
         numbers: (M, 4) float64 for `statistics`.
-        n_brain: Brain voxels of the input.
-        backgrounds: Per modality of the volume, what was taken as 0.
-        warnings: What is unusual about the intensities but not wrong.
+        brain: Of the input.
     """
 
     tensor: Array
     placement: Placement
     numbers: Array
-    n_brain: int
-    backgrounds: Sequence[Background]
-    warnings: tuple[str, ...]
+    brain: Brain
 
 
 def normalize(
-    volume: Volume, spec: EngineSpec, workspace: Workspace = HOST, n_threads: int = 0
+    volume: Volume,
+    spec: EngineSpec,
+    workspace: Workspace = HOST,
+    n_threads: int = 0,
+    brain: Brain | None = None,
 ) -> Prepared:
     """Crops to the brain box, normalises each modality over brain voxels, pads to the stride.
 
@@ -57,11 +57,12 @@ def normalize(
         spec: Has stride, spacing and percentiles.
         workspace: Where it runs.
         n_threads: CPU threads; 0 for all.
+        brain: What `find_brain` finds, if it is known.
     Raises:
         InputError: No brain voxel, a constant modality, absurd values, or NaN inside the brain.
         GeometryError: The brain would be absurdly large at the network's spacing.
     """
-    brain = find_brain(volume, workspace, n_threads)
+    brain = find_brain(volume, workspace, n_threads) if brain is None else brain
     size = _network_size(brain.box.size, volume, spec)
     placement = Placement(brain.box.bounds, size, _padded(size, spec.stride))
     try:
@@ -72,9 +73,7 @@ def normalize(
         _with_missing(tensor, volume.modalities, spec.modalities, workspace),
         placement,
         numbers,
-        brain.box.n_brain,
-        brain.backgrounds,
-        brain.warnings,
+        brain,
     )
     if workspace.stream is None:  # known already: a bad image is refused before the network runs
         statistics(prepared, numbers, volume)
@@ -100,7 +99,7 @@ def statistics(
             f"{', '.join(volume.names)}: normalize: volume: modality {m} has NaN or infinite brain "
             "voxels, or values too large for float64 statistics; check the intensities"
         )
-    values = np.array([[background.value] for background in prepared.backgrounds])
+    values = np.array([[background.value] for background in prepared.brain.backgrounds])
     stats = numbers + values * (1, 1, 1, 0)
     _check_contrast(volume, stats)
     return stats

@@ -41,14 +41,14 @@ def report(
         "engine": {"name": spec.name, **engine.description},
         "input": _input(volume, spec),
         "preprocessing": {
-            "brain_voxels": prepared.n_brain,
+            "brain_voxels": prepared.brain.box.n_brain,
             "brain_box_zyx": [list(side) for side in prepared.placement.box],
             "tensor_zyx": list(prepared.tensor.shape[1:]),
             "resampled": prepared.placement.resampled,
             "background": {
                 modality: asdict(background)
                 for modality, background in zip(
-                    volume.modalities, prepared.backgrounds, strict=True
+                    volume.modalities, prepared.brain.backgrounds, strict=True
                 )
             },
             "clip_low_high_mean_std": {
@@ -66,7 +66,7 @@ def report(
         "volumes_ml": dict(labelled.volumes_ml),
         "confidence": dict(confidences),
         "timings_ms": dict(timings_ms),
-        "warnings": [*volume.warnings, *prepared.warnings, *doubts(confidences)],
+        "warnings": [*volume.warnings, *prepared.brain.warnings, *doubts(confidences)],
         "notice": DISCLAIMER,
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -13,7 +14,6 @@ from numpy.typing import NDArray
 
 from fastbts.device.arrays import DeviceArray, DeviceImages, borrow
 from fastbts.device.interface import Array
-from fastbts.device.lend import Workspaces, host_workspaces
 from fastbts.errors import CaseError, FastBTSError, GeometryError, InputError
 from fastbts.ops.arrays import is_on_device
 from fastbts.read.case import grouped, load_files, load_stack
@@ -74,11 +74,12 @@ def as_volume(
     order: Sequence[str] | None = None,
     nnunet_order: Sequence[str] | None = None,
     grid: str | None = None,
-    workspaces: Callable[[], Workspaces] = host_workspaces,
+    device: Callable[[], str] = lambda: "cpu",
 ) -> Volume:
     """Makes a Volume of any kind of case: the engine's modalities, in its order, checked once.
 
-    A Volume is taken as it is; all other kinds go through quality control.
+    A Volume is taken as it is; all other kinds in host memory go through quality control. Arrays
+    on a device do so later (`Segmenter`), while the device computes.
 
     Args:
         case: A case folder, a Volume, an array (M, X, Y, Z), a 4-D file or nibabel image
@@ -89,7 +90,7 @@ def as_volume(
             modalities of its images.
         nnunet_order: For a case folder, see `find_case`.
         grid: For files, see `read_files`.
-        workspaces: Gives those of the engine's device, where arrays on a device must be.
+        device: Gives the engine's device, where arrays on a device must be.
     Raises:
         CaseError: An image is missing, unknown or ambiguous, or an option does not fit the case.
         OptionsError: See `check_names`.
@@ -102,33 +103,29 @@ def as_volume(
     given = {"affine": affine, "order": order, "nnunet_order": nnunet_order, "grid": grid}
     _check_options(kind, given)
     check_names(spec, order=order, nnunet_order=nnunet_order, grid=grid)
-    volume = case if kind == VOLUME else _made(kind, case, spec, **given)
+    volume = _made(kind, case, spec, **given)
     if isinstance(volume.data, DeviceArray | DeviceImages):
-        return _on_device(volume, kind, workspaces()).select(
-            spec.modalities, spec.optional_modalities
-        )
-    volume = volume if kind == VOLUME else inspected(volume)
+        _check_device(volume, device())
+    elif kind != VOLUME:
+        volume = inspected(volume)
     return volume.select(spec.modalities, spec.optional_modalities)
 
 
-def _on_device(volume: Volume, kind: str, workspaces: Workspaces) -> Volume:
-    """The same for images on a device: they are checked there."""
-    if volume.data.device != workspaces.device:
+def _check_device(volume: Volume, device: str) -> None:
+    if volume.data.device != device:
         raise InputError(
             f"{', '.join(volume.names)}: the array is on {volume.data.device}, but the engine runs "
-            f"on {workspaces.device}; load the engine with device={volume.data.device!r} and a "
-            "backend that runs there, or copy the array to host memory first"
+            f"on {device}; load the engine with device={volume.data.device!r} and a backend that "
+            "runs there, or copy the array to host memory first"
         )
-    if kind == VOLUME:
-        return volume
-    with workspaces.lend() as workspace:
-        return inspected(volume, workspace)
 
 
 def _made(
     kind: str, case: Any, spec: EngineSpec, *, affine: Any, order: Any, nnunet_order: Any, grid: Any
 ) -> Volume:
     """Reads files and borrows arrays; what is missing is refused before anything is read."""
+    if kind == VOLUME:
+        return replace(case, data=_array(case.data, "volume")) if is_on_device(case.data) else case
     if kind == ARRAY:
         return _from_array(_array(case, "case"), affine, order, spec.modalities)
     if kind == STACK:

@@ -8,27 +8,25 @@ from itertools import combinations
 import numpy as np
 
 from fastbts.device.arrays import on_host
-from fastbts.device.host import HOST
-from fastbts.device.interface import Workspace
 from fastbts.errors import CaseError
 from fastbts.read.alignment import misplaced
 from fastbts.read.mixups import mixed_up
-from fastbts.read.sample import Sample
+from fastbts.read.sample import Coarse, Sample
 from fastbts.volume import Volume
 
 
-def inspected(volume: Volume, workspace: Workspace = HOST) -> Volume:
+def inspected(volume: Volume, coarse: Coarse | None = None) -> Volume:
     """Returns the volume with warnings about its quality added to its own.
 
     Args:
         volume: The case.
-        workspace: Where its images are.
+        coarse: What `Coarse.of` returned for it, where it is on a device.
 
     Raises:
         CaseError: Two images hold the same voxels.
         GeometryError: Two images show different places.
     """
-    sample = Sample.of(volume, workspace)
+    sample = Sample.of(volume, coarse)
     _check_distinct(volume, sample)
     warnings = (
         *misplaced(volume.modalities, volume.names, sample),

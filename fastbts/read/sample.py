@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,36 @@ BACKGROUND_SPREADS = 6.0  # from the median of the border, in median deviations 
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Coarse:
+    """Every few voxels of the images, which a device may not have fetched yet.
+
+    Attributes:
+        images: Gives them in host memory, (M, D, H, W).
+        spacing_mm: Along D, H, W.
+    """
+
+    images: Callable[[], Floats]
+    spacing_mm: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, volume: Volume, workspace: Workspace = HOST) -> Coarse:
+        """Takes the voxels; on a device the next wait fetches them."""
+        geometry = volume.geometry
+        pairs = zip(geometry.ras_axes, geometry.spacing_mm, strict=True)
+        spacing = {axis: mm for (axis, _), mm in pairs}
+        steps = {axis: max(1, round(SPACING_MM / mm)) for axis, mm in spacing.items()}
+        view = to_network_axes(workspace.put(volume.data, "images"), geometry)
+        sampled = workspace.sampled(view, [steps[axis] for axis in (2, 1, 0)], "coarse images")
+        z, y, x = (steps[axis] * spacing[axis] for axis in (2, 1, 0))
+        return cls(workspace.get_later(sampled), (z, y, x))
+
+    def finite_images(self) -> Floats:
+        """The images, with 0 for NaN and infinity; never the memory of the case."""
+        images = self.images()
+        return np.where(np.isfinite(images), images, np.float32(0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +74,15 @@ class Sample:
     spacing_mm: tuple[float, float, float]
 
     @classmethod
-    def of(cls, volume: Volume, workspace: Workspace = HOST) -> Sample:
-        """Takes every fourth voxel at 1 mm; every voxel along axes of 4 mm or more."""
-        images, spacing_mm = _coarse(volume, workspace)
+    def of(cls, volume: Volume, coarse: Coarse | None = None) -> Sample:
+        """Takes every fourth voxel at 1 mm; every voxel along axes of 4 mm or more.
+
+        Args:
+            volume: The case.
+            coarse: What `Coarse.of` returned for it, where it is on a device.
+        """
+        coarse = Coarse.of(volume) if coarse is None else coarse
+        images, spacing_mm = coarse.finite_images(), coarse.spacing_mm
         masks = np.stack([not_background(image) for image in images])
         share = _share(masks)
         image_ml = volume.geometry.voxel_ml * math.prod(volume.geometry.shape)
@@ -61,20 +97,6 @@ class Sample:
     def core(self) -> Mask:
         """(D, H, W), the brain without its outer 12 mm, where fat and vessels may be left."""
         return shrunk(self.brain, [max(1, round(CORE_MM / mm)) for mm in self.spacing_mm])
-
-
-def _coarse(volume: Volume, workspace: Workspace) -> tuple[Floats, tuple[float, float, float]]:
-    """Every few voxels of the images, (M, D, H, W), and their spacing along D, H, W in mm."""
-    geometry = volume.geometry
-    pairs = zip(geometry.ras_axes, geometry.spacing_mm, strict=True)
-    spacing = {axis: mm for (axis, _), mm in pairs}
-    steps = {axis: max(1, round(SPACING_MM / mm)) for axis, mm in spacing.items()}
-    view = to_network_axes(workspace.put(volume.data, "images"), geometry)
-    (images,) = workspace.get(workspace.sampled(view, [steps[a] for a in (2, 1, 0)], "sample"))
-    if volume.data.dtype.kind == "f":
-        images = np.where(np.isfinite(images), images, np.float32(0))  # not in the case's memory
-    z, y, x = (steps[axis] * spacing[axis] for axis in (2, 1, 0))
-    return images, (z, y, x)
 
 
 def not_background(image: Floats) -> Mask:

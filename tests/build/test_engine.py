@@ -27,14 +27,16 @@ def test_refused_builds_write_nothing(tmp_path: Path) -> None:
     assert not target.exists()
 
 
-def test_build_without_device_needs_accept_parity(
+def test_parity_that_cannot_be_measured_must_be_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_device(file: object) -> None:
-        raise DeviceError("no CUDA device")
+        raise DeviceError("no such device")
 
-    monkeypatch.setattr("fastbts.build.engine.open_engine", no_device)
-    with pytest.raises(DeviceError, match="no CUDA device; so parity cannot be measured here"):
+    monkeypatch.setattr("fastbts.build.emulation.open_engine", no_device)
+    with pytest.raises(
+        DeviceError, match=r"no such device; so parity cannot be measured here: .* --accept-parity"
+    ):
         build_engine(default_engine_path(), tmp_path / "x.fbts")
     assert not list(tmp_path.iterdir())
     build_engine(default_engine_path(), tmp_path / "x.fbts", accept_parity=True)
@@ -43,7 +45,9 @@ def test_build_without_device_needs_accept_parity(
 
 def test_built_engine_is_the_default_of_its_file(tmp_path: Path) -> None:
     about = build_engine(default_engine_path(), tmp_path / "x.fbts", backend="onnxruntime")
-    assert about["parity"]["label_agreement"] > 0.9999
+    parity = about["parity"]
+    assert parity["label_agreement"] > 0.9999
+    assert (parity["measured_with"], parity["emulated"]) == ("onnxruntime", False)
     assert load_engine(tmp_path / "x.fbts").description["backend"] == "onnxruntime"
 
 

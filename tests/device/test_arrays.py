@@ -66,6 +66,13 @@ def test_other_indices_are_errors(index: Any, message: str) -> None:
         array.transpose(0, 0)
 
 
+def test_a_new_axis_leaves_an_array_contiguous() -> None:
+    array = device_array(np.zeros((4, 5, 6), np.int16))
+    assert array[None].strides == row_major((1, 4, 5, 6), np.int16)
+    assert array[..., None].strides == row_major((4, 5, 6, 1), np.int16)
+    assert array[None, 2].strides == row_major((1, 5, 6), np.int16)
+
+
 def test_dense_is_what_fills_its_memory() -> None:
     array = device_array(np.zeros((4, 5, 6), np.int16))
     assert array.is_dense

@@ -53,6 +53,32 @@ def test_uploads_keep_the_order_of_the_axes(cuda: FakeCuda) -> None:
     assert workspace.put(LAYOUTS["Fortran order"], "image").strides == (2, 4, 12)
 
 
+def test_large_uploads_are_copied_in_pieces(cuda: FakeCuda) -> None:
+    array = np.random.default_rng(0).integers(0, 9, (5, 300, 1000), np.int16)
+    workspace = CudaWorkspace(0)
+    (back,) = workspace.get(workspace.put(array, "image"))
+    np.testing.assert_array_equal(back, array)
+    assert len(cuda.copied("HostToDevice")) == 4
+    assert sum(cuda.copied("HostToDevice")) == array.nbytes
+    workspace.put(array[::-1], "image")
+    workspace.put(array + 1, "image")  # waits until the memory in between has been read
+    (again,) = workspace.get(workspace.put(array[1:], "image"))
+    np.testing.assert_array_equal(again, array[1:])
+    workspace.close()
+
+
+def test_what_is_fetched_later_comes_with_the_next_wait(cuda: FakeCuda) -> None:
+    workspace = CudaWorkspace(0)
+    later = workspace.get_later(workspace.put(np.arange(4), "a"))
+    (now,) = workspace.get(workspace.put(np.arange(5), "b"))
+    waits = cuda.calls["cudaStreamSynchronize"]
+    assert later().tolist() == [0, 1, 2, 3]
+    assert now.tolist() == [0, 1, 2, 3, 4]
+    assert cuda.calls["cudaStreamSynchronize"] == waits
+    unfetched = workspace.get_later(workspace.put(np.arange(2), "a"))
+    assert unfetched().tolist() == [0, 1]
+
+
 def test_several_arrays_come_back_after_one_wait(cuda: FakeCuda) -> None:
     workspace = CudaWorkspace(0)
     first, second = workspace.zeros((3,), np.int64), workspace.put(np.arange(5), "b")
@@ -143,7 +169,7 @@ def test_what_is_lent_while_closed_is_freed_when_it_returns() -> None:
         def close(self) -> None:
             freed.append(self)
 
-    lender = Workspaces(Lent)
+    lender = Workspaces("cpu", Lent)
     with lender.lend() as lent:
         lender.close()
         assert not freed

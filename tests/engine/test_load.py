@@ -26,7 +26,7 @@ def shipped() -> EngineFile:
         ({"device": "cuda:x"}, "device 'cuda:x': expected one of auto, cpu, cuda, cuda:N"),
         ({"device": "cpu:1"}, "device 'cpu:1': expected one of"),
         ({"device": "cuda:01"}, "device 'cuda:01': expected one of"),
-        ({"precision": "fp8"}, "precision 'fp8': expected one of auto, fp32, bf16, int8, fp16"),
+        ({"precision": "fp8"}, "expected one of auto, fp32, bf16, int8, tf32, fp16"),
         (
             {"backend": "tvm"},
             "backend 'tvm': expected one of auto, openvino, onnxruntime, tensorrt, tensorrt-rtx",
@@ -54,11 +54,11 @@ def test_unknown_options_are_refused(asked: dict[str, object], message: str) -> 
         ),
         (
             {"backend": "onnxruntime", "precision": "bf16"},
-            "'bf16': backend 'onnxruntime' has fp32, fp16",
+            "'bf16': backend 'onnxruntime' has fp32, tf32, fp16",
         ),
         (
-            {"backend": "onnxruntime", "precision": "fp16"},
-            r"computes in fp32, .* with: python -m training export --precision fp32\|fp16",
+            {"backend": "onnxruntime", "precision": "tf32"},
+            "'tf32': only GPUs compute in it; use device='cuda' or precision='fp32'",
         ),
     ],
 )
@@ -140,6 +140,11 @@ def test_build_refuses_what_a_backend_does_not_have(shipped: EngineFile) -> None
     for precision in ("fp16", "auto"):
         with pytest.raises(DeviceError, match=f"'{precision}': backend 'openvino' has fp32, bf16"):
             build_payloads(shipped, "openvino", precision, [])
+    for backend, batch, most in (("openvino", 2, 1), ("tensorrt", 65, 64), ("tensorrt-rtx", 0, 64)):
+        with pytest.raises(
+            OptionsError, match=f"batch {batch}: expected 1 to {most} for backend '{backend}'"
+        ):
+            build_payloads(shipped, backend, "fp32", [], batch)
 
 
 def test_shipped_engine_is_found() -> None:

@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from tests.fakes.cuda_types import Capture, Status
 
 Work = Callable[[], None]
+N_FREED = 1 << 24  # bytes of freed memory whose addresses are not used again
 ANY_DEVICE = ("cudaGetDevice", "cudaSetDevice", "cudaGetDeviceCount", "cudaGetDeviceProperties")
 
 
@@ -105,6 +106,7 @@ class Machine:
         self._dead: dict[int, Status] = {}  # devices whose context a fault has ended
         self._peak: Counter[int] = Counter()
         self._blocks: list[Block] = []
+        self._freed: list[Block] = []  # the last ones, so that their addresses are not used soon
         self._objects: dict[int, Any] = {}  # streams, events, graphs, by their handles
         self._default = [Stream(device) for device in range(n_devices)]
         self._numbers, self._lock, self._thread = itertools.count(1000), RLock(), local()
@@ -247,6 +249,9 @@ class Machine:
         if block is None or block.address != int(address) or (block.device is None) == on_device:
             raise CudaError(Status.cudaErrorInvalidValue)
         self._blocks.remove(block)
+        self._freed.append(block)
+        while sum(each.n_bytes for each in self._freed) > N_FREED:
+            del self._freed[0]
 
     def _block(self, address: int) -> Block | None:
         for block in self._blocks:

@@ -41,7 +41,7 @@ class _Memory:
 class MemoryPointer:
     """An address in an allocation."""
 
-    def __init__(self, mem: _Memory, ptr: int) -> None:
+    def __init__(self, mem: Any, ptr: int) -> None:
         self.mem, self.ptr = mem, ptr
 
     def __add__(self, n_bytes: int) -> MemoryPointer:
@@ -88,6 +88,12 @@ class ndarray:
         return 2, self.data.mem.device
 
     def __dlpack__(self, *, stream: int | None = None, **_: Any) -> object:
+        if stream not in (None, -1):  # it waits for the work on the array so far
+            with Device(self.data.mem.device):
+                event = _call("cudaEventCreateWithFlags", 2)
+                _call("cudaEventRecord", event, _current().ptr)
+                _call("cudaStreamWaitEvent", stream, event, 0)
+                _call("cudaEventDestroy", event)
         return cuda_capsule(self._memory(), self.data.mem.device)
 
     def _memory(self) -> NDArray[Any]:
@@ -191,6 +197,10 @@ class Device:
     def __exit__(self, *_: Any) -> None:
         _call("cudaSetDevice", self._previous)
 
+    def synchronize(self) -> None:
+        with self:
+            _call("cudaDeviceSynchronize")
+
 
 def empty(shape: Any, dtype: Any = float) -> ndarray:
     """An array full of the runtime's mark."""
@@ -210,7 +220,12 @@ def zeros(shape: Any, dtype: Any = float) -> ndarray:
 
 
 def asarray(array: Any) -> ndarray:
-    """A copy on the current device, in C order."""
+    """An array of another library there, or a copy on the current device, in C order."""
+    if hasattr(array, "__cuda_array_interface__"):
+        there = array.__cuda_array_interface__
+        memory = SimpleNamespace(device=array.__dlpack_device__()[1], owner=array)
+        pointer = MemoryPointer(memory, there["data"][0])
+        return ndarray(there["shape"], there["typestr"], pointer, there["strides"])
     source = np.asarray(array)
     result = empty(source.shape, source.dtype)
     result.set(source)

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 import pytest
@@ -56,6 +58,7 @@ class FakeOnnxRuntime:
         settings: Of the CUDA provider, for each session that was made.
         starts: Whether the CUDA provider can be started.
         before_run: Called by each run in its thread.
+        n_early: Sessions that were destroyed before their work was done.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class FakeOnnxRuntime:
         self.cuda, self.network = cuda, network
         self.settings: list[dict[str, str]] = []
         self.starts = True
+        self.n_early = 0
         self.before_run: Callable[[], Any] = lambda: None
 
     def install(self, patch: pytest.MonkeyPatch) -> ModuleType:
@@ -83,6 +87,10 @@ class FakeOnnxRuntime:
         patch.setitem(sys.modules, module.__name__, module)
         return module
 
+    def destroyed(self, stream: int) -> None:
+        status, *_ = self.cuda.module().cudaStreamQuery(stream)
+        self.n_early += status != 0
+
 
 class InferenceSession:
     def __init__(self, ort: FakeOnnxRuntime, providers: list[tuple[str, dict[str, str]]]) -> None:
@@ -92,6 +100,7 @@ class InferenceSession:
             ort.settings.append(settings)
             self._device = int(settings["device_id"])
             self._stream = int(settings["user_compute_stream"])
+            finalize(self, ort.destroyed, self._stream)
 
     def get_providers(self) -> list[str]:
         return [self._provider if self._ort.starts else "CPUExecutionProvider"]
@@ -103,17 +112,18 @@ class InferenceSession:
         self._ort.before_run()
         cuda = self._ort.cuda
         cuda.cudaSetDevice(self._device)  # as ONNX Runtime does in the thread that runs it
-        cuda.enqueue(self._stream, lambda: self._compute(iobinding))
+        # Not `self`: work that is queued keeps no session.
+        cuda.enqueue(self._stream, partial(compute, self._ort, self._device, iobinding))
         if "disable_synchronize_execution_providers" not in run_options._entries:
             assert cuda.module().cudaStreamSynchronize(self._stream)[0] == 0
 
-    def _compute(self, binding: IOBinding) -> None:
-        given = {name: self._array(*where) for name, where in binding._bound.items()}
-        given |= binding._host
-        given["logits"][:] = self._ort.network(given["volume"], given.get("text"))
 
-    def _array(self, kind: str, index: int, shape: tuple[int, ...], address: int) -> Floats:
+def compute(ort: FakeOnnxRuntime, device: int, binding: IOBinding) -> None:
+    def array(kind: str, index: int, shape: tuple[int, ...], address: int) -> Floats:
         if kind == "cuda":
-            assert index == self._device
-            return self._ort.cuda.view(address, shape, np.float32, index)
-        return self._ort.cuda.host_view(address, shape, np.float32)
+            assert index == device
+            return ort.cuda.view(address, shape, np.float32, index)
+        return ort.cuda.host_view(address, shape, np.float32)
+
+    given = {name: array(*where) for name, where in binding._bound.items()} | binding._host
+    given["logits"][:] = ort.network(given["volume"], given.get("text"))

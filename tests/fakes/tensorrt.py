@@ -88,11 +88,12 @@ class FakeTensorRT:
     Attributes:
         runs: How often a context was asked to run: "direct", "captured", "own graph" (replayed by
             TensorRT-RTX), "failed".
-        failures: Failing runs still to come: "direct", "captured", or "refused": also in a capture,
-            which stays valid.
+        failures: Failing runs still to come: "direct", "captured", "refused": in a capture, which
+            stays valid; or "late": after the work was enqueued.
         capturable: Whether this TensorRT-RTX says that streams can be captured.
         contexts: Contexts that are alive.
         n_loaded: How many plans were loaded.
+        n_compiled: How often TensorRT-RTX compiled kernels for a shape.
         log: The logger of the process: the first one that is given, as in TensorRT.
     """
 
@@ -111,7 +112,7 @@ class FakeTensorRT:
         self.failures: list[str] = []
         self.capturable = True
         self.contexts = WeakSet[IExecutionContext]()
-        self.n_loaded = 0
+        self.n_loaded = self.n_compiled = 0
         self.log: Any = None
 
     def install(self, patch: pytest.MonkeyPatch | None = None) -> ModuleType:
@@ -149,10 +150,23 @@ class Runtime:
         return ICudaEngine(self._trt, self._log)
 
 
+class IRuntimeCache:
+    def __init__(self) -> None:
+        self._compiled: set[Any] = set()  # shapes
+
+
 class IRuntimeConfig:
     def __init__(self) -> None:
         self._strategy = Strategy.STATIC
         self.cuda_graph_strategy = CudaGraphStrategy.DISABLED
+        self._cache = IRuntimeCache()
+
+    def create_runtime_cache(self) -> IRuntimeCache:
+        return IRuntimeCache()
+
+    def set_runtime_cache(self, cache: IRuntimeCache) -> bool:
+        self._cache = cache
+        return True
 
     def set_execution_context_allocation_strategy(self, strategy: Strategy) -> None:
         self._strategy = strategy
@@ -203,6 +217,7 @@ class IExecutionContext:
         self._addresses: dict[str, int] = {}
         self._memory = (0, 0)  # address and size
         self._ran: Any = None  # shapes of the last direct run
+        self._cache = config._cache
         self._recorded: Any = None  # what TensorRT-RTX's own graph was captured for
         self._managed = config.get_execution_context_allocation_strategy() == Strategy.USER_MANAGED
         if not self._managed:
@@ -254,6 +269,7 @@ class IExecutionContext:
             try:
                 touched = list(self._addresses.values())
                 trt.cuda.enqueue(stream_handle, self._work(), *touched, self._memory[0])
+                wrong = self._late()
             except CudaError as error:
                 wrong = str(error)
         if wrong:
@@ -268,6 +284,7 @@ class IExecutionContext:
             self._recorded = baked
         if not capturing:
             self._ran = dict(self._shapes)
+            self._compile()
         trt.runs[kind] += 1
         return True
 
@@ -292,6 +309,17 @@ class IExecutionContext:
         if kind == "captured" and trt.rtx and not trt.capturable:
             return "the stream cannot be captured"
         return ""
+
+    def _compile(self) -> None:
+        shapes = tuple(self._shapes.items())
+        self._trt.n_compiled += shapes not in self._cache._compiled
+        self._cache._compiled.add(shapes)
+
+    def _late(self) -> str:
+        if "late" not in self._trt.failures:
+            return ""
+        self._trt.failures.remove("late")
+        return "the fake was told to fail, late"
 
     def _work(self) -> Callable[[], None]:
         trt, shapes, addresses = self._trt, dict(self._shapes), dict(self._addresses)

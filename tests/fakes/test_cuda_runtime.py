@@ -179,3 +179,25 @@ def test_install_is_what_an_import_finds(cuda: FakeCuda, monkeypatch: pytest.Mon
 
     assert runtime.cudaGetDeviceCount() == (Status.cudaSuccess, 2)
     assert cuda.calls["cudaGetDeviceCount"] == 1
+
+
+def test_real_bindings_take_the_same_arguments_and_answer_alike(
+    cuda: FakeCuda, api: ModuleType
+) -> None:
+    real = pytest.importorskip("cuda.bindings.runtime", reason="no CUDA bindings are installed")
+    if real.cudaGetDeviceCount()[0] == Status.cudaSuccess:
+        pytest.skip("this machine has a GPU, which the calls would reach")
+    given = {
+        **dict.fromkeys(("stream", "hStream"), 7),
+        **dict.fromkeys(("event", "start", "end"), real.cudaEvent_t(0)),
+        **dict.fromkeys(("size", "count", "flags", "value", "device", "devPtr", "ptr"), 0),
+        "graph": real.cudaGraph_t(0), "graphExec": real.cudaGraphExec_t(0), "dst": 16, "src": 32,
+        "kind": real.cudaMemcpyKind.cudaMemcpyHostToDevice,
+        "mode": real.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal,
+    }  # fmt: skip
+    for name, function in functions(api).items():
+        arguments = [given[each] for each in inspect.signature(function).parameters]
+        status, *values = getattr(real, name)(*arguments)
+        assert status != Status.cudaSuccess
+        cuda.fail(name)
+        assert list(function(*arguments)[1:]) == values, name

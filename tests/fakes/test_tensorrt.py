@@ -44,8 +44,13 @@ def context(cuda: FakeCuda, trt: FakeTensorRT, *config: Any) -> tuple[fake.IExec
 def test_all_of_it_is_in_the_real_bindings() -> None:
     real = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
     for kind in (
-        fake.ILogger, fake.IRuntimeConfig, fake.ICudaEngine, fake.IExecutionContext, fake.Runtime
-    ):  # fmt: skip
+        fake.ILogger,
+        fake.IRuntimeCache,
+        fake.IRuntimeConfig,
+        fake.ICudaEngine,
+        fake.IExecutionContext,
+        fake.Runtime,
+    ):
         there = getattr(real, kind.__name__)
         for name, value in vars(kind).items():
             if not name.startswith("_"):

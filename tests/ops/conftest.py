@@ -22,3 +22,12 @@ def gpu(request: pytest.FixtureRequest) -> Device:
     """The CUDA device, if there is one, and the emulated one."""
     chosen: Device = on(request.param)
     return chosen
+
+
+@pytest.fixture(params=[*available_devices()[1:], "emulated-cuda"])
+def first_cuda_device(request: pytest.FixtureRequest) -> str:
+    """A CUDA device for arrays of `devices.cupy`: the first real one, and the emulated one."""
+    if request.param == "emulated-cuda":
+        request.getfixturevalue("cuda")
+    name: str = request.param
+    return name

@@ -61,7 +61,8 @@ class Device:
             given[name][...] = fetched(there[name])
             if result is there[name]:
                 return given[name]
-        return numbers(result)
+        made = {"label": ops.RegionCounts, "components": ops.Parts}.get(op.name)
+        return made.of(there["counts"].tolist()) if made else fetched(result)
 
     def moved(self, op: Op, arguments: dict[str, Any]) -> dict[str, Any]:
         """The arguments of an op, on the device."""
@@ -137,17 +138,6 @@ def fetched(value: Any) -> Any:
         items = [fetched(item) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
     return value.get() if hasattr(value, "get") else value
-
-
-def numbers(result: Any) -> Any:
-    """What an op returns on a device, as on the CPU."""
-    if isinstance(result, ops.RegionCounts):
-        return ops.RegionCounts(*(int(n) for n in result))
-    if isinstance(result, ops.Parts):
-        n_removed = enumerate(fetched(result.n_removed).tolist())
-        removed = {label: n for label, n in n_removed if n}
-        return ops.Parts(int(result.n_before), int(result.n_after), removed)
-    return fetched(result)
 
 
 def cupy() -> Any:

@@ -221,7 +221,6 @@ IMAGE_OPS = (
         strided=("tensor",),
         on_host=("matrix",),
         same_bits=True,
-        max_registers=72,  # positions are float64, elements of any type; 3 blocks of 256 threads
     ),
     Op(
         "components",

@@ -81,16 +81,19 @@ def test_half_precision_is_rounded_once(dtype: str) -> None:
         torch.zeros(4, device="cuda", dtype=torch.int64),
     )
     box = ((0, 5), (0, 6), (0, 7))
-    found = ops.label(tensor, (0, 0, 0), box, (0.5,) * 3, (2, 1, 4), labels, counts=counts)
-    assert int(found.n_et) == int((tensor[2] >= 0).sum()) == int((labels == 4).sum())
+    ops.label(tensor, (0, 0, 0), box, (0.5,) * 3, (2, 1, 4), labels, counts=counts)
+    assert int(counts[2]) == int((tensor[2] >= 0).sum()) == int((labels == 4).sum())
 
 
 class NetworkOps:
-    """Bridge, resampling and attention in a row, as in a network, on torch tensors."""
+    """Bridge, resampling and attention in a row, as in a network, on torch tensors.
+
+    With `last` features are channels-last, but for the similarity maps.
+    """
 
     size = (4, 6, 10)
 
-    def __init__(self, dtype: torch.dtype, device: str = "cuda") -> None:
+    def __init__(self, dtype: torch.dtype, device: str = "cuda", last: bool = False) -> None:
         bridge, attention = OPS["semantic_bridge"], OPS["semantic_attention"]
         rng = np.random.default_rng(0)
         self.similarity = torch.from_numpy(noise(rng, 2, 3, 2, 3, 5)).to(device, dtype)
@@ -103,6 +106,8 @@ class NetworkOps:
                 kind = dtype if name in op.floats else torch.float32
                 move = partial(torch.Tensor.to, device=device, dtype=kind)
                 arguments[name] = mapped(lambda x, m=move: m(torch.from_numpy(x)), value)
+                if last and name in op.floats and name != "similarity":
+                    arguments[name] = arguments[name].to(memory_format=torch.channels_last_3d)
         self.attention |= {"encoded": self.bridge["out"], "decoded": self.bridge["out"]}
 
     def run(self, stream: Any = None) -> None:
@@ -116,12 +121,14 @@ class NetworkOps:
 
 
 @needs_device
+@pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize(
     ("dtype", "atol"), [("float32", 1e-4), ("float16", 0.05), ("bfloat16", 0.4)]
 )
-def test_ops_of_the_network_in_each_precision(dtype: str, atol: float) -> None:
+def test_ops_of_the_network_in_each_precision(dtype: str, atol: float, last: bool) -> None:
     """Half precision rounds after each op; the bounds are twice what that costs on the CPU."""
-    network, on_cpu = NetworkOps(getattr(torch, dtype)), NetworkOps(torch.float32, "cpu")
+    network = NetworkOps(getattr(torch, dtype), last=last)
+    on_cpu = NetworkOps(torch.float32, "cpu")
     network.run()
     on_cpu.run()
     for result, expected in zip(network.results(), on_cpu.results(), strict=True):
@@ -144,7 +151,7 @@ def test_ops_of_the_network_fit_into_a_cuda_graph() -> None:
         assert torch.equal(network.attention["out"], other.attention["out"])
 
 
-@needs_device
+@pytest.mark.usefixtures("first_cuda_device")
 def test_ops_around_the_network_fit_into_a_cuda_graph() -> None:
     """Captured once, replayed on other voxels: no allocation, no waiting, no copies to the host."""
     volume, other = noise_image((9, 10, 11), "i2", 3), noise_image((9, 10, 11), "i2", 3, seed=1)
@@ -169,6 +176,7 @@ def test_ops_around_the_network_fit_into_a_cuda_graph() -> None:
         )
         ops.components(labels, box, 3, counts=part_counts, scratch=part_scratch, stream=stream)
 
+    cupy().cuda.Stream.null.synchronize()  # the uploads; the other stream waits for nobody
     stream = cupy().cuda.Stream(non_blocking=True)
     with stream:
         stream.begin_capture()
@@ -187,13 +195,13 @@ def test_ops_around_the_network_fit_into_a_cuda_graph() -> None:
             assert part_counts.get()[:2].tolist() == [parts.n_before, parts.n_after]
 
 
-@needs_device
-def test_runs_give_the_same_bits() -> None:
-    volume, box = noise_image((40, 50, 60), "f4"), ((0, 40), (0, 50), (0, 60))
+def test_runs_give_the_same_bits(first_cuda_device: str) -> None:
+    size = (40, 50, 60) if first_cuda_device == "cuda" else (4, 5, 40)
+    volume, box = noise_image(size, "f4"), tuple((0, n) for n in size)
     runs = []
     for _ in range(3):
-        out, stats = put(np.empty((2, 40, 50, 60), np.float32)), put(np.empty((2, 4)))
+        out, stats = put(np.empty((2, *size), np.float32)), put(np.empty((2, 4)))
         scratch = put(np.empty(ops.normalize_scratch(2, box), np.uint8))
-        ops.normalize(put(volume), box, (40, 50, 60), out=out, stats=stats, scratch=scratch)
+        ops.normalize(put(volume), box, size, out=out, stats=stats, scratch=scratch)
         runs.append((out.get().tobytes(), stats.get().tobytes()))
     assert runs[0] == runs[1] == runs[2]

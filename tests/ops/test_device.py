@@ -36,7 +36,8 @@ def test_network_tensors_are_contiguous(gpu: Device, op: Op) -> None:
     for name in op.floats:
         array = op.arguments(0, SIZE)[name]
         gapped = np.repeat(array, 2, axis=2)[:, :, ::2]
-        with pytest.raises(InputError, match=f"{op.name}: {name}: expected a contiguous array on"):
+        message = f"{op.name}: {name}: expected a contiguous .*array on"
+        with pytest.raises(InputError, match=message):
             run_with(gpu, op, **{name: gpu.put(gapped)})
 
 

@@ -24,7 +24,7 @@ def test_every_op_has_an_entry() -> None:
         for name, function in functions.items()
         if inspect.isfunction(function) and "n_threads" in inspect.signature(function).parameters
     }
-    assert takes_threads == set(OPS)
+    assert takes_threads - {"queue_brain_box"} == set(OPS), "`brain_box` is the same, and waits"
 
 
 @pytest.mark.parametrize("file", ["ops.json", "ops-tuned.json"])

@@ -233,18 +233,19 @@ def test_work_on_another_stream_is_an_error() -> None:
         ops.resample(tensor, (2, 3, 5), out=out, stream=STREAM)
 
 
-def bridge_results(**plan: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """What `semantic_bridge` gives on the emulated device, and what it should."""
-    op = OPS["semantic_bridge"]
+def results_of(name: str, **plan: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """What an op gives on the emulated device, and what it should."""
+    op = OPS[name]
     given = op.example(np.random.default_rng(0), (5, 6, 13), "float32")
     (result,) = EmulatedDevice(**plan).results(op, op.outputs(given) | given)
     return result, op.exact(**given)[0]
 
 
-def test_a_missing_barrier_gives_wrong_results() -> None:
-    """Without it the kernel reads hidden channels that other warps have not yet written."""
+@pytest.mark.parametrize("name", ["semantic_bridge", "semantic_attention"])
+def test_a_missing_barrier_gives_wrong_results(name: str) -> None:
+    """Without it a kernel reads shared memory that other warps have not yet written."""
     for seed in SEEDS:
-        result, exact = bridge_results(seed=seed, barriers=False)
+        result, exact = results_of(name, seed=seed, barriers=False)
         assert not np.allclose(result, exact, atol=1e-3)
 
 
@@ -266,7 +267,8 @@ def test_kernels_are_clean_under_the_sanitizers() -> None:
 @not_when_sanitized
 def test_an_overrun_of_shared_memory_is_caught() -> None:
     """The launch gets four bytes less than the kernel uses."""
-    script = "from tests.ops.test_simt import bridge_results; bridge_results(withheld={}); print(5)"
+    run_bridge = "results_of('semantic_bridge', withheld={}); print(5)"
+    script = f"from tests.ops.test_simt import results_of; {run_bridge}"
     assert run_sanitized("-c", script.format(0)).stdout == "5\n"
     run = run_sanitized("-c", script.format(4))
     assert run.returncode != 0

@@ -5,6 +5,7 @@
 // The emulation first: it defines the names that kernels use.
 #include <string>
 
+#include "core/cuda/pack.h"
 #include "ops/semantic_attention.h"
 #include "ops/widen.h"
 
@@ -56,6 +57,11 @@ FASTBTS_KERNEL void atomic_kernel(int* total, int* smallest) {
 
 FASTBTS_KERNEL void empty_kernel() {}
 
+/// Copies four numbers to the next four.
+FASTBTS_KERNEL void pack_kernel(float* values) {
+  store_pack(values + 4, load_pack<Pack<float, 4>>(values));
+}
+
 /// A dense array of one case, one channel and these voxels.
 template <typename Void>
 AnyView<5, Void> volume_of(Void* data, DType dtype, std::int64_t d, std::int64_t h,
@@ -100,6 +106,10 @@ EXPORTED const char* simt_wrong(unsigned seed, int kind) {
 
 EXPORTED const char* simt_atomic(unsigned seed, int* total, int* smallest) {
   return guarded([&] { simt::launch(seed, 5, 40, 0, atomic_kernel, total, smallest); });
+}
+
+EXPORTED const char* simt_pack(float* values) {
+  return guarded([&] { simt::launch(0, 1, 1, 0, pack_kernel, values); });
 }
 
 EXPORTED const char* simt_launch(unsigned n_threads, std::size_t n_shared) {

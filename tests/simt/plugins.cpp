@@ -91,12 +91,19 @@ void expect_one_format(IPluginV3OneBuild& build, std::vector<DynamicPluginTensor
     const auto supported = [&] {
       return build.supportsFormatCombination(at, all.data(), n - 1, 1);
     };
-    expect(supported(), "dense tensors of one type are supported");
+    expect(supported(), "tensors of one type and format are supported");
     asked.type = DataType::kINT8;
     expect(!supported(), "another type is not");
     asked = right;
-    asked.format = TensorFormat::kDHWC8;
-    expect(!supported(), "another layout is not");
+    const bool is_half = right.type != DataType::kFLOAT;
+    for (const TensorFormat format : {TensorFormat::kLINEAR, TensorFormat::kDHWC8,
+                                      TensorFormat::kDHWC, TensorFormat::kCDHW32}) {
+      asked.format = format;
+      const bool free =
+          at == 0 && (format == TensorFormat::kLINEAR ||
+                      format == (is_half ? TensorFormat::kDHWC8 : TensorFormat::kDHWC));
+      expect(supported() == (free || format == right.format), "no other format is");
+    }
     asked = right;
   }
 }
@@ -156,12 +163,12 @@ void run(const char* name, const std::vector<DynamicPluginTensorDesc>& all,
 
 }  // namespace
 
-/// Runs a plugin on n_in inputs of one type (0 float32, 1 float16, 2 bfloat16); sizes are those of
-/// all inputs, one after another. The workspace is made for shapes that are `grown` larger along
+/// Runs a plugin on n_in inputs of one type (0 float32, 1 float16, 2 bfloat16), each of a format,
+/// that of the output is the first's; sizes are those of all inputs, one after another. The workspace is made for shapes that are `grown` larger along
 /// every axis. Returns what went wrong, or null.
 extern "C" __attribute__((visibility("default"))) const char* run_plugin(
-    const char* name, int type, int n_in, const int* ranks, const std::int64_t* sizes, int grown,
-    const void* const* inputs, void* output) {
+    const char* name, int type, int n_in, const int* formats, const int* ranks,
+    const std::int64_t* sizes, int grown, const void* const* inputs, void* output) {
   static std::string message;
   constexpr std::array kTypes{DataType::kFLOAT, DataType::kHALF, DataType::kBF16};
   finder.log.text.clear();
@@ -171,7 +178,7 @@ extern "C" __attribute__((visibility("default"))) const char* run_plugin(
   for (int i = 0; i < n_in; ++i) {
     DynamicPluginTensorDesc desc{};
     desc.desc.type = kTypes.at(static_cast<std::size_t>(type));
-    desc.desc.format = TensorFormat::kLINEAR;
+    desc.desc.format = static_cast<TensorFormat>(formats[i]);
     desc.desc.dims.nbDims = ranks[i];
     for (int axis = 0; axis < ranks[i]; ++axis) desc.desc.dims.d[axis] = *sizes++;
     desc.min = desc.opt = desc.max = desc.desc.dims;

@@ -6,6 +6,7 @@
 #define FASTBTS_DEVICE inline
 #define FASTBTS_SHARED static thread_local
 #define FASTBTS_BOUNDS(threads, blocks)
+#define FASTBTS_EXPECT_ALIGNED(address, n_bytes) simt::expect_aligned(address, n_bytes)
 #define FASTBTS_DYNAMIC_SHARED(T, name) \
   T* const name = reinterpret_cast<T*>(simt::block().shared.get())
 
@@ -42,6 +43,11 @@ class Bfloat16 {
 }  // namespace fastbts
 
 namespace simt {
+
+inline void expect_aligned(const void* address, std::size_t n_bytes) {
+  if (reinterpret_cast<std::uintptr_t>(address) % n_bytes != 0)
+    throw KernelError("an access of " + std::to_string(n_bytes) + " bytes is not aligned");
+}
 
 /// Every lane of the mask shows a value and reads what the others show: read(first slot of the
 /// warp, lane).

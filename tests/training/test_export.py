@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fastbts import MODALITIES, OptionsError, Segmenter, load_engine, read_case
+from fastbts import MODALITIES, Segmenter, load_engine, read_case
 from fastbts.cli import app
 from fastbts.engine.file import read_engine_file
 from tests.training import commands
 from training.config import load_recipe
-from training.data.cases import TrainingCase, engine_spec
-from training.export import to_onnx
+from training.data.cases import TrainingCase
 from training.loop.checkpoint import load_checkpoint
-from training.model import UNet3d
 from training.train import fit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,12 +96,6 @@ def test_an_exported_engine_predicts(engine: Path, phantoms: Path) -> None:
     result = Segmenter(engine, precision="fp32").predict(read_case(phantoms / "case1"))
     assert result.labels.shape == (64, 64, 48)
     assert set(np.unique(result.labels)) <= {0, 1, 2, 4}
-
-
-def test_unknown_precisions_are_refused() -> None:
-    recipe = load_recipe("smoke")
-    with pytest.raises(OptionsError, match="precision: expected one of fp32, fp16, got 'bf16'"):
-        to_onnx(UNet3d(recipe.model), engine_spec(recipe), "bf16")
 
 
 @with_mechanisms

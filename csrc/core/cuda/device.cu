@@ -19,6 +19,12 @@ Device cuda_device_of(const void* memory) {
   return {true, attributes.device};
 }
 
+Device current_cuda_device() {
+  int index = 0;
+  CUDA_CHECK(cudaGetDevice(&index));
+  return {true, index};
+}
+
 void cuda_wait(Stream stream, Stream for_stream) {
   if (stream.handle == for_stream.handle) return;
   cudaEvent_t done = nullptr;

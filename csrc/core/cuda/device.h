@@ -14,6 +14,9 @@ int n_cuda_devices();
 /// The device whose memory this is; throws DeviceError for host memory.
 Device cuda_device_of(const void* memory);
 
+/// The current device of this thread.
+Device current_cuda_device();
+
 /// Makes later work on a stream wait for all earlier work on another one.
 void cuda_wait(Stream stream, Stream for_stream);
 
@@ -27,6 +30,7 @@ inline constexpr bool kHasCuda = false;
       "no CUDA device: fastbts was built without CUDA; build it where nvcc is, or use the CPU");
 }
 [[noreturn]] inline Device cuda_device_of(const void*) { n_cuda_devices(); }
+[[noreturn]] inline Device current_cuda_device() { n_cuda_devices(); }
 [[noreturn]] inline void cuda_wait(Stream, Stream) { n_cuda_devices(); }
 [[noreturn]] inline void cuda_synchronize(Stream) { n_cuda_devices(); }
 #endif

@@ -14,6 +14,9 @@
 #define FASTBTS_SHARED __shared__
 /// Threads of a block, and the blocks that must fit on a multiprocessor: so many registers a thread.
 #define FASTBTS_BOUNDS(threads, blocks) __launch_bounds__(threads, blocks)
+/// The emulation throws where an address is no multiple of n_bytes: on a GPU such an access ends
+/// all work of the process there.
+#define FASTBTS_EXPECT_ALIGNED(address, n_bytes)
 /// Declares `T* name`, the dynamic shared memory of the launch; one declaration for kernels of all
 /// types.
 #define FASTBTS_DYNAMIC_SHARED(T, name)                                   \

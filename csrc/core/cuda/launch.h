@@ -70,19 +70,19 @@ struct WarpRowLaunch {
   }
 
   dim3 blocks;
-  dim3 threads{kWarp, kRowThreads * kBlockRows / kWarp};
+  dim3 threads{kWarp, kWarpRowThreads / kWarp};
 };
 
 /// A block for each tile: see tile.h.
 struct TileLaunch {
-  explicit TileLaunch(std::int64_t n_tiles) {
+  explicit TileLaunch(std::int64_t n_tiles, std::int64_t max_blocks = kMostRowBlocks) {
     require<OptionsError>(n_tiles <= std::numeric_limits<std::int32_t>::max(),
                           "expected fewer than 2^31 tiles of 32 x 32 voxels, got ", n_tiles);
-    blocks.x = static_cast<unsigned>(std::min(n_tiles, kMostRowBlocks));
+    blocks.x = static_cast<unsigned>(std::min({n_tiles, max_blocks, kMostRowBlocks}));
   }
 
   dim3 blocks;
-  dim3 threads{kWarp, kRowThreads * kBlockRows / kWarp};
+  dim3 threads{kWarp, kWarpRowThreads / kWarp};
 };
 
 }  // namespace fastbts

@@ -13,6 +13,7 @@ inline constexpr std::int64_t kMostBlocks = 1 << 20;
 
 /// Of kernels over rows: threads along a row, and rows of a block.
 inline constexpr unsigned kRowThreads = 64, kBlockRows = 4;
+inline constexpr unsigned kWarpRowThreads = kRowThreads * kBlockRows;  // with a warp for each row
 inline constexpr std::int64_t kMostRowBlocks = std::numeric_limits<std::int32_t>::max();
 
 /// Of sums of doubles; fixed, so that they have the same bits on every device.

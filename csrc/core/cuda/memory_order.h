@@ -3,10 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
-#include <limits>
 
 #include "core/array/dense.h"
-#include "core/array/error.h"
 #include "core/array/tensor_view.h"
 
 namespace fastbts {
@@ -19,8 +17,6 @@ struct MemoryOrder {
     std::int64_t offset = 0;
     for (std::size_t i = 0; i < 3; ++i) {
       const std::int64_t n = given.shape[axes[i] + 1], step = given.strides[axes[i] + 1];
-      require<OptionsError>(n <= std::numeric_limits<std::int32_t>::max(),
-                            "expected fewer than 2^31 voxels along an axis, got ", n);
       mirrored[i] = step < 0;
       volume.shape[i + 1] = n;
       volume.strides[i + 1] = std::abs(step);

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstring>
+
 #include "core/cuda/kernel.h"
 
 namespace fastbts {
@@ -14,12 +16,21 @@ struct alignas(kAlign) Pack {
 
 template <typename P, typename T>
 FASTBTS_DEVICE P load_pack(const T* from) {
+  FASTBTS_EXPECT_ALIGNED(from, alignof(P));
   return *reinterpret_cast<const P*>(from);
 }
 
 template <typename P, typename T>
 FASTBTS_DEVICE void store_pack(T* to, const P& pack) {
-  *reinterpret_cast<P*>(to) = pack;
+  FASTBTS_EXPECT_ALIGNED(to, alignof(P));
+  if constexpr (sizeof(P) == sizeof(unsigned) && alignof(P) == sizeof(unsigned)) {
+    // The compiler makes two stores of two halves.
+    unsigned bits;
+    std::memcpy(&bits, &pack, sizeof(bits));
+    *reinterpret_cast<unsigned*>(to) = bits;
+  } else {
+    *reinterpret_cast<P*>(to) = pack;
+  }
 }
 
 }  // namespace fastbts

@@ -82,10 +82,6 @@ class ONNXRuntimeEngine(BaseEngine[Any]):
         _run_in_thread(call.session, call.bind(tensor, text, logits), options)
         call.end(stream)
 
-    def _free(self, call: Any) -> None:
-        if isinstance(call, CudaSession):
-            call.close()
-
     @classmethod
     def build(
         cls, file: EngineFile, precision: str, tensors: Sequence[Floats], max_batch: int = 1

@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 
 from fastbts.device.arrays import DeviceArray
 from fastbts.device.runtime import Runtime, Stream, free_with
 from fastbts.engine.backends.arguments import Floats
+from fastbts.errors import DeviceError
 
 # The default tries all algorithms of each convolution again for each new shape.
 SETTINGS = {"cudnn_conv_algo_search": "HEURISTIC"}
@@ -38,6 +42,7 @@ class CudaSession:
             self._event = self._cuda("cudaEventCreateWithFlags", flag)
         free_with(self, self._cuda, index, "cudaEventDestroy", self._event)
         self._stream = stream  # after the session, which must be gone before it
+        finalize(self, _finish, os.getpid(), self.session, stream).atexit = False
 
     def bind(self, tensor: DeviceArray, text: Floats | None, logits: DeviceArray) -> Any:
         """The binding of a run whose tensor and logits are on the device."""
@@ -57,11 +62,14 @@ class CudaSession:
         """Lets a stream wait for the work of the session so far."""
         self._order(self._stream.handle, stream)
 
-    def close(self) -> None:
-        """Waits for the session's work."""
-        self._stream.wait()
-
     def _order(self, first: int, second: int) -> None:
         with self._cuda.on(self._index):
             self._cuda("cudaEventRecord", self._event, first)
             self._cuda("cudaStreamWaitEvent", second, self._event, 0)
+
+
+def _finish(process: int, session: Any, stream: Stream) -> None:
+    """Waits for the last work of a session, which is kept until then."""
+    if os.getpid() == process:  # a forked process cannot use what its parent made
+        with suppress(DeviceError):
+            stream.wait()

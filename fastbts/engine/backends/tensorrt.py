@@ -28,7 +28,7 @@ from fastbts.engine.backends.tensorrt_plan import (
     make_record,
     rebuild_message,
 )
-from fastbts.engine.backends.tensorrt_slot import LoadedPlan, Slot
+from fastbts.engine.backends.tensorrt_slot import LoadedPlan, Slot, context_settings
 from fastbts.engine.file import EngineFile
 from fastbts.errors import DeviceError
 
@@ -38,9 +38,7 @@ class TensorRTEngine(BaseEngine[Slot]):
 
     backend = "tensorrt"
     portable: ClassVar[bool] = False
-    """Whether plans are built without a GPU, for any GPU."""
-    own_graphs: ClassVar[bool] = False
-    """Whether TensorRT itself records the runs as CUDA graphs."""
+    """Whether plans are built without a GPU, for any GPU, and compiled when they run."""
     isolated = True  # each call has its own contexts and memory
     max_side = MAX_SIDE
 
@@ -54,7 +52,7 @@ class TensorRTEngine(BaseEngine[Slot]):
         self.batch = int(record["max_batch"])
         plan = self._load_plan(Runtime(), int(options.device.removeprefix("cuda:")), record)
         about = {
-            "backend_version": plan.trt.__version__,
+            "backend_version": record["version"],
             "precision": record["precision"],
             "plugins": record["plugins"],
         }
@@ -70,10 +68,12 @@ class TensorRTEngine(BaseEngine[Slot]):
             if record["plugins"]:
                 load_plugins(runtime, log)
             engine = runtime.deserialize_cuda_engine(bytes(self.file.payloads["engine.plan"]))
-        if engine is None:
-            here = f"{trt.__version__} on compute capability {capability}"
-            raise DeviceError(rebuild_message(self.file, record, here))
-        return LoadedPlan(self.file.path, cuda, index, trt, runtime, engine, log, self.own_graphs)
+            if engine is None:
+                here = f"{trt.__version__} on compute capability {capability}"
+                raise DeviceError(rebuild_message(self.file, record, here))
+            settings = context_settings(trt, engine, compiles=self.portable)
+        path, own_graphs = self.file.path, self.portable
+        return LoadedPlan(path, cuda, index, runtime, engine, log, settings, own_graphs)
 
     def _run(self, call: Slot, tensor: Floats, text: Floats | None, logits: Floats) -> None:
         for part in self._batches(len(tensor)):
@@ -119,4 +119,3 @@ class TensorRTRTXEngine(TensorRTEngine):
 
     backend = "tensorrt-rtx"
     portable = True
-    own_graphs = True  # it may still compile kernels of a shape while we would capture

@@ -24,10 +24,10 @@ class Log(Protocol):
     """A logger for TensorRT. It keeps no message, as it lives as long as the process.
 
     Attributes:
-        collectors: Lists to which each message is added, as "SEVERITY: message".
+        collectors: Lists to which each message is added, as "SEVERITY: message"; by their ids.
     """
 
-    collectors: list[list[str]]
+    collectors: dict[int, list[str]]
 
 
 @cache
@@ -42,10 +42,10 @@ def shared_log(trt: Any) -> Any:
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.collectors: list[list[str]] = []
+            self.collectors: dict[int, list[str]] = {}
 
         def log(self, severity: Any, message: str) -> None:
-            for lines in list(self.collectors):
+            for lines in list(self.collectors.values()):
                 lines.append(f"{severity.name}: {message}")
             logger.log(LEVELS[severity.name], "TensorRT: %s", message)
 
@@ -56,12 +56,11 @@ def shared_log(trt: Any) -> Any:
 def collected(log: Log) -> Iterator[list[str]]:
     """What is logged in the block, in any thread."""
     lines: list[str] = []
-    log.collectors.append(lines)
+    log.collectors[id(lines)] = lines
     try:
         yield lines
     finally:
-        # By identity: another collector may hold equal lines.
-        log.collectors[:] = [each for each in log.collectors if each is not lines]
+        del log.collectors[id(lines)]
 
 
 def reason(lines: list[str]) -> str:

@@ -126,7 +126,10 @@ def _config(trt: Any, builder: Any, file: EngineFile, wanted: Wanted) -> Any:
     if wanted.precision == "fp32":
         # TF32 has 10 bits of mantissa, less than the fp32 that was asked for; it is on by default.
         config.clear_flag(trt.BuilderFlag.TF32)
-    if not wanted.portable:
+    if wanted.portable:
+        # TensorRT-RTX records CUDA graphs only of contexts whose memory is ours.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    else:
         cache = config.create_timing_cache(bytes(file.payloads.get(TIMINGS, b"")))
         config.set_timing_cache(cache, False)  # refuses the timings of another GPU or version
     return config

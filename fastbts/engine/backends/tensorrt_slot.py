@@ -38,14 +38,33 @@ class LoadedPlan:
     cuda: Runtime
     index: int
     """Number of the device that it was loaded on."""
-    trt: Any
-    """TensorRT's package."""
     runtime: Any
     """TensorRT's runtime, which has to outlive the engine."""
     engine: Any
     log: Log
+    settings: Any
+    """What contexts are made with, see `context_settings`; has to outlive them."""
     own_graphs: bool
-    """Whether TensorRT records and replays CUDA graphs by itself."""
+    """Whether TensorRT itself records and replays CUDA graphs."""
+
+
+def context_settings(trt: Any, engine: Any, *, compiles: bool) -> Any:
+    """Lets us manage the memory of contexts: TensorRT would allocate for the largest shape.
+
+    Args:
+        trt: The package of TensorRT or TensorRT-RTX.
+        engine: A loaded engine.
+        compiles: Whether it compiles kernels when it runs, as TensorRT-RTX does: then all contexts
+            share the kernels, and it captures its graphs itself, once a shape is compiled.
+    """
+    strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    if not compiles:
+        return strategy
+    settings = engine.create_runtime_config()
+    settings.set_execution_context_allocation_strategy(strategy)
+    settings.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    settings.set_runtime_cache(settings.create_runtime_cache())
+    return settings
 
 
 class Binding(NamedTuple):
@@ -64,8 +83,7 @@ class Prepared:
     """A context that is set up for a binding."""
 
     context: Any
-    binding: Binding
-    n_bytes: int = 0
+    n_bytes: int
     """Memory for its activations."""
     memory: int = 0
     """Address of the memory that it has."""
@@ -87,8 +105,8 @@ class Graph:
 class Slot:
     """Runs a plan for one call at a time, on any stream.
 
-    A call on a stream returns before its work is done. The next one waits for it on the device, as
-    both use the memory of the slot.
+    A call on a stream returns before its work is done, which uses the memory of the slot. So the
+    next one must be on the same stream, or come when the work is done: see `fits`.
 
     Raises:
         DeviceError: Too little memory, or TensorRT cannot create a context.
@@ -108,7 +126,7 @@ class Slot:
         self._free.atexit = False
 
     def fits(self, stream: int | None) -> bool:
-        """Whether a call on the stream would not wait for work of another stream."""
+        """Whether no work is left of another stream than this."""
         if self._last in (None, stream):
             return True
         status, *_ = self._plan.cuda.api.cudaEventQuery(self._done)
@@ -129,31 +147,34 @@ class Slot:
         """Enqueues the run on a stream of the device, and returns."""
         cuda = self._plan.cuda
         with cuda.on(self._plan.index):
-            self._follow(stream)
-            tensors = [("volume", tensor.shape, tensor.address)]
-            if text is not None:
-                tensors.append(("text", text.shape, self._text_address(text, stream)))
-            tensors.append(("logits", logits.shape, logits.address))
-            self._contexts.run(Binding(tuple(tensors)), stream)
-            cuda("cudaEventRecord", self._done, stream)
-        self._last = stream
+            self._check_stream(stream)
+            self._last = stream
+            try:
+                self._contexts.run(self._binding(tensor, text, logits, stream), stream)
+            finally:  # also a run that fails may have enqueued something
+                cuda("cudaEventRecord", self._done, stream)
 
     def close(self) -> None:
         """Waits for the last call, and frees contexts, graphs and memory."""
         self._free()
         self._workspace = self._text_memory = self._text = None
 
-    def _follow(self, stream: int) -> None:
-        """Lets a stream wait for the last call, if that was on another one."""
+    def _check_stream(self, stream: int) -> None:
         cuda = self._plan.cuda
-        active = cuda.api.cudaStreamCaptureStatus.cudaStreamCaptureStatusNone
-        if cuda("cudaStreamIsCapturing", stream) != active:
+        idle = cuda.api.cudaStreamCaptureStatus.cudaStreamCaptureStatusNone
+        if cuda("cudaStreamIsCapturing", stream) != idle:
             raise DeviceError(
                 f"{self._plan.path}: the stream is being captured; the engine records its own "
                 "graphs, so end the capture before the call"
             )
-        if self._last not in (None, stream):
-            cuda("cudaStreamWaitEvent", stream, self._done, 0)
+
+    def _binding(
+        self, tensor: DeviceArray, text: Floats | None, logits: DeviceArray, stream: int
+    ) -> Binding:
+        tensors = [("volume", tensor.shape, tensor.address)]
+        if text is not None:
+            tensors.append(("text", text.shape, self._text_address(text, stream)))
+        return Binding((*tensors, ("logits", logits.shape, logits.address)))
 
     def _text_address(self, text: Floats, stream: int) -> int:
         """Where the text is on the device; uploaded if it has changed."""
@@ -207,23 +228,15 @@ class Contexts:
     def _context(self, binding: Binding) -> Any:
         """A context to set up: one that is taken over, or a new one."""
         taken = None
-        if len(self._kept) >= N_CONTEXTS:
-            taken = next(iter(self._kept))
-        elif binding not in self._seen:
+        if binding not in self._seen:
             idle = (key for key, kept in self._kept.items() if kept.graph is None)
             taken = next((key for key in idle if key.shapes == binding.shapes), None)
+        if taken is None and len(self._kept) >= N_CONTEXTS:
+            taken = next(iter(self._kept))
         return self._new_context() if taken is None else self._kept.pop(taken).context
 
     def _new_context(self) -> Any:
-        """A context whose memory we manage: TensorRT would allocate for the largest shape."""
-        trt, engine = self._plan.trt, self._plan.engine
-        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        settings = strategy
-        if self._plan.own_graphs:
-            settings = engine.create_runtime_config()
-            settings.set_execution_context_allocation_strategy(strategy)
-            settings.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        make = partial(engine.create_execution_context, settings)
+        make = partial(self._plan.engine.create_execution_context, self._plan.settings)
         return self._asked(f"{self._plan.path}: no execution context", make)
 
     def _set_up(self, context: Any, binding: Binding) -> Prepared:
@@ -232,7 +245,7 @@ class Contexts:
                 set_shape = partial(context.set_input_shape, name, shape)
                 self._asked(f"{name} of shape {shape}: refused by the plan", set_shape)
             context.set_tensor_address(name, address)
-        return Prepared(context, binding, int(context.update_device_memory_size_for_shapes()))
+        return Prepared(context, int(context.update_device_memory_size_for_shapes()))
 
     def _asked(self, failed: str, ask: Callable[[], Any]) -> Any:
         """The answer of TensorRT.

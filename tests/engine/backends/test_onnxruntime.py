@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from fastbts import DeviceError, EngineFileError
+from fastbts import EngineFileError, load_engine
 from fastbts.engine.backends.onnxruntime import ONNXRuntimeEngine
 from fastbts.engine.file import EngineFile, pack_engine, parse_engine_file, read_engine_file
 from fastbts.engine.load import default_engine_path
@@ -20,9 +21,15 @@ def test_build_adds_no_payload() -> None:
     assert ONNXRuntimeEngine.build(SHIPPED, "fp32", []) == {}
 
 
-def test_build_refuses_another_precision() -> None:
-    with pytest.raises(DeviceError, match="the network computes in fp32"):
-        ONNXRuntimeEngine.build(SHIPPED, "fp16", [])
+def test_half_precision_needs_no_build() -> None:
+    """The file has the network in float32; it is rewritten when it is loaded."""
+    x = np.random.default_rng(0).standard_normal((1, 4, 32, 32, 48), np.float32)
+    exact, half = (
+        load_engine(backend="onnxruntime", precision=precision) for precision in ("fp32", "fp16")
+    )
+    assert (exact.description["precision"], half.description["precision"]) == ("fp32", "fp16")
+    logits, expected = half.infer(x), exact.infer(x)
+    assert 0 < np.abs(logits - expected).max() <= 0.002 * np.abs(expected).max()
 
 
 def test_build_refuses_a_damaged_network() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Barrier, Thread
 
@@ -20,16 +19,6 @@ from tests.fakes.onnxruntime import FakeOnnxRuntime
 from tests.fakes.tensorrt import voxel_network
 
 SHAPE = (1, 4, 16, 8, 8)
-
-
-@pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
-    machine = FakeCuda(n_devices=2, deferred=True)
-    machine.install(monkeypatch)
-    yield machine
-    gc.collect()
-    assert not machine.alive()
-    assert not machine.wrong_device
 
 
 @pytest.fixture
@@ -116,13 +105,19 @@ def test_two_threads_have_a_session_each(ort: FakeOnnxRuntime, path: Path) -> No
     assert len({settings["user_compute_stream"] for settings in ort.settings}) == 2
 
 
-def test_closing_waits_and_frees(cuda: FakeCuda, ort: FakeOnnxRuntime, path: Path) -> None:
+@pytest.mark.parametrize("closes", [True, False])
+def test_sessions_end_after_their_work(
+    cuda: FakeCuda, ort: FakeOnnxRuntime, path: Path, closes: bool
+) -> None:
     engine, workspace = load_engine(path, device="cuda"), CudaWorkspace(0)
     x, logits = workspace.put(noise(), "x"), workspace.kept("out", (1, 3, 16, 8, 8), np.float32)
     engine.infer(x, out=logits, stream=workspace.stream)  # type: ignore[call-arg]
-    engine.close()
+    if closes:
+        engine.close()
     del engine
     gc.collect()
+    assert cuda.alive()["Stream"] == 1, "that of the workspace"
+    assert ort.n_early == 0
     (result,) = workspace.get(logits)
     np.testing.assert_array_equal(result, voxel_network(noise(), None))
 

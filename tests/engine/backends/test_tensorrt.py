@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import fastbts as package
 from fastbts import DeviceError, EngineFileError, EngineSpec, load_engine
 from fastbts.cli import app
 from fastbts.device import cuda as device_cuda
@@ -69,6 +70,13 @@ def write_plan(path: Path, record: bytes) -> Path:
     build = {"backend": "tensorrt", "precision": "fp32"}
     write_engine_file(path, EngineSpec(), payloads, build=build)
     return path
+
+
+RECORD = {
+    **{"backend": "tensorrt", "version": "11.1.0", "fastbts": "0.1.0", "precision": "fp32"},
+    **{"max_batch": 1, "compute_capability": "8.9", "plugins": False, "plugin_version": "1"},
+    "ranges": {},
+}
 
 
 def has_gpu() -> bool:
@@ -147,7 +155,7 @@ def test_shipped_networks_build() -> None:
     assert shipped
     for path in shipped:
         file = read_engine_file(path)
-        plan = tensorrt_plan.build_plan(trt, file, "tensorrt-rtx", with_plugins=False)
+        plan = tensorrt_plan.build_plan(trt, file, tensorrt_plan.Wanted("tensorrt-rtx"))
         assert len(plan.content) > 1e6
         activations = re.search(r"Total Activation Memory: (\d+) bytes", plan.log)
         assert activations
@@ -163,8 +171,13 @@ def test_build_gives_plan_and_record(built: dict[str, bytes]) -> None:
     record = {
         "backend": "tensorrt-rtx",
         "version": trt.__version__,
+        "fastbts": package.__version__,
         "precision": "fp32",
+        "max_batch": 1,
+        "compute_capability": None,
         "plugins": False,
+        "plugin_version": "1",
+        "ranges": {},
     }
     assert json.loads(built["engine.json"]) == record
 
@@ -193,11 +206,12 @@ def test_plan_is_a_device_error_without_a_gpu(built: dict[str, bytes], tmp_path:
 def test_files_without_plan_or_record_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="holds no TensorRT plan; run: fastbts build"):
         load_engine(backend="tensorrt-rtx")
-    whole = {"backend": "tensorrt", "version": "11.1.0", "precision": "fp32", "plugins": False}
     wrong = (
         {"backend": "tensorrt"},
-        {**whole, "version": 1},
-        {key: whole[key] for key in whole if key != "plugins"},
+        {**RECORD, "version": 1},
+        {**RECORD, "max_batch": 0},
+        {**RECORD, "compute_capability": 8.9},
+        {key: RECORD[key] for key in RECORD if key != "plugins"},
     )
     for record in (b"", b"[]", *(json.dumps(record).encode() for record in wrong)):
         path = write_plan(tmp_path / "x.fbts", record)
@@ -209,7 +223,7 @@ def test_plan_that_calls_plugins_needs_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tensorrt_plan, "plugin_library", lambda: None)
-    record = {"backend": "tensorrt", "version": "11.1.0", "precision": "fp32", "plugins": True}
+    record = {**RECORD, "plugins": True}
     path = write_plan(tmp_path / "x.fbts", json.dumps(record).encode())
     with pytest.raises(
         DeviceError,
@@ -286,31 +300,25 @@ def fastbts(*arguments: object) -> tuple[int, str]:
 
 @pytest.mark.slow
 def test_commands_without_a_gpu(tmp_path: Path, small_phantom: None) -> None:
-    """The plan is built, but written only with --accept-parity, as measuring parity needs a GPU."""
+    """The plan is built, and its parity measured by emulation."""
     if has_gpu():
         pytest.skip("this machine has a GPU")
     write_case(make_case(0, shape=(64, 64, 48)), tmp_path / "case")
     out = tmp_path / "rtx.fbts"
-    build = ("build", default_engine_path(), "-o", out, "--backend", "tensorrt-rtx")
-    status, said = fastbts(*build)
-    assert status == 1
-    for part in ("error: no CUDA device here", "cannot be measured here", "with --accept-parity"):
-        assert part in said
-    assert [path.name for path in tmp_path.iterdir()] == ["case"]
-
-    assert fastbts(*build, "--accept-parity") == (
-        0,
-        f"wrote {out} for tensorrt-rtx, fp32; against float32: not measured",
+    status, said = fastbts(
+        *("build", default_engine_path(), "-o", out, "--backend", "tensorrt-rtx", "--batch", 2)
     )
+    assert status == 0
+    assert f"wrote {out} for tensorrt-rtx, fp32; against float32: n_cases 1" in said
+    assert "measured_with onnxruntime, emulated yes" in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["case", "rtx.fbts"]
     file = read_engine_file(out)
     assert set(file.payloads) == {"model.onnx", "engine.plan", "engine.json"}
-    assert (file.manifest["build"]["backend"], file.manifest["build"]["parity"]) == (
-        "tensorrt-rtx",
-        {},
-    )
+    assert file.manifest["build"]["backend"] == "tensorrt-rtx"
+    assert json.loads(bytes(file.payloads["engine.json"]))["max_batch"] == 2
+    assert file.manifest["build"]["parity"]["emulated"] is True
     status, said = fastbts("info", out)
-    assert "built for tensorrt-rtx, fp32 against fp32 not measured" in said
+    assert "built for tensorrt-rtx, fp32 against fp32 n_cases 1" in said
     status, said = fastbts("predict", tmp_path / "case", "-o", tmp_path / "out", "--engine", out)
     assert status == 1
     assert "no CUDA device here" in said
@@ -318,8 +326,6 @@ def test_commands_without_a_gpu(tmp_path: Path, small_phantom: None) -> None:
 
 
 def test_networks_that_cannot_be_built_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DeviceError, match=r"computes in fp32.*training export --precision"):
-        TensorRTRTXEngine.build(with_network(b""), "fp16", [])
     damaged_node = b"\x3a\x04\x0a\x02\xff\xff"
     with pytest.raises(EngineFileError, match="cannot parse the network"):
         TensorRTRTXEngine.build(with_network(damaged_node), "fp32", [])
@@ -337,6 +343,6 @@ def test_cuda_without_a_device_is_an_error() -> None:
         device_runtime.Runtime()
 
 
-def test_the_two_backends_differ_in_name_and_plugins() -> None:
-    assert (TensorRTEngine.backend, TensorRTEngine.takes_plugins) == ("tensorrt", True)
-    assert (TensorRTRTXEngine.backend, TensorRTRTXEngine.takes_plugins) == ("tensorrt-rtx", False)
+def test_the_two_backends_differ_in_name_and_kind_of_plan() -> None:
+    assert (TensorRTEngine.backend, TensorRTEngine.portable) == ("tensorrt", False)
+    assert (TensorRTRTXEngine.backend, TensorRTRTXEngine.portable) == ("tensorrt-rtx", True)

@@ -52,6 +52,9 @@ def attention(
     return values(dtype, skip, level, level, (2, 3, 2, 2, 3), *weights)
 
 
+on_every_format = pytest.mark.parametrize("channels_last", [False, True])
+
+
 def run(name: str, dtype: str, inputs: Arrays, **options: int) -> NDArray[np.float32]:
     return loaded(
         run_plugin(name, dtype, [np.asarray(stored(array, dtype)) for array in inputs], **options),
@@ -68,34 +71,37 @@ def check(
     )
 
 
+@on_every_format
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 9), (8, 4, 33)])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_bridge(dtype: str, shape: tuple[int, ...]) -> None:
+def test_bridge(dtype: str, shape: tuple[int, ...], channels_last: bool) -> None:
     x, reduced, *weights = inputs = bridge(dtype, shape)
     weights = BridgeWeights(*weights)
     on_cpu = ops.semantic_bridge(x, reduced, weights)
     exact = reference.semantic_bridge(x, reduced, weights)
-    check(run("SemanticBridge", dtype, inputs), dtype, on_cpu, exact)
+    result = run("SemanticBridge", dtype, inputs, channels_last=channels_last)
+    check(result, dtype, on_cpu, exact)
 
 
-@pytest.mark.parametrize("below", [(1, 1, 1), (3, 5, 9)])
+@on_every_format
+@pytest.mark.parametrize("below", [(1, 1, 1), (3, 5, 9), (2, 3, 8)])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_attention(dtype: str, below: tuple[int, ...]) -> None:
+def test_attention(dtype: str, below: tuple[int, ...], channels_last: bool) -> None:
     *features, w_x, bias, w_g, w_s, w_a, strength = inputs = attention(dtype, below)
     weights = AttentionWeights(w_x, bias, w_g, w_s, w_a, float(strength))
     on_cpu = ops.semantic_attention(*features, weights)
-    check(
-        run("SemanticAttention", dtype, inputs),
-        dtype,
-        on_cpu,
-        reference.semantic_attention(*features, weights),
-    )
+    result = run("SemanticAttention", dtype, inputs, channels_last=channels_last)
+    check(result, dtype, on_cpu, reference.semantic_attention(*features, weights))
 
 
+@on_every_format
 @pytest.mark.parametrize("name", ["SemanticBridge", "SemanticAttention"])
-def test_a_workspace_for_larger_shapes_changes_no_bit(name: str) -> None:
+def test_a_workspace_for_larger_shapes_changes_no_bit(name: str, channels_last: bool) -> None:
     inputs = bridge("float16") if name == "SemanticBridge" else attention("float16")
-    assert np.array_equal(run(name, "float16", inputs), run(name, "float16", inputs, grown=3))
+    expected = run(name, "float16", inputs, channels_last=channels_last)
+    assert np.array_equal(
+        expected, run(name, "float16", inputs, channels_last=channels_last, grown=3)
+    )
 
 
 def test_what_does_not_fit_is_refused() -> None:
@@ -154,7 +160,7 @@ def test_plugins_are_clean_under_the_sanitizers() -> None:
         "shape1 or below1 or workspace or status",
     )
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
-    assert "9 passed" in run.stdout
+    assert "17 passed" in run.stdout
 
 
 @pytest.mark.skipif(NVCC is None, reason="needs nvcc, for CUDA's headers")
