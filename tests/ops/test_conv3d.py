@@ -1,8 +1,10 @@
-"""`conv3d` on the CPU and on the emulated device, whose float16 goes through tensor cores."""
+"""`conv3d` on the CPU, and on a device, emulated or real, whose float16 goes to tensor cores."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -11,12 +13,41 @@ from numpy.typing import NDArray
 from fastbts import InputError, OptionsError
 from fastbts.ops import network
 from fastbts.ops import network_reference as reference
+from tests.ops.devices import available_devices, put
 from tests.simt.emulated import STREAM, EmulatedArray, emulated_device
 
 Size = tuple[int, int, int]
 SEEDS = (0, 1, 2)
 HALF = 2.0**-11
 """Rounding to float16."""
+
+
+class Gpu(NamedTuple):
+    """A device: "cuda", or "emulated" with a seed for the order of its threads."""
+
+    name: str
+    seed: int = 0
+
+    def put(self, array: Any, *, is_half: bool = False) -> Any:
+        """An array on the device; other values as they are."""
+        if not isinstance(array, np.ndarray):
+            return array
+        if self.name == "emulated":
+            return EmulatedArray(array, "float16" if is_half else "float32")
+        return put(array.astype(np.float16) if is_half else array)
+
+    @contextmanager
+    def running(self, **plan: Any) -> Iterator[Any]:
+        """Within it ops run there; gives their stream."""
+        if self.name == "cuda":
+            yield None
+            return
+        with emulated_device(self.seed, **plan):
+            yield STREAM
+
+
+GPUS = [*(Gpu("emulated", seed) for seed in SEEDS), *(Gpu(d) for d in available_devices()[1:])]
+on_every_gpu = pytest.mark.parametrize("gpu", GPUS, ids=lambda gpu: f"{gpu.name}-{gpu.seed}")
 
 
 def half(array: NDArray[Any]) -> NDArray[np.float32]:
@@ -79,21 +110,24 @@ class Conv:
             n_columns=len(self.weight),
         )
 
-    def emulated(self, stats: NDArray[np.float32], seed: int = 0, **plan: Any) -> Any:
-        out = EmulatedArray(np.full(self.exact.shape, 77, np.float32), "float16")
-        with emulated_device(seed, **plan):
+    def on_gpu(self, gpu: Gpu, stats: NDArray[np.float32], **plan: Any) -> Any:
+        """The result there; `stats` are written too."""
+        out = gpu.put(np.full(self.exact.shape, 77, np.float32), is_half=True)
+        sums = gpu.put(stats)
+        with gpu.running(**plan) as stream:
             network.conv3d(
-                EmulatedArray(self.x, "float16"),
-                EmulatedArray(network.conv_tiles(self.weight), "float16"),
-                affine=None if self.affine is None else EmulatedArray(self.affine),
-                bias=EmulatedArray(self.bias),
+                gpu.put(self.x, is_half=True),
+                gpu.put(network.conv_tiles(self.weight), is_half=True),
+                affine=gpu.put(self.affine),
+                bias=gpu.put(self.bias),
                 stride=self.stride,
                 brick=self.brick,
                 out=out,
-                stats=EmulatedArray(stats),
-                stream=STREAM,
+                stats=sums,
+                stream=stream,
             )
-        return out.get()
+        stats[...] = sums.get()
+        return out.get().astype(np.float32)
 
 
 def check_stats(stats: NDArray[np.float32], exact: NDArray[np.float64]) -> None:
@@ -126,14 +160,14 @@ def test_the_cpu_agrees_with_the_reference(
     check_stats(stats, exact)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@on_every_gpu
 @every_kernel
 @pytest.mark.parametrize("size", SIZES)
 def test_the_kernel_agrees_with_the_reference(
-    size: Size, stride: int, brick: int, seed: int
+    size: Size, stride: int, brick: int, gpu: Gpu
 ) -> None:
-    conv = Conv(size, stride=stride, brick=brick, seed=seed)
-    out = conv.emulated(stats := conv.stats(), seed)
+    conv = Conv(size, stride=stride, brick=brick, seed=gpu.seed)
+    out = conv.on_gpu(gpu, stats := conv.stats())
     assert np.abs(out - conv.exact).max() <= 2 * HALF * np.abs(conv.exact).max()
     check_stats(stats, conv.exact)
 
@@ -141,23 +175,25 @@ def test_the_kernel_agrees_with_the_reference(
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize(("n_in", "n_out"), [(16, 16), (8, 32), (24, 40), (64, 64)])
 @pytest.mark.parametrize(("with_affine", "brick"), [(True, 64), (False, 64), (True, 256)])
+@pytest.mark.parametrize("gpu", GPUS[::3], ids=lambda gpu: gpu.name)
 def test_any_number_of_channels(
-    n_in: int, n_out: int, kernel: int, with_affine: bool, brick: int
+    gpu: Gpu, n_in: int, n_out: int, kernel: int, with_affine: bool, brick: int
 ) -> None:
     """Rows of 16 bytes are read and written at once; others one by one."""
     conv = Conv(
         (2, 3, 9), n_in, n_out, kernel=kernel, with_affine=with_affine, brick=brick, n_cases=2
     )
-    out = conv.emulated(stats := conv.stats())
+    out = conv.on_gpu(gpu, stats := conv.stats())
     assert np.abs(out - conv.exact).max() <= 2 * HALF * np.abs(conv.exact).max()
     check_stats(stats, conv.exact)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_two_runs_give_the_same_bits(seed: int) -> None:
+@on_every_gpu
+def test_two_runs_give_the_same_bits(gpu: Gpu) -> None:
     conv = Conv((5, 9, 11), 20, 10)
     first, second = conv.stats(), conv.stats()
-    assert np.array_equal(conv.emulated(first), conv.emulated(second, seed + 3))
+    again = gpu._replace(seed=gpu.seed + 3)
+    assert np.array_equal(conv.on_gpu(gpu, first), conv.on_gpu(again, second))
     assert np.array_equal(first, second)
 
 
@@ -165,7 +201,7 @@ def test_two_runs_give_the_same_bits(seed: int) -> None:
 @every_kernel
 def test_a_missing_barrier_gives_wrong_results(seed: int, stride: int, brick: int) -> None:
     conv = Conv((4, 8, 8), 20, 10, stride=stride, brick=brick)
-    out = conv.emulated(conv.stats(), seed, barriers=False)
+    out = conv.on_gpu(Gpu("emulated", seed), conv.stats(), barriers=False)
     assert not np.allclose(out, conv.exact, atol=0.05)
 
 

@@ -1,4 +1,4 @@
-"""The layers of `fastbts.ops.network` but for `conv3d`, on the CPU and on the emulated device."""
+"""The layers of `fastbts.ops.network` but for `conv3d`, on the CPU and on a device."""
 
 from __future__ import annotations
 
@@ -13,41 +13,38 @@ from numpy.typing import NDArray
 from fastbts import InputError, OptionsError
 from fastbts.ops import network
 from fastbts.ops import network_reference as reference
-from tests.ops.test_conv3d import HALF, SEEDS, half, random
-from tests.simt.emulated import STREAM, EmulatedArray, emulated_device
+from tests.ops.test_conv3d import GPUS, HALF, Gpu, half, random
 
 EXACT = 1e-5
 """Relative error of float32 sums."""
 
 
 class Layer:
-    """A layer on a device: arrays in `floats` are float16 on the emulated one."""
+    """A layer on the CPU, or on a `gpu`, where arrays in `floats` are float16."""
 
-    def __init__(self, device: str, seed: int = 0) -> None:
-        self.device, self.seed = device, seed
-        self.rounding = EXACT if device == "cpu" else 2 * HALF
+    def __init__(self, gpu: Gpu | None) -> None:
+        self.gpu, self.rounding = gpu, EXACT if gpu is None else 2 * HALF
 
     def run(
         self, op: Callable[..., None], *, floats: tuple[str, ...] = (), **given: Any
     ) -> dict[str, Any]:
         """Runs an op; returns its arrays afterwards."""
-        if self.device == "cpu":
+        if self.gpu is None:
             op(**given)
             return given
-        there = {
-            name: EmulatedArray(value, "float16" if name in floats else "float32")
-            if isinstance(value, np.ndarray)
-            else value
-            for name, value in given.items()
-        }
-        with emulated_device(self.seed):
-            op(**there, stream=STREAM)
-        return {n: v.get() if isinstance(v, EmulatedArray) else v for n, v in there.items()}
+        there = {n: self.gpu.put(value, is_half=n in floats) for n, value in given.items()}
+        with self.gpu.running() as stream:
+            op(**there, stream=stream)
+        return {name: fetched(array) for name, array in there.items()}
 
 
-@pytest.fixture(params=["cpu", *SEEDS])
+def fetched(value: Any) -> Any:
+    return value.get().astype(np.float32) if hasattr(value, "get") else value
+
+
+@pytest.fixture(params=[None, *GPUS], ids=lambda gpu: f"{gpu.name}-{gpu.seed}" if gpu else "cpu")
 def layer(request: pytest.FixtureRequest) -> Layer:
-    return Layer("cpu") if request.param == "cpu" else Layer("emulated", request.param)
+    return Layer(request.param)
 
 
 def close(got: NDArray[Any], exact: NDArray[Any], error: float) -> bool:
@@ -87,11 +84,9 @@ def test_constant_channels_stay_finite(layer: Layer) -> None:
 def test_activate_changes_the_layout(layer: Layer, with_affine: bool) -> None:
     rng = np.random.default_rng(0)
     x, affine = random(rng, 2, 3, 4, 5, 6), random(rng, 2, 2, 6) if with_affine else None
-    memory = np.zeros((2, 6, 3, 4, 5), np.float32)
-    out = memory.transpose(0, 2, 3, 4, 1)
+    out = np.zeros((2, 6, 3, 4, 5), np.float32).transpose(0, 2, 3, 4, 1)
     there = layer.run(network.activate, floats=("x",), x=x, affine=affine, out=out)
     assert close(there["out"], reference.activated(x, affine), EXACT)
-    assert np.array_equal(memory.transpose(0, 2, 3, 4, 1), there["out"])
     rounded = layer.run(network.activate, floats=("out",), x=x, affine=affine, out=np.zeros_like(x))
     assert close(rounded["out"], reference.activated(x, affine), layer.rounding)
 
