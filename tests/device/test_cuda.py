@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -65,6 +66,27 @@ def test_large_uploads_are_copied_in_pieces(cuda: FakeCuda) -> None:
     (again,) = workspace.get(workspace.put(array[1:], "image"))
     np.testing.assert_array_equal(again, array[1:])
     workspace.close()
+
+
+def test_a_failed_upload_leaves_no_thread_that_copies(
+    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = []
+
+    def slowly(to: np.ndarray, source: np.ndarray) -> None:
+        time.sleep(0.1 if copied else 0)
+        copied.append(len(source))
+
+    workspace = CudaWorkspace(0)
+    for end in (workspace.reset, workspace.close):
+        copied.clear()
+        cuda.fail("cudaMemcpyAsync")
+        with monkeypatch.context() as patch:
+            patch.setattr(np, "copyto", slowly)
+            with pytest.raises(DeviceError):
+                workspace.put(np.zeros((8, 1 << 17)), "image")
+        end()
+        assert copied == [2, 2, 2, 2]
 
 
 def test_what_is_fetched_later_comes_with_the_next_wait(cuda: FakeCuda) -> None:
