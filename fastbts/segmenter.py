@@ -227,10 +227,10 @@ class Segmenter:
 
     def close(self) -> None:
         """Frees the engine, unless it was loaded by the caller, and memory kept on its device."""
-        if self._places is not None:
-            self._places.close()
         if self._owned and not is_forked() and self._engine.exception() is None:
             self.engine.close()
+        if self._places is not None:  # known once the engine is loaded
+            self._places.close()
 
     def __enter__(self) -> Segmenter:
         return self
