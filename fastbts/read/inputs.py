@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -102,12 +103,19 @@ def as_volume(
     given = {"affine": affine, "order": order, "nnunet_order": nnunet_order, "grid": grid}
     _check_options(kind, given)
     check_names(spec, order=order, nnunet_order=nnunet_order, grid=grid)
-    volume = case if kind == VOLUME else _made(kind, case, spec, **given)
+    volume = _borrowed(case) if kind == VOLUME else _made(kind, case, spec, **given)
     if isinstance(volume.data, DeviceArray | DeviceImages):
         _check_device(volume, device())
     elif kind != VOLUME:
         volume = inspected(volume)
     return volume.select(spec.modalities, spec.optional_modalities)
+
+
+def _borrowed(volume: Volume) -> Volume:
+    """The Volume itself, or with a view of its array on a device, of whatever library that is."""
+    if not is_on_device(volume.data):
+        return volume
+    return replace(volume, data=_array(volume.data, "volume"))
 
 
 def _check_device(volume: Volume, device: str) -> None:

@@ -5,6 +5,7 @@ This is emulation: it shows what is computed, copied and waited for, not how fas
 
 from __future__ import annotations
 
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from fastbts import MODALITIES, Segmenter, SegmenterOptions, Volume
 from fastbts.device.arrays import DeviceArray, borrow
 from fastbts.phantom import make_case
+from tests.conftest import VoxelEngine
 from tests.device.cases import AFFINES, LAYOUTS, assert_same, images, on_device, on_the_host
 from tests.fakes import EmulatedCuda, cupy
 from tests.fakes.voxel_engine import DeviceVoxelEngine
@@ -70,7 +72,10 @@ def test_a_volume_on_the_device(emulated: EmulatedCuda) -> None:
     volume = Volume(images(), AFFINES["LPS"])
     there = Volume(borrow(on_device(volume.data)), volume.affine)
     assert repr(there) == repr(volume)
-    assert_same(segmenter(emulated).predict(there), on_the_host(volume))
+    expected = on_the_host(volume)
+    assert_same(segmenter(emulated).predict(there), expected)
+    of_cupy = Volume(on_device(volume.data), volume.affine)
+    assert_same(segmenter(emulated).predict(of_cupy), expected)
 
 
 @pytest.mark.parametrize("missing", [("flair",), ("t1",), ("t1", "t1ce"), ("t2",)])
@@ -168,6 +173,27 @@ def test_heads_in_any_layout_and_orientation(
     expected = on_the_host(array, affine=AFFINES[affine], spec=spec)
     result = segmenter(emulated, spec).predict(on_device(array), affine=AFFINES[affine])
     assert_same(result, expected)
+
+
+@pytest.mark.parametrize("where", ["host", "device", "device, by modality"])
+def test_a_pickled_result_is_in_host_memory(emulated: EmulatedCuda, where: str) -> None:
+    array, affine = images(), AFFINES["LPS"]
+    there: Any = array if where == "host" else on_device(array)
+    if where == "device, by modality":
+        there = {m: on_device(array[i]) for i, m in enumerate(MODALITIES)}
+    result = segmenter(emulated).predict(there, affine=affine)
+    again = pickle.loads(pickle.dumps(result))
+    assert_same(again, result)
+    assert type(again.labels) is type(again.output) is np.ndarray
+    np.testing.assert_array_equal(again.volume.data, array)
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps", 0, None, SimpleNamespace(type="cuda", index=0)])
+def test_an_engine_that_names_its_device_otherwise_gets_numpy_arrays(device: Any) -> None:
+    engine = VoxelEngine()
+    engine.device = device
+    result = Segmenter(engine).predict(images(), affine=AFFINES["RAS"])
+    assert_same(result, on_the_host(images(), affine=AFFINES["RAS"]))
 
 
 def test_files_and_previews_are_those_of_the_cpu(emulated: EmulatedCuda, tmp_path: Any) -> None:
