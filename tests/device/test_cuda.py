@@ -61,10 +61,10 @@ def test_large_uploads_are_copied_in_pieces(cuda: FakeCuda) -> None:
     np.testing.assert_array_equal(back, array)
     assert len(cuda.copied("HostToDevice")) == 4
     assert sum(cuda.copied("HostToDevice")) == array.nbytes
-    workspace.put(array[::-1], "image")
-    workspace.put(array + 1, "image")  # waits until the memory in between has been read
-    (again,) = workspace.get(workspace.put(array[1:], "image"))
-    np.testing.assert_array_equal(again, array[1:])
+    first = workspace.own(workspace.put(array[1:], "image"))
+    second = workspace.put(array + 1, "image")  # waits until the memory in between has been read
+    for got, expected in zip(workspace.get(first, second), (array[1:], array + 1), strict=True):
+        np.testing.assert_array_equal(got, expected)
     workspace.close()
 
 
@@ -99,6 +99,11 @@ def test_what_is_fetched_later_comes_with_the_next_wait(cuda: FakeCuda) -> None:
     assert cuda.calls["cudaStreamSynchronize"] == waits
     unfetched = workspace.get_later(workspace.put(np.arange(2), "a"))
     assert unfetched().tolist() == [0, 1]
+    workspace.get_later(workspace.put(np.arange(3), "a"))
+    workspace.reset()  # after a call that failed
+    n_copies = len(cuda.copied("DeviceToHost"))
+    workspace.get(now_there := workspace.put(np.arange(5), "b"))
+    assert cuda.copied("DeviceToHost")[n_copies:] == [now_there.nbytes]
 
 
 def test_several_arrays_come_back_after_one_wait(cuda: FakeCuda) -> None:

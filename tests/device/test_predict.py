@@ -24,7 +24,9 @@ from tests.pipeline.test_label import speckled_case
 
 def segmenter(cuda: EmulatedCuda, spec: Any = None, batch: int = 1, **options: Any) -> Segmenter:
     engine = DeviceVoxelEngine(cuda, batch=batch, **(spec or {}))
-    return Segmenter(engine, options=SegmenterOptions(**options), warm_up=False)
+    made = Segmenter(engine, options=SegmenterOptions(**options), warm_up=False)
+    cuda.used_by = made  # kept, as its end waits for the device, which would hide a missing wait
+    return made
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 import fastbts
-from fastbts import FailedCase, Segmenter, SegmenterOptions, Volume
+from fastbts import DeviceError, FailedCase, Segmenter, SegmenterOptions, Volume
 from fastbts.device.arrays import DeviceArray, borrow
 from fastbts.engine.load import open_engine
 from tests.conftest import ROOT
 from tests.device.cases import AFFINES, assert_same, images, on_device, on_the_host
 from tests.fakes import EmulatedCuda
+from tests.fakes.cuda_types import Status
 from tests.fakes.tensorrt import FakeTensorRT, write_fake_plan
 from tests.fakes.voxel_engine import DeviceVoxelEngine
 
@@ -139,6 +140,12 @@ def test_the_engine_is_warm_at_the_size_of_a_window(emulated: EmulatedCuda) -> N
     array = images()
     result = segmenter.predict(on_device(array), affine=AFFINES["LPS"])
     assert_same(result, on_the_host(array, affine=AFFINES["LPS"]))
+
+
+def test_a_warm_up_that_fails_on_the_device_is_an_error(emulated: EmulatedCuda) -> None:
+    emulated.fail("cudaStreamSynchronize", Status.cudaErrorIllegalAddress)
+    with pytest.raises(DeviceError, match="cudaErrorIllegalAddress; this process has lost"):
+        Segmenter(DeviceVoxelEngine(emulated))
 
 
 def test_the_readme_runs(
