@@ -14,6 +14,8 @@ import pytest
 
 from fastbts import MODALITIES, Segmenter, SegmenterOptions, Volume
 from fastbts.device.arrays import DeviceArray, borrow
+from fastbts.device.cuda import CudaWorkspace
+from fastbts.device.host import HOST
 from fastbts.phantom import make_case
 from tests.conftest import VoxelEngine
 from tests.device.cases import AFFINES, LAYOUTS, assert_same, images, on_device, on_the_host
@@ -149,6 +151,15 @@ def test_a_case_that_only_seems_clean_is_computed_again(emulated: EmulatedCuda) 
     assert_same(again.predict(on_device(array), affine=AFFINES["LPS"]), expected)
     assert len(again.engine.shapes) == 2
     assert_same(again.predict(array, affine=AFFINES["LPS"]), expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_samples_are_those_of_the_cpu(emulated: EmulatedCuda, layout: str) -> None:
+    array, steps = LAYOUTS[layout](images()), (4, 3, 2)
+    workspace = CudaWorkspace(1)
+    there = workspace.put(borrow(on_device(array, 1)), "images")
+    (got,) = workspace.get(workspace.sampled(there, steps, "sample"))
+    np.testing.assert_array_equal(got, HOST.sampled(array, steps, "sample"))
 
 
 def test_an_image_is_read_after_the_work_that_makes_it(emulated: EmulatedCuda) -> None:
