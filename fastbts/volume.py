@@ -175,7 +175,8 @@ class Volume:
 
     Attributes:
         data: (M, i, j, k), intensities as stored: integers, float32 or float64, native byte order.
-            NumPy array, or `DeviceArray` or `DeviceImages` on a CUDA device.
+            A NumPy array; on a CUDA device a CuPy array, or what
+            `fastbts.device.arrays.borrow` makes of another library's.
             The background is 0; another constant, low noise and NaN are replaced, with a warning.
             Integers stay integers: every modality is normalised on its own, so a positive factor
             changes nothing.

@@ -24,7 +24,8 @@ void check_scratch(const NormalizeArgs& args) {
   const auto [d, h, w] = size_of(args.box);
   const std::int64_t expected = normalize_scratch(args.volume.shape[0], d * h * w),
                      got = args.scratch.shape[0];
-  const bool aligned = reinterpret_cast<std::uintptr_t>(args.scratch.data) % alignof(MomentPart) == 0;
+  const bool aligned =
+      reinterpret_cast<std::uintptr_t>(args.scratch.data) % alignof(MomentPart) == 0;
   require<InputError>(got >= expected && aligned, "normalize: scratch: expected at least ",
                       expected, " bytes at a multiple of 8, got ", got);
 }

@@ -103,19 +103,12 @@ def as_volume(
     given = {"affine": affine, "order": order, "nnunet_order": nnunet_order, "grid": grid}
     _check_options(kind, given)
     check_names(spec, order=order, nnunet_order=nnunet_order, grid=grid)
-    volume = _borrowed(case) if kind == VOLUME else _made(kind, case, spec, **given)
+    volume = _made(kind, case, spec, **given)
     if isinstance(volume.data, DeviceArray | DeviceImages):
         _check_device(volume, device())
     elif kind != VOLUME:
         volume = inspected(volume)
     return volume.select(spec.modalities, spec.optional_modalities)
-
-
-def _borrowed(volume: Volume) -> Volume:
-    """The Volume itself, or with a view of its array on a device, of whatever library that is."""
-    if not is_on_device(volume.data):
-        return volume
-    return replace(volume, data=_array(volume.data, "volume"))
 
 
 def _check_device(volume: Volume, device: str) -> None:
@@ -131,6 +124,8 @@ def _made(
     kind: str, case: Any, spec: EngineSpec, *, affine: Any, order: Any, nnunet_order: Any, grid: Any
 ) -> Volume:
     """Reads files and borrows arrays; what is missing is refused before anything is read."""
+    if kind == VOLUME:
+        return replace(case, data=_array(case.data, "volume")) if is_on_device(case.data) else case
     if kind == ARRAY:
         return _from_array(_array(case, "case"), affine, order, spec.modalities)
     if kind == STACK:

@@ -16,10 +16,11 @@ import fastbts
 from fastbts import DeviceError, FailedCase, Segmenter, SegmenterOptions, Volume
 from fastbts.device.arrays import DeviceArray, borrow
 from fastbts.engine.load import open_engine
-from tests.conftest import ROOT
+from tests.conftest import ROOT, write_voxel_engine
 from tests.device.cases import AFFINES, assert_same, images, on_device, on_the_host
 from tests.fakes import EmulatedCuda
 from tests.fakes.cuda_types import Status
+from tests.fakes.onnxruntime import FakeOnnxRuntime
 from tests.fakes.tensorrt import FakeTensorRT, write_fake_plan
 from tests.fakes.voxel_engine import DeviceVoxelEngine
 
@@ -202,3 +203,16 @@ def test_tensorrt_over_the_fakes(
         expected = on_cpu.predict(array, affine=affine)
     for result in results:
         assert_same(result, expected)
+
+
+def test_onnxruntime_over_the_fakes(
+    emulated: EmulatedCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = write_voxel_engine(tmp_path / "engine.fbts")
+    array, affine = images(), AFFINES["LPS"]
+    with Segmenter(path, backend="onnxruntime", device="cpu") as on_cpu:
+        expected = on_cpu.predict(array, affine=affine)
+    FakeOnnxRuntime(emulated).install(monkeypatch)
+    with Segmenter(path, backend="onnxruntime", device="cuda:1") as segmenter:
+        for case in (on_device(array, 1), array):
+            assert_same(segmenter.predict(case, affine=affine), expected)

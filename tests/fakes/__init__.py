@@ -109,4 +109,4 @@ def emulated_cuda(n_devices: int = 1, *, deferred: bool = True) -> Iterator[Emul
             yield machine
         finally:
             machine.disconnect()
-    assert not machine.faults
+    assert not machine.faults, machine.faults

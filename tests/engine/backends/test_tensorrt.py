@@ -306,7 +306,7 @@ def test_commands_without_a_gpu(tmp_path: Path, small_phantom: None) -> None:
     write_case(make_case(0, shape=(64, 64, 48)), tmp_path / "case")
     out = tmp_path / "rtx.fbts"
     status, said = fastbts(
-        *("build", default_engine_path(), "-o", out, "--backend", "tensorrt-rtx")
+        *("build", default_engine_path(), "-o", out, "--backend", "tensorrt-rtx", "--batch", 2)
     )
     assert status == 0
     assert f"wrote {out} for tensorrt-rtx, fp32; against float32: n_cases 1" in said
@@ -315,6 +315,7 @@ def test_commands_without_a_gpu(tmp_path: Path, small_phantom: None) -> None:
     file = read_engine_file(out)
     assert set(file.payloads) == {"model.onnx", "engine.plan", "engine.json"}
     assert file.manifest["build"]["backend"] == "tensorrt-rtx"
+    assert json.loads(bytes(file.payloads["engine.json"]))["max_batch"] == 2
     assert file.manifest["build"]["parity"]["emulated"] is True
     status, said = fastbts("info", out)
     assert "built for tensorrt-rtx, fp32 against fp32 n_cases 1" in said
