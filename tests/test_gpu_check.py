@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.gpu_predict import NETWORKS
 from fastbts.engine.file import read_engine_file
 from fastbts.engine.load import default_engine_path
+from tests.fakes import emulated_cuda
+from tests.fakes.gpu import EmulatedGpu
 from training.config import model_config
 from training.model import UNet3d
 
@@ -47,6 +50,15 @@ def test_the_steps_of_most_worth_take_five_minutes_at_most() -> None:
     first = ["machine", "build", "tests", "predict", "ops"]
     assert list(limits)[:5] == first
     assert sum(limits[name] for name in first) <= 300
+
+
+def test_the_native_backend_is_among_the_networks() -> None:
+    """Its prediction takes minutes under the emulation, so it is loaded only."""
+    assert "fp16-native" in NETWORKS
+    with emulated_cuda() as machine:
+        engine = EmulatedGpu(machine).loaded(torch.nn.Identity(), "fp16", "native")
+        assert engine.description["backend"] == "native"
+        engine.close()
 
 
 @pytest.mark.slow
