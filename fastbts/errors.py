@@ -6,6 +6,8 @@ import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
 
 
 class FastBTSError(Exception):
@@ -68,4 +70,22 @@ def memory_errors(message: str) -> Iterator[None]:
             raise
         raise DeviceError(
             f"{message}: out of memory: {error}; free memory, or use a larger machine"
+        ) from error
+
+
+def optional_module(name: str, extra: str) -> Any:
+    """Imports a module of an extra on first use.
+
+    Args:
+        name: The module, for example "pydicom".
+        extra: The extra that installs it, for example "dicom".
+    Raises:
+        DeviceError: It is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        raise DeviceError(
+            f"{package} is not installed; install it with: pip install 'fastbts[{extra}]'"
         ) from error
