@@ -97,7 +97,9 @@ def _distance(mask: NDArray[np.bool_], spacing: tuple[float, float, float]) -> N
     return ops.resample(distance[None], mask.shape)[0]
 
 
-def _nearer(distance: NDArray[np.float32], steps: NDArray[np.float64], far: np.float32) -> NDArray[Any]:
+def _nearer(
+    distance: NDArray[np.float32], steps: NDArray[np.float64], far: np.float32
+) -> NDArray[Any]:
     """One round of steps to the neighbours."""
     edged = np.pad(distance, 1, constant_values=far)
     nearest = distance

@@ -66,7 +66,7 @@ FLAIR = Scan(
 )  # fmt: skip
 """Sagittal, although its description says otherwise."""
 T1 = Scan(
-    text="t1_se_sag", modality="t1", te_ms=9, tr_ms=600, axes="LPS", spacing_mm=(1.0, 1.0, 1.0),
+    text="t1_se_tra", modality="t1", te_ms=9, tr_ms=600, axes="LPS", spacing_mm=(1.0, 1.0, 1.0),
     degrees=(3, 3, -4), mm=(-4, 3, 6),
 )  # fmt: skip
 T1CE = Scan(

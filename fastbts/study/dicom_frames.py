@@ -118,7 +118,7 @@ def _facts(flat: Mapping[str, Any]) -> Facts:
         image_type=tuple(
             word.upper() for word in _texts(flat.get("FrameType", flat.get("ImageType")))
         ),
-        text=" ".join(
+        texts=tuple(
             word
             for key in ("SeriesDescription", "ProtocolName", "SequenceName", "PulseSequenceName")
             for word in _texts(flat.get(key))

@@ -20,6 +20,7 @@ from fastbts.errors import CaseError, GeometryError, InputError, optional_module
 from fastbts.study.dicom_files import EXTRA, all_files, is_dicom, read_dataset
 from fastbts.study.dicom_frames import Frame, frames_of, patient_of
 from fastbts.study.series import Series, short_hash
+from fastbts.study.words import other_purpose
 from fastbts.volume import Geometry
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -126,9 +127,7 @@ def _listed(n_series: Counter[str]) -> str:
     return ", ".join(f"{short_hash(uid)} with {n} series" for uid, n in n_series.items())
 
 
-def _read_series(
-    uid: str, group: Sequence[tuple[Path, Any]]
-) -> tuple[list[Series], list[Refused]]:
+def _read_series(uid: str, group: Sequence[tuple[Path, Any]]) -> tuple[list[Series], list[Refused]]:
     """The images of one series, and what was refused."""
     first = group[0][1]
     name = " ".join(str(first.get("SeriesDescription") or "").split())
@@ -144,7 +143,7 @@ def _read_series(
         try:
             images.append(_image(name, part, frames))
         except _RefusedError as error:
-            refused.append(Refused(name, part, str(error)))
+            refused.append(Refused(name, part, other_purpose((name,)) or str(error)))
     return images, refused
 
 

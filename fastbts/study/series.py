@@ -30,7 +30,7 @@ class Facts:
         contrast_agent: Name of the agent; empty where the header names none.
         sequence: DICOM's ScanningSequence: SE, GR, IR, EP.
         image_type: DICOM's ImageType.
-        text: Description, protocol, sequence and body part: written by people, in any language.
+        texts: Description, protocol, name of the sequence: written by people, in any language.
         body_part: DICOM's BodyPartExamined.
         b_value: Diffusion weighting in s/mm2.
         modality: DICOM's Modality; "MR" for NIfTI.
@@ -47,7 +47,7 @@ class Facts:
     contrast_agent: str = ""
     sequence: tuple[str, ...] = ()
     image_type: tuple[str, ...] = ()
-    text: str = ""
+    texts: tuple[str, ...] = ()
     body_part: str = ""
     b_value: float | None = None
     modality: str = "MR"
