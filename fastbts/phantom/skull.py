@@ -87,14 +87,16 @@ def _distance(mask: NDArray[np.bool_], spacing: tuple[float, float, float]) -> N
     By steps to the 26 neighbours on a coarse grid (Borgefors 1986), then interpolated.
     """
     extent = np.multiply(mask.shape, spacing)
-    size = [int(n) for n in np.maximum(2, np.round(extent / COARSE_MM))]
+    d, h, w = (max(2, round(float(mm) / COARSE_MM)) for mm in extent)
+    size = d, h, w
     steps = extent / size
     share = ops.resample(mask[None].astype(np.float32), size)[0]
     far = np.float32(100)
     distance = np.where(share > 0.5, (0.5 - share) * COARSE_MM, far).astype(np.float32)
     for _ in range(round(1.5 * SCALP_ENDS_MM / COARSE_MM)):
         distance = _nearer(distance, steps, far)
-    return ops.resample(distance[None], mask.shape)[0]
+    i, j, k = mask.shape
+    return ops.resample(distance[None], (i, j, k))[0]
 
 
 def _nearer(

@@ -139,7 +139,7 @@ def write_study(
         names = [folder / f"{n:012x}" for n in rng.integers(0, 1 << 48, len(slices))]
         for n, (k, path) in enumerate(zip(slices, names, strict=True), 1):
             write_slice(path, data[:, :, k], geometry, k, {"InstanceNumber": n, **header})
-        files[scan.text], truth[scan.text] = tuple(names), np.linalg.inv(moved)
+        files[scan.text], truth[scan.text] = tuple(names), np.linalg.inv(moved).astype(np.float64)
     return StudyCase(folder, files, truth, case.labels, case.volume.geometry)
 
 
@@ -206,7 +206,8 @@ def _sampled(
         to_voxel = np.linalg.inv(affine) @ np.linalg.inv(moved) @ target.affine @ shift
         reverse = to_voxel[[2, 1, 0]][:, [2, 1, 0, 3]]
         total += ops.resample_affine(image.T[None], reverse, total.shape)[0]
-    return (total / n_planes).T
+    total /= n_planes
+    return total.T
 
 
 def _header(scan: Scan, number: int, seed: int) -> dict[str, Any]:

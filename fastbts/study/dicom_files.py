@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,20 @@ TAGS = (
     *("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
 """What is read of a header; nothing else of it comes into memory."""
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the warnings of pydicom, which name files, and files are often named by patients."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logger.setLevel(logging.CRITICAL)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def all_files(paths: str | Path | Iterable[str | Path]) -> Iterator[Path]:
@@ -66,9 +83,10 @@ def read_dataset(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             forced = file.read(132)[128:] != b"DICM"
-        dataset = pydicom.dcmread(
-            path, stop_before_pixels=True, force=forced, specific_tags=list(TAGS)
-        )
+        with quietly():
+            dataset = pydicom.dcmread(
+                path, stop_before_pixels=True, force=forced, specific_tags=list(TAGS)
+            )
         whole = "SeriesInstanceUID" in dataset and "Rows" in dataset and "Columns" in dataset
         return dataset if whole else None
     except Exception:  # pydicom raises almost anything for a damaged file

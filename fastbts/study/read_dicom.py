@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbts.errors import CaseError, GeometryError, InputError, optional_module
+from fastbts.errors import CaseError, GeometryError, optional_module
 from fastbts.study.dicom_files import EXTRA, all_files, is_dicom, read_dataset
 from fastbts.study.dicom_frames import Frame, frames_of, patient_of
+from fastbts.study.dicom_pixels import decoded
 from fastbts.study.series import Series, short_hash
 from fastbts.study.words import other_purpose
 from fastbts.volume import Geometry
@@ -230,7 +231,8 @@ def _image(name: str, uid: str, frames: list[Frame]) -> Series:
     geometry, first = _grid(frames), frames[0].facts
     facts = replace(first, acquired=min(frame.facts.acquired for frame in frames))
     files = tuple(dict.fromkeys(frame.file for frame in frames))
-    return Series(name, uid, geometry, facts, files, "dicom", partial(_voxels, name, uid, frames))
+    label = Refused(name, uid, "").label
+    return Series(name, uid, geometry, facts, files, "dicom", partial(decoded, label, frames))
 
 
 def _grid(frames: list[Frame]) -> Geometry:
@@ -265,35 +267,3 @@ def _check_steps(positions: NDArray[np.float64], step: NDArray[np.float64]) -> N
             f"steps between its {len(positions)} slices of {steps.min():.2f} to {steps.max():.2f} "
             "mm, expected equal ones: slices are missing; send the series again"
         )
-
-
-def _voxels(name: str, uid: str, frames: list[Frame]) -> NDArray[Any]:
-    """Decodes the pixels of sorted slices; (i, j, k)."""
-    label = Refused(name, uid, "").label
-    rows, columns = frames[0].shape
-    slices = [_decoded(label, n, frame) for n, frame in enumerate(frames, 1)]
-    scales = {frame.scale for frame in frames}
-    # One positive factor changes nothing; see `fastbts.read.header.scaling_of`.
-    plain = len(scales) == 1 and frames[0].scale[0] > 0 and frames[0].scale[1] == 0
-    dtype = np.result_type(*{plane.dtype for plane in slices}) if plain else np.dtype(np.float32)
-    out = np.empty((len(frames), rows, columns), dtype)
-    for target, plane, frame in zip(out, slices, frames, strict=True):
-        target[...] = plane if plain else plane * np.float32(frame.scale[0]) + frame.scale[1]
-    return out.T
-
-
-def _decoded(label: str, n: int, frame: Frame) -> NDArray[Any]:
-    """The pixels of one slice, (rows, columns)."""
-    pixels = optional_module("pydicom.pixels", EXTRA)
-    try:
-        plane: NDArray[Any] = pixels.pixel_array(frame.file, index=frame.index)
-    except Exception as error:  # decoders raise almost anything for a damaged file
-        raise InputError(
-            f"series {label}: slice {n} cannot be decoded: {error}; send the series again"
-        ) from error
-    if plane.shape != frame.shape:
-        raise InputError(
-            f"series {label}: slice {n} has {plane.shape} pixels, expected {frame.shape}; send the "
-            "series again"
-        )
-    return plane

@@ -64,6 +64,7 @@ def plain(text: str) -> str:
     """Lower case without accents, words separated by one space, with one at each end."""
     text = unicodedata.normalize("NFKD", text.casefold())
     text = "".join(letter for letter in text if not unicodedata.combining(letter))
+    text = unicodedata.normalize("NFC", text)  # Korean syllables
     text = re.sub(r"т(?=[12])", "t", text).replace("ı", "i")
     text = re.sub(r"t2\s*\*", " t2star ", text)
     text = re.sub(r"w\s*/\s*o\b", " wo ", text)

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from fastbts.about import DISCLAIMER, __version__
 from fastbts.errors import InputError, OptionsError, optional_module
 from fastbts.files import OpenFile, atomic_write
-from fastbts.volume import MAX_APART, Geometry
+from fastbts.volume import Geometry
 from fastbts.write import dicom_codes as codes
 
 SERIES_NUMBER = 9001
 MAX_FRACTION = 255
+MAX_SLICE_APART = 0.06  # of a step; steps between the slices of a series are not quite equal
 RLE = "1.2.840.10008.1.2.5"
 
 
@@ -58,7 +59,7 @@ def write_dicom_seg(
     _check_grid(path, geometry, headers)
     voxels, names = _segments(path, labels, probabilities)
     series = str(headers[0].SeriesInstanceUID)
-    digest = hashlib.sha256(np.ascontiguousarray(voxels)).hexdigest()
+    digest = hashlib.sha256(voxels.tobytes()).hexdigest()
     kind = "BINARY" if probabilities is None else "FRACTIONAL"
     dataset = hd.seg.Segmentation(
         source_images=headers,
@@ -158,23 +159,27 @@ def _descriptions(names: Names, series: str) -> list[Any]:
 
 def _check_grid(path: Path, geometry: Geometry, headers: Sequence[Any]) -> None:
     """Refuses files of another series: a segmentation on a wrong place looks right."""
-    volume = optional_module("highdicom.spatial", codes.EXTRA)
-    n = sum(int(header.get("NumberOfFrames") or 1) for header in headers)
-    first = headers[0]
-    size = (int(first.Columns), int(first.Rows), n)
-    if size != geometry.shape:
+    columns, rows, n = geometry.shape
+    size = int(headers[0].Columns), int(headers[0].Rows)
+    if size != (columns, rows):
         raise InputError(
-            f"{path}: the files hold {size} voxels, the grid has {geometry.shape}; give the files "
-            "of the series that was segmented"
+            f"{path}: the slices of the files have {size} pixels, those of the grid "
+            f"{(columns, rows)}; give the files of the series that was segmented"
         )
-    if "ImagePositionPatient" not in first:
-        return  # enhanced: highdicom checks the planes
     lps = codes.RAS_TO_LPS @ geometry.affine
-    corners = np.array([h.ImagePositionPatient for h in headers], float)
     expected = lps[:3, 3] + np.arange(n)[:, None] * lps[:3, 2]
-    apart = np.linalg.norm(np.sort(corners, axis=0) - np.sort(expected, axis=0), axis=1).max()
-    if apart > MAX_APART * min(geometry.spacing_mm):
+    there = np.array([position for header in headers for position in _positions(header)], float)
+    apart = np.linalg.norm(expected[:, None] - there[None], axis=2).min(axis=1).max()
+    if apart > MAX_SLICE_APART * geometry.spacing_mm[2]:
         raise InputError(
-            f"{path}: the slices of the files are {apart:.2g} mm away from the grid; give the "
-            "files of the series that was segmented"
+            f"{path}: a slice of the grid is {apart:.2g} mm away from those of the files; give "
+            "the files of the series that was segmented"
         )
+
+
+def _positions(header: Any) -> list[Any]:
+    """Positions of the slices in a file."""
+    if "PerFrameFunctionalGroupsSequence" not in header:
+        return [header.ImagePositionPatient]
+    groups = header.PerFrameFunctionalGroupsSequence
+    return [group.PlanePositionSequence[0].ImagePositionPatient for group in groups]
