@@ -85,19 +85,37 @@ def description(text: str) -> str:
     return f"{MANUFACTURER} {text}: {DISCLAIMER}"[:64]
 
 
+# PS3.3 C.7.1.1, C.7.2.1: must be there, may be empty. Anonymised headers often lack them.
+MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber"),
+    *("StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
+)
+
+
 def reference_headers(files: Sequence[Path]) -> list[Any]:
     """Headers of the series that was segmented, pydicom datasets without pixels.
 
     Raises:
-        InputError: A file is no DICOM image any more.
+        InputError: A file cannot be read, or has no frame of reference.
     """
     read = optional_module("pydicom", EXTRA).dcmread
     headers = []
     for path in files:
         try:
-            headers.append(read(path, stop_before_pixels=True))
+            header = read(path, stop_before_pixels=True, force=True)
         except Exception as error:  # pydicom raises almost anything for a damaged file
-            raise InputError(f"{path.name}: cannot be read as DICOM: {error}") from error
+            raise InputError(
+                f"{path.name}: cannot be read as DICOM: {error}; give the files of the series"
+            ) from error
+        if not header.get("FrameOfReferenceUID"):
+            raise InputError(
+                f"{path.name}: has no FrameOfReferenceUID, so a result cannot be placed on it; "
+                "export the series again, or write NIfTI"
+            )
+        for keyword in MAY_BE_EMPTY:
+            if keyword not in header:
+                setattr(header, keyword, "")
+        headers.append(header)
     return headers
 
 

@@ -315,7 +315,7 @@ def write_enhanced(path: Path, slices: list[Any]) -> None:
     dataset.ContrastBolusAgentSequence = [item(CodeMeaning="Gadobutrol")]
     dataset.SharedFunctionalGroupsSequence = [
         item(
-            PixelMeasuresSequence=[item(PixelSpacing=list(first.PixelSpacing))],
+            PixelMeasuresSequence=[item(PixelSpacing=list(first.PixelSpacing), SliceThickness=6.0)],
             PlaneOrientationSequence=[
                 item(ImageOrientationPatient=list(first.ImageOrientationPatient))
             ],
