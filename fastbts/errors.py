@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import logging
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -89,3 +91,17 @@ def optional_module(name: str, extra: str) -> Any:
         raise DeviceError(
             f"{package} is not installed; install it with: pip install 'fastbts[{extra}]'"
         ) from error
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the warnings of pydicom: they quote files and values, which may name the patient."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fastbts.errors import InputError, optional_module
+from fastbts.errors import InputError, optional_module, quietly
 
 EXTRA = "dicom"
 # Files without the preamble of PS3.10 begin with an element of group 0002 or 0008.
@@ -30,20 +27,6 @@ TAGS = (
     *("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
 """What is read of a header; nothing else of it comes into memory."""
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Without the warnings of pydicom, which name files, and files are often named by patients."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            logger.setLevel(logging.CRITICAL)
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def all_files(paths: str | Path | Iterable[str | Path]) -> Iterator[Path]:
@@ -87,7 +70,20 @@ def read_dataset(path: Path) -> Any:
             dataset = pydicom.dcmread(
                 path, stop_before_pixels=True, force=forced, specific_tags=list(TAGS)
             )
+            _convert(dataset)
         whole = "SeriesInstanceUID" in dataset and "Rows" in dataset and "Columns" in dataset
         return dataset if whole else None
     except Exception:  # pydicom raises almost anything for a damaged file
         return None
+
+
+def _convert(dataset: Any) -> None:
+    """Converts all values now, and removes those that are damaged."""
+    for tag in list(dataset.keys()):
+        try:
+            element = dataset[tag]
+            for item in element.value if element.VR == "SQ" else ():
+                for _ in item.iterall():
+                    pass
+        except Exception:  # pydicom raises almost anything for a damaged value
+            del dataset[tag]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbts.errors import InputError, optional_module
-from fastbts.study.dicom_files import EXTRA, quietly
+from fastbts.errors import InputError, optional_module, quietly
+from fastbts.study.dicom_files import EXTRA
 from fastbts.study.dicom_frames import Frame
 
 

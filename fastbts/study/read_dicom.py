@@ -159,11 +159,13 @@ def _check_kind(dataset: Any) -> None:
 
 def _check_decoder(dataset: Any) -> None:
     syntax = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
-    if syntax is None or not syntax.is_compressed or syntax.is_deflated:
+    if syntax is None:
         return
     try:
-        available = optional_module("pydicom.pixels", EXTRA).get_decoder(syntax).is_available
-    except NotImplementedError:
+        plain = not syntax.is_compressed or syntax.is_deflated
+        get_decoder = optional_module("pydicom.pixels", EXTRA).get_decoder
+        available = plain or get_decoder(syntax).is_available
+    except (NotImplementedError, ValueError):  # an unknown one
         available = False
     if not available:
         raise _RefusedError(

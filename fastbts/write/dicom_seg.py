@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.about import DISCLAIMER, __version__
-from fastbts.errors import InputError, OptionsError, optional_module
+from fastbts.errors import InputError, OptionsError, optional_module, quietly
 from fastbts.files import OpenFile, atomic_write
 from fastbts.volume import Geometry
 from fastbts.write import dicom_codes as codes
@@ -22,6 +22,7 @@ MAX_SLICE_APART = 0.06  # of a step; steps between the slices of a series are no
 RLE = "1.2.840.10008.1.2.5"
 
 
+@quietly()
 def write_dicom_seg(
     path: str | Path,
     labels: NDArray[np.uint8],

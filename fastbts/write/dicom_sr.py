@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.about import DISCLAIMER
-from fastbts.errors import optional_module
+from fastbts.errors import optional_module, quietly
 from fastbts.files import OpenFile, atomic_write
 from fastbts.volume import Geometry
 from fastbts.write import dicom_codes as codes
@@ -22,6 +22,7 @@ MILLILITRE: codes.Code = ("ml", "UCUM", "milliliter")
 ALGORITHM: codes.Code = ("122406", "DCM", "Algorithmic")
 
 
+@quietly()
 def write_dicom_sr(
     path: str | Path,
     volumes_ml: Mapping[str, float],

@@ -7,6 +7,7 @@ Format: Slicer's developer guide, "Segmentation labelmap file format (.seg.nrrd)
 from __future__ import annotations
 
 import io
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from fastbts.write.dicom_codes import (
     Tissue,
     check_labels,
 )
+from fastbts.write.ours import NRRD_CRC
 
 SUFFIX = ".seg.nrrd"
 
@@ -67,6 +69,7 @@ def _header(labels: NDArray[np.uint8], geometry: Geometry) -> dict[str, Any]:
         "kinds": ["domain"] * 3,
         "encoding": "gzip",
         "content": f"fastbts, {DISCLAIMER}",
+        NRRD_CRC: str(zlib.crc32(labels.tobytes("F"))),
         "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
         "Segmentation_SourceRepresentation": "Binary labelmap",
         "Segmentation_ReferenceImageExtentOffset": "0 0 0",

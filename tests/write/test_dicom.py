@@ -20,6 +20,7 @@ from fastbts.study.read_dicom import read_dicom
 from fastbts.study.series import Series
 from fastbts.write.dicom_seg import write_dicom_seg
 from fastbts.write.dicom_sr import write_dicom_sr
+from fastbts.write.ours import is_ours
 from tests.study.made import write_series
 from tests.study.test_read_dicom import write_enhanced
 
@@ -270,6 +271,19 @@ def test_inputs_are_not_overwritten(series: Series, labels: np.ndarray) -> None:
     assert series.files[0].read_bytes() == before
 
 
+def test_our_objects_are_known(tmp_path: Path, series: Series, labels: np.ndarray) -> None:
+    args = labels, series.geometry, series.files
+    fraction = {"probabilities": probabilities(labels)}
+    seg = write_dicom_seg(tmp_path / "seg.dcm", *args)
+    write_dicom_seg(tmp_path / "fraction.dcm", *args, **fraction)
+    write_dicom_sr(tmp_path / "sr.dcm", VOLUMES, *args, seg)
+    assert all(is_ours(path) for path in tmp_path.iterdir())
+    dataset = pydicom.dcmread(series.files[0])
+    dataset.Manufacturer = "ACME"
+    dataset.save_as(tmp_path / "other.dcm")
+    assert not is_ours(tmp_path / "other.dcm")
+
+
 def test_as_files_of_a_set(tmp_path: Path, series: Series, labels: np.ndarray) -> None:
     """Both appear, or none."""
     args = labels, series.geometry, series.files
@@ -278,6 +292,25 @@ def test_as_files_of_a_set(tmp_path: Path, series: Series, labels: np.ndarray) -
         write_dicom_sr(tmp_path / "sr.dcm", VOLUMES, *args, seg, open_file=new_file)
         assert list(tmp_path.iterdir()) == []
     assert sorted(p.name for p in tmp_path.iterdir()) == ["seg.dcm", "sr.dcm"]
+
+
+def test_warnings_do_not_name_the_patient(
+    tmp_path: Path,
+    labels: np.ndarray,
+    recwarn: pytest.WarningsRecorder,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """pydicom quotes values that break the standard."""
+    name = "Doe^" + "Jane" * 40
+    (series,) = read_dicom(write_series(tmp_path / "a", T1, header={"PatientName": name})).series
+    recwarn.clear()
+    caplog.clear()
+    (series,) = read_dicom(series.files).series
+    _ = series.voxels
+    seg = write_dicom_seg(tmp_path / "seg.dcm", labels, series.geometry, series.files)
+    write_dicom_sr(tmp_path / "sr.dcm", VOLUMES, labels, series.geometry, series.files, seg)
+    assert recwarn.list == []
+    assert caplog.text == ""
 
 
 def test_without_highdicom(

@@ -12,6 +12,7 @@ from fastbts.errors import DeviceError, InputError
 from fastbts.labels import ED, ET, NCR
 from fastbts.volume import Geometry
 from fastbts.write.nrrd import write_nrrd
+from fastbts.write.ours import is_ours
 
 nrrd = pytest.importorskip("nrrd", reason="needs fastbts[nrrd]")
 
@@ -68,3 +69,17 @@ def test_without_pynrrd(
     monkeypatch.setitem(sys.modules, "nrrd", None)
     with pytest.raises(DeviceError, match=r"nrrd is not .* pip install 'fastbts\[nrrd\]'"):
         write_nrrd(tmp_path / "a", labels, GEOMETRY)
+
+
+def test_files_of_ours_are_known_until_somebody_corrects_them(
+    tmp_path: Path, labels: np.ndarray
+) -> None:
+    path = tmp_path / "a.seg.nrrd"
+    write_nrrd(path, labels, GEOMETRY)
+    assert is_ours(path)
+    data, header = nrrd.read(str(path))
+    data[0, 0, 0] = ET
+    nrrd.write(str(path), data, header)
+    assert not is_ours(path)
+    path.write_bytes(b"NRRD0004\n\nnothing")
+    assert not is_ours(path)
