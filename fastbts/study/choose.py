@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastbts.errors import CaseError
@@ -11,6 +11,7 @@ from fastbts.study.enhancement import MARGIN, enhancement
 from fastbts.study.judge import PHYSICS, Verdict, judge
 from fastbts.study.read_dicom import Found, Refused
 from fastbts.study.series import Series, short_hash
+from fastbts.study.words import contrast
 from fastbts.volume import MODALITIES
 
 Compare = Callable[[Series, Series], float]
@@ -130,6 +131,7 @@ def decide_agents(
     verdicts: Sequence[Verdict], wanted: Sequence[str], compare: Compare
 ) -> tuple[list[Verdict], list[str]]:
     """Decides for each T1 whether contrast agent was given; returns warnings about guesses."""
+    verdicts = _doubted(verdicts, wanted)
     unknown = [v for v in verdicts if v.kind == "t1" and v.agent is None]
     others = [v for v in verdicts if v not in unknown]
     if not unknown:
@@ -143,6 +145,20 @@ def decide_agents(
     known = [v for v in others if v.agent is not None]
     decided, guesses = _compared(unknown, known, compare)
     return [*others, *decided], guesses
+
+
+def _doubted(verdicts: Sequence[Verdict], wanted: Sequence[str]) -> list[Verdict]:
+    """Where the header of every T1 names the agent, that says nothing: only words count."""
+    enhanced = [v for v in verdicts if v.kind == "t1ce"]
+    if "t1" not in wanted or len(enhanced) < 2 or any(v.kind == "t1" for v in verdicts):
+        return list(verdicts)
+    why = "contrast agent in the header of every T1"
+    return [
+        replace(v, kind="t1", agent=None, why=(*v.why[:-1], why))
+        if v in enhanced and contrast(v.series.facts.texts) is None
+        else v
+        for v in verdicts
+    ]
 
 
 def _compared(

@@ -48,12 +48,12 @@ def judge(series: Series) -> Verdict:
     physics = weighting(facts)
     known = bool(physics.kinds)
     said, purpose = words.weighting(facts.texts), words.other_purpose(facts.texts)
-    if purpose and not (known and purpose in words.FOR_PHYSICS):
+    if purpose and not (len(physics.kinds) == 1 and purpose in words.FOR_PHYSICS):
         problem = problem or purpose
     problem = problem or physics.rejected
     if problem:
         return Verdict(series, None, 0, (problem,))
-    kind = _kind(physics.kinds, said)
+    kind = _kind(physics.kinds, said, "IR" in facts.sequence)
     if kind is None:
         why = "neither its times nor its words say what it shows"
         return Verdict(series, None, 0, (why,))
@@ -64,11 +64,13 @@ def judge(series: Series) -> Verdict:
     return _with_agent(verdict) if kind == "t1" else verdict
 
 
-def _kind(kinds: frozenset[str], said: str | None) -> str | None:
+def _kind(kinds: frozenset[str], said: str | None, inverts: bool) -> str | None:
     """By physics; words decide only between what physics allows."""
     if not kinds or said in kinds:
         return said
-    return "t2" if len(kinds) > 1 else next(iter(kinds))
+    if len(kinds) > 1:
+        return "flair" if inverts else "t2"
+    return next(iter(kinds))
 
 
 def _unusable(series: Series) -> str | None:

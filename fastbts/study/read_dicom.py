@@ -28,6 +28,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MAX_STEP_ERROR = 0.05  # of a step between slices; positions are often rounded to 0.01 mm
 MAX_SLICES_APART = 0.01  # mm between two slices of one position
 MAX_VOXELS = 1 << 30
+MAX_REPEATS = 4  # images of one kind in a series
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def _check_decoder(dataset: Any) -> None:
     if not available:
         raise _RefusedError(
             f"compressed as {syntax.name}, which the installed packages cannot decode; decompress "
-            "it (dcmdjpeg of DCMTK), or pip install pylibjpeg pylibjpeg-libjpeg"
+            "it (dcmdjpeg of DCMTK), or convert the study to NIfTI (dcm2niix) and give those files"
         )
 
 
@@ -212,8 +213,14 @@ def _acquisitions(frames: list[Frame]) -> list[list[Frame]]:
             groups[key(frame)].append(frame)
         parts = [_sorted(groups[name]) for name in sorted(groups, key=str)]
         if all(_distinct(part) for part in parts):
-            return parts
+            return _few(parts)
     return [_sorted(frames)]  # refused later
+
+
+def _few(parts: list[list[Frame]]) -> list[list[Frame]]:
+    if len(parts) > MAX_REPEATS:
+        raise _RefusedError(f"{len(parts)} images one after the other: perfusion or function")
+    return parts
 
 
 def _heights(frames: Sequence[Frame]) -> NDArray[np.float64]:

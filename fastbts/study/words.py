@@ -13,7 +13,7 @@ from collections.abc import Sequence
 _WORD = re.compile(r"[^\W_]+")
 _T1 = r"\w{0,4}t1(?![\d])\w*|mprage|bravo|f?spgr|vibe|tfl|[23]d ?tfe|thrive|lava"
 _T2 = r"\w{0,4}t2(?![\d])\w*"
-_FLAIR = r"\w*flair\w*|tirm|dark ?fl\w*|fluid attenuated|fla"
+_FLAIR = r"t2f\w*|\w*flair\w*|tirm|dark ?fl\w*|fluid attenuated|fla"
 
 # Czech, Danish, Dutch, English, French, German, Italian, Norwegian, Polish, Portuguese, Russian,
 # Spanish, Swedish, Turkish, Chinese, Japanese, Korean.
@@ -46,7 +46,8 @@ _OTHERS = {
     "of another contrast": r"dir|ciss|fiesta|drive|trufi|b ?ffe|mp2rage|inv ?[12]|magic|t[12]map|"
     r"synth\w*|elast\w*",
     "calculated from others": r"mpr|reform\w*|rekonst\w*|mip|mnip|minip|projection|sub|subtr\w*|"
-    r"substr\w*|soustr\w*|fusion|mean|average|map|screen ?save|key ?image\w*",
+    r"substr\w*|soustr\w*|fusion|mean|average|map|screen ?save|key ?image\w*|d?seg|"
+    r"segmentation|\w*mask|labels?|roi|prob\w*",
     "of the spine or neck": r"\w*spine|spinal\w*|hws|bws|lws|\w*wirbel\w*|cervic\w*|lumb\w*|"
     r"thorac\w*|rachis|column\w*|colonna|coluna|kregosl\w*|larynx|carot\w*|позвон\w*",
 }

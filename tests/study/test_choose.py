@@ -75,6 +75,7 @@ def test_words_decide_where_headers_are_silent() -> None:
         (series("t1 d", 9, 600, spacing=(1, 1, 0.7)), "covers 21 mm"),
         (series("t1 e", 9, 600, body_part="CSPINE"), "spine"),
         (series("f", modality="CT"), "CT, not a magnetic resonance image"),
+        (series("t1 mask"), "calculated from others"),
         (series("AX BRAIN"), "neither its times nor its words"),
         (series("pd", 15, 3000, sequence=("SE",)), "proton density"),
     ],
@@ -211,3 +212,29 @@ def test_the_only_t1_is_said() -> None:
     assert "nothing says whether contrast agent was given; used as t1" in choice.warnings[0]
     named = choose(Found(single), {"t1ce": "T1"}, optional=("t1",))
     assert chosen(named)["t1ce"] == "T1"
+
+
+def test_an_agent_in_every_header_says_nothing() -> None:
+    pair = [
+        series(name, 9, 600, sequence=("SE",), contrast_agent="GADOVIST")
+        for name in ("T1 one", "T1 two")
+    ]
+    images = Found((*pair, FOUR["flair"], FOUR["t2"]))
+    choice = choose(images, compare=lambda before, after: 5.0 if after.name == "T1 one" else -5.0)
+    assert chosen(choice)["t1ce"] == "T1 one"
+    assert chosen(choice)["t1"] == "T1 two"
+
+
+@pytest.mark.parametrize("names", [("flair", "t1", "t1ce", "t2"), ("t2f", "t1n", "t1c", "t2w")])
+def test_names_of_brats_and_a_mask_beside(names: tuple[str, ...]) -> None:
+    images = [series(f"case-01-{name}") for name in (*names, "seg")]
+    choice = choose(Found(tuple(images)), compare=never)
+    assert [s.name.split("-")[-1] for s in choice.series.values()] == list(names)
+
+
+def test_long_echoes_without_ti_are_told_apart_by_words_then_by_inversion() -> None:
+    inverting = {"sequence": ("IR",)}
+    flair = series("AX BRAIN", 120, 9000, **inverting)
+    assert chosen(choose(found(flair, without="flair")))["flair"] == "AX BRAIN"
+    stir = series("AX STIR", 80, 5000, **inverting)
+    assert "STIR" in why(choose(found(stir)), "AX STIR")

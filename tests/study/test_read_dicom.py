@@ -153,6 +153,14 @@ def test_two_acquisitions_in_one_series(tmp_path: Path) -> None:
     assert "several images at the same positions, which nothing tells apart" in refusal(tmp_path)
 
 
+def test_many_images_over_time(tmp_path: Path) -> None:
+    for n in range(5):
+        header = {"AcquisitionNumber": n + 1}
+        for path in write_series(tmp_path / str(n), T1, n_slices=3, header=header):
+            _edit(path, SOPInstanceUID=pydicom.uid.generate_uid())
+    assert refusal(tmp_path) == "5 images one after the other: perfusion or function"
+
+
 def _edit(path: Path, **values: Any) -> None:
     dataset = pydicom.dcmread(path)
     for keyword, value in values.items():
@@ -257,8 +265,10 @@ def test_compressed_pixels_that_cannot_be_decoded(
     monkeypatch.setattr(decoder, "is_available", False)
     why = refusal(tmp_path)
     assert why.startswith("compressed as JPEG Lossless, Non-Hierarchical, First-Order Prediction")
-    assert why.endswith("decompress it (dcmdjpeg of DCMTK), or pip install pylibjpeg "
-                        "pylibjpeg-libjpeg")  # fmt: skip
+    assert why.endswith(
+        "decompress it (dcmdjpeg of DCMTK), or convert the study to NIfTI (dcm2niix) and give "
+        "those files"
+    )
 
 
 def test_truncated_pixels(tmp_path: Path) -> None:
