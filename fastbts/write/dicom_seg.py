@@ -97,12 +97,13 @@ def _segments(
     path: Path, labels: NDArray[np.uint8], probabilities: NDArray[np.float32] | None
 ) -> tuple[NDArray[Any], Names]:
     """Numbers of the segments, (i, j, k) uint8, or their probabilities, (i, j, k, 3)."""
+    shown = labels if probabilities is None else probabilities >= 1 / MAX_FRACTION
+    if not shown.any():
+        raise OptionsError(
+            f"{path}: no voxel is tumour, and DICOM has no segmentation without a segment; write "
+            "NIfTI or the report alone"
+        )
     if probabilities is None:
-        if not labels.any():
-            raise OptionsError(
-                f"{path}: no voxel is tumour, and DICOM has no segmentation without a segment; "
-                "write NIfTI or the report alone"
-            )
         numbers = np.zeros(256, np.uint8)
         numbers[[tissue.value for tissue in codes.TISSUES]] = 1, 2, 3
         return numbers[labels], [(t.name, t.code, t.rgb) for t in codes.TISSUES]

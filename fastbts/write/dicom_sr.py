@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ SERIES_NUMBER = 9002
 MR_OF_BRAIN: codes.Code = ("816077007", "SCT", "MR of brain")
 VOLUME: codes.Code = ("118565006", "SCT", "Volume")
 MILLILITRE: codes.Code = ("ml", "UCUM", "milliliter")
-ALGORITHM: codes.Code = ("122406", "DCM", "Algorithmic")
 
 
 @quietly()
@@ -29,7 +28,7 @@ def write_dicom_sr(
     labels: NDArray[np.uint8],
     geometry: Geometry,
     files: Sequence[Path],
-    segmentation: Any,
+    segmentation: Any | None,
     *,
     engine: Mapping[str, str] | None = None,
     open_file: OpenFile = atomic_write,
@@ -42,7 +41,8 @@ def write_dicom_sr(
         labels: uint8, (i, j, k), values of `fastbts.labels`.
         geometry: Their grid.
         files: The series that was segmented.
-        segmentation: The object of `write_dicom_seg`, with the same labels, not fractional.
+        segmentation: The object of `write_dicom_seg` with the same labels, which the report refers
+            to. None where there is no tumour, and so no segmentation.
         engine: Name and sha256 of the engine.
         open_file: `atomic_write`, or what `write_set` yields.
     Returns:
@@ -55,23 +55,25 @@ def write_dicom_sr(
     path, sr = Path(path), optional_module("highdicom.sr", codes.EXTRA)
     codes.check_labels(path, labels, geometry)
     headers = codes.reference_headers(files)
-    seg_uid = str(segmentation.SOPInstanceUID)
+    evidence = [*headers, *([] if segmentation is None else [segmentation])]
+    root = str(evidence[-1].SOPInstanceUID)
+    source = str(headers[0].SeriesInstanceUID)
     groups = [
-        *(_region(region, ml, seg_uid) for region, ml in volumes_ml.items()),
-        *_segments(labels, geometry.voxel_ml, segmentation, headers[0]),
+        _group(name, code, ml, root, _segment(segmentation, number, source))
+        for name, code, ml, number in _measured(volumes_ml, labels, geometry, segmentation)
     ]
     content = sr.MeasurementReport(
-        observation_context=_observer(engine or {}, seg_uid),
+        observation_context=_observer(engine or {}, root),
         procedure_reported=codes.concept(MR_OF_BRAIN),
         imaging_measurements=groups,
         title=codes.concept(("126000", "DCM", "Imaging Measurement Report")),
     )
     dataset = sr.ComprehensiveSR(
-        evidence=[*headers, segmentation],
+        evidence=evidence,
         content=content,
-        series_instance_uid=codes.uid("SR series", seg_uid),
+        series_instance_uid=codes.uid("SR series", root),
         series_number=SERIES_NUMBER,
-        sop_instance_uid=codes.uid("SR", seg_uid),
+        sop_instance_uid=codes.uid("SR", root),
         instance_number=1,
         is_complete=True,
         series_description=codes.description("volumes"),
@@ -81,11 +83,11 @@ def write_dicom_sr(
     return dataset
 
 
-def _observer(engine: Mapping[str, str], seg_uid: str) -> Any:
+def _observer(engine: Mapping[str, str], root: str) -> Any:
     """The program, not a person; its name carries the intended use."""
     sr = optional_module("highdicom.sr", codes.EXTRA)
     device = sr.DeviceObserverIdentifyingAttributes(
-        uid=codes.uid("observer", engine.get("sha256", seg_uid)),
+        uid=codes.uid("observer", engine.get("sha256", root)),
         name=f"{codes.MANUFACTURER}: {DISCLAIMER}",
         manufacturer_name=codes.MANUFACTURER,
         model_name=engine.get("name", codes.MANUFACTURER),
@@ -96,54 +98,60 @@ def _observer(engine: Mapping[str, str], seg_uid: str) -> Any:
     return sr.ObservationContext(observer_device_context=context)
 
 
-def _volume(ml: float) -> Any:
-    sr = optional_module("highdicom.sr", codes.EXTRA)
-    return sr.Measurement(
-        name=codes.concept(VOLUME), value=round(float(ml), 3), unit=codes.concept(MILLILITRE)
-    )
+Measured = Iterator[tuple[str, codes.Code, float, int]]
+"""Name, finding, volume in ml, and number of the segment or 0 for none."""
 
 
-def _tracking(name: str, seg_uid: str) -> Any:
-    sr = optional_module("highdicom.sr", codes.EXTRA)
-    return sr.TrackingIdentifier(uid=codes.uid("measured", seg_uid, name), identifier=name)
-
-
-def _region(region: str, ml: float, seg_uid: str) -> Any:
-    """A region, which is more than one segment: TID 1501, without a reference."""
-    sr = optional_module("highdicom.sr", codes.EXTRA)
-    code = codes.TISSUES[-1].code if region == "ET" else codes.NEOPLASM
-    return sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(f"{region}: {codes.REGIONS[region]}", seg_uid),
-        finding_type=codes.concept(code),
-        finding_sites=[sr.FindingSite(codes.concept(codes.BRAIN))],
-        measurements=[_volume(ml)],
-    )
-
-
-def _segments(
-    labels: NDArray[np.uint8], voxel_ml: float, segmentation: Any, header: Any
-) -> list[Any]:
-    """The segments that have voxels: TID 1411, with a reference to each."""
-    sr = optional_module("highdicom.sr", codes.EXTRA)
-    source = sr.SourceSeriesForSegmentation(header.SeriesInstanceUID)
-    groups = []
+def _measured(
+    volumes_ml: Mapping[str, float],
+    labels: NDArray[np.uint8],
+    geometry: Geometry,
+    segmentation: Any | None,
+) -> Measured:
+    """The regions, then the tissues that have voxels. A fractional segmentation has the regions."""
+    kind = "" if segmentation is None else segmentation.SegmentationType
+    order = list(codes.REGIONS)
+    for region, ml in volumes_ml.items():
+        code = codes.TISSUES[-1].code if region == "ET" else codes.NEOPLASM
+        number = order.index(region) + 1 if kind == "FRACTIONAL" else 0
+        yield f"{region}: {codes.REGIONS[region]}", code, ml, number
     for number, tissue in enumerate(codes.TISSUES, 1):
         n_voxels = int(np.count_nonzero(labels == tissue.value))
-        if not n_voxels:
-            continue
-        segment = sr.ReferencedSegment(
-            sop_class_uid=segmentation.SOPClassUID,
-            sop_instance_uid=segmentation.SOPInstanceUID,
-            segment_number=number,
-            source_series=source,
-        )
-        groups.append(
-            sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-                tracking_identifier=_tracking(tissue.name, str(segmentation.SOPInstanceUID)),
-                referenced_segment=segment,
-                finding_type=codes.concept(tissue.code),
-                finding_sites=[sr.FindingSite(codes.concept(codes.BRAIN))],
-                measurements=[_volume(n_voxels * voxel_ml)],
+        if n_voxels and kind == "BINARY":
+            yield tissue.name, tissue.code, n_voxels * geometry.voxel_ml, number
+
+
+def _segment(segmentation: Any | None, number: int, source: str) -> Any | None:
+    """A reference to a segment; None for number 0."""
+    if segmentation is None or not number:
+        return None
+    sr = optional_module("highdicom.sr", codes.EXTRA)
+    return sr.ReferencedSegment(
+        sop_class_uid=segmentation.SOPClassUID,
+        sop_instance_uid=segmentation.SOPInstanceUID,
+        segment_number=number,
+        source_series=sr.SourceSeriesForSegmentation(source),
+    )
+
+
+def _group(name: str, code: codes.Code, ml: float, root: str, segment: Any | None) -> Any:
+    """A finding and its volume: TID 1411 with a segment; TID 1501 for a region of several."""
+    sr = optional_module("highdicom.sr", codes.EXTRA)
+    uid = codes.uid("measured", root, name)
+    arguments = {
+        "tracking_identifier": sr.TrackingIdentifier(uid=uid, identifier=name),
+        "finding_type": codes.concept(code),
+        "finding_sites": [sr.FindingSite(codes.concept(codes.BRAIN))],
+        "measurements": [
+            sr.Measurement(
+                name=codes.concept(VOLUME),
+                value=round(float(ml), 3),
+                unit=codes.concept(MILLILITRE),
             )
-        )
-    return groups
+        ],
+    }
+    if segment is None:
+        return sr.MeasurementsAndQualitativeEvaluations(**arguments)
+    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        referenced_segment=segment, **arguments
+    )

@@ -176,6 +176,31 @@ def test_a_segment_without_voxels_is_not_reported(
     seg = write_dicom_seg(tmp_path / "seg.dcm", *args)
     write_dicom_sr(tmp_path / "sr.dcm", VOLUMES, *args, seg)
     assert "Necrotic core" not in measured(hd.sr.srread(tmp_path / "sr.dcm"))
+    check_standard(tmp_path / "seg.dcm")
+    check_standard(tmp_path / "sr.dcm")
+
+
+def test_report_on_a_fractional_segmentation(
+    tmp_path: Path, series: Series, labels: np.ndarray
+) -> None:
+    args = labels, series.geometry, series.files
+    seg = write_dicom_seg(tmp_path / "seg.dcm", *args, probabilities=probabilities(labels))
+    write_dicom_sr(tmp_path / "sr.dcm", VOLUMES, *args, seg)
+    report = hd.sr.srread(tmp_path / "sr.dcm")
+    assert list(measured(report).values()) == [9.2, 4.6, 2.3]
+    assert values_of(report, "ReferencedSegmentNumber") == [1, 2, 3]
+    check_standard(tmp_path / "sr.dcm")
+
+
+def test_report_without_a_tumour(tmp_path: Path, series: Series) -> None:
+    nothing = np.zeros(series.geometry.shape, np.uint8)
+    none = dict.fromkeys(VOLUMES, 0.0)
+    write_dicom_sr(tmp_path / "sr.dcm", none, nothing, series.geometry, series.files, None)
+    report = hd.sr.srread(tmp_path / "sr.dcm")
+    assert measured(report) == {
+        "WT: Whole tumour": 0, "TC: Tumour core": 0, "ET: Enhancing tumour": 0,
+    }  # fmt: skip
+    check_standard(tmp_path / "sr.dcm")
 
 
 def test_equal_arguments_give_equal_uids(
@@ -262,6 +287,14 @@ def test_anonymised_headers(tmp_path: Path, labels: np.ndarray) -> None:
     dataset.save_as(paths[0])
     with pytest.raises(InputError, match="has no FrameOfReferenceUID, so a result cannot be"):
         write_dicom_seg(tmp_path / "b.dcm", labels, series.geometry, series.files)
+
+
+def test_probabilities_of_no_tumour(tmp_path: Path, series: Series, labels: np.ndarray) -> None:
+    nothing = np.zeros_like(probabilities(labels))
+    with pytest.raises(OptionsError, match="no voxel is tumour"):
+        write_dicom_seg(
+            tmp_path / "a.dcm", labels, series.geometry, series.files, probabilities=nothing
+        )
 
 
 def test_inputs_are_not_overwritten(series: Series, labels: np.ndarray) -> None:
