@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from fastbts.errors import CaseError
 from fastbts.study.enhancement import MARGIN, enhancement
@@ -78,7 +78,7 @@ def choose(
         CaseError: A modality has no series; an override names none, or several; nothing tells T1
             and T1ce apart.
     """
-    given = {m: named(found.series, m, text) for m, text in (overrides or {}).items()}
+    given = {m: named(found, m, text) for m, text in (overrides or {}).items()}
     _check_overrides(given)
     verdicts = [judge(series) for series in found.series]
     free = [v for v in verdicts if v.series not in given.values()]
@@ -198,22 +198,33 @@ def _in_order(unknown: Sequence[Verdict]) -> tuple[list[Verdict], list[str]]:
     return decided, [guess]
 
 
-def named(series: Sequence[Series], modality: str, text: str) -> Series:
+def named(found: Found, modality: str, text: str) -> Series:
     """The series that a user names; see `choose`."""
     if modality not in MODALITIES:
         raise CaseError(f"{modality}: expected one of {', '.join(MODALITIES)}")
-    rules: tuple[Callable[[Series], bool], ...] = (
+    matches = _matches(found.series, text)
+    if len(matches) == 1:
+        return matches[0]
+    refused = _matches(found.refused, text)
+    if refused and not matches:
+        raise CaseError(f"{modality}: {refused[0].label} cannot be used: {refused[0].why}")
+    listed = ", ".join(s.label for s in (matches or found.series)[:MAX_LISTED])
+    raise CaseError(
+        f"{modality}: {len(matches) or 'no'} series match {text!r}; expected one of {listed}"
+    )
+
+
+Named = TypeVar("Named", Series, Refused)
+
+
+def _matches(series: Sequence[Named], text: str) -> list[Named]:
+    """Those with this UID or label; else those of this name; else those with it in their name."""
+    rules: tuple[Callable[[Named], bool], ...] = (
         lambda s: text in (s.uid, short_hash(s.uid), s.label),
         lambda s: text.casefold() == s.name.casefold(),
         lambda s: text.casefold() in s.name.casefold(),
     )
-    matches = next((m for rule in rules if (m := [s for s in series if rule(s)])), [])
-    if len(matches) == 1:
-        return matches[0]
-    listed = ", ".join(s.label for s in (matches or series)[:MAX_LISTED])
-    raise CaseError(
-        f"{modality}: {len(matches) or 'no'} series match {text!r}; expected one of {listed}"
-    )
+    return next((found for rule in rules if (found := [s for s in series if rule(s)])), [])
 
 
 def _check_overrides(given: Mapping[str, Series]) -> None:

@@ -69,8 +69,7 @@ class Series:
 
     Attributes:
         name: SeriesDescription, or name of the file.
-        uid: SeriesInstanceUID, with "/2" for the second image of a series; of a NIfTI file its
-            SHA-256, once it was read, or its path.
+        uid: SeriesInstanceUID, with "/2" for the second image of a series; path of a NIfTI file.
         geometry: Its voxel grid.
         facts: What the header says.
         files: In the order of the slices, along the third axis of the grid.

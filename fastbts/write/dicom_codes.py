@@ -100,17 +100,19 @@ def reference_headers(files: Sequence[Path]) -> list[Any]:
     """
     read = optional_module("pydicom", EXTRA).dcmread
     headers = []
-    for path in files:
+    for n, path in enumerate(files, 1):
+        which = f"file {n} of {len(files)} of the segmented series"  # its name may be a patient's
         try:
             header = read(path, stop_before_pixels=True, force=True)
         except Exception as error:  # pydicom raises almost anything for a damaged file
+            reason = error.strerror if isinstance(error, OSError) else type(error).__name__
             raise InputError(
-                f"{path.name}: cannot be read as DICOM: {error}; give the files of the series"
+                f"{which} cannot be read as DICOM: {reason}; give the files that were segmented"
             ) from error
         if not header.get("FrameOfReferenceUID"):
             raise InputError(
-                f"{path.name}: has no FrameOfReferenceUID, so a result cannot be placed on it; "
-                "export the series again, or write NIfTI"
+                f"{which} has no FrameOfReferenceUID, so a result cannot be placed on it; export "
+                "the series again, or write NIfTI"
             )
         for keyword in MAY_BE_EMPTY:
             if keyword not in header:

@@ -130,6 +130,9 @@ def test_overrides_leave_the_others_as_they_are() -> None:
 def test_wrong_overrides() -> None:
     with pytest.raises(CaseError, match=r"t1: no series match 'x'; expected one of dark fluid \("):
         choose(found(), {"t1": "x"})
+    half = Refused("t1 half", "1.2.9", "slices are missing")
+    with pytest.raises(CaseError, match=r"t1: t1 half \(\w+\) cannot be used: slices are missing"):
+        choose(found(refused=(half,)), {"t1": "half"})
     with pytest.raises(CaseError, match=r"t2: 3 series match 't'; expected one of"):
         choose(found(without="flair"), {"t2": "t"})
     with pytest.raises(CaseError, match=r"named as t1 and t2; name one series"):
