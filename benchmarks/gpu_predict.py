@@ -1,4 +1,4 @@
-"""From a device array to labels on a CUDA device, with the shipped network in torch.
+"""From a device array to labels on a CUDA device, with the shipped network in torch, or our own.
 
     python -m benchmarks.gpu_predict OUT.jsonl [--weights WEIGHTS.pt] [--networks fp16-graph ...]
 
@@ -26,11 +26,12 @@ import numpy as np
 import torch
 
 from benchmarks.torch_engine import TorchEngine, network
-from fastbts import Segmenter
+from fastbts import Segmenter, load_engine
+from fastbts.engine.interface import Engine
 from fastbts.phantom import make_case
 
-NETWORKS = ("fp32-eager", "fp16-graph", "fp16-eager", "fp32-graph", "bf16-graph")
-"""Precision and form of each; `TorchEngine` has also "compiled"."""
+NETWORKS = ("fp32-eager", "fp16-graph", "fp16-native", "fp16-eager", "fp32-graph", "bf16-graph")
+"""Precision and form of each; `TorchEngine` has also "compiled", "native" is the backend."""
 
 
 class Gpu:
@@ -44,6 +45,12 @@ class Gpu:
 
     def wait(self) -> None:
         torch.cuda.synchronize()
+
+    def loaded(self, model: torch.nn.Module, precision: str, form: str) -> Engine:
+        """A network as an engine; the native one has the shipped weights."""
+        if form == "native":
+            return load_engine(backend="native", device=self.name, precision=precision)
+        return self.engine(copy.deepcopy(model), self.name, precision, form)
 
     def describe(self) -> dict[str, Any]:
         major, minor = torch.cuda.get_device_capability()
@@ -63,13 +70,12 @@ class Bench:
         reference = gpu.engine(copy.deepcopy(model), "cpu")
         self._labels = self._segmenter(reference).predict(self._host, affine=self.affine).labels
 
-    def _segmenter(self, engine: TorchEngine) -> Segmenter:
+    def _segmenter(self, engine: Engine) -> Segmenter:
         return Segmenter(engine, warm_up=False)
 
     def measured(self, precision: str, form: str) -> dict[str, Any]:
         """What one network gives and takes."""
-        engine = self.gpu.engine(copy.deepcopy(self._model), self.gpu.name, precision, form)
-        segmenter = self._segmenter(engine)
+        segmenter = self._segmenter(self.gpu.loaded(self._model, precision, form))
 
         def predict(images: Any = self._there, **options: Any) -> Any:
             return segmenter.predict(images, affine=self.affine, **options)

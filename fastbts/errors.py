@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import logging
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
 
 
 class FastBTSError(Exception):
@@ -69,3 +73,35 @@ def memory_errors(message: str) -> Iterator[None]:
         raise DeviceError(
             f"{message}: out of memory: {error}; free memory, or use a larger machine"
         ) from error
+
+
+def optional_module(name: str, extra: str) -> Any:
+    """Imports a module of an extra on first use.
+
+    Args:
+        name: The module, for example "pydicom".
+        extra: The extra that installs it, for example "dicom".
+    Raises:
+        DeviceError: It is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        raise DeviceError(
+            f"{package} is not installed; install it with: pip install 'fastbts[{extra}]'"
+        ) from error
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the warnings of pydicom: they quote files and values, which may name the patient."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -14,7 +14,13 @@ COMMENT_CODE = 6  # NIfTI extension of plain text, nifti1.h "NIFTI_ECODE_COMMENT
 SOFTWARE = "fastbts"
 """Begins the value of the PNG keyword "Software" in our pictures."""
 MAX_TEXT_BYTES = 1 << 20  # of a report, and of a comment in an image
-PNG, GZIP = b"\x89PNG\r\n\x1a\n", b"\x1f\x8b"
+PNG, GZIP, NRRD = b"\x89PNG\r\n\x1a\n", b"\x1f\x8b", b"NRRD"
+DICOM = b"DICM"  # after a preamble of 128 bytes
+NRRD_CRC = "fastbts_voxels_crc32"
+"""Field of our `.seg.nrrd`: CRC-32 of the voxels before compression."""
+# Manufacturer (0008,0070) of DICOM, explicit little endian, before any pixels.
+_MANUFACTURER = b"\x08\x00\x70\x00LO\x08\x00" + SOFTWARE.encode().ljust(8)
+MAX_HEADER_BYTES = 1 << 16
 # What a file with other content than ours raises.
 UNREADABLE = (
     *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError),
@@ -23,7 +29,7 @@ UNREADABLE = (
 
 
 def is_ours(path: Path) -> bool:
-    """Whether fastbts wrote this file: an image, a report or a preview, found by its content.
+    """Whether fastbts wrote this file: image, report, preview or DICOM object, by its content.
 
     An image whose voxels were changed afterwards is no longer ours.
     """
@@ -37,6 +43,11 @@ def is_ours(path: Path) -> bool:
                 return f"Software\0{SOFTWARE} ".encode() in file.read(1024)
             if start.startswith(b"{"):
                 return bool(listed_files(path))
+            if start.startswith(NRRD):
+                return _is_our_nrrd(file.read())
+            if file.read(132)[128:] == DICOM:
+                return _MANUFACTURER in file.read(MAX_HEADER_BYTES)
+            file.seek(0)
             return _is_our_image(gzip.open(file) if start.startswith(GZIP) else file)
     except UNREADABLE:
         return False
@@ -66,3 +77,10 @@ def _is_our_image(file: BinaryIO | gzip.GzipFile) -> bool:
     for chunk in iter(partial(file.read, 1 << 20), b""):
         crc = zlib.crc32(chunk, crc)
     return bool(comment["provenance"]["software"][SOFTWARE]) and comment["voxels_crc32"] == crc
+
+
+def _is_our_nrrd(content: bytes) -> bool:
+    """Compares the voxels, packed by gzip, with their CRC-32 in the header."""
+    header, _, packed = content.partition(b"\n\n")
+    crc = zlib.crc32(gzip.decompress(packed))
+    return f"\n{NRRD_CRC}:={crc}\n" in header.decode("ascii", "replace") + "\n"

@@ -1,0 +1,107 @@
+"""Reads the series of a study from NIfTI files: unregistered, on any grids, with their skulls.
+
+What a NIfTI header does not know, a JSON file of the same name may (BIDS, as dcm2niix writes it).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbts.errors import CaseError, FastBTSError, InputError
+from fastbts.read.nifti import ImageHeader, read_header, read_voxels
+from fastbts.study.dicom_files import all_files
+from fastbts.study.read_dicom import Found, Refused
+from fastbts.study.series import Facts, Series
+
+SUFFIX = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+MAX_SIDECAR_BYTES = 1 << 20
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether a file has the name of a NIfTI image and is not hidden."""
+    return SUFFIX.search(path.name) is not None and not path.name.startswith(".")
+
+
+def read_nifti(paths: str | Path | Iterable[str | Path]) -> Found:
+    """Reads the headers of NIfTI images, one series each; voxels when they are asked for.
+
+    Args:
+        paths: Folders and files; others among them are counted and ignored.
+    Raises:
+        CaseError: None of them is a NIfTI image.
+        InputError: A path does not exist.
+    """
+    files = list(all_files(paths))
+    images = list(dict.fromkeys(filter(is_nifti, files)))
+    if not images:
+        raise CaseError(f"study: none of {len(files)} files is a NIfTI image; check the folder")
+    results = [_series(path) for path in images]
+    return Found(
+        tuple(result for result in results if isinstance(result, Series)),
+        tuple(result for result in results if isinstance(result, Refused)),
+        len(files) - len(images),
+    )
+
+
+def _series(path: Path) -> Series | Refused:
+    name = SUFFIX.sub("", path.name)
+    try:
+        header = read_header(path)
+    except FastBTSError as error:
+        return Refused(name, str(path), str(error).removeprefix(f"{path}: "))
+    facts = _facts(name, _sidecar(path))
+    read = partial(_voxels, header)
+    return Series(name, str(path), header.geometry, facts, (path,), "nifti", read, header.warnings)
+
+
+def _voxels(header: ImageHeader) -> NDArray[Any]:
+    data = np.empty(header.geometry.shape[::-1], header.dtype).T
+    read_voxels(header, data)
+    return data
+
+
+def _sidecar(path: Path) -> Mapping[str, Any]:
+    """The JSON file beside an image; empty if there is none that can be read."""
+    sidecar = path.with_name(SUFFIX.sub("", path.name) + ".json")
+    try:
+        if sidecar.stat().st_size > MAX_SIDECAR_BYTES:
+            raise InputError(f"{sidecar}: too large for a sidecar")
+        content = json.loads(sidecar.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _facts(name: str, sidecar: Mapping[str, Any]) -> Facts:
+    """BIDS gives times in seconds."""
+    texts = (name, *(str(sidecar.get(k, "")) for k in ("SeriesDescription", "ProtocolName")))
+    image_type = sidecar.get("ImageType")
+    return Facts(
+        te_ms=_ms(sidecar.get("EchoTime")),
+        tr_ms=_ms(sidecar.get("RepetitionTime")),
+        ti_ms=_ms(sidecar.get("InversionTime")),
+        contrast_agent=str(sidecar.get("ContrastBolusIngredient", "")),
+        sequence=tuple(re.findall("[A-Z]+", str(sidecar.get("ScanningSequence", "")))),
+        image_type=tuple(map(str, image_type)) if isinstance(image_type, list) else (),
+        texts=tuple(text for text in texts if text),
+        body_part=str(sidecar.get("BodyPartExamined", "")),
+        acquired=(str(sidecar.get("AcquisitionTime", "")), _or_zero(sidecar.get("SeriesNumber"))),
+        manufacturer=str(sidecar.get("Manufacturer", "")),
+    )
+
+
+def _ms(seconds: Any) -> float | None:
+    usable = isinstance(seconds, int | float) and np.isfinite(seconds)
+    return 1000 * float(seconds) if usable else None
+
+
+def _or_zero(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
