@@ -11,6 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from fastbts import Geometry, GeometryError, InputError
+from fastbts.phantom import make_case
+from fastbts.phantom.study import FLAIR, T1, T1CE, T2, StudyCase
+from fastbts.study.read import read_series
 from fastbts.study.register import MIN_QUALITY, register
 from tests.study.heads import (
     FAR,
@@ -23,6 +26,7 @@ from tests.study.heads import (
     moved,
     points_of,
 )
+from tests.study.made import SHAPE
 
 MAX_ERROR_MM = 1.0  # as issue 15 asks; measured: at most 0.2
 SKULLS = pytest.mark.parametrize("has_skull", [False, True], ids=["stripped", "skull"])
@@ -88,6 +92,17 @@ def test_a_field_of_view_that_ends_in_the_brain() -> None:
     found = register(image.slices(16, 28), head("t1ce", True))
     assert error_mm(found.matrix, truth) < MAX_ERROR_MM
     assert found.inside < 0.6
+
+
+def test_series_of_a_dicom_study(study: StudyCase) -> None:
+    """At 5 mm, so that the accuracy is a fraction of that."""
+    series = {one.name: one for one in read_series(study.folder).series}
+    brain = make_case(0, SHAPE).volume
+    points = points_of(Image("t1ce", brain.data[2], brain.geometry))
+    for scan in (FLAIR, T1, T2):
+        found = register(series[scan.text], series[T1CE.text])
+        truth = np.linalg.inv(study.truth[scan.text])
+        assert mean_error_mm(found.matrix, truth, points) < MAX_ERROR_MM
 
 
 def test_threads_and_memory_order_change_no_bit() -> None:
