@@ -107,6 +107,38 @@ def test_its_work_can_be_captured(network: UNet3d, path: Path, x: NDArray[np.flo
     assert np.array_equal(replayed, first)
 
 
+def test_work_of_a_call_keeps_its_memory(path: Path, x: NDArray[np.float32]) -> None:
+    """A call on a stream returns before its work is done; also after `close` it has its memory."""
+    with emulated_cuda() as cuda:
+        engine, workspace, runtime = (
+            load_engine(path, backend="native"),
+            CudaWorkspace(0),
+            Runtime(),
+        )
+        streams, shape = [Stream(runtime, 0) for _ in range(3)], (1, 3, *SHAPE[2:])
+        tensor = workspace.put(x, "tensor")
+        results = [workspace.kept(f"logits {i}", shape, np.float32) for i in range(3)]
+        workspace.wait()
+        used = []
+        for i in (0, 1):
+            engine.infer(tensor, out=results[i], stream=streams[i].handle)
+            used.append(cuda.used(0))
+        assert used[1] > used[0], "the second call has memory of its own"
+        for stream in streams:
+            stream.wait()
+        engine.infer(tensor, out=results[2], stream=streams[2].handle)
+        assert cuda.used(0) == used[1], "the third call has that of one that is done"
+        engine.close()
+        del engine
+        gc.collect()
+        runtime("cudaDeviceSynchronize")
+        assert cuda.faults == []
+        first, second, third = workspace.get(*results)
+        assert np.array_equal(first, second)
+        assert np.array_equal(first, third)
+        workspace.close()
+
+
 @pytest.mark.guard
 def test_a_case_is_segmented_on_the_device(
     network: UNet3d, path: Path, small_case: tuple[NDArray[Any], NDArray[np.float64]]
