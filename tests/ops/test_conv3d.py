@@ -318,6 +318,18 @@ def test_arguments_that_do_not_fit_are_refused(
         network.conv3d(**(given | change))
 
 
+def test_weights_between_multiples_of_16_bytes_are_refused() -> None:
+    conv = Conv((1, 1, 1))
+    tiles = network.conv_tiles(conv.weight)
+    moved = EmulatedArray(np.pad(tiles.reshape(-1), (1, 0)), "float16")
+    moved = EmulatedArray(moved.array[1:].reshape(tiles.shape))
+    moved.dtype = "float16"
+    x, out = EmulatedArray(conv.x, "float16"), EmulatedArray(np.float32(conv.exact))
+    refused = pytest.raises(InputError, match="tiles: expected an address that is a multiple of 16")
+    with emulated_device(), refused:
+        network.conv3d(x, moved, out=out, stream=STREAM)
+
+
 def test_the_device_takes_float16_only() -> None:
     conv = Conv((1, 1, 1))
     tiles, out = network.conv_tiles(conv.weight), np.zeros(conv.exact.shape, np.float32)
