@@ -14,8 +14,10 @@ import onnx
 import pytest
 from onnx import NodeProto, helper, numpy_helper
 
+import fastbts._C
 from fastbts import DeviceError, EngineFileError, load_engine
 from fastbts.device.host import Host
+from fastbts.engine.backends.native import NativeEngine
 from fastbts.engine.backends.native_network import NativeNetwork
 from fastbts.engine.backends.native_reader import read_plan
 from fastbts.engine.load import default_engine_path, read_engine
@@ -152,3 +154,9 @@ def test_it_needs_a_cuda_device() -> None:
         load_engine(default_engine_path(), backend="native", device="cpu")
     with pytest.raises(DeviceError, match=r"no CUDA device"):
         load_engine(default_engine_path(), backend="native")
+
+
+def test_doctor_says_that_it_needs_our_cuda_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fastbts._C, "HAS_CUDA", False)
+    with pytest.raises(DeviceError, match="built without CUDA; build it where nvcc is"):
+        NativeEngine.capabilities()
