@@ -15,7 +15,12 @@ from numpy.typing import NDArray
 from fastbts import EngineSpec, Segmenter, load_engine
 from fastbts.device.cuda import CudaWorkspace
 from fastbts.device.runtime import Runtime, Stream
+from fastbts.engine.backends.base import baked_text
+from fastbts.engine.backends.native import Slot
+from fastbts.engine.backends.native_reader import read_plan
 from fastbts.engine.file import write_engine_file
+from fastbts.engine.load import read_engine
+from fastbts.engine.onnx_graph import read_graph
 from tests.fakes import emulated_cuda
 from tests.training.tiny import MECHANISMS, randomize_zeros, tiny
 from training.clip.prompts import ORTHONORMAL
@@ -107,35 +112,42 @@ def test_its_work_can_be_captured(network: UNet3d, path: Path, x: NDArray[np.flo
     assert np.array_equal(replayed, first)
 
 
-def test_work_of_a_call_keeps_its_memory(path: Path, x: NDArray[np.float32]) -> None:
-    """A call on a stream returns before its work is done; also after `close` it has its memory."""
+def test_memory_is_freed_after_the_work_of_a_call(path: Path, x: NDArray[np.float32]) -> None:
+    """The workspace's stream, in whose order memory is freed, waits for the caller's stream."""
+    file = read_engine(path)
+    plan, text = read_plan(read_graph(file.payloads["model.onnx"]), str(path)), baked_text(file)
     with emulated_cuda() as cuda:
-        engine, workspace, runtime = (
-            load_engine(path, backend="native"),
-            CudaWorkspace(0),
-            Runtime(),
-        )
-        streams, shape = [Stream(runtime, 0) for _ in range(3)], (1, 3, *SHAPE[2:])
+        slot, workspace, stream = Slot(plan, 0), CudaWorkspace(0), Stream(Runtime(), 0)
+        tensor, logits = workspace.put(x, "tensor"), workspace.zeros((1, 3, *SHAPE[2:]), "f4")
+        workspace.wait()
+        there = cuda.view(logits.address, logits.shape, logits.dtype, 0)
+        slot.enqueue(tensor, text, logits, stream.handle)
+        assert not there.any(), "the work is queued"
+        slot.workspace.wait()
+        assert there.all()
+        slot.workspace.close()
+        workspace.close()
+
+
+def test_streams_share_memory_when_the_work_on_one_is_done(
+    path: Path, x: NDArray[np.float32]
+) -> None:
+    with emulated_cuda() as cuda, closing(load_engine(path, backend="native")) as engine:
+        workspace, streams = CudaWorkspace(0), [Stream(Runtime(), 0) for _ in range(3)]
         tensor = workspace.put(x, "tensor")
-        results = [workspace.kept(f"logits {i}", shape, np.float32) for i in range(3)]
+        results = [workspace.kept(f"out {i}", (1, 3, *SHAPE[2:]), "f4") for i in range(3)]
         workspace.wait()
         used = []
-        for i in (0, 1):
-            engine.infer(tensor, out=results[i], stream=streams[i].handle)
+        for i, (out, stream) in enumerate(zip(results, streams, strict=True)):
+            if i == 2:
+                streams[0].wait()
+            engine.infer(tensor, out=out, stream=stream.handle)
             used.append(cuda.used(0))
-        assert used[1] > used[0], "the second call has memory of its own"
+        assert used[0] < used[1] == used[2]
         for stream in streams:
             stream.wait()
-        engine.infer(tensor, out=results[2], stream=streams[2].handle)
-        assert cuda.used(0) == used[1], "the third call has that of one that is done"
-        engine.close()
-        del engine
-        gc.collect()
-        runtime("cudaDeviceSynchronize")
-        assert cuda.faults == []
-        first, second, third = workspace.get(*results)
-        assert np.array_equal(first, second)
-        assert np.array_equal(first, third)
+        first, *others = workspace.get(*results)
+        assert all(np.array_equal(first, other) for other in others)
         workspace.close()
 
 
