@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from training.config import RECIPES, load_recipe
 from training.export import halve_weights, to_onnx
 from training.model import UNet3d, UNetConfig
 
-WIDTHS = {"text_width": 16, "width": 8, "bridge_width": 4, "gate_width": 4}
+WIDTHS: Any = {"text_width": 16, "width": 8, "bridge_width": 4, "gate_width": 4}
 NAMES = [path.stem for path in sorted(RECIPES.glob("*.yaml"))]
 
 

@@ -137,7 +137,7 @@ class LayerReader:
             return weight, bias
         self.require(number(node, "training_mode", 0) == 0, node, "a batch norm in eval mode")
         mean, variance = self.weight(node, 3), self.weight(node, 4)
-        scale = np.float32(weight / np.sqrt(variance.astype(np.float64) + EPSILON))
+        scale = (weight / np.sqrt(variance.astype(np.float64) + EPSILON)).astype(np.float32)
         return scale, bias - mean * scale
 
     def pointwise(self, tensor: str) -> tuple[str, Linear]:

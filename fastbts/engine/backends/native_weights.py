@@ -88,7 +88,7 @@ class _Upload:
             self.tiles(f"{name}.{i}", conv_tiles(unit.conv), None)
             self.linear(f"{name}.{i}", unit.weight, unit.bias)
             if unit.is_fixed:  # sums of mean 0 and variance 1, which change nothing
-                sums = np.float32([0, 1 - EPSILON])
+                sums = np.array([0, 1 - EPSILON], np.float32)
                 self.to.arrays[f"{name}.{i}"] = self.put(np.tile(sums, (1, len(unit.bias), 1, 1)))
             if unit.film is not None:
                 self.linear(f"{name} film", unit.film.weight, unit.film.bias)

@@ -14,7 +14,6 @@ import onnx
 import pytest
 from onnx import NodeProto, helper, numpy_helper
 
-import fastbts._C
 from fastbts import DeviceError, EngineFileError, load_engine
 from fastbts.device.host import Host
 from fastbts.engine.backends.native import NativeEngine
@@ -155,8 +154,5 @@ def test_it_needs_a_cuda_device() -> None:
     with pytest.raises(DeviceError, match=r"no CUDA device"):
         load_engine(default_engine_path(), backend="native")
 
-
-def test_doctor_says_that_it_needs_our_cuda_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fastbts._C, "HAS_CUDA", False)
-    with pytest.raises(DeviceError, match="built without CUDA; build it where nvcc is"):
+    with pytest.raises(DeviceError, match=r"no CUDA device"):
         NativeEngine.capabilities()
