@@ -153,6 +153,5 @@ def test_it_needs_a_cuda_device() -> None:
         load_engine(default_engine_path(), backend="native", device="cpu")
     with pytest.raises(DeviceError, match=r"no CUDA device"):
         load_engine(default_engine_path(), backend="native")
-
     with pytest.raises(DeviceError, match=r"no CUDA device"):
         NativeEngine.capabilities()
