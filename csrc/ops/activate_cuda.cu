@@ -8,11 +8,12 @@ namespace {
 
 template <typename In, typename Out>
 void launch_activate(const ActivateArgs& args, cudaStream_t stream) {
-  const std::int64_t n = n_elements(args.x.shape);
-  if (n == 0) return;
+  const Shape<5>& shape = args.x.shape;
+  if (n_elements(shape) == 0) return;
+  const RowLaunch launch(shape[0] * shape[1] * shape[2]);
   const auto x = strided(args.x.as<In>());
   const auto out = strided(args.out.as<Out>());
-  activate_kernel<In, Out><<<n_blocks(n), kBlockThreads, 0, stream>>>(x, args.affine.data, out);
+  activate_kernel<In, Out><<<launch.blocks, launch.threads, 0, stream>>>(x, args.affine.data, out);
   CUDA_CHECK_LAUNCH("activate_kernel");
 }
 

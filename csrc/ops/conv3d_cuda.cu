@@ -82,6 +82,8 @@ void launch(const Conv3dArgs& args, cudaStream_t stream) {
 void conv3d_cuda(const Conv3dArgs& args, Stream stream) {
   require_small(args.x, "conv3d: x");
   require_small(args.out, "conv3d: out");
+  require<InputError>(is_multiple(args.tiles.data, 16),
+                      "conv3d: tiles: expected an address that is a multiple of 16 bytes");
   if (args.out.dtype == DType::kFloat16) return launch<Half>(args, cuda_stream(stream));
   launch<float>(args, cuda_stream(stream));
 }

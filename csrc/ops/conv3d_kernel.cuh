@@ -1,6 +1,7 @@
 #pragma once
 
 #include "core/cuda/mma.h"
+#include "core/cuda/pack.h"
 
 namespace fastbts {
 
@@ -53,8 +54,8 @@ struct ConvShape {
   static constexpr int kTile = 32 * 16;                 // weights of one tap
   static constexpr int kTileRows = 16 / kW * kHaloW;    // rows of input between tiles of a warp
   static_assert(kRowTiles == 1 || (kStride == 1 && kRowTiles * 16 == kH * kW), "one d per warp");
-  // Rows of 16 channels with a gap, so that the 8 rows of a matrix are in different banks, where
-  // there is room; rows that are two voxels apart meet in pairs anyway.
+  // Rows of 16 channels with a gap, so that the 8 rows of a matrix are in different banks. There is
+  // no room for it with stride 2, where four of them share each bank.
   static constexpr int kPitch = kStride == 1 ? 24 : 16;
   static constexpr int kInputHalves = kHalo * kPitch;
   static constexpr int kSharedHalves = kInputHalves + 2 * kPlaneTaps * kTile;
@@ -72,7 +73,7 @@ struct alignas(16) Half8 {
 
 /// Channels [first, first + 8) of the voxel at x, zeros beyond n_in.
 FASTBTS_DEVICE Half8 load_channels(const Half* x, int first, const ConvSizes& s) {
-  if (s.vectors) return first < s.n_in ? *reinterpret_cast<const Half8*>(x + first) : Half8{};
+  if (s.vectors) return first < s.n_in ? load_pack<Half8>(x + first) : Half8{};
   Half8 result{};
   for (int i = 0; i < 4; ++i) {
     const int c = first + 2 * i;
@@ -135,8 +136,7 @@ FASTBTS_DEVICE void load_input(const Half* x, const float* affine, const ConvSiz
     for (int j = 0; j < kAhead; ++j) {
       const int i = begin + j * kStep;
       if (inside[j] && affine != nullptr) values[j] = change.activated(values[j]);
-      if (i < Shape::kHalo)
-        *reinterpret_cast<Half8*>(shared + i * Shape::kPitch + half * 8) = values[j];
+      if (i < Shape::kHalo) store_pack(shared + i * Shape::kPitch + half * 8, values[j]);
     }
   }
 }
@@ -188,11 +188,8 @@ FASTBTS_DEVICE void write_pair(Out* out, const ConvSizes& s, const int (&at)[3],
                         (s.spread * at[1] + child / 2 % 2) * s.out[1] +
                         (s.spread * at[2] + child % 2) * s.out[2] + c * s.out[3];
     if (s.pairs) {
-      struct alignas(2 * sizeof(Out)) Pair {
-        Out low, high;
-      };
-      *reinterpret_cast<Pair*>(target) = {from_float<Out>(values[0]), from_float<Out>(values[1])};
-      return;
+      const Pack<Out, 2> pair{{from_float<Out>(values[0]), from_float<Out>(values[1])}};
+      return store_pack(target, pair);
     }
     if (n + i < s.n_out) *target = from_float<Out>(values[i]);
   }

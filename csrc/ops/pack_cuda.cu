@@ -26,14 +26,14 @@ float* find_gains(const PackArgs& args, const Strided<const float, 5>& volume,
 }  // namespace
 
 void pack_cuda(const PackArgs& args, Stream stream) {
-  const std::int64_t n = n_elements(args.out.shape);
-  if (n == 0) return;
+  if (n_elements(args.out.shape) == 0) return;
   const auto volume = strided(args.volume.as<float>());
   const auto out = strided(args.out.as<Half>());
   const float* const gains =
       args.gate.data ? find_gains(args, volume, cuda_stream(stream)) : nullptr;
-  pack_kernel<<<n_blocks(n), kBlockThreads, 0, cuda_stream(stream)>>>(volume, args.patch, gains,
-                                                                      args.background.data, out);
+  const RowLaunch launch(out.shape[0] * out.shape[1] * out.shape[2]);
+  pack_kernel<<<launch.blocks, launch.threads, 0, cuda_stream(stream)>>>(volume, args.patch, gains,
+                                                                         args.background.data, out);
   CUDA_CHECK_LAUNCH("pack_kernel");
 }
 

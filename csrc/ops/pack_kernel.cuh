@@ -30,20 +30,22 @@ FASTBTS_KERNEL void gain_kernel(const float* present, Strided<const float, 2> ga
   gains[image] = 2.0F / (1.0F + expf(-sum));
 }
 
-/// One thread per element of out; gains is null without fusion.
+/// A row is all voxels and channels of out along W; gains is null without fusion.
 FASTBTS_KERNEL void pack_kernel(Strided<const float, 5> volume, int patch, const float* gains,
                                 const float* background, Strided<Half, 5> out) {
-  const int n_children = patch * patch * patch, n_c = static_cast<int>(out.shape[4]);
-  const std::int64_t n_w = out.shape[3], n_h = out.shape[2], n_d = out.shape[1];
-  const std::int64_t n = out.shape[0] * n_d * n_h * n_w * n_c;
-  for (std::int64_t i = thread_index(); i < n; i += n_threads_of_grid()) {
-    const int c = static_cast<int>(i % n_c), m = c / n_children, child = c % n_children;
-    const std::int64_t w = i / n_c % n_w, h = i / n_c / n_w % n_h, d = i / n_c / n_w / n_h % n_d,
-                       b = i / n_c / n_w / n_h / n_d;
-    float value = volume.at(b, m, patch * d + child / (patch * patch),
-                            patch * h + child / patch % patch, patch * w + child % patch);
-    if (gains) value = value == 0.0F ? background[m] : value * gains[b * volume.shape[1] + m];
-    out.at(b, d, h, w, c) = from_float<Half>(value);
+  const auto p = static_cast<unsigned>(patch), n_c = static_cast<unsigned>(out.shape[4]),
+             n = static_cast<unsigned>(out.shape[3] * out.shape[4]),
+             n_rows = static_cast<unsigned>(out.shape[0] * out.shape[1] * out.shape[2]);
+  for (unsigned row = first_row(); row < n_rows; row += row_step()) {
+    const Row<3> at(row, out.shape);
+    const auto [b, d, h] = at.index;
+    for (unsigned i = threadIdx.x; i < n; i += blockDim.x) {
+      const unsigned w = i / n_c, c = i % n_c, m = c / (p * p * p), child = c % (p * p * p);
+      float value =
+          volume.at(b, m, p * d + child / (p * p), p * h + child / p % p, p * w + child % p);
+      if (gains) value = value == 0.0F ? background[m] : value * gains[b * volume.shape[1] + m];
+      out.at(b, d, h, w, c) = from_float<Half>(value);
+    }
   }
 }
 

@@ -173,7 +173,10 @@ def test_the_kernel_agrees_with_the_reference(
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
-@pytest.mark.parametrize(("n_in", "n_out"), [(16, 16), (8, 32), (24, 40), (64, 64)])
+@pytest.mark.parametrize(
+    ("n_in", "n_out"),
+    [(16, 16), (8, 32), (24, 40), pytest.param(64, 64, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize(("with_affine", "brick"), [(True, 64), (False, 64), (True, 256)])
 @pytest.mark.parametrize("gpu", GPUS[::3], ids=lambda gpu: gpu.name)
 def test_any_number_of_channels(
@@ -188,7 +191,7 @@ def test_any_number_of_channels(
     check_stats(stats, conv.exact)
 
 
-@on_every_gpu
+@pytest.mark.parametrize("gpu", GPUS[::3], ids=lambda gpu: gpu.name)
 def test_two_runs_give_the_same_bits(gpu: Gpu) -> None:
     conv = Conv((5, 9, 11), 20, 10)
     first, second = conv.stats(), conv.stats()
@@ -316,6 +319,18 @@ def test_arguments_that_do_not_fit_are_refused(
     }
     with pytest.raises(kind, match="conv3d: " + message):
         network.conv3d(**(given | change))
+
+
+def test_weights_between_multiples_of_16_bytes_are_refused() -> None:
+    conv = Conv((1, 1, 1))
+    tiles = network.conv_tiles(conv.weight)
+    moved = EmulatedArray(np.pad(tiles.reshape(-1), (1, 0)), "float16")
+    moved = EmulatedArray(moved.array[1:].reshape(tiles.shape))
+    moved.dtype = "float16"
+    x, out = EmulatedArray(conv.x, "float16"), EmulatedArray(np.float32(conv.exact))
+    refused = pytest.raises(InputError, match="tiles: expected an address that is a multiple of 16")
+    with emulated_device(), refused:
+        network.conv3d(x, moved, out=out, stream=STREAM)
 
 
 def test_the_device_takes_float16_only() -> None:

@@ -15,7 +15,12 @@ from numpy.typing import NDArray
 from fastbts import EngineSpec, Segmenter, load_engine
 from fastbts.device.cuda import CudaWorkspace
 from fastbts.device.runtime import Runtime, Stream
+from fastbts.engine.backends.base import baked_text
+from fastbts.engine.backends.native import Slot
+from fastbts.engine.backends.native_reader import read_plan
 from fastbts.engine.file import write_engine_file
+from fastbts.engine.load import read_engine
+from fastbts.engine.onnx_graph import read_graph
 from tests.fakes import emulated_cuda
 from tests.training.tiny import MECHANISMS, randomize_zeros, tiny
 from training.clip.prompts import ORTHONORMAL
@@ -105,6 +110,45 @@ def test_its_work_can_be_captured(network: UNet3d, path: Path, x: NDArray[np.flo
     assert first is not None
     check(first, network, x)
     assert np.array_equal(replayed, first)
+
+
+def test_memory_is_freed_after_the_work_of_a_call(path: Path, x: NDArray[np.float32]) -> None:
+    """The workspace's stream, in whose order memory is freed, waits for the caller's stream."""
+    file = read_engine(path)
+    plan, text = read_plan(read_graph(file.payloads["model.onnx"]), str(path)), baked_text(file)
+    with emulated_cuda() as cuda:
+        slot, workspace, stream = Slot(plan, 0), CudaWorkspace(0), Stream(Runtime(), 0)
+        tensor, logits = workspace.put(x, "tensor"), workspace.zeros((1, 3, *SHAPE[2:]), "f4")
+        workspace.wait()
+        there = cuda.view(logits.address, logits.shape, logits.dtype, 0)
+        slot.enqueue(tensor, text, logits, stream.handle)
+        assert not there.any(), "the work is queued"
+        slot.workspace.wait()
+        assert there.all()
+        slot.workspace.close()
+        workspace.close()
+
+
+def test_streams_share_memory_when_the_work_on_one_is_done(
+    path: Path, x: NDArray[np.float32]
+) -> None:
+    with emulated_cuda() as cuda, closing(load_engine(path, backend="native")) as engine:
+        workspace, streams = CudaWorkspace(0), [Stream(Runtime(), 0) for _ in range(3)]
+        tensor = workspace.put(x, "tensor")
+        results = [workspace.kept(f"out {i}", (1, 3, *SHAPE[2:]), "f4") for i in range(3)]
+        workspace.wait()
+        used = []
+        for i, (out, stream) in enumerate(zip(results, streams, strict=True)):
+            if i == 2:
+                streams[0].wait()
+            engine.infer(tensor, out=out, stream=stream.handle)
+            used.append(cuda.used(0))
+        assert used[0] < used[1] == used[2]
+        for stream in streams:
+            stream.wait()
+        first, *others = workspace.get(*results)
+        assert all(np.array_equal(first, other) for other in others)
+        workspace.close()
 
 
 @pytest.mark.guard

@@ -16,6 +16,7 @@ from fastbts.engine.onnx_parts import Node
 from fastbts.errors import EngineFileError
 
 EPSILON, SLOPE = 1e-5, 0.01
+NORMS = "InstanceNormalization", "BatchNormalization"
 
 
 @dataclass
@@ -99,7 +100,10 @@ class LayerReader:
                 node,
                 "Gemm with transB = 1",
             )
-            return node.inputs[0], Linear(self.weight(node, 1), self.weight(node, 2))
+            weight = self.weight(node, 1)
+            has_bias = len(node.inputs) > 2 and node.inputs[2]  # the exporter drops zeros
+            bias = self.weight(node, 2) if has_bias else np.zeros(len(weight), np.float32)
+            return node.inputs[0], Linear(weight, bias)
         product = self.maker(node.inputs[0], "MatMul")
         transposed = np.ascontiguousarray(self.weight(product, 1).T)
         return product.inputs[0], Linear(transposed, self.weight(node, 1))
@@ -108,11 +112,10 @@ class LayerReader:
         """Input and weights of a convolution with its norm, FiLM and activation."""
         act = self.maker(tensor, "LeakyRelu")
         self.require(abs(number(act, "alpha") - SLOPE) < 1e-6, act, "the slope 0.01")
-        norm = self.maker(act.inputs[0], "InstanceNormalization", "Add")
+        norm = self.maker(act.inputs[0], *NORMS, "Add")
         film = None
         if norm.op == "Add":
             norm, film = self.film(norm)
-        self.require(abs(number(norm, "epsilon") - EPSILON) < 1e-9, norm, "epsilon 1e-5")
         conv = self.maker(norm.inputs[0], "Conv")
         weight, stride = self.weight(conv, 1), 2 if fits(conv, strides=[2] * 3) else 1
         self.require(
@@ -122,8 +125,20 @@ class LayerReader:
             conv,
             "a convolution 3^3 without bias, stride 1 or 2",
         )
-        unit = Unit(weight, stride, self.weight(norm, 1), self.weight(norm, 2), film)
-        return conv.inputs[0], unit
+        is_fixed = norm.op == "BatchNormalization"
+        return conv.inputs[0], Unit(weight, stride, *self.norm(norm), film, is_fixed)
+
+    def norm(self, node: Node) -> tuple[Floats, Floats]:
+        """Weight and bias; those of a batch norm include its mean and variance."""
+        epsilon = number(node, "epsilon", EPSILON)
+        self.require(abs(epsilon - EPSILON) < 1e-9, node, "epsilon 1e-5")
+        weight, bias = self.weight(node, 1), self.weight(node, 2)
+        if node.op == "InstanceNormalization":
+            return weight, bias
+        self.require(number(node, "training_mode", 0) == 0, node, "a batch norm in eval mode")
+        mean, variance = self.weight(node, 3), self.weight(node, 4)
+        scale = (weight / np.sqrt(variance.astype(np.float64) + EPSILON)).astype(np.float32)
+        return scale, bias - mean * scale
 
     def pointwise(self, tensor: str) -> tuple[str, Linear]:
         """A convolution 1^3 with bias."""
@@ -162,7 +177,7 @@ class LayerReader:
         level = self.follow(split.inputs[0], "Unsqueeze", "Unsqueeze")
         hidden, rows = self.linear(level.inputs[0])
         self.same("trunk", hidden)
-        return self.maker(product.inputs[0], "InstanceNormalization"), rows
+        return self.maker(product.inputs[0], *NORMS), rows
 
     def kind(self, tensor: str) -> str:
         """Kind of the node that makes a tensor; "" for an input or constant."""

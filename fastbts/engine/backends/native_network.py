@@ -121,14 +121,13 @@ class NativeNetwork:
         n_channels, size = unit.conv.shape[0], [(n - 1) // unit.stride + 1 for n in x.x.shape[1:4]]
         out = self._features(name, tuple(size), n_channels)
         d, h, w = size
-        stats = self._stats(name, n_channels, (d, h, w), unit.stride)
         affine = self._kept(f"{name} affine", (1, 2, n_channels))
+        written = None if unit.is_fixed else self._stats(name, n_channels, (d, h, w), unit.stride)
         self._do(
-            network.conv3d, x.x, tiles, affine=x.affine, stride=unit.stride, out=out, stats=stats
+            network.conv3d, x.x, tiles, affine=x.affine, stride=unit.stride, out=out, stats=written
         )
-        self._do(
-            network.fold_stats, stats, d * h * w, weight=weight, bias=bias, film=film, affine=affine
-        )
+        stats, n = (self._weights.arrays[name], 1) if written is None else (written, d * h * w)
+        self._do(network.fold_stats, stats, n, weight=weight, bias=bias, film=film, affine=affine)
         return Features(out, affine)
 
     def _stats(

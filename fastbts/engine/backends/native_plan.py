@@ -22,13 +22,15 @@ class Linear:
 
 @dataclass(frozen=True)
 class Unit:
-    """Convolution (N, C, 3, 3, 3), instance norm, FiLM or none (2C rows), leaky ReLU."""
+    """Convolution (N, C, 3, 3, 3), norm, FiLM or none (2C rows), leaky ReLU."""
 
     conv: Floats
     stride: int
     weight: Floats
     bias: Floats
     film: Linear | None
+    is_fixed: bool = False
+    """Whether the norm is a batch norm, all of which is in weight and bias."""
 
 
 @dataclass(frozen=True)

@@ -159,10 +159,12 @@ class _Reader(LayerReader):
         product = self.maker(where.inputs[2], "Mul")
         chain = ("Unsqueeze", "Unsqueeze", "Reshape", "Expand", "Unsqueeze", "Mul", "Sigmoid")
         gate_input, gate = self.linear(self.follow(product.inputs[1], *chain).inputs[0])
-        present = self.follow(gate_input, "Cast", "Greater", "ReduceMax", "Abs", "Slice")
+        present = self.follow(gate_input, "Cast", "Greater", "ReduceMax", "Abs").inputs[0]
+        if patch == 2:  # first voxels of the blocks
+            present = self.maker(present, "Slice").inputs[0]
         twice = self.follow(product.inputs[1], *chain[:-1])
         self.require(
-            present.inputs[0] == product.inputs[0] == packed
+            present == product.inputs[0] == packed
             and self.number(twice, 1) == 2
             and self.number(self.graph.makers[where.inputs[0]], 1) == 0
             and self.number(self.follow(gate_input, "Cast", "Greater"), 1) == 0,

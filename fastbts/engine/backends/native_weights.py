@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastbts.device.interface import Array, Workspace
+from fastbts.engine.backends.native_layers import EPSILON
 from fastbts.engine.backends.native_plan import Floats, Guidance, Level, Linear, Plan
 from fastbts.ops import AttentionWeights, BridgeWeights
 from fastbts.ops.network import conv_tiles, upconv_tiles
@@ -86,6 +87,9 @@ class _Upload:
         for i, unit in enumerate(level.units):
             self.tiles(f"{name}.{i}", conv_tiles(unit.conv), None)
             self.linear(f"{name}.{i}", unit.weight, unit.bias)
+            if unit.is_fixed:  # sums of mean 0 and variance 1, which change nothing
+                sums = np.array([0, 1 - EPSILON], np.float32)
+                self.to.arrays[f"{name}.{i}"] = self.put(np.tile(sums, (1, len(unit.bias), 1, 1)))
             if unit.film is not None:
                 self.linear(f"{name} film", unit.film.weight, unit.film.bias)
         if level.up is not None:

@@ -16,6 +16,7 @@ from onnx import NodeProto, helper, numpy_helper
 
 from fastbts import DeviceError, EngineFileError, load_engine
 from fastbts.device.host import Host
+from fastbts.engine.backends.native import NativeEngine
 from fastbts.engine.backends.native_network import NativeNetwork
 from fastbts.engine.backends.native_reader import read_plan
 from fastbts.engine.load import default_engine_path, read_engine
@@ -152,3 +153,5 @@ def test_it_needs_a_cuda_device() -> None:
         load_engine(default_engine_path(), backend="native", device="cpu")
     with pytest.raises(DeviceError, match=r"no CUDA device"):
         load_engine(default_engine_path(), backend="native")
+    with pytest.raises(DeviceError, match=r"no CUDA device"):
+        NativeEngine.capabilities()
