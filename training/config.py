@@ -123,7 +123,7 @@ class Recipe:
     """Region -> its labels; the network's outputs, in this order. Regions may overlap."""
     spacing_mm: float = 1.0
     """Isotropic spacing of cases and crops."""
-    percentiles: tuple[float, ...] = (0.1, 99.9)
+    percentiles: tuple[float, float] = (0.1, 99.9)
     """Intensities are clipped at these percentiles, of the brain or of the whole head."""
     source: str = "cases"
     """What crops are from: "cases", or "heads" for synthetic heads, made while training."""
@@ -274,7 +274,9 @@ def _task_mistakes(recipe: Recipe) -> list[str]:
             "ascending numbers from 0 to 100, and a positive one"
         )
     if recipe.augment.low_grade and (modalities, regions) != (MODALITIES, REGION_LABELS):
-        mistakes.append("augment.low_grade: needs the modalities and regions of glioma; set it to 0")
+        mistakes.append(
+            "augment.low_grade: needs the modalities and regions of glioma; set it to 0"
+        )
     return mistakes
 
 

@@ -111,7 +111,7 @@ def scaled(
     Returns:
         float32, same shape.
     """
-    low, high = np.percentile(image, percentiles)
-    span = max(float(high - low), np.finfo(np.float32).tiny)
-    values: NDArray[np.float32] = np.clip((image - np.float32(low)) / np.float32(span), 0, 1)
-    return values.astype(np.float32, copy=False)
+    low, high = (float(value) for value in np.percentile(image, percentiles))
+    span = max(high - low, 1e-30)  # a constant image becomes 0
+    values: NDArray[np.float32] = np.clip((image - low) / span, 0, 1).astype(np.float32)
+    return values

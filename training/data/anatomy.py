@@ -96,7 +96,7 @@ def read_anatomies(folder: Path) -> list[Anatomy]:
 
 
 def read_label_maps(folder: Path) -> Iterator[NDArray[np.int16]]:
-    """Reads the head label maps `*.nii.gz` of a folder in network axes, in the order of their names.
+    """Reads the head label maps `*.nii.gz` of a folder, by name, in network axes.
 
     Raises:
         FastBTSError: There is none, or one is not at 1 mm.

@@ -1,7 +1,7 @@
 """Synthetic heads, for a network that finds the brain in any image of a head.
 
-As in SynthStrip (Hoopes et al. 2022, doi:10.1016/j.neuroimage.2022.119474): a label map of a head is
-deformed, each tissue gets a random intensity, and blur, thick slices, bias field, noise and a
+As in SynthStrip (Hoopes et al. 2022, doi:10.1016/j.neuroimage.2022.119474): a label map of a head
+is deformed, each tissue gets a random intensity, and blur, thick slices, bias field, noise and a
 cropped field of view make it a scan. Tumours and resection cavities belong to the brain. Instead of
 its own brain, a head may have that of a labelled case, with its real tumour. Everything is in
 network axes, (D, H, W) = (Z, Y, X) of RAS+, at 2 mm.
@@ -10,19 +10,21 @@ network axes, (D, H, W) = (Z, Y, X) of RAS+, at 2 mm.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.data import Dataset
 
 from fastbts.labels import ET, NCR
 from fastbts.study.strip import scaled
 from training.config import HeadConfig, Recipe
 from training.data import head_sources as hs
 from training.data.anatomy import ShapeFile
+from training.data.cases import Sample
 from training.data.scan import bias, field_of_view, noisy, sliced
 from training.data.synthetic import BRAIN_MM, FIELD_CENTRE_MM, FIELD_MM, rotation, smooth
 
@@ -113,6 +115,35 @@ class HeadMaker:
         shape = self.shapes.read(int(rng.integers(len(self.shapes.names))))
         parts = _place(shape, head, grid, rng)
         return _with_tumour(image, inside, parts, float(means[hs.CSF]), config, rng)
+
+
+class HeadCrops(Dataset[Sample]):
+    """Head number i of a run, made when it is asked for; its label is the brain mask.
+
+    Args:
+        maker: Makes the heads.
+        recipe: Has seed, stages and how heads vary.
+        ranks: Number of processes that train together.
+    """
+
+    def __init__(self, maker: HeadMaker, recipe: Recipe, ranks: int = 1) -> None:
+        self._maker, self._recipe = maker, recipe
+        self._ends = np.cumsum([stage.length * stage.batch * ranks for stage in recipe.stages])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> Sample:
+        stage = self._recipe.stages[np.searchsorted(self._ends, index, side="right")]
+        sample = self._maker(self._recipe, stage.crop, index)
+        return sample.image, sample.brain, None
+
+
+def validation_heads(maker: HeadMaker, recipe: Recipe, n: int = 8) -> list[Sample]:
+    """Heads for validation, of another seed than those of the run; at the last stage's size."""
+    other = replace(recipe, seed=recipe.seed + 1_000_003)
+    made = [maker(other, recipe.stages[-1].crop, index) for index in range(n)]
+    return [(sample.image, sample.brain, None) for sample in made]
 
 
 def intensities(
