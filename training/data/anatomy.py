@@ -130,8 +130,8 @@ class ShapeFile:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise FastBTSError(f"{path}: no such file; expected an .npz of tumour label maps")
-        self.path, self._stored = path, np.load(path, allow_pickle=False)
-        self.names = sorted(self._stored)
+        with np.load(path, allow_pickle=False) as stored:
+            self.path, self.names = path, sorted(stored)
         if not self.names:
             raise FastBTSError(f"{path}: contains no array; expected tumour label maps")
 
@@ -141,7 +141,9 @@ class ShapeFile:
         Raises:
             FastBTSError: It is not a label map.
         """
-        shape = self._stored[self.names[number]]
+        # Opened anew: processes that make cases would share the position in an open file.
+        with np.load(self.path, allow_pickle=False) as stored:
+            shape = stored[self.names[number]]
         if shape.ndim != 3 or not np.isin(shape, (0, NCR, ED, ET)).all():
             raise FastBTSError(
                 f"{self.path}: {self.names[number]}: shape {shape.shape}, "

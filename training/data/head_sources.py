@@ -97,7 +97,7 @@ def _kinds(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
 
 def _near(mask: NDArray[np.bool_], n: int) -> NDArray[np.bool_]:
     """Voxels at most n away from the mask along each axis."""
-    share = torch.from_numpy(mask)[None, None].half().float()
+    share = torch.from_numpy(mask)[None, None].float()
     for axis in range(3):
         size, pad = [1, 1, 1], [0, 0, 0]
         size[axis], pad[axis] = 2 * n + 1, n
@@ -125,11 +125,11 @@ def _halved(volume: Tensor) -> Tensor:
 
 
 def _even_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
-    """The box around a mask, its sides even numbers of voxels."""
+    """The box around a mask with a margin of air, its sides even numbers of voxels."""
     found = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    starts = [min(int(f[0]), n - 2) for f, n in zip(found, mask.shape, strict=True)]
-    sides = [(int(f[-1]) + 1 - s) // 2 * 2 for f, s in zip(found, starts, strict=True)]
-    return tuple(slice(s, s + max(2, n)) for s, n in zip(starts, sides, strict=True))
+    starts = [max(0, int(f[0]) - FAT_MM) for f in found]
+    stops = [min(n, int(f[-1]) + 1 + FAT_MM) for f, n in zip(found, mask.shape, strict=True)]
+    return tuple(slice(a, b - (b - a) % 2) for a, b in zip(starts, stops, strict=True))
 
 
 def _box(share: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

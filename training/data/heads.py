@@ -301,7 +301,8 @@ def scan(
     image: Tensor, inside: Tensor, config: HeadConfig, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Makes a scan of the scene (D, H, W); returns it and where its field of view is."""
-    if rng.random() < config.stripped:
+    stripped = rng.random() < config.stripped
+    if stripped:
         image = image * inside
     blurred = functional.avg_pool3d(image[None, None], 3, 1, 1)[0, 0]
     image = torch.lerp(image, blurred, float(rng.random()) ** 2)
@@ -310,7 +311,8 @@ def scan(
         image = bias(image, rng)
     if rng.random() < config.thick_slices:
         image = sliced(image, hs.VOXEL_MM, rng)
-    return noisy(image, rng), seen
+    scanned = noisy(image, rng)
+    return scanned * inside if stripped else scanned, seen
 
 
 def _as_input(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def cases_of(recipe: Recipe, sources: Sources) -> Prepared:
             f"--data: recipe {recipe.name} is trained on labelled cases; name a folder"
         )
     spec = engine_spec(recipe)
-    cases = prepared_cases(sources.data, "train", spec, sources.cache)
+    cases = list(prepared_cases(sources.data, "train", spec, sources.cache))
     cases += load_synthetic(sources.synthetic) if sources.synthetic else []
     cases = teacher_for(recipe, cases, sources.cache)
     val = _validation(sources.data)
@@ -91,10 +91,10 @@ def heads_of(recipe: Recipe, sources: Sources) -> Prepared:
     return [], validation_heads(seen, real), maker
 
 
-def prepared_cases(data: Path, split: str, spec: EngineSpec, cache: Path) -> list[TrainingCase]:
-    """All cases of a split, prepared."""
-    shown = track(find_cases(data, split), "preparing cases", disable=not is_first_rank())
-    return [prepare_case(folder, spec, cache) for folder in shown]
+def prepared_cases(data: Path, split: str, spec: EngineSpec, cache: Path) -> Iterator[TrainingCase]:
+    """The cases of a split, prepared, one at a time."""
+    for folder in track(find_cases(data, split), "preparing cases", disable=not is_first_rank()):
+        yield prepare_case(folder, spec, cache)
 
 
 def _validation(data: Path) -> list[Path] | None:
