@@ -166,6 +166,8 @@ def intensities(
     means = rng.uniform(*OTHER, hs.N_KINDS)
     for kind, values in CONTRAST.items():
         means[kind] = values[number] + SPREAD * rng.standard_normal() * (kind != hs.AIR)
+    # Fat near a coil can be several times as bright as the brain, or be suppressed.
+    means[hs.BONE :] *= np.exp(rng.uniform(-0.7, 0.9))
     return np.maximum(means, 0).astype(np.float32)
 
 
