@@ -10,25 +10,37 @@ import typing
 __all__: list[str] = [
     "HAS_CUDA",
     "ISA",
+    "activate",
     "blend",
     "brain_box",
     "components",
+    "conv3d",
+    "conv3d_bricks",
     "cuda_synchronize",
     "describe",
     "dlpack_capsule",
     "expected_dice",
+    "fold_stats",
+    "image_reads",
     "label",
+    "linear",
     "n_cuda_devices",
     "normalize",
     "normalize_scratch",
+    "pack",
     "resample",
     "resample_affine",
     "semantic_attention",
     "semantic_bridge",
     "semantic_bridge_scratch",
+    "similarity",
+    "text_reads",
     "window",
 ]
 
+def activate(
+    x: typing.Any, affine: typing.Any | None, out: typing.Any, n_threads: int, stream: int
+) -> None: ...
 def blend(
     logits: typing.Any,
     origins: typing.Any,
@@ -50,6 +62,22 @@ def components(
     n_threads: int,
     stream: int,
 ) -> None: ...
+def conv3d(
+    x: typing.Any,
+    tiles: typing.Any,
+    affine: typing.Any | None,
+    bias: typing.Any | None,
+    stride: int,
+    spread: int,
+    brick: int,
+    out: typing.Any,
+    stats: typing.Any | None,
+    n_threads: int,
+    stream: int,
+) -> None: ...
+def conv3d_bricks(
+    shape: typing.Annotated[collections.abc.Sequence[int], "FixedSize(3)"], brick: int
+) -> int: ...
 def cuda_synchronize(stream: int) -> None: ...
 def describe(
     array: typing.Any, stream: int
@@ -74,6 +102,25 @@ def expected_dice(
     n_threads: int,
     stream: int,
 ) -> None: ...
+def fold_stats(
+    stats: typing.Any,
+    n_voxels: int,
+    weight: typing.Any | None,
+    bias: typing.Any | None,
+    film: typing.Any | None,
+    affine: typing.Any,
+    mean: typing.Any | None,
+    n_threads: int,
+    stream: int,
+) -> None: ...
+def image_reads(
+    query: typing.Any,
+    key: typing.Any,
+    value: typing.Any,
+    out: typing.Any,
+    n_threads: int,
+    stream: int,
+) -> None: ...
 def label(
     logits: typing.Any,
     offset: typing.Annotated[collections.abc.Sequence[int], "FixedSize(3)"],
@@ -85,6 +132,16 @@ def label(
     values: typing.Annotated[collections.abc.Sequence[int], "FixedSize(3)"],
     labels: typing.Any,
     counts: typing.Any,
+    n_threads: int,
+    stream: int,
+) -> None: ...
+def linear(
+    x: typing.Any,
+    weight: typing.Any,
+    bias: typing.Any | None,
+    add: typing.Any | None,
+    activation: int,
+    out: typing.Any,
     n_threads: int,
     stream: int,
 ) -> None: ...
@@ -103,6 +160,17 @@ def normalize(
     stream: int,
 ) -> None: ...
 def normalize_scratch(n_modalities: int, n_voxels: int) -> int: ...
+def pack(
+    volume: typing.Any,
+    patch: int,
+    gate: typing.Any | None,
+    gate_bias: typing.Any | None,
+    background: typing.Any | None,
+    out: typing.Any,
+    scratch: typing.Any | None,
+    n_threads: int,
+    stream: int,
+) -> None: ...
 def resample(tensor: typing.Any, out: typing.Any, n_threads: int, stream: int) -> None: ...
 def resample_affine(
     tensor: typing.Any,
@@ -146,6 +214,24 @@ def semantic_bridge(
 def semantic_bridge_scratch(
     reduced: typing.Annotated[collections.abc.Sequence[int], "FixedSize(5)"], n_channels: int
 ) -> int: ...
+def similarity(
+    image: typing.Any,
+    text: typing.Any,
+    scale: float,
+    bias: typing.Any,
+    out: typing.Any,
+    n_threads: int,
+    stream: int,
+) -> None: ...
+def text_reads(
+    query: typing.Any,
+    key: typing.Any,
+    value: typing.Any,
+    out: typing.Any,
+    scratch: typing.Any,
+    n_threads: int,
+    stream: int,
+) -> None: ...
 def window(
     tensor: typing.Any, origins: typing.Any, out: typing.Any, n_threads: int, stream: int
 ) -> None: ...

@@ -80,16 +80,16 @@ class Segmenter:
         self.spec = _overridden(source.spec, self.options)
         self._owned = isinstance(source, EngineFile)
 
-        self._places = workspaces("cpu") if _is_on_cpu(source, **choice) else None
+        self._lender = workspaces("cpu") if _is_on_cpu(source, **choice) else None
 
         def load() -> Engine:
             engine = source
             if isinstance(engine, EngineFile):
                 engine = open_engine(engine, **choice, n_threads=self.options.n_threads)
-            if self._places is None:
-                self._places = workspaces(pipeline_device(device_of(engine)))
+            if self._lender is None:
+                self._lender = workspaces(pipeline_device(device_of(engine)))
             if warm_up:
-                _warm_up(engine, self._places)
+                _warm_up(engine, self._lender)
             return engine
 
         if self._owned:
@@ -228,10 +228,10 @@ class Segmenter:
 
     def close(self) -> None:
         """Frees the engine, unless it was loaded by the caller, and memory kept on its device."""
-        if self._places is not None:
-            self._places.close()
         if self._owned and not is_forked() and self._engine.exception() is None:
             self.engine.close()
+        if self._lender is not None:  # known once the engine is loaded
+            self._lender.close()
 
     def __enter__(self) -> Segmenter:
         return self
@@ -268,14 +268,14 @@ class Segmenter:
 
     def _workspaces(self, clock: Clock | None = None) -> Workspaces:
         """Those of the engine's device; waits for the engine if it may run on another one."""
-        if self._places is None:
+        if self._lender is None:
             _ = self.engine if clock is None else self._loaded(clock)
-        assert self._places is not None, "it is known when the engine is loaded"
-        return self._places
+        assert self._lender is not None, "it is known when the engine is loaded"
+        return self._lender
 
     def _check_process(self) -> None:
         """Raises DeviceError in a forked process, where the future of the engine may never end."""
-        if self._owned or (self._places is not None and self._places.device != "cpu"):
+        if self._owned or (self._lender is not None and self._lender.device != "cpu"):
             check_fork()
 
     def _failed_with(self, error: FastBTSError) -> bool:
@@ -338,12 +338,12 @@ def _overridden(spec: EngineSpec, options: SegmenterOptions) -> EngineSpec:
     return replace(spec, min_part_mm3=part, optional_modalities=optional)
 
 
-def _warm_up(engine: Engine, places: Workspaces) -> None:
+def _warm_up(engine: Engine, lender: Workspaces) -> None:
     """Runs the network on zeros; on a device at the size of a window, as runtimes there prepare for
     each shape."""
     spec, side = engine.spec, 2 * engine.spec.stride
-    if places.device != "cpu":
-        with places.lend() as workspace:
+    if lender.device != "cpu":
+        with lender.lend() as workspace:
             warm_up_on_device(cast(DeviceEngine, engine), workspace)
         return
     size = (side, side, side) if device_of(engine) == "cpu" else spec.window

@@ -2,11 +2,13 @@
 # The checks for a machine with an NVIDIA GPU: scripts/gpu_check.sh OUT. The steps are sorted by
 # what they are worth, each has a time limit, and a failed one does not stop the others. After each,
 # a line is added to OUT/summary.jsonl and the end of its output to OUT/log.txt; a step may add
-# lines of its own. All else is written to a folder of its own. Fails if a step failed.
+# lines of its own. All else is written to a folder of its own. Fails if a step failed. The first
+# five steps take five minutes at most, all of them ten.
 #
 # Uses only what is installed, and no network: CUDA 13 with nvcc, ncu and compute-sanitizer; Python
 # with pip, scikit-build-core, pybind11, ninja, fastbts's test packages, PyYAML, cuda-bindings,
-# cupy, and torch with CUDA and Triton. Steps whose program is missing are skipped, and say so.
+# cupy, nibabel, and torch with CUDA and Triton. Packages that the machine lacks may be on
+# PYTHONPATH. Steps whose program is missing are skipped, and say so.
 #
 #   FASTBTS_WEIGHTS  the network's weights, of `python -m benchmarks.torch_engine build/weights.pt`
 #                    on a machine with the developers' packages (default: that file)
@@ -44,6 +46,7 @@ step() {  # NAME SECONDS COMMAND...: runs it, within its time
   local name=$1 limit=$2 begin=$EPOCHREALTIME status
   shift 2
   [[ $steps == *" $name "* ]] || return 0
+  [[ $dry == 1 ]] && limit=600  # the emulation is slow
   timeout --kill-after 5 "$limit" "$@" >"$scratch/$name.log" 2>&1
   status=$?
   finished "$name" $status "$begin"
@@ -95,7 +98,15 @@ export scratch architecture
 export -f build
 
 module="benchmarks.gpu_predict" arguments=()
-[[ -f $weights ]] && arguments=(--weights "$weights")
+if [[ -f $weights ]]; then
+  arguments=(--weights "$weights")
+else
+  echo "no $weights: predict then needs monai; see FASTBTS_WEIGHTS in this script" >&2
+fi
+for package in nibabel cupy torch cuda.bindings; do
+  "$python" -c "from importlib.util import find_spec; exit(not find_spec('$package'))" \
+    2>/dev/null || echo "no $package here: some steps will fail" >&2
+done
 tests=(tests/ops -n 4 -m "not slow and not serial" -k "cuda and not emulated and not interface")
 if [[ $dry == 1 ]]; then
   module="tests.fakes.gpu"
@@ -105,23 +116,23 @@ fi
 
 step machine 10 bash -c about_machine
 if needs nvcc build; then
-  step build 90 bash -c build
+  step build 70 bash -c build
   [[ $steps == *" build "* && ! -d $scratch/run ]] && exit 1  # nothing else can be checked
   cd "$scratch/run" 2>/dev/null || cd "$root"
-  export PYTHONPATH="$scratch/site" FASTBTS_REQUIRE_CUDA=1
+  export PYTHONPATH="$scratch/site${PYTHONPATH:+:$PYTHONPATH}" FASTBTS_REQUIRE_CUDA=1
 fi
 export PYTHONDONTWRITEBYTECODE=1 TORCHINDUCTOR_CACHE_DIR="$scratch/inductor"
 pytest=("$python" -m pytest -q -p no:cacheprovider -p no:benchmark)
 
-step tests 100 "${pytest[@]}" "${tests[@]}"
-step predict 120 "$python" -m "$module" "$out/summary.jsonl" "${arguments[@]}"
+step tests 75 "${pytest[@]}" "${tests[@]}"
+step predict 90 "$python" -m "$module" "$out/summary.jsonl" "${arguments[@]}"
 if needs nvidia-smi ops compiled; then
-  step ops 60 "$python" -m benchmarks.cuda_ops "$out/summary.jsonl"
-  step compiled 120 "$python" -m "$module" "$out/summary.jsonl" "${arguments[@]}" \
+  step ops 55 "$python" -m benchmarks.cuda_ops "$out/summary.jsonl"
+  step compiled 90 "$python" -m "$module" "$out/summary.jsonl" "${arguments[@]}" \
     --networks fp16-compiled fp32-compiled
 fi
 if needs ncu profile; then
-  step profile 90 ncu --clock-control none --section SpeedOfLight --section Occupancy \
+  step profile 60 ncu --clock-control none --section SpeedOfLight --section Occupancy \
     --kernel-name regex:"plane|attention|moment|histogram|brain_box|label|resample|blend" \
     --launch-count 40 "$python" -m benchmarks.cuda_ops "$scratch/once.jsonl" --once
 fi
@@ -131,7 +142,7 @@ if needs compute-sanitizer memcheck racecheck initcheck synccheck; then
   few="cuda and not emulated and not interface and (by_hand or half or any_number)"
   for tool in memcheck racecheck initcheck synccheck; do
     [[ $steps == *" $tool "* ]] || continue
-    timeout --kill-after 5 120 compute-sanitizer --tool "$tool" --error-exitcode 1 \
+    timeout --kill-after 5 100 compute-sanitizer --tool "$tool" --error-exitcode 1 \
       --target-processes all "${pytest[@]}" tests/ops -k "$few" \
       >"$scratch/$tool.log" 2>&1 &
     running[$!]=$tool
@@ -142,6 +153,6 @@ if needs compute-sanitizer memcheck racecheck initcheck synccheck; then
   done
 fi
 if needs nvidia-smi peers; then
-  step peers 60 "$python" -m benchmarks.cuda_ops "$out/summary.jsonl" --compiled
+  step peers 40 "$python" -m benchmarks.cuda_ops "$out/summary.jsonl" --compiled
 fi
 exit $worst

@@ -10,6 +10,7 @@ import re
 import resource
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,14 @@ def test_host_and_device_code_include_their_own_core(pattern: str) -> None:
     for path in files:
         parts = set(re.findall(r'#include "core/(\w+)/', path.read_text()))
         assert parts <= MAY_INCLUDE[pattern], in_csrc(path)
+
+
+def test_each_constant_of_csrc_has_one_definition() -> None:
+    """Files share a namespace: two values for one name are undefined behaviour."""
+    pattern = re.compile(r"^inline constexpr [\w:<> ]+ (k\w+)(?:<\w+>)? =", re.M)
+    names = [name for path in CSRC for name in set(pattern.findall(path.read_text()))]
+    assert len(names) > 20
+    assert [name for name, n in Counter(names).items() if n > 1] == []
 
 
 def test_files_stay_short() -> None:

@@ -4,8 +4,9 @@
 #include <array>
 #include <cstdint>
 
-#include "bindings/borrow.h"
 #include "bindings/export.h"
+#include "bindings/network.h"
+#include "bindings/run.h"
 #include "core/cpu/wide.h"
 #include "core/cuda/device.h"
 #include "ops/blend.h"
@@ -23,28 +24,13 @@
 namespace fastbts {
 namespace {
 
-namespace py = pybind11;
 using py::literals::operator""_a;
-using Array = py::object;
 using Bounds3 = std::array<std::array<std::int64_t, 2>, 3>;
-using StreamHandle = std::uintptr_t;
 
 Box to_box(const Bounds3& bounds) {
   Box box;
   for (std::size_t i = 0; i < 3; ++i) box[i] = {bounds[i][0], bounds[i][1]};
   return box;
-}
-
-Stream stream_of(StreamHandle handle) { return {reinterpret_cast<void*>(handle)}; }
-
-/// Runs an op without the GIL. borrow_args makes its arguments with a Borrower.
-template <typename Args, typename BorrowArgs>
-void run(void (*op)(const Args&, int, Stream), const char* name, int n_threads, StreamHandle stream,
-         BorrowArgs&& borrow_args) {
-  Borrower borrow(name, stream_of(stream));
-  const Args args = borrow_args(borrow);
-  const py::gil_scoped_release release;
-  op(args, n_threads, stream_of(stream));
 }
 
 void bind_preparation(py::module_& module) {
@@ -286,4 +272,5 @@ PYBIND11_MODULE(_C, module) {
   fastbts::bind_windows(module);
   fastbts::bind_labels(module);
   fastbts::bind_network(module);
+  fastbts::bind_layers(module);
 }

@@ -163,12 +163,14 @@ inline Source from_dlpack(const py::object& array, Stream stream) {
   const auto [type, index] =
       array.attr("__dlpack_device__")().cast<std::pair<std::int32_t, std::int32_t>>();
   const bool is_cuda = type == dlpack::kCuda || type == dlpack::kCudaManaged;
-  if (is_cuda) n_cuda_devices();  // throws where there is none
   require<DeviceError>(is_cuda || type == dlpack::kCpu || type == dlpack::kCudaHost,
                        "expected an array on the CPU or a CUDA device, got one on DLPack device ",
                        type);
   const Device device{is_cuda, is_cuda ? index : 0};
-  Source source = from_capsule(capsule_of(array, device, stream));
+  py::object capsule;
+  const auto request = [&](auto...) { capsule = capsule_of(array, device, stream); };
+  on_device(device, request, request);  // its owner takes the current stream of the current device
+  Source source = from_capsule(capsule);
   source.device = device;
   return source;
 }
@@ -207,7 +209,8 @@ inline Source from_cuda_interface(const py::object& array, Stream stream) {
   source.device = is_empty(source.shape) ? current_cuda_device() : cuda_device_of(source.data);
   source.writable = !read_only;
   if (const py::object producer = interface.attr("get")("stream"); !producer.is_none()) {
-    cuda_wait(stream, {reinterpret_cast<void*>(producer.cast<std::uintptr_t>())});
+    const Stream made{reinterpret_cast<void*>(producer.cast<std::uintptr_t>())};
+    on_device(source.device, [] {}, [&](auto) { cuda_wait(stream, made); });
   }
   return source;
 }

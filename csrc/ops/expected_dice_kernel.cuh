@@ -32,7 +32,7 @@ FASTBTS_KERNEL void expected_dice_kernel(Strided<const T, 4> logits, RegionLimit
   }
   n_inside = warp_sum(n_inside), all = warp_sum(all), inside = warp_sum(inside);
   most = warp_max(most);
-  if (!is_first_lane() || all == 0) return;
+  if (!is_first_lane() || (n_inside == 0 && all == 0)) return;
   unsigned long long* const mine = sums + 4 * blockIdx.y;
   atomicAdd(mine + 0, n_inside);
   atomicAdd(mine + 1, all);

@@ -51,7 +51,7 @@ template <typename T, typename P, bool kChannelsLast>
 void launch(const SemanticAttentionArgs& args, cudaStream_t stream) {
   const AttentionSizes s = sizes_of(args);
   const std::int64_t n = std::int64_t{s.below[0]} * s.below[1] * s.below[2];
-  const dim3 blocks(static_cast<unsigned>((n + kVoxels - 1) / kVoxels),
+  const dim3 blocks(static_cast<unsigned>((n + kBlockVoxels - 1) / kBlockVoxels),
                     static_cast<unsigned>(args.skip.shape[0]));
   attention_kernel<T, P, kChannelsLast>
       <<<blocks, kAttentionThreads, attention_shared_bytes(s), stream>>>(
@@ -117,6 +117,7 @@ void semantic_attention_cuda(const SemanticAttentionArgs& args, Stream stream) {
   require_dense(args.w_a, "semantic_attention: w_a");
   const bool channels_last = check_layouts(args);
   if (n_elements(args.skip.shape) == 0) return;
+  require_shared(attention_shared_bytes(sizes_of(args)), "semantic_attention");
   dispatch_floats(args.skip.dtype, [&](auto tag) {
     run<typename decltype(tag)::type>(args, channels_last, cuda_stream(stream));
   });

@@ -35,24 +35,25 @@ struct AttentionPointers {
 };
 
 inline constexpr int kHiddenGroup = 16;  // hidden channels that a thread sums at a time
-inline constexpr int kVoxels = 64;       // at half resolution, of a block
+inline constexpr int kBlockVoxels = 64;  // at half resolution, of a block
 inline constexpr int kSplits = 4;  // threads that share the inputs of a voxel, then its children
-inline constexpr unsigned kAttentionThreads = kVoxels * kSplits;
+inline constexpr unsigned kAttentionThreads = kBlockVoxels * kSplits;
 inline constexpr int kChildren = 8;
-inline constexpr int kLine = 2 * kVoxels;  // children of a block along W, for one d and h of four
+inline constexpr int kLine =
+    2 * kBlockVoxels;  // children of a block along W, for one d and h of four
 /// Weights of an input channel in shared memory: 16 bytes more than one group, so that writing them
 /// meets all banks.
 inline constexpr int kInputRow = kHiddenGroup + 4;
 inline constexpr int kMostItems = 8;  // channels that a thread reads at once
-inline constexpr int kPartFloats = kSplits * kHiddenGroup * kVoxels;
+inline constexpr int kPartFloats = kSplits * kHiddenGroup * kBlockVoxels;
 inline constexpr int kFactorFloats = kSplits * kLine;
 
-/// Shared memory: parts of sums (kSplits, kHiddenGroup, kVoxels), factors (4, kLine), the first
-/// child of each voxel (kVoxels), and the weights of one kind of input.
+/// Shared memory: parts of sums (kSplits, kHiddenGroup, kBlockVoxels), factors (4, kLine), the first
+/// child of each voxel (kBlockVoxels), and the weights of one kind of input.
 inline std::size_t attention_shared_bytes(const AttentionSizes& s) {
   const int most = s.n_below > s.n_maps ? s.n_below : s.n_maps;
   const int n_rows = (most + kMostItems - 1) / kMostItems * kMostItems;
-  return sizeof(float) * (kPartFloats + kFactorFloats + kVoxels) +
+  return sizeof(float) * (kPartFloats + kFactorFloats + kBlockVoxels) +
          sizeof(float) * kInputRow * static_cast<std::size_t>(n_rows);
 }
 
@@ -64,8 +65,8 @@ struct Place {
 /// Threads beyond the last voxel take it too: they help, and have no children.
 FASTBTS_DEVICE Place place_of(const AttentionSizes& s, int* children) {
   const int n = s.below[0] * s.below[1] * s.below[2], thread = static_cast<int>(threadIdx.x);
-  const int slot = thread % kVoxels, split = thread / kVoxels;
-  const int i = static_cast<int>(blockIdx.x) * kVoxels + slot, voxel = min(i, n - 1);
+  const int slot = thread % kBlockVoxels, split = thread / kBlockVoxels;
+  const int i = static_cast<int>(blockIdx.x) * kBlockVoxels + slot, voxel = min(i, n - 1);
   const int row = voxel / s.below[2], w = voxel % s.below[2];
   const int d = row / s.below[1], h = row % s.below[1];
   const int first_child = (d * 4 * s.below[1] + 2 * h) * 2 * s.below[2] + 2 * w;
@@ -196,7 +197,7 @@ FASTBTS_DEVICE void sum_parts(const AttentionPointers<T>& p, const AttentionSize
   mix_maps(p.similarity, s, at, weights, sums);
 #pragma unroll
   for (int j = 0; j < kHiddenGroup; ++j)
-    parts[(at.split * kHiddenGroup + j) * kVoxels + at.slot] = sums[j];
+    parts[(at.split * kHiddenGroup + j) * kBlockVoxels + at.slot] = sums[j];
   __syncthreads();
 }
 
@@ -209,7 +210,7 @@ FASTBTS_DEVICE void add_logits(const AttentionPointers<T>& p, const AttentionSiz
     float hidden = p.bias[first + j];
 #pragma unroll
     for (int split = 0; split < kSplits; ++split)
-      hidden += parts[(split * kHiddenGroup + j) * kVoxels + at.slot];
+      hidden += parts[(split * kHiddenGroup + j) * kBlockVoxels + at.slot];
     hidden = hidden > 0.0F ? hidden : 0.01F * hidden;
     const float* const w_a = p.w_a + (first + j) * kChildren + 2 * at.split;
     logits[0] = fmaf(w_a[0], hidden, logits[0]);
@@ -272,7 +273,7 @@ FASTBTS_DEVICE void weight_children(const AttentionPointers<T>& p, const Attenti
   }
 }
 
-/// One block per kVoxels voxels at half resolution, blockIdx.y the case: sums of hidden channels,
+/// One block per kBlockVoxels voxels at half resolution, blockIdx.y the case: sums of hidden channels,
 /// logits and factors of the voxels' children, then the skip, read and written once.
 template <typename T, typename P, bool kChannelsLast>
 FASTBTS_KERNEL FASTBTS_BOUNDS(kAttentionThreads, 3) void attention_kernel(AttentionPointers<T> p,
@@ -280,7 +281,7 @@ FASTBTS_KERNEL FASTBTS_BOUNDS(kAttentionThreads, 3) void attention_kernel(Attent
   FASTBTS_DYNAMIC_SHARED(float, parts);
   float* const factors = parts + kPartFloats;
   int* const children = reinterpret_cast<int*>(factors + kFactorFloats);
-  float* const weights = factors + kFactorFloats + kVoxels;
+  float* const weights = factors + kFactorFloats + kBlockVoxels;
   const Place at = place_of(s, children);
   float logits[2] = {};
   for (int first = 0; first < s.n_hidden; first += kHiddenGroup) {

@@ -59,8 +59,8 @@ void launch_plane(const SemanticBridgeArgs& args, const Launches& l, const float
                      l.channels_last ? 1 : x.n_pixels,
                      l.channels_last ? l.n_c_out : 1};
   const dim3 blocks(static_cast<unsigned>(n_tiles(s)), l.n_b);
-  plane_kernel<<<blocks, kPlaneThreads, plane_shared_bytes(s.n_r), l.stream>>>(planes, weights, s,
-                                                                               out);
+  const std::size_t n_shared = plane_shared_bytes(s.n_r);
+  plane_kernel<<<blocks, kPlaneThreads, n_shared, l.stream>>>(planes, weights, s, out);
   CUDA_CHECK_LAUNCH("plane_kernel");
 }
 
@@ -126,6 +126,7 @@ Launches launches_of(const SemanticBridgeArgs& args, Stream stream) {
       std::max({n_in_case(args.x, last), n_in_case(args.reduced, last), n_in_case(args.out, last),
                 2 * args.reduced.shape[1] * n_pixels, n_c_out * n_pixels}),
       "semantic_bridge");
+  require_shared(plane_shared_bytes(as_int(args.reduced.shape[1])), "semantic_bridge");
   return {last,
           static_cast<unsigned>(args.x.shape[0]),
           as_int(n_c_out),

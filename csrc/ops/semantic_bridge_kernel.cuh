@@ -75,14 +75,15 @@ struct PlaneSizes {
   int c_step, pixel_step;
 };
 
-inline constexpr int kTile = 4,
-                     kTilePixels = kTile * kTile;  // pixels along a side of a block's tile
-inline constexpr int kHalo = kTile + 2, kHaloPixels = kHalo * kHalo, kTaps = 9;
+inline constexpr int kPlaneTile = 4,
+                     kTilePixels =
+                         kPlaneTile * kPlaneTile;  // pixels along a side of a block's tile
+inline constexpr int kHalo = kPlaneTile + 2, kHaloPixels = kHalo * kHalo, kTaps = 9;
 inline constexpr int kPlaneGroup = 32;  // hidden channels at a time
 inline constexpr int kPlaneChunk = 8;   // input channels in shared memory
 inline constexpr int kOutputs = 2;      // hidden channels of a thread
 inline constexpr int kPlaneSplits = 8;  // threads that share the input channels of a sum
-inline constexpr unsigned kPlaneThreads = kTile * kPlaneGroup / kOutputs * kPlaneSplits;
+inline constexpr unsigned kPlaneThreads = kPlaneTile * kPlaneGroup / kOutputs * kPlaneSplits;
 inline constexpr int kChunkTaps = kPlaneChunk * kTaps;
 /// Weights of a hidden channel in shared memory; odd, so that channels are in different banks.
 inline constexpr int kWeightRow = kChunkTaps + 1;
@@ -101,7 +102,8 @@ inline std::size_t plane_shared_bytes(int n_r) {
 inline int n_tiles(const PlaneSizes& s) {
   int n = 0;
   for (int axis = 0; axis < 3; ++axis)
-    n += (s.n_rows[axis] + kTile - 1) / kTile * ((s.n_columns[axis] + kTile - 1) / kTile);
+    n += (s.n_rows[axis] + kPlaneTile - 1) / kPlaneTile *
+         ((s.n_columns[axis] + kPlaneTile - 1) / kPlaneTile);
   return n;
 }
 
@@ -118,15 +120,15 @@ FASTBTS_DEVICE PlaneTile tile_of(int tile, const PlaneSizes& s) {
   PlaneTile at{};
 #pragma unroll
   for (int axis = 0; axis < 3; ++axis) {
-    const int across = (s.n_columns[axis] + kTile - 1) / kTile;
-    const int n = across * ((s.n_rows[axis] + kTile - 1) / kTile);
+    const int across = (s.n_columns[axis] + kPlaneTile - 1) / kPlaneTile;
+    const int n = across * ((s.n_rows[axis] + kPlaneTile - 1) / kPlaneTile);
     if (tile >= 0 && tile < n)
       at = {axis,
             at.first_pixel,
             s.n_rows[axis],
             s.n_columns[axis],
-            tile / across * kTile,
-            tile % across * kTile};
+            tile / across * kPlaneTile,
+            tile % across * kPlaneTile};
     else if (tile >= 0)
       at.first_pixel += s.n_rows[axis] * s.n_columns[axis];
     tile -= n;
@@ -180,7 +182,7 @@ FASTBTS_DEVICE void store_chunk(const PlaneLoads& loads, float* tile, float* wei
 /// Adds one input channel to a row of the tile, for kOutputs hidden channels. fmaf is exact to the
 /// last bit everywhere, so the bits are the same on every device.
 FASTBTS_DEVICE void convolve(const float* image, const float* weights,
-                             float (&sums)[kOutputs][kTile]) {
+                             float (&sums)[kOutputs][kPlaneTile]) {
 #pragma unroll
   for (int i = 0; i < 3; ++i) {
     float row[kHalo];
@@ -191,7 +193,7 @@ FASTBTS_DEVICE void convolve(const float* image, const float* weights,
       const int o = tap / 3, j = tap % 3;
       const float weight = weights[o * (kPlaneGroup / kOutputs) * kWeightRow + i * 3 + j];
 #pragma unroll
-      for (int x = 0; x < kTile; ++x) sums[o][x] = fmaf(weight, row[x + j], sums[o][x]);
+      for (int x = 0; x < kPlaneTile; ++x) sums[o][x] = fmaf(weight, row[x + j], sums[o][x]);
     }
   }
 }
@@ -200,10 +202,10 @@ FASTBTS_DEVICE void convolve(const float* image, const float* weights,
 /// as (kPlaneSplits, kPlaneGroup, kTilePixels).
 FASTBTS_DEVICE void add_parts(const float* planes, const float* conv, const PlaneSizes& s,
                               const PlaneTile& at, int group, float* tile, float* weights) {
-  const int thread = static_cast<int>(threadIdx.x), row = thread % kTile;
-  const int r = thread / kTile % (kPlaneGroup / kOutputs);
-  const int split = thread / (kTile * kPlaneGroup / kOutputs);
-  float sums[kOutputs][kTile] = {};
+  const int thread = static_cast<int>(threadIdx.x), row = thread % kPlaneTile;
+  const int r = thread / kPlaneTile % (kPlaneGroup / kOutputs);
+  const int split = thread / (kPlaneTile * kPlaneGroup / kOutputs);
+  float sums[kOutputs][kPlaneTile] = {};
   PlaneLoads loads = load_chunk(planes, conv, s, at, group, 0);
   for (int first = 0; first < 2 * s.n_r; first += kPlaneChunk) {
     __syncthreads();
@@ -219,7 +221,8 @@ FASTBTS_DEVICE void add_parts(const float* planes, const float* conv, const Plan
   for (int o = 0; o < kOutputs; ++o) {
     const int hidden = split * kPlaneGroup + o * (kPlaneGroup / kOutputs) + r;
 #pragma unroll
-    for (int x = 0; x < kTile; ++x) weights[hidden * kTilePixels + row * kTile + x] = sums[o][x];
+    for (int x = 0; x < kPlaneTile; ++x)
+      weights[hidden * kTilePixels + row * kPlaneTile + x] = sums[o][x];
   }
   __syncthreads();
 }
@@ -245,7 +248,7 @@ FASTBTS_DEVICE void expand_tile(const float* expand, const PlaneSizes& s, const 
                                 const float* hidden, T* out) {
   constexpr int kChannels = 4, kStep = kPlaneThreads / kTilePixels;
   const int p = static_cast<int>(threadIdx.x) % kTilePixels;
-  const int y = at.row + p / kTile, x = at.column + p % kTile;
+  const int y = at.row + p / kPlaneTile, x = at.column + p % kPlaneTile;
   if (!at.has(y, x)) return;
   out += (at.first_pixel + y * at.n_columns + x) * s.pixel_step;
   for (int first = static_cast<int>(threadIdx.x) / kTilePixels; first < s.n_c_out;

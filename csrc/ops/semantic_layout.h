@@ -82,6 +82,14 @@ inline void require_index(std::int64_t n, const char* op) {
                         "; cut the volume into windows");
 }
 
+/// Kernels take the shared memory of a block that every GPU has.
+inline void require_shared(std::size_t n_bytes, const char* op) {
+  constexpr std::size_t kMostShared = 48 * 1024;
+  require<OptionsError>(n_bytes <= kMostShared, op, ": the channels need ", n_bytes,
+                        " bytes of a block's shared memory, expected at most ", kMostShared,
+                        "; use fewer channels, or the CPU");
+}
+
 /// Whether tensors may be read in groups of n elements: their first element, and their steps.
 template <typename... Views>
 bool in_groups_of(std::int64_t n, const Views&... views) {

@@ -57,9 +57,9 @@ def build_engine(
         target: The engine file to write. It keeps the ONNX, so it can be a source itself.
         backend: One of `fastbts.engine.backends.BACKENDS`.
         precision: A precision that the backend has.
-        calibrate: Case folders. int8 takes the ranges of its activations from them, without them
-            from the source if that is an int8 engine. Parity is measured on those with a reference
-            segmentation (`*seg.nii.gz`), else on the phantom.
+        calibrate: Case folders. int8 takes the ranges of its activations from them; for TensorRT,
+            without them from the source if that is an int8 engine. Parity is measured on those with
+            a reference segmentation (`*seg.nii.gz`), else on the phantom.
         max_batch: Most windows that one call of a TensorRT plan takes; its memory grows with it.
         accept_parity: Writes the file even if parity is out of the bounds in
             `fastbts.build.parity`, or cannot be measured here. Where the GPU is lacking, it is

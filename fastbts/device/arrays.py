@@ -23,7 +23,8 @@ class DeviceArray:
 
     CuPy, torch and JAX take it without a copy: `cupy.asarray(array)`, `torch.from_dlpack(array)`.
     Its memory is freed when neither it nor a view of it is left; wait for your own work on it
-    before that. Work on an array in a result of fastbts is done; nothing here waits.
+    before that. Work on an array in a result of fastbts is done; nothing here waits. Pickled or
+    deep-copied it becomes a NumPy array.
 
     Args:
         owner: Keeps the memory alive.
@@ -213,6 +214,9 @@ class DeviceArray:
             runtime("cudaMemcpy", host.ctypes.data, low, n_bytes, kind)
         return self.on_host(host)
 
+    def __reduce__(self) -> Any:
+        return self.get().__reduce__()
+
     def on_host(self, memory: NDArray[np.uint8]) -> NDArray[Any]:
         """The same view of a copy of its extent in host memory."""
         if not self.size:
@@ -255,6 +259,9 @@ class DeviceImages:
 
     def __getitem__(self, index: int) -> DeviceArray:
         return self.images[index]
+
+    def __reduce__(self) -> Any:
+        return np.stack, (self.images,)
 
     def images_of(self, index: Sequence[int]) -> DeviceImages:
         """See `DeviceArray.images_of`."""

@@ -148,14 +148,19 @@ class CudaWorkspace:
     def reset(self) -> None:
         """See `Workspace.reset`."""
         self._later.clear()
+        self._stop_copying()
         self.wait()
 
     def close(self) -> None:
         """See `Workspace.close`."""
+        self._stop_copying()
         self._kept.clear()
         self._pinned.clear()
+
+    def _stop_copying(self) -> None:
+        """Ends the threads that write to pinned memory, also after an upload that failed."""
         if self._copiers is not None:
-            self._copiers.shutdown(wait=False)
+            self._copiers.shutdown()
             self._copiers = None
 
     def _array(self, memory: Memory, shape: tuple[int, ...], dtype: DTypeLike) -> DeviceArray:

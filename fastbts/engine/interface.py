@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Protocol
 
 import numpy as np
@@ -84,8 +85,10 @@ class DeviceEngine(Engine, Protocol):
 
 
 def device_of(engine: Engine) -> str:
-    """Device of an engine; "cpu" for one that does not say."""
-    return getattr(engine, "device", "cpu")
+    """Device whose arrays an engine takes; "cpu" unless its `device` is the text "cuda:N"."""
+    device = getattr(engine, "device", None)
+    is_cuda = isinstance(device, str) and re.fullmatch("cuda:[0-9]+", device)
+    return str(device) if is_cuda else "cpu"
 
 
 def batch_of(engine: Engine) -> int:

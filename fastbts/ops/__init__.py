@@ -3,7 +3,8 @@
 Around the network: `brain_box`, `normalize`, `window`, `blend`, `resample`, `resample_affine`
 (`image.py`), `label`, `components`, `expected_dice` (`regions.py`). Inside it: `semantic_bridge`,
 `semantic_attention` (`semantic.py`).
-`fastbts.ops.reference` defines each op in a few lines of NumPy.
+`fastbts.ops.reference` defines each op in a few lines of NumPy. The layers of the whole network,
+for the native engine, are in `fastbts.ops.network`.
 
 Axes are the network's, (D, H, W). Arrays are borrowed with their strides or refused, never
 converted or copied. Images and labels may have any strides; network tensors must have a contiguous

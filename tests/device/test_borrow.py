@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastbts import _C, InputError
+from fastbts import _C, InputError, Segmenter
 from fastbts.device.arrays import borrow
 from fastbts.device.cuda import CudaWorkspace
-from tests.device.cases import LAYOUTS, images, on_device
-from tests.fakes import EmulatedCuda
+from tests.device.cases import AFFINES, LAYOUTS, assert_same, images, on_device, on_the_host
+from tests.fakes import EmulatedCuda, cupy
+from tests.fakes.voxel_engine import DeviceVoxelEngine
 
 
 def with_dlpack(array: Any) -> Any:
@@ -35,6 +36,43 @@ def test_arrays_are_borrowed_with_their_strides(
     assert got.address == there.__cuda_array_interface__["data"][0]
     assert (got.shape, got.strides, got.dtype) == (array.shape, array.strides, array.dtype)
     np.testing.assert_array_equal(got.get(), array)
+
+
+class OfTorch:
+    """As PyTorch's tensors: exported only while their device is the current one."""
+
+    def __init__(self, array: Any, cuda: EmulatedCuda) -> None:
+        self.array, self.cuda = array, cuda
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.array.__dlpack_device__()
+
+    def __dlpack__(self, **options: Any) -> Any:
+        if self.cuda.device != self.array.device.id:
+            raise BufferError("Can't export tensors on a different CUDA device index.")
+        return self.array.__dlpack__(**options)
+
+
+def with_stream(array: Any, cuda: EmulatedCuda) -> Any:
+    """Says the stream of its device that makes it."""
+    with cupy.cuda.Device(array.device.id):
+        source, stream = array.get(), cupy.cuda.Stream(non_blocking=True)
+        array.set(source, stream=stream)
+    says = {**array.__cuda_array_interface__, "stream": stream.ptr}
+    return SimpleNamespace(__cuda_array_interface__=says, made_of=(array, stream, source))
+
+
+@pytest.mark.parametrize("protocol", [OfTorch, with_stream])
+def test_the_device_of_an_array_need_not_be_the_current_one(
+    emulated: EmulatedCuda, protocol: Any
+) -> None:
+    array, affine = images(), AFFINES["RAS"]
+    there = protocol(on_device(array, 1), emulated)
+    assert borrow(there).device == "cuda:1"
+    segmenter = Segmenter(DeviceVoxelEngine(emulated, "cuda:1"), warm_up=False)
+    result = segmenter.predict(there, affine=affine)
+    assert_same(result, on_the_host(array, affine=affine))
+    assert emulated.device == 0
 
 
 def test_ours_can_be_borrowed(emulated: EmulatedCuda) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -60,11 +61,32 @@ def test_large_uploads_are_copied_in_pieces(cuda: FakeCuda) -> None:
     np.testing.assert_array_equal(back, array)
     assert len(cuda.copied("HostToDevice")) == 4
     assert sum(cuda.copied("HostToDevice")) == array.nbytes
-    workspace.put(array[::-1], "image")
-    workspace.put(array + 1, "image")  # waits until the memory in between has been read
-    (again,) = workspace.get(workspace.put(array[1:], "image"))
-    np.testing.assert_array_equal(again, array[1:])
+    first = workspace.own(workspace.put(array[1:], "image"))
+    second = workspace.put(array + 1, "image")  # waits until the memory in between has been read
+    for got, expected in zip(workspace.get(first, second), (array[1:], array + 1), strict=True):
+        np.testing.assert_array_equal(got, expected)
     workspace.close()
+
+
+def test_a_failed_upload_leaves_no_thread_that_copies(
+    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = []
+
+    def slowly(to: np.ndarray, source: np.ndarray) -> None:
+        time.sleep(0.1 if copied else 0)
+        copied.append(len(source))
+
+    workspace = CudaWorkspace(0)
+    for end in (workspace.reset, workspace.close):
+        copied.clear()
+        cuda.fail("cudaMemcpyAsync")
+        with monkeypatch.context() as patch:
+            patch.setattr(np, "copyto", slowly)
+            with pytest.raises(DeviceError):
+                workspace.put(np.zeros((8, 1 << 17)), "image")
+        end()
+        assert copied == [2, 2, 2, 2]
 
 
 def test_what_is_fetched_later_comes_with_the_next_wait(cuda: FakeCuda) -> None:
@@ -77,6 +99,11 @@ def test_what_is_fetched_later_comes_with_the_next_wait(cuda: FakeCuda) -> None:
     assert cuda.calls["cudaStreamSynchronize"] == waits
     unfetched = workspace.get_later(workspace.put(np.arange(2), "a"))
     assert unfetched().tolist() == [0, 1]
+    workspace.get_later(workspace.put(np.arange(3), "a"))
+    workspace.reset()  # after a call that failed
+    n_copies = len(cuda.copied("DeviceToHost"))
+    workspace.get(now_there := workspace.put(np.arange(5), "b"))
+    assert cuda.copied("DeviceToHost")[n_copies:] == [now_there.nbytes]
 
 
 def test_several_arrays_come_back_after_one_wait(cuda: FakeCuda) -> None:

@@ -32,13 +32,15 @@ def changed(kind: str) -> np.ndarray:
         array[0, 11, 13, 9] = np.nan
     elif kind == "huge":
         array[(3, *inside)] *= 1e305
-    elif kind == "same twice":
+    elif kind.startswith("same twice"):
         array[1] = array[0]
+        array[2] *= kind == "same twice"
     return array
 
 
 @pytest.mark.parametrize(
-    "kind", ["zero image", "no brain", "constant", "NaN inside", "huge", "same twice"]
+    "kind",
+    ["zero image", "no brain", "constant", "NaN inside", "huge", "same twice", "same twice, zero"],
 )
 @pytest.mark.parametrize("where", ["device", "host"])
 def test_bad_cases_are_refused_as_on_the_cpu(emulated: EmulatedCuda, kind: str, where: str) -> None:

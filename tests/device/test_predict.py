@@ -5,6 +5,7 @@ This is emulation: it shows what is computed, copied and waited for, not how fas
 
 from __future__ import annotations
 
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,10 @@ import pytest
 
 from fastbts import MODALITIES, Segmenter, SegmenterOptions, Volume
 from fastbts.device.arrays import DeviceArray, borrow
+from fastbts.device.cuda import CudaWorkspace
+from fastbts.device.host import HOST
 from fastbts.phantom import make_case
+from tests.conftest import VoxelEngine
 from tests.device.cases import AFFINES, LAYOUTS, assert_same, images, on_device, on_the_host
 from tests.fakes import EmulatedCuda, cupy
 from tests.fakes.voxel_engine import DeviceVoxelEngine
@@ -22,7 +26,9 @@ from tests.pipeline.test_label import speckled_case
 
 def segmenter(cuda: EmulatedCuda, spec: Any = None, batch: int = 1, **options: Any) -> Segmenter:
     engine = DeviceVoxelEngine(cuda, batch=batch, **(spec or {}))
-    return Segmenter(engine, options=SegmenterOptions(**options), warm_up=False)
+    made = Segmenter(engine, options=SegmenterOptions(**options), warm_up=False)
+    cuda.used_by = made  # kept, as its end waits for the device, which would hide a missing wait
+    return made
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -146,6 +152,15 @@ def test_a_case_that_only_seems_clean_is_computed_again(emulated: EmulatedCuda) 
     assert_same(again.predict(array, affine=AFFINES["LPS"]), expected)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_samples_are_those_of_the_cpu(emulated: EmulatedCuda, layout: str) -> None:
+    array, steps = LAYOUTS[layout](images()), (4, 3, 2)
+    workspace = CudaWorkspace(1)
+    there = workspace.put(borrow(on_device(array, 1)), "images")
+    (got,) = workspace.get(workspace.sampled(there, steps, "sample"))
+    np.testing.assert_array_equal(got, HOST.sampled(array, steps, "sample"))
+
+
 def test_an_image_is_read_after_the_work_that_makes_it(emulated: EmulatedCuda) -> None:
     array, affine = images(), AFFINES["RAS"]
     expected = on_the_host(array, affine=affine)
@@ -170,6 +185,27 @@ def test_heads_in_any_layout_and_orientation(
     expected = on_the_host(array, affine=AFFINES[affine], spec=spec)
     result = segmenter(emulated, spec).predict(on_device(array), affine=AFFINES[affine])
     assert_same(result, expected)
+
+
+@pytest.mark.parametrize("where", ["host", "device", "device, by modality"])
+def test_a_pickled_result_is_in_host_memory(emulated: EmulatedCuda, where: str) -> None:
+    array, affine = images(), AFFINES["LPS"]
+    there: Any = array if where == "host" else on_device(array)
+    if where == "device, by modality":
+        there = {m: on_device(array[i]) for i, m in enumerate(MODALITIES)}
+    result = segmenter(emulated).predict(there, affine=affine)
+    again = pickle.loads(pickle.dumps(result))
+    assert_same(again, result)
+    assert type(again.labels) is type(again.output) is np.ndarray
+    np.testing.assert_array_equal(again.volume.data, array)
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps", 0, None, SimpleNamespace(type="cuda", index=0)])
+def test_an_engine_that_names_its_device_otherwise_gets_numpy_arrays(device: Any) -> None:
+    engine = VoxelEngine()
+    engine.device = device
+    result = Segmenter(engine).predict(images(), affine=AFFINES["RAS"])
+    assert_same(result, on_the_host(images(), affine=AFFINES["RAS"]))
 
 
 def test_files_and_previews_are_those_of_the_cpu(emulated: EmulatedCuda, tmp_path: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ import numpy as np
 import pytest
 
 import fastbts
-from fastbts import FailedCase, Segmenter, SegmenterOptions, Volume
+from fastbts import DeviceError, FailedCase, Segmenter, SegmenterOptions, Volume
 from fastbts.device.arrays import DeviceArray, borrow
+from fastbts.engine.load import open_engine
 from tests.conftest import ROOT, write_voxel_engine
 from tests.device.cases import AFFINES, assert_same, images, on_device, on_the_host
 from tests.fakes import EmulatedCuda
+from tests.fakes.cuda_types import Status
 from tests.fakes.onnxruntime import FakeOnnxRuntime
 from tests.fakes.tensorrt import FakeTensorRT, write_fake_plan
 from tests.fakes.voxel_engine import DeviceVoxelEngine
@@ -139,6 +143,12 @@ def test_the_engine_is_warm_at_the_size_of_a_window(emulated: EmulatedCuda) -> N
     assert_same(result, on_the_host(array, affine=AFFINES["LPS"]))
 
 
+def test_a_warm_up_that_fails_on_the_device_is_an_error(emulated: EmulatedCuda) -> None:
+    emulated.fail("cudaStreamSynchronize", Status.cudaErrorIllegalAddress)
+    with pytest.raises(DeviceError, match="cudaErrorIllegalAddress; this process has lost"):
+        Segmenter(DeviceVoxelEngine(emulated))
+
+
 def test_the_readme_runs(
     emulated: EmulatedCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -153,6 +163,23 @@ def test_the_readme_runs(
     np.testing.assert_array_equal(names["labels"].get(), expected.labels)
     assert (tmp_path / "seg.nii.gz").is_file()
     names["segmenter"].close()
+
+
+def test_closed_while_it_loads_it_frees_its_memory(
+    emulated: EmulatedCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def slowly(*given: Any, **choice: Any) -> Any:
+        time.sleep(0.1)
+        return open_engine(*given, **choice)
+
+    trt = FakeTensorRT(emulated)
+    trt.install(monkeypatch)
+    write_fake_plan(tmp_path / "engine.fbts", trt)
+    monkeypatch.setattr("fastbts.segmenter.open_engine", slowly)
+    segmenter = Segmenter(tmp_path / "engine.fbts", background=True)
+    segmenter.close()
+    gc.collect()
+    assert (emulated.used(0), emulated.used(None)) == (0, 0)
 
 
 @pytest.mark.parametrize("passes", [1, 2])

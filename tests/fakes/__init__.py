@@ -34,7 +34,10 @@ class EmulatedCuda(FakeCuda):
     Attributes:
         launches: Kernels that `_C` launched, in order.
         faults: What kernels did wrong.
+        used_by: What a test keeps as long as the devices.
     """
+
+    used_by: object = None
 
     def __init__(self, n_devices: int = 1, n_bytes: int = 8 << 30, deferred: bool = True) -> None:
         super().__init__(n_devices, n_bytes, deferred)
@@ -106,4 +109,4 @@ def emulated_cuda(n_devices: int = 1, *, deferred: bool = True) -> Iterator[Emul
             yield machine
         finally:
             machine.disconnect()
-    assert not machine.faults
+    assert not machine.faults, machine.faults

@@ -50,6 +50,7 @@ class Block:
 @dataclass(eq=False)
 class Stream:
     device: int
+    blocking: bool = True  # whether the legacy default stream waits for it
     queue: list[Work] = field(default_factory=list)
     captured: list[Work] | None = None
     invalid: bool = False
@@ -222,9 +223,9 @@ class Machine:
                 stream.queue.clear()
                 raise
 
-    def _run_device(self, device: int) -> None:
+    def _run_device(self, device: int, *, non_blocking: bool = True) -> None:
         for stream in [*self._default, *self._all(Stream)]:
-            if stream.device == device:
+            if stream.device == device and (non_blocking or stream.blocking):
                 self._run(stream)
 
     def _reach(self, mark: Mark) -> None:

@@ -143,7 +143,7 @@ class FakeCuda(Machine):
 
     def cudaMemcpy(self, dst: int, src: int, count: int, kind: Kind) -> None:
         self._unsafe_in_capture()
-        self._run_device(self.device)
+        self._run_device(self.device, non_blocking=False)
         self.cudaMemcpyAsync(dst, src, count, kind, 0)
         self._run(self._default[self.device])
 
@@ -179,10 +179,10 @@ class FakeCuda(Machine):
     # Streams and events.
 
     def cudaStreamCreate(self) -> cudaStream_t:
-        return cudaStream_t(self._add(Stream(self.device)))
+        return self.cudaStreamCreateWithFlags(0)
 
     def cudaStreamCreateWithFlags(self, flags: int) -> cudaStream_t:
-        return self.cudaStreamCreate()
+        return cudaStream_t(self._add(Stream(self.device, blocking=not flags)))
 
     def cudaStreamDestroy(self, stream: Any) -> None:
         self._run(self._stream(stream))  # CUDA lets the work finish

@@ -26,6 +26,14 @@ def test_by_hand(device: Ops) -> None:
     assert sums[1].tolist() == [0, 0, 0, 0]
 
 
+def test_voxels_below_one_unit_are_still_in_the_region(device: Ops) -> None:
+    """A low temperature makes their probability sigmoid(-50)."""
+    logits = np.full((1, 1, 1, 3), -5, np.float32)
+    sums = np.empty((1, 4), np.int64)
+    device.expected_dice(logits, (0, 0, 0), (1, 1, 3), 0.1, (0.001,), sums=sums)
+    assert sums.tolist() == [[3, 0, 0, 0]]
+
+
 def test_only_the_box_counts_and_every_second_voxel(device: Ops) -> None:
     logits = np.full((1, 6, 6, 6), -99, np.float32)
     logits[0, 1:4:2, 2:5:2, 0:5:2] = 99

@@ -5,6 +5,8 @@ Each is compared with the CPU op and with float64. `test_simt` has examples of e
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,11 @@ ORDERS = ((0, 1, 2), (2, 1, 0), (1, 2, 0), (0, 2, 1))
 BACKWARDS = ((1, 1, 1), (-1, 1, -1))
 SHAPES = ((4, 35, 37), (35, 4, 37), (1, 1, 70))
 """Longer than a tile of 32 x 32 along two axes, or one."""
+
+
+def some_orientations(volume: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """All 48 of int16, six of other types: how memory is read does not depend on the type."""
+    return islice(orientations(volume), None, None, 1 if volume.dtype == np.int16 else 9)
 
 
 def full_box(volume: NDArray[Any]) -> ops.Box:
@@ -74,7 +81,7 @@ def test_normalize_in_any_memory_order(
 def test_normalize_of_any_orientation(dtype: str) -> None:
     volume = noise_image((5, 6, 9), dtype)
     first, _ = check_normalize(volume)
-    for seed, view in enumerate(orientations(volume)):
+    for seed, view in enumerate(some_orientations(volume)):
         tensor, _ = check_normalize(view, seed=seed)
         assert volume.dtype.itemsize > 2 or np.array_equal(tensor, first)
 
@@ -160,7 +167,7 @@ def test_normalize_of_values_that_are_not_finite(dtype: str, bad: float) -> None
 
 def test_normalize_of_half_floats() -> None:
     volume = noise_image((4, 9, 35), "f4").astype(np.float16)
-    for view in orientations(volume):
+    for view in some_orientations(volume):
         tensor, stats = EmulatedDevice().normalize(view, full_box(view), size_of(view))
         exact, exact_stats = reference.normalize(view, full_box(view), size_of(view))
         np.testing.assert_allclose(stats, exact_stats, rtol=1e-12)
@@ -179,15 +186,15 @@ def test_brain_box_of_any_orientation(dtype: str) -> None:
     if dtype[0] == "f":
         volume[:, 0, 0, 0] = np.nan, -np.inf, -0.0, 1e-45, 0
     bounds, *counts = reference.brain_box(volume)
-    for seed, view in enumerate(orientations(volume)):
+    for seed, view in enumerate(some_orientations(volume)):
         box = EmulatedDevice(seed=seed).brain_box(view)
         assert box.bounds == bounds
         assert [box.n_brain, box.n_nonfinite, box.n_nonzero] == counts
 
 
 def test_brain_box_of_one_voxel_anywhere() -> None:
-    for voxel in np.ndindex(2, 3, 40):
-        volume = np.zeros((1, 2, 3, 40), np.int16)
+    for voxel in np.ndindex(2, 2, 35):
+        volume = np.zeros((1, 2, 2, 35), np.int16)
         volume[0][voxel] = -1
         box = EmulatedDevice().brain_box(volume.transpose(0, 3, 1, 2))
         d, h, w = ((i, i + 1) for i in voxel)

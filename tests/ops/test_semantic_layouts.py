@@ -188,6 +188,25 @@ def test_more_elements_than_an_index_can_count_are_refused() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [("semantic_bridge", {"n_r": 495}), ("semantic_attention", {"n_below": 377})],
+)
+def test_channels_beyond_the_shared_memory_are_refused(name: str, channels: dict[str, int]) -> None:
+    given = OPS[name].example(np.random.default_rng(0), (1, 1, 1), **channels)
+    given = OPS[name].outputs(given) | given
+    there = {key: mapped(EmulatedArray, value) for key, value in given.items()}
+    with (
+        emulated_device(),
+        pytest.raises(
+            OptionsError,
+            match=rf"{name}: the channels need \d+ bytes of a block's shared memory, expected at "
+            "most 49152; use fewer channels, or the CPU",
+        ),
+    ):
+        OPS[name].function(**there, stream=STREAM)
+
+
 def test_unaligned_groups_are_an_error_of_the_emulation() -> None:
     """So that a kernel that reads them cannot pass: on a GPU it would end the process."""
     memory = noise(np.random.default_rng(0), 9)

@@ -199,6 +199,16 @@ def test_warp_functions(seed: int, n: int) -> None:
     assert (out[n:] == -7).all()
 
 
+@pytest.mark.parametrize("n_waits", [0, 1, 2])
+@on_every_seed
+def test_asynchronous_copies_are_done_when_they_are_waited_for(seed: int, n_waits: int) -> None:
+    source = noise(np.random.default_rng(0), 2, 32, 4)
+    out = np.zeros_like(source)
+    call("copy", seed, source, n_waits, out)
+    assert np.array_equal(out[:n_waits], source[:n_waits])
+    assert np.isnan(out[n_waits:]).all()
+
+
 @on_every_seed
 def test_atomics(seed: int) -> None:
     total, smallest = np.zeros(1, np.int32), np.full(1, 999, np.int32)

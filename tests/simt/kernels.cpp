@@ -5,6 +5,7 @@
 // The emulation first: it defines the names that kernels use.
 #include <string>
 
+#include "core/cuda/mma.h"
 #include "core/cuda/pack.h"
 #include "ops/semantic_attention.h"
 #include "ops/widen.h"
@@ -56,6 +57,22 @@ FASTBTS_KERNEL void atomic_kernel(int* total, int* smallest) {
 }
 
 FASTBTS_KERNEL void empty_kernel() {}
+
+/// Two groups of asynchronous copies of one warp, (2, 32, 4); waits for the first of them, or for
+/// both, or for none.
+FASTBTS_KERNEL void copy_kernel(const float* source, int n_waits, float* out) {
+  FASTBTS_DYNAMIC_SHARED(float, shared);
+  const int lane = static_cast<int>(threadIdx.x);
+  for (int group = 0; group < 2; ++group) {
+    const int at = (group * 32 + lane) * 4;
+    copy_async(shared + at, source + at);
+    commit_copies();
+  }
+  if (n_waits == 1) wait_copies<1>();
+  if (n_waits == 2) wait_copies<0>();
+  __syncthreads();
+  for (int i = lane; i < 256; i += 32) out[i] = shared[i];
+}
 
 /// Copies four numbers to the next four.
 FASTBTS_KERNEL void pack_kernel(float* values) {
@@ -110,6 +127,11 @@ EXPORTED const char* simt_atomic(unsigned seed, int* total, int* smallest) {
 
 EXPORTED const char* simt_pack(float* values) {
   return guarded([&] { simt::launch(0, 1, 1, 0, pack_kernel, values); });
+}
+
+EXPORTED const char* simt_copy(unsigned seed, const float* source, int n_waits, float* out) {
+  return guarded(
+      [&] { simt::launch(seed, 1, 32, 256 * sizeof(float), copy_kernel, source, n_waits, out); });
 }
 
 EXPORTED const char* simt_launch(unsigned n_threads, std::size_t n_shared) {

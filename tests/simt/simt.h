@@ -7,7 +7,7 @@
 /// atomic. Which one runs next is chosen by a seed, as is the order of blocks, so that code that
 /// lacks a barrier gives other results for other seeds. Dynamic shared memory is filled with NaN
 /// before each block. Divergent barriers, lanes outside their own mask and impossible launches are
-/// errors. No tensor cores, no asynchronous copies, no clocks.
+/// errors. Tensor cores and asynchronous copies are in core/cuda/mma.h. No clocks.
 #include <ucontext.h>
 
 #include <algorithm>
@@ -59,6 +59,9 @@ struct Fiber {
   unsigned linear, mask;  // mask: the lanes it waits for
   std::unique_ptr<char[]> stack{new char[kStackBytes]};
   void* fake_stack = nullptr;
+  // Asynchronous copies to shared from global memory: not yet in a group, and groups in order.
+  std::vector<std::pair<void*, const void*>> copies;
+  std::vector<std::vector<std::pair<void*, const void*>>> groups;
 };
 
 /// The block that runs.
@@ -126,6 +129,8 @@ inline void prepare(Fiber& fiber, unsigned linear) {
   const dim3 size = block().size;
   fiber.state = State::kReady;
   fiber.linear = linear;
+  fiber.copies.clear();
+  fiber.groups.clear();
   fiber.index = {linear % size.x, linear / size.x % size.y, linear / (size.x * size.y)};
 #ifdef __SANITIZE_ADDRESS__
   __asan_unpoison_memory_region(fiber.stack.get(),
@@ -179,8 +184,13 @@ inline void run_block(std::size_t shared_bytes, std::mt19937& random) {
   while (!std::all_of(b.fibers.begin(), b.fibers.end(), done)) {
     bool moved = false;
     std::shuffle(order.begin(), order.end(), random);
+    const std::uint32_t sleeps = random();  // warps that stay behind: without barriers they drift
     for (Fiber* fiber : order) {
       if (fiber->state != State::kReady) continue;
+      if (sleeps >> fiber->linear / kWarpSize % 32 & 1) {
+        moved = true;
+        continue;
+      }
       resume(*fiber);
       moved = true;
     }

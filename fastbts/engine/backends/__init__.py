@@ -107,6 +107,14 @@ BACKENDS = {
             install="pip install 'fastbts[tensorrt-rtx]'",
             max_batch=64,
         ),
+        Backend(
+            name="native",
+            devices=("cuda",),
+            precisions=("fp16",),
+            engine=f"{HERE}.native:NativeEngine",
+            package="cuda.bindings",
+            install="pip install cuda-bindings",
+        ),
     )
 }
 """Every backend. On a device, "auto" takes the first one that runs there."""

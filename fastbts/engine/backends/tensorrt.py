@@ -50,13 +50,19 @@ class TensorRTEngine(BaseEngine[Slot]):
                 "use precision='auto'"
             )
         self.batch = int(record["max_batch"])
-        plan = self._load_plan(Runtime(), int(options.device.removeprefix("cuda:")), record)
+        plan = self._load_plan(self._runtime(), int(options.device.removeprefix("cuda:")), record)
         about = {
             "backend_version": record["version"],
             "precision": record["precision"],
             "plugins": record["plugins"],
         }
         return Opened(partial(Slot, plan), about)
+
+    def _runtime(self) -> Runtime:
+        try:
+            return Runtime()
+        except DeviceError as error:
+            raise DeviceError(f"{self.file.path}: built for {self.backend}: {error}") from error
 
     def _load_plan(self, cuda: Runtime, index: int, record: dict[str, Any]) -> LoadedPlan:
         trt = self.package()

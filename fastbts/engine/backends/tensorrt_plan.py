@@ -242,7 +242,9 @@ def rebuild_message(file: EngineFile, record: dict[str, Any], here: str) -> str:
 
 
 def _rebuild_command(file: EngineFile, backend: str) -> str:
-    return f"run: fastbts build {file.path} -o OUT.fbts --backend {backend}"
+    precision = file.manifest.get("build", {}).get("precision", "fp32")
+    option = "" if precision == "fp32" else f" --precision {precision}"
+    return f"run: fastbts build {file.path} -o OUT.fbts --backend {backend}{option}"
 
 
 def plugin_library() -> Path | None:

@@ -286,11 +286,11 @@ class Contexts:
         mode = cuda.api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         cuda("cudaStreamBeginCapture", stream, mode)
         try:
-            with collected(self._plan.log) as lines:
-                done = context.execute_async_v3(stream)
-        finally:  # or the stream would go on capturing
-            status, recorded = cuda.api.cudaStreamEndCapture(stream)
-        try:
+            try:
+                with collected(self._plan.log) as lines:
+                    done = context.execute_async_v3(stream)
+            finally:  # or the stream would go on capturing
+                status, recorded = cuda.api.cudaStreamEndCapture(stream)
             if not done or status != cuda.api.cudaError_t.cudaSuccess:
                 raise DeviceError(f"the capture failed, {status.name}: {reason(lines)}")
             return Graph(cuda, self._plan.index, recorded)

@@ -188,7 +188,9 @@ def test_plan_is_a_device_error_without_a_gpu(built: dict[str, bytes], tmp_path:
         pytest.skip("this machine has a GPU")
     build = {"backend": "tensorrt-rtx", "precision": "fp32"}
     write_engine_file(tmp_path / "plan.fbts", EngineSpec(), built, build=build)
-    with pytest.raises(DeviceError, match="no CUDA device here"):
+    with pytest.raises(
+        DeviceError, match=r"plan\.fbts: built for tensorrt-rtx: no CUDA device here"
+    ):
         load_engine(tmp_path / "plan.fbts")
     with pytest.raises(
         DeviceError,

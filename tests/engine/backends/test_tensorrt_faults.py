@@ -9,6 +9,7 @@ import pytest
 
 from fastbts import DeviceError
 from tests.engine.backends.on_fakes import LARGE, SMALL, Load, OnDevice, check, installed, noise
+from tests.fakes import tensorrt as fake_tensorrt
 from tests.fakes.cuda_runtime import FakeCuda
 from tests.fakes.cuda_types import Status
 from tests.fakes.tensorrt import FakeTensorRT
@@ -49,6 +50,22 @@ def test_graph_that_cannot_be_made_is_done_without(
     check(engine, SMALL, 3)
     assert full.runs["direct"] == 2
     assert cuda.calls["cudaGraphLaunch"] == 2
+
+
+def test_exception_in_a_capture_ends_it(
+    cuda: FakeCuda, full: FakeTensorRT, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(context: Any, stream: int) -> bool:
+        raise KeyboardInterrupt
+
+    engine = load(full)
+    check(engine, SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(fake_tensorrt.IExecutionContext, "execute_async_v3", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.infer(noise(SMALL))
+    assert cuda.calls[WHOLE_CAPTURE] == cuda.calls["cudaStreamEndCapture"] == 1
+    check(engine, SMALL)
 
 
 def test_failing_run_leaves_the_engine_usable(trt: FakeTensorRT, load: Load) -> None:

@@ -173,6 +173,14 @@ def test_a_plan_needs_its_version_and_its_gpu() -> None:
             check_machine(file, record, version, capability)
 
 
+def test_a_plan_is_built_again_in_its_precision() -> None:
+    build = {"backend": "tensorrt", "precision": "fp16"}
+    file = with_record(replace(PLAN, plugins=False))
+    file = replace(file, manifest={**file.manifest, "build": build})
+    with pytest.raises(DeviceError, match=r"--backend tensorrt-rtx --precision fp16$"):
+        checked_record(file, "tensorrt-rtx")
+
+
 def test_a_plan_needs_the_plugins_that_it_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorrt_plan, "plugin_library", default_engine_path)
     assert checked_record(with_record(), "tensorrt")["plugin_version"] == "1"
