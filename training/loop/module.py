@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from fastbts import Segmenter, SegmenterOptions, read_case
+from fastbts import Segmenter, SegmenterOptions
 from fastbts.metrics import region_dice
 from training.clip.prompts import (
     Prompts,
@@ -20,7 +20,7 @@ from training.clip.prompts import (
     region_texts,
 )
 from training.config import Recipe
-from training.data.cases import Sample, engine_spec, group_of, read_labels
+from training.data.cases import Sample, engine_spec, group_of, read_images, read_labels
 from training.data.teacher import token_reader
 from training.loop.losses import region_overlap, supervised_loss
 from training.model import UNet3d
@@ -145,7 +145,8 @@ class TrainingModule(L.LightningModule):
             options=options,
             warm_up=False,
         )
-        return region_dice(segmenter.predict(read_case(folder)).labels, read_labels(folder))
+        volume = read_images(folder, self.recipe.modalities)
+        return region_dice(segmenter.predict(volume).labels, read_labels(folder))
 
     def _dice_of_image(self, sample: Sample) -> dict[str, float]:
         """Of a complete image with labels, for tasks that a `Segmenter` does not know."""
