@@ -171,7 +171,8 @@ class Recipe:
     @property
     def is_glioma(self) -> bool:
         """Whether a `fastbts.Segmenter` can use the network: its regions are WT, TC and ET."""
-        return self.regions == REGION_LABELS and set(self.modalities) <= set(MODALITIES)
+        same = [*self.regions.items()] == [*REGION_LABELS.items()]  # in this order
+        return same and set(self.modalities) <= set(MODALITIES)
 
     @property
     def steps(self) -> int:

@@ -59,6 +59,8 @@ def test_a_recipe_may_have_other_images_and_regions() -> None:
     recipe = parse_recipe(values)
     assert recipe.regions["all"] == (1, 2, 3)
     assert not recipe.is_glioma
+    assert Recipe().is_glioma
+    assert not parse_recipe({"regions": {"ET": [4], "TC": [1, 4], "WT": [1, 2, 4]}}).is_glioma
     spec = engine_spec(recipe)
     assert (spec.modalities, spec.regions) == (("adc", "t2"), ("lesion", "core", "cavity", "all"))
     assert spec.thresholds == (0.5,) * 4
