@@ -17,9 +17,9 @@ class EngineSpec:
     name: str = "engine"
     """Name for reports."""
     modalities: tuple[str, ...] = MODALITIES
-    """Input channels in order."""
+    """Input channels in order; a `Segmenter` knows those of `MODALITIES`."""
     regions: tuple[str, ...] = REGIONS
-    """Output channels in order."""
+    """Output channels in order; a `Segmenter` needs `REGIONS`."""
     stride: int = 16
     """Spatial sizes must be multiples of this."""
     spacing_mm: float = 1.0
@@ -28,7 +28,7 @@ class EngineSpec:
     """(D, H, W) the network was trained on, used for sliding windows."""
     percentiles: tuple[float, float] = (0.1, 99.9)
     """Intensities are clipped at these percentiles of the brain voxels before the z-score."""
-    thresholds: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    thresholds: tuple[float, ...] = (0.5, 0.5, 0.5)
     """Probability from which a voxel belongs to each region."""
     min_et_mm3: float = 0.0
     """A smaller total of enhancing tumour becomes necrotic core; chosen on validation cases."""

@@ -17,6 +17,7 @@ COMMANDS = {
     "export": "Write the network of a checkpoint as an engine file.",
     "tune": "Choose an engine's temperature, thresholds and small-part rules.",
     "evaluate": "Score an engine on labelled cases.",
+    "brain": "Score an engine for brain masks.",
     "confidence": "Check the confidence of an engine's results and propose its limits.",
     "ablate": "Compare mechanisms, cases and steps by many small trainings.",
     "prompts": "Write the text embeddings of the prompts.",

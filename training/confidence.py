@@ -25,7 +25,7 @@ from fastbts import Segmenter, Volume, read_case
 from fastbts.metrics import region_dice
 from fastbts.pipeline.confidence import DOUBTFUL
 from fastbts.volume import to_network_axes
-from training.data.cases import find_cases, group_of, read_labels
+from training.data.cases import find_cases, group_of, read_images, read_labels
 
 GOOD_DICE = 0.8
 FLAGGED_GOOD = 0.05  # share of the good training cases that a limit may flag
@@ -39,7 +39,7 @@ def scored(segmenter: Segmenter, folders: list[Path], title: str) -> list[Row]:
     """Confidence and true Dice of each case."""
     rows = []
     for folder in track(folders, title):
-        result = segmenter.predict(read_case(folder))
+        result = segmenter.predict(read_images(folder, segmenter.spec.modalities))
         dice = region_dice(result.labels, read_labels(folder))
         rows.append(
             {

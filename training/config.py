@@ -9,12 +9,15 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
-from fastbts import FastBTSError
+from fastbts import MODALITIES, FastBTSError
+from fastbts.labels import REGION_LABELS
 from training.clip.encoder import ClipSource
 from training.model import NORMS, UNetConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 PRECISIONS = ("bf16-mixed", "16-mixed", "32-true")
+SOURCES = ("cases", "heads")
+MAX_MODALITIES = 8
 ENDLESS = 10**9
 """Steps of a stage without a limit."""
 
@@ -75,6 +78,38 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
+class HeadConfig:
+    """Synthetic heads (`training.data.heads`). Probabilities are per head."""
+
+    real_brain: float = 0.5
+    """Chance that it has the brain of a labelled case, if there are cases."""
+    tumour: float = 0.6
+    """Chance that a brain of a label map has a tumour, if there are shapes."""
+    cavity: float = 0.2
+    """Chance that the core of such a tumour is a resection cavity."""
+    bulge: float = 0.3
+    """Chance that such a tumour bulges up to 4 mm out of the brain; the mask contains it."""
+    any_contrast: float = 0.5
+    """Chance of arbitrary intensities, instead of those near FLAIR, T1, T1ce or T2."""
+    rotate_rad: float = 0.3
+    """Largest rotation about each axis, radians."""
+    scale: float = 0.12
+    """Largest relative change of the size, per axis."""
+    elastic_mm: float = 4.0
+    """Largest deviation of the smooth random displacement."""
+    shift_mm: float = 25.0
+    """Largest distance of the brain's middle from that of the crop, per axis."""
+    thick_slices: float = 0.5
+    """Chance of slices of 3 to 7 mm."""
+    bias_field: float = 0.7
+    """Chance of a smooth multiplicative field."""
+    cropped: float = 0.5
+    """Chance that the field of view ends near the brain, at its top and at its bottom."""
+    stripped: float = 0.05
+    """Chance that there is nothing outside the brain."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One training run."""
 
@@ -82,6 +117,18 @@ class Recipe:
     """Name of the recipe; becomes part of the engine's name."""
     seed: int = 0
     """Seed of the weights and of every crop."""
+    modalities: tuple[str, ...] = MODALITIES
+    """Images of a case, one to eight: names of files `*NAME.nii.gz`; the network's inputs."""
+    regions: dict[str, tuple[int, ...]] = field(default_factory=lambda: dict(REGION_LABELS))
+    """Region -> its labels; the network's outputs, in this order. Regions may overlap."""
+    spacing_mm: float = 1.0
+    """Isotropic spacing of cases and crops."""
+    percentiles: tuple[float, float] = (0.1, 99.9)
+    """Intensities are clipped at these percentiles, of the brain or of the whole head."""
+    source: str = "cases"
+    """What crops are from: "cases", or "heads" for synthetic heads, made while training."""
+    heads: HeadConfig = field(default_factory=HeadConfig)
+    """How synthetic heads vary."""
     model: UNetConfig = field(default_factory=UNetConfig)
     """The network."""
     stages: tuple[StageConfig, ...] = (StageConfig(),)
@@ -120,6 +167,12 @@ class Recipe:
     """Steps between validations, if there are cases of split `val`."""
     precision: str = "bf16-mixed"
     """Lightning's name of the precision of forward and backward pass; weights are float32."""
+
+    @property
+    def is_glioma(self) -> bool:
+        """Whether a `fastbts.Segmenter` can use the network: its regions are WT, TC and ET."""
+        same = [*self.regions.items()] == [*REGION_LABELS.items()]  # in this order
+        return same and set(self.modalities) <= set(MODALITIES)
 
     @property
     def steps(self) -> int:
@@ -189,14 +242,43 @@ def with_last_stage(recipe: Recipe, step: int, steps: int = 0) -> Recipe:
 
 
 def _recipe_mistakes(recipe: Recipe) -> list[str]:
-    mistakes = _crop_mistakes(recipe) + _stage_mistakes(recipe.stages)
+    mistakes = _crop_mistakes(recipe) + _stage_mistakes(recipe.stages) + _task_mistakes(recipe)
     for name, value, known in (
+        ("source", recipe.source, SOURCES),
         ("model.norm", recipe.model.norm, NORMS),
         ("precision", recipe.precision, PRECISIONS),
     ):
         if value not in known:
             mistakes.append(f"{name}: expected one of {', '.join(known)}, got {value!r}")
     return mistakes + _teacher_mistakes(recipe)
+
+
+def _task_mistakes(recipe: Recipe) -> list[str]:
+    modalities, regions, model = recipe.modalities, recipe.regions, recipe.model
+    mistakes = []
+    if not 1 <= len(set(modalities)) == len(modalities) <= MAX_MODALITIES or "" in modalities:
+        mistakes.append(
+            f"modalities: {', '.join(modalities)}: expected 1 to {MAX_MODALITIES} different names"
+        )
+    if not regions or not all(v and min(v) > 0 and max(v) < 256 for v in regions.values()):
+        mistakes.append(f"regions: {regions}: expected name: [labels], labels from 1 to 255")
+    for name, got, wanted in (
+        ("model.n_modalities", model.n_modalities, len(modalities)),
+        ("model.n_regions", model.n_regions, len(regions)),
+    ):
+        if got != wanted:
+            mistakes.append(f"{name}: {got}, expected {wanted} as in the recipe")
+    low, high = recipe.percentiles if len(recipe.percentiles) == 2 else (1, 0)
+    if not 0 <= low < high <= 100 or recipe.spacing_mm <= 0:
+        mistakes.append(
+            f"percentiles, spacing_mm: {recipe.percentiles}, {recipe.spacing_mm}: expected two "
+            "ascending numbers from 0 to 100, and a positive one"
+        )
+    if recipe.augment.low_grade and (modalities, regions) != (MODALITIES, REGION_LABELS):
+        mistakes.append(
+            "augment.low_grade: needs the modalities and regions of glioma; set it to 0"
+        )
+    return mistakes
 
 
 def _crop_mistakes(recipe: Recipe) -> list[str]:

@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from fastbts import EngineSpec, FastBTSError, Segmenter, SegmenterOptions, read_case
+from fastbts import EngineSpec, FastBTSError, Segmenter, SegmenterOptions
 from fastbts.metrics import region_dice
-from training.data.cases import find_cases, group_of, read_labels
+from training.data.cases import find_cases, group_of, read_images, read_labels
 from training.scores.calibration import Histogram, brain_logits, calibration_record, logit_histogram
 from training.scores.lesions import lesion_scores
 from training.scores.regions import region_scores
@@ -62,7 +62,10 @@ def evaluate(segmenter: Segmenter, folders: list[Path], *, lesions: bool = False
     rows: list[Row] = []
     histograms = []
     for folder in track(folders, "evaluating"):
-        result, reference = segmenter.predict(read_case(folder)), read_labels(folder)
+        result, reference = (
+            segmenter.predict(read_images(folder, segmenter.spec.modalities)),
+            read_labels(folder),
+        )
         scores = region_scores(result.labels, reference, result.volume.geometry.spacing_mm)
         more = lesion_scores(result.labels, reference) if lesions else {}
         rows += [
@@ -81,7 +84,7 @@ def dice_without(segmenter: Segmenter, folders: list[Path], modality: str) -> di
     """
     scores = []
     for folder in track(folders, f"without {modality}"):
-        volume = read_case(folder)
+        volume = read_images(folder, segmenter.spec.modalities)
         labels = segmenter.predict(
             volume.select([m for m in volume.modalities if m != modality])
         ).labels

@@ -18,12 +18,12 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 import fastbts
-from fastbts import MODALITIES, EngineSpec, OptionsError, read_case
+from fastbts import EngineSpec, OptionsError
 from fastbts.engine.backends.openvino import OpenVINOEngine
 from fastbts.engine.file import read_engine_file, write_engine_file
 from fastbts.pipeline.normalize import normalize
 from training.config import Recipe
-from training.data.cases import engine_spec
+from training.data.cases import engine_spec, read_images
 from training.loop.checkpoint import averaged_weights, load_checkpoint
 from training.model import UNet3d
 from training.onnx_nodes import OPSET, add_bodies, translations, with_nodes, with_standard_norms
@@ -152,13 +152,13 @@ def parity_input(case: Path | None, spec: EngineSpec) -> NDArray[np.float32]:
     if case is None:
         shape = (1, len(spec.modalities), *(4 * spec.stride,) * 3)
         return np.random.default_rng(0).standard_normal(shape, np.float32)
-    return normalize(read_case(case), spec).tensor[None]
+    return normalize(read_images(case, spec.modalities), spec).tensor[None]
 
 
 def optional_modalities(recipe: Recipe) -> tuple[str, ...]:
     """All modalities if training sometimes hid them, else none."""
     semantic = recipe.model.semantic
-    return MODALITIES if semantic.fusion and semantic.modality_dropout > 0 else ()
+    return recipe.modalities if semantic.fusion and semantic.modality_dropout > 0 else ()
 
 
 def training_record(
@@ -237,7 +237,7 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="engine file to write")],
     licence: Annotated[
         str, typer.Option("--license", help="terms of the weights, for the manifest")
-    ] = "Apache-2.0",
+    ] = "not stated",
     data: Annotated[
         str, typer.Option(help="what the network was trained on, for the manifest")
     ] = "",

@@ -22,13 +22,12 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
-from rich.progress import track
 
-from fastbts import FastBTSError, OptionsError
+from fastbts import OptionsError
 from training.config import Recipe, load_recipe
-from training.data.cases import TrainingCase, engine_spec, find_cases, prepare_case
-from training.data.synthetic import load_synthetic
-from training.data.teacher import teacher_for
+from training.data.cases import Sample, TrainingCase
+from training.data.heads import HeadMaker
+from training.data.sources import Sources, cases_of, heads_of, is_first_rank
 from training.loop.callbacks import AtomicCheckpointIO, Checkpoints, Log, MovingAverage, Terminated
 from training.loop.checkpoint import begin_decay
 from training.loop.data import CropData
@@ -43,9 +42,10 @@ def fit(
     run: Path,
     *,
     start: Path | None = None,
-    val: Sequence[Path] | None = None,
+    val: Sequence[Path] | Sequence[Sample] | None = None,
     workers: int = 1,
     progress: bool = False,
+    heads: HeadMaker | None = None,
 ) -> UNet3d:
     """Trains to the end of the recipe, from the run's last checkpoint if it has one.
 
@@ -55,10 +55,11 @@ def fit(
         run: Folder of the run: last.ckpt, log.jsonl, dice.jsonl, tensorboard/.
         start: Checkpoint or engine file with the first weights of a new run; see `begin_from`. If
             only the recipe has BatchNorm, its statistics are measured on the cases.
-        val: Folders of labelled cases, whose Dice is logged every `recipe.validate_every` steps;
-            None for no validation.
+        val: Folders of labelled cases, or complete images with labels, whose Dice is logged every
+            `recipe.validate_every` steps; None for no validation.
         workers: Processes that prepare crops.
         progress: Whether to show a progress bar.
+        heads: Makes the crops of a recipe whose source is "heads".
     Returns:
         The averaged network.
     Raises:
@@ -70,7 +71,7 @@ def fit(
     bars = [RichProgressBar(refresh_rate=1)] if progress else []
     callbacks = [average, Log(run / "log.jsonl", run / "dice.jsonl"), checkpoints, *bars]
     trainer = _trainer(recipe, run, callbacks, validate=bool(val))
-    module, data = TrainingModule(recipe), CropData(cases, recipe, val or (), workers)
+    module, data = TrainingModule(recipe), CropData(cases, recipe, val or (), workers, heads)
     last = checkpoints.path if checkpoints.path.is_file() else None
     if start is not None and last is None:
         _start_from(start, module.network, cases)
@@ -85,6 +86,11 @@ def fit(
 def _start_from(start: Path, network: UNet3d, cases: Sequence[TrainingCase]) -> None:
     not_in_file = begin_from(network, start)
     if any(name.endswith(".running_mean") for name in not_in_file):
+        if not cases:
+            raise OptionsError(
+                f"{start}: has no statistics of BatchNorm, and a recipe with source heads has no "
+                "cases to measure them on; start from a checkpoint of the same recipe"
+            )
         measure_statistics(network, cases)
 
 
@@ -118,8 +124,11 @@ def _trainer(recipe: Recipe, run: Path, callbacks: list[Callback], *, validate: 
 
 
 def command(
-    data: Annotated[Path, typer.Option(help="folder of cases, with cases.csv")],
     out: Annotated[Path, typer.Option(help="folder of the run; a run in it is continued")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="folder of cases, with cases.csv; not needed for synthetic heads"),
+    ] = None,
     recipe: Annotated[str, typer.Option(help="name or YAML file; default: light")] = "",
     decay: Annotated[
         Path | None,
@@ -137,6 +146,13 @@ def command(
     synthetic: Annotated[
         Path | None, typer.Option(help="folder of `training synthetic`, for recipes that use it")
     ] = None,
+    anatomy: Annotated[
+        Path | None,
+        typer.Option(help="folder of head label maps (*.nii.gz), for recipes with source heads"),
+    ] = None,
+    shapes: Annotated[
+        Path | None, typer.Option(help="tumour label maps (.npz), with --anatomy")
+    ] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all")] = 0,
     workers: Annotated[
         int, typer.Option(min=1, help="processes that prepare crops; more than one for a GPU")
@@ -147,16 +163,15 @@ def command(
         torch.set_num_threads(threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     chosen, cache = _recipe(recipe, decay, decay_steps, out), cache or out / "cache"
-    cases = _prepared_cases(chosen, data, cache)
-    cases += load_synthetic(synthetic) if synthetic else []
-    cases = teacher_for(chosen, cases, cache)
+    sources = Sources(data, cache, synthetic, anatomy, shapes)
+    ready = heads_of(chosen, sources) if chosen.source == "heads" else cases_of(chosen, sources)
+    cases, val, heads = ready
     try:
-        val = _validation(data)
-        fit(chosen, cases, out, start=start, val=val, workers=workers, progress=True)
+        fit(chosen, cases, out, start=start, val=val, workers=workers, progress=True, heads=heads)
     except Terminated as stopped:
         typer.echo(stopped, err=True)
         raise
-    if _is_first_rank():
+    if is_first_rank():
         engine = f"{out / 'last.ckpt'} -o {chosen.name}.fbts"
         typer.echo(f"trained {chosen.steps} steps; next: python -m training export {engine}")
 
@@ -169,21 +184,3 @@ def _recipe(name: str, decay: Path | None, decay_steps: int, run: Path) -> Recip
             "expected either --recipe or --decay, got both; --decay takes the checkpoint's recipe"
         )
     return begin_decay(decay, run, decay_steps)
-
-
-def _prepared_cases(recipe: Recipe, data: Path, cache: Path) -> list[TrainingCase]:
-    spec, folders = engine_spec(recipe), find_cases(data, "train")
-    shown = track(folders, "preparing cases", disable=not _is_first_rank())
-    return [prepare_case(folder, spec, cache) for folder in shown]
-
-
-def _validation(data: Path) -> list[Path] | None:
-    try:
-        return find_cases(data, "val")
-    except FastBTSError as error:
-        typer.echo(f"training without validation: {error}", err=True)
-        return None
-
-
-def _is_first_rank() -> bool:
-    return os.environ.get("RANK", "0") == "0"

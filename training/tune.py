@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from fastbts import EngineSpec, Geometry, Segmenter, SegmenterOptions, read_case
+from fastbts import EngineSpec, Geometry, Segmenter, SegmenterOptions
 from fastbts.engine.file import read_engine_file, write_engine_file
 from fastbts.metrics import region_dice
 from fastbts.pipeline.label import label
 from fastbts.placement import Placement
-from training.data.cases import find_cases, read_labels
+from training.data.cases import find_cases, read_images, read_labels
 from training.scores.calibration import (
     Histogram,
     brain_logits,
@@ -76,7 +76,10 @@ def infer(segmenter: Segmenter, folders: list[Path]) -> tuple[list[TuningCase], 
     """
     cases, histograms = [], []
     for folder in track(folders, "inferring"):
-        result, reference = segmenter.predict(read_case(folder)), read_labels(folder)
+        result, reference = (
+            segmenter.predict(read_images(folder, segmenter.spec.modalities)),
+            read_labels(folder),
+        )
         cases.append(TuningCase(result.logits, result.placement, result.volume.geometry, reference))
         histograms.append(logit_histogram(*brain_logits(result, reference)))
     return cases, np.sum(histograms, axis=0)

@@ -15,13 +15,13 @@ from typing import Any
 
 from fastbts.errors import EngineFileError
 from fastbts.spec import REGIONS, EngineSpec
-from fastbts.volume import MODALITIES
 
 MAGIC = b"FASTBTS\n"
 FORMAT_VERSION = 1
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILE_BYTES = 4 << 30
 MAX_WINDOW = 1024  # voxels per axis: a forged spec must not make a reader ask for terabytes
+MAX_CHANNELS = 8  # inputs or outputs of a network
 ALIGNMENT = 64
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0  # calibrated networks have 0.5 to 3
 # onnx.proto: an external_data entry of a tensor has the key "location", after its length, a varint.
@@ -315,8 +315,10 @@ def _consistent(spec: EngineSpec) -> bool:
     return (
         len(spec.thresholds) == len(spec.regions)
         and all(0 < t < 1 for t in spec.thresholds)
-        and spec.regions == REGIONS  # the label op knows these, in this order
-        and len(set(spec.modalities) & set(MODALITIES)) == len(spec.modalities)
+        and _are_names(spec.regions)
+        # The label op knows these in this order, whatever else an engine may find.
+        and [r for r in spec.regions if r in REGIONS] == [r for r in REGIONS if r in spec.regions]
+        and _are_names(spec.modalities)
         and 0 <= low < high <= 100
         and spec.stride > 0
         and len(spec.window) == 3
@@ -328,6 +330,11 @@ def _consistent(spec: EngineSpec) -> bool:
         and len(set(spec.optional_modalities) & set(spec.modalities))
         == len(spec.optional_modalities)
     )
+
+
+def _are_names(names: tuple[str, ...]) -> bool:
+    """Whether these can be the channels of a network: some different names."""
+    return 0 < len(set(names)) == len(names) <= MAX_CHANNELS and "" not in names
 
 
 def _aligned(size: int) -> int:

@@ -15,6 +15,7 @@ from training.config import (
     parse_recipe,
     with_last_stage,
 )
+from training.data.cases import engine_spec
 from training.model import UNet3d
 
 
@@ -32,7 +33,8 @@ def test_every_recipe_has_a_network_that_runs(path: Path) -> None:
     network = UNet3d(model).eval()
     size = (2 * model.stride,) * 3
     with torch.inference_mode():
-        assert network(torch.randn(1, 4, *size)).shape == (1, 3, *size)
+        image = torch.randn(1, model.n_modalities, *size)
+        assert network(image).shape == (1, model.n_regions, *size)
 
 
 def test_full_is_the_classical_network() -> None:
@@ -46,6 +48,46 @@ def test_full_is_the_classical_network() -> None:
 
 def test_defaults_are_a_recipe() -> None:
     assert parse_recipe({}) == Recipe()
+
+
+def test_a_recipe_may_have_other_images_and_regions() -> None:
+    values = {
+        "modalities": ["adc", "t2"],
+        "regions": {"lesion": [1, 2], "core": [2], "cavity": [3], "all": [1, 2, 3]},
+        "model": {"n_modalities": 2, "n_regions": 4},
+    }
+    recipe = parse_recipe(values)
+    assert recipe.regions["all"] == (1, 2, 3)
+    assert not recipe.is_glioma
+    assert Recipe().is_glioma
+    assert not parse_recipe({"regions": {"ET": [4], "TC": [1, 4], "WT": [1, 2, 4]}}).is_glioma
+    spec = engine_spec(recipe)
+    assert (spec.modalities, spec.regions) == (("adc", "t2"), ("lesion", "core", "cavity", "all"))
+    assert spec.thresholds == (0.5,) * 4
+    assert parse_recipe(dataclasses.asdict(recipe)) == recipe, "survives the checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"modalities": ["t1", "t1", "t1ce", "t2"]}, "modalities: .* different names"),
+        ({"modalities": [*"abcdefghi"]}, "expected 1 to 8 different names"),
+        ({"modalities": ["t1"]}, "model.n_modalities: 4, expected 1 as in the recipe"),
+        ({"regions": {"a": [1]}}, "model.n_regions: 3, expected 1 as in the recipe"),
+        ({"regions": {"WT": [], "TC": [1], "ET": [4]}}, r"expected name: \[labels\]"),
+        ({"regions": {"WT": [0], "TC": [1], "ET": [4]}}, "labels from 1 to 255"),
+        ({"source": "files"}, "source: expected one of cases, heads, got 'files'"),
+        ({"percentiles": [99.0, 1.0]}, "two ascending numbers"),
+        ({"spacing_mm": 0}, "a positive one"),
+        (
+            {"modalities": [*"abcd"], "augment": {"low_grade": 0.1}},
+            "augment.low_grade: needs the modalities and regions of glioma",
+        ),
+    ],
+)
+def test_impossible_tasks_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe(values)
 
 
 def test_all_mistakes_are_reported_at_once() -> None:

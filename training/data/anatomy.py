@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def make_anatomy(labels: NDArray[np.integer]) -> Anatomy:
     box = tuple(slice(low, high) for low, high in sides)
     tissue, brain = np.pad(tissue[box] % 4, MARGIN_MM), np.pad(inside[box], MARGIN_MM)
     d, h, w = (float(high - low) for low, high in sides)
-    return Anatomy(torch.from_numpy(tissue), _brain_share(brain), (d, h, w))
+    return Anatomy(torch.from_numpy(tissue), smooth_share(brain), (d, h, w))
 
 
 def _tissue(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
@@ -75,7 +76,7 @@ def _tissue(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
     return kind[labels]
 
 
-def _brain_share(brain: NDArray[np.bool_]) -> Tensor:
+def smooth_share(brain: NDArray[np.bool_]) -> Tensor:
     """A brain mask, smoothed by three box filters of 7 voxels along each axis."""
     share = torch.from_numpy(brain.astype(np.float32))[None, None]
     for axis in (0, 1, 2) * 3:
@@ -91,8 +92,17 @@ def read_anatomies(folder: Path) -> list[Anatomy]:
     Raises:
         FastBTSError: There is none, or one is not at 1 mm.
     """
-    anatomies = []
-    for path in sorted(folder.glob("*.nii.gz")):
+    return [make_anatomy(labels) for labels in read_label_maps(folder)]
+
+
+def read_label_maps(folder: Path) -> Iterator[NDArray[np.int16]]:
+    """Reads the head label maps `*.nii.gz` of a folder, by name, in network axes.
+
+    Raises:
+        FastBTSError: There is none, or one is not at 1 mm.
+    """
+    paths = sorted(folder.glob("*.nii.gz"))
+    for path in paths:
         image = nib.load(path)
         geometry = Geometry(image.shape, image.affine)
         if not np.allclose(geometry.spacing_mm, 1, atol=0.01):
@@ -101,12 +111,11 @@ def read_anatomies(folder: Path) -> list[Anatomy]:
                 "resample it with nearest neighbours"
             )
         labels = np.asarray(image.dataobj).astype(np.int16)
-        anatomies.append(make_anatomy(to_network_axes(labels, geometry)))
-    if not anatomies:
+        yield np.ascontiguousarray(to_network_axes(labels, geometry))
+    if not paths:
         raise FastBTSError(
             f"{folder}: no *.nii.gz; expected label maps of heads with FreeSurfer labels"
         )
-    return anatomies
 
 
 class ShapeFile:
@@ -121,8 +130,8 @@ class ShapeFile:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise FastBTSError(f"{path}: no such file; expected an .npz of tumour label maps")
-        self.path, self._stored = path, np.load(path, allow_pickle=False)
-        self.names = sorted(self._stored)
+        with np.load(path, allow_pickle=False) as stored:
+            self.path, self.names = path, sorted(stored)
         if not self.names:
             raise FastBTSError(f"{path}: contains no array; expected tumour label maps")
 
@@ -132,7 +141,9 @@ class ShapeFile:
         Raises:
             FastBTSError: It is not a label map.
         """
-        shape = self._stored[self.names[number]]
+        # Opened anew: processes that make cases would share the position in an open file.
+        with np.load(self.path, allow_pickle=False) as stored:
+            shape = stored[self.names[number]]
         if shape.ndim != 3 or not np.isin(shape, (0, NCR, ED, ET)).all():
             raise FastBTSError(
                 f"{self.path}: {self.names[number]}: shape {shape.shape}, "

@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastbts import EngineSpec, FastBTSError, read_case
+from fastbts import MODALITIES, EngineSpec, FastBTSError, Volume, read_case
 from fastbts.pipeline.normalize import normalize
+from fastbts.read.case import load_files
 from fastbts.read.reference import find_reference, read_reference
+from fastbts.read.reference import read_labels as read_values
+from fastbts.spec import REGIONS
 from fastbts.volume import to_network_axes
 from training.config import Recipe
 from training.data.augment import Augment, Crop, carve_mix, crop_start, cut, inside
@@ -34,7 +37,7 @@ class TrainingCase:
     Attributes:
         name: Folder name of the case.
         image: (M, D, H, W) float16, normalised, brain box only.
-        label: (D, H, W) uint8, BraTS <= 2021 values.
+        label: (D, H, W) uint8, BraTS <= 2021 values, or as stored for other regions.
         group: Name of a group of similar cases, from cases.csv; `SYNTHETIC` for a synthetic case.
         teacher: CLIP's embeddings of the three views, (3, T), of `data.teacher.teacher_for`.
     """
@@ -140,6 +143,13 @@ class Batches:
         return self._recipe.steps
 
 
+def whole_sample(case: TrainingCase, stride: int) -> Sample:
+    """A complete case, padded with zeros to multiples of the network's stride."""
+    size = tuple(-(-n // stride) * stride for n in case.label.shape)
+    image, label = cut(case.image, case.label, np.zeros(3, int), size)
+    return torch.from_numpy(image), torch.from_numpy(label), None
+
+
 def to_batch(samples: list[Sample]) -> Sample:
     """Stacks crops: (B, M, D, H, W), (B, D, H, W), and teachers (B, 3, T) or None."""
     images, labels, teachers = zip(*samples, strict=True)
@@ -152,8 +162,17 @@ def to_batch(samples: list[Sample]) -> Sample:
 
 def engine_spec(recipe: Recipe) -> EngineSpec:
     """The preprocessing and shapes that the recipe's network expects at inference."""
-    d, h, w = recipe.stages[-1].crop
-    return EngineSpec(name=f"fastbts-{recipe.name}", stride=recipe.model.stride, window=(d, h, w))
+    (d, h, w), (low, high) = recipe.stages[-1].crop, recipe.percentiles
+    return EngineSpec(
+        name=f"fastbts-{recipe.name}",
+        modalities=recipe.modalities,
+        regions=tuple(recipe.regions),
+        stride=recipe.model.stride,
+        spacing_mm=recipe.spacing_mm,
+        window=(d, h, w),
+        percentiles=(low, high),
+        thresholds=(0.5,) * len(recipe.regions),
+    )
 
 
 def find_cases(data: Path, split: str) -> list[Path]:
@@ -188,12 +207,45 @@ def group_of(folder: Path) -> str:
     return next((row.get("group", row.get("grade", "")) for row in rows), "")
 
 
-def read_labels(folder: Path) -> NDArray[np.uint8]:
-    """The reference labels (i, j, k) of a case, BraTS <= 2021 values (3 of 2023 becomes 4)."""
+def read_images(folder: Path, modalities: Sequence[str]) -> Volume:
+    """The images of a case: those of glioma as `read_case` does, others by `*_NAME.nii.gz`.
+
+    Raises:
+        FastBTSError: An image is missing, there are several of a name, or one cannot be used.
+    """
+    if set(modalities) <= set(MODALITIES):
+        return read_case(folder, optional=[m for m in MODALITIES if m not in modalities]).select(
+            modalities
+        )
+    return load_files({modality: _image_of(folder, modality) for modality in modalities})
+
+
+def _image_of(folder: Path, modality: str) -> Path:
+    endings = tuple(f"{sep}{modality}{end}" for sep in "_-" for end in (".nii.gz", ".nii"))
+    found = sorted(p for p in folder.iterdir() if p.name.endswith(endings))
+    if len(found) != 1:
+        raise FastBTSError(
+            f"{folder}: expected one image *_{modality}.nii.gz, got "
+            f"{', '.join(p.name for p in found) or 'none'}; rename the files or the recipe's "
+            "modalities"
+        )
+    return found[0]
+
+
+def read_labels(folder: Path, regions: Sequence[str] = REGIONS) -> NDArray[np.uint8]:
+    """The reference labels (i, j, k) of a case.
+
+    Args:
+        folder: Of the case.
+        regions: Of the recipe. For WT, TC and ET, values are those of BraTS <= 2021 (3 of 2023
+            becomes 4); for others as stored.
+    Raises:
+        FastBTSError: There is no such file, or it cannot be used.
+    """
     path = find_reference(folder)
     if path is None:
         raise FastBTSError(f"{folder}: expected one file *seg.nii.gz, got none")
-    return read_reference(path)
+    return read_reference(path) if tuple(regions) == REGIONS else read_values(path)
 
 
 def prepare_case(folder: Path, spec: EngineSpec, cache: Path) -> TrainingCase:
@@ -201,6 +253,8 @@ def prepare_case(folder: Path, spec: EngineSpec, cache: Path) -> TrainingCase:
     settings = {
         k: v for k, v in asdict(spec).items() if k in ("modalities", "percentiles", "spacing_mm")
     }
+    if spec.regions != REGIONS:
+        settings["labels"] = "as stored"
     key = hashlib.sha256(json.dumps([str(folder.resolve()), settings]).encode()).hexdigest()[:12]
     path = cache / f"{folder.name}-{key}.npz"
     if not path.is_file():
@@ -217,7 +271,7 @@ def prepare_case(folder: Path, spec: EngineSpec, cache: Path) -> TrainingCase:
 def _network_arrays(
     folder: Path, spec: EngineSpec
 ) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
-    volume = read_case(folder)
+    volume = read_images(folder, spec.modalities)
     prepared = normalize(volume, spec)
     placement = prepared.placement
     if placement.resampled:
@@ -225,6 +279,6 @@ def _network_arrays(
             f"{folder}: spacing {volume.geometry.spacing_mm} mm; expected {spec.spacing_mm} mm for "
             "training; resample the case first"
         )
-    label = to_network_axes(read_labels(folder), volume.geometry)[placement.in_volume]
+    label = to_network_axes(read_labels(folder, spec.regions), volume.geometry)[placement.in_volume]
     image = prepared.tensor[(slice(None), *placement.in_tensor)].astype(np.float16)
     return image, np.ascontiguousarray(label)

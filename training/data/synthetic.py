@@ -185,7 +185,7 @@ def deform(
     strength = rng.uniform(0, config.mass_effect_mm)
     push = strength * (-((distance / 35) ** 2)).exp() / distance.clamp(min=8)
     place = place - push * away + config.elastic_mm * smooth(coarse, (5, 5, 5), 3, rng)
-    matrix = _rotation(rng.uniform(-config.rotate_rad, config.rotate_rad, 3)) * zoom
+    matrix = rotation(rng.uniform(-config.rotate_rad, config.rotate_rad, 3)) * zoom
     there = torch.einsum("ab,bdhw->adhw", torch.from_numpy(matrix.astype(np.float32)), place)
     half_sizes = torch.tensor([(n - 1) / 2 for n in anatomy.tissue.shape])
     there = there / half_sizes[:, None, None, None]
@@ -199,7 +199,7 @@ def deform(
     return tissue, share > rng.uniform(0.18, 0.35)
 
 
-def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+def rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rotation about all three axes, (3, 3)."""
     rotation = np.eye(3)
     for axis, angle in enumerate(angles):

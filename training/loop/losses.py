@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -9,11 +11,14 @@ from torch.nn import functional
 from fastbts.labels import REGION_LABELS
 from training.model import Outputs
 
+Regions = Mapping[str, tuple[int, ...]]
+"""Region -> its labels."""
 
-def regions_of(label: Tensor) -> Tensor:
-    """Label map (B, D, H, W) -> overlapping region masks (B, 3, D, H, W) float32, WT, TC, ET."""
+
+def regions_of(label: Tensor, regions: Regions = REGION_LABELS) -> Tensor:
+    """Label map (B, D, H, W) -> region masks (B, K, D, H, W) float32, which may overlap."""
     return torch.stack(
-        [torch.isin(label, torch.tensor(v, device=label.device)) for v in REGION_LABELS.values()],
+        [torch.isin(label, torch.tensor(v, device=label.device)) for v in regions.values()],
         dim=1,
     ).float()
 
@@ -29,6 +34,19 @@ def dice_bce(logits: Tensor, target: Tensor) -> Tensor:
     overlap, size = (probability * target).sum(axes), (probability + target).sum(axes)
     dice = (2 * overlap + 1.0) / (size + 1.0)  # +1 voxel: defined when the region is absent
     return 1 - dice.mean() + functional.binary_cross_entropy_with_logits(logits, target)
+
+
+def region_overlap(found: Tensor, label: Tensor, regions: Regions = REGION_LABELS) -> Tensor:
+    """Dice of each region, (K,); 1 where both are empty.
+
+    Args:
+        found: Region masks (B, K, D, H, W), bool.
+        label: (B, D, H, W).
+        regions: In the order of K.
+    """
+    target, axes = regions_of(label, regions).bool(), (0, 2, 3, 4)
+    both, sizes = (found & target).sum(axes), found.sum(axes) + target.sum(axes)
+    return torch.where(sizes > 0, 2 * both / sizes.clamp(min=1), 1.0)
 
 
 def coarse_regions(target: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -57,6 +75,7 @@ def supervised_loss(
     label: Tensor,
     side_weight: float,
     *,
+    regions: Regions = REGION_LABELS,
     similarity_weight: float = 0.0,
     teacher: Tensor | None = None,
     bridge_weight: float = 0.0,
@@ -65,13 +84,14 @@ def supervised_loss(
 
     Args:
         outputs: The network's outputs in training.
-        label: (B, D, H, W), BraTS <= 2021 values.
+        label: (B, D, H, W).
         side_weight: Weight of the first coarser level; each further one has half of it.
+        regions: The network's outputs, in their order.
         similarity_weight: Weight of `similarity_loss`.
         teacher: CLIP image embeddings (B, 3, T), or None.
         bridge_weight: Weight of `bridge_loss`.
     """
-    target = regions_of(label)
+    target = regions_of(label, regions)
     loss, weight = dice_bce(outputs.levels[0].float(), target), side_weight
     total = 1.0
     for side in outputs.levels[1:]:

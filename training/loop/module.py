@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from fastbts import Segmenter, SegmenterOptions, read_case
+from fastbts import Segmenter, SegmenterOptions
 from fastbts.metrics import region_dice
-from fastbts.spec import REGIONS
 from training.clip.prompts import (
     Prompts,
     PromptsError,
@@ -21,9 +20,9 @@ from training.clip.prompts import (
     region_texts,
 )
 from training.config import Recipe
-from training.data.cases import Sample, engine_spec, group_of, read_labels
+from training.data.cases import Sample, engine_spec, group_of, read_images, read_labels
 from training.data.teacher import token_reader
-from training.loop.losses import supervised_loss
+from training.loop.losses import region_overlap, supervised_loss
 from training.model import UNet3d
 from training.network_engine import NetworkEngine
 
@@ -49,16 +48,17 @@ def recipe_prompts(recipe: Recipe) -> Prompts | None:
         prompts = load_prompts(Path(recipe.prompts))
     else:
         prompts = orthonormal_prompts([*texts], [*texts.values()], width=width)
-    _check_prompts(prompts, recipe.prompts or "prompts.yaml", (model.n_regions, width))
+    _check_prompts(prompts, recipe.prompts or "prompts.yaml", (*recipe.regions,), width)
     return prompts
 
 
-def _check_prompts(prompts: Prompts, source: str, shape: tuple[int, int]) -> None:
+def _check_prompts(prompts: Prompts, source: str, regions: tuple[str, ...], width: int) -> None:
+    shape = len(regions), width
     # Rows have no names in the network: in another order each region would get a wrong vector.
-    if prompts.labels != REGIONS:
+    if prompts.labels != regions:
         raise PromptsError(
             f"{source}: one row each for {', '.join(prompts.labels)}, expected "
-            f"{', '.join(REGIONS)} in this order; give training/clip/prompts.yaml this order and "
+            f"{', '.join(regions)} in this order; give training/clip/prompts.yaml this order and "
             "make the file again with python -m training prompts"
         )
     if prompts.embeddings.shape != shape:
@@ -106,6 +106,7 @@ class TrainingModule(L.LightningModule):
             self.network(image, tokens=tokens),
             label,
             recipe.side_weight,
+            regions=recipe.regions,
             similarity_weight=recipe.similarity_weight,
             teacher=teacher,
             bridge_weight=recipe.bridge_weight,
@@ -122,25 +123,36 @@ class TrainingModule(L.LightningModule):
         self.log("loss", loss.detach(), prog_bar=True)
         return loss
 
-    def validation_step(self, folder: Path, index: int) -> None:
-        """Dice of one case by `fastbts.Segmenter`; Lightning has set eval mode and the average."""
-        options = SegmenterOptions(n_threads=torch.get_num_threads())
-        segmenter = Segmenter(
-            NetworkEngine(self.network, engine_spec(self.recipe), self.read_tokens),
-            options=options,
-            warm_up=False,
-        )
-        scores = region_dice(segmenter.predict(read_case(folder)).labels, read_labels(folder))
+    def validation_step(self, case: Path | Sample, index: int) -> None:
+        """Logs the Dice of one case; Lightning has set eval mode and the average."""
+        scores = self._dice_of_case(case) if isinstance(case, Path) else self._dice_of_image(case)
         scores["mean"] = sum(scores.values()) / len(scores)
         self.log_dict(
             {f"dice/{region}": score for region, score in scores.items()},
             batch_size=1,
             sync_dist=True,
         )
-        group = group_of(folder)
+        group = group_of(case) if isinstance(case, Path) else ""
         # Ranks may validate different groups, whose scores could not be averaged over ranks.
         if group and self.trainer.world_size == 1:
             self.log(f"dice/{group}", scores["mean"], batch_size=1)
+
+    def _dice_of_case(self, folder: Path) -> dict[str, float]:
+        """Of a glioma case, by `fastbts.Segmenter`."""
+        options = SegmenterOptions(n_threads=torch.get_num_threads())
+        segmenter = Segmenter(
+            NetworkEngine(self.network, engine_spec(self.recipe), self.read_tokens),
+            options=options,
+            warm_up=False,
+        )
+        volume = read_images(folder, self.recipe.modalities)
+        return region_dice(segmenter.predict(volume).labels, read_labels(folder))
+
+    def _dice_of_image(self, sample: Sample) -> dict[str, float]:
+        """Of a complete image with labels, for tasks that a `Segmenter` does not know."""
+        image, label, _ = sample
+        dice = region_overlap(self.network(image[None]) > 0, label[None], self.recipe.regions)
+        return dict(zip(self.recipe.regions, dice.tolist(), strict=True))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Gives entries the names that `training export` reads.

@@ -47,9 +47,9 @@ class UNetConfig:
     """Shape of the backbone."""
 
     n_modalities: int = 4
-    """Input channels, in the order of `fastbts.MODALITIES`."""
+    """Input channels: the recipe's modalities."""
     n_regions: int = 3
-    """Output channels: WT, TC, ET."""
+    """Output channels: the recipe's regions."""
     widths: tuple[int, ...] = (32, 64, 128, 256)
     """Channels per level, finest first; each level halves the resolution."""
     patch: int = 2

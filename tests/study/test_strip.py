@@ -1,0 +1,106 @@
+"""The brain mask of raw images, with an engine that calls bright voxels brain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fastbts import EngineSpec, Geometry, OptionsError
+from fastbts.study.strip import brain_mask, head_tensor, scaled
+from fastbts.volume import to_network_axes
+
+SPEC = EngineSpec(
+    name="brain",
+    modalities=("head",),
+    regions=("brain",),
+    thresholds=(0.5,),
+    stride=8,
+    spacing_mm=2.0,
+    window=(32, 32, 32),
+    percentiles=(0.0, 100.0),
+)
+# Stored LAS with slices of 5 mm.
+GEOMETRY = Geometry((60, 64, 20), np.diag([-1.0, 1.0, 5.0, 1.0]))
+
+
+class BrightEngine:
+    """Logit 8 (intensity - 0.5) of each voxel."""
+
+    text = None
+
+    def __init__(self, spec: EngineSpec = SPEC) -> None:
+        self.spec = spec
+        self.description: dict[str, Any] = {}
+        self.seen: list[tuple[int, ...]] = []
+
+    def infer(
+        self,
+        tensor: NDArray[np.float32],
+        text: NDArray[np.float32] | None = None,
+        *,
+        out: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
+        self.seen.append(tensor.shape)
+        return 8 * (tensor - np.float32(0.5))
+
+    def close(self) -> None:
+        pass
+
+
+def image() -> NDArray[np.int16]:
+    voxels = np.zeros((60, 64, 20), np.int16)
+    voxels[10:40, 20:50, 5:15] = 1000
+    return voxels
+
+
+def test_the_mask_is_in_the_images_own_grid() -> None:
+    engine = BrightEngine()
+    voxels = image()
+    voxels[2, 2, 2] = 1000  # a second part
+    voxels[20:24, 30:34, 9] = 0  # a hole
+    mask = brain_mask([voxels], GEOMETRY, engine)
+    assert engine.seen == [(1, 1, 56, 32, 32)], "2 mm, multiples of the stride"
+    assert mask.shape == voxels.shape
+    wrong = mask != (image() > 0)
+    assert wrong.sum() < 0.02 * mask.sum(), "up to the rounding of faces"
+    assert not mask[2, 2, 2]
+    assert mask[20:24, 30:34, 9].all()
+
+
+def test_several_images_vote_by_their_logits() -> None:
+    half = image().copy()
+    half[10:25] = 0
+    assert brain_mask([image(), image(), half], GEOMETRY, BrightEngine())[12, 30, 10]
+    assert not brain_mask([image(), half, half], GEOMETRY, BrightEngine())[12, 30, 10]
+    assert not brain_mask([np.zeros_like(half)], GEOMETRY, BrightEngine()).any()
+
+
+def test_other_engines_are_refused() -> None:
+    with pytest.raises(OptionsError, match="one input and one region"):
+        brain_mask([image()], GEOMETRY, BrightEngine(EngineSpec()))
+    with pytest.raises(OptionsError, match="at least one image"):
+        brain_mask([], GEOMETRY, BrightEngine())
+
+
+def test_fine_voxels_are_averaged() -> None:
+    stripes = np.zeros((64, 64, 64), np.float32)
+    stripes[::2] = 1000
+    stripes[:2, :2, :2] = 0, 0
+    geometry = Geometry((64, 64, 64), np.diag([0.5, 0.5, 0.5, 1.0]))
+    spec = EngineSpec(**{**SPEC.__dict__, "percentiles": (0.0, 100.0)})
+    tensor, size = head_tensor(to_network_axes(stripes, geometry), geometry, spec)
+    assert size == (16, 16, 16)
+    inside = tensor[0, 2:, 2:, 2:]
+    assert inside.std() < 0.05, "stripes of 0.5 mm are gone, not aliased"
+
+
+def test_scaling_ignores_the_units() -> None:
+    values = np.random.default_rng(0).normal(300, 100, (20, 20, 20)).astype(np.float32)
+    one, other = scaled(values), scaled(values * 7 + 100)
+    assert one.dtype == np.float32
+    assert (one.min(), one.max()) == (0, 1)
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    assert not scaled(np.full((4, 4, 4), 5, np.float32)).any()
