@@ -12,6 +12,7 @@ import os, signal, sys, threading, time
 import numpy as np
 from fastbts import load_engine
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
 engine = load_engine(backend=sys.argv[1])
 large = np.random.default_rng(0).standard_normal((1, 4, 192, 192, 160), np.float32)
 small = np.ascontiguousarray(large[..., :32, :32, :32])
