@@ -33,6 +33,13 @@ CONFIGS = list(dict.fromkeys(narrow(load_recipe(name).model) for name in NAMES))
 """Without those that are the same."""
 
 
+def spec_of(config: UNetConfig) -> EngineSpec:
+    """That of a network of so many images and regions."""
+    spec = EngineSpec(stride=config.stride)
+    n_images, n_regions = config.n_modalities, config.n_regions
+    return replace(spec, modalities=spec.modalities[:n_images], regions=spec.regions[:n_regions])
+
+
 def randomized(config: UNetConfig) -> UNet3d:
     """A network as if it were trained: nothing is 0, no statistics are those of the start."""
     torch.manual_seed(0)
@@ -52,11 +59,12 @@ def randomized(config: UNetConfig) -> UNet3d:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.norm}-{len(c.widths)}-{c.patch}")
 def test_an_exported_network_is_read(config: UNetConfig) -> None:
     network = randomized(config)
-    model = halve_weights(to_onnx(network, EngineSpec(stride=config.stride)))
+    model = halve_weights(to_onnx(network, spec_of(config)))
     plan = read_plan(read_graph(model.SerializeToString()), "exported")
     side = 2 * config.stride
-    x = np.random.default_rng(0).standard_normal((1, 4, side, side, side), np.float32)
-    x[:, 1] = 0
+    shape = (1, config.n_modalities, side, side, side)
+    x = np.random.default_rng(0).standard_normal(shape, np.float32)
+    x[:, 1:2] = 0
     with torch.inference_mode():
         exact = network(torch.from_numpy(x)).numpy()
     text = network.get_buffer("text").numpy() if config.semantic.uses_text else None
