@@ -35,9 +35,9 @@ inline constexpr int kConvBlocks = 3;
 inline constexpr int kConvBlocks = 4;
 #endif
 
-/// Of the network's 22 convolutions at 144 x 176 x 144 voxels: 220 GFLOP, 251 with what bricks waste,
-/// ideal 0.28 ms at 790 TFLOP/s; 0.48 GB, ideal 0.16 ms at 3.0 TB/s, 0.11 at 4.3 TB/s. Estimate
-/// 0.7-1.0 ms (never run on a GPU).
+/// Of the network's 22 convolutions at 144 x 176 x 144 voxels: 220 GFLOP, 251 with what bricks
+/// waste, ideal 0.28 ms at 790 TFLOP/s; 0.48 GB, ideal 0.16 ms at 3.0 TB/s, 0.11 at 4.3 TB/s.
+/// Estimate 0.7-1.0 ms (never run on a GPU).
 ///
 /// One block computes a brick of y for 32 columns with 4 warps, by 16 input channels (a chunk) at a
 /// time. The brick's part of x, with a border for the taps, is activated on its way to shared
@@ -110,8 +110,9 @@ struct Affine8 {
   }
 };
 
-/// Brings one chunk of the brick's input, which begins at voxel `first` and may begin or end outside
-/// of x, into shared memory; each thread asks for a few voxels before it waits for the first.
+/// Brings one chunk of the brick's input, which begins at voxel `first` and may begin or end
+/// outside of x, into shared memory; each thread asks for a few voxels before it waits for the
+/// first.
 template <typename Shape>
 FASTBTS_DEVICE void load_input(const Half* x, const float* affine, const ConvSizes& s,
                                const int (&first)[3], int chunk, Half* shared) {
@@ -150,7 +151,8 @@ FASTBTS_DEVICE void begin_weights(const Half* tiles, Half* shared) {
 }
 
 /// sums += the products of one tap: kRowTiles x 4 tiles of 16 voxels x 8 columns. `row` is the
-/// row that this lane gives of the first tile for the first tap; `shift` is that of the tap, in rows.
+/// row that this lane gives of the first tile for the first tap; `shift` is that of the tap, in
+/// rows.
 template <typename Shape>
 FASTBTS_DEVICE void multiply_tap(const Half* row, const Half* weights, int shift,
                                  float (&sums)[Shape::kRowTiles][4][4]) {
@@ -195,8 +197,8 @@ FASTBTS_DEVICE void write_pair(Out* out, const ConvSizes& s, const int (&at)[3],
   }
 }
 
-/// Adds up the brick's sums and sums of squares of each column in a fixed order: over the lanes that
-/// have it, then over the warps.
+/// Adds up the brick's sums and sums of squares of each column in a fixed order: over the lanes
+/// that have it, then over the warps.
 template <typename Shape>
 FASTBTS_DEVICE void write_stats(const float (&totals)[4][2][2], int first_column, int n_out,
                                 float* shared, float* stats, std::int64_t column_step) {

@@ -23,7 +23,7 @@ struct MutualInformationArgs {
 ///   points   (N, 3)     float32             read     positions, N < 2^24
 ///   values   (N)        uint8               read     the fixed image there
 ///   moving   (D, H, W)  uint8, any strides  read     at least one voxel
-///   maps     (K, 3, 4)  float64, finite     read     position -> moving voxel, centres at 0, 1, ...
+///   maps     (K, 3, 4)  float64, finite     read     position -> moving voxel, centres at 0, 1..
 ///   out      (K, 2)     float64             written  1 to 2; share of the points inside moving
 /// Points beyond the outer faces of moving are left out; between these and the outermost centres
 /// the edge value is used. The joint histogram has 32 x 32 bins. A fixed value counts in one bin; a

@@ -14,8 +14,8 @@ struct PackArgs {
   View<float, 3> scratch;
 };
 
-/// The network's input: blocks of p^3 voxels become channels, and the pixel fusion. Where a voxel of
-/// modality m is 0 it becomes background[m], elsewhere it is multiplied by the modality's gain
+/// The network's input: blocks of p^3 voxels become channels, and the pixel fusion. Where a voxel
+/// of modality m is 0 it becomes background[m], elsewhere it is multiplied by the modality's gain
 ///   2 sigmoid(gate_bias[m] + sum of gate[m, n] over the modalities n that are present),
 /// those with a voxel other than 0 among the first ones of the blocks.
 ///   volume      (B, M, D, H, W)            float32, rows dense  read     D, H, W multiples of p

@@ -36,8 +36,9 @@ struct SemanticAttentionArgs {
 ///   out         (B, C, 2D, 2H, 2W)  floats, rows dense   written  may be skip itself, or channels
 ///                                                                 of a larger buffer
 /// Sums are float32 in a fixed order: the same bits for any n_threads. Floats are float32, or on a
-/// CUDA device also float16 or bfloat16, the same for all. There skip, encoded, decoded and out must
-/// be dense, or all channels-last; similarity may be either, and cases may have gaps between them.
+/// CUDA device also float16 or bfloat16, the same for all. There skip, encoded, decoded and out
+/// must be dense, or all channels-last; similarity may be either, and cases may have gaps between
+/// them.
 void semantic_attention(const SemanticAttentionArgs& args, int n_threads, Stream stream);
 
 void semantic_attention_cpu(const SemanticAttentionArgs& args, int n_threads);

@@ -48,8 +48,8 @@ inline constexpr int kMostItems = 8;  // channels that a thread reads at once
 inline constexpr int kPartFloats = kSplits * kHiddenGroup * kBlockVoxels;
 inline constexpr int kFactorFloats = kSplits * kLine;
 
-/// Shared memory: parts of sums (kSplits, kHiddenGroup, kBlockVoxels), factors (4, kLine), the first
-/// child of each voxel (kBlockVoxels), and the weights of one kind of input.
+/// Shared memory: parts of sums (kSplits, kHiddenGroup, kBlockVoxels), factors (4, kLine), the
+/// first child of each voxel (kBlockVoxels), and the weights of one kind of input.
 inline std::size_t attention_shared_bytes(const AttentionSizes& s) {
   const int most = s.n_below > s.n_maps ? s.n_below : s.n_maps;
   const int n_rows = (most + kMostItems - 1) / kMostItems * kMostItems;
@@ -102,8 +102,8 @@ FASTBTS_DEVICE void mix(const float* weights, float value, float (&sums)[kHidden
   }
 }
 
-/// Adds this split's share of the channels of a voxel. A few are loaded before the first is used, so
-/// that more of memory's latency overlaps.
+/// Adds this split's share of the channels of a voxel. A few are loaded before the first is used,
+/// so that more of memory's latency overlaps.
 template <typename T>
 FASTBTS_DEVICE void mix_channels(const T* voxel, std::int64_t step, int n, int split,
                                  const float* weights, float (&sums)[kHiddenGroup]) {
@@ -273,8 +273,8 @@ FASTBTS_DEVICE void weight_children(const AttentionPointers<T>& p, const Attenti
   }
 }
 
-/// One block per kBlockVoxels voxels at half resolution, blockIdx.y the case: sums of hidden channels,
-/// logits and factors of the voxels' children, then the skip, read and written once.
+/// One block per kBlockVoxels voxels at half resolution, blockIdx.y the case: sums of hidden
+/// channels, logits and factors of the voxels' children, then the skip, read and written once.
 template <typename T, typename P, bool kChannelsLast>
 FASTBTS_KERNEL FASTBTS_BOUNDS(kAttentionThreads, 3) void attention_kernel(AttentionPointers<T> p,
                                                                           AttentionSizes s) {

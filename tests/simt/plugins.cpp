@@ -164,8 +164,9 @@ void run(const char* name, const std::vector<DynamicPluginTensorDesc>& all,
 }  // namespace
 
 /// Runs a plugin on n_in inputs of one type (0 float32, 1 float16, 2 bfloat16), each of a format,
-/// that of the output is the first's; sizes are those of all inputs, one after another. The workspace is made for shapes that are `grown` larger along
-/// every axis. Returns what went wrong, or null.
+/// that of the output is the first's; sizes are those of all inputs, one after another. The
+/// workspace is made for shapes that are `grown` larger along every axis. Returns what went wrong,
+/// or null.
 extern "C" __attribute__((visibility("default"))) const char* run_plugin(
     const char* name, int type, int n_in, const int* formats, const int* ranks,
     const std::int64_t* sizes, int grown, const void* const* inputs, void* output) {
