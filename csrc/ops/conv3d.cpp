@@ -7,12 +7,6 @@
 namespace fastbts {
 namespace {
 
-template <std::size_t N>
-void require_shape(const char* name, const Shape<N>& got, const Shape<N>& expected) {
-  require<InputError>(got == expected, "conv3d: ", name, ": expected shape ", expected, ", got ",
-                      got);
-}
-
 void check_options(const Conv3dArgs& args) {
   const std::int64_t taps = args.tiles.shape[2];
   require<InputError>(taps == 1 || taps == 27, "conv3d: tiles: expected 1 or 27 taps, got ", taps);
@@ -29,16 +23,17 @@ void check_shapes(const Conv3dArgs& args) {
   const std::int64_t n_out = args.out.shape[4] * s * s * s;
   const auto groups = [](std::int64_t n, std::int64_t size) { return (n + size - 1) / size; };
   const Shape<3> size = conv3d_size(args), bricks = conv3d_bricks(size, args.brick);
-  require_shape("out", args.out.shape,
+  require_shape("conv3d: out", args.out.shape,
                 {n_b, s * size[0], s * size[1], s * size[2], args.out.shape[4]});
-  require_shape("tiles", args.tiles.shape,
+  require_shape("conv3d: tiles", args.tiles.shape,
                 {groups(n_out, kTileColumns), groups(n_in, kTileChannels), args.tiles.shape[2],
                  kTileColumns, kTileChannels});
-  if (args.affine.data) require_shape("affine", args.affine.shape, {n_b, 2, n_in});
-  if (args.bias.data) require_shape("bias", args.bias.shape, {n_out});
+  if (args.affine.data) require_shape("conv3d: affine", args.affine.shape, {n_b, 2, n_in});
+  if (args.bias.data) require_shape("conv3d: bias", args.bias.shape, {n_out});
   if (!args.stats.data) return;
   require<OptionsError>(s == 1, "conv3d: stats: expected none with spread 2");
-  require_shape("stats", args.stats.shape, {n_b, n_out, bricks[0] * bricks[1] * bricks[2], 2});
+  require_shape("conv3d: stats", args.stats.shape,
+                {n_b, n_out, bricks[0] * bricks[1] * bricks[2], 2});
 }
 
 void check_layout(const Conv3dArgs& args) {

@@ -5,26 +5,16 @@
 #include "core/cuda/device.h"
 
 namespace fastbts {
-namespace {
-
-template <std::size_t N>
-void require_shape(const char* name, const Shape<N>& got, const Shape<N>& expected) {
-  require<InputError>(got == expected, "fold_stats: ", name, ": expected shape ", expected,
-                      ", got ", got);
-}
-
-}  // namespace
-
 void fold_stats(const FoldStatsArgs& args, int n_threads, Stream stream) {
   const std::int64_t n_b = args.stats.shape[0], n_c = args.stats.shape[1];
-  require_shape("stats", args.stats.shape, {n_b, n_c, args.stats.shape[2], 2});
-  require_shape("affine", args.affine.shape, {n_b, 2, n_c});
+  require_shape("fold_stats: stats", args.stats.shape, {n_b, n_c, args.stats.shape[2], 2});
+  require_shape("fold_stats: affine", args.affine.shape, {n_b, 2, n_c});
   require<InputError>(!args.weight.data == !args.bias.data,
                       "fold_stats: weight, bias: expected both or none");
-  if (args.weight.data) require_shape("weight", args.weight.shape, {n_c});
-  if (args.bias.data) require_shape("bias", args.bias.shape, {n_c});
-  if (args.film.data) require_shape("film", args.film.shape, {n_b, 2, n_c});
-  if (args.mean.data) require_shape("mean", args.mean.shape, {n_b, n_c});
+  if (args.weight.data) require_shape("fold_stats: weight", args.weight.shape, {n_c});
+  if (args.bias.data) require_shape("fold_stats: bias", args.bias.shape, {n_c});
+  if (args.film.data) require_shape("fold_stats: film", args.film.shape, {n_b, 2, n_c});
+  if (args.mean.data) require_shape("fold_stats: mean", args.mean.shape, {n_b, n_c});
   require<OptionsError>(args.n_voxels > 0, "fold_stats: n_voxels: expected at least 1, got ",
                         args.n_voxels);
   require_dense(args.stats, "fold_stats: stats");

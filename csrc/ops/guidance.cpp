@@ -7,11 +7,6 @@
 namespace fastbts {
 namespace {
 
-template <std::size_t N>
-void require_shape(const char* name, const Shape<N>& got, const Shape<N>& expected) {
-  require<InputError>(got == expected, name, ": expected shape ", expected, ", got ", got);
-}
-
 template <typename AView>
 void require_half(const AView& view, const char* name) {
   require<InputError>(view.dtype == DType::kFloat16, name, ": expected float16 on a CUDA device");

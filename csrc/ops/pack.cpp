@@ -7,18 +7,12 @@
 namespace fastbts {
 namespace {
 
-template <std::size_t N>
-void require_shape(const char* name, const Shape<N>& got, const Shape<N>& expected) {
-  require<InputError>(got == expected, "pack: ", name, ": expected shape ", expected, ", got ",
-                      got);
-}
-
 void check_fusion(const PackArgs& args) {
   const std::int64_t n_b = args.volume.shape[0], n_m = args.volume.shape[1];
-  require_shape("gate", args.gate.shape, {n_m, n_m});
-  require_shape("gate_bias", args.gate_bias.shape, {n_m});
-  require_shape("background", args.background.shape, {n_m});
-  require_shape("scratch", args.scratch.shape, {2, n_b, n_m});
+  require_shape("pack: gate", args.gate.shape, {n_m, n_m});
+  require_shape("pack: gate_bias", args.gate_bias.shape, {n_m});
+  require_shape("pack: background", args.background.shape, {n_m});
+  require_shape("pack: scratch", args.scratch.shape, {2, n_b, n_m});
   require_dense(args.scratch, "pack: scratch");
 }
 
@@ -31,7 +25,7 @@ void pack(const PackArgs& args, int n_threads, Stream stream) {
   require<InputError>(n_d % p == 0 && n_h % p == 0 && n_w % p == 0,
                       "pack: volume: expected sizes that are multiples of ", p, ", got shape ",
                       args.volume.shape);
-  require_shape("out", args.out.shape, {n_b, n_d / p, n_h / p, n_w / p, n_m * p * p * p});
+  require_shape("pack: out", args.out.shape, {n_b, n_d / p, n_h / p, n_w / p, n_m * p * p * p});
   require<InputError>(args.volume.dtype == DType::kFloat32, "pack: volume: expected float32");
   if (args.gate.data) check_fusion(args);
   on_device(

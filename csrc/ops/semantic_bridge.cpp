@@ -1,23 +1,18 @@
 #include "ops/semantic_bridge.h"
 
+#include "core/array/dense.h"
 #include "core/array/error.h"
 #include "core/cuda/device.h"
 
 namespace fastbts {
 namespace {
 
-template <std::size_t N>
-void require_shape(const char* name, const Shape<N>& got, const Shape<N>& expected) {
-  require<InputError>(got == expected, "semantic_bridge: ", name, ": expected shape ", expected,
-                      ", got ", got);
-}
-
 void check_weights(const SemanticBridgeArgs& args) {
   const std::int64_t n_r = args.reduced.shape[1];
-  require_shape("conv", args.conv.shape, {n_r, 2 * n_r, 3, 3});
-  require_shape("bias", args.bias.shape, {n_r});
-  require_shape("axis_bias", args.axis_bias.shape, {3, n_r});
-  require_shape("expand", args.expand.shape, {args.x.shape[1], n_r});
+  require_shape("semantic_bridge: conv", args.conv.shape, {n_r, 2 * n_r, 3, 3});
+  require_shape("semantic_bridge: bias", args.bias.shape, {n_r});
+  require_shape("semantic_bridge: axis_bias", args.axis_bias.shape, {3, n_r});
+  require_shape("semantic_bridge: expand", args.expand.shape, {args.x.shape[1], n_r});
 }
 
 void check_scratch(const SemanticBridgeArgs& args) {
@@ -32,8 +27,9 @@ void semantic_bridge(const SemanticBridgeArgs& args, int n_threads, Stream strea
   const auto [n_b, n_c, n_d, n_h, n_w] = args.x.shape;
   require<InputError>(n_d > 0 && n_h > 0 && n_w > 0,
                       "semantic_bridge: x: expected at least one voxel, got shape ", args.x.shape);
-  require_shape("reduced", args.reduced.shape, {n_b, args.reduced.shape[1], n_d, n_h, n_w});
-  require_shape("out", args.out.shape, args.x.shape);
+  require_shape("semantic_bridge: reduced", args.reduced.shape,
+                {n_b, args.reduced.shape[1], n_d, n_h, n_w});
+  require_shape("semantic_bridge: out", args.out.shape, args.x.shape);
   require<InputError>(args.reduced.dtype == args.x.dtype,
                       "semantic_bridge: reduced: expected the element type of x");
   require<InputError>(args.out.dtype == args.x.dtype,

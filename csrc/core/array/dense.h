@@ -30,6 +30,12 @@ void require_dense(const AView& view, const char* name, std::size_t first = 0) {
   }
 }
 
+/// Throws unless an array, named as in "conv3d: out", has this shape.
+template <std::size_t N>
+void require_shape(const char* name, const Shape<N>& got, const Shape<N>& expected) {
+  require<InputError>(got == expected, name, ": expected shape ", expected, ", got ", got);
+}
+
 /// Strides of a dense array.
 template <std::size_t N>
 Shape<N> dense_strides(const Shape<N>& shape) {
