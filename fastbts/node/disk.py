@@ -36,8 +36,7 @@ def move(source: Path, target: Path) -> None:
         sync(target.parent.parent)
         sync(target.parent.parent.parent)
     os.replace(source, target)
-    for folder in {source.parent, target.parent}:
-        sync(folder)
+    sync(target.parent)  # and with it the old name: file systems do a rename as one change
 
 
 def sync(path: Path) -> None:

@@ -103,11 +103,16 @@ class Archive:
 
 
 def send_images(
-    files: Sequence[Path], port: int, aet: str = "FASTBTS", calling: str = "SCANNER", **options: Any
+    files: Sequence[Path],
+    port: int,
+    aet: str = "FASTBTS",
+    calling: str = "SCANNER",
+    answer_s: float = 30,
+    **options: Any,
 ) -> list[int]:
     """Statuses of C-STORE, one per file; none where the association was refused or broke."""
     entity, statuses = AE(calling), []
-    entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = 20
+    entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = answer_s
     for file in files:
         meta = pydicom.dcmread(file, stop_before_pixels=True).file_meta
         if meta.MediaStorageSOPClassUID not in [
@@ -170,6 +175,7 @@ def process_of(*command: object) -> Iterator[tuple[subprocess.Popen[str], list[s
         process.kill()
         process.wait()
         reader.join(DEADLINE_S)
+        process.stderr.close()
 
 
 def port_of(lines: list[str]) -> int:
