@@ -13,13 +13,12 @@ from typing import Any
 
 from fastbts.errors import OptionsError, optional_module
 from fastbts.node.queue import Queue, QueueFullError, study_id
+from fastbts.node.server import EXTRA, server_class
 from fastbts.node.tls import Tls
 
 log = logging.getLogger("fastbts.node")
-EXTRA = "dicom"
 SUCCESS, OUT_OF_RESOURCES, NO_MATCH, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900, 0xC000
 MAX_ASSOCIATIONS = 10
-HANDSHAKE_S = 5.0
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -84,30 +83,13 @@ def _server(queue: Queue, address: Address) -> Any:
             (address.host, address.port),
             ssl_context=address.tls.server() if address.tls else None,
             evt_handlers=handlers,
-            server_class=_server_class(),
+            server_class=server_class(),
         )
     except OSError as error:
         raise OptionsError(
             f"{address.host}:{address.port}: cannot listen here: {error.strerror}; choose another "
             "--host or --port"
         ) from error
-
-
-def _server_class() -> Any:
-    transport = optional_module("pynetdicom.transport", EXTRA)
-
-    class Server(transport.ThreadedAssociationServer):  # type: ignore[misc,name-defined]
-        """One that a peer cannot stop by connecting and saying nothing."""
-
-        def get_request(self) -> Any:
-            connection, peer = self.socket.accept()
-            if self.ssl_context:
-                connection.settimeout(HANDSHAKE_S)
-                connection = self.ssl_context.wrap_socket(connection, server_side=True)
-                connection.settimeout(None)
-            return connection, peer
-
-    return Server
 
 
 def entity_of(aet: str) -> Any:

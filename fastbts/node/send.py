@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fastbts.errors import OptionsError, optional_module
-from fastbts.node.receive import EXTRA, checked_aet, entity_of
+from fastbts.node.receive import checked_aet, entity_of
+from fastbts.node.server import EXTRA
 from fastbts.node.tls import Tls
 
 log = logging.getLogger("fastbts.node")

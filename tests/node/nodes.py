@@ -144,7 +144,7 @@ def echo(port: int, aet: str = "FASTBTS", calling: str = "SCANNER", **options: A
 
 
 @contextmanager
-def running(queue: Queue, archive: Archive, **options: Any) -> Iterator[int]:
+def running(queue: Queue, archive: Any, **options: Any) -> Iterator[int]:
     """A node in this process, with the fake segmentation; gives its port."""
     options = {"process": fake_process, "address": Address(port=0), "quiet_s": 0.3, **options}
     options = {"destination": archive.destination, "retry_s": (0.1, 0.2), **options}

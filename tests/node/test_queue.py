@@ -401,6 +401,9 @@ def life(folder: Path, archive: Counter[str], keep: bool) -> None:
         queue.close()
 
 
+# A process that ends closes its files; here they stay open for a while.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("after", [False, True])
 def test_killed_at_any_change_of_the_disk(

@@ -74,7 +74,7 @@ def test_a_silent_connection_does_not_stop_the_others(
 ) -> None:
     import socket
 
-    monkeypatch.setattr("fastbts.node.receive.HANDSHAKE_S", 0.2)
+    monkeypatch.setattr("fastbts.node.server.HANDSHAKE_S", 0.2)
     with (
         running(queue, archive, address=Address(port=0, tls=tls(folder, "node"))) as port,
         socket.create_connection(("127.0.0.1", port)),
