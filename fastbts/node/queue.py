@@ -32,6 +32,7 @@ MAX_ATTEMPTS = 3  # that end with the process, before a study counts as the caus
 MAX_DONE = 1000  # studies that are remembered without their images
 MAX_REFUSED = 1000  # studies of which refused images are remembered
 MEASURE_EVERY_S = 60.0  # while the queue is full
+BROKEN = 10  # times longer waits a study whose sender broke off
 
 
 class QueueFullError(Exception):
@@ -73,6 +74,7 @@ class Queue:
         self._lock = threading.RLock()
         self._last: dict[str, float] = {}  # study -> when its last image came
         self._refused: dict[str, set[str]] = {}  # study -> images that found the queue full
+        self._broken: set[str] = set()  # studies whose sender broke off
         try:
             self._prepare()
         except BaseException:
@@ -85,6 +87,9 @@ class Queue:
         for path in self._trash.iterdir():
             disk.remove(path)
         self._n_bytes, self._measured = disk.n_bytes(self.folder), time.monotonic()
+        # Of those that did not run yet, the end of the last process may have stopped the sender.
+        incoming = self.folder / "incoming"
+        self._broken.update(p.name for p in incoming.iterdir() if not (p / RECORD).exists())
         self.recover()
 
     def close(self) -> None:
@@ -124,8 +129,15 @@ class Queue:
             self._refuse(study, name, error.strerror or "the disk failed")
         with self._lock:
             self._last[study] = time.monotonic()
+            self._broken.discard(study)
             self._refused.get(study, set()).discard(name)
         return True
+
+    def break_off(self, study: str) -> None:
+        """Waits longer for a study: its sender ended in the middle, and may come back."""
+        with self._lock:
+            if self._path("incoming", study).exists():
+                self._broken.add(study)
 
     def _has(self, study: str, name: str) -> bool:
         states = ("incoming", "running", "sending")
@@ -160,7 +172,8 @@ class Queue:
             waiting = [s for s in self.studies("incoming") if s not in sending]
             for study in waiting:  # after a restart, and of `retry`, the time is unknown
                 self._last.setdefault(study, now)
-            quiet = [s for s in waiting if now - self._last[s] >= quiet_s]
+            times = {study: BROKEN if study in self._broken else 1 for study in waiting}
+            quiet = [s for s in waiting if now - self._last[s] >= quiet_s * times[s]]
             return min(quiet, key=self._last.__getitem__, default=None)
 
     # Running
@@ -173,6 +186,7 @@ class Queue:
         """
         with self._lock:
             self._last.pop(study, None)
+            self._broken.discard(study)
             incoming, running = self._path("incoming", study), self._path("running", study)
             if self._only_repeats(study):
                 self._discard(incoming)

@@ -74,8 +74,10 @@ def _server(queue: Queue, address: Address) -> Any:
     for context in net.AllStoragePresentationContexts:
         entity.add_supported_context(context.abstract_syntax, net.ALL_TRANSFER_SYNTAXES)
     entity.add_supported_context("1.2.840.10008.1.1")  # Verification: C-ECHO
+    received: dict[Any, set[str]] = {}  # association -> studies
     handlers = [
-        (net.evt.EVT_C_STORE, _store, [queue]),
+        (net.evt.EVT_C_STORE, _store, [queue, received]),
+        (net.evt.EVT_CONN_CLOSE, _end, [queue, received]),
         (net.evt.EVT_REJECTED, _report_refusal),
     ]
     try:
@@ -119,7 +121,15 @@ def _report_refusal(event: Any) -> None:
     )
 
 
-def _store(event: Any, queue: Queue) -> int:
+def _end(event: Any, queue: Queue, received: dict[Any, set[str]]) -> None:
+    """Studies of an association that was not released may be incomplete."""
+    for study in received.pop(event.assoc, ()):
+        if not event.assoc.is_released:
+            queue.break_off(study)
+            log.warning("study %s: its sender broke off; waiting longer for it", study)
+
+
+def _store(event: Any, queue: Queue, received: dict[Any, set[str]]) -> int:
     """Answers a C-STORE; success means that the image is on disk.
 
     What is no image, for example a segmentation that an archive sends back, is not kept.
@@ -135,6 +145,7 @@ def _store(event: Any, queue: Queue) -> int:
     if instance != event.request.AffectedSOPInstanceUID:
         log.warning("study %s: refused an image with another UID than announced", study_id(study))
         return NO_MATCH
+    received.setdefault(event.assoc, set()).add(study_id(study))
     try:
         queue.add(study, instance, content)
     except QueueFullError as full:

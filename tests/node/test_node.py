@@ -114,6 +114,19 @@ def test_what_is_no_image_is_not_kept(tmp_path: Path, queue: Queue, archive: Arc
     assert states(queue) == []
 
 
+def test_a_sender_that_breaks_off_gets_more_time(
+    tmp_path: Path, queue: Queue, archive: Archive, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    files = write_images(tmp_path / "study", n=2)
+    with running(queue, archive, quiet_s=1.0) as port:
+        assert send_images(files[:2], port, breaks_off=True) == [0, 0]
+        until("that is seen", lambda: "its sender broke off; waiting longer" in caplog.text)
+        assert send_images(files[2:], port) == [0, 0]
+        until("the study is done", lambda: states(queue) == ["done"])
+    assert "segmenting 4 images" in caplog.text
+
+
 # Refusals
 
 

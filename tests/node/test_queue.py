@@ -111,6 +111,44 @@ def test_a_study_waits_until_it_is_quiet(queue: Queue, monkeypatch: pytest.Monke
     assert queue.next_quiet(30) == A
 
 
+def test_a_study_whose_sender_broke_off_waits_longer(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    fill(queue, "1")
+    queue.break_off(A)
+    now = 399.0
+    assert queue.next_quiet(30) is None
+    now = 400.0
+    assert queue.next_quiet(30) == A
+    fill(queue, "2")  # the sender is back
+    now = 430.0
+    assert queue.next_quiet(30) == A
+
+
+def test_a_restart_while_a_study_came_counts_as_broken_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for a study that was complete and running."""
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    queue = Queue(tmp_path)
+    fill(queue, "1")
+    start(queue)
+    fill(queue, "1", study="1.2.4")
+    queue.close()
+    queue = Queue(tmp_path)
+    assert queue.next_quiet(30) is None
+    now = 130.0
+    assert queue.next_quiet(30) == A
+    queue.start(A)
+    assert queue.next_quiet(30) is None
+    now = 400.0
+    assert queue.next_quiet(30) == B
+    queue.close()
+
+
 def test_kept_studies_have_images_and_results(limited: Limited) -> None:
     queue = limited(keep=True)
     fill(queue, "1", "2")
