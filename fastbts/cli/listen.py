@@ -157,15 +157,15 @@ def show_queue(
     ] = None,
 ) -> None:
     """Lists the studies of a node, with the reason of those that failed; also while it runs."""
-    from fastbts.node import queue as studies
+    from fastbts.node import listing
 
     with reported_errors():
         if not (folder / "incoming").is_dir():
             raise InputError(f"{folder}: not a queue of `fastbts listen`; give its --queue")
         if retry:
-            again = studies.retry(folder, () if "all" in retry else retry)
+            again = listing.retry(folder, () if "all" in retry else retry)
             typer.echo(f"waiting again: {', '.join(again) or 'none'}")
-    for row in studies.rows(folder):
+    for row in listing.rows(folder):
         typer.echo(f"{row.study}  {row.state:8}  {row.n_images:4} images  {row.reason}".rstrip())
 
 

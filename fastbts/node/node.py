@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fastbts.errors import quietly
-from fastbts.node.queue import IMAGES, RESULTS, Queue
+from fastbts.node.folder import IMAGES, RESULTS
+from fastbts.node.queue import Queue
 from fastbts.node.receive import Address, serving
 from fastbts.node.send import Destination, send
 from fastbts.progress import Progress

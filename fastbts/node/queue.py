@@ -12,11 +12,10 @@ recorded object by object.
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,9 +24,17 @@ from typing import Any, NoReturn
 from fastbts.errors import CaseError, FastBTSError
 from fastbts.files import write_json
 from fastbts.node import disk
+from fastbts.node.folder import (
+    IMAGES,
+    REASON,
+    RECORD,
+    RESULTS,
+    STATES,
+    images_in,
+    read_record,
+    write_record,
+)
 
-STATES = ("incoming", "running", "sending", "done", "failed")
-IMAGES, RESULTS, RECORD, REASON = "images", "results", "study.json", "reason.json"
 MAX_ATTEMPTS = 3  # that end with the process, before a study counts as the cause
 MAX_DONE = 1000  # studies that are remembered without their images
 MAX_REFUSED = 1000  # studies of which refused images are remembered
@@ -197,15 +204,15 @@ class Queue:
             (incoming / REASON).unlink(missing_ok=True)  # of a failed one that is tried again
             disk.move(incoming, running)
             names = sorted(path.name for path in (running / IMAGES).iterdir())
-            attempts = _record(running).get("attempts", 0)
-            _write_record(running, attempts=attempts + 1, instances=names)
+            attempts = read_record(running).get("attempts", 0)
+            write_record(running, attempts=attempts + 1, instances=names)
             missing = self._refused.pop(study, set()) - set(names)
         return None if self._hopeless(study, attempts, len(missing)) else running
 
     def _only_repeats(self, study: str) -> bool:
         """Whether all images, but not a whole study, are of a study that is done."""
-        known = set(_record(self._path("done", study)).get("instances", ()))
-        return _images(self._path("incoming", study)) < known
+        known = set(read_record(self._path("done", study)).get("instances", ()))
+        return images_in(self._path("incoming", study)) < known
 
     def _hopeless(self, study: str, attempts: int, n_missing: int) -> bool:
         if n_missing:
@@ -225,7 +232,7 @@ class Queue:
             running, incoming = self._path("running", study), self._path("incoming", study)
             self._discard(running / RESULTS)
             if stopped:
-                _write_record(running, attempts=0)
+                write_record(running, attempts=0)
             if incoming.exists():
                 self._move_images(running, incoming)
                 self._discard(running)
@@ -240,7 +247,7 @@ class Queue:
             disk.sync(running / RESULTS / name)
         with self._lock:
             self._n_bytes += disk.n_bytes(running / RESULTS)
-            _write_record(running, attempts=0, results=names, accepted=[])
+            write_record(running, attempts=0, results=names, accepted=[])
             disk.move(running, self._path("sending", study))
 
     def fail(self, study: str, error: BaseException) -> None:
@@ -249,7 +256,7 @@ class Queue:
         reason: dict[str, Any] = {
             "study": study,
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "n_images": len(_images(running)),
+            "n_images": len(images_in(running)),
             "error": type(error).__name__,
             "message": str(error),
         }
@@ -271,14 +278,14 @@ class Queue:
     def unsent(self, study: str) -> list[Path]:
         """Results that the destination did not accept yet."""
         folder = self._path("sending", study)
-        record = _record(folder)
+        record = read_record(folder)
         names = [n for n in record.get("results", ()) if n not in record.get("accepted", ())]
         return [folder / RESULTS / name for name in names]
 
     def accept(self, study: str, result: Path) -> None:
         """Records that the destination has a result."""
         folder = self._path("sending", study)
-        _write_record(folder, accepted=[*_record(folder).get("accepted", ()), result.name])
+        write_record(folder, accepted=[*read_record(folder).get("accepted", ()), result.name])
 
     def finish_sending(self, study: str) -> None:
         """Ends a study all of whose results were accepted; its images are forgotten or kept."""
@@ -305,71 +312,10 @@ class Queue:
         return self.folder / state / study
 
     def _move_images(self, source: Path, target: Path) -> None:
-        for name in sorted(_images(source)):
+        for name in sorted(images_in(source)):
             disk.move(source / IMAGES / name, target / IMAGES / name)
 
     def _discard(self, path: Path) -> None:
         if path.exists():
             self._n_bytes -= disk.n_bytes(path)
             disk.discard(path, self._trash)
-
-
-def _images(folder: Path) -> set[str]:
-    return {path.name for path in (folder / IMAGES).glob("*")}
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads((folder / RECORD).read_bytes())
-    except FileNotFoundError:
-        return {}
-    return record
-
-
-def _write_record(folder: Path, **fields: Any) -> None:
-    write_json(folder / RECORD, {**_record(folder), **fields})
-    disk.sync(folder)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A study of a queue, as it is listed."""
-
-    study: str
-    state: str
-    n_images: int
-    reason: str
-
-
-def rows(folder: str | Path) -> list[Row]:
-    """The studies of a queue, also while a node uses it."""
-    found = [p for state in STATES for p in sorted(Path(folder, state).glob("*"))]
-    return [Row(p.name, p.parent.name, len(_images(p)), _reason(p)) for p in found]
-
-
-def _reason(folder: Path) -> str:
-    try:
-        reason = json.loads((folder / REASON).read_bytes())
-    except FileNotFoundError:
-        return ""
-    return " ".join(f"{reason['error']}: {reason['message']} {reason.get('hint', '')}".split())
-
-
-def retry(folder: str | Path, studies: Sequence[str] = ()) -> list[str]:
-    """Makes failed studies wait again, also while a node uses the queue.
-
-    Args:
-        folder: The queue.
-        studies: IDs; none: all that failed.
-    Raises:
-        CaseError: One of them has not failed.
-    """
-    failed = [path.name for path in sorted(Path(folder, "failed").glob("*"))]
-    for study in studies or failed:
-        if study not in failed:
-            raise CaseError(f"{folder}: no failed study {study}; failed are: {failed or 'none'}")
-        source, target = Path(folder, "failed", study), Path(folder, "incoming", study)
-        _write_record(source, attempts=0)
-        if not target.exists():  # else both parts are joined when it starts
-            disk.move(source, target)
-    return list(studies or failed)

@@ -1,8 +1,7 @@
-"""Tests of the node need the extra `[dicom]`."""
+"""A queue, and an archive that gets the results."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +11,6 @@ import pytest
 if TYPE_CHECKING:
     from fastbts.node.queue import Queue
     from tests.node.nodes import Archive
-
-collect_ignore_glob = [] if importlib.util.find_spec("pynetdicom") else ["test_*.py"]
 
 
 @pytest.fixture

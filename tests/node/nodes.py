@@ -14,10 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pydicom
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
-from pynetdicom.sop_class import ComprehensiveSRStorage, SegmentationStorage, Verification
+import pytest
 
 from fastbts.node.node import Node
 from fastbts.node.queue import Queue
@@ -26,6 +23,9 @@ from fastbts.node.send import Destination
 from fastbts.phantom.study import FLAIR, T1CE
 from fastbts.progress import Progress
 from tests.study.made import write_series
+
+pydicom = pytest.importorskip("pydicom", reason="needs fastbts[dicom]")
+pynetdicom = pytest.importorskip("pynetdicom", reason="needs fastbts[dicom]")
 
 DEADLINE_S = 60
 PATIENT = {"PatientName": "Sechser^Hildegard", "PatientID": "ID770077"}
@@ -43,7 +43,10 @@ def until(what: str, true: Callable[[], Any]) -> Any:
 
 def write_images(folder: Path, number: int = 0, n: int = 3) -> list[Path]:
     """Two series of a small study; another one for each number."""
-    header = {**PATIENT, "StudyInstanceUID": generate_uid(entropy_srcs=[f"study {number}"])}
+    header = {
+        **PATIENT,
+        "StudyInstanceUID": pydicom.uid.generate_uid(entropy_srcs=[f"study {number}"]),
+    }
     return [
         path
         for k, scan in enumerate((FLAIR, T1CE))
@@ -56,16 +59,20 @@ def fake_process(images: Path, out: Path, progress: Progress) -> list[Path]:
     progress("fake", 0.5)
     names = sorted(path.name for path in images.iterdir())
     source = pydicom.dcmread(images / names[0], stop_before_pixels=True)
-    kinds = {"seg.dcm": SegmentationStorage, "seg.sr.dcm": ComprehensiveSRStorage}
+    classes = pynetdicom.sop_class
+    kinds = {
+        "seg.dcm": classes.SegmentationStorage,
+        "seg.sr.dcm": classes.ComprehensiveSRStorage,
+    }
     for name, kind in kinds.items():
         dataset = pydicom.Dataset()
         dataset.SOPClassUID = kind
-        dataset.SOPInstanceUID = generate_uid(entropy_srcs=[name, *names])
+        dataset.SOPInstanceUID = pydicom.uid.generate_uid(entropy_srcs=[name, *names])
         dataset.StudyInstanceUID = source.StudyInstanceUID
-        dataset.SeriesInstanceUID = generate_uid(entropy_srcs=["series", name, *names])
+        dataset.SeriesInstanceUID = pydicom.uid.generate_uid(entropy_srcs=["series", name, *names])
         dataset.PatientID, dataset.PatientName = source.PatientID, source.PatientName
         dataset.file_meta = pydicom.dataset.FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
         pydicom.dcmwrite(out / name, dataset, enforce_file_format=True)
     return [out / name for name in kinds]
 
@@ -77,13 +84,13 @@ class Archive:
         self.taken: Counter[str] = Counter()
         self.studies: set[str] = set()
         self.answer: Callable[[Any], int] = lambda dataset: 0
-        entity = AE("ARCHIVE")
+        entity = pynetdicom.AE("ARCHIVE")
         entity.require_called_aet = True
-        for context in AllStoragePresentationContexts:
-            entity.add_supported_context(context.abstract_syntax, ALL_TRANSFER_SYNTAXES)
+        for context in pynetdicom.AllStoragePresentationContexts:
+            entity.add_supported_context(context.abstract_syntax, pynetdicom.ALL_TRANSFER_SYNTAXES)
         self._server = entity.start_server(
             ("127.0.0.1", port), block=False, ssl_context=tls,
-            evt_handlers=[(evt.EVT_C_STORE, self._store)],
+            evt_handlers=[(pynetdicom.evt.EVT_C_STORE, self._store)],
         )  # fmt: skip
         self.port = self._server.server_address[1]
 
@@ -113,7 +120,7 @@ def send_images(
     **options: Any,
 ) -> list[int]:
     """Statuses of C-STORE, one per file; none where the association was refused or broke."""
-    entity, statuses = AE(calling), []
+    entity, statuses = pynetdicom.AE(calling), []
     entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = answer_s
     for file in files:
         meta = pydicom.dcmread(file, stop_before_pixels=True).file_meta
@@ -139,9 +146,9 @@ def send_images(
 
 def echo(port: int, aet: str = "FASTBTS", calling: str = "SCANNER", **options: Any) -> int | None:
     """Status of C-ECHO; None where the association was refused."""
-    entity = AE(calling)
+    entity = pynetdicom.AE(calling)
     entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = 20
-    entity.add_requested_context(Verification)
+    entity.add_requested_context(pynetdicom.sop_class.Verification)
     association = entity.associate("127.0.0.1", port, ae_title=aet, **options)
     if not association.is_established:
         return None

@@ -6,13 +6,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pydicom
 import pytest
 
-from fastbts.node.queue import Queue, rows
+from fastbts.node.listing import rows
+from fastbts.node.queue import Queue
 from fastbts.node.receive import Address
 from tests.node.nodes import Archive, running, until, write_images
 from tests.node.orthanc import free_ports, orthanc
+
+pydicom = pytest.importorskip("pydicom", reason="needs fastbts[dicom]")
 
 
 def dcmtk(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:

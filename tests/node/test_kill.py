@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import pydicom
+import pytest
 
-from fastbts.node.queue import rows
+from fastbts.node.listing import rows
 from tests.node.nodes import (
     PATIENT,
     Archive,
@@ -23,6 +23,9 @@ from tests.node.nodes import (
     until,
     write_images,
 )
+
+pydicom = pytest.importorskip("pydicom", reason="needs fastbts[dicom]")
+pytestmark = pytest.mark.slow
 
 
 def node(queue: Path, archive: Archive, seconds: float = 0) -> AbstractContextManager[Any]:

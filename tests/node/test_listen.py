@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom.uid import generate_uid
 
-from fastbts.node.queue import rows
+from fastbts.node.listing import rows
 from fastbts.phantom.study import SCANS, coarser, write_study
 from tests.cli.commands import run
 from tests.node.nodes import (
@@ -26,7 +25,9 @@ from tests.node.orthanc import free_ports, orthanc
 from tests.study.made import head
 from tests.study.whole import write_fake_brain_engine, write_fake_tumour_engine
 
-UID = generate_uid(entropy_srcs=["the study of the test"])
+pydicom = pytest.importorskip("pydicom", reason="needs fastbts[dicom]")
+
+UID = pydicom.uid.generate_uid(entropy_srcs=["the study of the test"])
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pydicom
 import pytest
-from pydicom.uid import JPEGLSLossless, generate_uid
 
 from fastbts.errors import CaseError, OptionsError
+from fastbts.node.listing import rows
 from fastbts.node.node import Node
-from fastbts.node.queue import Limits, Queue, rows
+from fastbts.node.queue import Limits, Queue
 from fastbts.node.receive import Address
 from fastbts.node.send import Destination
 from fastbts.progress import Progress
@@ -29,6 +28,8 @@ from tests.node.nodes import (
     until,
     write_images,
 )
+
+pydicom = pytest.importorskip("pydicom", reason="needs fastbts[dicom]")
 
 
 def states(queue: Queue) -> list[str]:
@@ -93,13 +94,13 @@ def test_files_are_stored_as_they_were_sent(tmp_path: Path, queue: Queue, archiv
     """Compressed pixels stay compressed."""
     path = write_images(tmp_path / "study", n=2)[0]
     dataset = pydicom.dcmread(path)
-    dataset.compress(JPEGLSLossless)
+    dataset.compress(pydicom.uid.JPEGLSLossless)
     dataset.save_as(path)
     with running(queue, archive, quiet_s=3600) as port:
         assert send_images([path], port) == [0]
         (stored,) = queue.folder.glob("incoming/*/images/*")
     received = pydicom.dcmread(stored)
-    assert received.file_meta.TransferSyntaxUID == JPEGLSLossless
+    assert received.file_meta.TransferSyntaxUID == pydicom.uid.JPEGLSLossless
     assert received.PixelData == dataset.PixelData
     assert received == dataset
 
@@ -314,7 +315,9 @@ def test_logs_do_not_name_the_patient(
     files, fails = write_images(tmp_path / "study"), True
     dataset = pydicom.dcmread(files[0])
     dataset.PatientBirthDate = "no date"  # pydicom's warnings quote such values
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = (
+        pydicom.uid.generate_uid()
+    )
     dataset.save_as(files[0])
     archive.answer = lambda dataset: 0xC001
     with running(queue, archive, process=process) as port:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fastbts.errors import OptionsError
-from fastbts.node.queue import Queue, rows
+from fastbts.node.listing import rows
+from fastbts.node.queue import Queue
 from fastbts.node.receive import Address
 from fastbts.node.send import Destination
 from fastbts.node.tls import Tls
