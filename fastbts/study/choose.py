@@ -96,8 +96,7 @@ def choose(
     series = {m: chosen[m] for m in MODALITIES if m in chosen}
     used = [v for v in verdicts if v.series in series.values()]
     contradictions = [w for v in used if v.series not in given.values() for w in v.warnings]
-    unusual = [f"{s.label}: {warning}" for s in series.values() for warning in s.warnings]
-    warnings = (*contradictions, *guesses, *alike, *_places(series), *unusual, *_damaged(found))
+    warnings = (*contradictions, *guesses, *alike, *_places(series), *_damaged(found))
     return Choice(series, tuple(verdicts), found.refused, warnings)
 
 
