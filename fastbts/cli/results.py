@@ -105,14 +105,15 @@ def write_result(
     result: Segmentation | FailedCase, save: dict[str, Any], fractional: bool = False
 ) -> None:
     """Writes a result and prints a summary, or raises the error of its case."""
-    from fastbts import FailedCase
+    from fastbts.segmentation import NO_TUMOUR, FailedCase
 
     if isinstance(result, FailedCase):
         raise result.error
     outputs = check_outputs(**save)
     earlier, kept = replaced_files(outputs), kept_files(outputs)
     written = result.save(**save, fractional=fractional)
-    for warning in result.warnings:
+    left_out = [p for p in outputs.paths if kind_of(p) is Kind.SEG and p not in written]
+    for warning in (*result.warnings, *([NO_TUMOUR] if left_out else [])):
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(", ".join(f"{region} {ml:.1f} ml" for region, ml in result.volumes_ml.items()))
     typer.echo("wrote " + ", ".join(str(path) for path in written))

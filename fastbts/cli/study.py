@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -145,8 +146,9 @@ def study(
         print_study(raw)
         dicom = bool(result.dicom_files) and find_spec("highdicom") is not None
         save["path"] = _paths(out, save["path"], nrrd, dicom)
+        began = time.perf_counter()
         write_result(result, save, fractional)
-        print_times(result)
+        print_times(result, 1000 * (time.perf_counter() - began))
 
 
 def _paths(out: Path, image: Path, nrrd: bool, dicom: bool) -> list[Path]:
@@ -180,7 +182,9 @@ def _steps(study: Study) -> Iterator[str]:
     yield f"{why}brain {brain['brain_ml']:.0f} ml"
 
 
-def print_times(result: Segmentation) -> None:
+def print_times(result: Segmentation, write_ms: float) -> None:
     """One line with the time of each step."""
-    times = (f"{step} {ms / 1000:.1f} s" for step, ms in result.timings_ms.items())
-    typer.echo(", ".join(times))
+    times = {**result.timings_ms, "write": write_ms}
+    total = times.pop("total") + write_ms
+    steps = (f"{step} {ms / 1000:.1f} s" for step, ms in {**times, "total": total}.items())
+    typer.echo(", ".join(steps))

@@ -49,13 +49,28 @@ class Stripping:
 
 def unstripped(data: NDArray[np.float32], grid: Geometry, why: str) -> Stripping:
     """What is known about images that stay as they are."""
-    return Stripping(int(np.count_nonzero(data.any(axis=0))) * grid.voxel_ml, {}, why)
+    return Stripping(_ml(data.any(axis=0), grid), {}, why)
+
+
+def trimmed(data: NDArray[np.float32], grid: Geometry) -> Stripping:
+    """Gives images that are stripped already the brain of most of them, in place.
+
+    Resampled from thick slices, an image reaches millimetres beyond its brain.
+    """
+    mask = np.count_nonzero(data, axis=0) >= len(data) / 2
+    for image in data:
+        image *= mask
+    return Stripping(_ml(mask, grid), {}, STRIPPED)
+
+
+def _ml(mask: Any, grid: Geometry) -> float:
+    return int(np.count_nonzero(mask)) * grid.voxel_ml
 
 
 def strip(
     data: NDArray[np.float32],
     grid: Geometry,
-    with_skull: Sequence[bool],
+    stripped: Sequence[bool],
     engine: Engine | str | Path | None,
     n_threads: int = 0,
 ) -> Stripping:
@@ -64,19 +79,19 @@ def strip(
     Args:
         data: Registered images, (M, i, j, k).
         grid: Their grid.
-        with_skull: Of each image; the brain is found in those that have it.
+        stripped: Whether each image has no skull; the brain is found in the others.
         engine: Finds the brain; the path of its file, or None for the shipped one.
         n_threads: 0 for all CPUs.
     Raises:
         EngineFileError, OptionsError: The engine cannot be used.
         InputError: No brain was found.
     """
-    seen = [image for image, has_skull in zip(data, with_skull, strict=True) if has_skull]
+    seen = [image for image, is_bare in zip(data, stripped, strict=True) if not is_bare]
     with brain_engine(engine, n_threads) as loaded:
         mask = brain_mask(seen, grid, loaded, n_threads)
         sha256 = loaded.description.get("sha256", "")
         about = {"name": loaded.spec.name, "sha256": sha256}
-    brain_ml = int(np.count_nonzero(mask)) * grid.voxel_ml
+    brain_ml = _ml(mask, grid)
     if brain_ml < MIN_BRAIN_ML:
         raise InputError(
             f"study: the brain found has {brain_ml:.0f} ml, expected at least {MIN_BRAIN_ML:.0f}; "

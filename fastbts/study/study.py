@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fastbts.engine.interface import Engine
 from fastbts.errors import CaseError, memory_errors
 from fastbts.options import check_threads
@@ -28,7 +31,7 @@ from fastbts.study.grid import working_grid
 from fastbts.study.read import read_series
 from fastbts.study.read_dicom import Found
 from fastbts.study.series import Series
-from fastbts.volume import MODALITIES, Volume
+from fastbts.volume import MODALITIES, Geometry, Volume
 from fastbts.write.ours import is_ours
 from fastbts.write.preview import SHOWN
 
@@ -179,29 +182,22 @@ def read_study(
             choice = choose(found, overrides, optional=optional)
             fixed = _reference(choice, reference, optional)
         with clock("read", CHOOSE):
-            hashes = {m: _sha256(one) for m, one in choice.series.items()}
+            sha256 = [_sha256(one) for one in choice.series.values()]
             stripped = [is_stripped(one) for one in choice.series.values()]
-        alignment = _aligned(choice, fixed, register, all(stripped), clock, n_threads)
+        alignment = _aligned(choice.series, fixed, register, all(stripped), clock, n_threads)
         with clock("register", STRIP):
             grid = working_grid(choice.series[fixed].geometry)
             data = alignment.on_grid(choice.series, grid, n_threads)
         with clock("strip", STRIP):
-            if not strip or all(stripped):
-                why = stripping.STRIPPED if strip else stripping.ASKED
-                brain = stripping.unstripped(data, grid, why)
+            if not strip:
+                brain = stripping.unstripped(data, grid, stripping.ASKED)
+            elif not all(stripped):
+                brain = stripping.strip(data, grid, stripped, brain_engine, n_threads)
+            elif alignment.pairs:
+                brain = stripping.trimmed(data, grid)
             else:
-                with_skull = [not is_bare for is_bare in stripped]
-                brain = stripping.strip(data, grid, with_skull, brain_engine, n_threads)
-            volume = inspected(
-                Volume(
-                    data,
-                    grid.affine,
-                    list(choice.series),
-                    [one.label for one in choice.series.values()],
-                    [*_warnings(choice), *brain.warnings],
-                    list(hashes.values()),
-                )
-            )
+                brain = stripping.unstripped(data, grid, stripping.STRIPPED)
+            volume = inspected(_volume(data, grid, choice, brain.warnings, sha256))
     report = {
         "reference": {"modality": fixed, "series": choice.series[fixed].label},
         "series": choice.report(),
@@ -211,6 +207,25 @@ def read_study(
         "n_other_files": found.n_others,
     }
     return Study(choice, fixed, alignment, volume, clock.finish(), report, _inputs(found))
+
+
+def _volume(
+    data: NDArray[np.float32],
+    grid: Geometry,
+    choice: Choice,
+    warnings: Sequence[str],
+    sha256: Sequence[str],
+) -> Volume:
+    series = choice.series.values()
+    of_series = [f"{one.label}: {text}" for one in series for text in one.warnings]
+    return Volume(
+        data,
+        grid.affine,
+        list(choice.series),
+        [one.label for one in series],
+        [*choice.warnings, *of_series, *warnings],
+        sha256,
+    )
 
 
 def _reference(choice: Choice, reference: str, optional: Sequence[str]) -> str:
@@ -230,14 +245,13 @@ def _reference(choice: Choice, reference: str, optional: Sequence[str]) -> str:
 
 
 def _aligned(
-    choice: Choice,
+    series: Mapping[str, Series],
     reference: str,
     register: bool,
     stripped: bool,
     clock: Clock,
     n_threads: int,
 ) -> Alignment:
-    series = choice.series
     if not register:
         return align.unregistered(series)
     if stripped and share_a_grid(series):
@@ -249,11 +263,6 @@ def _aligned(
         lambda modality: clock("register", REGISTER + step * list(series).index(modality)),
         n_threads,
     )
-
-
-def _warnings(choice: Choice) -> list[str]:
-    ofseries = [f"{s.label}: {text}" for s in choice.series.values() for text in s.warnings]
-    return [*choice.warnings, *ofseries]
 
 
 def _sha256(series: Series) -> str:
