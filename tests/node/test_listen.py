@@ -144,3 +144,10 @@ def test_wrong_options(tmp_path: Path, options: list[str], message: str) -> None
     code, text = run("listen", "--queue", tmp_path / "queue", *options)
     assert (code, message in text) == (2, True)
     assert not (tmp_path / "queue").exists()
+
+
+def test_an_engine_that_cannot_be_used_ends_it_at_once(tmp_path: Path) -> None:
+    """Not only when the first study has come."""
+    to = ["--to", "PACS@host:104", "--queue", tmp_path / "queue"]
+    code, text = run("listen", *to, "--device", "cuda:77", "--no-strip")
+    assert (code, text.startswith("error: ")) == (1, True)

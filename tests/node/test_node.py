@@ -14,7 +14,7 @@ from fastbts.errors import CaseError, OptionsError
 from fastbts.node.listing import rows
 from fastbts.node.node import Node
 from fastbts.node.queue import Limits, Queue
-from fastbts.node.receive import Address
+from fastbts.node.receive import Address, is_loopback
 from fastbts.node.send import Destination
 from fastbts.progress import Progress
 from tests.node.nodes import (
@@ -122,7 +122,7 @@ def test_a_sender_that_breaks_off_gets_more_time(
     files = write_images(tmp_path / "study", n=2)
     with running(queue, archive, quiet_s=1.0) as port:
         assert send_images(files[:2], port, breaks_off=True) == [0, 0]
-        until("that is seen", lambda: "its sender broke off; waiting longer" in caplog.text)
+        until("that is seen", lambda: "its sender broke off" in caplog.text)
         assert send_images(files[2:], port) == [0, 0]
         until("the study is done", lambda: states(queue) == ["done"])
     assert "segmenting 4 images" in caplog.text
@@ -131,13 +131,16 @@ def test_a_sender_that_breaks_off_gets_more_time(
 # Refusals
 
 
-def test_only_allowed_callers_may_send(tmp_path: Path, queue: Queue, archive: Archive) -> None:
+def test_only_allowed_callers_may_send(
+    tmp_path: Path, queue: Queue, archive: Archive, caplog: pytest.LogCaptureFixture
+) -> None:
     files = write_images(tmp_path / "study", n=2)
     with running(queue, archive, address=Address(port=0, allow=("MR1", "MR2"))) as port:
         assert echo(port, calling="MR2") == 0
         assert echo(port, calling="MR3") is None
         assert send_images(files, port, calling="MR3") == []
         assert send_images(files, port, calling="MR1") == [0] * 4
+    assert "refused an association: calling AE title 'MR3', called 'FASTBTS'" in caplog.text
 
 
 def test_it_must_be_called_by_its_title(queue: Queue, archive: Archive) -> None:
@@ -209,6 +212,22 @@ def test_a_failed_study_is_kept_with_its_reason(
     (row,) = rows(queue.folder)
     assert (row.n_images, row.reason) == (6, "CaseError: study: no T2 among 2 series")
     assert archive.taken == {}
+
+
+def test_a_result_that_cannot_be_read_does_not_stop_the_others(
+    tmp_path: Path, queue: Queue, archive: Archive, caplog: pytest.LogCaptureFixture
+) -> None:
+    def process(images: Path, out: Path, progress: Progress) -> list[Path]:
+        results = fake_process(images, out, progress)
+        if len(list(images.iterdir())) == 4:
+            results[0].write_bytes(b"damaged")
+        return results
+
+    with running(queue, archive, process=process) as port:
+        send_images(write_images(tmp_path / "1", 1, n=2), port)
+        until("it is not sent", lambda: "not sent: unexpected InvalidDicomError" in caplog.text)
+        send_images(write_images(tmp_path / "2", 2, n=3), port)
+        until("the other is done", lambda: states(queue) == ["done", "sending"])
 
 
 def test_results_wait_for_an_archive_that_is_away(
@@ -355,6 +374,14 @@ def test_titles_of_1_to_16_characters(aet: str, queue: Queue, archive: Archive) 
     node = Node(queue, fake_process, Address(aet, 0), archive.destination)
     with pytest.raises(OptionsError, match="expected 1 to 16 ASCII characters"):
         node.run()
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("pc", False)],
+)
+def test_loopback(host: str, local: bool) -> None:
+    assert is_loopback(host) == local
 
 
 def test_a_port_that_is_used(queue: Queue, archive: Archive) -> None:
