@@ -13,6 +13,7 @@ from fastbts.node.listing import rows
 from fastbts.phantom.study import SCANS, coarser, write_study
 from tests.cli.commands import run
 from tests.node.nodes import (
+    DEADLINE_S,
     PATIENT,
     Archive,
     port_of,
@@ -76,7 +77,7 @@ def test_a_raw_study_comes_back_into_orthanc(
             archive.ask("modalities/node/store", [whole["ID"]])
             until("the study is done", lambda: states(queue) == ["done"])
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0
+            assert process.wait(DEADLINE_S) == 0
         check_results(archive)
     check_privacy(lines)
 

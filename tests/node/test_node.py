@@ -18,6 +18,7 @@ from fastbts.node.receive import Address, is_loopback
 from fastbts.node.send import Destination
 from fastbts.progress import Progress
 from tests.node.nodes import (
+    DEADLINE_S,
     PATIENT,
     Archive,
     digest,
@@ -77,12 +78,12 @@ def test_images_are_received_while_a_study_runs(
 
     def process(images: Path, out: Path, progress: Progress) -> list[Path]:
         has_begun.set()
-        assert go_on.wait(60)
+        assert go_on.wait(DEADLINE_S)
         return fake_process(images, out, progress)
 
     with running(queue, archive, process=process) as port:
         send_images(write_images(tmp_path / "1", 1), port)
-        assert has_begun.wait(60)
+        assert has_begun.wait(DEADLINE_S)
         files = write_images(tmp_path / "2", 2)
         assert send_images(files, port) == [0] * len(files)
         assert states(queue) == ["incoming", "running"]
@@ -291,7 +292,7 @@ def test_a_node_that_stops_puts_its_study_back(
 
     with running(queue, archive, process=endless) as port:
         send_images(write_images(tmp_path / "study"), port)
-        assert has_begun.wait(60)
+        assert has_begun.wait(DEADLINE_S)
     assert states(queue) == ["incoming"]
     with running(queue, archive):
         until("the study is done", lambda: states(queue) == ["done"])
