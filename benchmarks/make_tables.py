@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 import textwrap
 from collections.abc import Iterable
@@ -239,12 +240,12 @@ def registration_table(results: dict[str, Any]) -> str:
     ]
     n_cases, n_refused = len({pair["case"] for pair in pairs}), sum(row["refused"] for row in rows)
     return table(
-        ("head", "start", "FLAIR, 3 mm sagittal", "T1, 1 mm", "T2, 5 mm", "s"),
+        ("head", "start", "FLAIR, 3 mm sagittal", "T1, 1 mm", "T2, 5 mm", "s", "processor s"),
         cells,
         f"Mean error over the brain in mm, median of the pairs and largest, of {n_cases} real "
         f"cases that were moved by known transforms; {len(pairs)} pairs, {n_refused} refused. "
-        "Images that were not moved show how far they are from being aligned. Seconds: median and "
-        f"largest. {_measured(results)}",
+        "Images that were not moved show how far they are from being aligned; the made-up head is "
+        f"the same in all. Seconds: median and largest. {_measured(results)}",
     )
 
 
@@ -259,6 +260,7 @@ def _registration_row(skull: bool, start: str, rows: list[dict[str, Any]]) -> tu
         STARTS[start],
         *(errors.get(modality, "") for modality in ("flair", "t1", "t2")),
         f"{seconds[0]:.1f} ({seconds[1]:.1f})",
+        f"{max(row['processor_s'] for row in rows):.1f}",
     )
 
 
@@ -270,6 +272,7 @@ def study_table(results: dict[str, Any]) -> str:
             STARTS[way["start"]],
             str(way["n_files"]),
             f"{way['median_s']:.1f}",
+            f"{statistics.median(run['processor_s'] for run in way['runs']):.1f}",
             _steps(way["runs"]),
             ", ".join(f"{way['dice'][region]:.3f}" for region in REGIONS[:3]),
         )
@@ -278,7 +281,7 @@ def study_table(results: dict[str, Any]) -> str:
     aligned = results["study"][0]
     dice = ", ".join(f"{aligned['dice_aligned'][region]:.3f}" for region in REGIONS[:3])
     return table(
-        ("head", "start", "files", "median s", "of which", "Dice WT, TC, ET"),
+        ("head", "start", "files", "median s", "processor s", "of which", "Dice WT, TC, ET"),
         cells,
         f"{aligned['case']}; aligned and stripped it has Dice {dice}. `fastbts study` in a new "
         f"process, to seg.nii.gz, seg.dcm and sr.dcm. {_measured(results)}",
@@ -295,8 +298,9 @@ def _steps(runs: list[dict[str, Any]]) -> str:
 def _measured(results: dict[str, Any]) -> str:
     machine = results["machine"]
     return (
-        f"Measured on {machine['n_cpus']} cores of {machine['cpu']} "
-        "(`python -m benchmarks.study DATA --json benchmarks/results/study.json`)."
+        f"Measured on {machine['n_cpus']} cores of {machine['cpu']}, whose load was "
+        f"{machine['load_at_the_end']} at the end; `python -m benchmarks.study DATA` repeats it "
+        "(`benchmarks/results/study.json`)."
     )
 
 
