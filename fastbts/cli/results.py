@@ -1,4 +1,4 @@
-"""What `predict`, `demo` and `study` share: options of the result and the engine, and the files."""
+"""What `predict`, `study` and others share: options of result and engine, and the files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from fastbts.errors import OptionsError
 from fastbts.labels import REGION_SCHEME, SCHEMES
 from fastbts.options import MODES
+from fastbts.volume import MODALITIES
 from fastbts.write.kinds import Kind, kind_of
 from fastbts.write.nifti import IMAGE_SUFFIXES, image_stem
 from fastbts.write.outputs import IMAGE, PREVIEW, REPORT, check_outputs, kept_files, replaced_files
@@ -41,6 +42,27 @@ MinPart = Annotated[
         help="parts of the tumour smaller than this many mm3 become background; 0 for off; "
         "default: the engine's"
     ),
+]
+Reference = Annotated[
+    str, typer.Option(help=f"series that the results are for: {', '.join(MODALITIES)}")
+]
+AllowMissing = Annotated[
+    bool,
+    typer.Option(
+        "--allow-missing",
+        help="segment a study that lacks series, with an engine that was trained for it",
+    ),
+]
+Register = Annotated[
+    bool, typer.Option("--register/--no-register", help="no: the images are aligned already")
+]
+Strip = Annotated[bool, typer.Option("--strip/--no-strip", help="no: the images have no skull")]
+Fractional = Annotated[
+    bool, typer.Option("--fractional", help="probabilities instead of labels in seg.dcm")
+]
+BrainEngine = Annotated[
+    Path | None,
+    typer.Option(help="engine file (.fbts) that finds the brain; default: the shipped one"),
 ]
 
 # Of files that others write, so that no folder gets such a name.

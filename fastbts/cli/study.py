@@ -21,6 +21,9 @@ from fastbts.cli.common import (
     reported_errors,
 )
 from fastbts.cli.results import (
+    AllowMissing,
+    BrainEngine,
+    Fractional,
     Labels,
     MinPart,
     Mode,
@@ -28,13 +31,15 @@ from fastbts.cli.results import (
     Overwrite,
     Passes,
     Preview,
+    Reference,
+    Register,
+    Strip,
     TrustedKey,
     is_image_name,
     new_segmenter,
     result_files,
     write_result,
 )
-from fastbts.volume import MODALITIES
 from fastbts.write.outputs import NRRD, SEG, SR, check_outputs
 
 if TYPE_CHECKING:
@@ -64,25 +69,11 @@ def study(
         str | None,
         typer.Option("--study", help="which study, by its UID or its four digits, of several"),
     ] = None,
-    reference: Annotated[
-        str, typer.Option(help=f"series that the results are for: {', '.join(MODALITIES)}")
-    ] = "t1ce",
-    allow_missing: Annotated[
-        bool,
-        typer.Option(
-            "--allow-missing",
-            help="segment a study that lacks series, with an engine that was trained for it",
-        ),
-    ] = False,
-    register: Annotated[
-        bool, typer.Option("--register/--no-register", help="no: the images are aligned already")
-    ] = True,
-    strip: Annotated[
-        bool, typer.Option("--strip/--no-strip", help="no: the images have no skull")
-    ] = True,
-    fractional: Annotated[
-        bool, typer.Option("--fractional", help="probabilities instead of labels in seg.dcm")
-    ] = False,
+    reference: Reference = "t1ce",
+    allow_missing: AllowMissing = False,
+    register: Register = True,
+    strip: Strip = True,
+    fractional: Fractional = False,
     nrrd: Annotated[
         bool, typer.Option("--nrrd", help=f"also write {NRRD} for 3D Slicer (extra [nrrd])")
     ] = False,
@@ -90,10 +81,7 @@ def study(
     preview: Preview = False,
     overwrite: Overwrite = False,
     engine: EngineOption = None,
-    brain_engine: Annotated[
-        Path | None,
-        typer.Option(help="engine file (.fbts) that finds the brain; default: the shipped one"),
-    ] = None,
+    brain_engine: BrainEngine = None,
     backend: Backend = "auto",
     device: Device = "auto",
     precision: Precision = "auto",
