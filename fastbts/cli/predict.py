@@ -27,6 +27,7 @@ from fastbts.cli.results import (
     Passes,
     Preview,
     TrustedKey,
+    check_extras,
     is_image_name,
     new_segmenter,
     result_files,
@@ -113,6 +114,7 @@ def predict(
         ]
         for save in saves:
             check_no_dicom([save["path"]])
+            check_extras([save["path"]])
             check_outputs(**save)
         segmenter = new_segmenter(
             engine,

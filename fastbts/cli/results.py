@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastbts.errors import OptionsError
+from fastbts.errors import OptionsError, optional_module
 from fastbts.labels import REGION_SCHEME, SCHEMES
 from fastbts.options import MODES
 from fastbts.volume import MODALITIES
@@ -123,6 +123,15 @@ def result_files(out: Path, names: Sequence[str], preview: bool) -> list[dict[st
     stem = image_stem(out) if kind_of(out) is Kind.NIFTI else out.name
     picture = out.with_name(f"{stem}.png") if preview else None
     return [{"path": out, "sidecar": None, "preview": picture}]
+
+
+def check_extras(paths: Sequence[Path]) -> None:
+    """Raises DeviceError, before the work, if a file needs an extra that is not installed."""
+    needed = {Kind.NRRD: ("nrrd", "nrrd"), Kind.SEG: ("highdicom", "dicom")}
+    needed[Kind.SR] = needed[Kind.SEG]
+    for kind in map(kind_of, paths):
+        if kind in needed:
+            optional_module(*needed[kind])
 
 
 def write_result(

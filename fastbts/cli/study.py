@@ -35,16 +35,22 @@ from fastbts.cli.results import (
     Register,
     Strip,
     TrustedKey,
+    check_extras,
     is_image_name,
     new_segmenter,
     result_files,
     write_result,
 )
+from fastbts.write.kinds import check_no_dicom
 from fastbts.write.outputs import NRRD, SEG, SR, check_outputs
 
 if TYPE_CHECKING:
     from fastbts import Segmentation, Study
 
+NO_EXTRA = (
+    f"{SEG} and {SR} were not written: highdicom is not installed; install it with: pip install "
+    "'fastbts[dicom]'"
+)
 READ = 0.6  # share of `read_study` of the whole, for the progress
 SeriesOption = Annotated[
     str | None,
@@ -104,6 +110,7 @@ def study(
         (files,) = result_files(out, [""], preview)
         save = {**files, "labels": labels, "overwrite": overwrite}
         check_outputs(**{**save, "path": _paths(out, save["path"], nrrd, dicom=True)})
+        check_extras(_paths(out, save["path"], nrrd, dicom=False))
         segmenter = new_segmenter(
             engine,
             {"backend": backend, "device": device, "precision": precision},
@@ -128,14 +135,18 @@ def study(
                 progress=lambda stage, done: progress(stage, READ * done),
                 n_threads=threads,
             )
+            dicom = raw.series.source == "dicom" and find_spec("highdicom") is not None
+            save["path"] = _paths(out, save["path"], nrrd, dicom)
+            if not dicom:
+                check_no_dicom(save["path"])
             result = raw.segment(
                 segmenter, lambda stage, done: progress(stage, READ + (1 - READ) * done)
             )
         print_study(raw)
-        dicom = bool(result.dicom_files) and find_spec("highdicom") is not None
-        save["path"] = _paths(out, save["path"], nrrd, dicom)
         began = time.perf_counter()
         write_result(result, save, fractional)
+        if raw.series.source == "dicom" and not dicom:
+            typer.echo(NO_EXTRA, err=True)
         print_times(result, 1000 * (time.perf_counter() - began))
 
 

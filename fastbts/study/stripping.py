@@ -88,7 +88,7 @@ def strip(
     """
     seen = [image for image, is_bare in zip(data, stripped, strict=True) if not is_bare]
     with brain_engine(engine, n_threads) as loaded:
-        mask = brain_mask(seen, grid, loaded, n_threads)
+        mask = np.asfortranarray(brain_mask(seen, grid, loaded, n_threads))  # as the images are
         sha256 = loaded.description.get("sha256", "")
         about = {"name": loaded.spec.name, "sha256": sha256}
     brain_ml = _ml(mask, grid)

@@ -258,3 +258,16 @@ def test_no_brain_is_an_error(study: StudyCase, tmp_path: Path) -> None:
 def test_a_missing_brain_engine_is_named(study: StudyCase, tmp_path: Path) -> None:
     with pytest.raises(EngineFileError, match=r"none\.fbts"):
         fastbts.read_study(study.folder, brain_engine=tmp_path / "none.fbts")
+
+
+@pytest.mark.usefixtures("_coarse")
+def test_a_study_may_lack_what_is_optional(tmp_path: Path) -> None:
+    """Without the T1ce the results are for the next series."""
+    for path in write_stripped(tmp_path):
+        if path.name == "t1ce.nii.gz":
+            path.unlink()
+    with pytest.raises(CaseError, match="study: no series for t1ce"):
+        fastbts.read_study(tmp_path)
+    whole = fastbts.read_study(tmp_path, optional=["t1ce"])
+    assert whole.reference == "t1"
+    assert list(whole.choice.series) == ["flair", "t1", "t2"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +169,46 @@ def test_nifti_needs_no_dicom(study: StudyCase, engines: list[Any], tmp_path: Pa
     assert again[0] == 0, again[1]
     assert (tmp_path / "seg.seg.nrrd").is_file()
     assert (tmp_path / "seg.seg.nrrd.json").is_file()
+
+
+def test_results_may_be_in_the_folder_of_the_study(
+    study: StudyCase, engines: list[Any], tmp_path: Path
+) -> None:
+    """They are no series of the next run."""
+    options = ["--no-register", "--no-strip", "--nrrd", *engines[:2]]
+    for folder in (shutil.copytree(study.folder, tmp_path / "dicom"), tmp_path / "nifti"):
+        if folder.name == "nifti":
+            write_nifti(folder, study.folder)
+        for _ in range(2):
+            code, output = run("study", folder, "-o", folder / "out", *options)
+            assert code == 0, output
+
+
+def test_what_cannot_be_written_is_said_before_the_work(
+    study: StudyCase, engines: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastbts.study.study.Segmenter.predict", None)
+    write_nifti(tmp_path, study.folder)
+    options = ["--no-register", "--no-strip", *engines[:2]]
+    code, output = run("study", tmp_path, "-o", tmp_path / "seg.dcm", *options)
+    assert code == 2
+    assert "seg.dcm: this result is not on a DICOM series" in output
+    monkeypatch.setitem(sys.modules, "nrrd", None)
+    code, output = run("study", study.folder, "-o", tmp_path / "out", "--nrrd", *options)
+    assert code == 1
+    assert "nrrd is not installed; install it with: pip install 'fastbts[nrrd]'" in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_highdicom_the_labels_are_written_as_nifti(
+    study: StudyCase, engines: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastbts.cli.study.find_spec", lambda name: None)
+    options = ["--no-register", "--no-strip", *engines[:2]]
+    code, output = run("study", study.folder, "-o", tmp_path, *options)
+    assert code == 0, output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "seg.nii.gz"]
+    assert "seg.dcm and sr.dcm were not written: highdicom is not installed" in output
 
 
 def test_without_a_tumour_there_is_no_segmentation(
