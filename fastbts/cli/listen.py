@@ -122,7 +122,8 @@ def listen(
         )
         address = Address(aet, port, host, tuple(allow or ()), tls)
         with ExitStack() as opened:
-            brain = opened.enter_context(loaded_engine(brain_engine, threads)) if strip else None
+            loaded = loaded_engine(brain_engine, threads, trusted_key)
+            brain = opened.enter_context(loaded) if strip else None
             process = segmenting(
                 segmenter,
                 fractional=fractional,
