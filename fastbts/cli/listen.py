@@ -126,7 +126,8 @@ def listen(
             min_part_mm3=min_part_mm3,
         )
         address = Address(aet, port, host, tuple(allow or ()), tls)
-        brain = opened.enter_context(loaded_engine(brain_engine, threads)) if strip else None
+        loaded = loaded_engine(brain_engine, threads, trusted_key)
+        brain = opened.enter_context(loaded) if strip else None
         process = segmenting(
             segmenter,
             fractional=fractional,
