@@ -92,6 +92,7 @@ class Queue:
     def _prepare(self) -> None:
         for name in (*STATES, self._trash.name):
             (self.folder / name).mkdir(exist_ok=True)
+            (self.folder / name).chmod(0o700)  # the queue's own folder may be older than it
         for path in self._trash.iterdir():
             disk.remove(path)
         self._n_bytes, self._measured = disk.n_bytes(self.folder), time.monotonic()
@@ -116,7 +117,7 @@ class Queue:
     # Incoming
 
     def add(self, study_uid: str, instance_uid: str, content: bytes) -> bool:
-        """Stores an image; it is on disk when this returns.
+        """Stores an image, or its corrected copy; it is on disk when this returns.
 
         Returns:
             Whether it is new, not the repeat of one that waits or runs.
@@ -125,32 +126,44 @@ class Queue:
         """
         study, name = study_id(study_uid), hashlib.sha256(instance_uid.encode()).hexdigest()[:32]
         with self._lock:
-            if self._has(study, name):
-                self._last[study] = time.monotonic()
-                return False
-            self._reserve(study, name, len(content))
-        try:
-            temporary = disk.write_new(self._trash, content)
-            with self._lock:
-                disk.move(temporary, self._path("incoming", study) / IMAGES / name)
-        except OSError as error:
-            self._refuse(study, name, error.strerror or "the disk failed")
+            is_new = not self._has(study, name, content)
+            if is_new:
+                self._reserve(study, name, len(content))
+        if is_new:
+            self._store(study, name, content)
         with self._lock:
             self._last[study] = time.monotonic()
             self._broken.discard(study)
             self._refused.get(study, set()).discard(name)
-        return True
+        return is_new
+
+    def _store(self, study: str, name: str, content: bytes) -> None:
+        try:
+            temporary = disk.write_new(self._trash, content)
+            try:
+                with self._lock:
+                    disk.move(temporary, self._path("incoming", study) / IMAGES / name)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            with self._lock:
+                self._n_bytes -= len(content)
+            self._refuse(study, name, error.strerror or "the disk failed")
 
     def break_off(self, study: str) -> None:
         """Waits longer for a study whose sender ended in the middle, and may come back."""
         with self._lock:
-            waits = self._path("incoming", study).exists()
-            if waits and time.monotonic() - self._last[study] < RECENT_S:
+            last = self._last.get(study, 0.0)
+            if self._path("incoming", study).exists() and time.monotonic() - last < RECENT_S:
                 self._broken.add(study)
 
-    def _has(self, study: str, name: str) -> bool:
-        states = ("incoming", "running", "sending")
-        return any((self._path(state, study) / IMAGES / name).exists() for state in states)
+    def _has(self, study: str, name: str, content: bytes) -> bool:
+        """Whether the newest copy of an image, in a study that waits or runs, is equal."""
+        for state in ("incoming", "running", "sending"):
+            path = self._path(state, study) / IMAGES / name
+            if path.exists():
+                return path.read_bytes() == content
+        return False
 
     def _reserve(self, study: str, name: str, n_bytes: int) -> None:
         waiting = set(self.studies("incoming", "running", "sending"))
@@ -203,6 +216,9 @@ class Queue:
             for state in ("failed", "done"):
                 self._move_images(self._path(state, study), incoming)
             self._discard(self._path("failed", study))
+            if not images_in(incoming):  # killed before its first image was there
+                self._discard(incoming)
+                return None
             (incoming / REASON).unlink(missing_ok=True)  # of a failed one that is tried again
             disk.move(incoming, running)
             names = sorted(path.name for path in (running / IMAGES).iterdir())
@@ -237,6 +253,7 @@ class Queue:
                 write_record(running, attempts=0)
             if incoming.exists():
                 self._move_images(running, incoming)
+                write_record(incoming, attempts=read_record(running).get("attempts", 0))
                 self._discard(running)
             else:
                 disk.move(running, incoming)
@@ -247,6 +264,7 @@ class Queue:
         names = [path.name for path in results]
         for name in names:
             disk.sync(running / RESULTS / name)
+        disk.sync(running / RESULTS)
         with self._lock:
             self._n_bytes += disk.n_bytes(running / RESULTS)
             write_record(running, attempts=0, results=names, accepted=[])
@@ -281,7 +299,7 @@ class Queue:
         """Results that the destination did not accept yet."""
         folder = self._path("sending", study)
         record = read_record(folder)
-        names = [n for n in record.get("results", ()) if n not in record.get("accepted", ())]
+        names = [n for n in record["results"] if n not in record.get("accepted", ())]
         return [folder / RESULTS / name for name in names]
 
     def accept(self, study: str, result: Path) -> None:
@@ -295,6 +313,8 @@ class Queue:
             sending, incoming = self._path("sending", study), self._path("incoming", study)
             if incoming.exists():  # images came meanwhile: all are segmented together
                 self._move_images(sending, incoming)
+            else:
+                self._last.pop(study, None)  # of repeats
             if not self.limits.keep:
                 self._discard(sending / IMAGES)
                 self._discard(sending / RESULTS)
@@ -314,7 +334,8 @@ class Queue:
         return self.folder / state / study
 
     def _move_images(self, source: Path, target: Path) -> None:
-        for name in sorted(images_in(source)):
+        """Adds images; those that the target has are newer."""
+        for name in sorted(images_in(source) - images_in(target)):
             disk.move(source / IMAGES / name, target / IMAGES / name)
 
     def _discard(self, path: Path) -> None:

@@ -15,16 +15,10 @@ import pytest
 from fastbts.errors import CaseError, OptionsError
 from fastbts.node import disk
 from fastbts.node.listing import retry, rows
-from fastbts.node.queue import (
-    MAX_ATTEMPTS,
-    Limits,
-    Queue,
-    QueueFullError,
-    study_id,
-)
+from fastbts.node.queue import MAX_ATTEMPTS, Limits, Queue, QueueFullError
+from tests.node.queues import A, B, fill, run, send, start, states
 
 Limited = Callable[..., Queue]
-A, B = study_id("1.2.3"), study_id("1.2.4")
 
 
 @pytest.fixture
@@ -38,38 +32,6 @@ def limited(tmp_path: Path) -> Iterator[Limited]:
 
     yield make
     made[-1].close()
-
-
-def fill(queue: Queue, *instances: str, study: str = "1.2.3") -> None:
-    for instance in instances:
-        queue.add(study, instance, b"pixels")
-
-
-def start(queue: Queue, study: str = A) -> Path:
-    assert queue.next_quiet(0) == study
-    folder = queue.start(study)
-    assert folder
-    return folder
-
-
-def run(queue: Queue, study: str = A) -> None:
-    """Segments with two results."""
-    folder = start(queue, study)
-    out = folder / "results"
-    out.mkdir()
-    for name in ("seg.dcm", "sr.dcm"):
-        (out / name).write_bytes(b"result")
-    queue.finish(study, [out / "seg.dcm", out / "sr.dcm"])
-
-
-def send(queue: Queue, study: str = A) -> None:
-    for result in queue.unsent(study):
-        queue.accept(study, result)
-    queue.finish_sending(study)
-
-
-def states(queue: Queue) -> set[tuple[str, str, int]]:
-    return {(row.study, row.state, row.n_images) for row in rows(queue.folder)}
 
 
 def test_a_study_passes_through_all_states(queue: Queue) -> None:
