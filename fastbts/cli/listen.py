@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -142,14 +141,15 @@ def listen(
 
 def _run(node: Node) -> None:
     """Until the process is asked to end."""
+    from fastbts.node.node import stop_by_signals
+
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log = logging.getLogger("fastbts.node")
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     logging.getLogger().addHandler(logging.NullHandler())  # libraries may name the patient
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: node.stop())
+    stop_by_signals(node)
     node.run()
 
 

@@ -35,7 +35,7 @@ from fastbts.node.folder import (
     write_record,
 )
 
-MAX_ATTEMPTS = 3  # that end with the process, before a study counts as the cause
+MAX_ATTEMPTS = 3  # that end with the process or by the machine, before a study is the cause
 MAX_DONE = 1000  # studies that are remembered without their images
 MAX_REFUSED = 1000  # studies of which refused images are remembered
 MEASURE_EVERY_S = 60.0  # while the queue is full
@@ -244,6 +244,11 @@ class Queue:
             ))  # fmt: skip
         return bool(n_missing) or attempts >= MAX_ATTEMPTS
 
+    def attempts(self, study: str) -> int:
+        """How often a running study was started, this time included."""
+        n: int = read_record(self._path("running", study)).get("attempts", 0)
+        return n
+
     def put_back(self, study: str, *, stopped: bool) -> None:
         """Makes a running study wait again; `stopped`: on purpose, so it counts as no attempt."""
         with self._lock:
@@ -306,6 +311,10 @@ class Queue:
         """Records that the destination has a result."""
         folder = self._path("sending", study)
         write_record(folder, accepted=[*read_record(folder).get("accepted", ()), result.name])
+
+    def note_unsent(self, study: str, why: str) -> None:
+        """Records why the destination does not have all results."""
+        write_record(self._path("sending", study), unsent=why)
 
     def finish_sending(self, study: str) -> None:
         """Ends a study all of whose results were accepted; its images are forgotten or kept."""
