@@ -15,6 +15,7 @@ import hashlib
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,7 +40,7 @@ MAX_ATTEMPTS = 3  # that end with the process or by the machine, before a study 
 MAX_DONE = 1000  # studies that are remembered without their images
 MAX_REFUSED = 1000  # studies of which refused images are remembered
 MEASURE_EVERY_S = 60.0  # while the queue is full
-BROKEN = 10  # times longer waits a study whose sender broke off
+UNSURE = 10  # times longer waits a study whose sender broke off, or has not ended
 RECENT_S = 30.0  # a sender that has paused for so long had sent all
 
 
@@ -82,6 +83,7 @@ class Queue:
         self._lock = threading.RLock()
         self._last: dict[str, float] = {}  # study -> when its last image came
         self._refused: dict[str, set[str]] = {}  # study -> images that found the queue full
+        self._senders: Counter[str] = Counter()  # study -> open associations that sent images
         self._broken: set[str] = set()  # studies whose sender broke off
         try:
             self._prepare()
@@ -150,11 +152,19 @@ class Queue:
                 self._n_bytes -= len(content)
             self._refuse(study, name, error.strerror or "the disk failed")
 
-    def break_off(self, study: str) -> None:
-        """Waits longer for a study whose sender ended in the middle, and may come back."""
+    def begin(self, study: str) -> None:
+        """A sender has opened an association with images of a study."""
         with self._lock:
+            self._senders[study] += 1
+
+    def end(self, study: str, *, released: bool) -> None:
+        """Such an association has ended; one that was not released may be opened again soon."""
+        with self._lock:
+            self._senders[study] -= 1
+            self._senders += Counter()  # drops zeros
             last = self._last.get(study, 0.0)
-            if self._path("incoming", study).exists() and time.monotonic() - last < RECENT_S:
+            waits = self._path("incoming", study).exists()
+            if not released and waits and time.monotonic() - last < RECENT_S:
                 self._broken.add(study)
 
     def _has(self, study: str, name: str, content: bytes) -> bool:
@@ -194,7 +204,8 @@ class Queue:
             waiting = [s for s in self.studies("incoming") if s not in sending]
             for study in waiting:  # after a restart, and of `retry`, the time is unknown
                 self._last.setdefault(study, now)
-            times = {study: BROKEN if study in self._broken else 1 for study in waiting}
+            unsure = self._broken.union(self._senders)
+            times = {study: UNSURE if study in unsure else 1 for study in waiting}
             quiet = [s for s in waiting if now - self._last[s] >= quiet_s * times[s]]
             return min(quiet, key=self._last.__getitem__, default=None)
 

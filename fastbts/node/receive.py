@@ -151,10 +151,12 @@ def _report_refusal(event: Any) -> None:
 
 def _end(event: Any, queue: Queue, received: dict[Any, set[str]]) -> None:
     """Studies of an association that was not released may be incomplete."""
-    for study in received.pop(event.assoc, ()):
-        if not event.assoc.is_released:
-            queue.break_off(study)
-            log.warning("study %s: its sender broke off", study)
+    # One may have ended before its last image was stored.
+    for association in [event.assoc, *(one for one in list(received) if not one.is_alive())]:
+        for study in received.pop(association, ()):
+            queue.end(study, released=association.is_released)
+            if not association.is_released:
+                log.warning("study %s: its sender broke off", study)
 
 
 def _store(event: Any, queue: Queue, received: dict[Any, set[str]]) -> int:
@@ -174,7 +176,10 @@ def _store(event: Any, queue: Queue, received: dict[Any, set[str]]) -> int:
     if instance != event.request.AffectedSOPInstanceUID:
         log.warning("study %s: refused an image with another UID than announced", study_id(study))
         return NO_MATCH
-    received.setdefault(event.assoc, set()).add(study_id(study))
+    studies = received.setdefault(event.assoc, set())
+    if study_id(study) not in studies:
+        studies.add(study_id(study))
+        queue.begin(study_id(study))
     try:
         queue.add(study, instance, content)
     except QueueFullError as full:

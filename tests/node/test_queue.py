@@ -77,7 +77,8 @@ def test_a_study_whose_sender_broke_off_waits_longer(
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     fill(queue, "1")
-    queue.break_off(A)
+    queue.begin(A)
+    queue.end(A, released=False)
     now = 399.0
     assert queue.next_quiet(30) is None
     now = 400.0
@@ -94,8 +95,29 @@ def test_a_sender_that_ends_after_a_pause_had_sent_all(
     monkeypatch.setattr("time.monotonic", lambda: now)
     fill(queue, "1")
     now = 160.0
-    queue.break_off(A)
+    queue.begin(A)
+    queue.end(A, released=False)
     assert queue.next_quiet(60) == A
+
+
+def test_a_study_waits_longer_while_its_sender_is_connected(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not for ever: some senders stay connected."""
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    queue.begin(A)
+    fill(queue, "1")
+    now = 399.0
+    assert queue.next_quiet(30) is None
+    now = 400.0
+    assert queue.next_quiet(30) == A
+    now = 130.0
+    queue.begin(A)
+    queue.end(A, released=True)
+    assert queue.next_quiet(30) is None
+    queue.end(A, released=True)
+    assert queue.next_quiet(30) == A
 
 
 def test_a_restart_while_a_study_came_counts_as_broken_off(

@@ -53,7 +53,8 @@ def test_a_repeat_by_a_sender_that_is_back_ends_the_longer_wait(
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     fill(queue, "1")
-    queue.break_off(A)
+    queue.begin(A)
+    queue.end(A, released=False)
     fill(queue, "1")
     now = 130.0
     assert queue.next_quiet(30) == A
