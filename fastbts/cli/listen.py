@@ -79,6 +79,9 @@ def listen(
     register: Register = True,
     strip: Strip = True,
     fractional: Fractional = False,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="send the structured report, too")
+    ] = True,
     engine: EngineOption = None,
     brain_engine: BrainEngine = None,
     backend: Backend = "auto",
@@ -130,6 +133,7 @@ def listen(
         process = segmenting(
             segmenter,
             fractional=fractional,
+            report=report,
             reference=reference,
             register=register,
             strip=strip,
