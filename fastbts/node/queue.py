@@ -12,6 +12,7 @@ recorded object by object.
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import threading
 import time
 import traceback
@@ -102,6 +103,13 @@ class Queue:
         incoming = self.folder / "incoming"
         self._broken.update(p.name for p in incoming.iterdir() if not (p / RECORD).exists())
         self.recover()
+
+    def keep_temporary_files(self) -> None:
+        """Makes temporary files of this process, which may show a patient, part of the queue.
+
+        So the next start removes what a killed process left.
+        """
+        tempfile.tempdir = str(self._trash.absolute())
 
     def close(self) -> None:
         """Lets another process use the folder."""

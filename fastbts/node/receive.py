@@ -144,8 +144,8 @@ def _report_refusal(event: Any) -> None:
         log.warning("refused an association: there are %d already", MAX_ASSOCIATIONS)
         return
     log.warning(
-        "refused an association: calling AE title %r, called %r; see --allow and --aet",
-        *(request.calling_ae_title, request.called_ae_title),
+        "refused an association: calling AE title %r at %s, called %r; see --allow and --aet",
+        *(request.calling_ae_title, event.assoc.requestor.address, request.called_ae_title),
     )
 
 

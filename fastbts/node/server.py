@@ -49,7 +49,9 @@ def server_class() -> Any:
             super().finish_request(request, client_address)
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            log.warning("refused a connection: %s", type(sys.exception()).__name__)
+            error = sys.exception()
+            why = error.reason if isinstance(error, ssl.SSLError) else type(error).__name__
+            log.warning("refused a connection from %s: %s", client_address[0], why)
 
     return Server
 

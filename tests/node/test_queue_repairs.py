@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,16 @@ def test_attempts_are_counted_also_where_images_come(queue: Queue) -> None:
         fill(queue, f"{n} late")
         queue.recover()
     assert queue.start(A) is None
+
+
+def test_temporary_files_of_a_killed_process_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    queue = Queue(tmp_path)
+    queue.keep_temporary_files()
+    decoded = Path(tempfile.mkdtemp())
+    queue.close()
+    assert decoded.exists()
+    Queue(tmp_path).close()
+    assert not decoded.exists()
