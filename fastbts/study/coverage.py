@@ -55,7 +55,7 @@ class Coverage:
 
 
 def coverage(
-    brain: NDArray[np.bool_], grid: Geometry, series: Mapping[str, Series], alignment: Alignment
+    brain: Any, grid: Geometry, series: Mapping[str, Series], alignment: Alignment
 ) -> Coverage:
     """Compares the brain, a mask (i, j, k) on the grid, with the fields of view."""
     index = np.argwhere(brain)[::STEP]
@@ -70,11 +70,11 @@ def coverage(
 def _inside(points: NDArray[np.float64], affine: NDArray[np.float64], image: Geometry) -> float:
     """Share of points (4, n) in mm that are inside an image with this affine; 1 of none."""
     place = (np.linalg.inv(affine) @ points)[:3].T
-    inside = ((place >= -0.5) & (place <= np.array(image.shape) - 0.5)).all(axis=1)
-    return float(inside.mean()) if len(inside) else 1.0
+    outside = np.any((place < -0.5) | (place > np.array(image.shape) - 0.5), axis=1)
+    return 1 - int(np.count_nonzero(outside)) / max(1, len(place))
 
 
-def _cuts(brain: NDArray[np.bool_], grid: Geometry) -> dict[str, float]:
+def _cuts(brain: Any, grid: Geometry) -> dict[str, float]:
     """Area of the mask in cm2 on each face of its grid."""
     areas = {}
     for axis, (patient_axis, step) in enumerate(grid.ras_axes):

@@ -16,7 +16,7 @@ from fastbts.files import OpenFile, atomic_write
 from fastbts.labels import COLOURS
 from fastbts.volume import Geometry
 from fastbts.write import dicom_codes as codes
-from fastbts.write.dicom_headers import header_errors, reference_headers
+from fastbts.write.dicom_headers import EXTRA, header_errors, reference_headers
 
 SERIES_NUMBER = 9001
 MAX_FRACTION = 255
@@ -56,7 +56,7 @@ def write_dicom_seg(
         OptionsError: There is nothing to write: no voxel has a label.
         OutputError: The file cannot be written, or is one of `files`.
     """
-    path, hd = Path(path), optional_module("highdicom", codes.EXTRA)
+    path, hd = Path(path), optional_module("highdicom", EXTRA)
     codes.check_labels(path, labels, geometry)
     headers = reference_headers(files)
     _check_grid(path, geometry, headers)
@@ -126,7 +126,7 @@ def _segments(
 
 def _volume(voxels: NDArray[Any], geometry: Geometry, header: Any, n_segments: int) -> Any:
     """highdicom's volume: slices, rows, columns, in LPS."""
-    hd = optional_module("highdicom", codes.EXTRA)
+    hd = optional_module("highdicom", EXTRA)
     affine = (codes.RAS_TO_LPS @ geometry.affine)[:, [2, 1, 0, 3]]
     channels = {"SegmentNumber": list(range(1, n_segments + 1))} if voxels.ndim == 4 else None
     return hd.Volume(
@@ -139,7 +139,7 @@ def _volume(voxels: NDArray[Any], geometry: Geometry, header: Any, n_segments: i
 
 
 def _descriptions(names: Names, series: str) -> list[Any]:
-    hd = optional_module("highdicom", codes.EXTRA)
+    hd = optional_module("highdicom", EXTRA)
     algorithm = hd.AlgorithmIdentificationSequence(
         name=codes.MANUFACTURER,
         family=codes.concept(("123109", "DCM", "Artificial Intelligence")),

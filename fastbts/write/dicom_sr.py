@@ -15,7 +15,7 @@ from fastbts.errors import optional_module, quietly
 from fastbts.files import OpenFile, atomic_write
 from fastbts.volume import Geometry
 from fastbts.write import dicom_codes as codes
-from fastbts.write.dicom_headers import header_errors, reference_headers
+from fastbts.write.dicom_headers import EXTRA, header_errors, reference_headers
 
 SERIES_NUMBER = 9002
 MR_OF_BRAIN: codes.Code = ("816077007", "SCT", "MR of brain")
@@ -54,7 +54,7 @@ def write_dicom_sr(
         InputError: The labels do not fit the grid, or a file cannot be read.
         OutputError: The file cannot be written, or is one of `files`.
     """
-    path, sr = Path(path), optional_module("highdicom.sr", codes.EXTRA)
+    path, sr = Path(path), optional_module("highdicom.sr", EXTRA)
     codes.check_labels(path, labels, geometry)
     headers = reference_headers(files)
     evidence = [*headers, *([] if segmentation is None else [segmentation])]
@@ -93,7 +93,7 @@ def _root(
     segmentation: Any | None,
 ) -> str:
     """A UID of this result: reports of other labels, volumes or segmentations have others."""
-    digest = hashlib.sha256(np.ascontiguousarray(labels)).hexdigest()
+    digest = hashlib.sha256(labels.tobytes()).hexdigest()
     volumes = [f"{region} {ml:.3f}" for region, ml in volumes_ml.items()]
     segments = "" if segmentation is None else str(segmentation.SOPInstanceUID)
     return str(codes.uid("result", source, digest, *volumes, segments))
@@ -101,7 +101,7 @@ def _root(
 
 def _observer(engine: Mapping[str, str], root: str) -> Any:
     """The program, not a person; its name carries the intended use."""
-    sr = optional_module("highdicom.sr", codes.EXTRA)
+    sr = optional_module("highdicom.sr", EXTRA)
     device = sr.DeviceObserverIdentifyingAttributes(
         uid=codes.uid("observer", engine.get("sha256", root)),
         name=f"{codes.MANUFACTURER}: {DISCLAIMER}",
@@ -147,7 +147,7 @@ def _group(
     number: int,
 ) -> Any:
     """A finding and its volume: TID 1411 with a segment; TID 1501 for a region of several."""
-    sr = optional_module("highdicom.sr", codes.EXTRA)
+    sr = optional_module("highdicom.sr", EXTRA)
     arguments = {
         "tracking_identifier": _tracking(name, root, segmentation, number),
         "finding_type": codes.concept(code),
@@ -175,7 +175,7 @@ def _group(
 
 def _tracking(name: str, root: str, segmentation: Any | None, number: int) -> Any:
     """That of the segment, which PS3.3 C.8.20.2 wants in both objects, or one of its own."""
-    identifier = optional_module("highdicom.sr", codes.EXTRA).TrackingIdentifier
+    identifier = optional_module("highdicom.sr", EXTRA).TrackingIdentifier
     if segmentation is None or not number:
         return identifier(uid=codes.uid("measured", root, name), identifier=name)
     segment = segmentation.SegmentSequence[number - 1]
