@@ -26,8 +26,7 @@ SKULL, SOFT_TISSUE, SUBARACHNOID = 515, 507, 24  # SynthSeg's numbers
 OUTSIDE = (502, 506, 507, 508, 509, 511, 512, 514, 516, 530)
 N_KINDS = FAT + 1 + len(OUTSIDE)
 FAT_MM = 6  # soft tissue that is not deeper than this is fat
-FLUID_MM = 1  # fluid up to this far from the brain belongs to the mask, as for HD-BET
-GAP_MM = 4  # gaps in the brain up to twice as wide belong to the mask: sulci and fissures
+GAP_MM = 3  # gaps in the brain up to twice as wide belong to the mask: sulci and fissures
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +77,8 @@ def make_head(labels: NDArray[np.integer]) -> Head:
         )
     cut = _even_box(labels > 0)
     labels = labels[cut]
-    closed = filled(~_near(~_near(brain[cut], GAP_MM), GAP_MM) | brain[cut], n_threads=1)
-    mask = closed | (_near(closed, FLUID_MM) & (labels == SUBARACHNOID))
+    # Fluid around the brain does not belong to the mask, as for HD-BET.
+    mask = filled(~_near(~_near(brain[cut], GAP_MM), GAP_MM) | brain[cut], n_threads=1)
     share = _halved(torch.from_numpy(mask).float())
     return Head(torch.from_numpy(_kinds(labels)), share, *_box(share))
 

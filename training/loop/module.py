@@ -84,6 +84,9 @@ class TrainingModule(L.LightningModule):
         self.read_tokens = token_reader(recipe)
         text = None if self.prompts is None else torch.from_numpy(self.prompts.embeddings)
         self.network = UNet3d(recipe.model, text)
+        if recipe.model.norm == "batch":
+            # A quarter less time of a step on a CPU; InstanceNorm would copy it back.
+            self.network.to(memory_format=torch.channels_last_3d)
 
     def configure_optimizers(self) -> Any:
         """AdamW with lr 1, so that the schedule's values are exactly the learning rates."""
