@@ -93,11 +93,12 @@ publish-bench:  ## benchmarks; write benchmarks/results and the tables of the RE
 	$(MAKE) bench RESULTS=benchmarks/results
 	$(DEV)/bin/python -m benchmarks.make_tables
 
-# What `pip install fastbts` and its build need, with hashes, for all systems and Python versions.
+# What `pip install fastbts[dicom,nrrd]` and the build need, with hashes, for all systems and Python
+# versions.
 lock: $(SUPPLY)/installed  ## write constraints.txt anew, with the newest versions
 	printf 'scikit-build-core\npybind11\n' | $(SUPPLY)/bin/uv pip compile pyproject.toml - \
-	  --universal --generate-hashes --no-header --no-annotate --upgrade --quiet \
-	  --output-file constraints.txt
+	  --extra dicom --extra nrrd --universal --generate-hashes --no-header --no-annotate \
+	  --upgrade --quiet --output-file constraints.txt
 
 audit: $(SUPPLY)/installed  ## look the locked versions up in the database of vulnerabilities
 	$(SUPPLY)/bin/pip-audit --require-hashes --requirement constraints.txt

@@ -225,6 +225,75 @@ def _op_row(name: str, one: dict[str, Any], two: dict[str, Any]) -> tuple[str, .
     return f"`{name}`", times, shares, ", ".join(peers)
 
 
+HEADS = {False: "stripped", True: "with a skull"}
+STARTS = {"near": "as scans differ", "far": "54 mm off", "random": "random"}
+SCANS = {"flair": "FLAIR, 3 mm sagittal", "t1": "T1, 1 mm", "t2": "T2, 5 mm"}
+
+
+def registration_table(results: dict[str, Any]) -> str:
+    """Registration of moved images to the T1ce, from bench `study`."""
+    pairs, rows = results["registration"]["pairs"], results["registration"]["summary"]
+    cells = [
+        (
+            HEADS[row["skull"]],
+            STARTS[row["start"]],
+            SCANS[row["modality"]],
+            str(row["n"]),
+            f"{row['median_mm']:.2f} ({row['largest_mean_mm']:.2f})",
+            f"{row['largest_mm']:.2f}",
+            f"{row['lowest_quality']:.2f}",
+            f"{row['median_s']:.1f} ({row['longest_s']:.1f})",
+        )
+        for row in rows
+    ]
+    n_refused = sum(row["refused"] for row in rows)
+    return table(
+        ("head", "start", "image", "n", "mean error, mm", "largest, mm", "quality", "s"),
+        cells,
+        f"{len({pair['case'] for pair in pairs})} real cases, moved by known transforms; errors "
+        "over the brain; median and, in brackets, largest of the pairs; the lowest quality (below "
+        f"0.2 is refused). Refused: {n_refused}. {_measured(results)}",
+    )
+
+
+def study_table(results: dict[str, Any]) -> str:
+    """From a raw study to the files, from bench `study`."""
+    cells = [
+        (
+            HEADS[way["skull"]],
+            STARTS[way["start"]],
+            str(way["n_files"]),
+            f"{way['median_s']:.1f}",
+            _steps(way["runs"]),
+            ", ".join(f"{way['dice'][region]:.3f}" for region in REGIONS[:3]),
+        )
+        for way in results["study"]
+    ]
+    aligned = results["study"][0]
+    dice = ", ".join(f"{aligned['dice_aligned'][region]:.3f}" for region in REGIONS[:3])
+    return table(
+        ("head", "start", "files", "median s", "of which", "Dice WT, TC, ET"),
+        cells,
+        f"{aligned['case']}; aligned and stripped it has Dice {dice}. `fastbts study` in a new "
+        f"process, to seg.nii.gz, seg.dcm and sr.dcm. {_measured(results)}",
+    )
+
+
+def _steps(runs: list[dict[str, Any]]) -> str:
+    """Seconds of the steps of the median run."""
+    run = sorted(runs, key=lambda run: run["wall_s"])[len(runs) // 2]
+    steps = {name: ms / 1000 for name, ms in run["steps_ms"].items() if name != "total"}
+    return ", ".join(f"{name} {seconds:.1f}" for name, seconds in steps.items())
+
+
+def _measured(results: dict[str, Any]) -> str:
+    machine = results["machine"]
+    return (
+        f"Measured on {machine['n_cpus']} cores of {machine['cpu']} "
+        "(`python -m benchmarks.study DATA --json benchmarks/results/study.json`)."
+    )
+
+
 TABLES = {
     "ops": (ops_table, "ops.json"),
     "ops-tuned": (ops_table, "ops-tuned.json"),
@@ -235,6 +304,8 @@ TABLES = {
     "cost": (cost_table, "semantic.json"),
     "ablation": (ablation_table, "ablation.json"),
     "curve": (curve_table, "ablation.json"),
+    "registration": (registration_table, "study.json"),
+    "study": (study_table, "study.json"),
 }
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fastbts.read.find import find_cases
     from fastbts.segmentation import FailedCase, Segmentation
     from fastbts.segmenter import Segmenter
+    from fastbts.study.study import Study, read_study
 
 __all__ = [
     "MODALITIES",
@@ -51,11 +52,13 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "SegmenterOptions",
+    "Study",
     "Volume",
     "find_cases",
     "load_engine",
     "read_case",
     "read_files",
+    "read_study",
 ]
 
 # Loaded on first use, so that `import fastbts` costs NumPy and little else.
@@ -64,10 +67,12 @@ _LAZY = {
     "Segmentation": "fastbts.segmentation",
     "Segmenter": "fastbts.segmenter",
     "SegmenterOptions": "fastbts.options",
+    "Study": "fastbts.study.study",
     "find_cases": "fastbts.read.find",
     "load_engine": "fastbts.engine.load",
     "read_case": "fastbts.read.case",
     "read_files": "fastbts.read.case",
+    "read_study": "fastbts.study.study",
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import stat
@@ -129,6 +131,25 @@ def write_json(
     with open_file(Path(path)) as file:
         # Names of files may have bytes that are no text; as \udcff they are valid JSON.
         file.write(text.encode(errors="backslashreplace") + b"\n")
+
+
+def hashed(open_file: OpenFile, digests: dict[str, str]) -> OpenFile:
+    """Opens files like `open_file`, in memory until they are closed; notes the sha256 of each.
+
+    Args:
+        open_file: Writes the file.
+        digests: Gets name -> sha256.
+    """
+
+    @contextmanager
+    def opened(path: Path) -> Iterator[BinaryIO]:
+        content = io.BytesIO()
+        yield content
+        with open_file(path) as file:
+            file.write(content.getbuffer())
+        digests[path.name] = hashlib.sha256(content.getbuffer()).hexdigest()
+
+    return opened
 
 
 class _NewFile:

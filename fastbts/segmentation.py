@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from os import PathLike
@@ -17,12 +17,20 @@ from fastbts import labels as schemes
 from fastbts.device.arrays import on_host
 from fastbts.device.interface import Array
 from fastbts.errors import FastBTSError
-from fastbts.files import OpenFile, write_json, write_set
+from fastbts.files import OpenFile, hashed, write_json, write_set
 from fastbts.placement import Placement
 from fastbts.volume import Volume, to_network_axes
+from fastbts.write.dicom_seg import write_dicom_seg
+from fastbts.write.dicom_sr import write_dicom_sr
+from fastbts.write.kinds import Kind, check_no_dicom, kind_of
 from fastbts.write.nifti import write_labels
-from fastbts.write.outputs import Outputs, check_outputs, replaced_files
+from fastbts.write.nrrd import write_nrrd
+from fastbts.write.outputs import Outputs, check_outputs, named_paths, replaced_files
 from fastbts.write.preview import write_preview
+
+NO_TUMOUR = (
+    "no tumour was found: no DICOM segmentation was written, as DICOM has none without a segment"
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,6 +47,9 @@ class Segmentation:
         output: The network's logits, (3, D, H, W) float32 on the grid of its tensor, on its device.
         placement: Where that grid is in the volume.
         temperature: What logits are divided by for probabilities.
+        inputs: Further files that must not be overwritten, besides those that `volume` names.
+        dicom_files: The DICOM series whose grid the labels have, in the order of the slices; empty
+            where there is none.
     """
 
     labels: Any
@@ -49,6 +60,8 @@ class Segmentation:
     output: Array
     placement: Placement
     temperature: float = field(default=1.0)
+    inputs: tuple[Path, ...] = ()
+    dicom_files: tuple[Path, ...] = ()
 
     def __repr__(self) -> str:
         volumes = ", ".join(f"{region} {ml:.1f} ml" for region, ml in self.volumes_ml.items())
@@ -88,14 +101,21 @@ class Segmentation:
 
     def save(
         self,
-        path: str | Path,
+        path: str | Path | Sequence[str | Path],
         *,
         labels: str = "brats2021",
+        fractional: bool = False,
         sidecar: str | Path | None = None,
         preview: str | Path | None = None,
         overwrite: bool = False,
     ) -> list[Path]:
-        """Writes the labels as NIfTI in the grid and header of the input, and a JSON sidecar.
+        """Writes the result by the end of the file's name, and a JSON sidecar.
+
+        - `.nii.gz`, `.nii`: the labels in the grid and header of the input.
+        - `.seg.nrrd`: the labels with names and colours for 3D Slicer (extra `[nrrd]`).
+        - `.dcm`: DICOM-SEG on the series that was segmented (`fastbts study`, extra `[dicom]`).
+        - `.sr.dcm`, or `sr.dcm`: DICOM structured report TID 1500 of the volumes. It refers to the
+          segments of a DICOM-SEG that is written by the same call.
 
         The files are a set: all are written, or none. They replace an earlier result of this name
         together with the files that only it had, for example masks of another scheme. If the
@@ -103,34 +123,42 @@ class Segmentation:
         exist are of one result.
 
         Args:
-            path: `.nii.gz` or `.nii`.
-            labels: A label scheme of `fastbts.labels.SCHEMES`, or "regions" for one mask per
-                region, in files whose names end in `_WT`, `_TC`, `_ET`.
-            sidecar: The report's file; by default `path` with the suffix `.json`. `fastbts verify`
-                expects it in the folder of the image.
+            path: One file, or several of one folder for a result in several forms. Where several
+                are given and there is no tumour, the DICOM-SEG is left out, and a warning in the
+                report says so: DICOM has none without a segment.
+            labels: Of NIfTI files: a label scheme of `fastbts.labels.SCHEMES`, or "regions" for one
+                mask per region, in files whose names end in `_WT`, `_TC`, `_ET`.
+            fractional: Whether the DICOM-SEG holds the probabilities of the regions; else it has
+                the labels, which more viewers show.
+            sidecar: The report's file; by default `x.json` for `x.nii.gz`, `x.dcm.json` for
+                `x.dcm`. `fastbts verify` expects it in the folder of the image.
             preview: A PNG file for a picture of three planes; None for no picture.
             overwrite: Replaces files that fastbts did not write, too; never the inputs.
         Returns:
             The files written, images first, the sidecar last.
         Raises:
-            OptionsError: Unknown scheme or file suffix.
+            OptionsError: Unknown scheme or file suffix; DICOM of a result that is not on a DICOM
+                series; or a DICOM-SEG alone of a result without tumour.
             OutputError: A file cannot be written, is one of the inputs, was not written by
                 fastbts, or two of the files are one.
+            DeviceError: An extra is not installed.
         """
+        named, notes = self._possible(named_paths(path))
         outputs = check_outputs(
-            path,
+            named,
             labels=labels,
             sidecar=sidecar,
             preview=preview,
             overwrite=overwrite,
-            volume=self.volume,
+            inputs=(*self.volume.names, *self.inputs),
         )
         began = time.perf_counter()
         with write_set(partial(replaced_files, outputs)) as new_file:
-            hashes = self._write_pictures(outputs, labels, new_file)
+            hashes = self._write_pictures(outputs, labels, fractional, new_file)
             write_ms = round(1000 * (time.perf_counter() - began), 3)
             report = {
                 **self.report,
+                "warnings": [*self.warnings, *notes],
                 "label_scheme": labels,
                 "files": list(hashes),
                 "files_sha256": hashes,
@@ -139,15 +167,49 @@ class Segmentation:
             write_json(outputs.report, report, new_file)
         return outputs.files
 
-    def _write_pictures(self, outputs: Outputs, scheme: str, new_file: OpenFile) -> dict[str, str]:
+    def _possible(self, paths: tuple[Path, ...]) -> tuple[list[Path], list[str]]:
+        """The paths without a DICOM-SEG beside others where there is no tumour; and a warning."""
+        if not self.dicom_files:
+            check_no_dicom(paths)
+        others = [path for path in paths if kind_of(path) is not Kind.SEG]
+        if not others or len(others) == len(paths) or on_host(self.labels).any():
+            return list(paths), []
+        return others, [NO_TUMOUR]
+
+    def _write_pictures(
+        self, outputs: Outputs, scheme: str, fractional: bool, new_file: OpenFile
+    ) -> dict[str, str]:
         """Writes images and preview; returns name -> sha256 of each."""
-        hashes, provenance = {}, self._provenance(scheme)
-        for path, (array, values) in zip(outputs.images, self._images(scheme), strict=True):
-            digest = write_labels(path, array, self.volume, values, provenance, new_file)
-            hashes[path.name] = digest
+        hashes: dict[str, str] = {}
+        named = {kind: [p for p in outputs.images if kind_of(p) is kind] for kind in Kind}
+        if nifti := named[Kind.NIFTI]:
+            provenance, images = self._provenance(scheme), self._images(scheme)
+            for path, (array, values) in zip(nifti, images, strict=True):
+                digest = write_labels(path, array, self.volume, values, provenance, new_file)
+                hashes[path.name] = digest
+        open_file = hashed(new_file, hashes)
+        for path in named[Kind.NRRD]:
+            write_nrrd(path, on_host(self.labels), self.volume.geometry, open_file=open_file)
+        self._write_dicom(named[Kind.SEG], named[Kind.SR], fractional, open_file)
         if outputs.preview:
             hashes[outputs.preview.name] = write_preview(outputs.preview, self, new_file)
         return hashes
+
+    def _write_dicom(
+        self, segs: list[Path], reports: list[Path], fractional: bool, open_file: OpenFile
+    ) -> None:
+        segmentation = None
+        labels, engine = on_host(self.labels), self._provenance("")["engine"]
+        given = labels, self.volume.geometry, self.dicom_files
+        for path in segs:
+            probabilities = self.probabilities if fractional else None
+            segmentation = write_dicom_seg(
+                path, *given, probabilities=probabilities, engine=engine, open_file=open_file
+            )
+        for path in reports:
+            write_dicom_sr(
+                path, self.volumes_ml, *given, segmentation, engine=engine, open_file=open_file
+            )
 
     def _provenance(self, scheme: str) -> dict[str, Any]:
         """What goes into the image; no times, so that equal labels of a case give equal files."""

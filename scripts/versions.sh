@@ -12,7 +12,9 @@ pip=("$venv/bin/python" -m pip --disable-pip-version-check --quiet)
 bounds() {
   "$venv/bin/python" - "$1" << 'PYTHON'
 import sys, tomllib
-for line in tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]:
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+extras = project["optional-dependencies"]
+for line in (*project["dependencies"], *extras["dicom"], *extras["nrrd"]):
     print(line.replace(">=", sys.argv[1]))
 PYTHON
 }
@@ -23,13 +25,14 @@ case $set in
   locked) "${pip[@]}" install --require-hashes --requirement constraints.txt
           "$venv/bin/python" -m pip freeze > "$venv/packages.txt" ;;
 esac
-"${pip[@]}" install --constraint "$venv/packages.txt" . \
+"${pip[@]}" install --constraint "$venv/packages.txt" ".[dicom,nrrd]" \
   onnx onnxruntime cryptography hypothesis pytest pytest-xdist scipy
-"$venv/bin/python" -m pip freeze | grep -i -E "^(numpy|nibabel|openvino|pillow|rich|typer)=="
+"$venv/bin/python" -m pip freeze | grep -i -E \
+  "^(numpy|nibabel|openvino|pillow|rich|typer|highdicom|pydicom|pynetdicom|pynrrd)=="
 # From another folder, so that the installed package is tested and not the checkout.
 tests=$PWD/tests
 cd "$venv"
 OMP_WAIT_POLICY=passive bin/python -P -m pytest -c "$tests/../pyproject.toml" -o pythonpath= \
   --rootdir "$tests/.." -q -n "${JOBS:-auto}" --dist loadfile \
-  -m "not slow and not serial and not data" "$tests"/{cli,read,write,pipeline,phantom} \
+  -m "not slow and not serial and not data" "$tests"/{cli,read,write,pipeline,phantom,study} \
   "$tests"/test_{files,metrics,segmentation,segmenter,volume}.py

@@ -104,7 +104,8 @@ def test_public_names() -> None:
         *("CaseError", "DeviceError", "Engine", "EngineFileError", "EngineSpec", "FailedCase"),
         *("FastBTSError", "Geometry", "GeometryError", "InputError", "MODALITIES"),
         *("OptionsError", "OutputError", "Segmentation", "Segmenter", "SegmenterOptions"),
-        *("Volume", "find_cases", "load_engine", "read_case", "read_files"),
+        *("Study", "Volume", "find_cases", "load_engine", "read_case", "read_files"),
+        "read_study",
     ]
     for name in fastbts.__all__:
         assert getattr(fastbts, name).__doc__ or name == "MODALITIES"

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import os
 
-from fastbts.cli import bench, doctor, engine, predict, verify
+from fastbts.cli import bench, doctor, engine, listen, predict, study, verify
 from fastbts.cli.common import app
 from fastbts.cli.streams import close_streams, open_streams
 
-__all__ = ["app", "bench", "doctor", "engine", "main", "predict", "verify"]
+__all__ = ["app", "bench", "doctor", "engine", "listen", "main", "predict", "study", "verify"]
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from fastbts.about import __version__
 from fastbts.cli.checks import Check, print_checks
 from fastbts.cli.common import AsJson, EngineOption, app, reported_errors
 from fastbts.errors import FastBTSError, InputError
+from fastbts.write.kinds import SUFFIXES
 from fastbts.write.nifti import IMAGE_SUFFIXES
 from fastbts.write.ours import MAX_TEXT_BYTES, is_ours, listed_files
 from fastbts.write.outputs import REPORT
@@ -97,7 +98,7 @@ def _reports(folder: Path) -> list[Path]:
 def _unlisted(paths: Iterable[Path], reports: list[Path]) -> Iterator[Path]:
     listed = {report.with_name(name) for report in reports for name in listed_files(report)}
     for path in paths:
-        kind = path.name.lower().endswith((*IMAGE_SUFFIXES, ".png"))
+        kind = path.name.lower().endswith((*SUFFIXES, ".png"))
         if kind and path not in listed and is_ours(path):
             yield path
 
@@ -124,7 +125,8 @@ def verify_result(report_path: Path, engine: str | Path | None = None) -> Iterat
             yield _tried(path.name, _content, path, digest)
             if path in images:
                 yield _tried(f"grid of {path.name}", _grid, path, report["input"])
-        yield _tried("volumes", _volumes, images, report)
+        if images or not files:
+            yield _tried("volumes", _volumes, images, report)
         made_by = Path(default_engine_path() if engine is None else engine)
         yield _tried("engine", _engine, made_by, report["engine"]["sha256"])
         yield _version(report["software"]["fastbts"])

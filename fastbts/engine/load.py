@@ -20,9 +20,12 @@ NUMBERED = re.compile(r"cuda:(0|[1-9][0-9]{0,5})")
 """A CUDA device by its number."""
 
 
-def default_engine_path() -> Path:
-    """The shipped engine, inside the installed package or, in a checkout, in `models/`."""
-    name = "fastbts-light.fbts"
+TUMOUR_ENGINE, BRAIN_ENGINE = "fastbts-light.fbts", "fastbts-brain.fbts"
+"""Names of the shipped engines."""
+
+
+def default_engine_path(name: str = TUMOUR_ENGINE) -> Path:
+    """A shipped engine, inside the installed package or, in a checkout, in `models/`."""
     installed = Path(__file__).parents[1] / "models" / name
     return installed if installed.is_file() else Path(__file__).parents[2] / "models" / name
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from fastbts.errors import CaseError
-from fastbts.study.enhancement import MARGIN, enhancement
+from fastbts.study.enhancement import MARGIN, aligned_enhancement
 from fastbts.study.judge import PHYSICS, Verdict, judge
 from fastbts.study.read_dicom import Found, Refused
 from fastbts.study.series import Series, short_hash
@@ -15,7 +15,7 @@ from fastbts.study.words import contrast
 from fastbts.volume import MODALITIES
 
 Compare = Callable[[Series, Series], float]
-"""Log-odds that contrast agent was given between two T1; see `enhancement`."""
+"""Log-odds that contrast agent was given between two T1; see `aligned_enhancement`."""
 MAX_LISTED = 12  # series in an error message
 
 
@@ -60,7 +60,7 @@ def choose(
     overrides: Mapping[str, str] | None = None,
     *,
     optional: Sequence[str] = (),
-    compare: Compare = enhancement,
+    compare: Compare = aligned_enhancement,
 ) -> Choice:
     """Chooses one series per modality.
 
@@ -92,11 +92,11 @@ def choose(
             alike += _several(modality, candidates)
     final = {v.series.uid: v for v in decided}
     verdicts = [final.get(v.series.uid, v) for v in verdicts]
-    _check_complete(chosen, optional, verdicts, found.refused)
+    _check_complete(chosen, optional, verdicts, found)
     series = {m: chosen[m] for m in MODALITIES if m in chosen}
     used = [v for v in verdicts if v.series in series.values()]
     contradictions = [w for v in used if v.series not in given.values() for w in v.warnings]
-    warnings = (*contradictions, *guesses, *alike, *_places(series))
+    warnings = (*contradictions, *guesses, *alike, *_places(series), *_damaged(found))
     return Choice(series, tuple(verdicts), found.refused, warnings)
 
 
@@ -125,6 +125,11 @@ def _places(series: Mapping[str, Series]) -> list[str]:
     if len(frames) < 2:
         return []
     return [f"the chosen series have {len(frames)} frames of reference: they start far apart"]
+
+
+def _damaged(found: Found) -> list[str]:
+    n = found.n_damaged
+    return [f"DICOM files that are damaged: {n}; send the study again"] if n else []
 
 
 def decide_agents(
@@ -240,7 +245,7 @@ def _check_complete(
     chosen: Mapping[str, Series],
     optional: Sequence[str],
     verdicts: Sequence[Verdict],
-    refused: Sequence[Refused],
+    found: Found,
 ) -> None:
     missing = [m for m in MODALITIES if m not in chosen and m not in optional]
     if not missing and chosen:
@@ -249,7 +254,8 @@ def _check_complete(
         f"{v.series.label} is {v.kind}" if v.kind else f"{v.series.label}: {v.why[0]}"
         for v in verdicts
     ]
-    reasons += [f"{r.label}: {r.why}" for r in refused]
+    reasons += [f"{r.label}: {r.why}" for r in found.refused]
+    reasons += _damaged(found)
     more = f", and {len(reasons) - MAX_LISTED} more" if len(reasons) > MAX_LISTED else ""
     raise CaseError(
         f"study: no series for {', '.join(missing or MODALITIES)}; got "

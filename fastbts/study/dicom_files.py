@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from fastbts.errors import InputError, optional_module, quietly
 
 EXTRA = "dicom"
 # Files without the preamble of PS3.10 begin with an element of group 0002 or 0008.
+NEEDED = ("SeriesInstanceUID", "Rows", "Columns")
+ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|7z|rar|tar\.\w+)$", re.IGNORECASE)
 _FIRST_GROUPS = (b"\x08\x00", b"\x02\x00", b"\x00\x08", b"\x00\x02")
 TAGS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"),
@@ -41,40 +44,93 @@ def all_files(paths: str | Path | Iterable[str | Path]) -> Iterator[Path]:
             raise InputError(f"{path}: does not exist; expected a folder or a file of a study")
         if path.is_file():
             yield path
-        for folder, below, names in os.walk(path):
-            below.sort()
+            continue
+        visited = {path.resolve()}
+        for folder, below, names in os.walk(path, onerror=_refuse, followlinks=True):
+            below[:] = [name for name in sorted(below) if _is_new(Path(folder, name), visited)]
             yield from (Path(folder, name) for name in sorted(names))
 
 
+def _is_new(folder: Path, visited: set[Path]) -> bool:
+    """False where links led to a folder before."""
+    place = folder.resolve()
+    is_new = place not in visited
+    visited.add(place)
+    return is_new
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(
+        f"study: a folder cannot be listed: {error.strerror}; check its permissions"
+    ) from error
+
+
+def nothing_found(files: Sequence[Path], kinds: str) -> str:
+    """The message where no file is an image."""
+    archives = [path for path in files if ARCHIVE.search(path.name)]
+    way = f"unpack the {len(archives)} archives among them" if archives else "check the folder"
+    return f"study: none of {len(files)} files is a {kinds} image; {way}"
+
+
 def is_dicom(path: Path) -> bool:
-    """Whether a file begins like DICOM, with or without the preamble."""
+    """Whether a file begins like DICOM, with or without the preamble.
+
+    Raises:
+        InputError: The file may not be read.
+    """
+    if not path.is_file():  # a broken link, a pipe
+        return False
     try:
         with path.open("rb") as file:
             start = file.read(132)
+    except PermissionError as error:
+        raise InputError(
+            f"study: a file cannot be opened: {error.strerror}; check the files' permissions"
+        ) from error
     except OSError:
         return False
     return start[128:] == b"DICM" or start[:2] in _FIRST_GROUPS
 
 
 def read_dataset(path: Path) -> Any:
-    """The header of a DICOM image, a pydicom dataset; None for any other object or a damaged file.
+    """The header of a DICOM image, a pydicom dataset; None for any other object.
 
     Raises:
         DeviceError: pydicom is not installed.
+        InputError: The file is an image, and damaged.
     """
     pydicom = optional_module("pydicom", EXTRA)
+    has_preamble = False
     try:
         with path.open("rb") as file:
-            forced = file.read(132)[128:] != b"DICM"
+            has_preamble = file.read(132)[128:] == b"DICM"
         with quietly():
             dataset = pydicom.dcmread(
-                path, stop_before_pixels=True, force=forced, specific_tags=list(TAGS)
+                path, stop_before_pixels=True, force=not has_preamble, specific_tags=list(TAGS)
             )
             _convert(dataset)
-        whole = "SeriesInstanceUID" in dataset and "Rows" in dataset and "Columns" in dataset
-        return dataset if whole else None
     except Exception:  # pydicom raises almost anything for a damaged file
-        return None
+        dataset = {}
+    if all(keyword in dataset for keyword in NEEDED):
+        return dataset
+    if has_preamble and _should_be_image(dataset):
+        raise InputError("study: a DICOM image is damaged; send it again")
+    return None
+
+
+def _should_be_image(dataset: Any) -> bool:
+    """Whether the first part of a file says so, or is itself damaged."""
+    with quietly():
+        kind = getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID")
+    return kind is None or "Image" in kind.name
+
+
+def stored_pixels(path: Path) -> bytes:
+    """The pixels of an image as they are stored; empty if there are none."""
+    pydicom = optional_module("pydicom", EXTRA)
+    with quietly():
+        dataset = pydicom.dcmread(path, force=True, specific_tags=["PixelData"])
+    return bytes(dataset.get("PixelData") or b"")
 
 
 def _convert(dataset: Any) -> None:

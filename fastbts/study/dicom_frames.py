@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbts.study.series import Facts, hidden
+from fastbts.study.series import Facts, cleaned, hidden
 
 Numbers = NDArray[np.float64]
+# Of the axes' components, spacing in mm, echo and inversion time in ms, b-value.
+_TOLERANCES = (*[0.005] * 6, *[0.001] * 2, 0.1, 1.0, 1.0)
+MAX_UNIT_ERROR = 0.01  # of the length of a direction
 _NO_AGENT = ("", "no", "none", "n", "0", "ohne", "unknown")
 
 
@@ -44,14 +48,20 @@ class Frame:
     acquisition: tuple[float, float]
     facts: Facts = field(repr=False)
 
-    @property
-    def kind(self) -> tuple[Any, ...]:
-        """What all slices of one image have in common."""
-        axes = tuple(float(v) + 0.0 for v in self.axes.round(2).ravel())  # no -0
-        spacing = tuple(round(mm, 3) for mm in self.spacing)
-        facts = self.facts
-        echo = None if facts.te_ms is None else round(facts.te_ms, 1)
-        return (*axes, *self.shape, *spacing, echo, facts.ti_ms, facts.b_value, facts.image_type)
+    @cached_property
+    def _numbers(self) -> tuple[float, ...]:
+        """What differs by rounding at most between slices of one image; -1 for what is unknown."""
+        facts = (self.facts.te_ms, self.facts.ti_ms, self.facts.b_value)
+        known = (-1.0 if number is None else number for number in facts)
+        return (*self.axes.ravel().tolist(), *self.spacing, *known)
+
+    def is_like(self, other: Frame) -> bool:
+        """Whether both can be slices of one image: the same but for their positions."""
+        same = self.shape == other.shape and self.facts.image_type == other.facts.image_type
+        return same and all(
+            abs(a - b) <= most
+            for a, b, most in zip(self._numbers, other._numbers, _TOLERANCES, strict=True)
+        )
 
     @property
     def normal(self) -> Numbers:
@@ -69,6 +79,8 @@ def frames_of(path: Path, dataset: Any) -> Iterator[Frame]:
     multi = "PerFrameFunctionalGroupsSequence" in dataset
     if n > 1 and not multi:
         raise ValueError("several frames without positions")
+    if multi and n != len(dataset.PerFrameFunctionalGroupsSequence):
+        raise ValueError(f"{n} frames, but not as many positions")
     for index in range(n if multi else 1):
         yield _frame(path, index if multi else None, _flat(dataset, index))
 
@@ -88,6 +100,8 @@ def _flat(dataset: Any, index: int) -> dict[str, Any]:
 def _frame(path: Path, index: int | None, flat: Mapping[str, Any]) -> Frame:
     rows, columns = int(flat["Rows"]), int(flat["Columns"])
     down, across = _numbers(flat["PixelSpacing"], 2)
+    if not min(down, across) > 0:
+        raise ValueError(f"PixelSpacing {down:g}, {across:g}: expected numbers above 0")
     acquisition = flat.get("FrameAcquisitionNumber", flat.get("AcquisitionNumber"))
     temporal = flat.get("TemporalPositionIndex", flat.get("TemporalPositionIdentifier"))
     return Frame(
@@ -95,7 +109,7 @@ def _frame(path: Path, index: int | None, flat: Mapping[str, Any]) -> Frame:
         index=index,
         uid=f"{flat.get('SOPInstanceUID', path)} {index}",
         position=_numbers(flat["ImagePositionPatient"], 3),
-        axes=_numbers(flat["ImageOrientationPatient"], 6).reshape(2, 3),
+        axes=_directions(flat["ImageOrientationPatient"]),
         spacing=(float(down), float(across)),
         shape=(rows, columns),
         scale=(
@@ -105,6 +119,15 @@ def _frame(path: Path, index: int | None, flat: Mapping[str, Any]) -> Frame:
         acquisition=(_or_default(acquisition, 0.0), _or_default(temporal, 0.0)),
         facts=_facts(flat),
     )
+
+
+def _directions(value: Any) -> Numbers:
+    """Two directions of unit length, (2, 3)."""
+    axes = _numbers(value, 6).reshape(2, 3)
+    lengths = np.linalg.norm(axes, axis=1, keepdims=True)
+    if np.abs(lengths - 1).max() > MAX_UNIT_ERROR:
+        raise ValueError("ImageOrientationPatient: expected directions of unit length")
+    return axes / lengths
 
 
 def _facts(flat: Mapping[str, Any]) -> Facts:
@@ -119,7 +142,7 @@ def _facts(flat: Mapping[str, Any]) -> Facts:
             word.upper() for word in _texts(flat.get("FrameType", flat.get("ImageType")))
         ),
         texts=tuple(
-            word
+            cleaned(word)
             for key in ("SeriesDescription", "ProtocolName", "SequenceName", "PulseSequenceName")
             for word in _texts(flat.get(key))
         ),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from fastbts.errors import GeometryError, InputError
 from fastbts.read.mixups import MIN_SAMPLE, PAIRS, SKEWNESS, assignments, features, measures
 from fastbts.read.regrid import resample_to_grid
 from fastbts.read.sample import SPACING_MM, Sample, shrunk
+from fastbts.study.register import register
 from fastbts.study.series import Series
 from fastbts.volume import MODALITIES, Geometry, Volume
 
@@ -14,11 +18,18 @@ MARGIN = 2.0  # log-odds; right orders of the training's cases have 2 to 15
 CORE_MM = 24.0  # compared are voxels that deep inside the head: no scalp, no skull
 
 
-def enhancement(before: Series, after: Series) -> float:
-    """Log-odds that contrast agent was given between two T1-weighted images.
+def aligned_enhancement(before: Series, after: Series) -> float:
+    """Registers two T1-weighted images, then see `enhancement`; 0 where that fails."""
+    try:
+        matrix = register(after, before).matrix
+    except (GeometryError, InputError):
+        return 0.0
+    geometry = Geometry(after.geometry.shape, matrix @ after.geometry.affine)
+    return enhancement(before, replace(after, geometry=geometry, read=lambda: after.voxels))
 
-    The images are compared where their headers place them: between two series a patient seldom
-    moves by more than the 4 mm of the sample. Where they are further apart, nothing is decided.
+
+def enhancement(before: Series, after: Series) -> float:
+    """Log-odds that contrast agent was given between two T1-weighted images that are aligned.
 
     Returns:
         Positive if `after` looks like T1ce and `before` like T1; 0 if they do not overlap.

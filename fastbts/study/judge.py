@@ -12,8 +12,10 @@ MIN_SLICES = 12
 MIN_EXTENT_MM = 90.0  # a slab through a part of the head is no image of a brain
 MAX_SLICE_MM = 8.0
 PHYSICS, WORDS, AGENT = 6, 3, 1  # points of the score, at most 10
-_DERIVED = ("MPR", "REFORMAT", "PROJECTION", "MIP", "MINIP", "SUBTRACT", "ADC", "FA", "TRACEW")
+_DERIVED = ("MPR", "REFORMAT", "PROJECTION", "MIP", "MINIP", "SUBTRACT", "ADC", "TRACEW")
 _PHASE = ("P", "PHASE", "PHASE MAP")
+_FAT = ("FAT", "FAT_FRACTION", "FF")  # of a Dixon sequence
+PLANES = {"tra": "transverse", "sag": "sagittal", "cor": "coronal"}
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,13 @@ def _unusable(series: Series) -> str | None:
     extent = min(series.extent_mm)
     if extent < MIN_EXTENT_MM:
         return f"covers {extent:.0f} mm, expected a brain of at least {MIN_EXTENT_MM:g} mm"
-    if any(word.startswith(_DERIVED) for word in facts.image_type[2:]):
-        return f"calculated from others ({facts.image_type[2]})"
+    calculated = [w for w in facts.image_type[2:] if w.startswith(_DERIVED) or w == "FA"]
+    if calculated:
+        return f"calculated from others ({calculated[0]})"
     if facts.image_type[2:3] and facts.image_type[2] in _PHASE:
         return "a phase image"
+    if any(word in _FAT for word in facts.image_type[2:]):
+        return "an image of fat"
     if "SECONDARY" in facts.image_type[1:2]:
         return "calculated from others (SECONDARY)"
     if words.other_purpose((facts.body_part,)) == "of the spine or neck":
@@ -99,7 +104,8 @@ def _reasons(series: Series) -> tuple[str, ...]:
     facts = series.facts
     times = (("TE", facts.te_ms), ("TR", facts.tr_ms), ("TI", facts.ti_ms))
     given = [f"{name} {ms:g}" for name, ms in times if ms is not None]
-    return (f"{', '.join(given)} ms" if given else "by its words", series.size)
+    size = f"{PLANES[series.orientation]}, {series.size}"
+    return (f"{', '.join(given)} ms" if given else "by its words", size)
 
 
 def _with_agent(verdict: Verdict) -> Verdict:

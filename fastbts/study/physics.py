@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from fastbts.study.series import Facts
 
+LEAST_TE_MS, MOST_TE_MS = 0.5, 1000.0  # others are in a wrong unit, and say nothing
 LONG_TE_MS = 60.0  # T2-weighted; FLAIR and T2 have 80-130, with variable flip angles up to 400
 SHORT_TE_MS = 35.0  # T1-weighted spin echoes have 8-20
 STAR_TE_MS = 12.0  # of a gradient echo: above it, T2* dominates; T1-weighted ones have 2-6
@@ -39,7 +40,7 @@ def weighting(facts: Facts) -> Weighting:
     """Judges echo, repetition and inversion time, and the kind of echo."""
     if "EP" in facts.sequence or (facts.b_value or 0) > 0:
         return Weighting(rejected="echo-planar: diffusion, perfusion or function")
-    if facts.te_ms is None or facts.te_ms <= 0:
+    if facts.te_ms is None or not LEAST_TE_MS <= facts.te_ms <= MOST_TE_MS:
         return Weighting()
     if facts.te_ms >= LONG_TE_MS:
         return _long_echo(facts)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fastbts.errors import CaseError
-from fastbts.study.dicom_files import all_files, is_dicom
+from fastbts.study.dicom_files import all_files, is_dicom, nothing_found
 from fastbts.study.read_dicom import Found, read_dicom
 from fastbts.study.read_nifti import is_nifti, read_nifti
 
@@ -28,6 +28,4 @@ def read_series(paths: str | Path | Iterable[str | Path], study: str | None = No
         return read_dicom(files, study)
     if any(map(is_nifti, files)):
         return read_nifti(files)
-    raise CaseError(
-        f"study: none of {len(files)} files is a DICOM or NIfTI image; check the folder"
-    )
+    raise CaseError(nothing_found(files, "DICOM or NIfTI"))

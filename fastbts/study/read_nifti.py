@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from fastbts.errors import CaseError, FastBTSError, InputError
 from fastbts.read.nifti import ImageHeader, read_header, read_voxels
-from fastbts.study.dicom_files import all_files
+from fastbts.study.dicom_files import all_files, nothing_found
 from fastbts.study.read_dicom import Found, Refused
-from fastbts.study.series import Facts, Series
+from fastbts.study.series import Facts, Series, cleaned, hidden
 
 SUFFIX = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 MAX_SIDECAR_BYTES = 1 << 20
@@ -36,23 +36,46 @@ def read_nifti(paths: str | Path | Iterable[str | Path]) -> Found:
     Args:
         paths: Folders and files; others among them are counted and ignored.
     Raises:
-        CaseError: None of them is a NIfTI image.
+        CaseError: None of them is a NIfTI image; two patients or BIDS sessions.
         InputError: A path does not exist.
     """
     files = list(all_files(paths))
     images = list(dict.fromkeys(filter(is_nifti, files)))
     if not images:
-        raise CaseError(f"study: none of {len(files)} files is a NIfTI image; check the folder")
+        raise CaseError(nothing_found(files, "NIfTI"))
     results = [_series(path) for path in images]
+    series = [result for result in results if isinstance(result, Series)]
+    _check_one_patient(series)
     return Found(
-        tuple(result for result in results if isinstance(result, Series)),
+        tuple(series),
         tuple(result for result in results if isinstance(result, Refused)),
         len(files) - len(images),
     )
 
 
+def _check_one_patient(series: Sequence[Series]) -> None:
+    """By sidecars and BIDS names, where they say it."""
+    known = {
+        "patient": {s.facts.patient for s in series},
+        "subject": {_entity("sub", s.name) for s in series},
+        "session": {_entity("ses", s.name) for s in series},
+    }
+    for kind, values in known.items():
+        n = len(values - {""})
+        if n > 1:
+            raise CaseError(
+                f"study: images of {n} {kind}s; expected one; give the files of one {kind}"
+            )
+
+
+def _entity(key: str, name: str) -> str:
+    """Its value in a BIDS name, for example sub-01_ses-2_T1w."""
+    match = re.search(rf"(?:^|_){key}-([^\W_]+)", name)
+    return match[1] if match else ""
+
+
 def _series(path: Path) -> Series | Refused:
-    name = SUFFIX.sub("", path.name)
+    name = cleaned(SUFFIX.sub("", path.name))
     try:
         header = read_header(path)
     except FastBTSError as error:
@@ -91,10 +114,11 @@ def _facts(name: str, sidecar: Mapping[str, Any]) -> Facts:
         contrast_agent=str(sidecar.get("ContrastBolusIngredient", "")),
         sequence=tuple(re.findall("[A-Z]+", str(sidecar.get("ScanningSequence", "")))),
         image_type=tuple(map(str, image_type)) if isinstance(image_type, list) else (),
-        texts=tuple(text for text in texts if text),
+        texts=tuple(cleaned(text) for text in texts if text),
         body_part=str(sidecar.get("BodyPartExamined", "")),
         acquired=(str(sidecar.get("AcquisitionTime", "")), _or_zero(sidecar.get("SeriesNumber"))),
         manufacturer=str(sidecar.get("Manufacturer", "")),
+        patient=hidden(str(sidecar.get("PatientID", ""))),
     )
 
 

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from fastbts.volume import Geometry
 
 Orientation = Literal["tra", "sag", "cor"]
+MAX_TEXT = 64  # letters of a DICOM description
+MAX_READ = 1024
 _SALT = os.urandom(16)
 
 
@@ -145,6 +147,12 @@ class Series:
             n * mm for n, mm in zip(self.geometry.shape, self.geometry.spacing_mm, strict=True)
         )
         return i, j, k
+
+
+def cleaned(text: str) -> str:
+    """Printable, in one line, and not longer than a description may be."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in text[:MAX_READ])
+    return " ".join(printable.split())[:MAX_TEXT]
 
 
 def short_hash(text: str) -> str:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastbts import labels as schemes
-from fastbts.errors import OutputError
+from fastbts.errors import OptionsError, OutputError
 from fastbts.files import check_writable
-from fastbts.volume import Volume
+from fastbts.write.kinds import Kind, kind_of, sidecar_of
 from fastbts.write.nifti import IMAGE_SUFFIXES, image_stem
 from fastbts.write.ours import is_ours, listed_files
 
 IMAGE, REPORT, PREVIEW = "seg.nii.gz", "report.json", "preview.png"
+SEG, SR, NRRD = "seg.dcm", "sr.dcm", "seg.seg.nrrd"
 """Names in a result folder."""
 
 
@@ -23,14 +24,14 @@ class Outputs:
     """The files of one result.
 
     Attributes:
-        path: The image as it was named; with the scheme "regions" no file has this name.
-        images: One, or one per region.
+        paths: As they were named; with the scheme "regions" no NIfTI file has such a name.
+        images: The files of labels: one for each path, or for NIfTI one per region.
         preview: The picture, if there is one.
         report: The JSON file, which lists the others.
         overwrite: Whether they may replace files that fastbts did not write.
     """
 
-    path: Path
+    paths: tuple[Path, ...]
     images: tuple[Path, ...]
     preview: Path | None
     report: Path
@@ -43,13 +44,13 @@ class Outputs:
 
 
 def check_outputs(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     *,
     labels: str = "brats2021",
     sidecar: str | Path | None = None,
     preview: str | Path | None = None,
     overwrite: bool = False,
-    volume: Volume | None = None,
+    inputs: Iterable[str | Path] = (),
 ) -> Outputs:
     """The files that `Segmentation.save` writes with these arguments; finds out whether it can.
 
@@ -61,21 +62,36 @@ def check_outputs(
         sidecar: See `save`.
         preview: See `save`.
         overwrite: See `save`.
-        volume: The input, whose files must not be overwritten, if it is known.
+        inputs: Files that must not be overwritten, as far as they are known.
     Returns:
         The files.
     Raises:
         OptionsError, OutputError: See `save`.
     """
-    path = Path(path)
-    report = path.with_name(f"{image_stem(path)}.json") if sidecar is None else Path(sidecar)
+    paths = named_paths(path)
+    report = sidecar_of(paths[0]) if sidecar is None else Path(sidecar)
     picture = None if preview is None else Path(preview)
-    outputs = Outputs(path, _image_files(path, labels), picture, report, overwrite)
+    images = tuple(file for named in paths for file in _image_files(named, labels))
+    outputs, inputs = Outputs(paths, images, picture, report, overwrite), list(inputs)
     for target in outputs.files:
-        check_writable(target, volume.names if volume else ())
+        check_writable(target, inputs)
     _check_distinct(outputs)
     _check_replaceable(outputs)
     return outputs
+
+
+def named_paths(path: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
+    """One path or several, of one folder.
+
+    Raises:
+        OptionsError: There is none, or they are in several folders.
+    """
+    paths = [path] if isinstance(path, str | Path) else list(path)
+    if len({Path(named).parent for named in paths}) != 1:
+        raise OptionsError(
+            f"path: expected one file, or several in one folder, got {[str(p) for p in paths]}"
+        )
+    return tuple(map(Path, paths))
 
 
 def replaced_files(outputs: Outputs) -> list[Path]:
@@ -104,7 +120,7 @@ def replaced_files(outputs: Outputs) -> list[Path]:
     found = [path for path in dict.fromkeys(found) if is_ours(path)]
     if not found:
         return []
-    folder = outputs.path.parent
+    folder = outputs.paths[0].parent
     staying = [path for path in folder.glob("*.json") if path not in (*reports, outputs.report)]
     kept = {folder / name for report in staying for name in listed_files(report)}
     return [path for path in found if path not in kept]
@@ -127,8 +143,8 @@ def _check_replaceable(outputs: Outputs) -> None:
 
 
 def _possible_reports(outputs: Outputs) -> list[Path]:
-    path = outputs.path
-    return [outputs.report, path.with_name(f"{image_stem(path)}.json"), path.with_name(REPORT)]
+    usual = [sidecar_of(path) for path in outputs.paths]
+    return [outputs.report, *usual, outputs.paths[0].with_name(REPORT)]
 
 
 def _is_replaced(report: Path, outputs: Outputs) -> bool:
@@ -139,13 +155,23 @@ def _is_replaced(report: Path, outputs: Outputs) -> bool:
 
 def _possible_files(outputs: Outputs) -> Iterator[Path]:
     """Images and previews that an earlier result with the same name may have."""
-    path, stem = outputs.path, image_stem(outputs.path)
+    for path in outputs.paths:
+        yield from _same_name(path)
+    if outputs.report.name == REPORT:
+        for name in (PREVIEW, SEG, SR, NRRD):
+            yield outputs.paths[0].with_name(name)
+
+
+def _same_name(path: Path) -> Iterator[Path]:
+    """The file, and for NIfTI those with another suffix, masks of regions, and the preview."""
+    if kind_of(path) is not Kind.NIFTI:
+        yield path
+        return
+    stem = image_stem(path)
     for suffix in IMAGE_SUFFIXES:
         for region in ("", *(f"_{region}" for region in schemes.REGION_LABELS)):
             yield path.with_name(f"{stem}{region}{suffix}")
     yield path.with_name(f"{stem}.png")
-    if outputs.report.name == REPORT:
-        yield path.with_name(PREVIEW)
 
 
 def _check_distinct(outputs: Outputs) -> None:
@@ -160,8 +186,8 @@ def _check_distinct(outputs: Outputs) -> None:
 
 def _image_files(path: Path, scheme: str) -> tuple[Path, ...]:
     schemes.check_scheme(scheme)
-    stem = image_stem(path)
-    if scheme != schemes.REGION_SCHEME:
+    if kind_of(path) is not Kind.NIFTI or scheme != schemes.REGION_SCHEME:
         return (path,)
+    stem = image_stem(path)
     suffix = path.name[len(stem) :]
     return tuple(path.with_name(f"{stem}_{region}{suffix}") for region in schemes.REGION_LABELS)

@@ -105,7 +105,7 @@ def test_output_image_of_regions(case: Path, voxel_engine: Path, tmp_path: Path)
 def test_output_of_another_kind_is_refused(case: Path, tmp_path: Path, name: str) -> None:
     code, output = run("predict", case, "-o", tmp_path / "out" / name)
     assert code == 2
-    assert f"{name}: expected a name that ends in .nii.gz or .nii" in output
+    assert f"{name}: expected a name that ends in .nii.gz, .nii, .seg.nrrd or .dcm" in output
     assert not (tmp_path / "out").exists()
 
 

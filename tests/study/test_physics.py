@@ -28,6 +28,8 @@ SE, GR, IR, EP = ("SE",), ("GR",), ("SE", "IR"), ("EP",)
         (100, 6000, None, (), {"flair", "t2"}),
         (50, 3000, None, SE, set()),  # between the protocols
         (None, 600, None, SE, set()),
+        (0.093, 9, 2.5, IR, set()),  # in seconds
+        (9000, 6e5, None, SE, set()),  # in microseconds
     ],
 )
 def test_weightings(te: float, tr: float, ti: float, sequence: tuple, kinds: set[str]) -> None:

@@ -97,3 +97,26 @@ def test_dicom_is_read_before_nifti(tmp_path: Path) -> None:
     found = read_series(tmp_path)
     assert [s.name for s in found.series] == [T1.text]
     assert found.n_others == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (("sub-01_T1w", "sub-02_FLAIR"), "subject"),
+        (("sub-01_ses-a_T1w", "sub-01_ses-b_FLAIR"), "session"),
+    ],
+)
+def test_two_subjects_or_sessions(tmp_path: Path, names: tuple[str, str], kind: str) -> None:
+    for name in names:
+        write(tmp_path / f"{name}.nii")
+    with pytest.raises(CaseError, match=f"images of 2 {kind}s; expected one; give the files of o"):
+        read_nifti(tmp_path)
+
+
+def test_two_patients_by_the_sidecars(tmp_path: Path) -> None:
+    write(tmp_path / "t1.nii", PatientID="SECRET1")
+    write(tmp_path / "t2.nii", PatientID="SECRET2")
+    write(tmp_path / "flair.nii")
+    with pytest.raises(CaseError, match="images of 2 patients") as raised:
+        read_nifti(tmp_path)
+    assert "SECRET" not in str(raised.value)

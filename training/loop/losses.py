@@ -17,10 +17,8 @@ Regions = Mapping[str, tuple[int, ...]]
 
 def regions_of(label: Tensor, regions: Regions = REGION_LABELS) -> Tensor:
     """Label map (B, D, H, W) -> region masks (B, K, D, H, W) float32, which may overlap."""
-    return torch.stack(
-        [torch.isin(label, torch.tensor(v, device=label.device)) for v in regions.values()],
-        dim=1,
-    ).float()
+    masks = [torch.stack([label == v for v in values]).any(0) for values in regions.values()]
+    return torch.stack(masks, dim=1).float()
 
 
 def dice_bce(logits: Tensor, target: Tensor) -> Tensor:

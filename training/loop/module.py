@@ -91,7 +91,7 @@ class TrainingModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with lr 1, so that the schedule's values are exactly the learning rates."""
         optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=1.0, weight_decay=self.recipe.weight_decay
+            self.network.parameters(), lr=1.0, weight_decay=self.recipe.weight_decay, fused=True
         )
         schedule = LambdaLR(optimiser, lambda step: learning_rate(self.recipe, step))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -111,6 +111,9 @@ class UNet3d(nn.Module):
         """
         patch = self.config.patch
         x = pack_voxels(x, patch) if patch > 1 else x
+        if self.training and x.is_cpu and self.config.norm != "instance":
+            # A quarter less time per step (InstanceNorm would go back to the other layout).
+            x = x.contiguous(memory_format=torch.channels_last_3d)
         table = None
         if self.table is not None:
             table = self.table(self.text if text is None else text)  # (K, E)

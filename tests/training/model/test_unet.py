@@ -53,7 +53,8 @@ def test_frozen_batch_norm_computes_the_same_in_training() -> None:
     x = torch.randn(2, 4, 32, 32, 32)
     learning = network.train()(x).levels[0]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert torch.equal(learning, network.eval()(x))
+    # Not bit for bit: training keeps channels last in memory.
+    assert torch.allclose(learning, network.eval()(x), atol=1e-5)
 
 
 def test_film_after_batch_norm_differs_by_case() -> None:

@@ -1,0 +1,1 @@
+"""A DICOM node: receives studies, segments them, sends the results to another node."""

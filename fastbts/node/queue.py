@@ -1,0 +1,321 @@
+"""The studies of a node on disk.
+
+    incoming/ID -> running/ID -> sending/ID -> done/ID
+                       |
+                       +-> failed/ID
+
+ID is a hash of the StudyInstanceUID. A study is a folder that is renamed when its state changes, so
+it has one state whenever the process is killed: what was running starts again, and what was sent is
+recorded object by object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from fastbts.errors import CaseError, FastBTSError
+from fastbts.files import write_json
+from fastbts.node import disk
+from fastbts.node.folder import (
+    IMAGES,
+    REASON,
+    RECORD,
+    RESULTS,
+    STATES,
+    images_in,
+    read_record,
+    write_record,
+)
+
+MAX_ATTEMPTS = 3  # that end with the process, before a study counts as the cause
+MAX_DONE = 1000  # studies that are remembered without their images
+MAX_REFUSED = 1000  # studies of which refused images are remembered
+MEASURE_EVERY_S = 60.0  # while the queue is full
+BROKEN = 10  # times longer waits a study whose sender broke off
+
+
+class QueueFullError(Exception):
+    """There is no room for an image now; its sender should try again later."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a queue takes.
+
+    Attributes:
+        max_studies: Studies that wait, run or are sent.
+        max_bytes: Size of the queue's files.
+        keep: Keeps images and results of the studies that are done.
+    """
+
+    max_studies: int = 100
+    max_bytes: int = 20 * 10**9
+    keep: bool = False
+
+
+def study_id(uid: str) -> str:
+    """Names a study in folders and logs."""
+    return hashlib.sha256(uid.encode()).hexdigest()[:12]
+
+
+class Queue:
+    """The one user of a queue's folder; serves any number of threads.
+
+    Raises:
+        OptionsError: Another process uses the folder.
+    """
+
+    def __init__(self, folder: str | Path, limits: Limits | None = None) -> None:
+        self.folder, self.limits = Path(folder), limits or Limits()
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._file = disk.locked(self.folder)
+        self._trash = self.folder / "temporary"
+        self._lock = threading.RLock()
+        self._last: dict[str, float] = {}  # study -> when its last image came
+        self._refused: dict[str, set[str]] = {}  # study -> images that found the queue full
+        self._broken: set[str] = set()  # studies whose sender broke off
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        for name in (*STATES, self._trash.name):
+            (self.folder / name).mkdir(exist_ok=True)
+        for path in self._trash.iterdir():
+            disk.remove(path)
+        self._n_bytes, self._measured = disk.n_bytes(self.folder), time.monotonic()
+        # Of those that did not run yet, the end of the last process may have stopped the sender.
+        incoming = self.folder / "incoming"
+        self._broken.update(p.name for p in incoming.iterdir() if not (p / RECORD).exists())
+        self.recover()
+
+    def close(self) -> None:
+        """Lets another process use the folder."""
+        self._file.close()
+
+    def recover(self) -> None:
+        """Puts back what was running when the process, or the disk, failed."""
+        for study in self.studies("running"):
+            self.put_back(study, stopped=False)
+
+    def studies(self, *states: str) -> list[str]:
+        """IDs of the studies in these states."""
+        return [path.name for state in states for path in sorted((self.folder / state).iterdir())]
+
+    # Incoming
+
+    def add(self, study_uid: str, instance_uid: str, content: bytes) -> bool:
+        """Stores an image; it is on disk when this returns.
+
+        Returns:
+            Whether it is new, not the repeat of one that waits or runs.
+        Raises:
+            QueueFullError: There is no room.
+        """
+        study, name = study_id(study_uid), hashlib.sha256(instance_uid.encode()).hexdigest()[:32]
+        with self._lock:
+            if self._has(study, name):
+                self._last[study] = time.monotonic()
+                return False
+            self._reserve(study, name, len(content))
+        try:
+            temporary = disk.write_new(self._trash, content)
+            with self._lock:
+                disk.move(temporary, self._path("incoming", study) / IMAGES / name)
+        except OSError as error:
+            self._refuse(study, name, error.strerror or "the disk failed")
+        with self._lock:
+            self._last[study] = time.monotonic()
+            self._broken.discard(study)
+            self._refused.get(study, set()).discard(name)
+        return True
+
+    def break_off(self, study: str) -> None:
+        """Waits longer for a study: its sender ended in the middle, and may come back."""
+        with self._lock:
+            if self._path("incoming", study).exists():
+                self._broken.add(study)
+
+    def _has(self, study: str, name: str) -> bool:
+        states = ("incoming", "running", "sending")
+        return any((self._path(state, study) / IMAGES / name).exists() for state in states)
+
+    def _reserve(self, study: str, name: str, n_bytes: int) -> None:
+        waiting = set(self.studies("incoming", "running", "sending"))
+        if study not in waiting and len(waiting) >= self.limits.max_studies:
+            self._refuse(study, name, f"{len(waiting)} studies wait")
+        full = self._n_bytes + n_bytes > self.limits.max_bytes
+        if full and time.monotonic() - self._measured > MEASURE_EVERY_S:  # files may be gone
+            self._n_bytes, self._measured = disk.n_bytes(self.folder), time.monotonic()
+            full = self._n_bytes + n_bytes > self.limits.max_bytes
+        if full:
+            self._refuse(study, name, f"{self._n_bytes / 1e9:.1f} GB are used")
+        self._n_bytes += n_bytes
+
+    def _refuse(self, study: str, name: str, why: str) -> NoReturn:
+        with self._lock:
+            self._refused.setdefault(study, set()).add(name)
+            while len(self._refused) > MAX_REFUSED:
+                del self._refused[next(iter(self._refused))]
+        raise QueueFullError(why)
+
+    def next_quiet(self, quiet_s: float) -> str | None:
+        """The study that has waited longest since its last image, if that is long enough.
+
+        A study whose earlier result is still being sent waits until that was accepted.
+        """
+        with self._lock:
+            now, sending = time.monotonic(), self.studies("sending")
+            waiting = [s for s in self.studies("incoming") if s not in sending]
+            for study in waiting:  # after a restart, and of `retry`, the time is unknown
+                self._last.setdefault(study, now)
+            times = {study: BROKEN if study in self._broken else 1 for study in waiting}
+            quiet = [s for s in waiting if now - self._last[s] >= quiet_s * times[s]]
+            return min(quiet, key=self._last.__getitem__, default=None)
+
+    # Running
+
+    def start(self, study: str) -> Path | None:
+        """Takes a study and all images of it that an earlier run left.
+
+        Returns:
+            Its folder; None if there is nothing to run.
+        """
+        with self._lock:
+            self._last.pop(study, None)
+            self._broken.discard(study)
+            incoming, running = self._path("incoming", study), self._path("running", study)
+            if self._only_repeats(study):
+                self._discard(incoming)
+                return None
+            for state in ("failed", "done"):
+                self._move_images(self._path(state, study), incoming)
+            self._discard(self._path("failed", study))
+            (incoming / REASON).unlink(missing_ok=True)  # of a failed one that is tried again
+            disk.move(incoming, running)
+            names = sorted(path.name for path in (running / IMAGES).iterdir())
+            attempts = read_record(running).get("attempts", 0)
+            write_record(running, attempts=attempts + 1, instances=names)
+            missing = self._refused.pop(study, set()) - set(names)
+        return None if self._hopeless(study, attempts, len(missing)) else running
+
+    def _only_repeats(self, study: str) -> bool:
+        """Whether all images, but not a whole study, are of a study that is done."""
+        known = set(read_record(self._path("done", study)).get("instances", ()))
+        return images_in(self._path("incoming", study)) < known
+
+    def _hopeless(self, study: str, attempts: int, n_missing: int) -> bool:
+        if n_missing:
+            self.fail(study, CaseError(
+                f"study: the queue was full when {n_missing} of its images came; send it again"
+            ))  # fmt: skip
+        elif attempts >= MAX_ATTEMPTS:
+            self.fail(study, CaseError(
+                f"study: the process ended {attempts} times while it ran, perhaps for lack of "
+                "memory; free memory, then `fastbts queue --retry`"
+            ))  # fmt: skip
+        return bool(n_missing) or attempts >= MAX_ATTEMPTS
+
+    def put_back(self, study: str, *, stopped: bool) -> None:
+        """Makes a running study wait again; `stopped`: on purpose, so it counts as no attempt."""
+        with self._lock:
+            running, incoming = self._path("running", study), self._path("incoming", study)
+            self._discard(running / RESULTS)
+            if stopped:
+                write_record(running, attempts=0)
+            if incoming.exists():
+                self._move_images(running, incoming)
+                self._discard(running)
+            else:
+                disk.move(running, incoming)
+
+    def finish(self, study: str, results: Iterable[Path]) -> None:
+        """Makes the results of a running study wait for being sent; they are in its folder."""
+        running = self._path("running", study)
+        names = [path.name for path in results]
+        for name in names:
+            disk.sync(running / RESULTS / name)
+        with self._lock:
+            self._n_bytes += disk.n_bytes(running / RESULTS)
+            write_record(running, attempts=0, results=names, accepted=[])
+            disk.move(running, self._path("sending", study))
+
+    def fail(self, study: str, error: BaseException) -> None:
+        """Keeps a running study with the reason why it could not be segmented."""
+        running = self._path("running", study)
+        reason: dict[str, Any] = {
+            "study": study,
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "n_images": len(images_in(running)),
+            "error": type(error).__name__,
+            "message": str(error),
+        }
+        if self._path("done", study).exists() and not self.limits.keep:
+            reason["hint"] = (
+                "its result was sent before and its images were forgotten; these came later: "
+                "send the whole study again"
+            )
+        if not isinstance(error, FastBTSError):
+            reason["traceback"] = traceback.format_exception(error)
+        with self._lock:
+            self._discard(running / RESULTS)
+            write_json(running / REASON, reason)
+            self._discard(self._path("failed", study))
+            disk.move(running, self._path("failed", study))
+
+    # Sending
+
+    def unsent(self, study: str) -> list[Path]:
+        """Results that the destination did not accept yet."""
+        folder = self._path("sending", study)
+        record = read_record(folder)
+        names = [n for n in record.get("results", ()) if n not in record.get("accepted", ())]
+        return [folder / RESULTS / name for name in names]
+
+    def accept(self, study: str, result: Path) -> None:
+        """Records that the destination has a result."""
+        folder = self._path("sending", study)
+        write_record(folder, accepted=[*read_record(folder).get("accepted", ()), result.name])
+
+    def finish_sending(self, study: str) -> None:
+        """Ends a study all of whose results were accepted; its images are forgotten or kept."""
+        with self._lock:
+            sending, incoming = self._path("sending", study), self._path("incoming", study)
+            if incoming.exists():  # images came meanwhile: all are segmented together
+                self._move_images(sending, incoming)
+            if not self.limits.keep:
+                self._discard(sending / IMAGES)
+                self._discard(sending / RESULTS)
+            self._discard(self._path("done", study))
+            disk.move(sending, self._path("done", study))
+            if not self.limits.keep:
+                self._forget_old()
+
+    def _forget_old(self) -> None:
+        done = sorted((self.folder / "done").iterdir(), key=lambda path: path.stat().st_mtime)
+        for path in done[:-MAX_DONE]:
+            self._discard(path)
+
+    # Files
+
+    def _path(self, state: str, study: str) -> Path:
+        return self.folder / state / study
+
+    def _move_images(self, source: Path, target: Path) -> None:
+        for name in sorted(images_in(source)):
+            disk.move(source / IMAGES / name, target / IMAGES / name)
+
+    def _discard(self, path: Path) -> None:
+        if path.exists():
+            self._n_bytes -= disk.n_bytes(path)
+            disk.discard(path, self._trash)

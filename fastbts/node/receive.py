@@ -1,0 +1,165 @@
+"""The node's server: answers C-ECHO, and takes images by C-STORE into the queue."""
+
+from __future__ import annotations
+
+import logging
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
+
+from fastbts.errors import OptionsError, optional_module
+from fastbts.node.queue import Queue, QueueFullError, study_id
+from fastbts.node.server import EXTRA, server_class
+from fastbts.node.tls import Tls
+
+log = logging.getLogger("fastbts.node")
+SUCCESS, OUT_OF_RESOURCES, NO_MATCH, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900, 0xC000
+MAX_ASSOCIATIONS = 10
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the node listens, and to whom.
+
+    Attributes:
+        aet: Its AE title, 1 to 16 characters; others must call it so.
+        port: 0 for any free one.
+        host: The interface's address.
+        allow: AE titles that may send; empty: all.
+        tls: None for plain connections.
+    """
+
+    aet: str = "FASTBTS"
+    port: int = 11112
+    host: str = "127.0.0.1"
+    allow: tuple[str, ...] = field(default=())
+    tls: Tls | None = None
+
+
+@contextmanager
+def serving(queue: Queue, address: Address) -> Iterator[int]:
+    """Receives into the queue during the block.
+
+    Yields:
+        The port.
+    Raises:
+        OptionsError: An AE title is none, or the address cannot be used.
+        DeviceError: pynetdicom is not installed.
+    """
+    server = _server(queue, address)
+    thread = threading.Thread(target=server.serve_forever, args=[0.1], daemon=True)
+    thread.start()
+    if address.host not in LOOPBACK and not address.allow:
+        log.warning("any AE title may send from the network; --allow restricts it")
+    try:
+        yield server.server_address[1]
+    finally:
+        for association in server.ae.active_associations:
+            association.abort()
+        socketserver.BaseServer.shutdown(server)
+        server.server_close()
+
+
+def _server(queue: Queue, address: Address) -> Any:
+    entity = entity_of(address.aet)
+    entity.maximum_associations = MAX_ASSOCIATIONS
+    entity.require_called_aet = True
+    entity.require_calling_aet = [checked_aet(aet) for aet in address.allow]
+    net = optional_module("pynetdicom", EXTRA)
+    for context in net.AllStoragePresentationContexts:
+        entity.add_supported_context(context.abstract_syntax, net.ALL_TRANSFER_SYNTAXES)
+    entity.add_supported_context("1.2.840.10008.1.1")  # Verification: C-ECHO
+    received: dict[Any, set[str]] = {}  # association -> studies
+    handlers = [
+        (net.evt.EVT_C_STORE, _store, [queue, received]),
+        (net.evt.EVT_CONN_CLOSE, _end, [queue, received]),
+        (net.evt.EVT_REJECTED, _report_refusal),
+    ]
+    try:
+        return entity.make_server(
+            (address.host, address.port),
+            ssl_context=address.tls.server() if address.tls else None,
+            evt_handlers=handlers,
+            server_class=server_class(),
+        )
+    except OSError as error:
+        raise OptionsError(
+            f"{address.host}:{address.port}: cannot listen here: {error.strerror}; choose another "
+            "--host or --port"
+        ) from error
+
+
+def entity_of(aet: str) -> Any:
+    """An application entity of pynetdicom with limits on how long it waits."""
+    entity = optional_module("pynetdicom", EXTRA).AE(checked_aet(aet))
+    entity.acse_timeout, entity.dimse_timeout, entity.network_timeout = 30, 60, 60
+    entity.connection_timeout = 10
+    return entity
+
+
+def checked_aet(aet: str) -> str:
+    """An AE title.
+
+    Raises:
+        OptionsError: It is none.
+    """
+    if not (0 < len(aet.strip()) <= 16 and aet.isascii() and aet.isprintable() and "\\" not in aet):
+        raise OptionsError(f"AE title {aet!r}: expected 1 to 16 ASCII characters")
+    return aet.strip()
+
+
+def _report_refusal(event: Any) -> None:
+    request = event.assoc.requestor.primitive
+    log.warning(
+        "refused an association: calling AE title %r, called %r; see --allow and --aet",
+        *(request.calling_ae_title, request.called_ae_title),
+    )
+
+
+def _end(event: Any, queue: Queue, received: dict[Any, set[str]]) -> None:
+    """Studies of an association that was not released may be incomplete."""
+    for study in received.pop(event.assoc, ()):
+        if not event.assoc.is_released:
+            queue.break_off(study)
+            log.warning("study %s: its sender broke off; waiting longer for it", study)
+
+
+def _store(event: Any, queue: Queue, received: dict[Any, set[str]]) -> int:
+    """Answers a C-STORE; success means that the image is on disk.
+
+    What is no image, for example a segmentation that an archive sends back, is not kept.
+    """
+    if "Image Storage" not in event.request.AffectedSOPClassUID.name:
+        return SUCCESS
+    content = event.encoded_dataset()
+    try:
+        study, instance = _uids(content)
+    except Exception as error:  # pydicom raises almost anything for a damaged dataset
+        log.warning("refused an image that cannot be read: %s", type(error).__name__)
+        return CANNOT_UNDERSTAND
+    if instance != event.request.AffectedSOPInstanceUID:
+        log.warning("study %s: refused an image with another UID than announced", study_id(study))
+        return NO_MATCH
+    received.setdefault(event.assoc, set()).add(study_id(study))
+    try:
+        queue.add(study, instance, content)
+    except QueueFullError as full:
+        log.warning("study %s: refused an image, the queue is full: %s", study_id(study), full)
+        return OUT_OF_RESOURCES
+    return SUCCESS
+
+
+def _uids(content: bytes) -> tuple[str, str]:
+    tags = ["StudyInstanceUID", "SOPInstanceUID"]
+    dataset = optional_module("pydicom", EXTRA).dcmread(
+        BytesIO(content), specific_tags=tags, stop_before_pixels=True
+    )
+    study, instance = (str(dataset[tag].value) for tag in tags)
+    if not study or not instance:
+        raise ValueError("an empty UID")
+    return study, instance
