@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import binary_closing, distance_transform_edt, gaussian_filter
 
 from fastbts import MODALITIES, FastBTSError, Geometry, load_engine
 from fastbts.engine.interface import Engine
@@ -33,6 +33,7 @@ from training.scores.tables import Row
 
 Mask = NDArray[np.bool_]
 MARGIN_MM, NECK_MM = 20, 40
+SULCI_MM = 3  # sulci up to twice as wide belong to the brain, as for HD-BET
 # Shells around the brain, where each ends in mm; and intensities as shares of the brain's median.
 SHELLS = (("fluid", 2.5), ("bone", 4.5), ("marrow", 7.0), ("bone", 9.0), ("scalp", 16.0))
 SHARES = {"fluid": 0.35, "bone": 0.08, "marrow": 0.7, "scalp": 1.5, "neck": 0.9}
@@ -66,11 +67,13 @@ def made_up_head(folder: Path, modalities: tuple[str, ...] = MODALITIES) -> Made
     label = to_network_axes(read_labels(folder), volume.geometry)
     pad = ((NECK_MM, MARGIN_MM), (MARGIN_MM, MARGIN_MM), (MARGIN_MM, MARGIN_MM))
     images, tumour = np.pad(np.maximum(view, 0), ((0, 0), *pad)), np.pad(label > 0, pad)
-    brain = filled(np.any(images > 0, axis=0))
+    seen = filled(np.any(images > 0, axis=0))
+    brain = filled(binary_closing(seen, iterations=SULCI_MM))
     where = _tissues(brain)
+    where["fluid"] |= brain & ~seen
     rng = np.random.default_rng(0)
     for image, modality in zip(images, modalities, strict=True):
-        _add_head(image, brain, where, FLUID_T2 if modality == "t2" else SHARES["fluid"], rng)
+        _add_head(image, seen, where, FLUID_T2 if modality == "t2" else SHARES["fluid"], rng)
     i, j, k = brain.shape[::-1]
     return MadeUpHead(
         images.transpose(0, 3, 2, 1), brain.T, (tumour & brain).T, Geometry((i, j, k), np.eye(4))

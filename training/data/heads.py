@@ -248,13 +248,13 @@ def _with_brain(
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Puts a real brain into a head, with a gap of fluid around it."""
-    stack = torch.stack([brain.images[number].float(), brain.brain, brain.tumour])
+    stack = torch.stack([brain.images[number].float(), brain.seen, brain.brain, brain.tumour])
     voxels = _voxels(grid, brain.centre, np.ones(3))
-    real, share, tumour = _sample(stack, voxels)
-    inside = share > 0.5
+    real, share, covered, tumour = _sample(stack, voxels)
+    inside = covered > 0.5
     real = (REAL_MEAN + REAL_SPREAD * real).clamp(min=0.01)
     gap = box_mean(share, 5) > rng.uniform(0.02, 0.5)
-    outside = torch.where(gap & ~inside, fluid, image)
+    outside = torch.where(inside | gap, fluid, image)
     mixed = torch.lerp(outside, real, share)
     return mixed, inside.to(torch.uint8), (inside & (tumour > 0.5)).to(torch.uint8)
 

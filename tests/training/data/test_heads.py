@@ -61,8 +61,8 @@ def test_heads_are_read_from_a_folder(tmp_path: Path) -> None:
 
 def test_a_brain_of_a_case() -> None:
     brain = make_brain(block_case())
-    assert brain.images.shape == (4, 21, 20, 19)
-    assert brain.brain.sum() * 8 == 37 * 36 * 34
+    assert brain.images.shape == (4, 25, 24, 23)
+    assert brain.seen.sum() * 8 == brain.brain.sum() * 8 == 37 * 36 * 34
     assert brain.tumour.sum() * 8 == 1000
     edge = brain.images[0, brain.brain > 0].float()
     assert edge.std() < 1, "means of brain voxels, which the zeros outside do not pull to 0"
