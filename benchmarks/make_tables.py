@@ -15,7 +15,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
-PAGES = ("README.md", "csrc/README.md", "models/fastbts-light.md", "training/README.md")
+MODELS = ("models/fastbts-light.md", "models/fastbts-brain.md")
+PAGES = ("README.md", "csrc/README.md", *MODELS, "training/README.md")
 REGIONS = ("WT", "TC", "ET", "mean")
 SCORES = {  # key in the evaluation's summary -> name in the table
     "hd95_mm": "HD95, mm",
@@ -199,6 +200,41 @@ def curve_table(results: dict[str, Any]) -> str:
     return table(("training cases", "steps", "seeds", *REGIONS), rows)
 
 
+def brain_heads_table(results: dict[str, Any]) -> str:
+    """Brain masks of raw images: Dice with HD-BET's, beside that of deepbet; time."""
+    peer = {row["image"]: f"{row['dice']:.3f}" for row in results["deepbet"] if "dice" in row}
+    rows = [
+        (
+            row["image"],
+            f"{row['dice']:.3f}",
+            peer.get(row["image"], ""),
+            f"{row['s']:.2f}",
+            f"{row['processor_s']:.2f}",
+        )
+        for row in results["heads"]
+        if "dice" in row
+    ]
+    return table(("image", "Dice", "deepbet 1.0.2", "median s", "processor s"), rows)
+
+
+def brain_cases_table(results: dict[str, Any]) -> str:
+    """Brain masks of cases in made-up heads, by one image or by all four."""
+    rows = [
+        (
+            row["image"],
+            *(f"{row[key]:.3f}" for key in ("dice", "lowest dice")),
+            *(f"{row[key]:.3f}" for key in ("tumour_lost_percent", "largest loss")),
+        )
+        for row in results["means"]
+    ]
+    n_cases = results["means"][0]["n"]
+    return table(
+        ("image", "mean Dice", "lowest Dice", "tumour lost, mean %", "largest %"),
+        rows,
+        f"n = {n_cases} cases. `all`: the mean of the logits of the four images.",
+    )
+
+
 def ops_table(results: dict[str, Any]) -> str:
     """Each op on one and on two threads: time, share of a copy's bandwidth, speed-up over peers."""
     runs = {run["name"]: run["extra_info"] for run in results["benchmarks"]}
@@ -295,6 +331,8 @@ def _measured(results: dict[str, Any]) -> str:
 
 
 TABLES = {
+    "brain-heads": (brain_heads_table, "brain.json"),
+    "brain-cases": (brain_cases_table, "brain.json"),
     "ops": (ops_table, "ops.json"),
     "ops-tuned": (ops_table, "ops-tuned.json"),
     "speed": (speed_table, "predict.json"),
