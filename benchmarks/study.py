@@ -53,13 +53,15 @@ MOVING = (FLAIR, T1, T2)
 FAR = {"degrees": (12.0, -10.0, 15.0), "mm": (30.0, -30.0, 33.0)}
 """54 mm away."""
 MAX_DEGREES, MAX_MM = 15.0, 50.0  # of a random start
-STARTS = ("near", "far", "random")
+STARTS = ("unmoved", "near", "far", "random")
+"""The first shows how far a case's own images are from being aligned."""
 Row = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parsed(arguments)
-    pairs = list(registrations(given.data, given.cases, given.seeds)) if given.cases else []
+    starts = [(s, n) for s in given.starts for n in range(given.seeds if s == "random" else 1)]
+    pairs = list(registrations(given.data, given.cases, starts))
     ways = list(whole_ways(given)) if given.rounds else []
     results = {
         "machine": machine(),
@@ -71,16 +73,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps(results["registration"]["summary"], indent=1))
 
 
-def registrations(data: Path, cases: Iterable[str], n_seeds: int) -> Iterator[Row]:
+def registrations(
+    data: Path, cases: Iterable[str], starts: Sequence[tuple[str, int]]
+) -> Iterator[Row]:
     """A row for each pair of images; prints them."""
     for name, skull in product(cases, (False, True)):
         case = real_case(data / name, skull)
         brain = brain_points(data / name)
-        for start, seed in [("near", 0), ("far", 0), *(("random", n) for n in range(n_seeds))]:
-            for scan in MOVING:
-                row = registered(case, moved(scan, start, seed), brain, seed)
-                yield {"case": name, "skull": skull, "start": start, "seed": seed, **row}
-                print(name, "skull" if skull else "stripped", start, seed, row, flush=True)
+        for (start, seed), scan in product(starts, MOVING):
+            row = registered(case, moved(scan, start, seed), brain, seed)
+            yield {"case": name, "skull": skull, "start": start, "seed": seed, **row}
+            print(name, "skull" if skull else "stripped", start, seed, row, flush=True)
 
 
 def real_case(folder: Path, skull: bool) -> PhantomCase:
@@ -97,6 +100,8 @@ def brain_points(folder: Path, step: int = 97) -> NDArray[np.float64]:
 
 def moved(scan: Scan, start: str, seed: int) -> Scan:
     """The scan from a start, `STARTS`."""
+    if start == "unmoved":
+        return replace(scan, degrees=(0, 0, 0), mm=(0, 0, 0))
     if start == "far":
         return replace(scan, **FAR)
     if start == "near":
@@ -233,6 +238,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("data", type=Path, help="folder of labelled cases")
     parser.add_argument("--json", type=Path, help="write the results there")
     parser.add_argument("--cases", nargs="*", default=CASES, help="to register; none: leave out")
+    parser.add_argument("--starts", nargs="*", choices=STARTS, default=STARTS)
     parser.add_argument("--seeds", type=int, default=2, help="random starts of each pair")
     parser.add_argument("--study-case", default=CASES[0], help="case of the whole way")
     parser.add_argument("--rounds", type=int, default=3, help="whole ways; 0: leave out")

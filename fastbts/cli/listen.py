@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,7 +63,9 @@ def listen(
         float, typer.Option(min=0, help="a study is complete when no image came for so long")
     ] = 30.0,
     max_studies: Annotated[int, typer.Option(min=1, help="most studies that wait")] = 100,
-    max_gb: Annotated[float, typer.Option(min=0, help="most that the queue takes on disk")] = 20.0,
+    max_gb: Annotated[
+        float, typer.Option(min=0.1, help="most that the queue takes on disk")
+    ] = 20.0,
     keep: Annotated[
         bool, typer.Option("--keep", help="keep images and results of studies that are done")
     ] = False,
@@ -103,16 +105,19 @@ def listen(
     from fastbts.node.tls import Tls
     from fastbts.study.stripping import brain_engine as loaded_engine
 
-    with reported_errors():
+    with reported_errors(), ExitStack() as opened:
         tls = Tls(*_pair(tls_cert, tls_key), tls_ca) if tls_cert or tls_key or tls_ca else None
         if to_tls and not tls:
             raise OptionsError("--to-tls needs --tls-cert and --tls-key")
         destination = Destination.parse(to, tls if to_tls else None)
-        studies = Queue(queue, Limits(max_studies, int(max_gb * 1e9), keep))
+        studies = opened.enter_context(
+            closing(Queue(queue, Limits(max_studies, int(max_gb * 1e9), keep)))
+        )
         segmenter = new_segmenter(
             engine,
             {"backend": backend, "device": device, "precision": precision},
             trusted_key,
+            background=False,  # an engine that cannot be used is found before anything is received
             mode=mode,
             overlap=overlap,
             passes=passes,
@@ -121,18 +126,18 @@ def listen(
             min_part_mm3=min_part_mm3,
         )
         address = Address(aet, port, host, tuple(allow or ()), tls)
-        with ExitStack() as opened:
-            brain = opened.enter_context(loaded_engine(brain_engine, threads)) if strip else None
-            process = segmenting(
-                segmenter,
-                fractional=fractional,
-                reference=reference,
-                register=register,
-                strip=strip,
-                brain_engine=brain,
-                n_threads=threads,
-            )
-            _run(Node(studies, process, address, destination, quiet_s))
+        loaded = loaded_engine(brain_engine, threads, trusted_key)
+        brain = opened.enter_context(loaded) if strip else None
+        process = segmenting(
+            segmenter,
+            fractional=fractional,
+            reference=reference,
+            register=register,
+            strip=strip,
+            brain_engine=brain,
+            n_threads=threads,
+        )
+        _run(Node(studies, process, address, destination, quiet_s))
 
 
 def _run(node: Node) -> None:

@@ -76,9 +76,11 @@ def new_segmenter(
     engine: Path | None,
     choice: dict[str, str] | None = None,
     trusted_key: Path | None = None,
+    *,
+    background: bool = True,
     **options: Any,
 ) -> Segmenter:
-    """A segmenter; the network is compiled while the first case is read."""
+    """A segmenter; in the background: its network is compiled while the first case is read."""
     from fastbts import Segmenter, SegmenterOptions
 
     return Segmenter(
@@ -86,8 +88,8 @@ def new_segmenter(
         **(choice or {}),
         trusted_key=trusted_key,
         options=SegmenterOptions(**options),
-        warm_up=False,
-        background=True,
+        warm_up=not background,
+        background=background,
     )
 
 

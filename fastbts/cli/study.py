@@ -132,6 +132,7 @@ def study(
                 register=register,
                 strip=strip,
                 brain_engine=brain_engine,
+                trusted_key=trusted_key,
                 progress=lambda stage, done: progress(stage, READ * done),
                 n_threads=threads,
             )

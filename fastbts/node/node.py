@@ -105,10 +105,12 @@ class Node:
         if study is None:
             return False
         folder = self.queue.start(study)
-        if folder is None:
-            log.info("study %s: not run: repeats, or see fastbts queue", study)
-        else:
+        if folder:
             self._segment(study, folder)
+        elif study in self.queue.studies("failed"):
+            log.error("study %s: failed before it ran; see fastbts queue", study)
+        else:
+            log.info("study %s: only images that it had before; ignored", study)
         return True
 
     def _segment(self, study: str, folder: Path) -> None:
@@ -135,7 +137,10 @@ class Node:
         studies = self.queue.studies("sending")
         due = [s for s in studies if s not in self._delays or self._is_due(self._delays[s])]
         for study in due:
-            self._send(study)
+            try:
+                self._send(study)
+            except Exception as error:  # for example a damaged file: others are still sent
+                self._delay(study, f"unexpected {type(error).__name__}")
         return bool(due)
 
     @staticmethod

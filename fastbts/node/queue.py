@@ -40,6 +40,7 @@ MAX_DONE = 1000  # studies that are remembered without their images
 MAX_REFUSED = 1000  # studies of which refused images are remembered
 MEASURE_EVERY_S = 60.0  # while the queue is full
 BROKEN = 10  # times longer waits a study whose sender broke off
+RECENT_S = 30.0  # a sender that has paused for so long had sent all
 
 
 class QueueFullError(Exception):
@@ -141,9 +142,10 @@ class Queue:
         return True
 
     def break_off(self, study: str) -> None:
-        """Waits longer for a study: its sender ended in the middle, and may come back."""
+        """Waits longer for a study whose sender ended in the middle, and may come back."""
         with self._lock:
-            if self._path("incoming", study).exists():
+            waits = self._path("incoming", study).exists()
+            if waits and time.monotonic() - self._last[study] < RECENT_S:
                 self._broken.add(study)
 
     def _has(self, study: str, name: str) -> bool:

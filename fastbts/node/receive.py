@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
+from ipaddress import ip_address
 from typing import Any
 
 from fastbts.errors import OptionsError, optional_module
@@ -19,7 +20,6 @@ from fastbts.node.tls import Tls
 log = logging.getLogger("fastbts.node")
 SUCCESS, OUT_OF_RESOURCES, NO_MATCH, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900, 0xC000
 MAX_ASSOCIATIONS = 10
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def serving(queue: Queue, address: Address) -> Iterator[int]:
     server = _server(queue, address)
     thread = threading.Thread(target=server.serve_forever, args=[0.1], daemon=True)
     thread.start()
-    if address.host not in LOOPBACK and not address.allow:
+    if not (address.allow or is_loopback(address.host)):
         log.warning("any AE title may send from the network; --allow restricts it")
     try:
         yield server.server_address[1]
@@ -63,6 +63,14 @@ def serving(queue: Queue, address: Address) -> Iterator[int]:
             association.abort()
         socketserver.BaseServer.shutdown(server)
         server.server_close()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to an address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _server(queue: Queue, address: Address) -> Any:
@@ -126,7 +134,7 @@ def _end(event: Any, queue: Queue, received: dict[Any, set[str]]) -> None:
     for study in received.pop(event.assoc, ()):
         if not event.assoc.is_released:
             queue.break_off(study)
-            log.warning("study %s: its sender broke off; waiting longer for it", study)
+            log.warning("study %s: its sender broke off", study)
 
 
 def _store(event: Any, queue: Queue, received: dict[Any, set[str]]) -> int:

@@ -40,9 +40,10 @@ def all_files(paths: str | Path | Iterable[str | Path]) -> Iterator[Path]:
     """
     for path in [paths] if isinstance(paths, str | Path) else paths:
         path = Path(path)
-        if not path.exists():
+        is_broken = path.is_symlink() and not path.exists()
+        if not path.exists() and not is_broken:
             raise InputError(f"{path}: does not exist; expected a folder or a file of a study")
-        if path.is_file():
+        if path.is_file() or is_broken:
             yield path
             continue
         visited = {path.resolve()}
@@ -67,8 +68,13 @@ def _refuse(error: OSError) -> None:
 
 def nothing_found(files: Sequence[Path], kinds: str) -> str:
     """The message where no file is an image."""
-    archives = [path for path in files if ARCHIVE.search(path.name)]
-    way = f"unpack the {len(archives)} archives among them" if archives else "check the folder"
+    n_archives = sum(ARCHIVE.search(path.name) is not None for path in files)
+    n_broken = sum(path.is_symlink() and not path.exists() for path in files)
+    way = "check the folder"
+    if n_archives:
+        way = f"unpack the archives among them: {n_archives}"
+    elif n_broken:
+        way = f"{n_broken} are links to files that are not there: get these first (git annex get)"
     return f"study: none of {len(files)} files is a {kinds} image; {way}"
 
 

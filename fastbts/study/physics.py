@@ -17,7 +17,7 @@ FLUID_TI_MS = 1500.0  # nulls fluid: 1650-2800
 FAT_TI_MS = 300.0  # nulls fat: 100-250
 SHORT_TR_MS = 1200.0  # T1-weighted spin echoes have 400-1000
 PROTON_TR_MS = 1800.0
-LONG_TR_MS = 4000.0
+LONG_TR_MS = 4000.0  # every FLAIR has it, and some of their headers name no inversion
 
 T1, LONG = frozenset({"t1"}), frozenset({"flair", "t2"})
 
@@ -56,7 +56,8 @@ def _long_echo(facts: Facts) -> Weighting:
         return Weighting(frozenset({"flair"}))
     if 0 < ti < FAT_TI_MS:
         return Weighting(rejected=f"TI {ti:g} ms suppresses fat (STIR)")
-    if ti > 0 or inverts or not facts.sequence:
+    is_silent = facts.ti_ms is None and (facts.tr_ms or 0.0) >= LONG_TR_MS
+    if ti > 0 or inverts or is_silent or not facts.sequence:
         return Weighting(LONG)
     return Weighting(frozenset({"t2"}))
 

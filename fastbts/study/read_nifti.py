@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.errors import CaseError, FastBTSError, InputError
-from fastbts.read.nifti import ImageHeader, read_header, read_voxels
+from fastbts.read.nifti import ImageHeader, count_images, read_header, read_voxels
 from fastbts.study.dicom_files import all_files, nothing_found
 from fastbts.study.read_dicom import Found, Refused
 from fastbts.study.series import Facts, Series, cleaned, hidden
@@ -79,10 +79,20 @@ def _series(path: Path) -> Series | Refused:
     try:
         header = read_header(path)
     except FastBTSError as error:
-        return Refused(name, str(path), str(error).removeprefix(f"{path}: "))
+        return Refused(name, str(path), _why(path, error))
     facts = _facts(name, _sidecar(path))
     read = partial(_voxels, header)
     return Series(name, str(path), header.geometry, facts, (path,), "nifti", read, header.warnings)
+
+
+def _why(path: Path, error: FastBTSError) -> str:
+    """Why a file is no image, without paths, which may name the patient."""
+    if path.is_symlink() and not path.exists():
+        return "a link to a file that is not there: get it first (git annex get)"
+    n_images = count_images(path)
+    if n_images > 1:
+        return f"{n_images} images in one file: perfusion, diffusion or function"
+    return str(error).removeprefix(f"{path}: ")
 
 
 def _voxels(header: ImageHeader) -> NDArray[Any]:
@@ -123,8 +133,8 @@ def _facts(name: str, sidecar: Mapping[str, Any]) -> Facts:
 
 
 def _ms(seconds: Any) -> float | None:
-    usable = isinstance(seconds, int | float) and np.isfinite(seconds)
-    return 1000 * float(seconds) if usable else None
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    return 1000 * float(seconds) if is_number and np.isfinite(seconds) else None
 
 
 def _or_zero(value: Any) -> float:

@@ -124,8 +124,8 @@ def _weighted(
 ) -> NDArray[np.float32]:
     """Weighted sums along the first axis; taps from the middle outwards."""
     radius = len(taps) - 1
-    padded = np.pad(rows, ((radius, radius), (0, 0), (0, 0)), mode="edge")
     n = len(rows)
+    padded = rows[np.arange(-radius, n + radius).clip(0, n - 1)]  # np.pad takes much longer
 
     def moved(by: int) -> NDArray[np.float32]:
         return padded[radius + by + first : radius + by + n : step]

@@ -73,6 +73,7 @@ def strip(
     stripped: Sequence[bool],
     engine: Engine | str | Path | None,
     n_threads: int = 0,
+    trusted_key: str | Path | None = None,
 ) -> Stripping:
     """Makes all images 0 outside the brain, in place.
 
@@ -82,12 +83,13 @@ def strip(
         stripped: Whether each image has no skull; the brain is found in the others.
         engine: Finds the brain; the path of its file, or None for the shipped one.
         n_threads: 0 for all CPUs.
+        trusted_key: Public key that must have signed the engine's file, see `load_engine`.
     Raises:
         EngineFileError, OptionsError: The engine cannot be used.
         InputError: No brain was found.
     """
     seen = [image for image, is_bare in zip(data, stripped, strict=True) if not is_bare]
-    with brain_engine(engine, n_threads) as loaded:
+    with brain_engine(engine, n_threads, trusted_key) as loaded:
         mask = np.asfortranarray(brain_mask(seen, grid, loaded, n_threads))  # as the images are
         sha256 = loaded.description.get("sha256", "")
         about = {"name": loaded.spec.name, "sha256": sha256}
@@ -104,7 +106,11 @@ def strip(
 
 
 @contextmanager
-def brain_engine(engine: Engine | str | Path | None, n_threads: int = 0) -> Iterator[Engine]:
+def brain_engine(
+    engine: Engine | str | Path | None,
+    n_threads: int = 0,
+    trusted_key: str | Path | None = None,
+) -> Iterator[Engine]:
     """A loaded engine as it is; else one that is loaded, and closed afterwards.
 
     Raises:
@@ -114,7 +120,7 @@ def brain_engine(engine: Engine | str | Path | None, n_threads: int = 0) -> Iter
         yield engine
         return
     path = default_engine_path(BRAIN_ENGINE) if engine is None else Path(engine)
-    loaded = load_engine(path, device="cpu", n_threads=n_threads)
+    loaded = load_engine(path, device="cpu", n_threads=n_threads, trusted_key=trusted_key)
     try:
         yield loaded
     finally:

@@ -147,6 +147,7 @@ def read_study(
     register: bool = True,
     strip: bool = True,
     brain_engine: Engine | str | Path | None = None,
+    trusted_key: str | Path | None = None,
     progress: Progress | None = None,
     n_threads: int = 0,
 ) -> Study:
@@ -162,6 +163,7 @@ def read_study(
         register: False for images that are aligned already.
         strip: False for images that are stripped already.
         brain_engine: Finds the brain: an engine, the path of its file, or None for the shipped one.
+        trusted_key: Public key (PEM) that must have signed the file of the brain engine.
         progress: Called with the step and the fraction done.
         n_threads: CPU threads; 0 for all.
     Returns:
@@ -192,7 +194,7 @@ def read_study(
             if not strip:
                 brain = stripping.unstripped(data, grid, stripping.ASKED)
             elif not all(stripped):
-                brain = stripping.strip(data, grid, stripped, brain_engine, n_threads)
+                brain = stripping.strip(data, grid, stripped, brain_engine, n_threads, trusted_key)
             elif alignment.pairs:
                 brain = stripping.trimmed(data, grid)
             else:

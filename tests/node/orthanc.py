@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fastbts.node.send import Destination
-from tests.node.nodes import until
+from tests.node.nodes import DEADLINE_S, until
 
 
 def free_ports(n: int) -> list[int]:
@@ -43,7 +43,9 @@ class Orthanc:
         """Answer of its REST interface; a POST if there is content."""
         data = None if content is None else json.dumps(content).encode()
         url = f"http://127.0.0.1:{self.http_port}/{path}"
-        with urllib.request.urlopen(urllib.request.Request(url, data), timeout=60) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, data), timeout=DEADLINE_S
+        ) as answer:
             return json.loads(answer.read())
 
     def find(self, level: str, **query: str) -> list[Any]:
@@ -81,4 +83,4 @@ def orthanc(folder: Path, node_port: int = 0) -> Iterator[Orthanc]:
         yield archive
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(DEADLINE_S)

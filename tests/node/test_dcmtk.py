@@ -11,7 +11,7 @@ import pytest
 from fastbts.node.listing import rows
 from fastbts.node.queue import Queue
 from fastbts.node.receive import Address
-from tests.node.nodes import Archive, running, until, write_images
+from tests.node.nodes import DEADLINE_S, Archive, running, until, write_images
 from tests.node.orthanc import free_ports, orthanc
 
 pydicom = pytest.importorskip("pydicom", reason="needs fastbts[dicom]")
@@ -22,7 +22,7 @@ def dcmtk(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed: apt install dcmtk")
     command = [program, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
 
 
 def done(queue: Queue) -> bool:

@@ -13,6 +13,7 @@ from fastbts.node.listing import rows
 from fastbts.phantom.study import SCANS, coarser, write_study
 from tests.cli.commands import run
 from tests.node.nodes import (
+    DEADLINE_S,
     PATIENT,
     Archive,
     port_of,
@@ -76,7 +77,7 @@ def test_a_raw_study_comes_back_into_orthanc(
             archive.ask("modalities/node/store", [whole["ID"]])
             until("the study is done", lambda: states(queue) == ["done"])
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0
+            assert process.wait(DEADLINE_S) == 0
         check_results(archive)
     check_privacy(lines)
 
@@ -144,3 +145,10 @@ def test_wrong_options(tmp_path: Path, options: list[str], message: str) -> None
     code, text = run("listen", "--queue", tmp_path / "queue", *options)
     assert (code, message in text) == (2, True)
     assert not (tmp_path / "queue").exists()
+
+
+def test_an_engine_that_cannot_be_used_ends_it_at_once(tmp_path: Path) -> None:
+    """Not only when the first study has come."""
+    to = ["--to", "PACS@host:104", "--queue", tmp_path / "queue"]
+    code, text = run("listen", *to, "--device", "cuda:77", "--no-strip")
+    assert (code, text.startswith("error: ")) == (1, True)

@@ -6,18 +6,18 @@ import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fastbts.errors import CaseError, OptionsError
 from fastbts.node.listing import rows
 from fastbts.node.node import Node
-from fastbts.node.queue import Limits, Queue
+from fastbts.node.queue import Queue
 from fastbts.node.receive import Address
 from fastbts.node.send import Destination
 from fastbts.progress import Progress
 from tests.node.nodes import (
+    DEADLINE_S,
     PATIENT,
     Archive,
     digest,
@@ -77,12 +77,12 @@ def test_images_are_received_while_a_study_runs(
 
     def process(images: Path, out: Path, progress: Progress) -> list[Path]:
         has_begun.set()
-        assert go_on.wait(60)
+        assert go_on.wait(DEADLINE_S)
         return fake_process(images, out, progress)
 
     with running(queue, archive, process=process) as port:
         send_images(write_images(tmp_path / "1", 1), port)
-        assert has_begun.wait(60)
+        assert has_begun.wait(DEADLINE_S)
         files = write_images(tmp_path / "2", 2)
         assert send_images(files, port) == [0] * len(files)
         assert states(queue) == ["incoming", "running"]
@@ -122,75 +122,10 @@ def test_a_sender_that_breaks_off_gets_more_time(
     files = write_images(tmp_path / "study", n=2)
     with running(queue, archive, quiet_s=1.0) as port:
         assert send_images(files[:2], port, breaks_off=True) == [0, 0]
-        until("that is seen", lambda: "its sender broke off; waiting longer" in caplog.text)
+        until("that is seen", lambda: "its sender broke off" in caplog.text)
         assert send_images(files[2:], port) == [0, 0]
         until("the study is done", lambda: states(queue) == ["done"])
     assert "segmenting 4 images" in caplog.text
-
-
-# Refusals
-
-
-def test_only_allowed_callers_may_send(tmp_path: Path, queue: Queue, archive: Archive) -> None:
-    files = write_images(tmp_path / "study", n=2)
-    with running(queue, archive, address=Address(port=0, allow=("MR1", "MR2"))) as port:
-        assert echo(port, calling="MR2") == 0
-        assert echo(port, calling="MR3") is None
-        assert send_images(files, port, calling="MR3") == []
-        assert send_images(files, port, calling="MR1") == [0] * 4
-
-
-def test_it_must_be_called_by_its_title(queue: Queue, archive: Archive) -> None:
-    with running(queue, archive) as port:
-        assert echo(port, aet="OTHER") is None
-
-
-def test_a_full_queue_refuses_as_out_of_resources(tmp_path: Path, archive: Archive) -> None:
-    """And takes the same study when there is room again."""
-    first, second = (write_images(tmp_path / str(n), n) for n in range(2))
-    queue = Queue(tmp_path / "queue", Limits(max_studies=1))
-    archive.answer = lambda dataset: 0xA700
-    with running(queue, archive, quiet_s=0.1) as port:
-        assert send_images(first, port) == [0] * len(first)
-        assert send_images(second, port) == [0xA700] * len(second)
-        archive.answer = lambda dataset: 0
-        until("the first study is done", lambda: states(queue) == ["done"])
-        assert send_images(second, port) == [0] * len(second)
-        until("both are done", lambda: states(queue) == ["done"] * 2)
-    queue.close()
-    assert len(archive.studies) == 2
-
-
-@pytest.mark.parametrize(
-    ("damage", "status"),
-    [
-        (lambda dataset: delattr(dataset, "StudyInstanceUID"), 0xC000),
-        (lambda dataset: setattr(dataset, "StudyInstanceUID", ""), 0xC000),
-    ],
-)
-def test_an_object_without_a_study_is_refused(
-    tmp_path: Path, queue: Queue, archive: Archive, damage: Any, status: int
-) -> None:
-    path = write_images(tmp_path / "study", n=2)[0]
-    dataset = pydicom.dcmread(path)
-    damage(dataset)
-    dataset.save_as(path)
-    with running(queue, archive) as port:
-        assert send_images([path], port) == [status]
-    assert states(queue) == []
-
-
-def test_names_from_the_network_are_no_paths(
-    tmp_path: Path, queue: Queue, archive: Archive
-) -> None:
-    path = write_images(tmp_path / "study", n=2)[0]
-    dataset = pydicom.dcmread(path)
-    dataset.StudyInstanceUID = "../../../escaped"
-    dataset.save_as(path)
-    with running(queue, archive, quiet_s=3600) as port:
-        assert send_images([path], port) == [0]
-    (stored,) = queue.folder.glob("incoming/*/images/*")
-    assert stored.parents[1].name.isalnum()
 
 
 # Failures
@@ -209,6 +144,22 @@ def test_a_failed_study_is_kept_with_its_reason(
     (row,) = rows(queue.folder)
     assert (row.n_images, row.reason) == (6, "CaseError: study: no T2 among 2 series")
     assert archive.taken == {}
+
+
+def test_a_result_that_cannot_be_read_does_not_stop_the_others(
+    tmp_path: Path, queue: Queue, archive: Archive, caplog: pytest.LogCaptureFixture
+) -> None:
+    def process(images: Path, out: Path, progress: Progress) -> list[Path]:
+        results = fake_process(images, out, progress)
+        if len(list(images.iterdir())) == 4:
+            results[0].write_bytes(b"damaged")
+        return results
+
+    with running(queue, archive, process=process) as port:
+        send_images(write_images(tmp_path / "1", 1, n=2), port)
+        until("it is not sent", lambda: "not sent: unexpected InvalidDicomError" in caplog.text)
+        send_images(write_images(tmp_path / "2", 2, n=3), port)
+        until("the other is done", lambda: states(queue) == ["done", "sending"])
 
 
 def test_results_wait_for_an_archive_that_is_away(
@@ -272,7 +223,7 @@ def test_a_node_that_stops_puts_its_study_back(
 
     with running(queue, archive, process=endless) as port:
         send_images(write_images(tmp_path / "study"), port)
-        assert has_begun.wait(60)
+        assert has_begun.wait(DEADLINE_S)
     assert states(queue) == ["incoming"]
     with running(queue, archive):
         until("the study is done", lambda: states(queue) == ["done"])

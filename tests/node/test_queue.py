@@ -125,6 +125,17 @@ def test_a_study_whose_sender_broke_off_waits_longer(
     assert queue.next_quiet(30) == A
 
 
+def test_a_sender_that_ends_after_a_pause_had_sent_all(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    fill(queue, "1")
+    now = 160.0
+    queue.break_off(A)
+    assert queue.next_quiet(60) == A
+
+
 def test_a_restart_while_a_study_came_counts_as_broken_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

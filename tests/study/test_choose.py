@@ -235,6 +235,13 @@ def test_names_of_brats_and_a_mask_beside(names: tuple[str, ...]) -> None:
     assert [s.name.split("-")[-1] for s in choice.series.values()] == list(names)
 
 
+def test_a_flair_whose_header_names_no_inversion() -> None:
+    flair = series("AX T2 FLAIR", 120, 9000, sequence=("SE",))
+    choice = choose(found(flair, without="flair"), compare=never)
+    assert chosen(choice) == {**NAMES, "flair": "AX T2 FLAIR"}
+    assert choice.warnings == ()
+
+
 def test_long_echoes_without_ti_are_told_apart_by_words_then_by_inversion() -> None:
     inverting = {"sequence": ("IR",)}
     flair = series("AX BRAIN", 120, 9000, **inverting)

@@ -20,7 +20,9 @@ SE, GR, IR, EP = ("SE",), ("GR",), ("SE", "IR"), ("EP",)
         (3, 2300, None, GR, {"t1"}),  # MPRAGE whose header names no TI
         (3.4, 7.5, None, GR, {"t1"}),  # SPGR
         (8, 2500, 860, IR, {"t1"}),  # T1 FLAIR
-        (99, 5500, None, SE, {"t2"}),
+        (99, 3500, None, SE, {"t2"}),
+        (99, 5500, 0, SE, {"t2"}),
+        (99, 5500, None, SE, {"flair", "t2"}),  # a FLAIR whose header names no inversion
         (402, 3200, 0, SE, {"t2"}),  # SPACE
         (93, 9000, 2500, IR, {"flair"}),
         (388, 5000, 1800, IR, {"flair"}),  # SPACE FLAIR

@@ -64,7 +64,9 @@ def test_a_sidecar_knows_the_times(tmp_path: Path) -> None:
     assert not facts.is_derived
 
 
-@pytest.mark.parametrize("content", [b"[1]", b"{", b'{"EchoTime": "long"}', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"[1]", b"{", b'{"EchoTime": "long"}', b'{"EchoTime": true}', b"\xff"]
+)
 def test_a_sidecar_that_is_none(tmp_path: Path, content: bytes) -> None:
     (write(tmp_path / "a.nii").with_suffix(".json")).write_bytes(content)
     assert read_nifti(tmp_path).series[0].facts.te_ms is None
@@ -78,6 +80,18 @@ def test_damaged_files_are_refused_one_by_one(tmp_path: Path) -> None:
     (refused,) = found.refused
     assert refused.name == "t1"
     assert str(tmp_path) not in refused.why
+
+
+def test_links_to_nowhere_and_images_over_time_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "t2.nii")
+    (tmp_path / "t1.nii.gz").symlink_to(tmp_path / "annex" / "Doe_Jane.nii.gz")
+    nib.save(nib.Nifti1Image(np.stack([VOXELS] * 5, -1), AFFINE), tmp_path / "perf.nii")
+    found = read_series(tmp_path)
+    assert [s.name for s in found.series] == ["t2"]
+    assert [(r.name, r.why) for r in found.refused] == [
+        ("perf", "5 images in one file: perfusion, diffusion or function"),
+        ("t1", "a link to a file that is not there: get it first (git annex get)"),
+    ]
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import fastbts
 from fastbts import CaseError, GeometryError, InputError, Segmenter, Study
 from fastbts.engine.load import load_engine
+from fastbts.engine.signing import generate_keys
 from fastbts.errors import EngineFileError
 from fastbts.phantom.study import SCANS, T2, StudyCase, coarser, write_study
 from fastbts.study.read import read_series
@@ -120,6 +121,7 @@ def test_labels_are_on_the_reference(whole: Study, study: StudyCase, segmenter: 
         assert result.volumes_ml[region] == pytest.approx(expected_ml)
 
 
+@pytest.mark.slow
 def test_coarse_voxels_are_segmented_at_1_mm(
     study: StudyCase, brain: Any, segmenter: Segmenter
 ) -> None:
@@ -271,3 +273,12 @@ def test_a_study_may_lack_what_is_optional(tmp_path: Path) -> None:
     whole = fastbts.read_study(tmp_path, optional=["t1ce"])
     assert whole.reference == "t1"
     assert list(whole.choice.series) == ["flair", "t1", "t2"]
+
+
+@pytest.mark.usefixtures("_coarse")
+def test_the_brain_engine_must_be_signed_too(study: StudyCase, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography", reason="needs fastbts[sign]")
+    key = generate_keys(tmp_path / "key.pem")
+    engine = write_fake_brain_engine(tmp_path / "brain.fbts")
+    with pytest.raises(EngineFileError, match=r"brain\.fbts: no signature, expected one by"):
+        fastbts.read_study(study.folder, register=False, brain_engine=engine, trusted_key=key)
