@@ -4,7 +4,7 @@
 # RUN: folder of the run; an interrupted one is continued. It has no end: stop it with SIGTERM.
 # ANATOMY: folder of head label maps. SHAPES: .npz of tumour label maps. DATA: labelled cases.
 # CHECKPOINT: of such a run, whose last stage is then trained in RUN (DECAY steps), exported, and
-# scored on DATA and on HEADS, raw images with masks of another program.
+# scored on DATA and on HEADS, raw images with masks of another program. NOTE: for the manifest.
 set -euo pipefail
 run=$(realpath -m "${1:?folder of the run}")
 anatomy=$(realpath -e "${2:?folder of head label maps}")
