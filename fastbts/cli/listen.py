@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -80,6 +79,9 @@ def listen(
     register: Register = True,
     strip: Strip = True,
     fractional: Fractional = False,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="send the structured report, too")
+    ] = True,
     engine: EngineOption = None,
     brain_engine: BrainEngine = None,
     backend: Backend = "auto",
@@ -113,6 +115,7 @@ def listen(
         studies = opened.enter_context(
             closing(Queue(queue, Limits(max_studies, int(max_gb * 1e9), keep)))
         )
+        studies.keep_temporary_files()
         segmenter = new_segmenter(
             engine,
             {"backend": backend, "device": device, "precision": precision},
@@ -131,6 +134,7 @@ def listen(
         process = segmenting(
             segmenter,
             fractional=fractional,
+            report=report,
             reference=reference,
             register=register,
             strip=strip,
@@ -142,14 +146,15 @@ def listen(
 
 def _run(node: Node) -> None:
     """Until the process is asked to end."""
+    from fastbts.node.node import stop_by_signals
+
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log = logging.getLogger("fastbts.node")
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     logging.getLogger().addHandler(logging.NullHandler())  # libraries may name the patient
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: node.stop())
+    stop_by_signals(node)
     node.run()
 
 

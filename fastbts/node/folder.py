@@ -19,10 +19,10 @@ def images_in(folder: Path) -> set[str]:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What is known about it; empty for a new one."""
+    """What is known about it; empty for a new one, or where the disk lost it."""
     try:
         record: dict[str, Any] = json.loads((folder / RECORD).read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return {}
     return record
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastbts.errors import CaseError
 from fastbts.node import disk
-from fastbts.node.folder import REASON, STATES, images_in, write_record
+from fastbts.node.folder import REASON, STATES, images_in, read_record, write_record
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ def rows(folder: str | Path) -> list[Row]:
 def _reason(folder: Path) -> str:
     try:
         reason = json.loads((folder / REASON).read_bytes())
-    except FileNotFoundError:
-        return ""
+    except (FileNotFoundError, ValueError):
+        why = read_record(folder).get("unsent") if folder.parent.name == "sending" else None
+        return f"not sent: {why}" if why else ""
     return " ".join(f"{reason['error']}: {reason['message']} {reason.get('hint', '')}".split())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastbts.errors import quietly
+from fastbts.errors import DeviceError, quietly
 from fastbts.node.folder import IMAGES, RESULTS
-from fastbts.node.queue import Queue
+from fastbts.node.queue import MAX_ATTEMPTS, Queue
 from fastbts.node.receive import Address, serving
 from fastbts.node.send import Destination, send
 from fastbts.progress import Progress
@@ -24,6 +25,8 @@ Process = Callable[[Path, Path, Progress], Sequence[Path]]
 files there that are to be sent. An error of the progress function ends it early."""
 POLL_S = 0.2
 AFTER_FAILED_DISK_S = 10.0
+AFTER_MACHINE_FAULT_S = (60.0, 300.0)  # after the first attempt, and the second
+MACHINE_FAULTS = (DeviceError, OSError, MemoryError)  # OSError: also of a full disk
 JOIN_S = 60.0
 
 
@@ -79,8 +82,9 @@ class Node:
                 thread.start()
             self._stop.wait()
             log.info("stopping")
+            end = time.monotonic() + JOIN_S
             for thread in threads:
-                thread.join(JOIN_S)
+                thread.join(max(0.0, end - time.monotonic()))
 
     def stop(self) -> None:
         """Makes `run` return; a study that is running is put back."""
@@ -122,12 +126,28 @@ class Node:
         except StoppedError:
             self.queue.put_back(study, stopped=True)
             log.info("study %s: put back", study)
-        except Exception as error:  # its text may name the patient: it stays in the queue
-            self.queue.fail(study, error)
-            log.error("study %s: failed: %s; see fastbts queue", study, type(error).__name__)
+        except MACHINE_FAULTS as error:
+            self._try_later(study, error)
+        except Exception as error:
+            self._fail(study, error)
         else:
             self.queue.finish(study, results)
             log.info("study %s: segmented in %.1f s", study, time.monotonic() - began)
+
+    def _fail(self, study: str, error: Exception) -> None:
+        self.queue.fail(study, error)  # with its text, which may name the patient
+        log.error("study %s: failed: %s; see fastbts queue", study, type(error).__name__)
+
+    def _try_later(self, study: str, error: Exception) -> None:
+        """What the machine lacks it may have later; so not all studies fail with it."""
+        n = self.queue.attempts(study)
+        if n >= MAX_ATTEMPTS:
+            self._fail(study, error)
+            return
+        self.queue.put_back(study, stopped=False)
+        wait_s, kind = AFTER_MACHINE_FAULT_S[n - 1], type(error).__name__
+        log.error("study %s: put back: %s; nothing runs for %.0f s", study, kind, wait_s)
+        self._stop.wait(wait_s)
 
     def _check_stop(self, stage: str, fraction: float) -> None:
         if self._stop.is_set():
@@ -137,6 +157,8 @@ class Node:
         studies = self.queue.studies("sending")
         due = [s for s in studies if s not in self._delays or self._is_due(self._delays[s])]
         for study in due:
+            if self._stop.is_set():
+                break
             try:
                 self._send(study)
             except Exception as error:  # for example a damaged file: others are still sent
@@ -167,6 +189,19 @@ class Node:
         seconds = min(2 * earlier.seconds, longest) if earlier else first
         self._delays[study] = _Delay(seconds, time.monotonic() + seconds)
         log.warning("study %s: not sent: %s; again in %.0f s", study, why, seconds)
+        self.queue.note_unsent(study, why)
+
+
+def stop_by_signals(node: Node) -> None:
+    """SIGTERM and SIGINT make a node stop; a second one ends the process at once."""
+
+    def stop(number: int, frame: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        # The main thread may hold the event's lock.
+        threading.Thread(target=node.stop, daemon=True).start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
 
 
 @contextmanager

@@ -15,12 +15,15 @@ from fastbts.write.outputs import REPORT, SEG, SR
 READ = 0.6  # share of reading, choosing, registering and stripping of the whole
 
 
-def segmenting(segmenter: Segmenter, *, fractional: bool = False, **options: Any) -> Process:
+def segmenting(
+    segmenter: Segmenter, *, fractional: bool = False, report: bool = True, **options: Any
+) -> Process:
     """Makes the process that segments a study.
 
     Args:
         segmenter: Finds the tumour; used for all studies.
         fractional: Whether the DICOM-SEG holds probabilities.
+        report: Whether the structured report is sent, too; some archives refuse it.
         options: Of `read_study`; what may be missing is up to the segmenter.
     Returns:
         A function that writes a DICOM-SEG and a structured report (the report alone if there is no
@@ -38,6 +41,7 @@ def segmenting(segmenter: Segmenter, *, fractional: bool = False, **options: Any
             segmenter, lambda stage, done: progress(stage, READ + (1 - READ) * done)
         )
         written = result.save([out / SEG, out / SR], sidecar=out / REPORT, fractional=fractional)
-        return [path for path in written if path.suffix == ".dcm"]
+        sent = (SEG, SR) if report else (SEG,)
+        return [path for path in written if path.name in sent]
 
     return process

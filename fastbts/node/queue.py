@@ -12,9 +12,11 @@ recorded object by object.
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,11 +37,11 @@ from fastbts.node.folder import (
     write_record,
 )
 
-MAX_ATTEMPTS = 3  # that end with the process, before a study counts as the cause
+MAX_ATTEMPTS = 3  # that end with the process or by the machine, before a study is the cause
 MAX_DONE = 1000  # studies that are remembered without their images
 MAX_REFUSED = 1000  # studies of which refused images are remembered
 MEASURE_EVERY_S = 60.0  # while the queue is full
-BROKEN = 10  # times longer waits a study whose sender broke off
+UNSURE = 10  # times longer waits a study whose sender broke off, or has not ended
 RECENT_S = 30.0  # a sender that has paused for so long had sent all
 
 
@@ -82,6 +84,7 @@ class Queue:
         self._lock = threading.RLock()
         self._last: dict[str, float] = {}  # study -> when its last image came
         self._refused: dict[str, set[str]] = {}  # study -> images that found the queue full
+        self._senders: Counter[str] = Counter()  # study -> open associations that sent images
         self._broken: set[str] = set()  # studies whose sender broke off
         try:
             self._prepare()
@@ -92,6 +95,7 @@ class Queue:
     def _prepare(self) -> None:
         for name in (*STATES, self._trash.name):
             (self.folder / name).mkdir(exist_ok=True)
+            (self.folder / name).chmod(0o700)  # the queue's own folder may be older than it
         for path in self._trash.iterdir():
             disk.remove(path)
         self._n_bytes, self._measured = disk.n_bytes(self.folder), time.monotonic()
@@ -99,6 +103,13 @@ class Queue:
         incoming = self.folder / "incoming"
         self._broken.update(p.name for p in incoming.iterdir() if not (p / RECORD).exists())
         self.recover()
+
+    def keep_temporary_files(self) -> None:
+        """Makes temporary files of this process, which may show a patient, part of the queue.
+
+        So the next start removes what a killed process left.
+        """
+        tempfile.tempdir = str(self._trash.absolute())
 
     def close(self) -> None:
         """Lets another process use the folder."""
@@ -116,7 +127,7 @@ class Queue:
     # Incoming
 
     def add(self, study_uid: str, instance_uid: str, content: bytes) -> bool:
-        """Stores an image; it is on disk when this returns.
+        """Stores an image, or its corrected copy; it is on disk when this returns.
 
         Returns:
             Whether it is new, not the repeat of one that waits or runs.
@@ -125,32 +136,52 @@ class Queue:
         """
         study, name = study_id(study_uid), hashlib.sha256(instance_uid.encode()).hexdigest()[:32]
         with self._lock:
-            if self._has(study, name):
-                self._last[study] = time.monotonic()
-                return False
-            self._reserve(study, name, len(content))
-        try:
-            temporary = disk.write_new(self._trash, content)
-            with self._lock:
-                disk.move(temporary, self._path("incoming", study) / IMAGES / name)
-        except OSError as error:
-            self._refuse(study, name, error.strerror or "the disk failed")
+            is_new = not self._has(study, name, content)
+            if is_new:
+                self._reserve(study, name, len(content))
+        if is_new:
+            self._store(study, name, content)
         with self._lock:
             self._last[study] = time.monotonic()
             self._broken.discard(study)
             self._refused.get(study, set()).discard(name)
-        return True
+        return is_new
 
-    def break_off(self, study: str) -> None:
-        """Waits longer for a study whose sender ended in the middle, and may come back."""
+    def _store(self, study: str, name: str, content: bytes) -> None:
+        try:
+            temporary = disk.write_new(self._trash, content)
+            try:
+                with self._lock:
+                    disk.move(temporary, self._path("incoming", study) / IMAGES / name)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            with self._lock:
+                self._n_bytes -= len(content)
+            self._refuse(study, name, error.strerror or "the disk failed")
+
+    def begin(self, study: str) -> None:
+        """A sender has opened an association with images of a study."""
         with self._lock:
+            self._senders[study] += 1
+
+    def end(self, study: str, *, released: bool) -> None:
+        """Such an association has ended; one that was not released may be opened again soon."""
+        with self._lock:
+            self._senders[study] -= 1
+            self._senders += Counter()  # drops zeros
+            last = self._last.get(study, 0.0)
             waits = self._path("incoming", study).exists()
-            if waits and time.monotonic() - self._last[study] < RECENT_S:
+            if not released and waits and time.monotonic() - last < RECENT_S:
                 self._broken.add(study)
 
-    def _has(self, study: str, name: str) -> bool:
-        states = ("incoming", "running", "sending")
-        return any((self._path(state, study) / IMAGES / name).exists() for state in states)
+    def _has(self, study: str, name: str, content: bytes) -> bool:
+        """Whether the newest copy of an image, in a study that waits or runs, is equal."""
+        for state in ("incoming", "running", "sending"):
+            path = self._path(state, study) / IMAGES / name
+            if path.exists():
+                return path.read_bytes() == content
+        return False
 
     def _reserve(self, study: str, name: str, n_bytes: int) -> None:
         waiting = set(self.studies("incoming", "running", "sending"))
@@ -181,7 +212,8 @@ class Queue:
             waiting = [s for s in self.studies("incoming") if s not in sending]
             for study in waiting:  # after a restart, and of `retry`, the time is unknown
                 self._last.setdefault(study, now)
-            times = {study: BROKEN if study in self._broken else 1 for study in waiting}
+            unsure = self._broken.union(self._senders)
+            times = {study: UNSURE if study in unsure else 1 for study in waiting}
             quiet = [s for s in waiting if now - self._last[s] >= quiet_s * times[s]]
             return min(quiet, key=self._last.__getitem__, default=None)
 
@@ -203,6 +235,9 @@ class Queue:
             for state in ("failed", "done"):
                 self._move_images(self._path(state, study), incoming)
             self._discard(self._path("failed", study))
+            if not images_in(incoming):  # killed before its first image was there
+                self._discard(incoming)
+                return None
             (incoming / REASON).unlink(missing_ok=True)  # of a failed one that is tried again
             disk.move(incoming, running)
             names = sorted(path.name for path in (running / IMAGES).iterdir())
@@ -228,6 +263,11 @@ class Queue:
             ))  # fmt: skip
         return bool(n_missing) or attempts >= MAX_ATTEMPTS
 
+    def attempts(self, study: str) -> int:
+        """How often a running study was started, this time included."""
+        n: int = read_record(self._path("running", study)).get("attempts", 0)
+        return n
+
     def put_back(self, study: str, *, stopped: bool) -> None:
         """Makes a running study wait again; `stopped`: on purpose, so it counts as no attempt."""
         with self._lock:
@@ -237,6 +277,7 @@ class Queue:
                 write_record(running, attempts=0)
             if incoming.exists():
                 self._move_images(running, incoming)
+                write_record(incoming, attempts=read_record(running).get("attempts", 0))
                 self._discard(running)
             else:
                 disk.move(running, incoming)
@@ -247,6 +288,7 @@ class Queue:
         names = [path.name for path in results]
         for name in names:
             disk.sync(running / RESULTS / name)
+        disk.sync(running / RESULTS)
         with self._lock:
             self._n_bytes += disk.n_bytes(running / RESULTS)
             write_record(running, attempts=0, results=names, accepted=[])
@@ -281,7 +323,7 @@ class Queue:
         """Results that the destination did not accept yet."""
         folder = self._path("sending", study)
         record = read_record(folder)
-        names = [n for n in record.get("results", ()) if n not in record.get("accepted", ())]
+        names = [n for n in record["results"] if n not in record.get("accepted", ())]
         return [folder / RESULTS / name for name in names]
 
     def accept(self, study: str, result: Path) -> None:
@@ -289,12 +331,18 @@ class Queue:
         folder = self._path("sending", study)
         write_record(folder, accepted=[*read_record(folder).get("accepted", ()), result.name])
 
+    def note_unsent(self, study: str, why: str) -> None:
+        """Records why the destination does not have all results."""
+        write_record(self._path("sending", study), unsent=why)
+
     def finish_sending(self, study: str) -> None:
         """Ends a study all of whose results were accepted; its images are forgotten or kept."""
         with self._lock:
             sending, incoming = self._path("sending", study), self._path("incoming", study)
             if incoming.exists():  # images came meanwhile: all are segmented together
                 self._move_images(sending, incoming)
+            else:
+                self._last.pop(study, None)  # of repeats
             if not self.limits.keep:
                 self._discard(sending / IMAGES)
                 self._discard(sending / RESULTS)
@@ -314,7 +362,8 @@ class Queue:
         return self.folder / state / study
 
     def _move_images(self, source: Path, target: Path) -> None:
-        for name in sorted(images_in(source)):
+        """Adds images; those that the target has are newer."""
+        for name in sorted(images_in(source) - images_in(target)):
             disk.move(source / IMAGES / name, target / IMAGES / name)
 
     def _discard(self, path: Path) -> None:

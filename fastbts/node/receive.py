@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import socketserver
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -14,12 +15,16 @@ from typing import Any
 
 from fastbts.errors import OptionsError, optional_module
 from fastbts.node.queue import Queue, QueueFullError, study_id
-from fastbts.node.server import EXTRA, server_class
+from fastbts.node.server import EXTRA, close_connection, object_ends, server_class
 from fastbts.node.tls import Tls
 
 log = logging.getLogger("fastbts.node")
 SUCCESS, OUT_OF_RESOURCES, NO_MATCH, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900, 0xC000
 MAX_ASSOCIATIONS = 10
+REQUEST_S = 30.0  # for an association to be asked for, and answered
+ABORT_S = 2.0
+PRESENTATION = 3  # source of a refusal for want of room, not for a title
+DEFLATED = "1.2.840.10008.1.2.1.99"  # not taken: 1 MB may become 1 GB
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,21 @@ def serving(queue: Queue, address: Address) -> Iterator[int]:
     try:
         yield server.server_address[1]
     finally:
-        for association in server.ae.active_associations:
-            association.abort()
+        _abort(server.ae.active_associations)
         socketserver.BaseServer.shutdown(server)
         server.server_close()
+
+
+def _abort(associations: Sequence[Any]) -> None:
+    """Ends associations; those whose peer does not follow, the hard way."""
+    threads = [threading.Thread(target=one.abort, daemon=True) for one in associations]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + ABORT_S
+    for association, thread in zip(associations, threads, strict=True):
+        thread.join(max(0.0, end - time.monotonic()))
+        if association.dul.is_alive():
+            close_connection(association)
 
 
 def is_loopback(host: str) -> bool:
@@ -79,8 +95,9 @@ def _server(queue: Queue, address: Address) -> Any:
     entity.require_called_aet = True
     entity.require_calling_aet = [checked_aet(aet) for aet in address.allow]
     net = optional_module("pynetdicom", EXTRA)
+    syntaxes = [uid for uid in net.ALL_TRANSFER_SYNTAXES if uid != DEFLATED]
     for context in net.AllStoragePresentationContexts:
-        entity.add_supported_context(context.abstract_syntax, net.ALL_TRANSFER_SYNTAXES)
+        entity.add_supported_context(context.abstract_syntax, syntaxes)
     entity.add_supported_context("1.2.840.10008.1.1")  # Verification: C-ECHO
     received: dict[Any, set[str]] = {}  # association -> studies
     handlers = [
@@ -105,7 +122,7 @@ def _server(queue: Queue, address: Address) -> Any:
 def entity_of(aet: str) -> Any:
     """An application entity of pynetdicom with limits on how long it waits."""
     entity = optional_module("pynetdicom", EXTRA).AE(checked_aet(aet))
-    entity.acse_timeout, entity.dimse_timeout, entity.network_timeout = 30, 60, 60
+    entity.acse_timeout, entity.dimse_timeout, entity.network_timeout = REQUEST_S, 60, 60
     entity.connection_timeout = 10
     return entity
 
@@ -122,19 +139,24 @@ def checked_aet(aet: str) -> str:
 
 
 def _report_refusal(event: Any) -> None:
-    request = event.assoc.requestor.primitive
+    request, answer = event.assoc.requestor.primitive, event.assoc.acceptor.primitive
+    if answer.result_source == PRESENTATION:
+        log.warning("refused an association: there are %d already", MAX_ASSOCIATIONS)
+        return
     log.warning(
-        "refused an association: calling AE title %r, called %r; see --allow and --aet",
-        *(request.calling_ae_title, request.called_ae_title),
+        "refused an association: calling AE title %r at %s, called %r; see --allow and --aet",
+        *(request.calling_ae_title, event.assoc.requestor.address, request.called_ae_title),
     )
 
 
 def _end(event: Any, queue: Queue, received: dict[Any, set[str]]) -> None:
     """Studies of an association that was not released may be incomplete."""
-    for study in received.pop(event.assoc, ()):
-        if not event.assoc.is_released:
-            queue.break_off(study)
-            log.warning("study %s: its sender broke off", study)
+    # One may have ended before its last image was stored.
+    for association in [event.assoc, *(one for one in list(received) if not one.is_alive())]:
+        for study in received.pop(association, ()):
+            queue.end(study, released=association.is_released)
+            if not association.is_released:
+                log.warning("study %s: its sender broke off", study)
 
 
 def _store(event: Any, queue: Queue, received: dict[Any, set[str]]) -> int:
@@ -142,6 +164,7 @@ def _store(event: Any, queue: Queue, received: dict[Any, set[str]]) -> int:
 
     What is no image, for example a segmentation that an archive sends back, is not kept.
     """
+    object_ends(event.assoc)
     if "Image Storage" not in event.request.AffectedSOPClassUID.name:
         return SUCCESS
     content = event.encoded_dataset()
@@ -153,7 +176,10 @@ def _store(event: Any, queue: Queue, received: dict[Any, set[str]]) -> int:
     if instance != event.request.AffectedSOPInstanceUID:
         log.warning("study %s: refused an image with another UID than announced", study_id(study))
         return NO_MATCH
-    received.setdefault(event.assoc, set()).add(study_id(study))
+    studies = received.setdefault(event.assoc, set())
+    if study_id(study) not in studies:
+        studies.add(study_id(study))
+        queue.begin(study_id(study))
     try:
         queue.add(study, instance, content)
     except QueueFullError as full:

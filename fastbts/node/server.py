@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
+import sys
+from contextlib import suppress
 from typing import Any
 
 from fastbts.errors import optional_module
 
+log = logging.getLogger("fastbts.node")
 EXTRA = "dicom"
 HANDSHAKE_S = 5.0
+SILENT_S = 60.0  # then a peer that stopped in the middle of a message loses its connection
+MAX_CONNECTIONS = 20  # more than associations: those get an answer
+MAX_BYTES = 2**30  # of one object with its messages; they are in memory
 
 
 def server_class() -> Any:
@@ -25,33 +32,67 @@ def server_class() -> Any:
             connection, peer = self.socket.accept()
             if not self.ssl_context:
                 return _PromptSocket(fileno=connection.detach()), peer
-            # The handshake is done before the next connection is accepted, and must not last.
-            connection.settimeout(HANDSHAKE_S)
             self.ssl_context.sslsocket_class = _PromptTlsSocket
-            secure = self.ssl_context.wrap_socket(connection, server_side=True)
-            secure.settimeout(None)
-            return secure, peer
+            return self.ssl_context.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            ), peer
+
+        def verify_request(self, request: Any, client_address: Any) -> bool:
+            return len(self.active_associations) < MAX_CONNECTIONS
+
+        def finish_request(self, request: Any, client_address: Any) -> None:
+            """In a thread of its own: a handshake keeps nobody waiting."""
+            if self.ssl_context:
+                request.settimeout(HANDSHAKE_S)
+                request.do_handshake()
+            request.settimeout(SILENT_S)
+            super().finish_request(request, client_address)
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            error = sys.exception()
+            why = error.reason if isinstance(error, ssl.SSLError) else type(error).__name__
+            log.warning("refused a connection from %s: %s", client_address[0], why)
 
     return Server
 
 
-def _acknowledge(connection: socket.socket) -> None:
-    """Asks for acknowledgements without delay; the system forgets this soon.
+def object_ends(association: Any) -> None:
+    """Begins to count the bytes of an association's next object."""
+    association.dul.socket.socket.n_bytes = 0
+
+
+def close_connection(association: Any) -> None:
+    """Also while a thread reads from it."""
+    connection = association.dul.socket and association.dul.socket.socket
+    if connection:
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Prompt:
+    """Acknowledges without delay, and takes no more than one object may have.
 
     Most senders send an image as two short parts and wait for the acknowledgement of the first,
-    which systems delay by 40 ms.
+    which systems delay by 40 ms. They forget soon that they were asked not to.
     """
-    if hasattr(socket, "TCP_QUICKACK"):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
+    n_bytes = 0
 
-class _PromptSocket(socket.socket):
     def recv(self, *args: Any) -> bytes:
-        _acknowledge(self)
-        return super().recv(*args)
+        if hasattr(socket, "TCP_QUICKACK"):
+            self.setsockopt(  # type: ignore[attr-defined]
+                socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1
+            )
+        content: bytes = super().recv(*args)  # type: ignore[misc]
+        self.n_bytes += len(content)
+        if self.n_bytes > MAX_BYTES:
+            raise OSError(f"an object of more than {MAX_BYTES} bytes")
+        return content
 
 
-class _PromptTlsSocket(ssl.SSLSocket):
-    def recv(self, *args: Any) -> bytes:
-        _acknowledge(self)
-        return super().recv(*args)
+class _PromptSocket(_Prompt, socket.socket):
+    pass
+
+
+class _PromptTlsSocket(_Prompt, ssl.SSLSocket):
+    pass

@@ -1,17 +1,16 @@
 """A node in a process of its own whose segmentation is a fake that takes a given time.
 
-python -m tests.node.fake_node QUEUE AE@HOST:PORT SECONDS
+python -m tests.node.fake_node QUEUE AE@HOST:PORT SECONDS    # -1: a minute that nothing ends
 """
 
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 import time
 from pathlib import Path
 
-from fastbts.node.node import Node
+from fastbts.node.node import Node, stop_by_signals
 from fastbts.node.queue import Queue
 from fastbts.node.receive import Address
 from fastbts.node.send import Destination
@@ -21,6 +20,8 @@ from tests.node.nodes import fake_process
 
 def main(queue: str, destination: str, seconds: str) -> None:
     def slow_process(images: Path, out: Path, progress: Progress) -> list[Path]:
+        if float(seconds) < 0:
+            time.sleep(60)
         for _ in range(int(100 * float(seconds))):
             time.sleep(0.01)
             progress("slow", 0.5)
@@ -30,7 +31,7 @@ def main(queue: str, destination: str, seconds: str) -> None:
     node = Node(
         Queue(queue), slow_process, Address(port=0), Destination.parse(destination), quiet_s=0.5
     )
-    signal.signal(signal.SIGTERM, lambda number, frame: node.stop())
+    stop_by_signals(node)
     node.run()
 
 

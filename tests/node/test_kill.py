@@ -110,3 +110,16 @@ def test_asked_to_end_it_puts_its_study_back(tmp_path: Path, archive: Archive) -
     for secret in ("Sechser", PATIENT["PatientID"]):
         assert secret not in text
     check_done(queue, archive, files)
+
+
+def test_asked_twice_it_ends_at_once(tmp_path: Path, archive: Archive) -> None:
+    """And loses nothing."""
+    files, queue = write_images(tmp_path / "study"), tmp_path / "queue"
+    with node(queue, archive, -1) as (process, lines):
+        send_images(files, port_of(lines))
+        until("the study runs", lambda: states(queue) == [("running", len(files))])
+        process.send_signal(signal.SIGTERM)
+        until("it stops", lambda: "stopping" in "".join(lines))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == -signal.SIGTERM
+    check_done(queue, archive, files)

@@ -15,16 +15,10 @@ import pytest
 from fastbts.errors import CaseError, OptionsError
 from fastbts.node import disk
 from fastbts.node.listing import retry, rows
-from fastbts.node.queue import (
-    MAX_ATTEMPTS,
-    Limits,
-    Queue,
-    QueueFullError,
-    study_id,
-)
+from fastbts.node.queue import MAX_ATTEMPTS, Limits, Queue, QueueFullError
+from tests.node.queues import A, B, fill, run, send, start, states
 
 Limited = Callable[..., Queue]
-A, B = study_id("1.2.3"), study_id("1.2.4")
 
 
 @pytest.fixture
@@ -38,38 +32,6 @@ def limited(tmp_path: Path) -> Iterator[Limited]:
 
     yield make
     made[-1].close()
-
-
-def fill(queue: Queue, *instances: str, study: str = "1.2.3") -> None:
-    for instance in instances:
-        queue.add(study, instance, b"pixels")
-
-
-def start(queue: Queue, study: str = A) -> Path:
-    assert queue.next_quiet(0) == study
-    folder = queue.start(study)
-    assert folder
-    return folder
-
-
-def run(queue: Queue, study: str = A) -> None:
-    """Segments with two results."""
-    folder = start(queue, study)
-    out = folder / "results"
-    out.mkdir()
-    for name in ("seg.dcm", "sr.dcm"):
-        (out / name).write_bytes(b"result")
-    queue.finish(study, [out / "seg.dcm", out / "sr.dcm"])
-
-
-def send(queue: Queue, study: str = A) -> None:
-    for result in queue.unsent(study):
-        queue.accept(study, result)
-    queue.finish_sending(study)
-
-
-def states(queue: Queue) -> set[tuple[str, str, int]]:
-    return {(row.study, row.state, row.n_images) for row in rows(queue.folder)}
 
 
 def test_a_study_passes_through_all_states(queue: Queue) -> None:
@@ -115,7 +77,8 @@ def test_a_study_whose_sender_broke_off_waits_longer(
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     fill(queue, "1")
-    queue.break_off(A)
+    queue.begin(A)
+    queue.end(A, released=False)
     now = 399.0
     assert queue.next_quiet(30) is None
     now = 400.0
@@ -132,8 +95,29 @@ def test_a_sender_that_ends_after_a_pause_had_sent_all(
     monkeypatch.setattr("time.monotonic", lambda: now)
     fill(queue, "1")
     now = 160.0
-    queue.break_off(A)
+    queue.begin(A)
+    queue.end(A, released=False)
     assert queue.next_quiet(60) == A
+
+
+def test_a_study_waits_longer_while_its_sender_is_connected(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not for ever: some senders stay connected."""
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    queue.begin(A)
+    fill(queue, "1")
+    now = 399.0
+    assert queue.next_quiet(30) is None
+    now = 400.0
+    assert queue.next_quiet(30) == A
+    now = 130.0
+    queue.begin(A)
+    queue.end(A, released=True)
+    assert queue.next_quiet(30) is None
+    queue.end(A, released=True)
+    assert queue.next_quiet(30) == A
 
 
 def test_a_restart_while_a_study_came_counts_as_broken_off(

@@ -36,7 +36,7 @@ def test_only_allowed_callers_may_send(
         assert echo(port, calling="MR3") is None
         assert send_images(files, port, calling="MR3") == []
         assert send_images(files, port, calling="MR1") == [0] * 4
-    assert "refused an association: calling AE title 'MR3', called 'FASTBTS'" in caplog.text
+    assert "refused an association: calling AE title 'MR3' at 127.0.0.1, called 'FA" in caplog.text
 
 
 def test_it_must_be_called_by_its_title(queue: Queue, archive: Archive) -> None:
