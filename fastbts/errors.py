@@ -7,8 +7,9 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
+from threading import Lock
 from typing import Any
 
 
@@ -93,15 +94,35 @@ def optional_module(name: str, extra: str) -> Any:
         ) from error
 
 
+LOGGERS = ("pydicom", "highdicom")
+_quiet = Lock()
+_n_quiet, _loud = 0, ExitStack()
+
+
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without the warnings of pydicom: they quote files and values, which may name the patient."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    """Without the warnings of pydicom: they quote files and values, which may name the patient.
+
+    Several threads may be in such blocks at once. As long as one is, no thread shows any warning.
+    """
+    global _n_quiet
+    with _quiet:
+        _n_quiet += 1
+        if _n_quiet == 1:
+            _silence()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        logger.setLevel(level)
+        with _quiet:
+            _n_quiet -= 1
+            if _n_quiet == 0:
+                _loud.close()
+
+
+def _silence() -> None:
+    """Until `_loud` is closed."""
+    for logger in map(logging.getLogger, LOGGERS):
+        _loud.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.CRITICAL)
+    _loud.enter_context(warnings.catch_warnings())
+    warnings.simplefilter("ignore")

@@ -16,6 +16,11 @@ SCHEMES: dict[str, dict[str, int]] = {
     # Names for cases after treatment. The shipped network has no resection cavity (4).
     "brats2024": {"NETC": 1, "SNFH": 2, "ET": 3},
 }
+# Yellow, blue and vermilion of Okabe and Ito (2008), "Color universal design": distinct with every
+# kind of colour blindness.
+COLOURS = {"NCR": (240, 228, 66), "ED": (86, 180, 233), "ET": (230, 85, 0)}
+COLOURS |= {"NETC": COLOURS["NCR"], "SNFH": COLOURS["ED"]}
+"""Of each tissue in pictures, DICOM and `.seg.nrrd`, RGB, 0 to 255."""
 REGION_SCHEME = "regions"
 """Separate masks of WT, TC and ET, one file each."""
 

@@ -25,8 +25,8 @@ train=("$python" -m training train --out "$run" --cache "${CACHE:-$run/cache}" -
 [ -n "$source" ] || exec "${train[@]}" --recipe "${RECIPE:-brain}" # SIGTERM must reach it
 "${train[@]}" --decay "$source" --decay-steps "${DECAY:-0}"
 "$python" -m training export "$run/last.ckpt" -o "$run/fastbts-brain.fbts" --license Apache-2.0 \
-  --data "synthetic heads, made of label maps of SynthSeg (BBillot/SynthSeg, Apache-2.0), label maps \
-of tumours (BraTS 2020) and brains of labelled cases (BraTS 2018 to 2021, BraTS-Africa 2023)" \
+  --data "synthetic heads, made of label maps of SynthSeg (BBillot/SynthSeg, Apache-2.0), label \
+maps of tumours (BraTS 2020) and brains of labelled cases (BraTS 2018 to 2021, BraTS-Africa 2023)" \
   --note "${NOTE:-}"
 "$python" -m training brain --engine "$run/fastbts-brain.fbts" --data "$data" \
   ${heads:+--heads "$heads"} --json "$run/scores.json"

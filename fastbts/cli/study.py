@@ -41,7 +41,8 @@ from fastbts.cli.results import (
     result_files,
     write_result,
 )
-from fastbts.write.kinds import check_no_dicom
+from fastbts.write.dicom_headers import reference_headers
+from fastbts.write.kinds import Kind, check_no_dicom, kind_of
 from fastbts.write.outputs import NRRD, SEG, SR, check_outputs
 
 if TYPE_CHECKING:
@@ -138,8 +139,7 @@ def study(
             )
             dicom = raw.series.source == "dicom" and find_spec("highdicom") is not None
             save["path"] = _paths(out, save["path"], nrrd, dicom)
-            if not dicom:
-                check_no_dicom(save["path"])
+            check_dicom(raw, save["path"], dicom)
             result = raw.segment(
                 segmenter, lambda stage, done: progress(stage, READ + (1 - READ) * done)
             )
@@ -155,6 +155,14 @@ def _paths(out: Path, image: Path, nrrd: bool, dicom: bool) -> list[Path]:
     """The files of labels; one alone if `-o` names it."""
     more = [NRRD] * nrrd + [SEG, SR] * dicom
     return [image] if is_image_name(out) else [image, *(out / name for name in more)]
+
+
+def check_dicom(study: Study, paths: list[Path], dicom: bool) -> None:
+    """Finds out, before the work, whether DICOM objects can be made of the reference's headers."""
+    if not dicom:
+        check_no_dicom(paths)
+    elif any(kind_of(path) in (Kind.SEG, Kind.SR) for path in paths):
+        reference_headers(study.series.files)
 
 
 def print_study(study: Study) -> None:

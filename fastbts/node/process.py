@@ -10,6 +10,7 @@ from fastbts.node.node import Process
 from fastbts.progress import Progress
 from fastbts.segmenter import Segmenter
 from fastbts.study.study import read_study
+from fastbts.write.dicom_headers import reference_headers
 from fastbts.write.outputs import REPORT, SEG, SR
 
 READ = 0.6  # share of reading, choosing, registering and stripping of the whole
@@ -37,6 +38,7 @@ def segmenting(
             progress=lambda stage, done: progress(stage, READ * done),
             **options,
         )
+        reference_headers(study.series.files)  # before the work
         result = study.segment(
             segmenter, lambda stage, done: progress(stage, READ + (1 - READ) * done)
         )

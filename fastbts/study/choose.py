@@ -260,5 +260,6 @@ def _check_complete(
     raise CaseError(
         f"study: no series for {', '.join(missing or MODALITIES)}; got "
         f"{'; '.join(reasons[:MAX_LISTED]) or 'no series'}{more}; name the series "
-        f"(--{(missing or MODALITIES)[0]} SERIES), or add it to the study"
+        f"(--{(missing or MODALITIES)[0]} SERIES), add it to the study, or allow it to be missing "
+        "(--allow-missing, optional=) with an engine that was trained for it"
     )

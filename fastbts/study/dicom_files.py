@@ -124,6 +124,14 @@ def read_dataset(path: Path) -> Any:
     return None
 
 
+def is_image(path: Path) -> bool:
+    """Whether a DICOM file is an image, damaged or not; reports and directories are none."""
+    try:
+        return read_dataset(path) is not None
+    except InputError:
+        return True
+
+
 def _should_be_image(dataset: Any) -> bool:
     """Whether the first part of a file says so, or is itself damaged."""
     with quietly():

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.engine.interface import Engine
-from fastbts.errors import CaseError, memory_errors
+from fastbts.errors import CaseError, InputError, memory_errors
 from fastbts.options import check_threads
 from fastbts.progress import Clock, Progress
 from fastbts.read.nifti import read_header
@@ -27,6 +27,7 @@ from fastbts.study.align import Alignment
 from fastbts.study.already import is_stripped, share_a_grid
 from fastbts.study.back import on_reference
 from fastbts.study.choose import Choice, choose
+from fastbts.study.coverage import coverage
 from fastbts.study.grid import working_grid
 from fastbts.study.read import read_series
 from fastbts.study.read_dicom import Found
@@ -199,12 +200,15 @@ def read_study(
                 brain = stripping.trimmed(data, grid)
             else:
                 brain = stripping.unstripped(data, grid, stripping.STRIPPED)
-            volume = inspected(_volume(data, grid, choice, brain.warnings, sha256))
+            seen = coverage(data.any(axis=0), grid, choice.series, alignment)
+            warnings = [*brain.warnings, *seen.warnings(choice.series, fixed)]
+            volume = inspected(_volume(data, grid, choice, warnings, sha256))
     report = {
         "reference": {"modality": fixed, "series": choice.series[fixed].label},
         "series": choice.report(),
         "register": alignment.report(),
         "strip": brain.report(),
+        "coverage": seen.report(),
         "working_grid": {"shape": list(grid.shape), "spacing_mm": list(grid.spacing_mm)},
         "n_other_files": found.n_others,
     }
@@ -270,8 +274,13 @@ def _aligned(
 def _sha256(series: Series) -> str:
     """Of the files of a series, one after the other; for one file that of the file."""
     digest = hashlib.sha256()
-    for path in series.files:
-        digest.update(path.read_bytes())
+    try:
+        for path in series.files:
+            digest.update(path.read_bytes())
+    except OSError as error:  # its text has the path, which may name the patient
+        raise InputError(
+            f"series {series.label}: a file cannot be read: {error.strerror}; check the folder"
+        ) from error
     return digest.hexdigest()
 
 

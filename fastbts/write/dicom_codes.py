@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from fastbts.about import DISCLAIMER, __version__
 from fastbts.errors import InputError, optional_module
 from fastbts.files import OpenFile, check_not_input
-from fastbts.labels import ED, ET, NCR
+from fastbts.labels import COLOURS, ED, ET, NCR
 from fastbts.volume import Geometry
+from fastbts.write.dicom_headers import EXTRA, header_errors
 
-EXTRA = "dicom"
 MANUFACTURER = "fastbts"
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -50,9 +50,9 @@ class Tissue:
 
 
 TISSUES = (
-    Tissue(NCR, "Necrotic core", ("6574001", "SCT", "Necrosis"), (220, 60, 60)),
-    Tissue(ED, "Peritumoral oedema", ("79654002", "SCT", "Edema"), (70, 170, 90)),
-    Tissue(ET, "Enhancing tumour", ("C113842", "NCIt", "Enhancing Lesion"), (240, 200, 60)),
+    Tissue(NCR, "Necrotic core", ("6574001", "SCT", "Necrosis"), COLOURS["NCR"]),
+    Tissue(ED, "Peritumoral oedema", ("79654002", "SCT", "Edema"), COLOURS["ED"]),
+    Tissue(ET, "Enhancing tumour", ("C113842", "NCIt", "Enhancing Lesion"), COLOURS["ET"]),
 )
 """Segments 1, 2 and 3."""
 REGIONS = {"WT": "Whole tumour", "TC": "Tumour core", "ET": "Enhancing tumour"}
@@ -85,42 +85,6 @@ def description(text: str) -> str:
     return f"{MANUFACTURER} {text}: {DISCLAIMER}"[:64]
 
 
-# PS3.3 C.7.1.1, C.7.2.1: must be there, may be empty. Anonymised headers often lack them.
-MAY_BE_EMPTY = (
-    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber"),
-    *("StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
-)
-
-
-def reference_headers(files: Sequence[Path]) -> list[Any]:
-    """Headers of the series that was segmented, pydicom datasets without pixels.
-
-    Raises:
-        InputError: A file cannot be read, or has no frame of reference.
-    """
-    read = optional_module("pydicom", EXTRA).dcmread
-    headers = []
-    for n, path in enumerate(files, 1):
-        which = f"file {n} of {len(files)} of the segmented series"  # its name may be a patient's
-        try:
-            header = read(path, stop_before_pixels=True, force=True)
-        except Exception as error:  # pydicom raises almost anything for a damaged file
-            reason = error.strerror if isinstance(error, OSError) else type(error).__name__
-            raise InputError(
-                f"{which} cannot be read as DICOM: {reason}; give the files that were segmented"
-            ) from error
-        if not header.get("FrameOfReferenceUID"):
-            raise InputError(
-                f"{which} has no FrameOfReferenceUID, so a result cannot be placed on it; export "
-                "the series again, or write NIfTI"
-            )
-        for keyword in MAY_BE_EMPTY:
-            if keyword not in header:
-                setattr(header, keyword, "")
-        headers.append(header)
-    return headers
-
-
 def check_labels(path: Path, labels: NDArray[Any], geometry: Geometry) -> None:
     """Raises InputError unless these are labels of `fastbts.labels` on the grid."""
     if labels.dtype != np.uint8 or labels.shape != geometry.shape:
@@ -136,5 +100,5 @@ def check_labels(path: Path, labels: NDArray[Any], geometry: Geometry) -> None:
 def save(path: Path, dataset: Any, inputs: Sequence[Path], open_file: OpenFile) -> None:
     """Writes a DICOM object atomically, or as a file of a set."""
     check_not_input(path, inputs)
-    with open_file(path) as file:
+    with open_file(path) as file, header_errors(path):
         dataset.save_as(file, enforce_file_format=True)

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from fastbts.about import DISCLAIMER, __version__
 from fastbts.errors import InputError, OptionsError, optional_module, quietly
 from fastbts.files import OpenFile, atomic_write
+from fastbts.labels import COLOURS
 from fastbts.volume import Geometry
 from fastbts.write import dicom_codes as codes
+from fastbts.write.dicom_headers import EXTRA, header_errors, reference_headers
 
 SERIES_NUMBER = 9001
 MAX_FRACTION = 255
@@ -54,29 +56,30 @@ def write_dicom_seg(
         OptionsError: There is nothing to write: no voxel has a label.
         OutputError: The file cannot be written, or is one of `files`.
     """
-    path, hd = Path(path), optional_module("highdicom", codes.EXTRA)
+    path, hd = Path(path), optional_module("highdicom", EXTRA)
     codes.check_labels(path, labels, geometry)
-    headers = codes.reference_headers(files)
+    headers = reference_headers(files)
     _check_grid(path, geometry, headers)
     voxels, names = _segments(path, labels, probabilities)
     series = str(headers[0].SeriesInstanceUID)
     digest = hashlib.sha256(voxels.tobytes()).hexdigest()
     kind = "BINARY" if probabilities is None else "FRACTIONAL"
-    dataset = hd.seg.Segmentation(
-        source_images=headers,
-        pixel_array=_volume(voxels, geometry, headers[0], len(names)),
-        segmentation_type=kind,
-        segment_descriptions=_descriptions(names, series),
-        series_instance_uid=codes.uid(f"{kind} series", series, digest),
-        series_number=SERIES_NUMBER,
-        sop_instance_uid=codes.uid(kind, series, digest),
-        instance_number=1,
-        series_description=codes.description("segmentation"),
-        content_description=DISCLAIMER,
-        content_label="BRAIN_TUMOUR",
-        **codes.equipment((engine or {}).get("sha256", "")[:16]),
-        **({} if kind == "BINARY" else _fractional()),
-    )
+    with header_errors(path):
+        dataset = hd.seg.Segmentation(
+            source_images=headers,
+            pixel_array=_volume(voxels, geometry, headers[0], len(names)),
+            segmentation_type=kind,
+            segment_descriptions=_descriptions(names, series),
+            series_instance_uid=codes.uid(f"{kind} series", series, digest),
+            series_number=SERIES_NUMBER,
+            sop_instance_uid=codes.uid(kind, series, digest),
+            instance_number=1,
+            series_description=codes.description("segmentation"),
+            content_description=DISCLAIMER,
+            content_label="BRAIN_TUMOUR",
+            **codes.equipment((engine or {}).get("sha256", "")[:16]),
+            **({} if kind == "BINARY" else _fractional()),
+        )
     codes.save(path, dataset, files, open_file)
     return dataset
 
@@ -114,8 +117,8 @@ def _segments(
         )
     last = codes.TISSUES[-1]
     tumours: Names = [
-        (codes.REGIONS["WT"], codes.NEOPLASM, (70, 170, 90)),
-        (codes.REGIONS["TC"], codes.NEOPLASM, (220, 60, 60)),
+        (codes.REGIONS["WT"], codes.NEOPLASM, COLOURS["ED"]),
+        (codes.REGIONS["TC"], codes.NEOPLASM, COLOURS["NCR"]),
         (codes.REGIONS["ET"], last.code, last.rgb),
     ]
     return np.moveaxis(probabilities, 0, -1).astype(np.float32).clip(0, 1), tumours
@@ -123,7 +126,7 @@ def _segments(
 
 def _volume(voxels: NDArray[Any], geometry: Geometry, header: Any, n_segments: int) -> Any:
     """highdicom's volume: slices, rows, columns, in LPS."""
-    hd = optional_module("highdicom", codes.EXTRA)
+    hd = optional_module("highdicom", EXTRA)
     affine = (codes.RAS_TO_LPS @ geometry.affine)[:, [2, 1, 0, 3]]
     channels = {"SegmentNumber": list(range(1, n_segments + 1))} if voxels.ndim == 4 else None
     return hd.Volume(
@@ -136,7 +139,7 @@ def _volume(voxels: NDArray[Any], geometry: Geometry, header: Any, n_segments: i
 
 
 def _descriptions(names: Names, series: str) -> list[Any]:
-    hd = optional_module("highdicom", codes.EXTRA)
+    hd = optional_module("highdicom", EXTRA)
     algorithm = hd.AlgorithmIdentificationSequence(
         name=codes.MANUFACTURER,
         family=codes.concept(("123109", "DCM", "Artificial Intelligence")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from fastbts.errors import optional_module, quietly
 from fastbts.files import OpenFile, atomic_write
 from fastbts.volume import Geometry
 from fastbts.write import dicom_codes as codes
+from fastbts.write.dicom_headers import EXTRA, header_errors, reference_headers
 
 SERIES_NUMBER = 9002
 MR_OF_BRAIN: codes.Code = ("816077007", "SCT", "MR of brain")
@@ -52,14 +54,14 @@ def write_dicom_sr(
         InputError: The labels do not fit the grid, or a file cannot be read.
         OutputError: The file cannot be written, or is one of `files`.
     """
-    path, sr = Path(path), optional_module("highdicom.sr", codes.EXTRA)
+    path, sr = Path(path), optional_module("highdicom.sr", EXTRA)
     codes.check_labels(path, labels, geometry)
-    headers = codes.reference_headers(files)
+    headers = reference_headers(files)
     evidence = [*headers, *([] if segmentation is None else [segmentation])]
-    root = str(evidence[-1].SOPInstanceUID)
     source = str(headers[0].SeriesInstanceUID)
+    root = _root(source, volumes_ml, labels, segmentation)
     groups = [
-        _group(name, code, ml, root, _segment(segmentation, number, source))
+        _group(name, code, ml, root, source, segmentation, number)
         for name, code, ml, number in _measured(volumes_ml, labels, geometry, segmentation)
     ]
     content = sr.MeasurementReport(
@@ -68,24 +70,38 @@ def write_dicom_sr(
         imaging_measurements=groups,
         title=codes.concept(("126000", "DCM", "Imaging Measurement Report")),
     )
-    dataset = sr.ComprehensiveSR(
-        evidence=evidence,
-        content=content,
-        series_instance_uid=codes.uid("SR series", root),
-        series_number=SERIES_NUMBER,
-        sop_instance_uid=codes.uid("SR", root),
-        instance_number=1,
-        is_complete=True,
-        series_description=codes.description("volumes"),
-        **codes.equipment((engine or {}).get("sha256", "")[:16]),
-    )
+    with header_errors(path):
+        dataset = sr.ComprehensiveSR(
+            evidence=evidence,
+            content=content,
+            series_instance_uid=codes.uid("SR series", root),
+            series_number=SERIES_NUMBER,
+            sop_instance_uid=codes.uid("SR", root),
+            instance_number=1,
+            is_complete=True,
+            series_description=codes.description("volumes"),
+            **codes.equipment((engine or {}).get("sha256", "")[:16]),
+        )
     codes.save(path, dataset, files, open_file)
     return dataset
 
 
+def _root(
+    source: str,
+    volumes_ml: Mapping[str, float],
+    labels: NDArray[np.uint8],
+    segmentation: Any | None,
+) -> str:
+    """A UID of this result: reports of other labels, volumes or segmentations have others."""
+    digest = hashlib.sha256(labels.tobytes()).hexdigest()
+    volumes = [f"{region} {ml:.3f}" for region, ml in volumes_ml.items()]
+    segments = "" if segmentation is None else str(segmentation.SOPInstanceUID)
+    return str(codes.uid("result", source, digest, *volumes, segments))
+
+
 def _observer(engine: Mapping[str, str], root: str) -> Any:
     """The program, not a person; its name carries the intended use."""
-    sr = optional_module("highdicom.sr", codes.EXTRA)
+    sr = optional_module("highdicom.sr", EXTRA)
     device = sr.DeviceObserverIdentifyingAttributes(
         uid=codes.uid("observer", engine.get("sha256", root)),
         name=f"{codes.MANUFACTURER}: {DISCLAIMER}",
@@ -121,25 +137,19 @@ def _measured(
             yield tissue.name, tissue.code, n_voxels * geometry.voxel_ml, number
 
 
-def _segment(segmentation: Any | None, number: int, source: str) -> Any | None:
-    """A reference to a segment; None for number 0."""
-    if segmentation is None or not number:
-        return None
-    sr = optional_module("highdicom.sr", codes.EXTRA)
-    return sr.ReferencedSegment(
-        sop_class_uid=segmentation.SOPClassUID,
-        sop_instance_uid=segmentation.SOPInstanceUID,
-        segment_number=number,
-        source_series=sr.SourceSeriesForSegmentation(source),
-    )
-
-
-def _group(name: str, code: codes.Code, ml: float, root: str, segment: Any | None) -> Any:
+def _group(
+    name: str,
+    code: codes.Code,
+    ml: float,
+    root: str,
+    source: str,
+    segmentation: Any | None,
+    number: int,
+) -> Any:
     """A finding and its volume: TID 1411 with a segment; TID 1501 for a region of several."""
-    sr = optional_module("highdicom.sr", codes.EXTRA)
-    uid = codes.uid("measured", root, name)
+    sr = optional_module("highdicom.sr", EXTRA)
     arguments = {
-        "tracking_identifier": sr.TrackingIdentifier(uid=uid, identifier=name),
+        "tracking_identifier": _tracking(name, root, segmentation, number),
         "finding_type": codes.concept(code),
         "finding_sites": [sr.FindingSite(codes.concept(codes.BRAIN))],
         "measurements": [
@@ -150,8 +160,23 @@ def _group(name: str, code: codes.Code, ml: float, root: str, segment: Any | Non
             )
         ],
     }
-    if segment is None:
+    if segmentation is None or not number:
         return sr.MeasurementsAndQualitativeEvaluations(**arguments)
+    segment = sr.ReferencedSegment(
+        sop_class_uid=segmentation.SOPClassUID,
+        sop_instance_uid=segmentation.SOPInstanceUID,
+        segment_number=number,
+        source_series=sr.SourceSeriesForSegmentation(source),
+    )
     return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         referenced_segment=segment, **arguments
     )
+
+
+def _tracking(name: str, root: str, segmentation: Any | None, number: int) -> Any:
+    """That of the segment, which PS3.3 C.8.20.2 wants in both objects, or one of its own."""
+    identifier = optional_module("highdicom.sr", EXTRA).TrackingIdentifier
+    if segmentation is None or not number:
+        return identifier(uid=codes.uid("measured", root, name), identifier=name)
+    segment = segmentation.SegmentSequence[number - 1]
+    return identifier(uid=segment.TrackingUID, identifier=segment.TrackingID)

@@ -20,7 +20,7 @@ from fastbts.about import DISCLAIMER, __version__
 from fastbts.device.arrays import on_host
 from fastbts.errors import GeometryError, OptionsError
 from fastbts.files import OpenFile, atomic_write
-from fastbts.labels import SCHEMES
+from fastbts.labels import COLOURS, SCHEMES
 from fastbts.volume import Volume, to_network_axes
 from fastbts.write.ours import SOFTWARE
 
@@ -44,10 +44,6 @@ TISSUES = {
     "SNFH": "surrounding FLAIR hyperintensity",
     "ET": "enhancing tumour",
 }
-# Yellow, blue and vermilion of Okabe and Ito (2008), "Color universal design": distinct with every
-# kind of colour blindness.
-COLOURS = {"NCR": (240, 228, 66), "ED": (86, 180, 233), "ET": (230, 85, 0)}
-COLOURS |= {"NETC": COLOURS["NCR"], "SNFH": COLOURS["ED"]}
 
 GREY_WINDOW = (0.5, 99.7)  # percentiles of the non-zero voxels that become black and white
 TILE, GAP, MARGIN, HEADER, FOOTER = 380, 12, 24, 84, 88  # pixels

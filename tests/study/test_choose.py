@@ -148,7 +148,8 @@ def test_no_flair_is_one_sentence() -> None:
     assert text.startswith("study: no series for flair; got t1 (")
     assert "; t2 tse (" in text
     assert "scout (" in text
-    assert text.endswith("name the series (--flair SERIES), or add it to the study")
+    assert "; name the series (--flair SERIES), add it to the study, or allow it to be" in text
+    assert "(--allow-missing, optional=)" in text
     assert "\n" not in text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -111,6 +112,20 @@ def test_dicom_is_read_before_nifti(tmp_path: Path) -> None:
     found = read_series(tmp_path)
     assert [s.name for s in found.series] == [T1.text]
     assert found.n_others == 1
+
+
+def test_dicom_without_images_is_no_study(tmp_path: Path) -> None:
+    """A report of DICOM, or a file that only begins like one, beside NIfTI images."""
+    pydicom = pytest.importorskip("pydicom", reason="needs fastbts[dicom]")
+    (path, *_) = write_series(tmp_path / "sr", T1)
+    dataset = pydicom.dcmread(path)
+    del dataset.Rows, dataset.Columns, dataset.PixelData
+    dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.ComprehensiveSRStorage
+    dataset.save_as(tmp_path / "sr.dcm")
+    shutil.rmtree(tmp_path / "sr")
+    (tmp_path / "table.bin").write_bytes(b"\x08\x00" * 100)
+    write(tmp_path / "t1.nii.gz")
+    assert [s.source for s in read_series(tmp_path).series] == ["nifti"]
 
 
 @pytest.mark.parametrize(

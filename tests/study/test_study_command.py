@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,18 @@ import numpy as np
 import pytest
 
 from fastbts.labels import ED, ET, NCR
-from fastbts.phantom.study import FLAIR, SCANS, T1, T1CE, StudyCase
+from fastbts.phantom.study import (
+    FLAIR,
+    SCANS,
+    T1,
+    T1CE,
+    StudyCase,
+    coarser,
+    write_study,
+)
 from fastbts.study.read_dicom import read_dicom
 from tests.cli.commands import run
-from tests.study.made import write_four, write_series
+from tests.study.made import head, write_four, write_series
 from tests.study.whole import (
     write_fake_brain_engine,
     write_fake_tumour_engine,
@@ -283,6 +292,20 @@ def test_wrong_studies_are_one_clear_error(kind: str, tmp_path: Path, engines: l
     assert WRONG[kind] in " ".join(output.split())
     assert output.count("error:") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_headers_that_allow_no_dicom_are_found_before_the_work(
+    engines: list[Any], tmp_path: Path
+) -> None:
+    no_frame = [replace(s, header={"FrameOfReferenceUID": None}) for s in coarser(SCANS, 5)]
+    write_study(head(), tmp_path / "study", no_frame)
+    options = ["--no-register", "--no-strip", *engines[:2]]
+    code, output = run("study", tmp_path / "study", "-o", tmp_path / "out", *options)
+    assert code == 1
+    assert "has no FrameOfReferenceUID, so a result cannot be placed on it" in output
+    assert "not registered" not in output
+    code, output = run("study", tmp_path / "study", "-o", tmp_path / "out" / "seg.nii.gz", *options)
+    assert code == 0, output
 
 
 def test_series_can_be_named(study: StudyCase, engines: list[Any], tmp_path: Path) -> None:

@@ -143,6 +143,9 @@ def test_report(tmp_path: Path, series: Series, labels: np.ndarray) -> None:
         "Enhancing tumour": 6.528,
     }
     assert values_of(report, "ReferencedSegmentNumber") == [1, 2, 3]
+    tracked = [str(segment.TrackingUID) for segment in seg.SegmentSequence]
+    groups = report.content.get_volumetric_roi_measurement_groups()
+    assert [group.tracking_uid for group in groups] == tracked
     assert seg.SOPInstanceUID in values_of(report, "ReferencedSOPInstanceUID")
     assert DISCLAIMER in report.SeriesDescription
     assert report.VerificationFlag == "UNVERIFIED"
@@ -217,6 +220,26 @@ def test_equal_arguments_give_equal_uids(
     assert other.SOPInstanceUID != one.SOPInstanceUID
 
 
+def test_reports_of_two_results_are_two_objects(
+    tmp_path: Path, series: Series, labels: np.ndarray
+) -> None:
+    """Also without a segmentation to refer to; else a PACS drops the second."""
+    place = series.geometry, series.files
+    flipped = np.flip(labels, 0).copy()
+    reports = [
+        write_dicom_sr(tmp_path / "sr.dcm", volumes, voxels, *place, None)
+        for volumes, voxels in (
+            (VOLUMES, labels),
+            (VOLUMES, labels),
+            ({**VOLUMES, "ET": 2.4}, labels),
+            (VOLUMES, flipped),
+        )
+    ]
+    first, again, *others = (report.SOPInstanceUID for report in reports)
+    assert first == again
+    assert len({first, *others}) == 3
+
+
 @pytest.mark.parametrize("scan", [FLAIR, T1])
 def test_on_an_enhanced_file(tmp_path: Path, labels: np.ndarray, scan: Any) -> None:
     slices = [pydicom.dcmread(p) for p in write_series(tmp_path / "classic", scan)]
@@ -268,27 +291,6 @@ def test_wrong_probabilities(tmp_path: Path, series: Series, labels: np.ndarray)
         write_dicom_seg(
             tmp_path / "a.dcm", labels, series.geometry, series.files, probabilities=wrong
         )
-
-
-def test_anonymised_headers(tmp_path: Path, labels: np.ndarray) -> None:
-    """Attributes that may be empty are often missing; the frame of reference may not be."""
-    paths = write_series(tmp_path / "a", T1)
-    (series,) = read_dicom(paths).series
-    for path in paths:
-        dataset = pydicom.dcmread(path)
-        for keyword in ("PatientName", "PatientID", "StudyDate", "ReferringPhysicianName"):
-            del dataset[keyword]
-        dataset.save_as(path)
-    write_dicom_seg(tmp_path / "a.dcm", labels, series.geometry, series.files)
-    assert pydicom.dcmread(tmp_path / "a.dcm").PatientName == ""
-    check_standard(tmp_path / "a.dcm")
-    dataset = pydicom.dcmread(paths[0])
-    del dataset.FrameOfReferenceUID
-    dataset.save_as(paths[0])
-    with pytest.raises(
-        InputError, match=r"file 1 of 20 .* has no FrameOfReferenceUID, so a result cannot be"
-    ):
-        write_dicom_seg(tmp_path / "b.dcm", labels, series.geometry, series.files)
 
 
 def test_probabilities_of_no_tumour(tmp_path: Path, series: Series, labels: np.ndarray) -> None:

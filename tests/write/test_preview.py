@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from fastbts.errors import GeometryError, OptionsError, OutputError
+from fastbts.labels import COLOURS
 from fastbts.volume import Volume
 from fastbts.write.preview import (
     BACKGROUND,
-    COLOURS,
     FOOTER,
     GAP,
     HEADER,

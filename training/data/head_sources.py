@@ -116,10 +116,9 @@ def make_brain(case: TrainingCase) -> Brain:
     pads = [(GAP_MM + 1, GAP_MM + 1 + n % 2) for n in case.label.shape]
     images = np.pad(case.image.astype(np.float32), [(0, 0), *pads])
     inside = filled((images != 0).any(axis=0), n_threads=1)
-    tumour = (np.pad(case.label, pads) > 0) & inside
-    seen, brain, tumour = (
-        _halved(torch.from_numpy(x).float()) for x in (inside, _mask(inside), tumour)
-    )
+    label = np.pad(case.label, pads)
+    masks = inside, _mask(inside), (label > 0) & inside
+    seen, brain, tumour = (_halved(torch.from_numpy(mask).float()) for mask in masks)
     # Zeros outside the brain must not darken its surface.
     means = torch.stack([_halved(torch.from_numpy(x)) for x in images]) / seen.clamp(min=0.125)
     return Brain(means.half(), seen, brain, tumour, *_box(brain))
