@@ -108,7 +108,7 @@ def head_tensor(
 
 def _resampled(image: NDArray[Any], size: Sequence[int], n_threads: int) -> NDArray[np.float32]:
     """Halves the resolution (means of pairs) until linear interpolation skips no voxel."""
-    tensor = np.ascontiguousarray(image, np.float32)[None]
+    tensor = image.astype(np.float32, order="C")[None]  # native byte order, too
     while True:
         now = tensor.shape[1:]
         d, h, w = (
