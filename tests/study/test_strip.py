@@ -78,10 +78,17 @@ def test_the_mask_is_in_the_images_own_grid() -> None:
 
 def test_several_images_vote_by_their_logits() -> None:
     half = image().copy()
-    half[10:25] = 0
+    half[10:25] = 1
     assert brain_mask([image(), image(), half], GEOMETRY, BrightEngine())[12, 30, 10]
     assert not brain_mask([image(), half, half], GEOMETRY, BrightEngine())[12, 30, 10]
     assert not brain_mask([np.zeros_like(half)], GEOMETRY, BrightEngine()).any()
+
+
+def test_an_image_has_no_say_outside_its_field_of_view() -> None:
+    """Else three short images cut the brain that the fourth one shows."""
+    short = image()
+    short[10:25] = 0
+    assert brain_mask([image(), short, short, short], GEOMETRY, BrightEngine())[12, 30, 10]
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
