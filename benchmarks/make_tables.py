@@ -16,7 +16,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
-PAGES = ("README.md", "csrc/README.md", "models/fastbts-light.md", "training/README.md")
+MODELS = ("models/fastbts-light.md", "models/fastbts-brain.md")
+PAGES = ("README.md", "csrc/README.md", *MODELS, "training/README.md")
 REGIONS = ("WT", "TC", "ET", "mean")
 SCORES = {  # key in the evaluation's summary -> name in the table
     "hd95_mm": "HD95, mm",
@@ -200,6 +201,35 @@ def curve_table(results: dict[str, Any]) -> str:
     return table(("training cases", "steps", "seeds", *REGIONS), rows)
 
 
+def brain_heads_table(results: dict[str, Any]) -> str:
+    """Brain masks of raw images: Dice with HD-BET's, and time."""
+    columns = {"image": "", "dice": ".3f", "s": ".2f", "processor_s": ".2f"}
+    rows = [row for row in results["heads"] if "dice" in row]
+    return table(("image", "Dice", "median s", "processor s"), _cells(rows, columns))
+
+
+def brain_peer_table(results: list[dict[str, Any]]) -> str:
+    """The same of another program, from `benchmarks.brain_peers`."""
+    rows = [row for row in results if "dice" in row]
+    columns = {"image": "", "dice": ".3f", "cpu_s": ".1f"}
+    return table(("image", "Dice", "processor s"), _cells(rows, columns))
+
+
+def brain_cases_table(results: dict[str, Any]) -> str:
+    """Brain masks of cases in made-up heads, by one image or by all four."""
+    names = ("dice", "lowest dice", "tumour_lost_percent", "largest loss")
+    return table(
+        ("image", "mean Dice", "lowest Dice", "tumour lost, mean %", "largest %"),
+        _cells(results["means"], {"image": "", **dict.fromkeys(names, ".3f")}),
+        f"n = {results['means'][0]['n']} cases. `all`: the mean of the logits of the four images.",
+    )
+
+
+def _cells(rows: list[dict[str, Any]], columns: dict[str, str]) -> list[list[str]]:
+    """Columns of rows, each by its format."""
+    return [[format(row[name], form) for name, form in columns.items()] for row in rows]
+
+
 def ops_table(results: dict[str, Any]) -> str:
     """Each op on one and on two threads: time, share of a copy's bandwidth, speed-up over peers."""
     runs = {run["name"]: run["extra_info"] for run in results["benchmarks"]}
@@ -305,6 +335,9 @@ def _measured(results: dict[str, Any]) -> str:
 
 
 TABLES = {
+    "brain-heads": (brain_heads_table, "brain.json"),
+    "brain-cases": (brain_cases_table, "brain.json"),
+    "brain-deepbet": (brain_peer_table, "brain-deepbet.json"),
     "ops": (ops_table, "ops.json"),
     "ops-tuned": (ops_table, "ops-tuned.json"),
     "speed": (speed_table, "predict.json"),

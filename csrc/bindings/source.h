@@ -74,7 +74,8 @@ inline Source from_numpy(const py::array& array) {
     source.strides.push_back(array.strides(i) / std::max<py::ssize_t>(1, array.itemsize()));
   }
   source.writable = array.writeable();
-  const bool native = dtype.byteorder() == '=' || dtype.byteorder() == '|';
+  // nibabel's arrays name the order of their file, also where it is this machine's.
+  const bool native = dtype.attr("isnative").cast<bool>();
   // Aligned arrays have strides of whole elements: on 64-bit machines these types are aligned to
   // their size.
   const bool aligned = (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;

@@ -27,6 +27,8 @@ def brain_mask(
 ) -> Mask:
     """Finds the brain in one image of a head, or in several by the mean of their logits.
 
+    An image that is 0 in a voxel, as outside its field of view, has no say there, unless all are.
+
     Args:
         images: Each (i, j, k) on `geometry`, finite; in any order.
         geometry: Their grid.
@@ -44,13 +46,30 @@ def brain_mask(
             f"image; got {len(spec.modalities)}, {len(spec.regions)} and {len(images)} images; "
             "use an engine of the recipe brain"
         )
-    logits = [head_logits(image, geometry, engine, n_threads) for image in images]
+    logits = _mean_logits(images, geometry, engine, n_threads)
     threshold = spec.thresholds[0]
-    found = np.mean(logits, axis=0) > spec.temperature * math.log(threshold / (1 - threshold))
+    found = logits > spec.temperature * math.log(threshold / (1 - threshold))
     cleaned = filled(largest_part(found, n_threads), n_threads) if found.any() else found
     mask = np.zeros(geometry.shape, bool)
     to_network_axes(mask, geometry)[...] = cleaned
     return mask
+
+
+def _mean_logits(
+    images: Sequence[NDArray[Any]], geometry: Geometry, engine: Engine, n_threads: int
+) -> NDArray[np.float32]:
+    """Over the images that show something in a voxel, in network axes (D, H, W)."""
+    total, shown, count = np.zeros((3, *to_network_axes(images[0], geometry).shape), np.float32)
+    for image in images:
+        logits = head_logits(image, geometry, engine, n_threads)
+        seen = to_network_axes(image, geometry) != 0
+        total += logits
+        shown += logits * seen
+        count += seen
+    mean: NDArray[np.float32] = np.where(
+        count > 0, shown / np.maximum(count, 1), total / np.float32(len(images))
+    )
+    return mean
 
 
 def head_logits(
@@ -89,7 +108,7 @@ def head_tensor(
 
 def _resampled(image: NDArray[Any], size: Sequence[int], n_threads: int) -> NDArray[np.float32]:
     """Halves the resolution (means of pairs) until linear interpolation skips no voxel."""
-    tensor = np.ascontiguousarray(image, np.float32)[None]
+    tensor = image.astype(np.float32, order="C")[None]  # native byte order, too
     while True:
         now = tensor.shape[1:]
         d, h, w = (

@@ -52,6 +52,15 @@ def test_images(op: Callable[[Any], object], volume: Any, message: str) -> None:
         op(volume)
 
 
+def test_this_machines_byte_order_may_be_named() -> None:
+    """As in nibabel's arrays."""
+    order = "<" if sys.byteorder == "little" else ">"
+    image = np.arange(64, dtype=np.float32).reshape(1, 4, 4, 4)
+    named = image.view(image.dtype.newbyteorder(order))
+    assert named.dtype.byteorder == order
+    np.testing.assert_array_equal(ops.resample(named, (2, 2, 2)), ops.resample(image, (2, 2, 2)))
+
+
 def test_no_modality_is_refused() -> None:
     with pytest.raises(
         InputError,

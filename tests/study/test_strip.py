@@ -1,14 +1,19 @@
-"""The brain mask of raw images, with an engine that calls bright voxels brain."""
+"""The brain mask of raw images, by an engine of bright voxels and by the shipped one."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fastbts import EngineSpec, Geometry, OptionsError
+from fastbts import MODALITIES, EngineSpec, Geometry, OptionsError, load_engine
+from fastbts.engine.interface import Engine
+from fastbts.engine.load import BRAIN_ENGINE, default_engine_path
+from fastbts.phantom import make_case
+from fastbts.phantom.skull import with_skull
 from fastbts.study.strip import brain_mask, head_tensor, scaled
 from fastbts.volume import to_network_axes
 
@@ -23,6 +28,7 @@ SPEC = EngineSpec(
     percentiles=(0.0, 100.0),
 )
 # Stored LAS with slices of 5 mm.
+LEAST_DICE = 0.95
 GEOMETRY = Geometry((60, 64, 20), np.diag([-1.0, 1.0, 5.0, 1.0]))
 
 
@@ -72,10 +78,25 @@ def test_the_mask_is_in_the_images_own_grid() -> None:
 
 def test_several_images_vote_by_their_logits() -> None:
     half = image().copy()
-    half[10:25] = 0
+    half[10:25] = 1
     assert brain_mask([image(), image(), half], GEOMETRY, BrightEngine())[12, 30, 10]
     assert not brain_mask([image(), half, half], GEOMETRY, BrightEngine())[12, 30, 10]
     assert not brain_mask([np.zeros_like(half)], GEOMETRY, BrightEngine()).any()
+
+
+def test_an_image_has_no_say_outside_its_field_of_view() -> None:
+    """Else three short images cut the brain that the fourth one shows."""
+    short = image()
+    short[10:25] = 0
+    assert brain_mask([image(), short, short, short], GEOMETRY, BrightEngine())[12, 30, 10]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_any_byte_order(order: str) -> None:
+    """nibabel gives arrays whose dtype names its byte order."""
+    voxels = image().astype(np.dtype(np.float32).newbyteorder(order))
+    found = brain_mask([voxels], GEOMETRY, BrightEngine())
+    assert np.array_equal(found, brain_mask([image()], GEOMETRY, BrightEngine()))
 
 
 def test_other_engines_are_refused() -> None:
@@ -104,3 +125,66 @@ def test_scaling_ignores_the_units() -> None:
     assert (one.min(), one.max()) == (0, 1)
     np.testing.assert_allclose(one, other, atol=1e-5)
     assert not scaled(np.full((4, 4, 4), 5, np.float32)).any()
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """Images with a skull at 2 mm, brain and tumour."""
+
+    images: NDArray[np.float32]
+    brain: NDArray[np.bool_]
+    tumour: NDArray[np.bool_]
+    geometry: Geometry
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Engine:
+    return load_engine(default_engine_path(BRAIN_ENGINE), precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def head() -> Head:
+    bare = make_case(0, (120, 120, 78))
+    made = with_skull(bare)
+    grown = zip(made.labels.shape, bare.labels.shape, strict=True)
+    brain = np.pad((bare.volume.data != 0).any(axis=0), [((a - b) // 2,) * 2 for a, b in grown])
+    return Head(made.volume.data, brain, made.labels > 0, made.volume.geometry)
+
+
+@pytest.mark.parametrize("names", [*((m,) for m in MODALITIES), MODALITIES])
+def test_the_shipped_engine_finds_the_brain(
+    head: Head, shipped: Engine, names: tuple[str, ...]
+) -> None:
+    images = [head.images[MODALITIES.index(name)] for name in names]
+    found = brain_mask(images, head.geometry, shipped)
+    overlap = 2 * (found & head.brain).sum() / (found.sum() + head.brain.sum())
+    assert overlap > LEAST_DICE
+    assert not (head.tumour & ~found).any()
+
+
+@pytest.mark.parametrize("names", [*((m,) for m in MODALITIES), MODALITIES])
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_tumour_at_the_surface_is_kept(
+    head: Head, shipped: Engine, names: tuple[str, ...], side: int
+) -> None:
+    sick, tumour = with_tumour_at_the_surface(head, side)
+    images = [sick[MODALITIES.index(name)] for name in names]
+    found = brain_mask(images, head.geometry, shipped)
+    assert (tumour & ~found).sum() <= 0.001 * tumour.sum()
+
+
+def with_tumour_at_the_surface(
+    head: Head, side: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Paints a ball of 15 mm radius whose middle is 9 mm deep in the brain, left or right."""
+    _, j, k = np.argwhere(head.brain).mean(axis=0).round().astype(int)
+    row = np.flatnonzero(head.brain[:, j, k])
+    depth = round(9 / head.geometry.spacing_mm[0])
+    middle = (row[0] + depth if side < 0 else row[-1] - depth), j, k
+    away = np.moveaxis(np.indices(head.brain.shape), 0, -1) - middle
+    ball = np.linalg.norm(away * head.geometry.spacing_mm, axis=-1) < 15
+    tumour = ball & head.brain
+    images = head.images.copy()
+    for image, brightness in zip(images, (1.7, 0.75, 0.8, 1.4), strict=True):
+        image[tumour] = brightness * np.median(image[head.brain])
+    return images, tumour

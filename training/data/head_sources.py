@@ -26,8 +26,7 @@ SKULL, SOFT_TISSUE, SUBARACHNOID = 515, 507, 24  # SynthSeg's numbers
 OUTSIDE = (502, 506, 507, 508, 509, 511, 512, 514, 516, 530)
 N_KINDS = FAT + 1 + len(OUTSIDE)
 FAT_MM = 6  # soft tissue that is not deeper than this is fat
-FLUID_MM = 1  # fluid up to this far from the brain belongs to the mask, as for HD-BET
-GAP_MM = 4  # gaps in the brain up to twice as wide belong to the mask: sulci and fissures
+GAP_MM = 3  # gaps in the brain up to twice as wide belong to the mask: sulci and fissures
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +51,14 @@ class Brain:
 
     Attributes:
         images: (M, D, H, W) float16: normalised, 0 outside the brain.
-        brain: Share of brain mask, float32 (D, H, W).
+        seen: Share of what the images show, float32 (D, H, W).
+        brain: Share of brain mask, which has sulci too, float32 (D, H, W).
         tumour: Share of labelled tumour, float32 (D, H, W).
         centre, size: As of `Head`.
     """
 
     images: Tensor
+    seen: Tensor
     brain: Tensor
     tumour: Tensor
     centre: NDArray[np.float64]
@@ -78,10 +79,13 @@ def make_head(labels: NDArray[np.integer]) -> Head:
         )
     cut = _even_box(labels > 0)
     labels = labels[cut]
-    closed = filled(~_near(~_near(brain[cut], GAP_MM), GAP_MM) | brain[cut], n_threads=1)
-    mask = closed | (_near(closed, FLUID_MM) & (labels == SUBARACHNOID))
-    share = _halved(torch.from_numpy(mask).float())
+    share = _halved(torch.from_numpy(_mask(brain[cut])).float())
     return Head(torch.from_numpy(_kinds(labels)), share, *_box(share))
+
+
+def _mask(brain: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """With sulci and fissures, but without the fluid around the brain, as HD-BET's masks."""
+    return filled(~_near(~_near(brain, GAP_MM), GAP_MM) | brain, n_threads=1)
 
 
 def _kinds(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
@@ -109,17 +113,15 @@ def _near(mask: NDArray[np.bool_], n: int) -> NDArray[np.bool_]:
 
 def make_brain(case: TrainingCase) -> Brain:
     """Halves the resolution of a prepared case, which has 1 mm."""
-    size = [n + n % 2 for n in case.label.shape]
-    images, mask = np.zeros((len(case.image), *size), np.float32), np.zeros(size, np.float32)
-    tumour = np.zeros(size, np.float32)
-    d, h, w = case.label.shape
-    inside = filled((case.image != 0).any(axis=0), n_threads=1)
-    images[:, :d, :h, :w], mask[:d, :h, :w] = case.image, inside
-    tumour[:d, :h, :w] = (case.label > 0) & inside
-    share = _halved(torch.from_numpy(mask))
+    pads = [(GAP_MM + 1, GAP_MM + 1 + n % 2) for n in case.label.shape]
+    images = np.pad(case.image.astype(np.float32), [(0, 0), *pads])
+    inside = filled((images != 0).any(axis=0), n_threads=1)
+    label = np.pad(case.label, pads)
+    masks = inside, _mask(inside), (label > 0) & inside
+    seen, brain, tumour = (_halved(torch.from_numpy(mask).float()) for mask in masks)
     # Zeros outside the brain must not darken its surface.
-    means = torch.stack([_halved(torch.from_numpy(x)) for x in images]) / share.clamp(min=0.125)
-    return Brain(means.half(), share, _halved(torch.from_numpy(tumour)), *_box(share))
+    means = torch.stack([_halved(torch.from_numpy(x)) for x in images]) / seen.clamp(min=0.125)
+    return Brain(means.half(), seen, brain, tumour, *_box(brain))
 
 
 def _halved(volume: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from training.config import HeadConfig, Recipe
 from training.data import head_sources as hs
 from training.data.anatomy import ShapeFile
 from training.data.cases import Sample
-from training.data.scan import bias, field_of_view, noisy, sliced
+from training.data.scan import bias, box_mean, field_of_view, halved, noisy, sliced
 from training.data.synthetic import BRAIN_MM, FIELD_CENTRE_MM, FIELD_MM, rotation, smooth
 
 # Intensities of tissues in FLAIR, T1, T1ce and T2, as a share of the image's range. Estimates, from
@@ -210,8 +210,7 @@ def _head_image(
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Image with texture and brain mask, (D, H, W) each."""
-    painted = torch.from_numpy(means[head.kind.numpy()])
-    fine = functional.avg_pool3d(painted[None, None], 2)[0, 0]
+    fine = halved(torch.from_numpy(means[head.kind.numpy()]))
     # Tissues outside the brain are mixtures, so their texture may be strong.
     rough = rng.uniform(0, 0.3, hs.N_KINDS) * (rng.random(hs.N_KINDS) < 0.6)
     rough[: hs.BONE + 1] = rng.uniform(0, 0.08, hs.BONE + 1)
@@ -249,13 +248,13 @@ def _with_brain(
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Puts a real brain into a head, with a gap of fluid around it."""
-    stack = torch.stack([brain.images[number].float(), brain.brain, brain.tumour])
+    stack = torch.stack([brain.images[number].float(), brain.seen, brain.brain, brain.tumour])
     voxels = _voxels(grid, brain.centre, np.ones(3))
-    real, share, tumour = _sample(stack, voxels)
-    inside = share > 0.5
+    real, share, covered, tumour = _sample(stack, voxels)
+    inside = covered > 0.5
     real = (REAL_MEAN + REAL_SPREAD * real).clamp(min=0.01)
-    gap = functional.avg_pool3d(share[None, None], 5, 1, 2)[0, 0] > rng.uniform(0.02, 0.5)
-    outside = torch.where(gap & ~inside, fluid, image)
+    gap = box_mean(share, 5) > rng.uniform(0.02, 0.5)
+    outside = torch.where(inside | gap, fluid, image)
     mixed = torch.lerp(outside, real, share)
     return mixed, inside.to(torch.uint8), (inside & (tumour > 0.5)).to(torch.uint8)
 
@@ -285,9 +284,9 @@ def _with_tumour(
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Paints a tumour or cavity of any intensities; where it bulges, the mask contains it."""
-    allowed = inside.float()
+    allowed = inside > 0
     if rng.random() < config.bulge:
-        allowed = (functional.max_pool3d(allowed[None, None], 5, 1, 2))[0, 0]
+        allowed = box_mean(inside.float(), 5) > 0.001
     parts = parts * allowed
     means = rng.uniform(0, 1.3, 3)
     if rng.random() < config.cavity:
@@ -306,8 +305,7 @@ def scan(
     stripped = rng.random() < config.stripped
     if stripped:
         image = image * inside
-    blurred = functional.avg_pool3d(image[None, None], 3, 1, 1)[0, 0]
-    image = torch.lerp(image, blurred, float(rng.random()) ** 2)
+    image = torch.lerp(image, box_mean(image, 3), float(rng.random()) ** 2)
     seen = field_of_view(inside, config.cropped, rng)
     if rng.random() < config.bias_field:
         image = bias(image, rng)
