@@ -58,15 +58,20 @@ def server_class() -> Any:
 
 def object_ends(association: Any) -> None:
     """Begins to count the bytes of an association's next object."""
-    association.dul.socket.socket.n_bytes = 0
+    if connection := _connection(association):
+        connection.n_bytes = 0
 
 
 def close_connection(association: Any) -> None:
     """Also while a thread reads from it."""
-    connection = association.dul.socket and association.dul.socket.socket
-    if connection:
+    if connection := _connection(association):
         with suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
+
+
+def _connection(association: Any) -> Any:
+    """None where the peer has closed it."""
+    return association.dul.socket and association.dul.socket.socket
 
 
 class _Prompt:

@@ -115,7 +115,7 @@ def send_images(
     port: int,
     aet: str = "FASTBTS",
     calling: str = "SCANNER",
-    answer_s: float = 30,
+    answer_s: float = DEADLINE_S,
     breaks_off: bool = False,
     **options: Any,
 ) -> list[int]:

@@ -15,7 +15,8 @@ class FakeStudy:
     """Also its own segmenter and segmentation; without a tumour there is no DICOM-SEG."""
 
     def __init__(self, has_tumour: bool) -> None:
-        self.spec, self.has_tumour = self, has_tumour
+        self.spec, self.series, self.has_tumour = self, self, has_tumour
+        self.files: tuple[Path, ...] = ()
         self.optional_modalities: tuple[str, ...] = ()
 
     def segment(self, segmenter: Any, progress: Any) -> FakeStudy:
@@ -39,6 +40,7 @@ def test_what_is_sent(
 ) -> None:
     study: Any = FakeStudy(has_tumour)
     monkeypatch.setattr(process, "read_study", lambda images, **options: study)
+    monkeypatch.setattr(process, "reference_headers", lambda files: None)
     run = segmenting(study, report=report)
     files = run(tmp_path, tmp_path, lambda stage, fraction: None)
     assert [path.name for path in files] == sent
