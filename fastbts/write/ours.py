@@ -44,7 +44,7 @@ def is_ours(path: Path) -> bool:
             if start.startswith(b"{"):
                 return bool(listed_files(path))
             if start.startswith(NRRD):
-                return _is_our_nrrd(file.read())
+                return _is_our_nrrd(file)
             if file.read(132)[128:] == DICOM:
                 return _MANUFACTURER in file.read(MAX_HEADER_BYTES)
             file.seek(0)
@@ -73,14 +73,22 @@ def _is_our_image(file: BinaryIO | gzip.GzipFile) -> bool:
     if code != COMMENT_CODE or not 8 < length <= MAX_TEXT_BYTES:
         return False
     comment: dict[str, Any] = json.loads(file.read(length - 8).rstrip(b"\0"))
+    is_named = bool(comment["provenance"]["software"][SOFTWARE])
+    return is_named and comment["voxels_crc32"] == _crc(file)
+
+
+def _is_our_nrrd(file: BinaryIO) -> bool:
+    """Compares the voxels, packed by gzip after an empty line, with their CRC-32 in the header."""
+    header = file.read(MAX_HEADER_BYTES).partition(b"\n\n")[0]
+    lines = header.decode("ascii", "replace").splitlines()
+    stated = [line.removeprefix(f"{NRRD_CRC}:=") for line in lines if line.startswith(NRRD_CRC)]
+    file.seek(len(header) + 2)
+    return bool(stated) and int(stated[0]) == _crc(gzip.open(file))
+
+
+def _crc(file: BinaryIO | gzip.GzipFile) -> int:
+    """CRC-32 of what is left of a file."""
     crc = 0
     for chunk in iter(partial(file.read, 1 << 20), b""):
         crc = zlib.crc32(chunk, crc)
-    return bool(comment["provenance"]["software"][SOFTWARE]) and comment["voxels_crc32"] == crc
-
-
-def _is_our_nrrd(content: bytes) -> bool:
-    """Compares the voxels, packed by gzip, with their CRC-32 in the header."""
-    header, _, packed = content.partition(b"\n\n")
-    crc = zlib.crc32(gzip.decompress(packed))
-    return f"\n{NRRD_CRC}:={crc}\n" in header.decode("ascii", "replace") + "\n"
+    return crc
