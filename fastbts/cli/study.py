@@ -84,7 +84,7 @@ def study(
     nrrd: Annotated[
         bool, typer.Option("--nrrd", help=f"also write {NRRD} for 3D Slicer (extra [nrrd])")
     ] = False,
-    labels: Labels = "brats2021",
+    labels: Labels = None,
     preview: Preview = False,
     overwrite: Overwrite = False,
     engine: EngineOption = None,
