@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -117,7 +117,7 @@ def predict(
     images = {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}
     with reported_errors():
         images |= _named(image or [])
-        given = _cases(cases or [], images, _modalities(engine), **orders)
+        given = _cases(cases or [], images, engine, **orders)
         saves = [
             {**files, "labels": labels, "overwrite": overwrite}
             for files in result_files(out, list(given), preview)
@@ -192,11 +192,11 @@ def demo(
 def _cases(
     paths: list[Path],
     images: dict[str, Path | None],
-    modalities: Sequence[str],
+    engine: Path | None,
     **orders: list[str] | None,
 ) -> dict[str, Any]:
     """Name of each case -> what `Segmenter.predict` takes; folders of cases are searched."""
-    from fastbts.read.find import find_cases, name_cases
+    from fastbts.read.find import name_cases
 
     given = {modality: path for modality, path in images.items() if path is not None}
     if bool(paths) == bool(given):
@@ -205,13 +205,19 @@ def _cases(
         )
     if given:
         return {"": given}
-    cases: list[Path] = []
-    for path in paths:
+    return name_cases(case for path in paths for case in _cases_in(path, engine, **orders))
+
+
+def _cases_in(path: Path, engine: Path | None, **orders: list[str] | None) -> list[Path]:
+    """The cases in a folder; or the path as a case of its own, which fails with the reason."""
+    from fastbts.read.find import find_cases
+
+    for modalities in _modalities(engine):
         try:
-            cases += find_cases(path, **orders, modalities=modalities).values()
-        except CaseError:  # as a case of its own, it fails with the same message
-            cases.append(path)
-    return name_cases(cases)
+            return [*find_cases(path, **orders, modalities=modalities).values()]
+        except CaseError:
+            continue
+    return [path]
 
 
 def _named(images: list[str]) -> dict[str, Path | None]:
@@ -231,11 +237,13 @@ def _named(images: list[str]) -> dict[str, Path | None]:
     return named
 
 
-def _modalities(engine: Path | None) -> Sequence[str]:
-    """What the files of a case are named by."""
+def _modalities(engine: Path | None) -> Iterator[Sequence[str]]:
+    """What the files of a case may be named by; the engine is read only if it is needed."""
     from fastbts.engine.load import read_engine
 
-    return MODALITIES if engine is None else read_engine(engine).spec.modalities
+    yield MODALITIES
+    if engine is not None:
+        yield read_engine(engine).spec.modalities
 
 
 def _split(names: str | None) -> list[str] | None:

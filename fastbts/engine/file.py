@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fastbts.errors import EngineFileError
-from fastbts.spec import NAME, EngineSpec
+from fastbts.spec import NAME, REGIONS, EngineSpec
 
 MAGIC = b"FASTBTS\n"
 FORMAT_VERSION = 1
@@ -283,7 +283,7 @@ def parse_spec(values: Any) -> EngineSpec:
         EngineFileError: Missing or unknown fields, wrong types, or contradictory values.
     """
     default = asdict(EngineSpec())
-    # Files of fastbts 0.1 have no labels.
+    # Older files of glioma engines have no labels.
     if not isinstance(values, dict) or {*values, "labels"} != set(default):
         raise EngineFileError(
             f"manifest's spec: expected exactly the fields {', '.join(default)}, got {values!r}"
@@ -295,6 +295,11 @@ def parse_spec(values: Any) -> EngineSpec:
             f"manifest's spec: wrong type of {', '.join(f'{k} = {plain[k]!r}' for k in wrong)}"
         )
     spec = EngineSpec(**plain)
+    if "labels" not in plain and len(spec.regions) > 1 and spec.regions != REGIONS:
+        raise EngineFileError(
+            f"manifest's spec has no labels of {', '.join(spec.regions)}; expected those of each "
+            "region; export the engine again"
+        )
     if not _consistent(spec):
         raise EngineFileError(f"manifest's spec contradicts itself: {spec}")
     return spec

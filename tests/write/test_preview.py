@@ -192,7 +192,8 @@ def test_refuses_labels_on_another_grid() -> None:
 
 def segmentation() -> Any:
     volume, labels = made_case()
-    return SimpleNamespace(volume=volume, labels=labels, report={"engine": {"name": "test-engine"}})
+    report = {"engine": {"name": "test-engine"}}
+    return SimpleNamespace(volume=volume, labels=labels, report=report, is_glioma=True)
 
 
 def test_writes_a_png(tmp_path: Path) -> None:
