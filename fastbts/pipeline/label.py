@@ -180,7 +180,7 @@ class RegionLabelling:
         view[placement.in_volume] = label_table(spec.labels)[_sets(inside, spec)]
         self._parts = self._remove_parts(view, placement, n_threads)
         self._n_of_label = np.bincount(view[placement.in_volume].ravel(), minlength=256)
-        self.labels = workspace.own(workspace.put(labels, "labels"))
+        self.labels = workspace.own(workspace.put(labels.T, "labels")).T
 
     def concluded(self) -> Labelled:
         """The labels with their volumes.

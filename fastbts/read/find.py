@@ -22,7 +22,7 @@ from fastbts.read.names import (
     wide_claims,
 )
 from fastbts.read.nifti import count_images
-from fastbts.volume import IF_MISSING, MODALITIES, check_present
+from fastbts.volume import IF_MISSING, MODALITIES
 
 EXPECTED = (
     "*_flair, *_t1, *_t1ce, *_t2, or *-t2f, *-t1n, *-t1c, *-t2w, or BIDS names; .nii or .nii.gz"
@@ -126,7 +126,6 @@ def images_of(
         return find_images(folder, modalities, nnunet_order, optional)
     others = [m for m in MODALITIES if m not in modalities]
     found = find_case(folder, nnunet_order, (*optional, *others))
-    check_present(tuple(found), modalities, optional)
     return {modality: found[modality] for modality in modalities if modality in found}
 
 
