@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -196,7 +196,7 @@ def _cases(
     **orders: list[str] | None,
 ) -> dict[str, Any]:
     """Name of each case -> what `Segmenter.predict` takes; folders of cases are searched."""
-    from fastbts.read.find import name_cases
+    from fastbts.read.find import find_cases, name_cases
 
     given = {modality: path for modality, path in images.items() if path is not None}
     if bool(paths) == bool(given):
@@ -205,19 +205,14 @@ def _cases(
         )
     if given:
         return {"": given}
-    return name_cases(case for path in paths for case in _cases_in(path, engine, **orders))
-
-
-def _cases_in(path: Path, engine: Path | None, **orders: list[str] | None) -> list[Path]:
-    """The cases in a folder; or the path as a case of its own, which fails with the reason."""
-    from fastbts.read.find import find_cases
-
-    for modalities in _modalities(engine):
+    modalities = _modalities(engine)
+    cases: list[Path] = []
+    for path in paths:
         try:
-            return [*find_cases(path, **orders, modalities=modalities).values()]
-        except CaseError:
-            continue
-    return [path]
+            cases += find_cases(path, **orders, modalities=modalities).values()
+        except CaseError:  # as a case of its own, it fails with the same message
+            cases.append(path)
+    return name_cases(cases)
 
 
 def _named(images: list[str]) -> dict[str, Path | None]:
@@ -237,13 +232,13 @@ def _named(images: list[str]) -> dict[str, Path | None]:
     return named
 
 
-def _modalities(engine: Path | None) -> Iterator[Sequence[str]]:
-    """What the files of a case may be named by; the engine is read only if it is needed."""
+def _modalities(engine: Path | None) -> Sequence[str]:
+    """What the files of a case are named by; a wrong path is an error of its own, later."""
     from fastbts.engine.load import read_engine
 
-    yield MODALITIES
-    if engine is not None:
-        yield read_engine(engine).spec.modalities
+    if engine is None or not engine.is_file():
+        return MODALITIES
+    return read_engine(engine).spec.modalities
 
 
 def _split(names: str | None) -> list[str] | None:
