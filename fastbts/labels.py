@@ -38,6 +38,11 @@ REGION_LABELS = {"WT": (NCR, ED, ET), "TC": (NCR, ET), "ET": (ET,)}
 """Labels of each region: whole tumour, tumour core, enhancing tumour."""
 
 
+def is_glioma(regions: Mapping[str, Sequence[int]]) -> bool:
+    """Whether these are WT, TC and ET with the labels of `REGION_LABELS`, in this order."""
+    return [*regions.items()] == [*REGION_LABELS.items()]
+
+
 def label_table(labels: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
     """Label of each set of regions, (2^K,); bit k of the index says whether region k is in the set.
 

@@ -184,7 +184,7 @@ class Segmentation:
     @property
     def is_glioma(self) -> bool:
         """Whether the regions are WT, TC and ET with the labels of `brats2021`."""
-        return self.regions == schemes.REGION_LABELS
+        return schemes.is_glioma(self.regions)
 
     @property
     def _default_scheme(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from fastbts.labels import REGION_LABELS
+from fastbts.labels import REGION_LABELS, is_glioma
 from fastbts.volume import MODALITIES
 
 REGIONS = tuple(REGION_LABELS)
@@ -62,4 +62,4 @@ class EngineSpec:
     @property
     def is_glioma(self) -> bool:
         """Whether the regions are WT, TC and ET with the labels of `REGION_LABELS`."""
-        return [*self.region_labels.items()] == [*REGION_LABELS.items()]
+        return is_glioma(self.region_labels)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastbts.engine.interface import Engine
 from fastbts.errors import GeometryError, OptionsError
-from fastbts.labels import REGION_LABELS, label_table
+from fastbts.labels import label_names
 from fastbts.metrics import region_dice
 from fastbts.options import SegmenterOptions
 from fastbts.read.reference import find_reference, read_reference_of
@@ -57,7 +57,8 @@ def labelled_cases(
 def synthetic_case(spec: EngineSpec) -> LabelledCase:
     """The phantom: shows whether two engines compute the same, not how accurate they are.
 
-    For other images and regions than glioma's it has the phantom's, in turn.
+    For other images than glioma's it has the phantom's in turn; for other regions the tumour has
+    each of their labels in some slices.
     """
     from fastbts.phantom import make_case
 
@@ -68,9 +69,9 @@ def synthetic_case(spec: EngineSpec) -> LabelledCase:
         given = Volume(images, given.affine, spec.modalities)
     if spec.is_glioma:
         return LabelledCase(given, case.labels)
-    regions = [np.isin(case.labels, labels) for labels in REGION_LABELS.values()]
-    sets = sum(regions[k % 3].astype(np.uint8) << k for k in range(len(spec.regions)))
-    return LabelledCase(given, label_table(spec.labels)[sets])
+    values = np.array([*label_names(spec.region_labels).values()], np.uint8)
+    of_slice = values[np.arange(case.labels.shape[2]) % len(values)]
+    return LabelledCase(given, np.where(case.labels > 0, of_slice, np.uint8(0)))
 
 
 def measure_parity(
