@@ -216,10 +216,8 @@ def test_error_names_the_unwritable_file(tmp_path: Path) -> None:
 def test_many_labels_of_other_regions_fit_into_the_legend() -> None:
     volume, labels = made_case()
     few, many = (
-        np.asarray(
-            render_preview(volume, labels, values={f"long name {i}": i for i in range(1, n)})
-        )
-        for n in (2, 13)
+        np.asarray(render_preview(volume, labels, values={f"long name {i}": i for i in numbers}))
+        for numbers in (range(1, 2), range(1, 13))
     )
     assert many.shape[0] > few.shape[0]
     margin = many[few.shape[0] - 88 :, -20:]
