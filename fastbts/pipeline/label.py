@@ -120,13 +120,13 @@ class Labelling:
 
     def _mark(self, et: int) -> list[Array]:
         """Writes the labels, with this one for enhancing tumour; returns `numbers`."""
-        box, (wt, tc, et_least) = self._placement.box, uncalibrated(self._spec)
+        box, least = self._placement.box, uncalibrated(self._spec)
         counts, stream = self._workspace.kept("counts", (4,), np.int64), self._workspace.stream
         ops.label(
             self._logits,
             self._offset,
             box,
-            (wt, tc, et_least),
+            (least[0], least[1], least[2]),
             (ED, NCR, et),
             self._view,
             self._n_threads,
@@ -157,7 +157,7 @@ class RegionLabelling:
 
     Attributes:
         labels: (i, j, k) uint8, where the logits are.
-        numbers: None.
+        numbers: Empty: the host has them.
     """
 
     def __init__(
