@@ -115,7 +115,7 @@ def listen(
         studies = opened.enter_context(
             closing(Queue(queue, Limits(max_studies, int(max_gb * 1e9), keep)))
         )
-        studies.keep_temporary_files()
+        opened.enter_context(studies.temporary_files())
         segmenter = new_segmenter(
             engine,
             {"backend": backend, "device": device, "precision": precision},

@@ -17,7 +17,8 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -104,12 +105,17 @@ class Queue:
         self._broken.update(p.name for p in incoming.iterdir() if not (p / RECORD).exists())
         self.recover()
 
-    def keep_temporary_files(self) -> None:
+    @contextmanager
+    def temporary_files(self) -> Iterator[None]:
         """Makes temporary files of this process, which may show a patient, part of the queue.
 
         So the next start removes what a killed process left.
         """
-        tempfile.tempdir = str(self._trash.absolute())
+        former, tempfile.tempdir = tempfile.tempdir, str(self._trash.absolute())
+        try:
+            yield
+        finally:
+            tempfile.tempdir = former
 
     def close(self) -> None:
         """Lets another process use the folder."""

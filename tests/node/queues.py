@@ -40,3 +40,7 @@ def send(queue: Queue, study: str = A) -> None:
 
 def states(queue: Queue) -> set[tuple[str, str, int]]:
     return {(row.study, row.state, row.n_images) for row in rows(queue.folder)}
+
+
+def state_names(queue: Queue) -> list[str]:
+    return sorted(row.state for row in rows(queue.folder))

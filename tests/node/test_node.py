@@ -28,12 +28,9 @@ from tests.node.nodes import (
     until,
     write_images,
 )
+from tests.node.queues import state_names
 
 pydicom = pytest.importorskip("pydicom", reason="needs fastbts[dicom]")
-
-
-def states(queue: Queue) -> list[str]:
-    return sorted(row.state for row in rows(queue.folder))
 
 
 def test_a_study_comes_back_as_segmentation_and_report(
@@ -43,7 +40,7 @@ def test_a_study_comes_back_as_segmentation_and_report(
     with running(queue, archive) as port:
         assert echo(port) == 0
         assert send_images(files, port) == [0] * len(files)
-        until("the study is done", lambda: states(queue) == ["done"])
+        until("the study is done", lambda: state_names(queue) == ["done"])
     assert list(archive.taken.values()) == [1, 1]
     assert archive.studies == {str(pydicom.dcmread(files[0]).StudyInstanceUID)}
 
@@ -64,7 +61,7 @@ def test_studies_that_come_at_once_are_segmented_one_by_one(
             sender.start()
         for sender in senders:
             sender.join()
-        until("all are done", lambda: states(queue) == ["done"] * 3)
+        until("all are done", lambda: state_names(queue) == ["done"] * 3)
     assert at_once == [1, 1, 1]
     assert len(archive.studies) == 3
     assert list(archive.taken.values()) == [1] * 6
@@ -85,9 +82,9 @@ def test_images_are_received_while_a_study_runs(
         assert has_begun.wait(DEADLINE_S)
         files = write_images(tmp_path / "2", 2)
         assert send_images(files, port) == [0] * len(files)
-        assert states(queue) == ["incoming", "running"]
+        assert state_names(queue) == ["incoming", "running"]
         go_on.set()
-        until("both are done", lambda: states(queue) == ["done"] * 2)
+        until("both are done", lambda: state_names(queue) == ["done"] * 2)
 
 
 def test_files_are_stored_as_they_were_sent(tmp_path: Path, queue: Queue, archive: Archive) -> None:
@@ -112,7 +109,7 @@ def test_what_is_no_image_is_not_kept(tmp_path: Path, queue: Queue, archive: Arc
     results = fake_process(files[0].parent, tmp_path / "out", lambda stage, fraction: None)
     with running(queue, archive) as port:
         assert send_images(results, port) == [0, 0]
-    assert states(queue) == []
+    assert state_names(queue) == []
 
 
 def test_a_sender_that_breaks_off_gets_more_time(
@@ -124,7 +121,7 @@ def test_a_sender_that_breaks_off_gets_more_time(
         assert send_images(files[:2], port, breaks_off=True) == [0, 0]
         until("that is seen", lambda: "its sender broke off" in caplog.text)
         assert send_images(files[2:], port) == [0, 0]
-        until("the study is done", lambda: states(queue) == ["done"])
+        until("the study is done", lambda: state_names(queue) == ["done"])
     assert "segmenting 4 images" in caplog.text
 
 
@@ -139,7 +136,7 @@ def test_a_failed_study_is_kept_with_its_reason(
 
     with running(queue, archive, process=process) as port:
         send_images(write_images(tmp_path / "study"), port)
-        until("the study failed", lambda: states(queue) == ["failed"])
+        until("the study failed", lambda: state_names(queue) == ["failed"])
         assert echo(port) == 0
     (row,) = rows(queue.folder)
     assert (row.n_images, row.reason) == (6, "CaseError: study: no T2 among 2 series")
@@ -159,7 +156,7 @@ def test_a_result_that_cannot_be_read_does_not_stop_the_others(
         send_images(write_images(tmp_path / "1", 1, n=2), port)
         until("it is not sent", lambda: "not sent: unexpected InvalidDicomError" in caplog.text)
         send_images(write_images(tmp_path / "2", 2, n=3), port)
-        until("the other is done", lambda: states(queue) == ["done", "sending"])
+        until("the other is done", lambda: state_names(queue) == ["done", "sending"])
 
 
 def test_results_wait_for_an_archive_that_is_away(
@@ -169,9 +166,9 @@ def test_results_wait_for_an_archive_that_is_away(
     archive.close()
     with running(queue, archive) as node_port:
         send_images(write_images(tmp_path / "study"), node_port)
-        until("the result waits", lambda: states(queue) == ["sending"])
+        until("the result waits", lambda: state_names(queue) == ["sending"])
         archive = Archive(port)
-        until("the study is done", lambda: states(queue) == ["done"])
+        until("the study is done", lambda: state_names(queue) == ["done"])
     archive.close()
     assert list(archive.taken.values()) == [1, 1]
 
@@ -191,7 +188,7 @@ def test_what_was_accepted_is_not_sent_again(
     archive.answer = answer
     with running(queue, archive) as port:
         send_images(write_images(tmp_path / "study"), port)
-        until("the study is done", lambda: states(queue) == ["done"])
+        until("the study is done", lambda: state_names(queue) == ["done"])
     assert n_refused == 3
     assert list(archive.taken.values()) == [1, 1]
 
@@ -204,11 +201,11 @@ def test_a_study_that_grows_is_segmented_again(
     files = write_images(tmp_path / "study")
     with running(queue, archive) as port:
         send_images(files[:4], port)
-        until("the first result waits", lambda: states(queue) == ["sending"])
+        until("the first result waits", lambda: state_names(queue) == ["sending"])
         send_images(files[4:], port)
         archive.answer = lambda dataset: 0
         until("both are sent", lambda: len(archive.taken) == 4)
-        until("all is done", lambda: states(queue) == ["done"])
+        until("all is done", lambda: state_names(queue) == ["done"])
 
 
 def test_a_node_that_stops_puts_its_study_back(
@@ -224,9 +221,9 @@ def test_a_node_that_stops_puts_its_study_back(
     with running(queue, archive, process=endless) as port:
         send_images(write_images(tmp_path / "study"), port)
         assert has_begun.wait(DEADLINE_S)
-    assert states(queue) == ["incoming"]
+    assert state_names(queue) == ["incoming"]
     with running(queue, archive):
-        until("the study is done", lambda: states(queue) == ["done"])
+        until("the study is done", lambda: state_names(queue) == ["done"])
 
 
 def test_a_fault_in_a_thread_does_not_end_it(
@@ -244,7 +241,7 @@ def test_a_fault_in_a_thread_does_not_end_it(
     monkeypatch.setattr(queue, "start", failing)
     with running(queue, archive) as port:
         send_images(write_images(tmp_path / "study"), port)
-        until("the study is done", lambda: states(queue) == ["done"])
+        until("the study is done", lambda: state_names(queue) == ["done"])
     assert not failures
 
 
@@ -273,12 +270,12 @@ def test_logs_do_not_name_the_patient(
     archive.answer = lambda dataset: 0xC001
     with running(queue, archive, process=process) as port:
         send_images(files, port)
-        until("the study failed", lambda: states(queue) == ["failed"])
+        until("the study failed", lambda: state_names(queue) == ["failed"])
         fails = False
         send_images(files, port)
         until("its result is refused", lambda: "refused it with status 0xC001" in caplog.text)
         archive.answer = lambda dataset: 0
-        until("the study is done", lambda: states(queue) == ["done"])
+        until("the study is done", lambda: state_names(queue) == ["done"])
     ours = [record for record in caplog.records if record.name == "fastbts.node"]
     assert len(ours) > 5
     said = "\n".join(record.getMessage() for record in ours)

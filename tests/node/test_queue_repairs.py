@@ -106,13 +106,11 @@ def test_attempts_are_counted_also_where_images_come(queue: Queue) -> None:
     assert queue.start(A) is None
 
 
-def test_temporary_files_of_a_killed_process_are_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    queue = Queue(tmp_path)
-    queue.keep_temporary_files()
-    decoded = Path(tempfile.mkdtemp())
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    queue, former = Queue(tmp_path), tempfile.gettempdir()
+    with queue.temporary_files():
+        decoded = Path(tempfile.mkdtemp())
+    assert tempfile.gettempdir() == former
     queue.close()
     assert decoded.exists()
     Queue(tmp_path).close()

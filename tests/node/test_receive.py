@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from fastbts.node.listing import rows
 from fastbts.node.queue import Limits, Queue
 from fastbts.node.receive import Address, is_loopback
 from tests.node.nodes import (
@@ -19,12 +18,9 @@ from tests.node.nodes import (
     until,
     write_images,
 )
+from tests.node.queues import state_names
 
 pydicom = pytest.importorskip("pydicom", reason="needs fastbts[dicom]")
-
-
-def states(queue: Queue) -> list[str]:
-    return sorted(row.state for row in rows(queue.folder))
 
 
 def test_only_allowed_callers_may_send(
@@ -53,9 +49,9 @@ def test_a_full_queue_refuses_as_out_of_resources(tmp_path: Path, archive: Archi
         assert send_images(first, port) == [0] * len(first)
         assert send_images(second, port) == [0xA700] * len(second)
         archive.answer = lambda dataset: 0
-        until("the first study is done", lambda: states(queue) == ["done"])
+        until("the first study is done", lambda: state_names(queue) == ["done"])
         assert send_images(second, port) == [0] * len(second)
-        until("both are done", lambda: states(queue) == ["done"] * 2)
+        until("both are done", lambda: state_names(queue) == ["done"] * 2)
     queue.close()
     assert len(archive.studies) == 2
 
@@ -76,7 +72,7 @@ def test_an_object_without_a_study_is_refused(
     dataset.save_as(path)
     with running(queue, archive) as port:
         assert send_images([path], port) == [0xC000]
-    assert states(queue) == []
+    assert state_names(queue) == []
 
 
 def test_an_object_of_another_uid_than_announced_is_refused(
@@ -85,7 +81,7 @@ def test_an_object_of_another_uid_than_announced_is_refused(
     monkeypatch.setattr("fastbts.node.receive._uids", lambda content: ("1.2.3", "1.2.3.4"))
     with running(queue, archive) as port:
         assert send_images(write_images(tmp_path / "study", n=2), port) == [0xA900] * 4
-    assert states(queue) == []
+    assert state_names(queue) == []
 
 
 def test_names_from_the_network_are_no_paths(
