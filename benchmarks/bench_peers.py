@@ -15,8 +15,10 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -36,13 +38,20 @@ from benchmarks.peers.measure import (
 from benchmarks.peers.peak import gflop, peaks
 from benchmarks.peers.process import ROOT, ContenderError, Process, peak_mb_of
 
-GROUPS = {  # contenders that take turns, and rounds
+GROUPS = {  # contenders that take turns, and rounds; all of a group are in memory together
     "one-pass": (
         (
-            *("ours", "ours-int8", "ours-bf16", "ours-fp32", "openvino-bf16", "openvino-fp32"),
-            *("onnxruntime", "torch", "torch-tuned", "compile", "compile-tuned"),
+            *("ours", "ours-int8", "ours-bf16", "ours-fp32"),
+            *("openvino-bf16", "openvino-fp32", "torch-tuned"),
         ),
         7,
+    ),
+    "runtimes": (
+        (
+            *("ours", "ours-fp32", "onnxruntime", "torch", "torch-tuned"),
+            *("compile", "compile-tuned"),
+        ),
+        5,
     ),
     "windows": (
         (
@@ -60,9 +69,11 @@ STARTS = (
 STREAMS = ("ours", "openvino-bf16", "torch-tuned", "monai-bf16")
 """Contenders that segment several cases, files to files."""
 N_STREAM = 6
-ONE_PASS = ("ours", "ours-fp32", "openvino-bf16", "torch-tuned")
+THREADED = ("ours", "ours-fp32", "openvino-bf16", "torch-tuned")
 SIZES = (64, 96, 128, 160, 192, 224, 256, 320)
-IN_WINDOWS = {"ours-sliding": (160, 192, 256, 320), "monai-bf16": (64, 128, 192)}
+# torch needs more memory per voxel
+ONE_PASS = {"ours": SIZES, "openvino-bf16": SIZES, "torch-tuned": SIZES[:-1]}
+IN_WINDOWS = {"ours-sliding": (160, 192, 256), "monai-bf16": (64, 128, 192)}
 FITTED_FROM = 96
 PAUSE_S = 0.02
 """Threads of the contender before still spin for a while."""
@@ -99,12 +110,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def each_case(request: pytest.FixtureRequest, work: Path) -> Case:
+    return case_named(request, work)
+
+
+@pytest.fixture(scope="session")
+def last_case(request: pytest.FixtureRequest, work: Path) -> Case:
+    return case_named(request, work)
+
+
+def case_named(request: pytest.FixtureRequest, work: Path) -> Case:
     if request.param == "synthetic":
         return synthetic_case(work)
     return case_of(Path(request.config.getoption("--case")).resolve(), work)
-
-
-last_case = each_case
 
 
 def turns(
@@ -250,52 +267,59 @@ def test_threads(
     """Arrays in memory -> labels in memory, on one and two threads."""
     if n > (os.cpu_count() or 1):
         pytest.skip(f"{n} threads on {os.cpu_count()} cores")
-    with running(ONE_PASS, kit, Machine(n, machine.device)) as runners:
+    with running(THREADED, kit, Machine(n, machine.device)) as runners:
         first_calls(runners, last_case, work)
         rows = turns(benchmark, runners, lambda p: p.predict(last_case.images, last_case.affine), 5)
     tell(benchmark, "threads", last_case, kit, Machine(n, machine.device), contenders=rows)
 
 
 def test_volumes(benchmark: Any, kit: Kit, machine: Machine, work: Path) -> None:
-    """Cubes of brain from 64^3 to 320^3: time, exponent of the voxels, and time in windows."""
-    case, sizes = synthetic_case(work), dict.fromkeys(ONE_PASS, SIZES) | IN_WINDOWS
-    times: dict[str, dict[int, list[float]]] = {name: {} for name in sizes}
-    with running(tuple(sizes), kit, machine) as runners:
-        for n in SIZES:
-            given = cube(case, n, work)
-            for _ in range(rounds_of(n)):
-                for name in [name for name in sizes if name in runners.processes]:
-                    if n in sizes[name]:
-                        answer = runners.processes[name].predict(given.images, given.affine)
-                        times[name].setdefault(n, []).append(answer["seconds"])
-        benchmark.pedantic(lambda: runners.turn("ours", arrays(given)), rounds=1)
-        rows = runners.summary()
-    for name, row in rows.items():
-        row["seconds_of_size"] = {n: round(min_of(s), 4) for n, s in times[name].items()}
+    """Cubes of brain from 64^3 to 320^3: time, exponent of the voxels, and time in windows.
+
+    One contender after the other, as each keeps the memory of its largest cube.
+    """
+    case = synthetic_case(work)
+    cubes = {n: cube(case, n, work) for n in SIZES}
+    rows: dict[str, Any] = {}
+
+    def run() -> None:
+        for name, sizes in (ONE_PASS | IN_WINDOWS).items():
+            with running((name,), kit, machine) as runners:
+                for n in sizes:
+                    for _ in range(rounds_of(n, name)):
+                        if name in runners.processes:
+                            runners.turn(name, arrays(cubes[n]))
+                rows[name] = in_sizes(name, runners.summary()[name], sizes)
+
+    benchmark.pedantic(run, rounds=1)
     tell(benchmark, "volumes", None, kit, machine, contenders=rows, fits=fits(rows))
 
 
-def rounds_of(n: int) -> int:
+def in_sizes(name: str, row: dict[str, Any], sizes: Sequence[int]) -> dict[str, Any]:
+    """A row whose rounds are those of one size after the other."""
+    seconds, found = iter(row.get("seconds", [])), {}
+    for n in sizes:
+        of_size = list(islice(seconds, rounds_of(n, name)))
+        if of_size:
+            found[str(n)] = round(median(of_size[1:]), 4)
+    kept = {key: row[key] for key in ("title", "about", "peak_mb", "skipped") if key in row}
+    return kept | {"seconds_of_size": found}
+
+
+def rounds_of(n: int, name: str) -> int:
     """The first round of a size is a warm-up."""
-    return 6 if n <= 128 else 4 if n <= 224 else 3
-
-
-def min_of(seconds: list[float]) -> float:
-    """Median of all rounds but the first."""
-    later = sorted(seconds[1:] or seconds)
-    return later[len(later) // 2]
+    return 2 if name in IN_WINDOWS else 6 if n <= 128 else 4 if n <= 224 else 3
 
 
 def fits(rows: dict[str, Any]) -> dict[str, Any]:
     """Exponents over the sizes that run in one pass, and time of a voxel in windows against it."""
     times = {name: row["seconds_of_size"] for name, row in rows.items()}
     fitted = {
-        name: round(exponent(sizes, [times[name][n] for n in sizes]), 3)
+        name: round(exponent([int(n) for n in large], list(large.values())), 3)
         for name in ONE_PASS
-        if (sizes := [n for n in times[name] if n >= FITTED_FROM])
+        if len(large := {n: s for n, s in times[name].items() if int(n) >= FITTED_FROM}) > 1
     }
-    windows = times["ours-sliding"]
-    ratios = {n: round(s / times["ours"][n], 2) for n, s in windows.items()}
+    ratios = {n: round(s / times["ours"][n], 2) for n, s in times["ours-sliding"].items()}
     return {"exponents": fitted, "fitted_from": FITTED_FROM, "windows_to_one_pass": ratios}
 
 
