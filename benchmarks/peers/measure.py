@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,6 +23,8 @@ from benchmarks.peers.registry import CONTENDERS
 from fastbts.metrics import region_dice
 
 Answer = dict[str, Any]
+EXACT = "ours-fp32"
+"""The labels that all others are compared with: fastbts in float32 on the CPU."""
 
 
 @dataclass
@@ -76,6 +78,7 @@ class Field:
 
     def start(self, name: str, kit: Kit, machine: Machine, stack: ExitStack) -> None:
         """Starts a contender, or notes why it does not run."""
+        machine = replace(machine, device="cpu") if name == EXACT else machine
         try:
             process = stack.enter_context(Process(name, kit, machine))
         except ContenderError as error:
@@ -122,7 +125,7 @@ def running(names: Sequence[str], kit: Kit, machine: Machine) -> Iterator[Field]
         yield field_
 
 
-def first_calls(runners: Field, case: Case, out: Path, exact: str = "ours-fp32") -> None:
+def first_calls(runners: Field, case: Case, out: Path) -> None:
     """Lets each segment the case once; notes its time, and its labels next to the reference's."""
     for name in list(runners.processes):
         path = out / f"{name}.npy"
@@ -132,7 +135,7 @@ def first_calls(runners: Field, case: Case, out: Path, exact: str = "ours-fp32")
             runners.skip(name, error)
             continue
         runners.rows[name].info["first_call_s"] = round(answer["seconds"], 3)
-    ours = np.load(out / f"{exact}.npy")
+    ours = np.load(out / f"{EXACT}.npy")
     for name in runners.processes:
         runners.rows[name].info |= accuracy(np.load(out / f"{name}.npy"), ours, case.reference)
 
