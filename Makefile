@@ -111,7 +111,8 @@ publish-bench-peers:  ## the same; write benchmarks/results, the README's tables
 $(PEERS)/installed: $(NATIVE) benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check \
-	    --requirement benchmarks/peers/requirements.txt --editable .
+	    --requirement benchmarks/peers/requirements.txt
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
 # What `pip install fastbts[dicom,nrrd]` and the build need, with hashes, for all systems and Python
