@@ -16,6 +16,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -29,6 +30,7 @@ from benchmarks.peers.kit import make_kit
 from benchmarks.peers.measure import (
     Answer,
     Field,
+    exact_labels,
     exponent,
     first_calls,
     new_process,
@@ -39,34 +41,19 @@ from benchmarks.peers.peak import gflop, peaks
 from benchmarks.peers.process import ROOT, ContenderError, Process, peak_mb_of
 
 GROUPS = {  # contenders that take turns, and rounds; all of a group are in memory together
-    "one-pass": (
-        (
-            *("ours", "ours-int8", "ours-bf16", "ours-fp32"),
-            *("openvino-bf16", "openvino-fp32", "torch-tuned"),
-        ),
-        7,
-    ),
-    "runtimes": (
-        (
-            *("ours", "ours-fp32", "onnxruntime", "torch", "torch-tuned"),
-            *("compile", "compile-tuned"),
-        ),
-        5,
-    ),
-    "windows": (
-        (
-            *("ours", "ours-fp32", "monai-fp32", "monai-bf16", "monai-one-window"),
-            *("nnunet", "nnunet-whole"),
-        ),
-        3,
-    ),
+    "ours": (("ours", "ours-int8", "ours-bf16", "ours-fp32"), 7),
+    "openvino": (("ours", "openvino-bf16", "openvino-fp32", "onnxruntime"), 7),
+    "torch": (("ours", "torch", "torch-tuned"), 7),
+    "compile": (("ours", "torch-tuned", "compile", "compile-tuned"), 7),
+    "monai": (("ours", "monai-fp32", "monai-bf16", "monai-one-window"), 3),
+    "nnunet": (("ours", "nnunet", "nnunet-whole"), 3),
 }
 STARTS = (
     *("ours", "openvino-bf16", "onnxruntime", "torch-tuned", "compile-tuned", "compile-uncached"),
     *("monai-bf16", "nnunet"),
 )
 """Contenders whose first result in a new process is measured."""
-STREAMS = ("ours", "openvino-bf16", "torch-tuned", "monai-bf16")
+STREAMS = ("ours", "openvino-bf16", "torch-tuned")
 """Contenders that segment several cases, files to files."""
 N_STREAM = 6
 THREADED = ("ours", "ours-fp32", "openvino-bf16", "torch-tuned")
@@ -75,8 +62,6 @@ SIZES = (64, 96, 128, 160, 192, 224, 256, 320)
 ONE_PASS = {"ours": SIZES, "openvino-bf16": SIZES, "torch-tuned": SIZES[:-1]}
 IN_WINDOWS = {"ours-sliding": (160, 192, 256), "monai-bf16": (64, 128, 192)}
 FITTED_FROM = 96
-PAUSE_S = 0.02
-"""Threads of the contender before still spin for a while."""
 
 
 @pytest.fixture(scope="session")
@@ -128,12 +113,8 @@ def turns(
     benchmark: Any, runners: Field, run: Callable[[Process], Answer], rounds: int
 ) -> dict[str, Any]:
     """Times fastbts by `benchmark`, all by their own clocks; returns what was measured."""
-
-    def others() -> None:
-        runners.others(run)
-        time.sleep(PAUSE_S)
-
-    benchmark.pedantic(lambda: runners.turn("ours", run), setup=others, rounds=rounds)
+    ours = partial(runners.turn, "ours", run)
+    benchmark.pedantic(ours, setup=lambda: runners.others(run), rounds=rounds)
     return runners.summary()
 
 
@@ -152,11 +133,10 @@ def test_in_memory(
 ) -> None:
     """Arrays in memory -> labels in memory."""
     names, rounds = GROUPS[group]
+    exact = exact_labels(each_case, kit, machine.n_threads, work)
     with running(names, kit, machine) as runners:
-        first_calls(runners, each_case, work)
-        rows = turns(
-            benchmark, runners, lambda p: p.predict(each_case.images, each_case.affine), rounds
-        )
+        first_calls(runners, each_case, exact, work)
+        rows = turns(benchmark, runners, arrays(each_case), rounds)
     tell(benchmark, "in memory", each_case, kit, machine, group=group, contenders=rows)
 
 
@@ -244,7 +224,7 @@ def test_several_cases(
     """Case folders -> label files, in one process that has loaded its network."""
     folders = copies(last_case, work)
     with running(STREAMS, kit, machine) as runners:
-        rows = turns(benchmark, runners, lambda p: p.predict_files(folders, work), rounds=2)
+        rows = turns(benchmark, runners, lambda p: p.predict_files(folders, work), rounds=3)
     tell(benchmark, "several cases", last_case, kit, machine, n_cases=N_STREAM, contenders=rows)
 
 
@@ -331,9 +311,10 @@ def test_peak(benchmark: Any, last_case: Case, kit: Kit, machine: Machine, work:
     names = ("ours", *(f"ours-{p}" for p in precisions))
     peak = benchmark.pedantic(peaks, args=(machine.n_threads,), rounds=1)
     with running(names, kit, machine) as runners:
-        first_calls(runners, last_case, work)
-        for _ in range(7):
+        for n in range(8):
             runners.others(arrays(last_case), first="")
+            if n == 0:  # a warm-up
+                runners.forget()
         rows = runners.summary()
     work_gflop = gflop(kit, tensor_size(last_case, kit))
     found = {

@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,8 +23,7 @@ from benchmarks.peers.registry import CONTENDERS
 from fastbts.metrics import region_dice
 
 Answer = dict[str, Any]
-EXACT = "ours-fp32"
-"""The labels that all others are compared with: fastbts in float32 on the CPU."""
+PAUSE_S = 0.1
 
 
 @dataclass
@@ -78,7 +77,6 @@ class Field:
 
     def start(self, name: str, kit: Kit, machine: Machine, stack: ExitStack) -> None:
         """Starts a contender, or notes why it does not run."""
-        machine = replace(machine, device="cpu") if name == EXACT else machine
         try:
             process = stack.enter_context(Process(name, kit, machine))
         except ContenderError as error:
@@ -97,7 +95,8 @@ class Field:
         )
 
     def turn(self, name: str, run: Callable[[Process], Answer]) -> None:
-        """One round of a contender."""
+        """One round of a contender, when the threads of the one before no longer spin."""
+        time.sleep(PAUSE_S)
         try:
             self.rows[name].add(run(self.processes[name]))
         except ContenderError as error:
@@ -109,6 +108,11 @@ class Field:
         random.shuffle(names)
         for name in names:
             self.turn(name, run)
+
+    def forget(self) -> None:
+        """Drops the rounds so far: a warm-up."""
+        for row in self.rows.values():
+            row.seconds, row.stages_ms = [], []
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """All rows."""
@@ -125,19 +129,26 @@ def running(names: Sequence[str], kit: Kit, machine: Machine) -> Iterator[Field]
         yield field_
 
 
-def first_calls(runners: Field, case: Case, out: Path) -> None:
-    """Lets each segment the case once; notes its time, and its labels next to the reference's."""
+def exact_labels(case: Case, kit: Kit, n_threads: int, work: Path) -> NDArray[np.uint8]:
+    """The labels that all others are compared with: fastbts in float32 on the CPU."""
+    path = work / f"{case.name}-{kit.folder.name}-exact.npy"
+    if not path.is_file():
+        with Process("ours-fp32", kit, Machine(n_threads)) as process:
+            process.predict(case.images, case.affine, path)
+    return np.load(path)
+
+
+def first_calls(runners: Field, case: Case, exact: NDArray[np.uint8], work: Path) -> None:
+    """Lets each segment the case once; notes its time, and how good its labels are."""
     for name in list(runners.processes):
-        path = out / f"{name}.npy"
+        path = work / f"{name}.npy"
         try:
             answer = runners.processes[name].predict(case.images, case.affine, path)
         except ContenderError as error:
             runners.skip(name, error)
             continue
-        runners.rows[name].info["first_call_s"] = round(answer["seconds"], 3)
-    ours = np.load(out / f"{EXACT}.npy")
-    for name in runners.processes:
-        runners.rows[name].info |= accuracy(np.load(out / f"{name}.npy"), ours, case.reference)
+        info = {"first_call_s": round(answer["seconds"], 3)}
+        runners.rows[name].info |= info | accuracy(np.load(path), exact, case.reference)
 
 
 def accuracy(

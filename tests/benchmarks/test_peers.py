@@ -16,7 +16,15 @@ from benchmarks.peers import numpy_steps
 from benchmarks.peers.cases import Case, case_of, cube
 from benchmarks.peers.contender import Kit, Machine, Spec
 from benchmarks.peers.kit import make_kit
-from benchmarks.peers.measure import Field, accuracy, exponent, first_calls, new_process, running
+from benchmarks.peers.measure import (
+    Field,
+    accuracy,
+    exact_labels,
+    exponent,
+    first_calls,
+    new_process,
+    running,
+)
 from benchmarks.peers.merge import merged
 from benchmarks.peers.process import ContenderError, Process
 from benchmarks.peers.registry import CONTENDERS
@@ -66,8 +74,9 @@ def test_contender_gives_the_labels_of_fastbts(
     needed = NEEDS.get(CONTENDERS[name].module)
     if needed and not find_spec(needed):
         pytest.skip(f"{needed} is not installed; `make bench-peers` installs it")
-    with running(("ours-fp32", name), kit, MACHINE) as runners:
-        first_calls(runners, case, tmp_path)
+    exact = exact_labels(case, kit, MACHINE.n_threads, case.images.parent)
+    with running((name,), kit, MACHINE) as runners:
+        first_calls(runners, case, exact, tmp_path)
         rows = runners.summary()
     if "skipped" in rows[name] and name not in EVERYWHERE:
         pytest.skip(rows[name]["skipped"])
