@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.bench_peers import fits, in_sizes, rounds_of, shares
 from benchmarks.peers import numpy_steps
 from benchmarks.peers.cases import Case, case_of, cube
 from benchmarks.peers.contender import Kit, Machine, Spec
@@ -190,6 +191,32 @@ def test_exponent_is_that_of_voxels() -> None:
     sizes = [96, 128, 256]
     assert exponent(sizes, [2e-6 * n**3 for n in sizes]) == pytest.approx(1)
     assert exponent(sizes, [n**6 for n in sizes]) == pytest.approx(2)
+
+
+def test_rounds_of_each_size_become_a_median_without_the_first() -> None:
+    n_first, n_second = rounds_of(64, "ours"), rounds_of(256, "ours")
+    seconds = [9.0] + [1.0] * (n_first - 1) + [9.0] + [2.0] * (n_second - 1)
+    row = in_sizes("ours", {"title": "a", "seconds": seconds, "dice": {}}, (64, 256))
+    assert row == {"title": "a", "seconds_of_size": {"64": 1.0, "256": 2.0}}
+
+
+def test_fits_leave_small_sizes_out() -> None:
+    times = {str(n): 100.0 if n < 96 else 1e-6 * n**3 for n in (64, 96, 160, 256)}
+    names = ("ours", "openvino-bf16", "torch-tuned")
+    rows = {name: {"seconds_of_size": times} for name in names}
+    rows["ours-sliding"] = {"seconds_of_size": {"160": 2e-6 * 160**3}}
+    found = fits(rows)
+    assert found["exponents"] == pytest.approx(dict.fromkeys(names, 1.0))
+    assert found["windows_to_one_pass"] == {"160": 2.0}
+
+
+def test_shares_are_of_the_peak_and_of_the_time() -> None:
+    row = {"stages_ms": {"infer": 500.0}, "median_s": 0.625}
+    assert shares(row, work_gflop=200.0, peak=800.0) == {
+        "gflop_s": 400.0,
+        "share_of_peak": 0.5,
+        "share_outside": 0.2,
+    }
 
 
 def test_rounds_become_medians() -> None:
