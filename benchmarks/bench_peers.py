@@ -158,7 +158,7 @@ def test_files_to_file(
         return process.predict_files(folders, work)
 
     command = [sys.executable, "-m", "fastbts", "predict", str(last_case.folder), "--overwrite"]
-    command += ["-o", str(work / "ours"), "--threads", str(machine.n_threads)]
+    command += ["-o", str(work / "command"), "--threads", str(machine.n_threads)]
     started(benchmark, "files to file", names, last_case, kit, machine, run, command)
 
 

@@ -59,8 +59,10 @@ class Process:
         return self._asked({"do": "predict", **request})
 
     def predict_files(self, folders: Sequence[Path], out: Path) -> dict[str, Any]:
-        """See `worker.predicted_files`; with peak_mb."""
-        request = {"folders": [str(folder) for folder in folders], "out": str(out)}
+        """See `worker.predicted_files`; with peak_mb. Writes into a folder of its name in `out`."""
+        own = out / self.name
+        own.mkdir(exist_ok=True)
+        request = {"folders": [str(folder) for folder in folders], "out": str(own)}
         return self._asked({"do": "files", **request})
 
     def close(self) -> None:
