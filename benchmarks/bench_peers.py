@@ -169,7 +169,7 @@ def arrays(case: Case) -> Callable[[Process], Answer]:
 def started(
     benchmark: Any,
     section: str,
-    names: Any,
+    names: Sequence[str],
     case: Case,
     kit: Kit,
     machine: Machine,
