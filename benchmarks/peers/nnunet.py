@@ -37,6 +37,8 @@ def plans(spec: Spec) -> dict[str, Any]:
             for step in steps
         },
         "batch_dice": False,
+        # Ours is given to the predictor.
+        "architecture": {"network_class_name": "", "arch_kwargs": {}, "_kw_requires_import": []},
     }
     return {
         "dataset_name": "Dataset001_BraTS",
