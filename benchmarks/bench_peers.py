@@ -6,7 +6,7 @@ order each round. Its own time is that of fastbts by default; those of all, with
 voxels, memory and stages, are in `extra_info["contenders"]`.
 
 Options: --case DIR for a real case, which is then measured besides the synthetic one; --int8-engine
-FILE, if the int8 network is in another file; --device cuda; --n-threads N.
+FILE, if the int8 network is in another file; --device cuda; --n-threads N; --rounds N.
 """
 
 from __future__ import annotations
@@ -71,6 +71,12 @@ def machine(request: pytest.FixtureRequest) -> Machine:
 
 
 @pytest.fixture(scope="session")
+def rounds(request: pytest.FixtureRequest) -> int:
+    """Given ones; 0 for those of each benchmark."""
+    return request.config.getoption("--rounds")
+
+
+@pytest.fixture(scope="session")
 def kit(request: pytest.FixtureRequest) -> Kit:
     int8 = request.config.getoption("--int8-engine")
     return make_kit(ROOT / "build/peers-kit", None, Path(int8) if int8 else None)
@@ -129,14 +135,20 @@ def tell(
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_in_memory(
-    benchmark: Any, group: str, each_case: Case, kit: Kit, machine: Machine, work: Path
+    benchmark: Any,
+    group: str,
+    each_case: Case,
+    kit: Kit,
+    machine: Machine,
+    work: Path,
+    rounds: int,
 ) -> None:
     """Arrays in memory -> labels in memory."""
-    names, rounds = GROUPS[group]
+    names, usual = GROUPS[group]
     exact = exact_labels(each_case, kit, machine.n_threads, work)
     with running(names, kit, machine) as runners:
         first_calls(runners, each_case, exact, work)
-        rows = turns(benchmark, runners, arrays(each_case), rounds)
+        rows = turns(benchmark, runners, arrays(each_case), rounds or usual)
     tell(benchmark, "in memory", each_case, kit, machine, group=group, contenders=rows)
 
 

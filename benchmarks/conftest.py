@@ -17,6 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--case", help="folder of a real case with its segmentation")
     group.addoption("--int8-engine", help="engine file with the int8 network; default: the shipped")
     group.addoption("--device", default="cpu", choices=("cpu", "cuda"))
+    group.addoption("--rounds", type=int, default=0, help="0: each benchmark has its own number")
     group.addoption("--n-threads", type=int, default=0, help="0 for one per core")
 
 

@@ -32,17 +32,20 @@ class Measured:
 
     Attributes:
         seconds: Of each round.
+        processor_s: Of all threads in each round.
         info: Everything else, for `extra_info`.
         stages_ms: Of each round.
     """
 
     seconds: list[float] = field(default_factory=list)
+    processor_s: list[float] = field(default_factory=list)
     info: dict[str, Any] = field(default_factory=dict)
     stages_ms: list[dict[str, float]] = field(default_factory=list)
 
     def add(self, answer: Answer) -> None:
         """Takes the answer of one round."""
         self.seconds.append(answer["seconds"])
+        self.processor_s.append(answer.get("processor_s", float("nan")))
         self.stages_ms.append(answer.get("stages_ms", {}))
         self.info["peak_mb"] = round(answer["peak_mb"])
 
@@ -58,6 +61,7 @@ class Measured:
             "median_s": round(median(self.seconds), 4),
             "p95_s": round(float(np.percentile(self.seconds, 95)), 4),
             "seconds": [round(s, 4) for s in self.seconds],
+            "processor_s": round(median(self.processor_s), 4),
             **({"stages_ms": stages} if stages else {}),
             **self.info,
         }
@@ -112,7 +116,7 @@ class Field:
     def forget(self) -> None:
         """Drops the rounds so far: a warm-up."""
         for row in self.rows.values():
-            row.seconds, row.stages_ms = [], []
+            row.seconds, row.processor_s, row.stages_ms = [], [], []
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """All rows."""

@@ -22,7 +22,7 @@ def sections(results: dict[str, Any], name: str) -> list[Entry]:
 def memory_table(results: dict[str, Any]) -> str:
     """In memory: each contender, ours first, and how many times longer than fastbts it takes."""
     entries = sections(results, "in memory")
-    columns = ("in memory", "median s", "p95", "times fastbts", "Dice WT, TC, ET", *MORE)
+    columns = ("in memory", "median s", "p95", "times fastbts", "processor s", *MORE)
     rows = [
         (case, *([""] * (len(columns) - 1))) if cells is None else cells
         for case in dict.fromkeys(entry["case"] for entry in entries)
@@ -32,7 +32,7 @@ def memory_table(results: dict[str, Any]) -> str:
     return table(columns, rows, f"{_where(results, entries[0])} {_around(ran)}")
 
 
-MORE = ("same labels as fp32", "MB", "prepare / network / label ms")
+MORE = ("Dice WT, TC, ET", "same labels as fp32", "MB", "prepare / network / label ms")
 
 
 def _memory_rows(entries: list[Entry]) -> list[tuple[str, ...]]:
@@ -48,12 +48,13 @@ def _memory_rows(entries: list[Entry]) -> list[tuple[str, ...]]:
 
 def _memory_row(row: Row, ratio: float) -> tuple[str, ...]:
     if "skipped" in row:
-        return row["title"], "-", "", "", "", "", "", row["skipped"][:60]
+        return row["title"], "-", "", "", "", "", "", "", row["skipped"][:60]
     return (
         row["title"],
         f"{row['median_s']:.3g}",
         f"{row['p95_s']:.3g}",
         f"{ratio:.2f}",
+        f"{row['processor_s']:.3g}",
         ", ".join(f"{value:.3f}" for value in row["dice"].values()),
         f"{row['agreement']:.2%}",
         str(row["peak_mb"]),

@@ -18,6 +18,7 @@ def row(title: str, seconds: float, **more: Any) -> dict[str, Any]:
         "median_s": seconds,
         "p95_s": seconds,
         "first_call_s": 2 * seconds,
+        "processor_s": 1.5 * seconds,
         "stages_ms": {"prepare": 10.0, "network": 1000 * seconds - 11, "label": 1.0},
         "dice": {"WT": 0.9, "TC": 0.8, "ET": 0.7},
         "agreement": 0.99,
@@ -65,7 +66,7 @@ def test_memory_table_has_ours_first_and_ratios(results: dict[str, Any]) -> None
     assert lines[2].startswith("| synthetic |")
     assert (
         lines[3]
-        == "| fastbts | 0.5 | 0.5 | 1.00 | 0.900, 0.800, 0.700 | 99.00% | 500 | 10 / 489 / 1 |"
+        == "| fastbts | 0.5 | 0.5 | 1.00 | 0.75 | 0.900, 0.800, 0.700 | 99.00% | 500 | 10 / 489 / 1 |"
     )
     assert lines[4].startswith("| peer | 5 | 5 | 10.00 |")
     assert "No module named 'nobody'" in lines[5]
