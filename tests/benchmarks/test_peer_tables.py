@@ -64,10 +64,8 @@ def results() -> dict[str, Any]:
 def test_memory_table_has_ours_first_and_ratios(results: dict[str, Any]) -> None:
     lines = tables.memory_table(results).splitlines()
     assert lines[2].startswith("| synthetic |")
-    assert (
-        lines[3]
-        == "| fastbts | 0.5 | 0.5 | 1.00 | 0.75 | 0.900, 0.800, 0.700 | 99.00% | 500 | 10 / 489 / 1 |"
-    )
+    assert lines[3].startswith("| fastbts | 0.5 | 0.5 | 1.00 | 0.75 | 0.900, 0.800, 0.700 |")
+    assert lines[3].endswith(" | 99.00% | 500 | 10 / 489 / 1 |")
     assert lines[4].startswith("| peer | 5 | 5 | 10.00 |")
     assert "No module named 'nobody'" in lines[5]
     assert lines[6].startswith("| late | 1 | 1 | 2.00 |"), "once each"
