@@ -11,6 +11,7 @@ from benchmarks.markdown import table
 Entry = dict[str, Any]
 """The `extra_info` of one benchmark."""
 Row = dict[str, Any]
+MISSING = "Not measured yet."
 
 
 def sections(results: dict[str, Any], name: str) -> list[Entry]:
@@ -22,6 +23,8 @@ def sections(results: dict[str, Any], name: str) -> list[Entry]:
 def memory_table(results: dict[str, Any]) -> str:
     """In memory: each contender, ours first, and how many times longer than fastbts it takes."""
     entries = sections(results, "in memory")
+    if not entries:
+        return MISSING
     columns = ("in memory", "median s", "p95", "times fastbts", "processor s", *MORE)
     rows = [
         (case, *([""] * (len(columns) - 1))) if cells is None else cells
@@ -74,6 +77,8 @@ def process_table(results: dict[str, Any]) -> str:
     shown = ("new process", "files to file", "several cases")
     found = {name: sections(results, name)[-1:] for name in shown}
     entries = {name: entry[0] for name, entry in found.items() if entry}
+    if not entries:
+        return MISSING
     names = dict.fromkeys(name for entry in entries.values() for name in entry["contenders"])
     titles = {name: row["title"] for e in entries.values() for name, row in e["contenders"].items()}
     rows = [
@@ -102,14 +107,14 @@ def _cells(entry: Entry | None, name: str) -> tuple[str, str]:
 
 def _first_calls(results: dict[str, Any]) -> str:
     """The first call after loading, against later ones."""
-    entry = sections(results, "in memory")[-1]
     rows = {
         name: row
-        for one in sections(results, "in memory")
-        if one["case"] == entry["case"]
-        for name, row in one["contenders"].items()
+        for entry in sections(results, "in memory")
+        for name, row in entry["contenders"].items()
         if "median_s" in row
     }
+    if not rows:
+        return ""
     times = ", ".join(
         f"{row['title']} {row['first_call_s']:.2f} s ({row['median_s']:.2f} s)"
         for row in rows.values()
@@ -119,7 +124,9 @@ def _first_calls(results: dict[str, Any]) -> str:
 
 def volume_table(results: dict[str, Any]) -> str:
     """Seconds of cubes, exponents and threads."""
-    entry = sections(results, "volumes")[0]
+    if not (entries := sections(results, "volumes")):
+        return MISSING
+    entry = entries[0]
     rows = {n: row for n, row in entry["contenders"].items() if row.get("seconds_of_size")}
     sizes = sorted({int(n) for row in rows.values() for n in row["seconds_of_size"]})
     cells = [(row["title"], *_sizes(row, sizes), _exponent(entry, n)) for n, row in rows.items()]
@@ -157,7 +164,9 @@ def _threads(results: dict[str, Any]) -> str:
 
 def peak_table(results: dict[str, Any]) -> str:
     """The network's share of the processor's peak, and of the time."""
-    entry = sections(results, "peak")[-1]
+    if not (entries := sections(results, "peak")):
+        return MISSING
+    entry = entries[-1]
     rows = [
         (
             precision,
@@ -211,12 +220,15 @@ TABLES = {
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """Time against volume, log-log, as a small PNG."""
+    """Time against volume, log-log, as a small PNG; none without results."""
     from matplotlib.figure import Figure
 
+    entries = sections(results, "volumes")
+    if not entries:
+        return
     figure = Figure(figsize=(6, 4))
     axes = figure.add_subplot()
-    for row in sections(results, "volumes")[0]["contenders"].values():
+    for row in entries[0]["contenders"].values():
         times = row.get("seconds_of_size", {})
         axes.plot([int(n) ** 3 / 1e6 for n in times], times.values(), "o-", label=row["title"])
     axes.set(xscale="log", yscale="log", xlabel="million voxels", ylabel="seconds")

@@ -99,3 +99,10 @@ def test_plot_is_a_small_image(results: dict[str, Any], tmp_path: Path) -> None:
     written = (tmp_path / "peers.png").read_bytes()
     assert written.startswith(b"\x89PNG")
     assert len(written) < 100_000
+
+
+def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
+    nothing: dict[str, Any] = {"machine_info": {}, "benchmarks": []}
+    assert {make(nothing) for make in tables.TABLES.values()} == {"Not measured yet."}
+    tables.plot(nothing, tmp_path / "peers.png")
+    assert list(tmp_path.iterdir()) == []
