@@ -31,7 +31,6 @@ from benchmarks.peers.measure import (
     Answer,
     Field,
     exact_labels,
-    exponent,
     first_calls,
     new_process,
     running,
@@ -49,10 +48,10 @@ GROUPS = {  # contenders that take turns, and rounds; all of a group are in memo
     "nnunet": (("ours", "nnunet", "nnunet-whole"), 3),
 }
 STARTS = (
-    *("ours", "openvino-bf16", "onnxruntime", "torch-tuned", "compile-tuned", "compile-uncached"),
+    *("openvino-bf16", "onnxruntime", "torch-tuned", "compile-tuned", "compile-uncached"),
     *("monai-bf16", "nnunet"),
 )
-"""Contenders whose first result in a new process is measured."""
+"""Contenders whose first result in a new process is measured, each next to fastbts."""
 STREAMS = ("ours", "openvino-bf16", "torch-tuned")
 """Contenders that segment several cases, files to files."""
 N_STREAM = 6
@@ -61,7 +60,6 @@ SIZES = (64, 96, 128, 160, 192, 224, 256, 320)
 # torch needs more memory per voxel
 ONE_PASS = {"ours": SIZES, "openvino-bf16": SIZES, "torch-tuned": SIZES[:-1]}
 IN_WINDOWS = {"ours-sliding": (160, 192, 256), "monai-bf16": (64, 128, 192)}
-FITTED_FROM = 96
 
 
 @pytest.fixture(scope="session")
@@ -152,26 +150,30 @@ def test_in_memory(
     tell(benchmark, "in memory", each_case, kit, machine, group=group, contenders=rows)
 
 
+@pytest.mark.parametrize("name", STARTS)
 def test_new_process(
-    benchmark: Any, last_case: Case, kit: Kit, machine: Machine, work: Path
+    benchmark: Any, name: str, last_case: Case, kit: Kit, machine: Machine, rounds: int
 ) -> None:
     """The start of a process -> the first labels, of arrays; caches on disk are filled."""
-    started(benchmark, "new process", STARTS, last_case, kit, machine, arrays(last_case))
+    runners = started(benchmark, name, kit, machine, arrays(last_case), rounds)
+    tell(benchmark, "new process", last_case, kit, machine, contenders=runners.summary())
 
 
+@pytest.mark.parametrize("name", [name for name in STARTS if name != "compile-uncached"])
 def test_files_to_file(
-    benchmark: Any, last_case: Case, kit: Kit, machine: Machine, work: Path
+    benchmark: Any, name: str, last_case: Case, kit: Kit, machine: Machine, work: Path, rounds: int
 ) -> None:
     """The start of a process -> the label file, from four files; ours is the command line."""
     folders = [last_case.folder] if last_case.folder else []
-    names = [name for name in STARTS if name != "compile-uncached"]
+    command = [sys.executable, "-m", "fastbts", "predict", str(last_case.folder), "--overwrite"]
+    command += ["-o", str(work / "command"), "--threads", str(machine.n_threads)]
 
     def run(process: Process) -> Answer:
         return process.predict_files(folders, work)
 
-    command = [sys.executable, "-m", "fastbts", "predict", str(last_case.folder), "--overwrite"]
-    command += ["-o", str(work / "command"), "--threads", str(machine.n_threads)]
-    started(benchmark, "files to file", names, last_case, kit, machine, run, command)
+    runners = started(benchmark, name, kit, machine, run, rounds, command)
+    runners.rows["ours"].info["peak_mb"] = round(peak_mb_of(command))
+    tell(benchmark, "files to file", last_case, kit, machine, contenders=runners.summary())
 
 
 def arrays(case: Case) -> Callable[[Process], Answer]:
@@ -180,49 +182,48 @@ def arrays(case: Case) -> Callable[[Process], Answer]:
 
 def started(
     benchmark: Any,
-    section: str,
-    names: Sequence[str],
-    case: Case,
+    other: str,
     kit: Kit,
     machine: Machine,
     run: Callable[[Process], Answer],
-    command: list[str] | None = None,
-) -> None:
-    """Times new processes of all contenders in turns; of ours, a command if there is one."""
-    runners = Field(names)
+    rounds: int,
+    command: Sequence[str] = (),
+) -> Field:
+    """Times new processes of fastbts and another in turns; of fastbts, a command if there is one.
+
+    The other one also runs once before, untimed: it fills its caches.
+    """
+    runners = Field(("ours", other))
 
     def turn(name: str) -> None:
-        row = runners.rows[name]
         if name == "ours" and command:
-            row.info["about"] = {"around": " ".join(["fastbts", *command[3:4]])}
-            row.add({"seconds": command_s(command), "peak_mb": 0.0})
+            runners.rows[name].add({"seconds": command_s(command), "peak_mb": 0.0})
             return
         try:
             answer = new_process(name, kit, machine, run)
         except ContenderError as error:
             runners.skip(name, error)
             return
-        row.info |= {"about": answer["about"], "load_s": round(answer["load_s"], 3)}
-        row.add(answer)
+        runners.rows[name].info |= {"about": answer["about"], "load_s": answer["load_s"]}
+        runners.rows[name].add(answer)
 
     def others() -> None:
-        for name in names:
-            if name != "ours" and "skipped" not in runners.rows[name].info and wanted(name):
-                turn(name)
+        if "skipped" not in runners.rows[other].info:
+            turn(other)
 
-    def wanted(name: str) -> bool:  # what takes minutes runs once
-        return name != "compile-uncached" or not runners.rows[name].seconds
-
-    benchmark.pedantic(lambda: turn("ours"), setup=others, rounds=ROUNDS_OF_STARTS)
-    if command:
-        runners.rows["ours"].info["peak_mb"] = round(peak_mb_of(command))
-    tell(benchmark, section, case, kit, machine, contenders=runners.summary())
+    once = other == "compile-uncached"  # takes minutes
+    if not once:
+        others()
+        runners.forget()
+    n_rounds = 1 if once else rounds or ROUNDS_OF_STARTS
+    benchmark.pedantic(lambda: turn("ours"), setup=others, rounds=n_rounds, warmup_rounds=0)
+    return runners
 
 
 ROUNDS_OF_STARTS = 3
 
 
-def command_s(command: list[str]) -> float:
+def command_s(command: Sequence[str]) -> float:
     import subprocess
 
     began = time.perf_counter()
@@ -265,26 +266,22 @@ def test_threads(
     tell(benchmark, "threads", last_case, kit, Machine(n, machine.device), contenders=rows)
 
 
-def test_volumes(benchmark: Any, kit: Kit, machine: Machine, work: Path) -> None:
-    """Cubes of brain from 64^3 to 320^3: time, exponent of the voxels, and time in windows.
+@pytest.mark.parametrize("name", ONE_PASS | IN_WINDOWS)
+def test_volumes(benchmark: Any, name: str, kit: Kit, machine: Machine, work: Path) -> None:
+    """Cubes of brain from 64^3 to 320^3."""
+    case, sizes = synthetic_case(work), (ONE_PASS | IN_WINDOWS)[name]
 
-    One contender after the other, as each keeps the memory of its largest cube.
-    """
-    case = synthetic_case(work)
-    cubes = {n: cube(case, n, work) for n in SIZES}
-    rows: dict[str, Any] = {}
+    def run() -> dict[str, Any]:
+        with running((name,), kit, machine) as runners:
+            for n in sizes:
+                given = cube(case, n, work)
+                for _ in range(rounds_of(n, name)):
+                    if name in runners.processes:
+                        runners.turn(name, arrays(given))
+            return runners.summary()[name]
 
-    def run() -> None:
-        for name, sizes in (ONE_PASS | IN_WINDOWS).items():
-            with running((name,), kit, machine) as runners:
-                for n in sizes:
-                    for _ in range(rounds_of(n, name)):
-                        if name in runners.processes:
-                            runners.turn(name, arrays(cubes[n]))
-                rows[name] = in_sizes(name, runners.summary()[name], sizes)
-
-    benchmark.pedantic(run, rounds=1)
-    tell(benchmark, "volumes", None, kit, machine, contenders=rows, fits=fits(rows))
+    row = in_sizes(name, benchmark.pedantic(run, rounds=1), sizes)
+    tell(benchmark, "volumes", None, kit, machine, contenders={name: row})
 
 
 def in_sizes(name: str, row: dict[str, Any], sizes: Sequence[int]) -> dict[str, Any]:
@@ -301,18 +298,6 @@ def in_sizes(name: str, row: dict[str, Any], sizes: Sequence[int]) -> dict[str, 
 def rounds_of(n: int, name: str) -> int:
     """The first round of a size is a warm-up."""
     return 2 if name in IN_WINDOWS else 6 if n <= 128 else 4 if n <= 224 else 3
-
-
-def fits(rows: dict[str, Any]) -> dict[str, Any]:
-    """Exponents over the sizes that run in one pass, and time of a voxel in windows against it."""
-    times = {name: row["seconds_of_size"] for name, row in rows.items()}
-    fitted = {
-        name: round(exponent([int(n) for n in large], list(large.values())), 3)
-        for name in ONE_PASS
-        if len(large := {n: s for n, s in times[name].items() if int(n) >= FITTED_FROM}) > 1
-    }
-    ratios = {n: round(s / times["ours"][n], 2) for n, s in times["ours-sliding"].items()}
-    return {"exponents": fitted, "fitted_from": FITTED_FROM, "windows_to_one_pass": ratios}
 
 
 def test_peak(benchmark: Any, last_case: Case, kit: Kit, machine: Machine, work: Path) -> None:

@@ -179,11 +179,6 @@ def new_process(name: str, kit: Kit, machine: Machine, run: Callable[[Process], 
     return {**answer, "seconds": seconds, "about": about, "load_s": load_s}
 
 
-def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:
-    """Slope of log time against log voxels, by least squares."""
-    return float(np.polyfit(3 * np.log(sizes), np.log(seconds), 1)[0])
-
-
 def surroundings(kit: Kit, machine: Machine) -> dict[str, Any]:
     """Commit, engine, threads and load, for `extra_info`."""
     commit = subprocess.run(

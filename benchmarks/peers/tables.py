@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.markdown import table
+from benchmarks.peers.fit import exponent
+from benchmarks.peers.registry import CONTENDERS
 
 Entry = dict[str, Any]
 """The `extra_info` of one benchmark."""
@@ -32,21 +34,23 @@ def memory_table(results: dict[str, Any]) -> str:
         for cells in [None, *_memory_rows([e for e in entries if e["case"] == case])]
     ]
     ran = {name: row for entry in entries for name, row in entry["contenders"].items()}
-    return table(columns, rows, f"{_where(results, entries[0])} {_around(ran)}")
+    n_rounds = sorted({len(row["seconds"]) for row in ran.values() if "seconds" in row})
+    note = f"Medians of {' or '.join(map(str, n_rounds))} rounds; times fastbts: in the same rounds"
+    return table(columns, rows, f"{note}. {_where(results, entries[0])} {_around(ran)}")
 
 
 MORE = ("Dice WT, TC, ET", "same labels as fp32", "MB", "prepare / network / label ms")
 
 
 def _memory_rows(entries: list[Entry]) -> list[tuple[str, ...]]:
-    """Of one case; a contender of several groups is shown as in the first."""
+    """Of one case; a contender of several groups is shown as in the first, ours as in its own."""
     rows: dict[str, tuple[str, ...]] = {}
-    for entry in entries:
+    for entry in sorted(entries, key=lambda entry: entry["group"] != "ours"):
         ours = entry["contenders"]["ours"]["median_s"]
         for name, row in entry["contenders"].items():
             if name not in rows:
                 rows[name] = _memory_row(row, row.get("median_s", 0) / ours)
-    return list(rows.values())
+    return [rows[name] for name in CONTENDERS if name in rows]
 
 
 def _memory_row(row: Row, ratio: float) -> tuple[str, ...]:
@@ -75,34 +79,34 @@ def _stages(ms: dict[str, float]) -> str:
 def process_table(results: dict[str, Any]) -> str:
     """New processes, and several cases in one."""
     shown = ("new process", "files to file", "several cases")
-    found = {name: sections(results, name)[-1:] for name in shown}
-    entries = {name: entry[0] for name, entry in found.items() if entry}
-    if not entries:
+    found = [_times(sections(results, name)) for name in shown]
+    titles = {name: title for times in found for name, (title, *_) in times.items()}
+    if not titles:
         return MISSING
-    names = dict.fromkeys(name for entry in entries.values() for name in entry["contenders"])
-    titles = {name: row["title"] for e in entries.values() for name, row in e["contenders"].items()}
     rows = [
-        (titles[name], *(cell for key in shown for cell in _cells(entries.get(key), name)))
-        for name in names
+        (title, *(cell for times in found for cell in times.get(name, ("", "-", ""))[1:]))
+        for name, title in titles.items()
     ]
     columns = (
         *("", "arrays to labels, new process, s", "times"),
         *("files to file, new process, s", "times"),
         *("files to file, per case of several, s", "times"),
     )
-    entry = next(iter(entries.values()))
-    return table(
-        columns, rows, f"{entry['case']}. {_where(results, entry)} {_first_calls(results)}"
-    )
+    entry = next(entry for name in shown for entry in sections(results, name))
+    where = f"{entry['case']}. {_where(results, entry)}"
+    return table(columns, rows, f"{where} {_first_calls(results)}")
 
 
-def _cells(entry: Entry | None, name: str) -> tuple[str, str]:
-    """Seconds per case, and how many times those of fastbts."""
-    row = (entry or {"contenders": {}})["contenders"].get(name, {})
-    if entry is None or "median_s" not in row:
-        return "-", ""
-    seconds = row["median_s"] / entry.get("n_cases", 1)
-    return f"{seconds:.2f}", f"{row['median_s'] / entry['contenders']['ours']['median_s']:.1f}"
+def _times(entries: list[Entry]) -> dict[str, tuple[str, str, str]]:
+    """Name -> title, seconds per case, and how many times those of fastbts next to it."""
+    found: dict[str, tuple[str, str, str]] = {}
+    for entry in entries:
+        ours = entry["contenders"]["ours"]["median_s"]
+        for name, row in entry["contenders"].items():
+            if name not in found and "median_s" in row:
+                seconds = row["median_s"] / entry.get("n_cases", 1)
+                found[name] = row["title"], f"{seconds:.2f}", f"{row['median_s'] / ours:.1f}"
+    return found
 
 
 def _first_calls(results: dict[str, Any]) -> str:
@@ -123,20 +127,36 @@ def _first_calls(results: dict[str, Any]) -> str:
 
 
 def volume_table(results: dict[str, Any]) -> str:
-    """Seconds of cubes, exponents and threads."""
-    if not (entries := sections(results, "volumes")):
+    """Seconds of cubes, exponents and threads, and the plot."""
+    rows = _of_sizes(results)
+    if not rows:
         return MISSING
-    entry = entries[0]
-    rows = {n: row for n, row in entry["contenders"].items() if row.get("seconds_of_size")}
-    sizes = sorted({int(n) for row in rows.values() for n in row["seconds_of_size"]})
-    cells = [(row["title"], *_sizes(row, sizes), _exponent(entry, n)) for n, row in rows.items()]
-    ratios = entry["fits"]["windows_to_one_pass"].items()
+    times = {name: row["seconds_of_size"] for name, row in rows.items()}
+    sizes = sorted({int(n) for of_size in times.values() for n in of_size})
+    cells = [
+        (row["title"], *_sizes(row, sizes), "" if name in IN_WINDOWS else _exponent(times[name]))
+        for name, row in rows.items()
+    ]
+    windows, whole = (times.get(name, {}) for name in ("ours-sliding", "ours"))
+    ratios = [f"{s / whole[n]:.1f} at {n}^3" for n, s in windows.items() if n in whole]
     note = (
-        f"Seconds of cubes of brain; the exponent of voxels is fitted from "
-        f"{entry['fits']['fitted_from']}^3 on. Windows against one pass: "
-        f"{', '.join(f'{ratio:.1f} at {n}^3' for n, ratio in ratios)}. {_threads(results)}"
+        f"Seconds of cubes of brain; the exponent of voxels is fitted from {FITTED_FROM}^3 on. "
+        f"fastbts in windows takes, per voxel of the image, times one pass: {', '.join(ratios)}. "
+        f"{_threads(results)}"
     )
-    return table(("", *(f"{n}^3" for n in sizes), "exponent"), cells, note)
+    plotted = "![Time against volume](benchmarks/results/peers.png)"
+    return table(("", *(f"{n}^3" for n in sizes), "exponent"), cells, note) + f"\n\n{plotted}"
+
+
+FITTED_FROM = 96
+IN_WINDOWS = ("ours-sliding", "monai-bf16")
+
+
+def _of_sizes(results: dict[str, Any]) -> dict[str, Row]:
+    """Rows with times of cubes, ours first."""
+    found = [entry["contenders"] for entry in sections(results, "volumes")]
+    rows = {name: row for one in found for name, row in one.items() if row["seconds_of_size"]}
+    return dict(sorted(rows.items(), key=lambda item: not item[0].startswith("ours")))
 
 
 def _sizes(row: Row, sizes: Iterable[int]) -> list[str]:
@@ -144,9 +164,10 @@ def _sizes(row: Row, sizes: Iterable[int]) -> list[str]:
     return [f"{times[str(n)]:.2f}" if str(n) in times else "" for n in sizes]
 
 
-def _exponent(entry: Entry, name: str) -> str:
-    found = entry["fits"]["exponents"].get(name)
-    return "" if found is None else f"{found:.2f}"
+def _exponent(times: dict[str, float]) -> str:
+    """Of the sizes from `FITTED_FROM` on."""
+    large = {int(n): s for n, s in times.items() if int(n) >= FITTED_FROM}
+    return f"{exponent(list(large), list(large.values())):.2f}" if len(large) > 1 else ""
 
 
 def _threads(results: dict[str, Any]) -> str:
@@ -184,10 +205,13 @@ def peak_table(results: dict[str, Any]) -> str:
 
 
 def _where(results: dict[str, Any], entry: Entry) -> str:
-    """Processor, threads and commit."""
+    """Processor, load, threads and commit."""
+    load = max(run["extra_info"].get("load", 0) for run in results["benchmarks"])
+    quiet = "" if load <= entry["n_cpus"] + 0.5 else " It was not quiet: the times are rough."
     return (
-        f"Measured on {results['machine_info']['device_name']}, {entry['n_threads']} threads, "
-        f"at {entry['commit']}; `make bench-peers` repeats it (`benchmarks/results/peers.json`)."
+        f"Measured on {results['machine_info']['device_name']}, {entry['n_threads']} threads, at "
+        f"{entry['commit']}, while the machine's load was up to {load:.1f}; "
+        f"`make bench-peers` repeats it (`benchmarks/results/peers.json`).{quiet}"
     )
 
 
@@ -223,12 +247,12 @@ def plot(results: dict[str, Any], path: Path) -> None:
     """Time against volume, log-log, as a small PNG; none without results."""
     from matplotlib.figure import Figure
 
-    entries = sections(results, "volumes")
-    if not entries:
+    rows = _of_sizes(results)
+    if not rows:
         return
     figure = Figure(figsize=(6, 4))
     axes = figure.add_subplot()
-    for row in entries[0]["contenders"].values():
+    for row in rows.values():
         times = row.get("seconds_of_size", {})
         axes.plot([int(n) ** 3 / 1e6 for n in times], times.values(), "o-", label=row["title"])
     axes.set(xscale="log", yscale="log", xlabel="million voxels", ylabel="seconds")

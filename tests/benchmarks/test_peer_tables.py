@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.peers import tables
 
-BASE = {"case": "synthetic", "n_threads": 2, "commit": "abc"}
+BASE = {"case": "synthetic", "n_threads": 2, "commit": "abc", "load": 1.0, "n_cpus": 2}
 
 
 def row(title: str, seconds: float, **more: Any) -> dict[str, Any]:
@@ -17,6 +17,7 @@ def row(title: str, seconds: float, **more: Any) -> dict[str, Any]:
         "title": title,
         "median_s": seconds,
         "p95_s": seconds,
+        "seconds": [seconds] * 5,
         "first_call_s": 2 * seconds,
         "processor_s": 1.5 * seconds,
         "stages_ms": {"prepare": 10.0, "network": 1000 * seconds - 11, "label": 1.0},
@@ -33,23 +34,23 @@ SKIPPED = {"title": "nobody", "skipped": "ModuleNotFoundError: No module named '
 
 @pytest.fixture
 def results() -> dict[str, Any]:
-    both = {"ours": row("fastbts", 0.5), "peer": row("peer", 5.0), "nobody": SKIPPED}
-    started = {"ours": row("fastbts", 1.0), "peer": row("peer", 4.0)}
-    of_sizes = {
-        "ours": {"title": "fastbts", "seconds_of_size": {"96": 0.1, "128": 0.25}},
-        "ours-sliding": {"title": "fastbts, in windows", "seconds_of_size": {"128": 0.5}},
-    }
-    fits = {"exponents": {"ours": 1.03}, "fitted_from": 96, "windows_to_one_pass": {"128": 2.0}}
+    both = {"ours": row("fastbts", 0.5), "torch": row("peer", 5.0), "nnunet": SKIPPED}
+    started = {"ours": row("fastbts", 1.0), "torch": row("peer", 4.0)}
+    one_pass = {"64": 9.0, **{str(n): 1e-6 * n**3 for n in (96, 128)}}
+    volumes = [
+        {"ours-sliding": {"title": "fastbts, in windows", "seconds_of_size": {"128": 4.194304}}},
+        {"ours": {"title": "fastbts", "seconds_of_size": one_pass}},
+    ]
     shares = {"gflop_s": 500.0, "share_of_peak": 0.5, "share_outside": 0.05}
     entries = [
-        {"section": "in memory", "contenders": both},
-        {"section": "in memory", "contenders": both | {"late": row("late", 1.0)}},
+        {"section": "in memory", "group": "ours", "contenders": both},
+        {"section": "in memory", "group": "b", "contenders": both | {"compile": row("late", 1.0)}},
         {"section": "new process", "contenders": started},
         {"section": "files to file", "contenders": started},
         {"section": "several cases", "contenders": started, "n_cases": 4},
         {"section": "threads", "contenders": {"ours": row("fastbts", 0.9)}, "n_threads": 1},
         {"section": "threads", "contenders": {"ours": row("fastbts", 0.5)}},
-        {"section": "volumes", "contenders": of_sizes, "fits": fits},
+        *({"section": "volumes", "contenders": one} for one in volumes),
         {
             "section": "peak",
             "gflop": 200.0,
@@ -67,12 +68,19 @@ def test_memory_table_has_ours_first_and_ratios(results: dict[str, Any]) -> None
     assert lines[3].startswith("| fastbts | 0.5 | 0.5 | 1.00 | 0.75 | 0.900, 0.800, 0.700 |")
     assert lines[3].endswith(" | 99.00% | 500 | 10 / 489 / 1 |")
     assert lines[4].startswith("| peer | 5 | 5 | 10.00 |")
-    assert "No module named 'nobody'" in lines[5]
-    assert lines[6].startswith("| late | 1 | 1 | 2.00 |"), "once each"
+    assert lines[5].startswith("| late | 1 | 1 | 2.00 |"), "once each"
+    assert "No module named 'nobody'" in lines[6]
     note = " ".join(lines[8:])
-    assert "A processor, 2 threads, at abc" in note
+    assert "A processor, 2 threads, at abc, while the machine's load was up to 1.0" in note
+    assert "Medians of 5 rounds" in note
     assert "lib 1.2" in note
+    assert "not quiet" not in note
     assert "peer: steps of peer" in note
+
+
+def test_a_busy_machine_is_named(results: dict[str, Any]) -> None:
+    results["benchmarks"][0]["extra_info"] |= {"load": 3.0}
+    assert "It was not quiet: the times are rough." in tables.memory_table(results)
 
 
 def test_process_table_divides_by_the_cases(results: dict[str, Any]) -> None:
@@ -83,8 +91,8 @@ def test_process_table_divides_by_the_cases(results: dict[str, Any]) -> None:
 
 def test_volume_table_has_exponents_and_threads(results: dict[str, Any]) -> None:
     text = tables.volume_table(results)
-    assert "| fastbts | 0.10 | 0.25 | 1.03 |" in text
-    assert "| fastbts, in windows | | 0.50 | |" in text
+    assert "| fastbts | 9.00 | 0.88 | 2.10 | 1.00 |" in text
+    assert "| fastbts, in windows | | | 4.19 | |" in text
     assert "2.0 at 128^3" in text
     assert "fastbts 1.80 times as fast" in text.replace("\n", " ")
 

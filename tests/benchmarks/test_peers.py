@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.bench_peers import fits, in_sizes, rounds_of, shares
+from benchmarks.bench_peers import in_sizes, rounds_of, shares, started
 from benchmarks.peers import numpy_steps
 from benchmarks.peers.cases import Case, case_of, cube
 from benchmarks.peers.contender import Kit, Machine, Spec
+from benchmarks.peers.fit import exponent
 from benchmarks.peers.kit import make_kit
 from benchmarks.peers.measure import (
     Field,
     accuracy,
     exact_labels,
-    exponent,
     first_calls,
     new_process,
     running,
@@ -100,6 +100,28 @@ def test_a_contender_writes_a_label_file(kit: Kit, case: Case, tmp_path: Path) -
     assert len(labels) == 2
     assert np.mean(labels[0] != labels[1]) < 0.02
     assert np.array_equal(written[0].affine, written[1].affine)
+
+
+class Rounds:
+    """What pytest-benchmark does, without its report."""
+
+    def pedantic(self, target: Any, setup: Any, rounds: int, warmup_rounds: int = 0) -> None:
+        for _ in range(warmup_rounds + rounds):
+            setup()
+            target()
+
+
+@pytest.mark.slow
+def test_new_processes_take_turns(kit: Kit, case: Case) -> None:
+    def run(process: Process) -> dict[str, Any]:
+        return process.predict(case.images, case.affine)
+
+    rows = started(Rounds(), "openvino-fp32", kit, MACHINE, run, rounds=2).summary()
+    assert {name: len(row["seconds"]) for name, row in rows.items()} == {
+        "ours": 2,
+        "openvino-fp32": 2,
+    }
+    assert all(row["median_s"] > row["load_s"] for row in rows.values())
 
 
 @pytest.mark.slow
@@ -196,16 +218,6 @@ def test_rounds_of_each_size_become_a_median_without_the_first() -> None:
     seconds = [9.0] + [1.0] * (n_first - 1) + [9.0] + [2.0] * (n_second - 1)
     row = in_sizes("ours", {"title": "a", "seconds": seconds, "dice": {}}, (64, 256))
     assert row == {"title": "a", "seconds_of_size": {"64": 1.0, "256": 2.0}}
-
-
-def test_fits_leave_small_sizes_out() -> None:
-    times = {str(n): 100.0 if n < 96 else 1e-6 * n**3 for n in (64, 96, 160, 256)}
-    names = ("ours", "openvino-bf16", "torch-tuned")
-    rows = {name: {"seconds_of_size": times} for name in names}
-    rows["ours-sliding"] = {"seconds_of_size": {"160": 2e-6 * 160**3}}
-    found = fits(rows)
-    assert found["exponents"] == pytest.approx(dict.fromkeys(names, 1.0))
-    assert found["windows_to_one_pass"] == {"160": 2.0}
 
 
 def test_shares_are_of_the_peak_and_of_the_time() -> None:
