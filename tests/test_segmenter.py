@@ -24,6 +24,7 @@ from fastbts import (
     EngineFileError,
     FailedCase,
     OptionsError,
+    OutputError,
     Segmentation,
     Segmenter,
     SegmenterOptions,
@@ -228,6 +229,72 @@ def test_a_batch_reads_the_next_case_during_inference(small_case: Case) -> None:
     assert engine.n_calls == 2
 
 
+def test_a_batch_goes_on_while_its_caller_uses_a_result(
+    voxel_segmenter: Segmenter, small_case: Case
+) -> None:
+    """Two cases ahead, and no more."""
+    engine, done = voxel_segmenter.engine, threading.Semaphore(0)
+    infer = engine.infer
+
+    def counted(*args: Any, **kwargs: Any) -> np.ndarray:
+        logits = infer(*args, **kwargs)
+        done.release()
+        return logits
+
+    engine.infer = counted  # type: ignore[method-assign]
+    results = voxel_segmenter.predict_batch([small_case[0]] * 6)
+    next(results)
+    for _ in range(3):
+        assert done.acquire(timeout=30)
+    assert not done.acquire(timeout=0.1)
+    results.close()
+    assert isinstance(voxel_segmenter.predict(small_case[0]), Segmentation)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_as_many_cases_are_computed_at_once_as_the_options_say(small_case: Case, n: int) -> None:
+    """Three calls of the network wait for each other; else they would wait for ever."""
+    engine, together = VoxelEngine(), threading.Barrier(n)
+    infer = engine.infer
+
+    def waiting(*args: Any, **kwargs: Any) -> np.ndarray:
+        together.wait(30)
+        return infer(*args, **kwargs)
+
+    engine.infer = waiting  # type: ignore[method-assign]
+    segmenter = Segmenter(engine, options=SegmenterOptions(parallel=n), warm_up=False)
+    results = list(segmenter.predict_batch([small_case[0]] * 6))
+    assert [type(result) for result in results] == [Segmentation] * 6
+
+
+def test_a_batch_is_equal_to_single_predictions(small_case: Case) -> None:
+    """The shipped engine, with two cases at once."""
+    images, affine = small_case
+    cases = [np.roll(images, shift, axis=1) for shift in range(4)]
+    with Segmenter(options=SegmenterOptions(parallel=2)) as segmenter:
+        alone = [segmenter.predict(case, affine=affine) for case in cases]
+        batch = [*segmenter.predict_batch(cases, affine=affine)]
+    for got, wanted in zip(batch, alone, strict=True):
+        assert isinstance(got, Segmentation)
+        np.testing.assert_array_equal(got.logits, wanted.logits)
+        np.testing.assert_array_equal(got.labels, wanted.labels)
+
+
+def test_a_batch_whose_caller_cannot_save_goes_on(
+    voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path
+) -> None:
+    (tmp_path / "1.nii.gz").mkdir()
+    failed = []
+    for n, result in enumerate(voxel_segmenter.predict_batch([Volume(*small_case)] * 3)):
+        assert isinstance(result, Segmentation)
+        try:
+            result.save(tmp_path / f"{n}.nii.gz")
+        except OutputError:
+            failed.append(n)
+    assert failed == [1]
+    assert (tmp_path / "2.nii.gz").is_file()
+
+
 @pytest.mark.parametrize("single", ["folder", np.zeros((4, 8, 8, 8)), {"flair": "f.nii"}])
 def test_a_single_case_is_no_batch(voxel_segmenter: Segmenter, single: Any) -> None:
     with pytest.raises(CaseError, match=r"give \[case\], or call predict"):
@@ -265,6 +332,8 @@ def test_options_are_checked() -> None:
         ({"overlap": 1.0}, "overlap"),
         ({"n_threads": -1}, "n_threads"),
         ({"n_threads": 1.5}, "n_threads"),
+        ({"parallel": 0}, "parallel 0: expected an integer from 1"),
+        ({"parallel": True}, "parallel True"),
         ({"min_part_mm3": -1.0}, "min_part_mm3"),
         ({"min_part_mm3": float("nan")}, "min_part_mm3"),
     ]:

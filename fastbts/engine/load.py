@@ -37,6 +37,7 @@ def load_engine(
     device: str = "auto",
     precision: str = "auto",
     n_threads: int = 0,
+    parallel: int = 1,
     trusted_key: str | Path | None = None,
 ) -> Engine:
     """Loads an engine file.
@@ -52,19 +53,21 @@ def load_engine(
             `fastbts build` made for it. "auto" takes what the file was built for, else bf16 on
             such CPUs and fp32 on others. A TensorRT plan has the precision that it was built in.
         n_threads: CPU threads for the network; 0 for all.
+        parallel: Calls of `infer` that run at once on a CPU, each on its share of the threads and
+            with its own memory.
         trusted_key: Public key (PEM, `fastbts keygen`) that must have signed the file; None to
             accept unsigned files.
     Raises:
         EngineFileError: The file is damaged, not an engine, or not signed by that key.
         DeviceError: The backend, device or precision cannot be used here.
-        OptionsError: An unknown backend, device or precision, or an impossible `n_threads`.
+        OptionsError: An unknown backend, device or precision, or an impossible `n_threads` or
+            `parallel`.
     """
     check_choice(backend, device, precision)
-    check_threads(n_threads)
+    check_threads(n_threads, parallel)
+    choice = {"backend": backend, "device": device, "precision": precision}
     file = read_engine(path, trusted_key)
-    return open_engine(
-        file, backend=backend, device=device, precision=precision, n_threads=n_threads
-    )
+    return open_engine(file, **choice, n_threads=n_threads, parallel=parallel)
 
 
 def read_engine(path: str | Path | None, trusted_key: str | Path | None = None) -> EngineFile:
@@ -86,16 +89,18 @@ def open_engine(
     device: str = "auto",
     precision: str = "auto",
     n_threads: int = 0,
+    parallel: int = 1,
 ) -> Engine:
     """Loads an engine from a file that was read before; see `load_engine`."""
     check_choice(backend, device, precision)
-    check_threads(n_threads)
+    check_threads(n_threads, parallel)
     built_for, built_in = _built(file)
     row = BACKENDS[backend] if backend != "auto" else _choice(device, built_for)
     if precision == "auto" and row.name == built_for:
         precision = built_in
     check_network(file)
-    return row.engine_class()(file, device=device, precision=precision, n_threads=n_threads)
+    choice = {"device": device, "precision": precision}
+    return row.engine_class()(file, **choice, n_threads=n_threads, parallel=parallel)
 
 
 def chosen_device(file: EngineFile, backend: str, device: str) -> str:
