@@ -48,7 +48,8 @@ class OpenVINOEngine(BaseEngine[Any]):
         core, self._tensor = _core(), ov.Tensor
         precision = _precision(core, self.file, options.precision)
         network = _network(ov, core, self.file, precision)
-        model = core.compile_model(network, "CPU", _settings(core, precision, options))
+        settings = _settings(core, precision, options.n_threads, options.parallel)
+        model = core.compile_model(network, "CPU", settings)
         about = {
             "backend_version": _version(ov),
             "device_name": _cpu_name(core),
@@ -213,7 +214,7 @@ def _read(core: Any, onnx_bytes: bytes) -> Any:
     return network
 
 
-def _settings(core: Any, precision: str, options: Options) -> dict[str, str]:
+def _settings(core: Any, precision: str, n_threads: int, parallel: int = 1) -> dict[str, str]:
     # int8 leaves some layers in floating point. Set in any case: OpenVINO's default differs by CPU.
     floats = precision if precision != "int8" else "bf16" if _has_bf16(core) else "fp32"
     settings = {
@@ -222,11 +223,10 @@ def _settings(core: Any, precision: str, options: Options) -> dict[str, str]:
         # Every network and process would pin its threads to the same first cores.
         "ENABLE_CPU_PINNING": "NO",
     }
-    if options.n_threads:
-        settings["INFERENCE_NUM_THREADS"] = str(options.n_threads)
-    if options.parallel > 1:  # each stream has its share of the threads, and its own memory
-        streams = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(options.parallel)}
-        settings |= streams
+    if n_threads:
+        settings["INFERENCE_NUM_THREADS"] = str(n_threads)
+    if parallel > 1:  # each stream has its share of the threads, and its own memory
+        settings |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(parallel)}
     return settings
 
 
