@@ -252,6 +252,7 @@ class Segmenter:
                 if error and (stop_on_error or self._failed_with(error)):
                     raise error
                 yield result
+                self._check_process()  # else it would wait for threads that a fork left behind
 
     def close(self) -> None:
         """Frees the engine, unless it was loaded by the caller, and memory kept on its device."""
