@@ -15,7 +15,6 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbts.batch import in_order
 from fastbts.device.host_cpus import n_cpus, n_limited_cpus
 from fastbts.device.interface import Workspace
 from fastbts.device.lend import Workspaces, pipeline_device, workspaces
@@ -25,6 +24,7 @@ from fastbts.engine.interface import DeviceEngine, Engine, device_of
 from fastbts.engine.load import check_choice, chosen_device, open_engine, read_engine
 from fastbts.errors import FastBTSError, OptionsError, memory_errors
 from fastbts.options import SegmenterOptions
+from fastbts.pipeline.batch import in_order
 from fastbts.pipeline.infer import warm_up_on_device
 from fastbts.pipeline.prediction import Prediction
 from fastbts.progress import Clock, Progress

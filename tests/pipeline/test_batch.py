@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fastbts.batch import in_order
+from fastbts.pipeline.batch import in_order
 from fastbts.progress import Cancelled, Clock, Progress, check_cancelled
 
 LIMIT_S = 30
