@@ -188,8 +188,8 @@ class Segmenter:
 
         So a loop that saves each result reads, computes and writes at the same time. With
         `SegmenterOptions(parallel=2)` two cases are computed at once, each on half of the threads:
-        faster where there is memory for it. When the iterator is closed, or its last case failed,
-        the work that runs is cancelled.
+        faster where there is memory for it. When the caller closes the iterator, or an error ends
+        it, the work that runs is cancelled.
 
         Args:
             cases: Each as in `predict`, for example `fastbts.find_cases(dataset).values()`.
