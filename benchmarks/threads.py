@@ -1,11 +1,11 @@
 """Threads: a case's stages by the CPUs that the process may use, and ways to segment many cases.
 
-    python -m benchmarks.threads [--data DIR] [--cases 12] [--rounds 3] [--json FILE]
+    python -m benchmarks.threads [--data DIR] [--cases 12] [--rounds 5] [--minutes 10] [--json FILE]
 
 Each setting has a process of its own, which stays: a round runs all of them, one after the other.
 A way to segment many cases goes from files to files. Without --data the cases are copies of one
 synthetic head, each moved by some voxels. For its times the machine must do nothing else;
-`others_cpus` is what other processes took meanwhile.
+`others_cpus` is what other processes took meanwhile. No round begins after so many minutes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.study import machine
-from fastbts import Segmenter, SegmenterOptions, __version__, find_cases
+from fastbts import Segmentation, Segmenter, SegmenterOptions, __version__, find_cases
 from fastbts.phantom import make_case, write_case
 
 STAGES = ("read", "normalize", "infer", "label", "save", "total")
@@ -39,40 +39,40 @@ Row = dict[str, Any]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parsed(arguments)
+    end = time.monotonic() + 60 * given.minutes
     with tempfile.TemporaryDirectory() as made:
         cases = chosen(given.data, given.cases) if given.data else phantoms(Path(made), given.cases)
         out = Path(made) / "out"
         results = {
-            "machine": machine(),
             "fastbts": __version__,
             "engine": _segmenter(1).engine.description,
             "n_cases": len(cases),
             "kind": "real" if given.data else "synthetic",
-            "scaling": scaling(cases[: given.scaling_cases], out, given.rounds),
-            "batch": batch(cases, out, given.rounds),
+            "scaling": scaling(cases[: given.scaling_cases], out, given.rounds, end),
+            "batch": batch(cases, out, given.rounds, end),
+            "machine": machine(),
         }
-        results["machine"] = machine()
     if given.json:
         given.json.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps({key: results[key] for key in ("scaling", "batch")}, indent=1))
 
 
-def scaling(cases: list[Path], out: Path, rounds: int) -> list[Row]:
+def scaling(cases: list[Path], out: Path, rounds: int, end: float) -> list[Row]:
     """Medians of the stages on 1, 2, 4, ... CPUs."""
     n, rows = len(os.sched_getaffinity(0)), list[Row]()
     settings = {k: partial(stages, cases, out) for k in sorted({*powers_of_two(n), n})}
-    for n_cpus, runs in interleaved(settings, rounds, n_cpus=lambda key: key).items():
+    for n_cpus, runs in interleaved(settings, rounds, end, n_cpus=lambda key: key).items():
         times = [times for run in runs for times in run["result"]]
         medians = {s: round(statistics.median(t[s] for t in times), 1) for s in STAGES}
         rows.append({"cpus": n_cpus, "stages_ms": medians, "n_runs": len(times), **others(runs)})
     return rows
 
 
-def batch(cases: list[Path], out: Path, rounds: int) -> list[Row]:
+def batch(cases: list[Path], out: Path, rounds: int, end: float) -> list[Row]:
     """Each way to segment all cases: time, memory, and the voxels that differ from the first's."""
     rows, n = list[Row](), len(os.sched_getaffinity(0))
     settings = {name: partial(timed, name, cases, out / name) for name in WAYS}
-    found = interleaved(settings, rounds, n_cpus=lambda key: n)
+    found = interleaved(settings, rounds, end, n_cpus=lambda key: n)
     first = next(iter(found.values()))
     for name, runs in found.items():
         ratios = [a["result"]["s"] / b["result"]["s"] for a, b in zip(first, runs, strict=True)]
@@ -91,9 +91,12 @@ def batch(cases: list[Path], out: Path, rounds: int) -> list[Row]:
 
 
 def interleaved(
-    settings: dict[Any, Callable[[], Any]], rounds: int, n_cpus: Callable[[Any], int]
+    settings: dict[Any, Callable[[], Any]],
+    rounds: int,
+    end: float,
+    n_cpus: Callable[[Any], int],
 ) -> dict[Any, list[Row]]:
-    """The runs of each setting after one that warms up."""
+    """The runs of each setting after one that warms up; one at least, else none after `end`."""
     found: dict[Any, list[Row]] = {key: [] for key in settings}
     with ExitStack() as opened:
         workers = {
@@ -103,6 +106,8 @@ def interleaved(
             for key in settings
         }
         for n in range(rounds + 1):
+            if n > 1 and time.monotonic() > end:
+                break
             for key, work in settings.items():
                 run = workers[key].submit(watched, work).result()
                 if n:
@@ -160,6 +165,7 @@ def one_after_the_other(cases: list[Path], out: Path) -> None:
 def as_a_batch(parallel: int, cases: list[Path], out: Path) -> None:
     results = _segmenter(parallel).predict_batch(cases, stop_on_error=True)
     for case, result in zip(cases, results, strict=True):
+        assert isinstance(result, Segmentation)
         result.save(out / f"{case.name}.nii.gz", overwrite=True)
 
 
@@ -232,7 +238,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of cases")
     parser.add_argument("--cases", type=int, default=12)
     parser.add_argument("--scaling-cases", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--json", type=Path, help="write the results there")
     return parser.parse_args(arguments)
 
