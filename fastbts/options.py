@@ -30,10 +30,10 @@ class SegmenterOptions:
     n_threads: int = 0
     """CPU threads; 0 for all that the process may use, by its affinity and its container."""
     parallel: int = 1
-    """Cases that the CPU computes at once, each on its share of the threads: in `predict_batch`, or
-    when several threads call `predict`. More cases per hour, but each takes longer, and each needs
-    its own memory. An engine that the caller loads needs the same in `load_engine`. On a CUDA
-    device it is always 1."""
+    """Cases that are computed at once, on a CPU each with its share of the threads: in
+    `predict_batch`, or when several threads call `predict`. More cases per hour, but each takes
+    longer, and each needs its own memory. An engine that the caller loads needs the same in
+    `load_engine`."""
     allow_missing: bool = False
     """Whether a case may lack images that the engine was trained to do without. Off by default, so
     that a misnamed file is not mistaken for a missing one: without T1ce the result is far worse."""

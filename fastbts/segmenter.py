@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -202,9 +202,9 @@ class Segmenter:
             progress: Likewise; runs from 0 to 1 for each case, in order, and is called in the
                 thread of the caller.
         Yields:
-            One result per case, in order. Besides the result that the caller holds, at most two
-            cases (or `parallel`, if it is more) are in memory; one more is taken from `cases`.
-            `timings_ms` are wall times beside other cases.
+            One result per case, in order. Besides the result that the caller holds, at most
+            `parallel` + 1 cases are in memory, and one more is taken from `cases`. `timings_ms`
+            are wall times beside other cases; the total includes the wait for a turn.
         Raises:
             CaseError: `cases` is a single case.
             FastBTSError: The engine cannot be loaded; or a bad case, with `stop_on_error`.
@@ -230,22 +230,22 @@ class Segmenter:
         stop_on_error: bool,
         progress: Progress | None,
     ) -> Iterator[Segmentation | FailedCase]:
-        turns = Semaphore()
+        parallel = self.options.parallel
+        turns = Semaphore(parallel)  # one more case is read meanwhile
 
         def work(case: Any, report: Progress) -> Segmentation | FailedCase:
             clock = Clock(report)
             try:
                 with clock("read", 0.0), memory_errors("the case cannot be read"):
                     volume = read(case)
-                with nullcontext() if self._workspaces(clock).device == "cpu" else turns:
+                with turns:
                     return self._segment(case, volume, clock)
             except FastBTSError as error:
                 return FailedCase(case, error)
 
-        n_workers = max(2, self.options.parallel)
         with (
             memory_errors("the batch"),
-            closing(in_order(work, cases, n_workers, progress)) as results,
+            closing(in_order(work, cases, parallel + 1, progress)) as results,
         ):
             for result in results:
                 error = result.error if isinstance(result, FailedCase) else None

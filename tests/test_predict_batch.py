@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +105,17 @@ def test_a_batch_goes_on_while_its_caller_uses_a_result(
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_as_many_cases_are_computed_at_once_as_the_options_say(small_case: Case, n: int) -> None:
-    """Three calls of the network wait for each other; else they would wait for ever."""
-    engine, together = VoxelEngine(), threading.Barrier(n)
+    """Calls of the network wait for each other, else for ever; and no more of them run."""
+    engine, together, running = VoxelEngine(), threading.Barrier(n), threading.Semaphore(n)
     infer = engine.infer
 
     def waiting(*args: Any, **kwargs: Any) -> np.ndarray:
+        assert running.acquire(blocking=False)
         together.wait(30)
-        return infer(*args, **kwargs)
+        logits = infer(*args, **kwargs)
+        time.sleep(0.05)
+        running.release()
+        return logits
 
     engine.infer = waiting  # type: ignore[method-assign]
     segmenter = Segmenter(engine, options=SegmenterOptions(parallel=n), warm_up=False)
