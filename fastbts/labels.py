@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,16 +23,63 @@ SCHEMES: dict[str, dict[str, int]] = {
 COLOURS = {"NCR": (240, 228, 66), "ED": (86, 180, 233), "ET": (230, 85, 0)}
 COLOURS |= {"NETC": COLOURS["NCR"], "SNFH": COLOURS["ED"]}
 """Of each tissue in pictures, DICOM and `.seg.nrrd`, RGB, 0 to 255."""
+OTHER_COLOURS = (
+    *((86, 180, 233), (240, 228, 66), (230, 85, 0), (0, 158, 115)),
+    *((204, 121, 167), (230, 159, 0), (0, 114, 178), (255, 255, 255)),
+)
+"""Of the labels of other regions, in turn; also by Okabe and Ito."""
 REGION_SCHEME = "regions"
 """Separate masks of WT, TC and ET, one file each."""
+
+ENGINE_SCHEME = "engine"
+"""The engine's own labels, for regions other than WT, TC and ET."""
 
 REGION_LABELS = {"WT": (NCR, ED, ET), "TC": (NCR, ET), "ET": (ET,)}
 """Labels of each region: whole tumour, tumour core, enhancing tumour."""
 
 
-def check_scheme(scheme: str) -> None:
-    """Raises OptionsError unless the scheme is a key of `SCHEMES` or `REGION_SCHEME`."""
-    if scheme != REGION_SCHEME and scheme not in SCHEMES:
+def is_glioma(regions: Mapping[str, Sequence[int]]) -> bool:
+    """Whether these are WT, TC and ET with the labels of `REGION_LABELS`, in this order."""
+    return [*regions.items()] == [*REGION_LABELS.items()]
+
+
+def label_table(labels: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
+    """Label of each set of regions, (2^K,); bit k of the index says whether region k is in the set.
+
+    It is the label that is in exactly these regions, the first of several. Where there is none, the
+    smallest region decides (the last of equals), by its label that is in the fewest regions. So, as
+    in nnU-Net, a region counts even where the one around it does not.
+
+    Args:
+        labels: Of each of the K regions.
+    """
+    listed = dict.fromkeys(label for region in labels for label in region)
+    sets = {x: sum(1 << k for k, region in enumerate(labels) if x in region) for x in listed}
+    table, index = np.zeros(1 << len(labels), np.uint8), np.arange(1 << len(labels))
+    for k in sorted(range(len(labels)), key=lambda k: -len(labels[k])):
+        table[index >> k & 1 == 1] = min(labels[k], key=lambda x: sets[x].bit_count())
+    for label, regions in reversed(sets.items()):
+        table[regions] = label
+    return table
+
+
+def label_names(regions: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Name of each label that `label_table` gives -> its value: its smallest region.
+
+    Args:
+        regions: Region -> its labels.
+    """
+    names: dict[str, int] = {}
+    for label in dict.fromkeys(label for labels in regions.values() for label in labels):
+        around = {name: {*labels} for name, labels in regions.items() if label in labels}
+        inner = [n for n in around if not any(other < around[n] for other in around.values())]
+        names.setdefault(" & ".join(inner), label)
+    return names
+
+
+def check_scheme(scheme: str | None) -> None:
+    """Raises OptionsError unless the scheme is a key of `SCHEMES`, `REGION_SCHEME` or None."""
+    if scheme not in (None, REGION_SCHEME, *SCHEMES):
         raise OptionsError(
             f"label scheme {scheme!r}: expected one of {', '.join([*SCHEMES, REGION_SCHEME])}"
         )
@@ -58,6 +107,11 @@ def to_scheme(labels: NDArray[np.uint8], scheme: str) -> NDArray[np.uint8]:
     return table[labels]
 
 
-def region_mask(labels: NDArray[np.uint8], region: str) -> NDArray[np.uint8]:
-    """Mask (0 or 1) of "WT", "TC" or "ET" from labels of any shape, values of `brats2021`."""
-    return np.isin(labels, REGION_LABELS[region]).astype(np.uint8)
+def region_mask(labels: NDArray[np.uint8], region: Sequence[int]) -> NDArray[np.uint8]:
+    """Mask (0 or 1) of a region from labels of any shape.
+
+    Args:
+        labels: uint8.
+        region: Its labels.
+    """
+    return np.isin(labels, region).astype(np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,28 +51,39 @@ class Confusion:
         return _ratio(n_negative - (self.n_predicted - self.n_both), n_negative)
 
 
-def region_dice(predicted: NDArray[np.uint8], reference: NDArray[np.uint8]) -> dict[str, float]:
-    """Dice of WT, TC and ET from two label maps; arguments and errors as `region_confusion`."""
-    confusion = region_confusion(predicted, reference)
+def region_dice(
+    predicted: NDArray[np.uint8],
+    reference: NDArray[np.uint8],
+    regions: Mapping[str, tuple[int, ...]] = REGION_LABELS,
+) -> dict[str, float]:
+    """Dice of each region from two label maps; arguments and errors as `region_confusion`."""
+    confusion = region_confusion(predicted, reference, regions)
     return {region: counts.dice for region, counts in confusion.items()}
 
 
 def region_confusion(
-    predicted: NDArray[np.uint8], reference: NDArray[np.uint8]
+    predicted: NDArray[np.uint8],
+    reference: NDArray[np.uint8],
+    regions: Mapping[str, tuple[int, ...]] = REGION_LABELS,
 ) -> dict[str, Confusion]:
-    """Counts the voxels of WT, TC and ET in two label maps.
+    """Counts the voxels of each region in two label maps.
 
     Args:
-        predicted: uint8, any shape, values of `brats2021`.
-        reference: The same shape and values; the memory order may differ.
+        predicted: uint8, any shape.
+        reference: The same shape; the memory order may differ.
+        regions: Region -> its labels; by default WT, TC and ET with the values of `brats2021`.
 
     Raises:
-        InputError: The shapes differ, or a label is above 7.
+        InputError: The shapes differ, or for WT, TC and ET a label is above 7.
     """
-    _check(predicted, reference)
-    pairs = predicted * np.uint8(8) + reference
+    largest = _checked(predicted, reference, regions)
     # In memory order, which is fastest: the order of counting does not matter.
-    counts = np.bincount(pairs.ravel(order="K"), minlength=64).reshape(8, 8)
+    if largest < 8:
+        pairs = (predicted * np.uint8(8) + reference).ravel(order="K")
+        counts = np.bincount(pairs, minlength=64).reshape(8, 8)
+    else:
+        pairs = (predicted * np.uint16(256) + reference).ravel(order="K")
+        counts = np.bincount(pairs, minlength=65536).reshape(256, 256)
     return {
         region: Confusion(
             n_both=int(counts[np.ix_(values, values)].sum()),
@@ -79,20 +91,27 @@ def region_confusion(
             n_reference=int(counts[:, list(values)].sum()),
             n_voxels=predicted.size,
         )
-        for region, values in REGION_LABELS.items()
+        for region, values in regions.items()
     }
 
 
-def _check(predicted: NDArray[np.uint8], reference: NDArray[np.uint8]) -> None:
+def _checked(
+    predicted: NDArray[np.uint8],
+    reference: NDArray[np.uint8],
+    regions: Mapping[str, tuple[int, ...]],
+) -> int:
+    """The largest label that has to be counted."""
     if predicted.shape != reference.shape:
         raise InputError(
             f"labels of shape {predicted.shape} and a reference of shape {reference.shape}: "
             "expected one grid"
         )
-    if max(predicted.max(), reference.max()) > 7:
+    largest = int(max(predicted.max(), reference.max()))
+    if largest > 7 and regions == REGION_LABELS:
         raise InputError(
             f"labels up to {predicted.max()} and {reference.max()}: expected BraTS values, 0 to 4"
         )
+    return max(largest, *(label for labels in regions.values() for label in labels))
 
 
 def _ratio(part: int, whole: int) -> float | None:

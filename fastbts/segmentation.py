@@ -22,7 +22,7 @@ from fastbts.placement import Placement
 from fastbts.volume import Volume, to_network_axes
 from fastbts.write.dicom_seg import write_dicom_seg
 from fastbts.write.dicom_sr import write_dicom_sr
-from fastbts.write.kinds import Kind, check_no_dicom, kind_of
+from fastbts.write.kinds import Kind, check_no_dicom, check_regions, kind_of
 from fastbts.write.nifti import write_labels
 from fastbts.write.nrrd import write_nrrd
 from fastbts.write.outputs import Outputs, check_outputs, named_paths, replaced_files
@@ -38,18 +38,20 @@ class Segmentation:
     """Labels of one case on the grid of its input.
 
     Attributes:
-        labels: (i, j, k) uint8 on the input's grid: 1 NCR, 2 ED, 4 ET (scheme `brats2021`). NumPy
-            array, or a `DeviceArray` where the input was an array on a device.
-        volumes_ml: Volume per region WT, TC, ET, in millilitres.
+        labels: (i, j, k) uint8 on the input's grid: 1 NCR, 2 ED, 4 ET (scheme `brats2021`), or the
+            labels of the engine's other regions. NumPy array, or a `DeviceArray` where the input
+            was an array on a device.
+        volumes_ml: Volume per region, WT, TC and ET, in millilitres.
         timings_ms: Wall time per stage and in total, in milliseconds.
         report: What ran on what, with which settings and which warnings; JSON-ready.
         volume: The input.
-        output: The network's logits, (3, D, H, W) float32 on the grid of its tensor, on its device.
+        output: The network's logits, (K, D, H, W) float32 on the grid of its tensor, on its device.
         placement: Where that grid is in the volume.
         temperature: What logits are divided by for probabilities.
         inputs: Further files that must not be overwritten, besides those that `volume` names.
         dicom_files: The DICOM series whose grid the labels have, in the order of the slices; empty
             where there is none.
+        regions: Region -> its labels.
     """
 
     labels: Any
@@ -62,6 +64,9 @@ class Segmentation:
     temperature: float = field(default=1.0)
     inputs: tuple[Path, ...] = ()
     dicom_files: tuple[Path, ...] = ()
+    regions: Mapping[str, tuple[int, ...]] = field(
+        default_factory=lambda: dict(schemes.REGION_LABELS)
+    )
 
     def __repr__(self) -> str:
         volumes = ", ".join(f"{region} {ml:.1f} ml" for region, ml in self.volumes_ml.items())
@@ -77,18 +82,18 @@ class Segmentation:
 
     @property
     def confidence(self) -> Mapping[str, float]:
-        """Dice to be expected of WT, TC and ET, 0 to 1; see `fastbts.pipeline.confidence`."""
+        """Dice to be expected of each region, 0 to 1; see `fastbts.pipeline.confidence`."""
         confidence: Mapping[str, float] = self.report["confidence"]
         return confidence
 
     @cached_property
     def logits(self) -> NDArray[np.float32]:
-        """The network's output, (3, D, H, W) on the grid of its tensor, in host memory."""
+        """The network's output, (K, D, H, W) on the grid of its tensor, in host memory."""
         return on_host(self.output)
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
-        """Probability of each region WT, TC, ET, (3, i, j, k) float32; 0 outside the brain box."""
+        """Probability of each region, (K, i, j, k) float32; 0 outside the brain box."""
         shape = self.volume.geometry.shape
         whole = np.zeros((len(self.logits), *shape[::-1]), np.float32).transpose(0, 3, 2, 1)
         view = to_network_axes(whole, self.volume.geometry)
@@ -103,7 +108,7 @@ class Segmentation:
         self,
         path: str | Path | Sequence[str | Path],
         *,
-        labels: str = "brats2021",
+        labels: str | None = None,
         fractional: bool = False,
         sidecar: str | Path | None = None,
         preview: str | Path | None = None,
@@ -127,7 +132,9 @@ class Segmentation:
                 are given and there is no tumour, the DICOM-SEG is left out, and a warning in the
                 report says so: DICOM has none without a segment.
             labels: Of NIfTI files: a label scheme of `fastbts.labels.SCHEMES`, or "regions" for one
-                mask per region, in files whose names end in `_WT`, `_TC`, `_ET`.
+                mask per region, in files whose names end in `_WT`, `_TC`, `_ET`. By default
+                "brats2021"; of an engine for other regions its own labels, and other schemes are
+                refused.
             fractional: Whether the DICOM-SEG holds the probabilities of the regions; else it has
                 the labels, which more viewers show.
             sidecar: The report's file; by default `x.json` for `x.nii.gz`, `x.dcm.json` for
@@ -138,11 +145,13 @@ class Segmentation:
             The files written, images first, the sidecar last.
         Raises:
             OptionsError: Unknown scheme or file suffix; DICOM of a result that is not on a DICOM
-                series; or a DICOM-SEG alone of a result without tumour.
+                series; a DICOM-SEG alone of a result without tumour; or for regions other than WT,
+                TC and ET a scheme of `SCHEMES`, DICOM or `.seg.nrrd`.
             OutputError: A file cannot be written, is one of the inputs, was not written by
                 fastbts, or two of the files are one.
             DeviceError: An extra is not installed.
         """
+        check_regions(named_paths(path), labels, self.regions)
         named, notes = self._possible(named_paths(path))
         outputs = check_outputs(
             named,
@@ -151,21 +160,35 @@ class Segmentation:
             preview=preview,
             overwrite=overwrite,
             inputs=(*self.volume.names, *self.inputs),
+            regions=(*self.regions,),
         )
+        scheme, own = labels or self._default_scheme, {}
+        if scheme == schemes.ENGINE_SCHEME:
+            own = {"region_labels": {region: [*x] for region, x in self.regions.items()}}
         began = time.perf_counter()
         with write_set(partial(replaced_files, outputs)) as new_file:
-            hashes = self._write_pictures(outputs, labels, fractional, new_file)
+            hashes = self._write_pictures(outputs, scheme, fractional, new_file)
             write_ms = round(1000 * (time.perf_counter() - began), 3)
             report = {
                 **self.report,
                 "warnings": [*self.warnings, *notes],
-                "label_scheme": labels,
+                "label_scheme": scheme,
+                **own,
                 "files": list(hashes),
                 "files_sha256": hashes,
                 "timings_ms": {**self.timings_ms, "write": write_ms},
             }
             write_json(outputs.report, report, new_file)
         return outputs.files
+
+    @property
+    def is_glioma(self) -> bool:
+        """Whether the regions are WT, TC and ET with the labels of `brats2021`."""
+        return schemes.is_glioma(self.regions)
+
+    @property
+    def _default_scheme(self) -> str:
+        return "brats2021" if self.is_glioma else schemes.ENGINE_SCHEME
 
     def _possible(self, paths: tuple[Path, ...]) -> tuple[list[Path], list[str]]:
         """The paths without a DICOM-SEG beside others where there is no tumour; and a warning."""
@@ -225,9 +248,11 @@ class Segmentation:
     def _images(self, scheme: str) -> list[tuple[NDArray[np.uint8], dict[str, int]]]:
         """Per image to write: its voxels, and name of each label -> value."""
         labels = on_host(self.labels)
+        if scheme == schemes.ENGINE_SCHEME:
+            return [(labels, schemes.label_names(self.regions))]
         if scheme != schemes.REGION_SCHEME:
             return [(schemes.to_scheme(labels, scheme), schemes.SCHEMES[scheme])]
-        return [(schemes.region_mask(labels, r), {r: 1}) for r in schemes.REGION_LABELS]
+        return [(schemes.region_mask(labels, x), {name: 1}) for name, x in self.regions.items()]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -28,15 +28,17 @@ from fastbts.read.inputs import as_volume, check_cases, check_names, one_case
 from fastbts.read.quality import inspected
 from fastbts.read.sample import Coarse
 from fastbts.segmentation import FailedCase, Segmentation
-from fastbts.spec import REGIONS, EngineSpec
-from fastbts.volume import MODALITIES, Volume
+from fastbts.spec import EngineSpec
+from fastbts.volume import Volume
 
 logger = logging.getLogger("fastbts")
 logger.addHandler(logging.NullHandler())  # a library prints nothing unless it is asked to
 
 
 class Segmenter:
-    """Segments brain tumours. Loads its engine once; then serves any number of threads.
+    """Segments brain tumours, or what else its engine finds, one case per call.
+
+    It loads its engine once, and then serves any number of threads.
 
     Args:
         engine: A path to a `.fbts` file, a loaded engine, or None for the shipped engine.
@@ -76,7 +78,6 @@ class Segmenter:
             raise OptionsError(f"options: expected SegmenterOptions(...), got {options!r}")
         choice = {"backend": backend, "device": device, "precision": precision}
         source = _source(engine, trusted_key, choice)
-        _check_task(source.spec)
         self.spec = _overridden(source.spec, self.options)
         self._owned = isinstance(source, EngineFile)
 
@@ -264,7 +265,7 @@ class Segmenter:
                 lambda: self._loaded(clock),
                 None if is_inspected else partial(_inspect, volume),
             ).run()
-        return Segmentation(*predicted, self.spec.temperature)
+        return Segmentation(*predicted, self.spec.temperature, regions=self.spec.region_labels)
 
     def _workspaces(self, clock: Clock | None = None) -> Workspaces:
         """Those of the engine's device; waits for the engine if it may run on another one."""
@@ -308,15 +309,6 @@ def _source(
             "give the path of its file, or leave this out"
         )
     return engine
-
-
-def _check_task(spec: EngineSpec) -> None:
-    if spec.regions != REGIONS or not set(spec.modalities) <= set(MODALITIES):
-        raise OptionsError(
-            f"{spec.name}: finds {', '.join(spec.regions)} in {', '.join(spec.modalities)}; a "
-            f"Segmenter needs an engine for {', '.join(REGIONS)} in {', '.join(MODALITIES)}; run "
-            "this one with load_engine(...).infer"
-        )
 
 
 def _is_on_cpu(source: Engine | EngineFile, backend: str, device: str, precision: str) -> bool:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+from fastbts.labels import REGION_LABELS, is_glioma
 from fastbts.volume import MODALITIES
 
-REGIONS = ("WT", "TC", "ET")
+REGIONS = tuple(REGION_LABELS)
 """Whole tumour, tumour core, enhancing tumour: the outputs; each contains the next."""
+
+NAME = re.compile(r"\w[\w .+-]*")
+"""Of a modality or a region; parts of files' names."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +22,9 @@ class EngineSpec:
     name: str = "engine"
     """Name for reports."""
     modalities: tuple[str, ...] = MODALITIES
-    """Input channels in order; a `Segmenter` knows those of `MODALITIES`."""
+    """Input channels in order."""
     regions: tuple[str, ...] = REGIONS
-    """Output channels in order; a `Segmenter` needs `REGIONS`."""
+    """Output channels in order; they may overlap."""
     stride: int = 16
     """Spatial sizes must be multiples of this."""
     spacing_mm: float = 1.0
@@ -38,3 +43,23 @@ class EngineSpec:
     """Calibration: probability = sigmoid(logit / temperature); chosen on validation cases."""
     optional_modalities: tuple[str, ...] = ()
     """Modalities that a case may lack, as training dropped them at random; one must be present."""
+    labels: tuple[tuple[int, ...], ...] = ()
+    """Labels of each region in label maps, 1 to 255. Empty means those of `REGION_LABELS` for WT,
+    TC and ET, and 1, 2, ... for other regions."""
+
+    def __post_init__(self) -> None:
+        if not self.labels:
+            of_gliomas = self.regions == REGIONS
+            numbers = tuple((n + 1,) for n in range(len(self.regions)))
+            labels = tuple(REGION_LABELS.values()) if of_gliomas else numbers
+            object.__setattr__(self, "labels", labels)
+
+    @property
+    def region_labels(self) -> dict[str, tuple[int, ...]]:
+        """Region -> its labels."""
+        return dict(zip(self.regions, self.labels, strict=True))
+
+    @property
+    def is_glioma(self) -> bool:
+        """Whether the regions are WT, TC and ET with the labels of `REGION_LABELS`."""
+        return is_glioma(self.region_labels)

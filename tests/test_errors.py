@@ -52,7 +52,7 @@ def test_errors_of_other_kinds_pass_through() -> None:
             "^the case cannot be read: out of memory: 136 MiB; free memory, or use a l",
         ),
         ("pipeline.prediction.normalize", "^a case of 30 x 41 x 23 voxels: out of memory: 136 MiB"),
-        ("pipeline.prediction.Labelling", "^a case of 30 x 41 x 23 voxels: out of memory: 136 MiB"),
+        ("pipeline.label.Labelling", "^a case of 30 x 41 x 23 voxels: out of memory: 136 MiB"),
     ],
 )
 def test_every_stage_reports_it(

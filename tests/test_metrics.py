@@ -46,6 +46,13 @@ def test_refuses_labels_that_cannot_be_compared() -> None:
         region_confusion(np.array([4], np.uint8), np.array([9], np.uint8))
 
 
+def test_other_regions_may_have_any_labels() -> None:
+    predicted, reference = (np.array(a, np.uint8) for a in ([1, 255, 9, 0], [1, 255, 200, 9]))
+    regions = {"all": (1, 9, 200, 255), "one": (255,), "nine": (9,)}
+    assert region_dice(predicted, reference, regions) == {"all": 6 / 7, "one": 1.0, "nine": 0.0}
+    assert region_dice(predicted * 0, reference, {"none": (3,)}) == {"none": 1.0}
+
+
 @given(label_maps, label_maps)
 def test_counts_equal_those_of_the_masks(a: np.ndarray, b: np.ndarray) -> None:
     for region, counts in region_confusion(a, np.asfortranarray(b)).items():

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from fastbts import Segmenter, SegmenterOptions, load_engine, read_case
+from fastbts import EngineSpec, Segmenter, SegmenterOptions, load_engine, read_case
 from fastbts.build.parity import labelled_cases, measure_parity
 from fastbts.engine.file import pack_engine, parse_engine_file, read_engine_file
 from fastbts.engine.load import default_engine_path, open_engine
@@ -117,7 +117,7 @@ def test_rounded_networks_keep_the_dice(val_cases: list[Path]) -> None:
     """What a GPU computes in fp16 and bf16, emulated: measured 3e-5 and 3e-4 of Dice at most."""
     file = read_engine_file(default_engine_path())
     exact = load_engine(precision="fp32", backend="onnxruntime")
-    case = labelled_cases(val_cases[:1], [read_case(val_cases[0])])
+    case = labelled_cases(val_cases[:1], [read_case(val_cases[0])], EngineSpec())
     for precision in ("fp16", "bf16"):
         content = emulated(file, precision)
         rounded = parse_engine_file(pack_engine(file.spec, {"model.onnx": content}), precision)

@@ -37,10 +37,10 @@ Row = dict[str, Any]
 
 def scored(segmenter: Segmenter, folders: list[Path], title: str) -> list[Row]:
     """Confidence and true Dice of each case."""
-    rows = []
+    rows, spec = [], segmenter.spec
     for folder in track(folders, title):
-        result = segmenter.predict(read_images(folder, segmenter.spec.modalities))
-        dice = region_dice(result.labels, read_labels(folder))
+        result = segmenter.predict(read_images(folder, spec.modalities))
+        dice = region_dice(result.labels, read_labels(folder, spec), spec.region_labels)
         rows.append(
             {
                 "case": folder.name,

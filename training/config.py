@@ -10,14 +10,15 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 
 from fastbts import MODALITIES, FastBTSError
+from fastbts.engine.file import MAX_CHANNELS
 from fastbts.labels import REGION_LABELS
+from fastbts.spec import NAME
 from training.clip.encoder import ClipSource
 from training.model import NORMS, UNetConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 PRECISIONS = ("bf16-mixed", "16-mixed", "32-true")
 SOURCES = ("cases", "heads")
-MAX_MODALITIES = 8
 ENDLESS = 10**9
 """Steps of a stage without a limit."""
 
@@ -118,7 +119,7 @@ class Recipe:
     seed: int = 0
     """Seed of the weights and of every crop."""
     modalities: tuple[str, ...] = MODALITIES
-    """Images of a case, one to eight: names of files `*NAME.nii.gz`; the network's inputs."""
+    """Images of a case, one to eight: names of files `*_NAME.nii.gz`; the network's inputs."""
     regions: dict[str, tuple[int, ...]] = field(default_factory=lambda: dict(REGION_LABELS))
     """Region -> its labels; the network's outputs, in this order. Regions may overlap."""
     spacing_mm: float = 1.0
@@ -167,12 +168,6 @@ class Recipe:
     """Steps between validations, if there are cases of split `val`."""
     precision: str = "bf16-mixed"
     """Lightning's name of the precision of forward and backward pass; weights are float32."""
-
-    @property
-    def is_glioma(self) -> bool:
-        """Whether a `fastbts.Segmenter` can use the network: its regions are WT, TC and ET."""
-        same = [*self.regions.items()] == [*REGION_LABELS.items()]  # in this order
-        return same and set(self.modalities) <= set(MODALITIES)
 
     @property
     def steps(self) -> int:
@@ -256,11 +251,14 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
 def _task_mistakes(recipe: Recipe) -> list[str]:
     modalities, regions, model = recipe.modalities, recipe.regions, recipe.model
     mistakes = []
-    if not 1 <= len(set(modalities)) == len(modalities) <= MAX_MODALITIES or "" in modalities:
-        mistakes.append(
-            f"modalities: {', '.join(modalities)}: expected 1 to {MAX_MODALITIES} different names"
-        )
-    if not regions or not all(v and min(v) > 0 and max(v) < 256 for v in regions.values()):
+    for field_name, names in (("modalities", modalities), ("regions", tuple(regions))):
+        different = 1 <= len(set(names)) == len(names) <= MAX_CHANNELS
+        if not different or not all(map(NAME.fullmatch, names)):
+            mistakes.append(
+                f"{field_name}: {', '.join(names)}: expected 1 to {MAX_CHANNELS} different names "
+                "of letters, digits, and inside . + - or spaces"
+            )
+    if not all(v and min(v) > 0 and max(v) < 256 for v in regions.values()):
         mistakes.append(f"regions: {regions}: expected name: [labels], labels from 1 to 255")
     for name, got, wanted in (
         ("model.n_modalities", model.n_modalities, len(modalities)),

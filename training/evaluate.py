@@ -60,14 +60,15 @@ def evaluate(segmenter: Segmenter, folders: list[Path], *, lesions: bool = False
         lesions: Whether to add the lesion-wise scores, which need panoptica.
     """
     rows: list[Row] = []
-    histograms = []
+    histograms, spec = [], segmenter.spec
     for folder in track(folders, "evaluating"):
         result, reference = (
-            segmenter.predict(read_images(folder, segmenter.spec.modalities)),
-            read_labels(folder),
+            segmenter.predict(read_images(folder, spec.modalities)),
+            read_labels(folder, spec),
         )
-        scores = region_scores(result.labels, reference, result.volume.geometry.spacing_mm)
-        more = lesion_scores(result.labels, reference) if lesions else {}
+        pair, regions = (result.labels, reference), spec.region_labels
+        scores = region_scores(*pair, result.volume.geometry.spacing_mm, regions)
+        more = lesion_scores(*pair, regions) if lesions else {}
         rows += [
             {"case": folder.name, "region": region, **s, **more.get(region, {})}
             for region, s in scores.items()
@@ -77,18 +78,18 @@ def evaluate(segmenter: Segmenter, folders: list[Path], *, lesions: bool = False
 
 
 def dice_without(segmenter: Segmenter, folders: list[Path], modality: str) -> dict[str, float]:
-    """Mean over cases of Dice with one image left out: WT, TC, ET and their mean.
+    """Mean over cases of Dice with one image left out: of each region, and their mean.
 
     Raises:
         CaseError: The engine needs this image, or the segmenter's options forbid it.
     """
-    scores = []
+    scores, spec = [], segmenter.spec
     for folder in track(folders, f"without {modality}"):
-        volume = read_images(folder, segmenter.spec.modalities)
+        volume = read_images(folder, spec.modalities)
         labels = segmenter.predict(
             volume.select([m for m in volume.modalities if m != modality])
         ).labels
-        scores.append(region_dice(labels, read_labels(folder)))
+        scores.append(region_dice(labels, read_labels(folder, spec), spec.region_labels))
     means = {region: fmean(score[region] for score in scores) for region in scores[0]}
     return {**means, "mean": fmean(means.values())}
 
@@ -131,7 +132,7 @@ def all_scores(
         "groups": group_means(cases, {folder.name: group_of(folder) for folder in folders}),
         "regions": evaluation.rows,
         "summary": summary(evaluation.rows),
-        "calibration": calibration_record(evaluation.histogram, spec.temperature),
+        "calibration": calibration_record(evaluation.histogram, spec.temperature, spec.regions),
         "missing_modalities": losses,
     }
 

@@ -39,7 +39,7 @@ LEAST_GAIN = 0.001  # of the mean Dice of a case
 MOST_LOSS = 0.005  # of any case's mean Dice by a small-part rule
 RULE = (
     "from thresholds of 0.5 and no small-part rules, one parameter after the other: a threshold "
-    "moves where the cases' mean gain in Dice (mean of WT, TC, ET) less two standard errors is "
+    "moves where the cases' mean gain in Dice (mean of the regions) less two standard errors is "
     f"above {LEAST_GAIN}; a small-part rule is taken where the mean gain is above {LEAST_GAIN} "
     f"and no case loses more than {MOST_LOSS}"
 )
@@ -54,7 +54,7 @@ class TuningCase:
         logits: (K, D, H, W) float32 on the tensor's grid.
         placement: Position of the tensor in the image.
         geometry: The image's grid.
-        reference: Labels (i, j, k) uint8, BraTS <= 2021 values.
+        reference: Labels (i, j, k) uint8, of the engine's regions.
     """
 
     logits: NDArray[np.float32]
@@ -63,9 +63,9 @@ class TuningCase:
     reference: NDArray[np.uint8]
 
     def dice(self, spec: EngineSpec) -> dict[str, float]:
-        """Dice of WT, TC and ET under a spec's thresholds and rules."""
+        """Dice of each region under a spec's thresholds and rules."""
         result = label(self.logits, self.placement, self.geometry, spec)
-        return region_dice(result.labels, self.reference)
+        return region_dice(result.labels, self.reference, spec.region_labels)
 
 
 def infer(segmenter: Segmenter, folders: list[Path]) -> tuple[list[TuningCase], Histogram]:
@@ -74,11 +74,11 @@ def infer(segmenter: Segmenter, folders: list[Path]) -> tuple[list[TuningCase], 
     Returns:
         The cases, and the histogram of logits at brain voxels, (K, 2, bins).
     """
-    cases, histograms = [], []
+    cases, histograms, spec = [], [], segmenter.spec
     for folder in track(folders, "inferring"):
         result, reference = (
-            segmenter.predict(read_images(folder, segmenter.spec.modalities)),
-            read_labels(folder),
+            segmenter.predict(read_images(folder, spec.modalities)),
+            read_labels(folder, spec),
         )
         cases.append(TuningCase(result.logits, result.placement, result.volume.geometry, reference))
         histograms.append(logit_histogram(*brain_logits(result, reference)))
@@ -87,13 +87,15 @@ def infer(segmenter: Segmenter, folders: list[Path]) -> tuple[list[TuningCase], 
 
 def tuned(spec: EngineSpec, cases: list[TuningCase], histogram: Histogram) -> EngineSpec:
     """Chooses temperature, thresholds and small-part rules by `RULE`; ignores those of `spec`."""
-    temperature = fit_temperature(histogram)
+    temperature, halves = fit_temperature(histogram), (0.5,) * len(spec.regions)
     spec = replace(
-        spec, temperature=temperature, thresholds=(0.5, 0.5, 0.5), min_et_mm3=0.0, min_part_mm3=0.0
+        spec, temperature=temperature, thresholds=halves, min_et_mm3=0.0, min_part_mm3=0.0
     )
-    for region in (2, 1, 0):  # ET first: TC contains ET, WT contains TC
+    for region in reversed(range(len(halves))):  # ET first: TC contains ET, WT contains TC
         spec = best(cases, spec, (_with_threshold(spec, region, t) for t in THRESHOLDS), steady)
     spec = best(cases, spec, (replace(spec, min_part_mm3=mm3) for mm3 in VOLUMES_MM3), harmless)
+    if not spec.is_glioma:
+        return spec
     return best(cases, spec, (replace(spec, min_et_mm3=mm3) for mm3 in VOLUMES_MM3), harmless)
 
 
@@ -113,7 +115,7 @@ def best(
 
 
 def case_scores(cases: list[TuningCase], spec: EngineSpec) -> Gains:
-    """Mean over WT, TC and ET of each case's Dice, (n,)."""
+    """Mean over the regions of each case's Dice, (n,)."""
     return np.array([np.mean([*case.dice(spec).values()]) for case in cases])
 
 
@@ -142,7 +144,7 @@ def scores(spec: EngineSpec, cases: list[TuningCase], histogram: Histogram) -> d
     dice = {region: float(np.mean([case[region] for case in per_case])) for region in spec.regions}
     return {
         "dice": {**dice, "mean": float(np.mean([*dice.values()]))},
-        "ece": calibration_errors(histogram, spec.temperature),
+        "ece": calibration_errors(histogram, spec.temperature, spec.regions),
         "nll": mean_nll(histogram, spec.temperature),
         "settings": {
             k: getattr(spec, k) for k in ("temperature", "thresholds", "min_et_mm3", "min_part_mm3")
@@ -183,8 +185,8 @@ def tune(
 
 
 def _with_threshold(spec: EngineSpec, region: int, threshold: float) -> EngineSpec:
-    values = [threshold if i == region else t for i, t in enumerate(spec.thresholds)]
-    return replace(spec, thresholds=(values[0], values[1], values[2]))
+    values = (threshold if i == region else t for i, t in enumerate(spec.thresholds))
+    return replace(spec, thresholds=tuple(values))
 
 
 def command(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from fastbts.errors import DeviceError, EngineFileError
 from fastbts.files import atomic_write, check_writable
 from fastbts.pipeline.normalize import normalize
 from fastbts.progress import Progress
-from fastbts.read.case import read_case
+from fastbts.read.inputs import as_volume
 from fastbts.spec import EngineSpec
 
 SUFFIX = ".onnx"
@@ -80,8 +81,9 @@ def build_engine(
     on_progress("read", 0.0)
     file, folders = read_source(source), [Path(folder) for folder in calibrate]
     check_network(file)
-    volumes = [read_case(folder) for folder in folders]
-    cases = labelled_cases(folders, volumes)  # now, as the build takes minutes
+    complete = replace(file.spec, optional_modalities=())
+    volumes = [as_volume(folder, complete) for folder in folders]
+    cases = labelled_cases(folders, volumes, file.spec)  # now, as the build takes minutes
     tensors = [normalize(volume, file.spec).tensor for volume in volumes]
     on_progress("build", 0.1)
     payloads: dict[str, bytes | memoryview] = {

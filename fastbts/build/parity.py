@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from fastbts.engine.interface import Engine
 from fastbts.errors import GeometryError, OptionsError
-from fastbts.labels import REGION_LABELS
+from fastbts.labels import label_names
 from fastbts.metrics import region_dice
 from fastbts.options import SegmenterOptions
-from fastbts.read.reference import find_reference, read_reference
+from fastbts.read.reference import find_reference, read_reference_of
 from fastbts.segmentation import Segmentation
 from fastbts.segmenter import Segmenter
+from fastbts.spec import EngineSpec
 from fastbts.volume import Volume
 
 MIN_AGREEMENT = {"fp32": 0.9999, "tf32": 0.999, "fp16": 0.999, "bf16": 0.995, "int8": 0.99}
@@ -29,33 +30,48 @@ MAX_DICE_LOSS = 0.01
 
 @dataclass(frozen=True, eq=False)
 class LabelledCase:
-    """A case with its reference segmentation, (i, j, k) uint8, values of `brats2021`."""
+    """A case with its reference segmentation, (i, j, k) uint8, in the labels of the engine."""
 
     volume: Volume
     reference: NDArray[np.uint8]
 
 
-def labelled_cases(folders: Sequence[Path], volumes: Sequence[Volume]) -> list[LabelledCase]:
+def labelled_cases(
+    folders: Sequence[Path], volumes: Sequence[Volume], spec: EngineSpec
+) -> list[LabelledCase]:
     """The cases that have a reference segmentation, or the phantom if none has.
 
     Args:
         folders: Case folders; a file `*seg.nii.gz` is the reference (3 of BraTS 2023 is read as 4).
         volumes: The same cases, read.
+        spec: Of the engine.
     Raises:
         CaseError: A folder has several references.
         InputError, GeometryError: A reference cannot be used.
     """
     paths = map(find_reference, folders)
-    found = [_labelled(v, path) for v, path in zip(volumes, paths, strict=True) if path]
-    return found or [synthetic_case()]
+    found = [_labelled(v, path, spec) for v, path in zip(volumes, paths, strict=True) if path]
+    return found or [synthetic_case(spec)]
 
 
-def synthetic_case() -> LabelledCase:
-    """The phantom: shows whether two engines compute the same, not how accurate they are."""
+def synthetic_case(spec: EngineSpec) -> LabelledCase:
+    """The phantom: shows whether two engines compute the same, not how accurate they are.
+
+    For other images than glioma's it has the phantom's in turn; for other regions the tumour has
+    each of their labels in some slices.
+    """
     from fastbts.phantom import make_case
 
     case = make_case(0)
-    return LabelledCase(case.volume, case.labels)
+    given, n_images = case.volume, len(spec.modalities)
+    if not set(spec.modalities) <= set(given.modalities):
+        images = given.data[np.arange(n_images) % len(given.data)]
+        given = Volume(images, given.affine, spec.modalities)
+    if spec.is_glioma:
+        return LabelledCase(given, case.labels)
+    values = np.array([*label_names(spec.region_labels).values()], np.uint8)
+    of_slice = values[np.arange(case.labels.shape[2]) % len(values)]
+    return LabelledCase(given, np.where(case.labels > 0, of_slice, np.uint8(0)))
 
 
 def measure_parity(
@@ -82,7 +98,7 @@ def measure_parity(
         rows.append(_compared(a.predict(case.volume), b.predict(case.volume), case.reference))
         progress((n + 1) / len(cases))
     differences, agreements, changes = zip(*rows, strict=True)
-    means = {region: float(np.mean([c[region] for c in changes])) for region in REGION_LABELS}
+    means = {r: float(np.mean([change[r] for change in changes])) for r in exact.spec.regions}
     return {
         "n_cases": len(rows),
         "max_logit_difference": max(differences),
@@ -109,13 +125,15 @@ def _compared(
     """Largest logit difference, share of equal region labels, change of Dice."""
     inside = (slice(None), *exact.placement.in_tensor)
     a, b = exact.logits[inside], built.logits[inside]
-    before, after = region_dice(exact.labels, reference), region_dice(built.labels, reference)
+    before, after = (
+        region_dice(result.labels, reference, result.regions) for result in (exact, built)
+    )
     change = {region: after[region] - before[region] for region in after}
     return float(np.abs(a - b).max()), float(((a > 0) == (b > 0)).mean()), change
 
 
-def _labelled(volume: Volume, path: Path) -> LabelledCase:
-    reference, shape = read_reference(path), volume.geometry.shape
+def _labelled(volume: Volume, path: Path, spec: EngineSpec) -> LabelledCase:
+    reference, shape = read_reference_of(spec, path), volume.geometry.shape
     if reference.shape != shape:
         raise GeometryError(
             f"{path}: expected the shape of the case's images, {shape}, got {reference.shape}; "

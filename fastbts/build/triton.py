@@ -14,6 +14,7 @@ from pathlib import Path
 from fastbts.engine.file import EngineFile, read_engine_file
 from fastbts.errors import OptionsError, OutputError
 from fastbts.files import atomic_write
+from fastbts.labels import label_names
 from fastbts.spec import EngineSpec
 
 KINDS = {"cpu": "KIND_CPU", "cuda": "KIND_GPU"}
@@ -73,9 +74,11 @@ def _written(path: Path, content: bytes) -> Path:
 
 def _segmenter_config(spec: EngineSpec, name: str, device: str, instances: int) -> str:
     """Warm-up is in `initialize`: Triton would send random images, which are refused."""
-    channels = len(spec.modalities)
+    channels, scheme = len(spec.modalities), label_names(spec.region_labels)
+    named = ", ".join(f"{value} {name}" for name, value in scheme.items())
+    labels = "as in brats2021" if spec.is_glioma else named
     return f'''# {", ".join(spec.modalities)} as (M, X, Y, Z); affine: voxel index to RAS+ mm.
-# Labels as in brats2021.
+# Labels: {labels}.
 name: "{name}"
 backend: "python"
 max_batch_size: 0

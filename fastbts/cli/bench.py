@@ -66,9 +66,9 @@ def _segmenters(engine: Path | None, backend: str, n_threads: int) -> dict[str, 
 
 
 def _times(segmenters: dict[str, Segmenter], rounds: int, progress: Progress) -> Times:
-    from fastbts.phantom import make_case
+    from fastbts.build.parity import synthetic_case
 
-    volume = make_case(0).volume
+    volume = synthetic_case(next(iter(segmenters.values())).spec).volume
     times: Times = {precision: [] for precision in segmenters}
     for n in range(rounds + 1):
         progress(f"round {n} of {rounds}", n / (rounds + 1))

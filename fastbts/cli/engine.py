@@ -18,6 +18,7 @@ from fastbts.cli.common import (
     reported_errors,
 )
 from fastbts.engine.backends import BACKENDS, DEFAULT_BACKEND, devices, precisions
+from fastbts.labels import label_names
 
 if TYPE_CHECKING:
     from fastbts.engine.file import EngineFile
@@ -174,10 +175,12 @@ def _described(file: EngineFile) -> str:
 def _network(spec: EngineSpec) -> dict[str, str]:
     thresholds = zip(spec.regions, spec.thresholds, strict=True)
     window = " x ".join(map(str, spec.window))
+    named = ", ".join(f"{value} {name}" for name, value in label_names(spec.region_labels).items())
     return {
         "modalities": ", ".join(spec.modalities),
         "may be missing": ", ".join(spec.optional_modalities) or "none",
         "regions": ", ".join(f"{region} from p = {t:g}" for region, t in thresholds),
+        "labels": "as in brats2021" if spec.is_glioma else named,
         "trained at": f"{spec.spacing_mm:g} mm, windows of {window} voxels (Z, Y, X)",
         "small-ET rule": f"below {spec.min_et_mm3:g} mm3" if spec.min_et_mm3 else "off",
         "small parts": f"removed below {spec.min_part_mm3:g} mm3" if spec.min_part_mm3 else "kept",

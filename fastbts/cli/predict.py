@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,10 +35,17 @@ from fastbts.cli.results import (
     write_result,
 )
 from fastbts.errors import CaseError, FastBTSError, OptionsError
-from fastbts.write.kinds import check_no_dicom
+from fastbts.volume import MODALITIES
+from fastbts.write.kinds import check_no_dicom, check_regions
 from fastbts.write.outputs import check_outputs
 
 Image = Annotated[Path | None, typer.Option(help="image file, instead of a case folder")]
+OtherImages = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=FILE", help="image of another modality, for an engine that takes it"
+    ),
+]
 OutOption = Annotated[
     Path,
     typer.Option(
@@ -82,11 +90,12 @@ def predict(
     t1: Image = None,
     t1ce: Image = None,
     t2: Image = None,
+    image: OtherImages = None,
     nnunet_order: NnunetOrder = None,
     channels: Channels = None,
     grid: Grid = None,
     allow_missing: AllowMissing = False,
-    labels: Labels = "brats2021",
+    labels: Labels = None,
     preview: Preview = False,
     overwrite: Overwrite = False,
     engine: EngineOption = None,
@@ -107,7 +116,8 @@ def predict(
     orders = {"nnunet_order": _split(nnunet_order), "order": _split(channels)}
     images = {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}
     with reported_errors():
-        given = _cases(cases or [], images, **orders)
+        images |= _named(image or [])
+        given = _cases(cases or [], images, engine, **orders)
         saves = [
             {**files, "labels": labels, "overwrite": overwrite}
             for files in result_files(out, list(given), preview)
@@ -127,6 +137,8 @@ def predict(
             allow_missing=allow_missing,
             min_part_mm3=min_part_mm3,
         )
+        for save in saves:
+            check_regions([save["path"]], labels, segmenter.spec.region_labels)
         results = segmenter.predict_batch(
             given.values(),
             nnunet_order=orders["nnunet_order"],
@@ -180,23 +192,55 @@ def demo(
 
 
 def _cases(
-    paths: list[Path], images: dict[str, Path | None], **orders: list[str] | None
+    paths: list[Path],
+    images: dict[str, Path | None],
+    engine: Path | None,
+    **orders: list[str] | None,
 ) -> dict[str, Any]:
     """Name of each case -> what `Segmenter.predict` takes; folders of cases are searched."""
     from fastbts.read.find import find_cases, name_cases
 
     given = {modality: path for modality, path in images.items() if path is not None}
     if bool(paths) == bool(given):
-        raise typer.BadParameter("give case folders, or the images by --flair --t1 --t1ce --t2")
+        raise typer.BadParameter(
+            "give case folders, or the images by --flair --t1 --t1ce --t2 --image NAME=FILE"
+        )
     if given:
         return {"": given}
+    modalities = _modalities(engine)
     cases: list[Path] = []
     for path in paths:
         try:
-            cases += find_cases(path, **orders).values()
+            cases += find_cases(path, **orders, modalities=modalities).values()
         except CaseError:  # as a case of its own, it fails with the same message
             cases.append(path)
     return name_cases(cases)
+
+
+def _named(images: list[str]) -> dict[str, Path | None]:
+    """Modality -> path, from NAME=FILE.
+
+    Raises:
+        OptionsError: One has no name or no file.
+    """
+    named: dict[str, Path | None] = {}
+    for image in images:
+        name, _, path = image.partition("=")
+        if not name or not path or name in named:
+            raise OptionsError(
+                f"--image {image}: expected NAME=FILE, each name once, for example adc=adc.nii.gz"
+            )
+        named[name] = Path(path)
+    return named
+
+
+def _modalities(engine: Path | None) -> Sequence[str]:
+    """What the files of a case are named by; a wrong path is an error of its own, later."""
+    from fastbts.engine.load import read_engine
+
+    if engine is None or not engine.is_file():
+        return MODALITIES
+    return read_engine(engine).spec.modalities
 
 
 def _split(names: str | None) -> list[str] | None:

@@ -23,7 +23,13 @@ Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="replace files that fastbts did not write, never the inputs"),
 ]
-Labels = Annotated[str, typer.Option(help=f"label scheme: {', '.join([*SCHEMES, REGION_SCHEME])}")]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        help=f"label scheme: {', '.join([*SCHEMES, REGION_SCHEME])}; default: "
+        f"{next(iter(SCHEMES))}, or the labels of an engine for other regions"
+    ),
+]
 Preview = Annotated[
     bool, typer.Option("--preview", help="also write preview.png, an overlay on three planes")
 ]
@@ -142,7 +148,7 @@ def write_result(
 
     if isinstance(result, FailedCase):
         raise result.error
-    outputs = check_outputs(**save)
+    outputs = check_outputs(**save, regions=(*result.regions,))
     earlier, kept = replaced_files(outputs), kept_files(outputs)
     written = result.save(**save, fractional=fractional)
     left_out = [p for p in outputs.paths if kind_of(p) is Kind.SEG and p not in written]

@@ -188,7 +188,7 @@ def _close(spacing: Any, expected: Any) -> bool:
 
 def _volumes(images: list[Path], report: dict[str, Any]) -> Check:
     """Counts voxels again: the image may be undamaged, but not the one of this report."""
-    counted = _counted_ml(images, report["label_scheme"])
+    counted = _counted_ml(images, report)
     names = list(report["volumes_ml"])
     expected = [float(report["volumes_ml"][name]) for name in names]
     same = np.allclose(counted, expected, rtol=VOLUME_TOLERANCE, atol=0)
@@ -196,13 +196,16 @@ def _volumes(images: list[Path], report: dict[str, Any]) -> Check:
     return Check("volumes", bool(same), detail if same else f"{detail}; the report says {expected}")
 
 
-def _counted_ml(images: list[Path], scheme: str) -> list[float]:
-    from fastbts.labels import REGION_SCHEME, SCHEMES
+def _counted_ml(images: list[Path], report: dict[str, Any]) -> list[float]:
+    from fastbts.labels import ENGINE_SCHEME, REGION_SCHEME, SCHEMES
     from fastbts.read.nifti import read_header
     from fastbts.read.reference import read_labels
 
-    arrays: list[NDArray[Any]] = [read_labels(path) for path in images]
-    if scheme != REGION_SCHEME:
+    scheme, most = report["label_scheme"], {"most": 255} if "region_labels" in report else {}
+    arrays: list[NDArray[Any]] = [read_labels(path, **most) for path in images]
+    if scheme == ENGINE_SCHEME:
+        arrays = [np.isin(arrays[0], labels) for labels in report["region_labels"].values()]
+    elif scheme != REGION_SCHEME:
         ncr, _, et = SCHEMES[scheme].values()
         arrays = [arrays[0] > 0, np.isin(arrays[0], (ncr, et)), arrays[0] == et]
     voxel_ml = read_header(images[0]).geometry.voxel_ml

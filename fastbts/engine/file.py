@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fastbts.errors import EngineFileError
-from fastbts.spec import REGIONS, EngineSpec
+from fastbts.spec import NAME, REGIONS, EngineSpec
 
 MAGIC = b"FASTBTS\n"
 FORMAT_VERSION = 1
@@ -22,6 +22,7 @@ MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILE_BYTES = 4 << 30
 MAX_WINDOW = 1024  # voxels per axis: a forged spec must not make a reader ask for terabytes
 MAX_CHANNELS = 8  # inputs or outputs of a network
+MAX_LABEL = 255
 ALIGNMENT = 64
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0  # calibrated networks have 0.5 to 3
 # onnx.proto: an external_data entry of a tensor has the key "location", after its length, a varint.
@@ -282,20 +283,31 @@ def parse_spec(values: Any) -> EngineSpec:
         EngineFileError: Missing or unknown fields, wrong types, or contradictory values.
     """
     default = asdict(EngineSpec())
-    if not isinstance(values, dict) or set(values) != set(default):
+    # Older files of glioma engines have no labels.
+    if not isinstance(values, dict) or {*values, "labels"} != set(default):
         raise EngineFileError(
             f"manifest's spec: expected exactly the fields {', '.join(default)}, got {values!r}"
         )
-    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    plain: dict[str, Any] = {k: _plain(v) for k, v in values.items()}
     wrong = [k for k, v in plain.items() if not _same_kind(v, default[k])]
     if wrong:
         raise EngineFileError(
             f"manifest's spec: wrong type of {', '.join(f'{k} = {plain[k]!r}' for k in wrong)}"
         )
     spec = EngineSpec(**plain)
+    if "labels" not in plain and len(spec.regions) > 1 and spec.regions != REGIONS:
+        raise EngineFileError(
+            f"manifest's spec has no labels of {', '.join(spec.regions)}; expected those of each "
+            "region; export the engine again"
+        )
     if not _consistent(spec):
         raise EngineFileError(f"manifest's spec contradicts itself: {spec}")
     return spec
+
+
+def _plain(value: Any) -> Any:
+    """Lists of JSON as tuples."""
+    return tuple(map(_plain, value)) if isinstance(value, list) else value
 
 
 def _same_kind(value: Any, example: Any) -> bool:
@@ -316,8 +328,9 @@ def _consistent(spec: EngineSpec) -> bool:
         len(spec.thresholds) == len(spec.regions)
         and all(0 < t < 1 for t in spec.thresholds)
         and _are_names(spec.regions)
-        # The label op knows these in this order, whatever else an engine may find.
-        and [r for r in spec.regions if r in REGIONS] == [r for r in REGIONS if r in spec.regions]
+        and len(spec.labels) == len(spec.regions)
+        and all(0 < label <= MAX_LABEL for labels in spec.labels for label in labels)
+        and (spec.is_glioma or not spec.min_et_mm3)
         and _are_names(spec.modalities)
         and 0 <= low < high <= 100
         and spec.stride > 0
@@ -334,7 +347,8 @@ def _consistent(spec: EngineSpec) -> bool:
 
 def _are_names(names: tuple[str, ...]) -> bool:
     """Whether these can be the channels of a network: some different names."""
-    return 0 < len(set(names)) == len(names) <= MAX_CHANNELS and "" not in names
+    different = 0 < len(set(names)) == len(names) <= MAX_CHANNELS
+    return different and all(map(NAME.fullmatch, names))
 
 
 def _aligned(size: int) -> int:

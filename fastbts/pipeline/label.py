@@ -12,8 +12,8 @@ from fastbts import ops
 from fastbts.device.host import HOST
 from fastbts.device.interface import Array, Workspace
 from fastbts.errors import DeviceError
-from fastbts.labels import ED, ET, NCR
-from fastbts.ops import RegionCounts
+from fastbts.labels import ED, ET, NCR, label_table
+from fastbts.ops import Parts, RegionCounts
 from fastbts.placement import Placement, box_size
 from fastbts.spec import EngineSpec
 from fastbts.volume import Geometry, to_network_axes
@@ -24,11 +24,12 @@ class Labelled:
     """Labels on the input's grid.
 
     Attributes:
-        labels: (i, j, k) uint8, values of `fastbts.labels`.
+        labels: (i, j, k) uint8, values of `fastbts.labels`, or those of the engine's other regions.
         volumes_ml: Volume per region, in millilitres.
         small_parts: What the removal of small parts did: threshold_mm3 and, if that is not 0,
             n_parts_before, n_parts_after, removed_mm3.
-        small_et: What the small-ET rule did: threshold_mm3, applied, et_mm3_before, et_mm3_after.
+        small_et: What the small-ET rule did: threshold_mm3, applied, et_mm3_before, et_mm3_after;
+            empty for other regions.
     """
 
     labels: Array
@@ -52,12 +53,17 @@ def label(
     Raises:
         DeviceError: Logits inside the brain box are NaN or infinite.
     """
-    labelling = Labelling(logits, placement, geometry, spec, n_threads=n_threads)
+    labelling = labelling_of(spec)(logits, placement, geometry, spec, n_threads=n_threads)
     return labelling.concluded(*labelling.numbers)
 
 
+def labelling_of(spec: EngineSpec) -> type[Labelling] | type[RegionLabelling]:
+    """What labels the regions of an engine."""
+    return Labelling if spec.is_glioma else RegionLabelling
+
+
 class Labelling:
-    """The labels of a case, as `label` makes them, in a workspace that may not be done yet.
+    """WT, TC and ET of a case, as `label` makes them, in a workspace that may not be done yet.
 
     Attributes:
         labels: (i, j, k) uint8; complete after `concluded`.
@@ -114,13 +120,13 @@ class Labelling:
 
     def _mark(self, et: int) -> list[Array]:
         """Writes the labels, with this one for enhancing tumour; returns `numbers`."""
-        box, thresholds = self._placement.box, uncalibrated(self._spec)
+        box, least = self._placement.box, uncalibrated(self._spec)
         counts, stream = self._workspace.kept("counts", (4,), np.int64), self._workspace.stream
         ops.label(
             self._logits,
             self._offset,
             box,
-            thresholds,
+            (least[0], least[1], least[2]),
             (ED, NCR, et),
             self._view,
             self._n_threads,
@@ -144,6 +150,75 @@ class Labelling:
             stream=self._workspace.stream,
         )
         return [parts]
+
+
+class RegionLabelling:
+    """Any regions of a case, as `label` makes them, computed on the host by `label_table`.
+
+    Attributes:
+        labels: (i, j, k) uint8, where the logits are.
+        numbers: Empty: the host has them.
+    """
+
+    def __init__(
+        self,
+        logits: Array,
+        placement: Placement,
+        geometry: Geometry,
+        spec: EngineSpec,
+        workspace: Workspace = HOST,
+        n_threads: int = 0,
+    ) -> None:
+        self.numbers: list[Array] = []
+        self._spec, self._voxel_ml, box = spec, geometry.voxel_ml, placement.box
+        restored, offset = placement.restore(logits, workspace, n_threads)
+        cut = tuple(slice(o, o + n) for o, n in zip(offset, box_size(box), strict=True))
+        inside = workspace.get(restored)[0][(slice(None), *cut)]
+        self._n_nonfinite = int(np.count_nonzero(~np.isfinite(inside).all(axis=0)))
+        labels: NDArray[np.uint8] = np.zeros(geometry.shape[::-1], np.uint8).T
+        view = to_network_axes(labels, geometry)
+        view[placement.in_volume] = label_table(spec.labels)[_sets(inside, spec)]
+        self._parts = self._remove_parts(view, placement, n_threads)
+        self._n_of_label = np.bincount(view[placement.in_volume].ravel(), minlength=256)
+        self.labels = workspace.own(workspace.put(labels.T, "labels")).T
+
+    def concluded(self) -> Labelled:
+        """The labels with their volumes.
+
+        Raises:
+            DeviceError: Logits inside the brain box are NaN or infinite.
+        """
+        _check_finite(self._n_nonfinite)
+        volumes_ml = {
+            region: int(self._n_of_label[list(labels)].sum()) * self._voxel_ml
+            for region, labels in self._spec.region_labels.items()
+        }
+        return Labelled(self.labels, volumes_ml, self._parts, {})
+
+    def _remove_parts(
+        self, view: NDArray[np.uint8], placement: Placement, n_threads: int
+    ) -> dict[str, float]:
+        """Applies the threshold for small parts, if there is one; returns its record."""
+        threshold, voxel_mm3 = self._spec.min_part_mm3, self._voxel_ml * 1000
+        if not threshold:
+            return {"threshold_mm3": 0.0}
+        parts = ops.components(view, placement.box, _min_voxels(threshold, voxel_mm3), n_threads)
+        assert isinstance(parts, Parts), "on the host"
+        return {
+            "threshold_mm3": threshold,
+            "n_parts_before": parts.n_before,
+            "n_parts_after": parts.n_after,
+            "removed_mm3": round(sum(parts.n_removed.values()) * voxel_mm3, 3),
+        }
+
+
+def _sets(logits: NDArray[np.float32], spec: EngineSpec) -> NDArray[np.uint8]:
+    """Regions that each voxel (D, H, W) belongs to, as an index of `label_table`."""
+    sets = np.zeros(logits.shape[1:], np.uint8)
+    for k, (region, threshold) in enumerate(zip(logits, spec.thresholds, strict=True)):
+        least = spec.temperature * np.log(threshold / (1 - threshold))
+        sets |= (region >= least).astype(np.uint8) << k
+    return sets
 
 
 def _min_voxels(min_part_mm3: float, voxel_mm3: float) -> int:
@@ -177,10 +252,9 @@ def _check_finite(n_nonfinite: int) -> None:
         )
 
 
-def uncalibrated(spec: EngineSpec) -> tuple[float, float, float]:
+def uncalibrated(spec: EngineSpec) -> tuple[float, ...]:
     """The thresholds for sigmoid(logit), which the op compares, instead of sigmoid(logit / T)."""
-    wt, tc, et = (spec.temperature * math.log(t / (1 - t)) for t in spec.thresholds)
-    return _sigmoid(wt), _sigmoid(tc), _sigmoid(et)
+    return tuple(_sigmoid(spec.temperature * math.log(t / (1 - t))) for t in spec.thresholds)
 
 
 def _sigmoid(logit: float) -> float:

@@ -16,7 +16,7 @@ from fastbts.options import SegmenterOptions
 from fastbts.pipeline.brain import Brain
 from fastbts.pipeline.confidence import confidence, doubts, probability_sums
 from fastbts.pipeline.infer import Inferred, infer
-from fastbts.pipeline.label import Labelling
+from fastbts.pipeline.label import Labelling, RegionLabelling, labelling_of
 from fastbts.pipeline.normalize import Prepared, normalize, statistics
 from fastbts.pipeline.report import report
 from fastbts.placement import Placement
@@ -50,7 +50,7 @@ class _Queued:
     engine: Engine
     prepared: Prepared
     inferred: Inferred
-    labelling: Labelling
+    labelling: Labelling | RegionLabelling
     sums: Array
     logits: Array
 
@@ -104,7 +104,8 @@ class Prediction:
         inferred = infer(engine, prepared.tensor, spec, self.options, self.clock, workspace)
         logits, placement = inferred.logits, prepared.placement
         with self.clock("label", 0.95):
-            labelling = Labelling(logits, placement, volume.geometry, spec, workspace, n_threads)
+            make = labelling_of(spec)
+            labelling = make(logits, placement, volume.geometry, spec, workspace, n_threads)
             sums = probability_sums(logits, placement, spec, workspace, n_threads)
             logits = workspace.own(logits)
         return _Queued(engine, prepared, inferred, labelling, sums, logits)

@@ -18,6 +18,7 @@ from fastbts.read.names import (
     is_numbered,
     narrow_claims,
     numbered_claims,
+    suffix_claims,
     wide_claims,
 )
 from fastbts.read.nifti import count_images
@@ -77,6 +78,57 @@ def find_case(
     return {modality: found[modality] for modality in MODALITIES if modality in found}
 
 
+def find_images(
+    folder: str | Path,
+    modalities: Sequence[str],
+    nnunet_order: Sequence[str] | None = None,
+    optional: Sequence[str] = (),
+) -> dict[str, Path]:
+    """Finds the images of one case of any modalities, at least one of which is not glioma's.
+
+    Files are `*_NAME` or `*-NAME`, in upper or lower case, .nii or .nii.gz; or nnU-Net's `*_0000`,
+    ... with `nnunet_order`.
+
+    Returns:
+        Modality -> path, in the order of `modalities`.
+
+    Raises:
+        CaseError: A modality that is not in `optional` is missing, two files have the same one, or
+            the folder holds several cases or none.
+        OptionsError: `nnunet_order` is not a sequence of the modalities, each once.
+    """
+    folder = Path(folder)
+    if nnunet_order is not None:
+        check_order("nnunet_order", nnunet_order, modalities, all_of=True)
+    claims = _claims(_listed_names(folder), nnunet_order, modalities)
+    missing = [m for m in modalities if m not in {*optional, *(c.modality for c in claims)}]
+    problem = _ambiguity(claims)
+    if missing or not claims:
+        problem = f"no file for {', '.join(missing or modalities)}"
+    if problem:
+        named = ", ".join(f"*_{modality}" for modality in modalities)
+        raise CaseError(
+            f"{folder}: {problem}; expected {named}; .nii or .nii.gz; rename the files, or name "
+            "them one by one: --image NAME=FILE, predict({NAME: FILE, ...})"
+        )
+    found = {claim.modality: folder / claim.name for claim in claims}
+    return {modality: found[modality] for modality in modalities if modality in found}
+
+
+def images_of(
+    folder: str | Path,
+    modalities: Sequence[str],
+    nnunet_order: Sequence[str] | None = None,
+    optional: Sequence[str] = (),
+) -> dict[str, Path]:
+    """The images that an engine takes: by `find_case` if all are glioma's, else `find_images`."""
+    if not set(modalities) <= set(MODALITIES):
+        return find_images(folder, modalities, nnunet_order, optional)
+    others = [m for m in MODALITIES if m not in modalities]
+    found = find_case(folder, nnunet_order, (*optional, *others))
+    return {modality: found[modality] for modality in modalities if modality in found}
+
+
 def find_stack(path: str | Path) -> Path:
     """The 4-D file at a path: the file itself, or the only one in a folder.
 
@@ -102,6 +154,7 @@ def find_cases(
     *,
     nnunet_order: Sequence[str] | None = None,
     order: Sequence[str] | None = None,
+    modalities: Sequence[str] = MODALITIES,
 ) -> dict[str, Path]:
     """Finds the cases in a folder: the root of a BIDS dataset, or any folder of case folders.
 
@@ -112,6 +165,7 @@ def find_cases(
         folder: Searched to a depth of four, without hidden folders, `derivatives` and `sourcedata`.
         nnunet_order: See `find_case`.
         order: Given if each case is one 4-D file; these are found then, and nothing else.
+        modalities: Of the engine, `segmenter.spec.modalities`.
 
     Returns:
         Name of each case -> its folder, or its 4-D file, sorted. The names are the parts of the
@@ -123,7 +177,7 @@ def find_cases(
     """
     folder = Path(folder)
     names = _listed_names(folder)
-    found = _cases_in(folder, nnunet_order, order is not None, DEPTH)
+    found = _cases_in(folder, nnunet_order, order is not None, DEPTH, modalities)
     # A link may lead to a case a second time: the shortest path counts.
     by_depth = sorted(found, key=lambda case: len(case.parts), reverse=True)
     cases = {os.path.realpath(case): case for case in by_depth}
@@ -189,24 +243,34 @@ def _listed_names(folder: Path) -> list[str]:
 
 
 def _cases_in(
-    folder: Path, nnunet_order: Sequence[str] | None, stacks: bool, depth: int
+    folder: Path,
+    nnunet_order: Sequence[str] | None,
+    stacks: bool,
+    depth: int,
+    modalities: Sequence[str] = MODALITIES,
 ) -> Iterator[Path]:
     names = _listed_names(folder)
     if stacks:
         files = [folder / name for name in names if is_image(name)]
         yield from (path for path in files if count_images(path) != 1)  # 0: reading says why
-    elif _claims(names, nnunet_order):
+    elif _claims(names, nnunet_order, modalities):
         yield folder
         return
     for name in names if depth else ():
         if name not in NOT_SEARCHED and (folder / name).is_dir():
-            yield from _cases_in(folder / name, nnunet_order, stacks, depth - 1)
+            yield from _cases_in(folder / name, nnunet_order, stacks, depth - 1, modalities)
 
 
-def _claims(names: Iterable[str], nnunet_order: Sequence[str] | None) -> list[Claim]:
+def _claims(
+    names: Iterable[str],
+    nnunet_order: Sequence[str] | None,
+    modalities: Sequence[str] = MODALITIES,
+) -> list[Claim]:
     """By the narrow rule where the wide one does not contradict it; so other files do no harm."""
     if nnunet_order is not None:
         return list(numbered_claims(names, nnunet_order))
+    if not set(modalities) <= set(MODALITIES):
+        return list(suffix_claims(names, modalities))
     narrow, wide = list(narrow_claims(names)), list(wide_claims(names))
     clear = narrow and not _ambiguity(narrow) and not _contradiction(narrow, wide)
     # `p_T1_t2` beside `p_T2_t2`, of the times T1 and T2: the wide rule finds only the second.

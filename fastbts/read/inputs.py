@@ -17,7 +17,7 @@ from fastbts.device.interface import Array
 from fastbts.errors import CaseError, FastBTSError, GeometryError, InputError
 from fastbts.ops.arrays import is_on_device
 from fastbts.read.case import grouped, load_files, load_stack
-from fastbts.read.find import check_order, find_case, find_stack
+from fastbts.read.find import check_order, find_stack, images_of
 from fastbts.read.forms import grid_of, has_form
 from fastbts.read.header import ORDER_OPTION
 from fastbts.read.quality import inspected
@@ -133,7 +133,8 @@ def _made(
     if kind == STACKED_IMAGE:
         return _from_stacked(case, order)
     if kind == FOLDER:
-        return load_files(find_case(case, nnunet_order, spec.optional_modalities), grid)
+        images = images_of(case, spec.modalities, nnunet_order, spec.optional_modalities)
+        return load_files(images, grid)
     images = _wanted(case, spec)
     if kind == FILES:
         return load_files(images, grid)
@@ -191,7 +192,9 @@ def check_names(
     if order is not None:
         check_order("order", order, _known(spec))
     if nnunet_order is not None:
-        check_order("nnunet_order", nnunet_order, MODALITIES, all_of=True)
+        glioma = set(spec.modalities) <= set(MODALITIES)
+        known = MODALITIES if glioma else spec.modalities
+        check_order("nnunet_order", nnunet_order, known, all_of=True)
     if grid is not None:
         check_order("grid", [grid], _known(spec))
 

@@ -85,6 +85,17 @@ def numbered_claims(names: Iterable[str], order: Sequence[str]) -> Iterator[Clai
             yield Claim(order[int(match["channel"])], _case_of(match["stem"]), name)
 
 
+def suffix_claims(names: Iterable[str], modalities: Sequence[str]) -> Iterator[Claim]:
+    """Files whose name, or its end after `_` or `-`, is one of these modalities, the longest."""
+    longest = sorted(modalities, key=len, reverse=True)
+    for name in filter(is_image, names):
+        for modality in longest:
+            match = re.fullmatch(rf"(?:(.*)[_-])?{re.escape(modality)}", _stem(name), re.IGNORECASE)
+            if match:
+                yield Claim(modality, _case_of(match[1] or ""), name)
+                break
+
+
 def narrow_claims(names: Iterable[str]) -> Iterator[Claim]:
     """Files whose last word is a modality; in BIDS, a `ce-` entity says that a T1w is a T1ce."""
     for name in filter(is_image, names):

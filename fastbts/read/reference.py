@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fastbts.errors import CaseError, InputError
 from fastbts.read.nifti import read_header, read_voxels
+from fastbts.spec import EngineSpec
 
 REFERENCE_SUFFIXES = ("seg.nii.gz", "seg.nii")
 MAX_LABEL = 4  # of all label schemes
@@ -44,12 +45,25 @@ def read_reference(path: Path) -> NDArray[np.uint8]:
     return np.where(labels == 3, np.uint8(4), labels)
 
 
-def read_labels(path: Path) -> NDArray[np.uint8]:
-    """A label image (i, j, k) with its values as stored; it may have one value only.
+def read_reference_of(spec: EngineSpec, path: Path) -> NDArray[np.uint8]:
+    """A reference segmentation (i, j, k) in the labels of an engine; for WT, TC and ET see
+    `read_reference`, for other regions as stored, up to 255.
 
     Raises:
+        InputError, GeometryError: See `read_labels`.
+    """
+    return read_reference(path) if spec.is_glioma else read_labels(path, 255)
+
+
+def read_labels(path: Path, most: int = MAX_LABEL) -> NDArray[np.uint8]:
+    """A label image (i, j, k) with its values as stored; it may have one value only.
+
+    Args:
+        path: A .nii or .nii.gz file.
+        most: Largest label, at most 255.
+    Raises:
         InputError: The file cannot be read as a 3-D image, or a value is not an integer from 0 to
-            4.
+            `most`.
         GeometryError: Its voxel grid cannot be used.
     """
     header = read_header(path)
@@ -58,11 +72,11 @@ def read_labels(path: Path) -> NDArray[np.uint8]:
     slope = header.nifti.get_slope_inter()[0]
     if header.as_stored and slope is not None:  # a slope that images do without, see `scaling_of`
         values = values * slope
-    labels = np.clip(np.rint(values), 0, MAX_LABEL)
+    labels = np.clip(np.rint(values), 0, most)
     wrong = np.abs(values - labels) > ROUNDING
     if wrong.any():
         raise InputError(
-            f"{path}: expected labels, integers from 0 to {MAX_LABEL}, got {values[wrong][0]:g} "
+            f"{path}: expected labels, integers from 0 to {most}, got {values[wrong][0]:g} "
             f"({np.count_nonzero(wrong)} voxels are no label); is this a segmentation? Export it "
             "again"
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from fastbts import labels as schemes
 from fastbts.errors import OptionsError, OutputError
 from fastbts.files import check_writable
+from fastbts.spec import REGIONS
 from fastbts.write.kinds import Kind, kind_of, sidecar_of
 from fastbts.write.nifti import IMAGE_SUFFIXES, image_stem
 from fastbts.write.ours import is_ours, listed_files
@@ -29,6 +30,7 @@ class Outputs:
         preview: The picture, if there is one.
         report: The JSON file, which lists the others.
         overwrite: Whether they may replace files that fastbts did not write.
+        regions: Names of the regions, of which an earlier result may have masks.
     """
 
     paths: tuple[Path, ...]
@@ -36,6 +38,7 @@ class Outputs:
     preview: Path | None
     report: Path
     overwrite: bool = False
+    regions: tuple[str, ...] = REGIONS
 
     @property
     def files(self) -> list[Path]:
@@ -46,11 +49,12 @@ class Outputs:
 def check_outputs(
     path: str | Path | Sequence[str | Path],
     *,
-    labels: str = "brats2021",
+    labels: str | None = None,
     sidecar: str | Path | None = None,
     preview: str | Path | None = None,
     overwrite: bool = False,
     inputs: Iterable[str | Path] = (),
+    regions: tuple[str, ...] = REGIONS,
 ) -> Outputs:
     """The files that `Segmentation.save` writes with these arguments; finds out whether it can.
 
@@ -63,6 +67,7 @@ def check_outputs(
         preview: See `save`.
         overwrite: See `save`.
         inputs: Files that must not be overwritten, as far as they are known.
+        regions: Of the engine.
     Returns:
         The files.
     Raises:
@@ -71,8 +76,8 @@ def check_outputs(
     paths = named_paths(path)
     report = sidecar_of(paths[0]) if sidecar is None else Path(sidecar)
     picture = None if preview is None else Path(preview)
-    images = tuple(file for named in paths for file in _image_files(named, labels))
-    outputs, inputs = Outputs(paths, images, picture, report, overwrite), list(inputs)
+    images = tuple(file for named in paths for file in _image_files(named, labels, regions))
+    outputs, inputs = Outputs(paths, images, picture, report, overwrite, regions), list(inputs)
     for target in outputs.files:
         check_writable(target, inputs)
     _check_distinct(outputs)
@@ -156,20 +161,20 @@ def _is_replaced(report: Path, outputs: Outputs) -> bool:
 def _possible_files(outputs: Outputs) -> Iterator[Path]:
     """Images and previews that an earlier result with the same name may have."""
     for path in outputs.paths:
-        yield from _same_name(path)
+        yield from _same_name(path, outputs.regions)
     if outputs.report.name == REPORT:
         for name in (PREVIEW, SEG, SR, NRRD):
             yield outputs.paths[0].with_name(name)
 
 
-def _same_name(path: Path) -> Iterator[Path]:
+def _same_name(path: Path, regions: tuple[str, ...]) -> Iterator[Path]:
     """The file, and for NIfTI those with another suffix, masks of regions, and the preview."""
     if kind_of(path) is not Kind.NIFTI:
         yield path
         return
     stem = image_stem(path)
     for suffix in IMAGE_SUFFIXES:
-        for region in ("", *(f"_{region}" for region in schemes.REGION_LABELS)):
+        for region in ("", *(f"_{region}" for region in regions)):
             yield path.with_name(f"{stem}{region}{suffix}")
     yield path.with_name(f"{stem}.png")
 
@@ -184,10 +189,10 @@ def _check_distinct(outputs: Outputs) -> None:
             )
 
 
-def _image_files(path: Path, scheme: str) -> tuple[Path, ...]:
+def _image_files(path: Path, scheme: str | None, regions: tuple[str, ...]) -> tuple[Path, ...]:
     schemes.check_scheme(scheme)
     if kind_of(path) is not Kind.NIFTI or scheme != schemes.REGION_SCHEME:
         return (path,)
     stem = image_stem(path)
     suffix = path.name[len(stem) :]
-    return tuple(path.with_name(f"{stem}_{region}{suffix}") for region in schemes.REGION_LABELS)
+    return tuple(path.with_name(f"{stem}_{region}{suffix}") for region in regions)

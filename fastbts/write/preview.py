@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from fastbts.about import DISCLAIMER, __version__
 from fastbts.device.arrays import on_host
 from fastbts.errors import GeometryError, OptionsError
 from fastbts.files import OpenFile, atomic_write
-from fastbts.labels import COLOURS, SCHEMES
+from fastbts.labels import COLOURS, OTHER_COLOURS, SCHEMES, label_names
 from fastbts.volume import Volume, to_network_axes
 from fastbts.write.ours import SOFTWARE
 
@@ -47,6 +48,7 @@ TISSUES = {
 
 GREY_WINDOW = (0.5, 99.7)  # percentiles of the non-zero voxels that become black and white
 TILE, GAP, MARGIN, HEADER, FOOTER = 380, 12, 24, 84, 88  # pixels
+LEGEND_ROW = 26  # pixels
 RIM = 26  # pixels around the image in its tile, for the letters
 BRAIN_MARGIN_MM = 2.0
 FILL = 0.30  # opacity of the labels
@@ -81,7 +83,8 @@ def write_preview(
 
     engine = str(segmentation.report["engine"]["name"])
     labels = on_host(segmentation.labels)
-    picture = render_preview(segmentation.volume, labels, title=title, engine=engine)
+    values = None if segmentation.is_glioma else label_names(segmentation.regions)
+    picture = render_preview(segmentation.volume, labels, values=values, title=title, engine=engine)
     text = PngInfo()
     text.add_text("Software", f"{SOFTWARE} {__version__}")  # by this we know our files
     content = io.BytesIO()
@@ -96,6 +99,7 @@ def render_preview(
     labels: NDArray[np.uint8],
     *,
     scheme: str = "brats2021",
+    values: Mapping[str, int] | None = None,
     title: str = "",
     engine: str = "",
 ) -> Image.Image:
@@ -105,6 +109,7 @@ def render_preview(
         volume: The images; FLAIR and T1ce are shown, or the first image if both are missing.
         labels: uint8, (i, j, k), on the volume's grid; may be all 0.
         scheme: Label scheme of `labels`.
+        values: Name of each label -> its value, for labels of no scheme.
         title: First words of the title line.
         engine: Name of the engine, for the title line.
 
@@ -117,10 +122,13 @@ def render_preview(
     """
     from PIL import Image, ImageDraw
 
-    scene = _Scene.of(volume, labels, scheme)
+    scene = _Scene.of(volume, labels, scheme, values)
     rows = [_row(scene, axis) for axis in range(3)]
     heights = [tiles[0].height for tiles in rows]
-    size = 2 * MARGIN + (TILE + GAP) * len(rows[0]) - GAP, HEADER + sum(heights) + GAP * 2 + FOOTER
+    width, voxel_ml = 2 * MARGIN + (TILE + GAP) * len(rows[0]) - GAP, volume.geometry.voxel_ml
+    legend = _legend_rows(scene, voxel_ml, width - MARGIN)
+    footer = FOOTER + LEGEND_ROW * (len(legend) - 1)
+    size = width, HEADER + sum(heights) + GAP * 2 + footer
     canvas = Image.new("RGB", size, BACKGROUND)
     pen = ImageDraw.Draw(canvas)
     top = HEADER
@@ -133,7 +141,7 @@ def render_preview(
         _write(pen, (MARGIN + 8, top + 6), plane, 13, DIM)
         top += tiles[0].height + GAP
     _header(pen, size[0], scene, title, engine)
-    _legend(pen, size, scene, volume.geometry.voxel_ml)
+    _legend(pen, legend, size[1] - footer + 26)
     return canvas
 
 
@@ -149,7 +157,9 @@ class _Scene:
     centre: tuple[int, int, int]
 
     @staticmethod
-    def of(volume: Volume, labels: NDArray[np.uint8], scheme: str) -> _Scene:
+    def of(
+        volume: Volume, labels: NDArray[np.uint8], scheme: str, values: Mapping[str, int] | None
+    ) -> _Scene:
         geometry = volume.geometry
         if labels.shape != geometry.shape:
             raise GeometryError(
@@ -172,7 +182,8 @@ class _Scene:
         }
         spacing = steps[2], steps[1], steps[0]
         box = _brain_box(images[names[0]], spacing)
-        return _Scene(images, found, SCHEMES[scheme], spacing, box, _centre(found, box))
+        values = SCHEMES[scheme] if values is None else values
+        return _Scene(images, found, values, spacing, box, _centre(found, box))
 
     def cut(self, array: Array, axis: int) -> Array:
         """The plane across an axis, as rows and columns of the picture."""
@@ -252,11 +263,18 @@ def _overlaid(tile: Image.Image, plane: Array, values: Mapping[str, int]) -> Ima
         for mask in masks
     ]
     index = np.argmax(smooth, axis=0)  # (height, width): 0 background, 1 and up the labels
-    palette = np.array([(0, 0, 0), *(COLOURS[name] for name in values)], np.float32)
+    palette = np.array([(0, 0, 0), *_colours(values).values()], np.float32)
     opacity = np.where(index == 0, 0.0, np.where(_border(index), 1.0, FILL))[..., None]
     grey = np.asarray(tile.resize(size, Image.Resampling.BICUBIC).convert("RGB"))
     mixed = grey * (1 - opacity) + palette[index] * opacity
     return Image.fromarray(np.rint(mixed).astype(np.uint8)).reduce(FINE)
+
+
+def _colours(names: Collection[str]) -> dict[str, tuple[int, int, int]]:
+    """Of the labels of a scheme, or of others in turn."""
+    if {*names} <= {*COLOURS}:
+        return {name: COLOURS[name] for name in names}
+    return dict(zip(names, cycle(OTHER_COLOURS), strict=False))
 
 
 def _border(index: Array) -> NDArray[np.bool_]:
@@ -315,14 +333,38 @@ def _header(pen: ImageDraw.ImageDraw, width: int, scene: _Scene, title: str, eng
         _write(pen, (MARGIN + (TILE + GAP) * column + TILE // 2, HEADER - 10), name, 16, TEXT, "md")
 
 
-def _legend(
-    pen: ImageDraw.ImageDraw, size: tuple[int, int], scene: _Scene, voxel_ml: float
-) -> None:
+class _Entry(NamedTuple):
+    """A label in the legend: where it begins, its colour, name and volume."""
+
+    x: float
+    colour: tuple[int, int, int]
+    words: str
+    volume: str
+
+
+def _legend_rows(scene: _Scene, voxel_ml: float, right: int) -> list[list[_Entry]]:
+    """The labels in rows that end left of `right`, if one label does."""
+    from PIL import ImageFont
+
+    font, rows, x = ImageFont.load_default(15), [[]], float(MARGIN)  # type: ignore[var-annotated]
+    for name, colour in _colours(scene.values).items():
+        ml = np.count_nonzero(scene.labels == scene.values[name]) * voxel_ml
+        texts = f"{name}  {TISSUES.get(name, '')}".rstrip(), f"{ml:.1f} ml"
+        width = 34 + sum(map(font.getlength, texts))
+        if rows[-1] and x + width > right:
+            rows.append([])
+            x = float(MARGIN)
+        rows[-1].append(_Entry(x, colour, *texts))
+        x += width + 28
+    return rows
+
+
+def _legend(pen: ImageDraw.ImageDraw, rows: list[list[_Entry]], y: int) -> None:
     """Names, colours and volumes of the labels, and the convention."""
-    x, y = float(MARGIN), size[1] - FOOTER + 26
-    for name, value in scene.values.items():
-        ml = np.count_nonzero(scene.labels == value) * voxel_ml
-        pen.rounded_rectangle((x, y - 8, x + 16, y + 8), 4, COLOURS[name])
-        x += 24 + _write(pen, (x + 24, y), f"{name}  {TISSUES[name]}", 15, TEXT, "lm")
-        x += 10 + _write(pen, (x + 10, y), f"{ml:.1f} ml", 15, DIM, "lm") + 28
-    _write(pen, (MARGIN, y + 34), CONVENTION, 13, DIM, "lm")
+    for row in rows:
+        for x, colour, words, volume in row:
+            pen.rounded_rectangle((x, y - 8, x + 16, y + 8), 4, colour)
+            used = _write(pen, (x + 24, y), words, 15, TEXT, "lm")
+            _write(pen, (x + 34 + used, y), volume, 15, DIM, "lm")
+        y += LEGEND_ROW
+    _write(pen, (MARGIN, y + 34 - LEGEND_ROW), CONVENTION, 13, DIM, "lm")

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from fastbts import CaseError, GeometryError, OptionsError, Volume
+from fastbts import CaseError, EngineSpec, GeometryError, OptionsError, Volume
 from fastbts.build.parity import LabelledCase, check_parity, labelled_cases, measure_parity
 from tests.conftest import VoxelEngine
 
@@ -50,21 +50,35 @@ def test_cases_without_reference_are_replaced_by_the_phantom(
     tmp_path: Path, small_phantom: None
 ) -> None:
     volume = Volume(np.ones((4, 2, 2, 2), np.int16), np.eye(4))
-    (case,) = labelled_cases([tmp_path], [volume])
+    (case,) = labelled_cases([tmp_path], [volume], EngineSpec())
     assert case.volume.geometry.shape == (64, 64, 48)
     nib.Nifti1Image(np.full((2, 2, 2), 3, np.uint8), np.eye(4)).to_filename(
         tmp_path / "x_seg.nii.gz"
     )
-    (case,) = labelled_cases([tmp_path], [volume])
+    (case,) = labelled_cases([tmp_path], [volume], EngineSpec())
     assert case.volume is volume
     assert (case.reference == 4).all(), "3 is enhancing tumour since BraTS 2023"
+
+
+def test_the_phantom_of_other_images_and_regions(small_phantom: None) -> None:
+    """Each region has voxels, so that a lost one is seen."""
+    spec = EngineSpec(
+        modalities=("a", "b", "t1", "c", "d"),
+        regions=("all", "lesion", "core", "cyst"),
+        labels=((1, 2, 3, 9), (1, 3), (3,), (9,)),
+        thresholds=(0.5,) * 4,
+    )
+    (case,) = labelled_cases([], [], spec)
+    assert case.volume.modalities == spec.modalities
+    assert np.unique(case.reference).tolist() == [0, 1, 2, 3, 9]
+    assert all(np.isin(case.reference, labels).any() for labels in spec.labels)
 
 
 def test_a_reference_must_be_the_only_one_and_on_the_grid(tmp_path: Path) -> None:
     volume = Volume(np.ones((4, 2, 2, 2), np.int16), np.eye(4))
     nib.Nifti1Image(np.ones((2, 2, 3), np.uint8), np.eye(4)).to_filename(tmp_path / "seg.nii")
     with pytest.raises(GeometryError, match=r"seg\.nii: expected the shape .* got \(2, 2, 3\)"):
-        labelled_cases([tmp_path], [volume])
+        labelled_cases([tmp_path], [volume], EngineSpec())
     (tmp_path / "other_seg.nii.gz").touch()
     with pytest.raises(CaseError, match="expected one reference"):
-        labelled_cases([tmp_path], [volume])
+        labelled_cases([tmp_path], [volume], EngineSpec())

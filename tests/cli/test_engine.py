@@ -63,3 +63,12 @@ def test_info_needs_no_backend(tmp_path: Path) -> None:
     code, output = run("info", tmp_path / "x.fbts")
     assert code == 1
     assert "not an engine file" in output
+
+
+def test_info_names_the_labels(tmp_path: Path) -> None:
+    assert re.search(r"labels +as in brats2021", run("info")[1])
+    spec = EngineSpec(
+        regions=("all", "core"), labels=((3, 9), (9,)), thresholds=(0.5, 0.5), modalities=("adc",)
+    )
+    write_engine_file(tmp_path / "z.fbts", spec, {"model.onnx": b"onnx"})
+    assert re.search(r"labels +3 all, 9 core\n", run("info", tmp_path / "z.fbts")[1])

@@ -279,6 +279,10 @@ def test_one_of_many_cases_fails(case: Path, voxel_engine: Path, tmp_path: Path)
 def test_usage_errors(case: Path) -> None:
     assert run("predict")[0] == 2
     assert run("predict", case, "--flair", "x.nii")[0] == 2
+    for images in (["adc"], ["=x.nii"], ["adc="], ["adc=x.nii", "--image=adc=y.nii"]):
+        code, output = run("predict", "--image", *images)
+        assert code == 2
+        assert "expected NAME=FILE, each name once" in output
     for option, value in (
         ("--mode", "fast"),
         ("--overlap", "1"),

@@ -102,7 +102,13 @@ def test_forged_specs_are_refused(tmp_path: Path, good: Path) -> None:
         ({"surprise": 1}, "exactly the fields"),
         ({"stride": "16"}, "stride"),
         ({"thresholds": [0.5, 2.0, 0.5]}, "contradicts"),
-        ({"regions": ["ET", "TC", "WT"]}, "contradicts"),
+        ({"regions": ["../WT", "TC", "ET"]}, "contradicts"),
+        ({"labels": [[1], [2]]}, "contradicts"),
+        ({"labels": [[1], [2], [256]]}, "contradicts"),
+        ({"labels": [[1], [2], [-1]]}, "contradicts"),
+        ({"labels": [[1], [], [2]]}, "labels"),
+        ({"labels": [1, 2, 4]}, "labels"),
+        ({"labels": [[1], [2], [3]], "min_et_mm3": 5.0}, "contradicts"),
         ({"modalities": ["t1", "t1", "t1ce", "t2"]}, "contradicts"),
         ({"modalities": ["", "t1", "t1ce", "t2"]}, "contradicts"),
         ({"modalities": [*"abcdefghi"]}, "contradicts"),
@@ -120,6 +126,20 @@ def test_forged_specs_are_refused(tmp_path: Path, good: Path) -> None:
             read_engine_file(
                 _forge(tmp_path / "x.fbts", {"spec": {**spec, **change}, "payloads": [_entry()]})
             )
+
+
+def test_older_specs_have_no_labels(tmp_path: Path, good: Path) -> None:
+    spec = read_engine_file(good).manifest["spec"]
+    del spec["labels"]
+
+    def read(**changes: list[object]) -> EngineSpec:
+        forged = {"spec": {**spec, **changes}, "payloads": [_entry()]}
+        return read_engine_file(_forge(tmp_path / "x.fbts", forged)).spec
+
+    assert read().is_glioma
+    assert read(regions=["brain"], thresholds=[0.5]).region_labels == {"brain": (1,)}
+    with pytest.raises(EngineFileError, match=r"no labels of ET, TC, WT; .* export the engine"):
+        read(regions=["ET", "TC", "WT"])
 
 
 @pytest.mark.parametrize(

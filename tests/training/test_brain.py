@@ -1,9 +1,8 @@
-"""A network for brain masks: train, export, run; and tasks with other images and regions."""
+"""A network for brain masks: train, export, run."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -11,16 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from fastbts import EngineSpec, FastBTSError, OptionsError, Segmenter, load_engine
+from fastbts import load_engine
 from fastbts.engine.file import read_engine_file
 from tests.training import commands
 from tests.training.data.blocks import write_head, write_shape
 from training.brain import dice, made_up_head
-from training.config import Recipe, load_recipe, parse_recipe
-from training.data.cases import engine_spec, find_cases, prepare_case, read_labels, whole_sample
-from training.export import export
+from training.data.cases import read_labels
 from training.loop.losses import region_overlap
-from training.train import fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -47,8 +43,6 @@ def test_an_engine_for_brain_masks(engine: Path) -> None:
     assert file.manifest["parity"]["max_logit_difference"] < 1e-3
     tensor = np.random.default_rng(0).random((1, 1, 16, 24, 32), np.float32)
     assert load_engine(engine, precision="fp32").infer(tensor).shape == (1, 1, 16, 24, 32)
-    with pytest.raises(OptionsError, match=r"finds brain in head; a Segmenter needs .*infer"):
-        Segmenter(engine)
 
 
 @pytest.mark.slow
@@ -91,56 +85,6 @@ def test_a_run_needs_the_folders_of_its_source(
 ) -> None:
     assert commands.run("train", "--recipe", recipe, "--out", tmp_path / "run") == 2
     assert message in capsys.readouterr().err
-
-
-TASKS = {
-    "two images": {"modalities": ["flair", "t1ce"], "model": {"n_modalities": 2}},
-    "own names": {
-        "modalities": ["adc"],
-        "regions": {"lesion": [1, 2, 4]},
-        "model": {"n_modalities": 1, "n_regions": 1},
-    },
-    "four regions": {
-        "regions": {"WT": [1, 2, 4], "TC": [1, 4], "ET": [4], "NCR": [1]},
-        "model": {"n_regions": 4},
-    },
-}
-
-
-def task(name: str) -> Recipe:
-    smoke = load_recipe("smoke")
-    values = TASKS[name]
-    model = {"widths": [4, 8, 8], **values["model"]}  # type: ignore[dict-item]
-    return replace(parse_recipe({**values, "model": model}), name="task", stages=smoke.stages)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TASKS)
-def test_another_task_trains_and_exports(phantoms: Path, tmp_path: Path, name: str) -> None:
-    recipe, data = task(name), tmp_path / "data"
-    for folder in (*find_cases(phantoms, "train"), *find_cases(phantoms, "val")):
-        (data / folder.name).mkdir(parents=True)
-        for path in folder.iterdir():
-            for link in {path.name, path.name.replace("t2", "adc")}:
-                (data / folder.name / link).symlink_to(path)
-    spec = engine_spec(recipe)
-    cases = [prepare_case(data / n, spec, tmp_path / "cache") for n in ("case1", "case2")]
-    assert cases[0].image.shape[0] == len(recipe.modalities)
-    val = [whole_sample(cases[1], spec.stride)]
-    fit(replace(recipe, validate_every=6), cases, tmp_path / "run", val=val)
-    logged = json.loads((tmp_path / "run/dice.jsonl").read_text())
-    assert {*recipe.regions, "mean"} <= set(logged)
-    parity = export(tmp_path / "run/last.ckpt", tmp_path / "x.fbts", case=data / "case1")
-    assert parity["max_logit_difference"] < 1e-3
-    loaded = load_engine(tmp_path / "x.fbts", precision="fp32")
-    tensor = np.zeros((1, len(recipe.modalities), 16, 16, 16), np.float32)
-    assert loaded.infer(tensor).shape == (1, len(recipe.regions), 16, 16, 16)
-
-
-def test_a_missing_image_is_named(phantoms: Path, tmp_path: Path) -> None:
-    spec = EngineSpec(modalities=("adc",), regions=("lesion",), thresholds=(0.5,))
-    with pytest.raises(FastBTSError, match=r"expected one image \*_adc.nii.gz, got none"):
-        prepare_case(phantoms / "case1", spec, tmp_path)
 
 
 def test_overlap_of_regions() -> None:

@@ -58,10 +58,12 @@ def test_a_recipe_may_have_other_images_and_regions() -> None:
     }
     recipe = parse_recipe(values)
     assert recipe.regions["all"] == (1, 2, 3)
-    assert not recipe.is_glioma
-    assert Recipe().is_glioma
-    assert not parse_recipe({"regions": {"ET": [4], "TC": [1, 4], "WT": [1, 2, 4]}}).is_glioma
     spec = engine_spec(recipe)
+    assert not spec.is_glioma
+    assert engine_spec(Recipe()).is_glioma
+    turned = parse_recipe({"regions": {"ET": [4], "TC": [1, 4], "WT": [1, 2, 4]}})
+    assert not engine_spec(turned).is_glioma
+    assert spec.labels == ((1, 2), (2,), (3,), (1, 2, 3))
     assert (spec.modalities, spec.regions) == (("adc", "t2"), ("lesion", "core", "cavity", "all"))
     assert spec.thresholds == (0.5,) * 4
     assert parse_recipe(dataclasses.asdict(recipe)) == recipe, "survives the checkpoint"

@@ -192,7 +192,8 @@ def test_refuses_labels_on_another_grid() -> None:
 
 def segmentation() -> Any:
     volume, labels = made_case()
-    return SimpleNamespace(volume=volume, labels=labels, report={"engine": {"name": "test-engine"}})
+    report = {"engine": {"name": "test-engine"}}
+    return SimpleNamespace(volume=volume, labels=labels, report=report, is_glioma=True)
 
 
 def test_writes_a_png(tmp_path: Path) -> None:
@@ -210,3 +211,15 @@ def test_error_names_the_unwritable_file(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file where a folder should be")
     with pytest.raises(OutputError, match=r"preview\.png: .*taken is not a folder"):
         write_preview(tmp_path / "taken" / "preview.png", segmentation())
+
+
+def test_many_labels_of_other_regions_fit_into_the_legend() -> None:
+    volume, labels = made_case()
+    few, many = (
+        np.asarray(render_preview(volume, labels, values={f"long name {i}": i for i in numbers}))
+        for numbers in (range(1, 2), range(1, 13))
+    )
+    assert many.shape[0] > few.shape[0]
+    margin = many[few.shape[0] - 88 :, -20:]
+    assert (margin == margin[0, 0]).all(), "no text is cut off"
+    assert render_preview(volume, labels, values={"lesion": 1, "ET": 4})

@@ -16,16 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastbts import MODALITIES, EngineSpec, FastBTSError, Volume, read_case
+from fastbts import EngineSpec, FastBTSError, Volume
 from fastbts.pipeline.normalize import normalize
-from fastbts.read.case import load_files
-from fastbts.read.reference import find_reference, read_reference
-from fastbts.read.reference import read_labels as read_values
-from fastbts.spec import REGIONS
+from fastbts.read.inputs import as_volume
+from fastbts.read.reference import find_reference, read_reference_of
 from fastbts.volume import to_network_axes
 from training.config import Recipe
 from training.data.augment import Augment, Crop, carve_mix, crop_start, cut, inside
 
+GLIOMA = EngineSpec()
 SYNTHETIC = "synthetic"
 """Group of the cases that `training.data.synthetic` makes."""
 
@@ -143,13 +142,6 @@ class Batches:
         return self._recipe.steps
 
 
-def whole_sample(case: TrainingCase, stride: int) -> Sample:
-    """A complete case, padded with zeros to multiples of the network's stride."""
-    size = tuple(-(-n // stride) * stride for n in case.label.shape)
-    image, label = cut(case.image, case.label, np.zeros(3, int), size)
-    return torch.from_numpy(image), torch.from_numpy(label), None
-
-
 def to_batch(samples: list[Sample]) -> Sample:
     """Stacks crops: (B, M, D, H, W), (B, D, H, W), and teachers (B, 3, T) or None."""
     images, labels, teachers = zip(*samples, strict=True)
@@ -172,6 +164,7 @@ def engine_spec(recipe: Recipe) -> EngineSpec:
         window=(d, h, w),
         percentiles=(low, high),
         thresholds=(0.5,) * len(recipe.regions),
+        labels=tuple(recipe.regions.values()),
     )
 
 
@@ -208,44 +201,28 @@ def group_of(folder: Path) -> str:
 
 
 def read_images(folder: Path, modalities: Sequence[str]) -> Volume:
-    """The images of a case: those of glioma as `read_case` does, others by `*_NAME.nii.gz`.
+    """The images of a case, as `Segmenter.predict` reads them.
 
     Raises:
         FastBTSError: An image is missing, there are several of a name, or one cannot be used.
     """
-    if set(modalities) <= set(MODALITIES):
-        return read_case(folder, optional=[m for m in MODALITIES if m not in modalities]).select(
-            modalities
-        )
-    return load_files({modality: _image_of(folder, modality) for modality in modalities})
+    return as_volume(folder, EngineSpec(modalities=tuple(modalities)))
 
 
-def _image_of(folder: Path, modality: str) -> Path:
-    endings = tuple(f"{sep}{modality}{end}" for sep in "_-" for end in (".nii.gz", ".nii"))
-    found = sorted(p for p in folder.iterdir() if p.name.endswith(endings))
-    if len(found) != 1:
-        raise FastBTSError(
-            f"{folder}: expected one image *_{modality}.nii.gz, got "
-            f"{', '.join(p.name for p in found) or 'none'}; rename the files or the recipe's "
-            "modalities"
-        )
-    return found[0]
-
-
-def read_labels(folder: Path, regions: Sequence[str] = REGIONS) -> NDArray[np.uint8]:
+def read_labels(folder: Path, spec: EngineSpec = GLIOMA) -> NDArray[np.uint8]:
     """The reference labels (i, j, k) of a case.
 
     Args:
         folder: Of the case.
-        regions: Of the recipe. For WT, TC and ET, values are those of BraTS <= 2021 (3 of 2023
-            becomes 4); for others as stored.
+        spec: For WT, TC and ET, values are those of BraTS <= 2021 (3 of 2023 becomes 4); for other
+            regions as stored.
     Raises:
         FastBTSError: There is no such file, or it cannot be used.
     """
     path = find_reference(folder)
     if path is None:
         raise FastBTSError(f"{folder}: expected one file *seg.nii.gz, got none")
-    return read_reference(path) if tuple(regions) == REGIONS else read_values(path)
+    return read_reference_of(spec, path)
 
 
 def prepare_case(folder: Path, spec: EngineSpec, cache: Path) -> TrainingCase:
@@ -253,7 +230,7 @@ def prepare_case(folder: Path, spec: EngineSpec, cache: Path) -> TrainingCase:
     settings = {
         k: v for k, v in asdict(spec).items() if k in ("modalities", "percentiles", "spacing_mm")
     }
-    if spec.regions != REGIONS:
+    if not spec.is_glioma:
         settings["labels"] = "as stored"
     key = hashlib.sha256(json.dumps([str(folder.resolve()), settings]).encode()).hexdigest()[:12]
     path = cache / f"{folder.name}-{key}.npz"
@@ -279,6 +256,6 @@ def _network_arrays(
             f"{folder}: spacing {volume.geometry.spacing_mm} mm; expected {spec.spacing_mm} mm for "
             "training; resample the case first"
         )
-    label = to_network_axes(read_labels(folder, spec.regions), volume.geometry)[placement.in_volume]
+    label = to_network_axes(read_labels(folder, spec), volume.geometry)[placement.in_volume]
     image = prepared.tensor[(slice(None), *placement.in_tensor)].astype(np.float16)
     return image, np.ascontiguousarray(label)

@@ -19,7 +19,6 @@ from training.data.cases import (
     engine_spec,
     find_cases,
     prepare_case,
-    whole_sample,
 )
 from training.data.head_sources import make_brain, read_heads
 from training.data.heads import HeadMaker, validation_heads
@@ -58,10 +57,7 @@ def cases_of(recipe: Recipe, sources: Sources) -> Prepared:
     cases += load_synthetic(sources.synthetic) if sources.synthetic else []
     cases = teacher_for(recipe, cases, sources.cache)
     val = _validation(sources.data)
-    if val is None or recipe.is_glioma:
-        return cases, val, None
-    whole = prepared_cases(sources.data, "val", spec, sources.cache)
-    return cases, [whole_sample(case, spec.stride) for case in whole], None
+    return cases, val, None
 
 
 def heads_of(recipe: Recipe, sources: Sources) -> Prepared:

@@ -138,18 +138,20 @@ class TrainingModule(L.LightningModule):
             self.log(f"dice/{group}", scores["mean"], batch_size=1)
 
     def _dice_of_case(self, folder: Path) -> dict[str, float]:
-        """Of a glioma case, by `fastbts.Segmenter`."""
+        """Of a case, by `fastbts.Segmenter`."""
+        spec = engine_spec(self.recipe)
         options = SegmenterOptions(n_threads=torch.get_num_threads())
         segmenter = Segmenter(
-            NetworkEngine(self.network, engine_spec(self.recipe), self.read_tokens),
+            NetworkEngine(self.network, spec, self.read_tokens),
             options=options,
             warm_up=False,
         )
         volume = read_images(folder, self.recipe.modalities)
-        return region_dice(segmenter.predict(volume).labels, read_labels(folder))
+        labels = segmenter.predict(volume).labels
+        return region_dice(labels, read_labels(folder, spec), spec.region_labels)
 
     def _dice_of_image(self, sample: Sample) -> dict[str, float]:
-        """Of a complete image with labels, for tasks that a `Segmenter` does not know."""
+        """Of a complete image with labels, such as a synthetic head."""
         image, label, _ = sample
         dice = region_overlap(self.network(image[None]) > 0, label[None], self.recipe.regions)
         return dict(zip(self.recipe.regions, dice.tolist(), strict=True))

@@ -6,6 +6,7 @@ temperature cheap: each voxel counts with the logit of its bin's middle.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from fastbts import Segmentation
-from fastbts.labels import REGION_LABELS
+from fastbts.spec import REGIONS
 from fastbts.volume import to_network_axes
 
 LIMIT, STEP = 24.0, 0.01  # logits beyond +-24 have probabilities of 0 or 1 to 4e-11
@@ -53,14 +54,14 @@ def brain_logits(
 
     Args:
         result: Of a prediction.
-        reference: Labels (i, j, k) on its grid, BraTS <= 2021 values.
+        reference: Labels (i, j, k) on its grid, of the result's regions.
     Returns:
         Logits (K, n) and whether each voxel is in the region, (K, n), for `logit_histogram`.
     """
     geometry, box = result.volume.geometry, result.placement.in_volume
     brain = (to_network_axes(result.volume.data, geometry)[(slice(None), *box)] != 0).any(0)
     labels = to_network_axes(reference, geometry)[box][brain]
-    targets = np.stack([np.isin(labels, values) for values in REGION_LABELS.values()])
+    targets = np.stack([np.isin(labels, values) for values in result.regions.values()])
     return result.placement.in_box(result.logits)[:, brain], targets
 
 
@@ -119,21 +120,26 @@ def expected_calibration_error(region: Histogram, temperature: float = 1.0) -> f
     return float(np.nansum(np.abs(confidence - share) * n) / max(1, n.sum()))
 
 
-def calibration_errors(histogram: Histogram, temperature: float = 1.0) -> dict[str, float]:
-    """Expected calibration error of each region, and "mean", the mean of the three.
+def calibration_errors(
+    histogram: Histogram, temperature: float = 1.0, regions: Sequence[str] = REGIONS
+) -> dict[str, float]:
+    """Expected calibration error of each region, and "mean", the mean of all.
 
     Args:
-        histogram: Of WT, TC and ET, (3, 2, number of MIDDLES).
+        histogram: Of the regions, (K, 2, number of MIDDLES).
         temperature: Divisor of all logits.
+        regions: Their names.
     """
     errors = {
         r: expected_calibration_error(h, temperature)
-        for r, h in zip(REGION_LABELS, histogram, strict=True)
+        for r, h in zip(regions, histogram, strict=True)
     }
     return {**errors, "mean": fmean(errors.values())}
 
 
-def calibration_record(histogram: Histogram, temperature: float) -> dict[str, Any]:
+def calibration_record(
+    histogram: Histogram, temperature: float, names: Sequence[str] = REGIONS
+) -> dict[str, Any]:
     """Calibration at an engine's temperature, as plain values for JSON.
 
     Returns:
@@ -141,9 +147,9 @@ def calibration_record(histogram: Histogram, temperature: float) -> dict[str, An
         `temperature` the region is over-confident, below it under-confident; "reliability", region
         -> three lists over bins, None where a bin is empty; "bins", "voxels" and "n_voxels".
     """
-    regions = dict(zip(REGION_LABELS, histogram, strict=True))
+    regions = dict(zip(names, histogram, strict=True))
     return {
-        "ece": calibration_errors(histogram, temperature),
+        "ece": calibration_errors(histogram, temperature, names),
         "temperature": temperature,
         "best_temperature": {name: fit_temperature(region) for name, region in regions.items()},
         "reliability": {name: _diagram(region, temperature) for name, region in regions.items()},

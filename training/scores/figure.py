@@ -9,9 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fastbts.labels import REGION_LABELS
 from training.scores.calibration import N_BINS, Histogram, expected_calibration_error, reliability
-from training.scores.tables import Row
+from training.scores.tables import Row, region_names
 
 
 def write_figure(
@@ -34,12 +33,12 @@ def write_figure(
     left.set_ylim(0, 1)
     distances = _by_region(rows, "hd95_nonempty_mm")
     _points(middle, "HD95 in mm, where both masks are non-empty", distances)
-    _diagram(right, histogram, temperature)
+    _diagram(right, region_names(rows), histogram, temperature)
     figure.savefig(path, format="png")
 
 
 def _by_region(rows: list[Row], score: str) -> dict[str, list[Any]]:
-    return {r: [row[score] for row in rows if row["region"] == r] for r in REGION_LABELS}
+    return {r: [row[score] for row in rows if row["region"] == r] for r in region_names(rows)}
 
 
 def _points(axes: Axes, title: str, values: dict[str, list[Any]]) -> None:
@@ -57,9 +56,9 @@ def _points(axes: Axes, title: str, values: dict[str, list[Any]]) -> None:
     axes.set_title(title)
 
 
-def _diagram(axes: Axes, histogram: Histogram, temperature: float) -> None:
+def _diagram(axes: Axes, regions: list[str], histogram: Histogram, temperature: float) -> None:
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
-    for region, of_region in zip(REGION_LABELS, histogram, strict=True):
+    for region, of_region in zip(regions, histogram, strict=True):
         confidence, share, _ = reliability(of_region, temperature)
         error = expected_calibration_error(of_region, temperature)
         axes.plot(confidence, share, "o-", label=f"{region}, ECE {error:.4f}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +16,18 @@ MATCHING_IOU = 0.5
 
 
 def lesion_scores(
-    predicted: NDArray[np.uint8], reference: NDArray[np.uint8]
+    predicted: NDArray[np.uint8],
+    reference: NDArray[np.uint8],
+    regions: Mapping[str, tuple[int, ...]] = REGION_LABELS,
 ) -> dict[str, dict[str, float | None]]:
     """Scores of the connected parts (26 neighbours) of each region.
 
     Each predicted part is matched with at most one of the reference.
 
     Args:
-        predicted: Labels (i, j, k), BraTS <= 2021 values.
+        predicted: Labels (i, j, k).
         reference: The same.
+        regions: Region -> its labels; by default WT, TC and ET with BraTS <= 2021 values.
     Returns:
         Region -> lesions_reference, lesions_predicted, lesions_found (numbers), lesion_recognition
         (F1 of finding them; None without lesions), lesion_dice (mean Dice of the lesions found;
@@ -52,7 +56,7 @@ def lesion_scores(
         global_metrics=[],
     )
     scores = {}
-    for region, values in REGION_LABELS.items():
+    for region, values in regions.items():
         masks = (np.isin(labels, values).astype(np.uint8) for labels in (predicted, reference))
         result = evaluator.evaluate(*masks, verbose=False)["ungrouped"]
         scores[region] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,13 +19,15 @@ def region_scores(
     predicted: NDArray[np.uint8],
     reference: NDArray[np.uint8],
     spacing_mm: tuple[float, float, float],
+    regions: Mapping[str, tuple[int, ...]] = REGION_LABELS,
 ) -> dict[str, dict[str, float | None]]:
-    """Scores of WT, TC and ET.
+    """Scores of each region.
 
     Args:
-        predicted: Labels (i, j, k), BraTS <= 2021 values.
+        predicted: Labels (i, j, k).
         reference: The same.
         spacing_mm: Edge lengths of a voxel along i, j, k.
+        regions: Region -> its labels; by default WT, TC and ET with BraTS <= 2021 values.
     Returns:
         Region -> dice; hd95_mm, with the BraTS penalty where exactly one mask is empty;
         hd95_nonempty_mm, None where any is empty; sensitivity, precision, specificity, None where
@@ -31,10 +35,8 @@ def region_scores(
     """
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     scores: dict[str, dict[str, float | None]] = {}
-    for region, counts in region_confusion(predicted, reference).items():
-        mask, expected = (
-            np.isin(labels, REGION_LABELS[region]) for labels in (predicted, reference)
-        )
+    for region, counts in region_confusion(predicted, reference, regions).items():
+        mask, expected = (np.isin(labels, regions[region]) for labels in (predicted, reference))
         distance = (
             hd95(mask, expected, spacing_mm) if counts.n_predicted and counts.n_reference else None
         )

@@ -8,8 +8,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from fastbts.labels import REGION_LABELS
-
 Row = dict[str, Any]
 """One case and region: "case", "region", and scores, None where undefined."""
 
@@ -19,14 +17,18 @@ def score_names(rows: list[Row]) -> list[str]:
     return [name for name in rows[0] if name not in ("case", "region")]
 
 
+def region_names(rows: list[Row]) -> list[str]:
+    """Names of the regions in the rows."""
+    return list(dict.fromkeys(row["region"] for row in rows))
+
+
 def dice_rows(rows: list[Row]) -> list[Row]:
-    """One row per case: its name, Dice of WT, TC and ET, and their mean."""
+    """One row per case: its name, Dice of each region, and their mean."""
     cases: dict[str, Row] = {row["case"]: {"case": row["case"]} for row in rows}
     for row in rows:
         cases[row["case"]][row["region"]] = row["dice"]
-    return [
-        {**case, "mean": fmean(case[region] for region in REGION_LABELS)} for case in cases.values()
-    ]
+    regions = region_names(rows)
+    return [{**case, "mean": fmean(case[name] for name in regions)} for case in cases.values()]
 
 
 def mean_row(rows: list[Row]) -> Row:
@@ -60,13 +62,13 @@ def summary(rows: list[Row]) -> dict[str, dict[str, dict[str, Any]]]:
         regions. A mean of no values is None.
     """
     table: dict[str, dict[str, dict[str, Any]]] = {}
-    for region in REGION_LABELS:
+    for region in region_names(rows):
         of_region = [row for row in rows if row["region"] == region]
         table[region] = {
             name: _mean([row[name] for row in of_region]) for name in score_names(rows)
         }
     table["mean"] = {
-        name: _mean([table[region][name]["mean"] for region in REGION_LABELS])
+        name: _mean([table[region][name]["mean"] for region in region_names(rows)])
         for name in score_names(rows)
     }
     return table
