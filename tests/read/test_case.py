@@ -137,6 +137,17 @@ def test_the_damaged_file_is_named(paths: dict[str, Path]) -> None:
         read_files(**paths)
 
 
+def test_of_two_damaged_files_the_first_is_named(paths: dict[str, Path]) -> None:
+    """As if they were read one after the other, though the second one fails sooner."""
+    for name, begin in (("t1", -8), ("t2", 400)):
+        content = bytearray(paths[name].read_bytes())
+        content[begin] ^= 255
+        paths[name].write_bytes(content)
+    for _ in range(20):
+        with pytest.raises(InputError, match=r"case_t1\.nii\.gz: damaged gzip stream"):
+            read_files(**paths)
+
+
 @pytest.mark.parametrize("copy", ["file", "voxels", "scaled"])
 def test_one_image_under_two_names(paths: dict[str, Path], copy: str) -> None:
     if copy == "file":
