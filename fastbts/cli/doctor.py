@@ -33,6 +33,7 @@ def survey() -> Iterator[Check]:
     yield _check("shipped engine", _shipped_engine)
     for row in BACKENDS.values():
         yield _check(row.name, partial(_capabilities, row))
+    yield _check("compiled networks", _model_cache)
     yield _check("cuda devices", _cuda)
     yield _check("int8 (nncf)", partial(_extra, "nncf", "quantize"))
     yield _check("signatures", partial(_extra, "cryptography", "sign"))
@@ -55,6 +56,12 @@ def _shipped_engine() -> str:
 
 def _capabilities(row: Backend) -> str:
     return row.engine_class().capabilities()
+
+
+def _model_cache() -> str:
+    from fastbts.engine import model_cache
+
+    return model_cache.describe()
 
 
 def _cuda() -> str:

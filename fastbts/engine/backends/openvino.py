@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import platform
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
@@ -12,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from fastbts.about import __version__
+from fastbts.engine import model_cache
 from fastbts.engine.backends.arguments import Floats
 from fastbts.engine.backends.base import (
     BaseEngine,
@@ -46,8 +53,8 @@ class OpenVINOEngine(BaseEngine[Any]):
         ov = self.package()
         core, self._tensor = _core(), ov.Tensor
         precision = _precision(core, self.file, options.precision)
-        network = _network(ov, core, self.file, precision)
-        model = core.compile_model(network, "CPU", _settings(core, precision, options.n_threads))
+        settings = _settings(core, precision, options.n_threads)
+        model = _compiled(ov, core, self.file, precision, settings)
         about = {
             "backend_version": _version(ov),
             "device_name": _cpu_name(core),
@@ -181,6 +188,47 @@ def _network(ov: Any, core: Any, file: EngineFile, precision: str) -> Any:
     if precision == "fp32":
         exact_norms(network)
     return network
+
+
+def _compiled(
+    ov: Any, core: Any, file: EngineFile, precision: str, settings: dict[str, str]
+) -> Any:
+    """The compiled network, from the cache if it is there."""
+    key = _cache_key(ov, core, file, precision, settings)
+    blob = model_cache.load(key)
+    if blob is not None:
+        with suppress(RuntimeError):  # OpenVINO does not take it: compile it again
+            # Bytes, which OpenVINO copies: it would use the memory of a tensor without keeping it.
+            return core.import_model(blob, "CPU", settings)
+    model = core.compile_model(_network(ov, core, file, precision), "CPU", settings)
+    model_cache.store(key, lambda: model.export_model().getbuffer())
+    return model
+
+
+def _cache_key(
+    ov: Any, core: Any, file: EngineFile, precision: str, settings: dict[str, str]
+) -> str:
+    """All that the compiled network depends on."""
+    cpu = [platform.machine(), _cpu_name(core)]
+    cpu += sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    n_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return json.dumps(
+        {
+            "engine": file.sha256,
+            "fastbts": [__version__, _source_sha256()],
+            "openvino": str(ov.__version__),
+            "cpu": [*cpu, os.cpu_count(), n_cpus],
+            "settings": [precision, settings],
+        },
+        sort_keys=True,
+    )
+
+
+@cache
+def _source_sha256() -> str:
+    """Of this module and its siblings, which make the network that is compiled."""
+    sources = sorted(Path(__file__).parent.glob("openvino*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 def _check_quantized(ov: Any, file: EngineFile, network: Any) -> None:
