@@ -6,7 +6,6 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from fastbts.about import __version__
@@ -77,6 +76,8 @@ def _capability(runtime: Runtime, index: int) -> str:
 
 
 def _extra(name: str, extra: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(name)
     except PackageNotFoundError:
