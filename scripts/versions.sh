@@ -28,7 +28,7 @@ esac
 "${pip[@]}" install --constraint "$venv/packages.txt" ".[dicom,nrrd]" \
   onnx onnxruntime cryptography hypothesis pytest pytest-xdist scipy
 "$venv/bin/python" -m pip freeze | grep -i -E \
-  "^(numpy|nibabel|openvino|pillow|rich|typer|highdicom|pydicom|pynetdicom|pynrrd)=="
+  "^(isal|numpy|nibabel|openvino|pillow|rich|typer|highdicom|pydicom|pynetdicom|pynrrd)=="
 # From another folder, so that the installed package is tested and not the checkout.
 tests=$PWD/tests
 cd "$venv"
