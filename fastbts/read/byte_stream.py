@@ -5,20 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
+from fastbts.compression import fast_zlib
 from fastbts.errors import InputError
-
-gunzip: Any
-try:
-    gunzip = import_module("isal.isal_zlib")  # twice as fast as zlib, with the same interface
-except ImportError:  # no wheel for this system
-    gunzip = zlib
 
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_WINDOW = 31  # as in zlib.h: gzip header and trailer, largest window
@@ -72,7 +65,7 @@ class GzipByteStream(ByteStream):
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         super().__init__(path, file)
-        self._ahead, self._unpack = b"", gunzip.decompressobj(GZIP_WINDOW)
+        self._ahead, self._unpack = b"", fast_zlib.decompressobj(GZIP_WINDOW)
 
     def _piece(self, n: int) -> bytes:
         piece = b""
@@ -87,7 +80,7 @@ class GzipByteStream(ByteStream):
                 )
             try:
                 piece = self._unpack.decompress(self._ahead, n)
-            except gunzip.error as error:
+            except fast_zlib.error as error:
                 raise InputError(
                     f"{self.path}: damaged gzip stream ({error}); copy or download the file again"
                 ) from error
@@ -106,7 +99,7 @@ class GzipByteStream(ByteStream):
                 f"{self.path}: trailing bytes after the gzip stream; the file is damaged, copy or "
                 "export it again"
             )
-        self._ahead, self._unpack = rest, gunzip.decompressobj(GZIP_WINDOW)
+        self._ahead, self._unpack = rest, fast_zlib.decompressobj(GZIP_WINDOW)
         return True
 
 

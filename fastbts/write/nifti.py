@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbts.compression import fast_zlib
 from fastbts.errors import InputError, OptionsError
 from fastbts.files import OpenFile, atomic_write, check_not_input
 from fastbts.nifti_header import NiftiHeader
@@ -74,7 +75,7 @@ def write_labels(
     comment = {
         "labels": dict(label_values),
         "provenance": dict(provenance),
-        "voxels_crc32": zlib.crc32(voxels),
+        "voxels_crc32": fast_zlib.crc32(voxels),
     }
     header, digest = _header_bytes(volume, comment), hashlib.sha256()
     with open_file(path) as file:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastbts import InputError
-from fastbts.read import byte_stream
 from fastbts.read.byte_stream import open_byte_stream
 from tests.read.hostile_nifti import GOOD, PACKED, bgzip, patched
 
@@ -89,17 +86,3 @@ def test_any_flipped_bit_in_gzip_is_noticed_or_harmless(
         "the gzip header, or bits that fill up the last byte before the trailer"
     )
     assert content == GOOD
-
-
-def test_isal_is_used_where_it_is_installed() -> None:
-    isal_zlib = pytest.importorskip("isal.isal_zlib")
-    assert byte_stream.gunzip is isal_zlib
-
-
-def test_reads_without_isal() -> None:
-    """As on a system for which isal has no wheel."""
-    code = (
-        "import sys; sys.modules['isal'] = None\n"
-        "import zlib; from fastbts.read import byte_stream; assert byte_stream.gunzip is zlib"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
