@@ -13,7 +13,11 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from mmap import ACCESS_COPY, mmap
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fastbts.errors import FastBTSError
 
@@ -31,16 +35,21 @@ class NoCacheError(FastBTSError):
     """There is no folder for compiled networks; says why, and how to get one."""
 
 
-def load(key: str) -> bytes | None:
-    """The compiled network that was stored under a key; None where there is none, or no cache."""
-    with suppress(NoCacheError, OSError), opened_folder() as folder:
+def load(key: str) -> NDArray[np.uint8] | None:
+    """The compiled network that was stored under a key; None where there is none, or no cache.
+
+    It is the file mapped into memory: not copied, and intact if the file is replaced or removed.
+    """
+    with suppress(NoCacheError, OSError, ValueError), opened_folder() as folder:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
         with os.fdopen(os.open(_name(key), flags, dir_fd=folder), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if not _is_ours(file.fileno(), stat.S_ISREG) or not DIGEST < size <= MAX_BYTES:
                 return None
-            blob, digest = file.read(size - DIGEST), file.read()
-            if _digest(key, blob) == digest:
+            # A private copy on write, as OpenVINO's tensors take no read-only memory.
+            content = np.frombuffer(mmap(file.fileno(), size, access=ACCESS_COPY), np.uint8)
+            blob, digest = content[:-DIGEST], content[-DIGEST:]
+            if _digest(key, blob.data) == digest.tobytes():
                 os.utime(file.fileno())  # the time of the last use
                 return blob
     return None

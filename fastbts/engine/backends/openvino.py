@@ -9,7 +9,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
@@ -54,14 +54,14 @@ class OpenVINOEngine(BaseEngine[Any]):
         core, self._tensor = _core(), ov.Tensor
         precision = _precision(core, self.file, options.precision)
         settings = _settings(core, precision, options.n_threads)
-        model = _compiled(ov, core, self.file, precision, settings)
+        model, memory = _compiled(ov, core, self.file, precision, settings)
         about = {
             "backend_version": _version(ov),
             "device_name": _cpu_name(core),
             "precision": precision,
             "n_threads": int(model.get_property("INFERENCE_NUM_THREADS")),
         }
-        return Opened(model.create_infer_request, about)
+        return Opened(partial(_request, model, memory), about)
 
     def _run(self, call: Any, tensor: Floats, text: Floats | None, logits: Floats) -> None:
         if text is not None:
@@ -192,17 +192,24 @@ def _network(ov: Any, core: Any, file: EngineFile, precision: str) -> Any:
 
 def _compiled(
     ov: Any, core: Any, file: EngineFile, precision: str, settings: dict[str, str]
-) -> Any:
-    """The compiled network, from the cache if it is there."""
+) -> tuple[Any, Any]:
+    """The compiled network, from the cache if it is there; and the memory that it needs."""
     key = _cache_key(ov, core, file, precision, settings)
     blob = model_cache.load(key)
     if blob is not None:
         with suppress(RuntimeError):  # OpenVINO does not take it: compile it again
-            # Bytes, which OpenVINO copies: it would use the memory of a tensor without keeping it.
-            return core.import_model(blob, "CPU", settings)
+            tensor = ov.Tensor(blob, shared_memory=True)
+            return core.import_model(tensor, "CPU", settings), blob
     model = core.compile_model(_network(ov, core, file, precision), "CPU", settings)
     model_cache.store(key, lambda: model.export_model().getbuffer())
-    return model
+    return model, None
+
+
+def _request(model: Any, memory: Any) -> Any:
+    """A new request. It keeps the memory of a network from the cache, as OpenVINO does not."""
+    request = model.create_infer_request()
+    request.memory = memory
+    return request
 
 
 def _cache_key(
