@@ -16,7 +16,8 @@ from fastbts.errors import InputError
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_WINDOW = 31  # as in zlib.h: gzip header and trailer, largest window
 FETCH_ANNEXED = "fetch it with `git annex get` or `datalad get`"
-PIECE = 2**18  # bytes per read: small enough for the cache, large enough to release the GIL
+PIECE = 2**18  # bytes per read of the file: small enough for the cache
+CONTENT_PIECE = 2**20  # bytes of content per step: each waits for the GIL if other threads have it
 
 
 class ByteStream:
@@ -42,7 +43,7 @@ class ByteStream:
     def read_into(self, view: memoryview) -> int:
         """Fills `view` as far as the content goes; returns the number of bytes."""
         done = 0
-        while done < len(view) and (piece := self._piece(min(len(view) - done, PIECE))):
+        while done < len(view) and (piece := self._piece(min(len(view) - done, CONTENT_PIECE))):
             view[done : done + len(piece)] = piece
             done += len(piece)
         return done
