@@ -201,7 +201,8 @@ def _compiled(
             tensor = ov.Tensor(blob, shared_memory=True)
             return core.import_model(tensor, "CPU", settings), blob
     model = core.compile_model(_network(ov, core, file, precision), "CPU", settings)
-    model_cache.store(key, lambda: model.export_model().getbuffer())
+    with suppress(RuntimeError):  # a network that OpenVINO cannot export
+        model_cache.store(key, lambda: model.export_model().getbuffer())
     return model, None
 
 

@@ -164,3 +164,16 @@ def test_damaged_files_are_compiled_again(
         blobs()[0].write_bytes(damaged)
         np.testing.assert_array_equal(load_engine(engine_file, precision="fp32").infer(X), expected)
     assert len(compiled) == 4
+
+
+def test_network_that_cannot_be_exported_is_used(
+    engine_file: Path, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise RuntimeError("not supported")
+
+    compiled_model = openvino.OpenVINOEngine.package().CompiledModel
+    monkeypatch.setattr(compiled_model, "export_model", refuse, raising=False)
+    engine = load_engine(engine_file, precision="fp32")
+    assert np.isfinite(engine.infer(X)).all()
+    assert blobs() == []
