@@ -9,10 +9,11 @@ import json
 import re
 import statistics
 import sys
-import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from benchmarks.markdown import table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -28,17 +29,6 @@ SCORES = {  # key in the evaluation's summary -> name in the table
 }
 PAPER_DICE = 0.8567  # "overall", BraTS 2020: abstract of arXiv 2507.09966 v1
 ARM_NAMES = {"all": "all, orthonormal text"}  # arms that need a longer name than in the results
-
-
-def table(columns: Iterable[str], rows: Iterable[Iterable[str]], note: str = "") -> str:
-    """A Markdown table, then a note."""
-    columns = list(columns)
-    lines = [_line(columns), "|---" * len(columns) + "|", *map(_line, rows)]
-    return "\n".join([*lines, "", textwrap.fill(note, 100)] if note else lines)
-
-
-def _line(cells: Iterable[str]) -> str:
-    return re.sub(r" +", " ", f"| {' | '.join(cells)} |")
 
 
 def speed_table(results: dict[str, Any]) -> str:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from fastbts.compression import fast_zlib
 from fastbts.errors import InputError
+from fastbts.formats.compression import fast_zlib
 
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_WINDOW = 31  # as in zlib.h: gzip header and trailer, largest window

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.errors import GeometryError
-from fastbts.nifti_header import NiftiHeader, rotation_of
+from fastbts.formats.nifti_header import NiftiHeader, rotation_of
 from fastbts.volume import MAX_SPACING_MM, MIN_SPACING_MM, Geometry
 
 MAX_QUATERNION = 1.001  # length; rounding makes some longer than 1, nifti_clib and ITK accept any

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastbts.errors import InputError
-from fastbts.nifti_header import Endianness, NiftiHeader
+from fastbts.formats.nifti_header import Endianness, NiftiHeader
 from fastbts.read.byte_stream import FETCH_ANNEXED
 
 ORDER_OPTION = "--channels flair,t1,t1ce,t2, predict(path, order=('flair', 't1', 't1ce', 't2'))"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fastbts.device.arrays import DeviceArray, DeviceImages, borrow
 from fastbts.device.interface import Array
 from fastbts.errors import CaseError, FastBTSError, GeometryError, InputError
-from fastbts.nifti_header import NiftiHeader
+from fastbts.formats.nifti_header import NiftiHeader
 from fastbts.ops.arrays import is_on_device
 from fastbts.read.case import grouped, load_files, load_stack
 from fastbts.read.find import check_order, find_stack, images_of

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.errors import GeometryError, InputError
-from fastbts.nifti_header import NiftiHeader
+from fastbts.formats.nifti_header import NiftiHeader
 from fastbts.read.byte_stream import open_byte_stream
 from fastbts.read.forms import grid_of
 from fastbts.read.header import (

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbts.compression import fast_zlib
 from fastbts.errors import InputError, OptionsError
 from fastbts.files import OpenFile, atomic_write, check_not_input
-from fastbts.nifti_header import NiftiHeader
+from fastbts.formats.compression import fast_zlib
+from fastbts.formats.nifti_header import NiftiHeader
 from fastbts.volume import MAX_APART, Geometry, Volume
 from fastbts.write.ours import COMMENT_CODE
 

@@ -10,7 +10,7 @@ from gzip import GzipFile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fastbts.compression import fast_zlib, open_gzip
+from fastbts.formats.compression import fast_zlib, open_gzip
 
 COMMENT_CODE = 6  # NIfTI extension of plain text, nifti1.h "NIFTI_ECODE_COMMENT"
 SOFTWARE = "fastbts"

@@ -10,8 +10,8 @@ import zlib
 
 import pytest
 
-from fastbts import compression
-from fastbts.compression import open_gzip
+from fastbts.formats import compression
+from fastbts.formats.compression import open_gzip
 
 CONTENT = bytes(range(256)) * 1000
 
@@ -50,6 +50,6 @@ def test_works_without_isal() -> None:
     """As on a system for which isal has no wheel."""
     code = (
         "import sys; sys.modules['isal'] = None\n"
-        "import zlib; from fastbts.compression import fast_zlib; assert fast_zlib is zlib"
+        "import zlib; from fastbts.formats.compression import fast_zlib; assert fast_zlib is zlib"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

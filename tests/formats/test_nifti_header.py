@@ -17,7 +17,7 @@ from nibabel.quaternions import quat2mat
 from nibabel.spatialimages import HeaderDataError
 
 from fastbts import Geometry
-from fastbts.nifti_header import DTYPES, NiftiHeader, quaternion_of, rotation_of
+from fastbts.formats.nifti_header import DTYPES, NiftiHeader, quaternion_of, rotation_of
 
 PEERS = {1: nib.Nifti1Header, 2: nib.Nifti2Header}
 SHAPE = (5, 4, 3)
@@ -151,7 +151,7 @@ def test_files_are_segmented_without_nibabel() -> None:
         "import sys; sys.modules['nibabel'] = None\n"
         "import fastbts.read.case, fastbts.write.nifti, fastbts.segmenter\n"
         "import numpy as np; from fastbts import Volume\n"
-        "from fastbts.nifti_header import NiftiHeader\n"
+        "from fastbts.formats.nifti_header import NiftiHeader\n"
         "header = NiftiHeader.new(1, (5, 4, 3))\n"
         "v = Volume(np.zeros((1, 5, 4, 3), 'u1'), np.eye(4), ('flair',), header=header)\n"
         "fastbts.write.nifti._header_bytes(v, {}); v.geometry.axis_codes"
