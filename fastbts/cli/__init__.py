@@ -27,6 +27,11 @@ COMMANDS = {
     "verify": ("verify",),
 }
 """Module -> its commands, in the order of the help text."""
+SEGMENTING = ("predict", "demo")
+"""Commands that take the shipped engine, as it is by default, unless an option says otherwise."""
+OTHER_ENGINE = {
+    *("--engine", "--backend", "--device", "--precision", "--threads", "--trusted-key", "--help")
+}
 
 
 def main() -> None:
@@ -36,7 +41,11 @@ def main() -> None:
     interpreter and OpenVINO would take a tenth of a second.
     """
     stdout = open_streams()
-    command = sys.argv[1] if len(sys.argv) > 1 else ""
+    command, *options = sys.argv[1:] or [""]
+    if command in SEGMENTING and not OTHER_ENGINE & {word.partition("=")[0] for word in options}:
+        from fastbts.engine.load import load_ahead
+
+        load_ahead()  # meanwhile we import the command line's libraries and read the case
     try:
         _app([module for module, names in COMMANDS.items() if command in names] or COMMANDS)()
     except SystemExit as done:

@@ -12,6 +12,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from mmap import ACCESS_COPY, mmap
 from pathlib import Path
@@ -61,7 +62,7 @@ def store(key: str, export: Callable[[], bytes | memoryview]) -> None:
         blob = memoryview(export())
         if len(blob) > MAX_BYTES // 2:
             return
-        _write(folder, _name(key), blob, _digest(key, blob))
+        _write(folder, _name(key), key, blob)
         _prune(folder)
 
 
@@ -142,14 +143,18 @@ def _digest(key: str, blob: bytes | memoryview) -> bytes:
     return digest.digest()
 
 
-def _write(folder: int, name: str, *parts: bytes | memoryview) -> None:
+def _write(folder: int, name: str, key: str, blob: memoryview) -> None:
     """Writes a file that appears complete; after a crash the digest tells whether it is."""
     temporary = os.urandom(8).hex() + TEMPORARY
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
-        with os.fdopen(os.open(temporary, flags, 0o600, dir_fd=folder), "wb") as file:
-            for part in parts:
-                file.write(part)
+        with (
+            ThreadPoolExecutor(1) as pool,
+            os.fdopen(os.open(temporary, flags, 0o600, dir_fd=folder), "wb") as file,
+        ):
+            digest = pool.submit(_digest, key, blob)
+            file.write(blob)
+            file.write(digest.result())
         os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError:  # a full disk
         with suppress(OSError):
