@@ -28,6 +28,8 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tup
 
     monkeypatch.setattr(load, "_opened", counted)
     yield choices
+    for ahead in load._ahead:
+        ahead.engine.exception()  # no thread of it runs beside the next test
     load._ahead.clear()
 
 
