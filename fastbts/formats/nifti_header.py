@@ -64,7 +64,8 @@ class NiftiHeader:
         header = cls(bytes(DTYPES[version].itemsize))
         header["sizeof_hdr"] = header.sizeof_hdr
         header["magic"] = b"n+1" if version == 1 else b"n+2"
-        header["regular" if version == 1 else "eol_check"] = b"r" if version == 1 else _EOL_CHECK
+        if version == 2:
+            header["eol_check"] = _EOL_CHECK
         header["dim"] = (3, *shape, 1, 1, 1, 1)
         header["pixdim"], header["xyzt_units"] = 1, MM
         header["datatype"], header["bitpix"] = 2, 8
