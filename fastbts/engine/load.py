@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +75,8 @@ def load_engine(
 
 def read_engine(path: str | Path | None, trusted_key: str | Path | None = None) -> EngineFile:
     """Reads an engine file and checks its signature; see `load_engine`."""
+    if path is None and trusted_key is None and _ahead:
+        return _ahead[0].file.result()
     path = default_engine_path() if path is None else path
     with memory_errors(f"{path}: cannot be read"):
         file = read_engine_file(path)
@@ -94,6 +99,14 @@ def open_engine(
     """Loads an engine from a file that was read before; see `load_engine`."""
     check_choice(backend, device, precision)
     check_threads(n_threads, parallel)
+    choice = (backend, device, precision, n_threads, parallel)
+    ahead = _taken(file) if choice == DEFAULTS else None
+    return _opened(file, *choice) if ahead is None else ahead.result()
+
+
+def _opened(
+    file: EngineFile, backend: str, device: str, precision: str, n_threads: int, parallel: int
+) -> Engine:
     built_for, built_in = _built(file)
     row = BACKENDS[backend] if backend != "auto" else _choice(device, built_for)
     if precision == "auto" and row.name == built_for:
@@ -101,6 +114,40 @@ def open_engine(
     check_network(file)
     choice = {"device": device, "precision": precision}
     return row.engine_class()(file, **choice, n_threads=n_threads, parallel=parallel)
+
+
+class _Ahead(NamedTuple):
+    """The shipped engine, which a thread loads."""
+
+    file: Future[EngineFile]
+    engine: Future[Engine]
+
+
+DEFAULTS = ("auto", "auto", "auto", 0, 1)
+"""Backend, device, precision, threads and calls at once of `open_engine`."""
+_ahead: list[_Ahead] = []
+"""At most one."""
+
+
+def load_ahead() -> None:
+    """Begins to load the shipped engine in a thread.
+
+    The next `open_engine` of it with default arguments returns it, or raises why it cannot be
+    loaded. For a process that has something else to do first.
+    """
+    pool = ThreadPoolExecutor(1, "fastbts-ahead")
+    file = pool.submit(read_engine, default_engine_path())
+    engine = pool.submit(lambda: _opened(file.result(), *DEFAULTS))
+    pool.shutdown(wait=False)
+    _ahead[:] = [_Ahead(file, engine)]
+
+
+def _taken(file: EngineFile) -> Future[Engine] | None:
+    """The engine that is loaded ahead, if it is that of a file; only one caller gets it."""
+    with suppress(IndexError):
+        if _ahead[0].file.result() is file:
+            return _ahead.pop().engine
+    return None
 
 
 def chosen_device(file: EngineFile, backend: str, device: str) -> str:

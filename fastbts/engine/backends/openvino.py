@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
+import json
+import os
+import platform
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
@@ -12,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from fastbts.about import __version__
+from fastbts.engine import model_cache
 from fastbts.engine.backends.arguments import Floats
 from fastbts.engine.backends.base import (
     BaseEngine,
@@ -47,9 +55,8 @@ class OpenVINOEngine(BaseEngine[Any]):
         ov = self.package()
         core, self._tensor = _core(), ov.Tensor
         precision = _precision(core, self.file, options.precision)
-        network = _network(ov, core, self.file, precision)
         settings = _settings(core, precision, options.n_threads, options.parallel)
-        model = core.compile_model(network, "CPU", settings)
+        model, memory = _compiled(ov, core, self.file, precision, settings)
         about = {
             "backend_version": _version(ov),
             "device_name": _cpu_name(core),
@@ -57,7 +64,7 @@ class OpenVINOEngine(BaseEngine[Any]):
             "n_threads": int(model.get_property("INFERENCE_NUM_THREADS")),
             "parallel": int(model.get_property("NUM_STREAMS")),
         }
-        return Opened(model.create_infer_request, about)
+        return Opened(partial(_request, model, memory), about)
 
     def _run(self, call: Any, tensor: Floats, text: Floats | None, logits: Floats) -> None:
         if text is not None:
@@ -184,6 +191,62 @@ def _network(ov: Any, core: Any, file: EngineFile, precision: str) -> Any:
     if precision == "fp32":
         exact_norms(network)
     return network
+
+
+def _compiled(
+    ov: Any, core: Any, file: EngineFile, precision: str, settings: dict[str, str]
+) -> tuple[Any, Any]:
+    """The compiled network, from the cache if it is there; and the memory that it needs."""
+    key = _cache_key(ov, core, file, precision, settings)
+    blob = model_cache.load(key)
+    if blob is not None:
+        with suppress(RuntimeError):  # OpenVINO does not take it: compile it again
+            tensor = ov.Tensor(blob, shared_memory=True)
+            return core.import_model(tensor, "CPU", settings), blob
+    model = core.compile_model(_network(ov, core, file, precision), "CPU", settings)
+    with suppress(RuntimeError):  # a network that OpenVINO cannot export
+        model_cache.store(key, lambda: model.export_model().getbuffer())
+    _trim_memory()
+    return model, None
+
+
+def _trim_memory() -> None:
+    """Gives the memory that compiling needed back to the system: glibc keeps 30 MB of it."""
+    with suppress(AttributeError, OSError, TypeError):  # another libc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _request(model: Any, memory: Any) -> Any:
+    """A new request. It keeps the memory of a network from the cache, as OpenVINO does not."""
+    request = model.create_infer_request()
+    request.memory = memory
+    return request
+
+
+def _cache_key(
+    ov: Any, core: Any, file: EngineFile, precision: str, settings: dict[str, str]
+) -> str:
+    """All that the compiled network depends on."""
+    cpu = [platform.machine(), _cpu_name(core)]
+    cpu += sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    n_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return json.dumps(
+        {
+            "engine": file.sha256,
+            "fastbts": [__version__, _source_sha256()],
+            "openvino": str(ov.__version__),
+            "cpu": [*cpu, os.cpu_count(), n_cpus],
+            "settings": [precision, settings],
+        },
+        sort_keys=True,
+    )
+
+
+@cache
+def _source_sha256() -> str:
+    """Of this module and its siblings, which make the network that is compiled."""
+    sources = sorted(Path(__file__).parent.glob("openvino*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 def _check_quantized(ov: Any, file: EngineFile, network: Any) -> None:
