@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,8 +74,8 @@ def load_engine(
 
 def read_engine(path: str | Path | None, trusted_key: str | Path | None = None) -> EngineFile:
     """Reads an engine file and checks its signature; see `load_engine`."""
-    if path is None and trusted_key is None and _ahead:
-        return _ahead[0].file.result()
+    if path is None and trusted_key is None and (ahead := _ahead[:]):
+        return ahead[0].file.result()
     path = default_engine_path() if path is None else path
     with memory_errors(f"{path}: cannot be read"):
         file = read_engine_file(path)
@@ -100,7 +99,7 @@ def open_engine(
     check_choice(backend, device, precision)
     check_threads(n_threads, parallel)
     choice = (backend, device, precision, n_threads, parallel)
-    ahead = _taken(file) if choice == DEFAULTS else None
+    ahead = _taken(file, choice)
     return _opened(file, *choice) if ahead is None else ahead.result()
 
 
@@ -132,8 +131,9 @@ _ahead: list[_Ahead] = []
 def load_ahead() -> None:
     """Begins to load the shipped engine in a thread.
 
-    The next `open_engine` of it with default arguments returns it, or raises why it cannot be
-    loaded. For a process that has something else to do first.
+    The next `open_engine` returns it, or raises why it cannot be loaded, if it is of that file with
+    default arguments; else the engine is dropped. For a process that has something else to do
+    first.
     """
     pool = ThreadPoolExecutor(1, "fastbts-ahead")
     file = pool.submit(read_engine, default_engine_path())
@@ -142,11 +142,15 @@ def load_ahead() -> None:
     _ahead[:] = [_Ahead(file, engine)]
 
 
-def _taken(file: EngineFile) -> Future[Engine] | None:
-    """The engine that is loaded ahead, if it is that of a file; only one caller gets it."""
-    with suppress(IndexError):
-        if _ahead[0].file.result() is file:
-            return _ahead.pop().engine
+def _taken(file: EngineFile, choice: tuple[str, str, str, int, int]) -> Future[Engine] | None:
+    """The engine that is loaded ahead, if it is the one wanted; only one caller gets it."""
+    try:
+        ahead = _ahead.pop()
+    except IndexError:
+        return None
+    if choice == DEFAULTS and ahead.file.result() is file:
+        return ahead.engine
+    ahead.engine.cancel()
     return None
 
 

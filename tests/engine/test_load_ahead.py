@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,17 +44,27 @@ def test_first_caller_gets_the_engine(opened: list[tuple[object, ...]]) -> None:
     assert second is not first, "each owner closes its own"
 
 
-def test_other_choices_and_files_are_loaded_as_usual(
+@pytest.mark.parametrize("choice", [{"n_threads": 1}, {"precision": "fp32"}])
+def test_engine_is_dropped_where_another_is_wanted(
+    opened: list[tuple[object, ...]], choice: dict[str, Any]
+) -> None:
+    load_ahead()
+    file = read_engine(None)
+    (ahead,) = load._ahead
+    engine = open_engine(file, **choice)
+    assert load._ahead == []
+    assert ahead.engine.cancelled() or ahead.engine.result() is not engine
+
+
+def test_engine_is_dropped_where_another_file_is_wanted(
     opened: list[tuple[object, ...]], tmp_path: Path
 ) -> None:
     load_ahead()
-    ahead = read_engine(None)
-    assert open_engine(ahead, n_threads=1) is not None
+    (ahead,) = load._ahead
     other = read_engine(shutil.copy(tmp_path / "shipped.fbts", tmp_path / "other.fbts"))
-    assert open_engine(other).description["precision"]
-    n_opened = len(opened)
-    open_engine(ahead)
-    assert len(opened) == n_opened
+    engine = open_engine(other)
+    assert load._ahead == []
+    assert ahead.engine.cancelled() or ahead.engine.result() is not engine
 
 
 def test_signature_is_checked(opened: list[tuple[object, ...]], tmp_path: Path) -> None:
