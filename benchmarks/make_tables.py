@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import threads_tables as threads
 from benchmarks.markdown import table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -349,6 +350,7 @@ TABLES = {
     "curve": (curve_table, "ablation.json"),
     "registration": (registration_table, "study.json"),
     "study": (study_table, "study.json"),
+    **{name: (make, "threads.json") for name, make in threads.TABLES.items()},
 }
 
 

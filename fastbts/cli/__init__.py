@@ -30,7 +30,8 @@ COMMANDS = {
 SEGMENTING = ("predict", "demo")
 """Commands that take the shipped engine, as it is by default, unless an option says otherwise."""
 OTHER_ENGINE = {
-    *("--engine", "--backend", "--device", "--precision", "--threads", "--trusted-key", "--help")
+    *("--engine", "--backend", "--device", "--precision", "--threads", "--parallel"),
+    *("--trusted-key", "--help"),
 }
 
 

@@ -39,6 +39,7 @@ def load_engine(
     device: str = "auto",
     precision: str = "auto",
     n_threads: int = 0,
+    parallel: int = 1,
     trusted_key: str | Path | None = None,
 ) -> Engine:
     """Loads an engine file.
@@ -54,19 +55,21 @@ def load_engine(
             `fastbts build` made for it. "auto" takes what the file was built for, else bf16 on
             such CPUs and fp32 on others. A TensorRT plan has the precision that it was built in.
         n_threads: CPU threads for the network; 0 for all.
+        parallel: Calls of `infer` that run at once on a CPU, each on its share of the threads and
+            with its own memory.
         trusted_key: Public key (PEM, `fastbts keygen`) that must have signed the file; None to
             accept unsigned files.
     Raises:
         EngineFileError: The file is damaged, not an engine, or not signed by that key.
         DeviceError: The backend, device or precision cannot be used here.
-        OptionsError: An unknown backend, device or precision, or an impossible `n_threads`.
+        OptionsError: An unknown backend, device or precision, or an impossible `n_threads` or
+            `parallel`.
     """
     check_choice(backend, device, precision)
-    check_threads(n_threads)
+    check_threads(n_threads, parallel)
+    choice = {"backend": backend, "device": device, "precision": precision}
     file = read_engine(path, trusted_key)
-    return open_engine(
-        file, backend=backend, device=device, precision=precision, n_threads=n_threads
-    )
+    return open_engine(file, **choice, n_threads=n_threads, parallel=parallel)
 
 
 def read_engine(path: str | Path | None, trusted_key: str | Path | None = None) -> EngineFile:
@@ -90,22 +93,26 @@ def open_engine(
     device: str = "auto",
     precision: str = "auto",
     n_threads: int = 0,
+    parallel: int = 1,
 ) -> Engine:
     """Loads an engine from a file that was read before; see `load_engine`."""
     check_choice(backend, device, precision)
-    check_threads(n_threads)
-    choice = (backend, device, precision, n_threads)
+    check_threads(n_threads, parallel)
+    choice = (backend, device, precision, n_threads, parallel)
     ahead = _taken(file, choice)
     return _opened(file, *choice) if ahead is None else ahead.result()
 
 
-def _opened(file: EngineFile, backend: str, device: str, precision: str, n_threads: int) -> Engine:
+def _opened(
+    file: EngineFile, backend: str, device: str, precision: str, n_threads: int, parallel: int
+) -> Engine:
     built_for, built_in = _built(file)
     row = BACKENDS[backend] if backend != "auto" else _choice(device, built_for)
     if precision == "auto" and row.name == built_for:
         precision = built_in
     check_network(file)
-    return row.engine_class()(file, device=device, precision=precision, n_threads=n_threads)
+    choice = {"device": device, "precision": precision}
+    return row.engine_class()(file, **choice, n_threads=n_threads, parallel=parallel)
 
 
 class _Ahead(NamedTuple):
@@ -115,8 +122,8 @@ class _Ahead(NamedTuple):
     engine: Future[Engine]
 
 
-DEFAULTS = ("auto", "auto", "auto", 0)
-"""Backend, device, precision and threads of `open_engine`."""
+DEFAULTS = ("auto", "auto", "auto", 0, 1)
+"""Backend, device, precision, threads and calls at once of `open_engine`."""
 _ahead: list[_Ahead] = []
 """At most one."""
 
@@ -135,7 +142,7 @@ def load_ahead() -> None:
     _ahead[:] = [_Ahead(file, engine)]
 
 
-def _taken(file: EngineFile, choice: tuple[str, str, str, int]) -> Future[Engine] | None:
+def _taken(file: EngineFile, choice: tuple[str, str, str, int, int]) -> Future[Engine] | None:
     """The engine that is loaded ahead, if it is the one wanted; only one caller gets it."""
     try:
         ahead = _ahead.pop()

@@ -32,12 +32,13 @@ from fastbts.engine.backends.openvino_nodes import exact_norms, register_nodes
 from fastbts.engine.file import EngineFile
 from fastbts.engine.fork import keep_in_children
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
+from fastbts.progress import check_cancelled
 
 INT8_PAYLOADS = ("openvino.xml", "openvino.bin")
 """The quantised network as OpenVINO IR: topology and weights."""
 CONVERTER = "openvino.tools.ovc"
 CHECK_MS = 100
-"""How often a running request looks for Ctrl-C."""
+"""How often a running request looks whether it is cancelled."""
 
 
 class OpenVINOEngine(BaseEngine[Any]):
@@ -48,19 +49,20 @@ class OpenVINOEngine(BaseEngine[Any]):
     """
 
     backend = "openvino"
-    serial = True  # all requests of a network share its intermediate results
+    serial = True  # requests beyond the streams would share intermediate results
 
     def _open(self, options: Options) -> Opened[Any]:
         ov = self.package()
         core, self._tensor = _core(), ov.Tensor
         precision = _precision(core, self.file, options.precision)
-        settings = _settings(core, precision, options.n_threads)
+        settings = _settings(core, precision, options.n_threads, options.parallel)
         model, memory = _compiled(ov, core, self.file, precision, settings)
         about = {
             "backend_version": _version(ov),
             "device_name": _cpu_name(core),
             "precision": precision,
             "n_threads": int(model.get_property("INFERENCE_NUM_THREADS")),
+            "parallel": int(model.get_property("NUM_STREAMS")),
         }
         return Opened(partial(_request, model, memory), about)
 
@@ -146,8 +148,8 @@ def _infer(call: Any) -> None:
     """Runs a request; an exception in this thread, such as Ctrl-C, ends it after the layer."""
     call.start_async()
     try:
-        while not call.wait_for(CHECK_MS):
-            pass  # Python handles signals between two calls
+        while not call.wait_for(CHECK_MS):  # Python handles signals between two calls
+            check_cancelled()
     except BaseException:
         call.cancel()
         with suppress(RuntimeError):  # that it was cancelled
@@ -275,14 +277,20 @@ def _read(core: Any, onnx_bytes: bytes) -> Any:
     return network
 
 
-def _settings(core: Any, precision: str, n_threads: int) -> dict[str, str]:
+def _settings(core: Any, precision: str, n_threads: int, parallel: int = 1) -> dict[str, str]:
     # int8 leaves some layers in floating point. Set in any case: OpenVINO's default differs by CPU.
     floats = precision if precision != "int8" else "bf16" if _has_bf16(core) else "fp32"
     settings = {
         "PERFORMANCE_HINT": "LATENCY",  # all threads work on one case
         "INFERENCE_PRECISION_HINT": floats.replace("fp", "f"),
+        # Every network and process would pin its threads to the same first cores.
+        "ENABLE_CPU_PINNING": "NO",
     }
-    return settings | ({"INFERENCE_NUM_THREADS": str(n_threads)} if n_threads else {})
+    if n_threads:
+        settings["INFERENCE_NUM_THREADS"] = str(n_threads)
+    if parallel > 1:  # each stream has its share of the threads, and its own memory
+        settings |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(parallel)}
+    return settings
 
 
 def _precision(core: Any, file: EngineFile, wanted: str) -> str:
