@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import brain_tables
+from benchmarks import threads_tables as threads
 from benchmarks.markdown import table
 from benchmarks.peers import tables as peers
 
@@ -39,23 +41,33 @@ def speed_table(results: dict[str, Any]) -> str:
     info = runs[0]["extra_info"]
     n_threads = info.get("n_threads", info.get("threads", "?"))
     return table(
-        ("job", "precision", "median s", "normalize / infer / label ms", "Dice WT, TC, ET"),
+        (
+            *("job", "precision", "median s", "outside the network s", "peak MB"),
+            *("normalize / infer / label ms", "Dice WT, TC, ET"),
+        ),
         map(_speed_row, runs),
         f"Measured on {device}, {n_threads} threads; `make bench` repeats it "
-        "(`benchmarks/results/predict.json`). The Dice of the synthetic case is no measure of "
+        "(`benchmarks/results/predict.json`). The cache is that of compiled networks: filled, "
+        "emptied before each run, or switched off. The Dice of the synthetic case is no measure of "
         "accuracy.",
     )
 
 
 def _speed_row(run: dict[str, Any]) -> tuple[str, ...]:
     info, job = run["extra_info"], re.sub(r"^test_|\[.*", "", run["name"]).replace("_", " ")
+    if "command" in info:
+        job = info["command"]
     if "case" in info:
         job += f", {'synthetic' if info['case'] == 'case' else info['case']}"
     stages = info.get("stages_ms")
     times = [f"{stages[s]:.0f}" for s in ("normalize", "infer", "label")] if stages else []
     dice = ", ".join(f"{v:.3f}" for v in info.get("dice", {}).values())
+    if "model_cache" in info:
+        job += f", cache {info['model_cache']}"
     median = f"{run['stats']['median']:.2f}"
-    return job, info.get("precision", ""), median, " / ".join(times), dice
+    outside = f"{info['outside_network_ms'] / 1000:.2f}" if "outside_network_ms" in info else ""
+    peak = f"{info['peak_mb']:.0f}" if "peak_mb" in info else ""
+    return job, info.get("precision", ""), median, outside, peak, " / ".join(times), dice
 
 
 def dice_table(results: dict[str, Any]) -> str:
@@ -192,35 +204,6 @@ def curve_table(results: dict[str, Any]) -> str:
     return table(("training cases", "steps", "seeds", *REGIONS), rows)
 
 
-def brain_heads_table(results: dict[str, Any]) -> str:
-    """Brain masks of raw images: Dice with HD-BET's, and time."""
-    columns = {"image": "", "dice": ".3f", "s": ".2f", "processor_s": ".2f"}
-    rows = [row for row in results["heads"] if "dice" in row]
-    return table(("image", "Dice", "median s", "processor s"), _cells(rows, columns))
-
-
-def brain_peer_table(results: list[dict[str, Any]]) -> str:
-    """The same of another program, from `benchmarks.brain_peers`."""
-    rows = [row for row in results if "dice" in row]
-    columns = {"image": "", "dice": ".3f", "cpu_s": ".1f"}
-    return table(("image", "Dice", "processor s"), _cells(rows, columns))
-
-
-def brain_cases_table(results: dict[str, Any]) -> str:
-    """Brain masks of cases in made-up heads, by one image or by all four."""
-    names = ("dice", "lowest dice", "tumour_lost_percent", "largest loss")
-    return table(
-        ("image", "mean Dice", "lowest Dice", "tumour lost, mean %", "largest %"),
-        _cells(results["means"], {"image": "", **dict.fromkeys(names, ".3f")}),
-        f"n = {results['means'][0]['n']} cases. `all`: the mean of the logits of the four images.",
-    )
-
-
-def _cells(rows: list[dict[str, Any]], columns: dict[str, str]) -> list[list[str]]:
-    """Columns of rows, each by its format."""
-    return [[format(row[name], form) for name, form in columns.items()] for row in rows]
-
-
 def ops_table(results: dict[str, Any]) -> str:
     """Each op on one and on two threads: time, share of a copy's bandwidth, speed-up over peers."""
     runs = {run["name"]: run["extra_info"] for run in results["benchmarks"]}
@@ -326,9 +309,7 @@ def _measured(results: dict[str, Any]) -> str:
 
 
 TABLES = {
-    "brain-heads": (brain_heads_table, "brain.json"),
-    "brain-cases": (brain_cases_table, "brain.json"),
-    "brain-deepbet": (brain_peer_table, "brain-deepbet.json"),
+    **brain_tables.TABLES,
     "ops": (ops_table, "ops.json"),
     "ops-tuned": (ops_table, "ops-tuned.json"),
     "speed": (speed_table, "predict.json"),
@@ -341,6 +322,7 @@ TABLES = {
     "registration": (registration_table, "study.json"),
     "study": (study_table, "study.json"),
     **{f"peers-{name}": (make, "peers.json") for name, make in peers.TABLES.items()},
+    **{name: (make, "threads.json") for name, make in threads.TABLES.items()},
 }
 
 
