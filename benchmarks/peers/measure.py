@@ -151,7 +151,7 @@ def first_calls(runners: Field, case: Case, exact: NDArray[np.uint8], work: Path
         except ContenderError as error:
             runners.skip(name, error)
             continue
-        info = {"first_call_s": round(answer["seconds"], 3)}
+        info = {"first_call_s": round(answer["seconds"], 3), "peak_mb": round(answer["peak_mb"])}
         runners.rows[name].info |= info | accuracy(np.load(path), exact, case.reference)
 
 

@@ -67,24 +67,38 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return case_of(work / "small", work)
 
 
+@pytest.fixture(scope="module")
+def in_windows(kit: Kit, case: Case) -> np.ndarray:
+    """The labels of fastbts in windows, to which this small head is padded."""
+    path = case.images.parent / "in-windows.npy"
+    with Process("ours-sliding", kit, MACHINE) as process:
+        process.predict(case.images, case.affine, path)
+    return np.load(path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in CONTENDERS if not n.startswith("compile")])
 def test_contender_gives_the_labels_of_fastbts(
-    name: str, kit: Kit, case: Case, tmp_path: Path
+    name: str, kit: Kit, case: Case, in_windows: np.ndarray, tmp_path: Path
 ) -> None:
-    needed = NEEDS.get(CONTENDERS[name].module)
-    if needed and not find_spec(needed):
-        pytest.skip(f"{needed} is not installed; `make bench-peers` installs it")
+    module = CONTENDERS[name].module
+    if module in NEEDS and not find_spec(NEEDS[module]):
+        pytest.skip(f"{NEEDS[module]} is not installed; `make bench-peers` installs it")
+    windows = name == "ours-sliding" or module in ("monai_windows", "nnunet")
     exact = exact_labels(case, kit, MACHINE.n_threads, case.images.parent)
     with running((name,), kit, MACHINE) as runners:
-        first_calls(runners, case, exact, tmp_path)
-        rows = runners.summary()
-    if "skipped" in rows[name] and name not in EVERYWHERE:
-        pytest.skip(rows[name]["skipped"])
-    assert rows[name]["agreement"] > 0.9
-    assert set(rows[name]["dice"]) == {"WT", "TC", "ET"}
-    assert rows[name]["peak_mb"] > 50
-    assert rows[name]["about"]["around"]
+        first_calls(runners, case, in_windows if windows else exact, tmp_path)
+        row = runners.summary()[name]
+    if "skipped" in row and name not in EVERYWHERE:
+        pytest.skip(row["skipped"])
+    labels, images = np.load(tmp_path / f"{name}.npy"), np.load(case.images).T
+    assert images[..., 0][labels > 0].astype(bool).mean() > 0.9, "in the brain"
+    if name != "monai-one-window":  # padded to more than the others
+        # MONAI and nnU-Net do not clip.
+        assert row["agreement"] > (0.6 if windows else 0.95)
+    assert set(row["dice"]) == {"WT", "TC", "ET"}
+    assert row["peak_mb"] > 50
+    assert row["about"]["around"]
 
 
 @pytest.mark.slow
