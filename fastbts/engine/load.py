@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbts.engine.auto_precision import int8_parity
 from fastbts.engine.backends import BACKENDS, Backend, device_kind, devices, precisions
 from fastbts.engine.file import EngineFile, named, read_engine_file
 from fastbts.engine.graph import check_graph
@@ -49,8 +50,11 @@ def load_engine(
             backend's default.
         precision: "fp32", "tf32", "bf16", "fp16" or "int8", if the backend has it. "fp32" is exact;
             "bf16" is about twice as fast on CPUs that compute in it; "int8" needs a file that
-            `fastbts build` made for it. "auto" takes what the file was built for, else bf16 on
-            such CPUs and fp32 on others. A TensorRT plan has the precision that it was built in.
+            `fastbts build` made for it. "auto" takes what the file was built for; where that is
+            int8 with parity by group, as in the shipped engine, only if the CPU is fast in it and
+            parity allows it (`fastbts.engine.auto_precision`). Else it takes bf16 on CPUs that
+            compute in it, and fp32 on others. A TensorRT plan has the precision that it was built
+            in.
         n_threads: CPU threads for the network; 0 for all.
         trusted_key: Public key (PEM, `fastbts keygen`) that must have signed the file; None to
             accept unsigned files.
@@ -92,7 +96,7 @@ def open_engine(
     check_threads(n_threads)
     built_for, built_in = _built(file)
     row = BACKENDS[backend] if backend != "auto" else _choice(device, built_for)
-    if precision == "auto" and row.name == built_for:
+    if precision == "auto" and row.name == built_for and int8_parity(file) is None:
         precision = built_in
     check_network(file)
     return row.engine_class()(file, device=device, precision=precision, n_threads=n_threads)

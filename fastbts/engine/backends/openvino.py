@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fastbts.engine.auto_precision import Precision, choose
 from fastbts.engine.backends.arguments import Floats
 from fastbts.engine.backends.base import (
     BaseEngine,
@@ -35,8 +36,8 @@ CHECK_MS = 100
 class OpenVINOEngine(BaseEngine[Any]):
     """Runs an engine file on the CPU.
 
-    Precision "auto" is bf16 where the CPU computes in it, else fp32; "int8" needs a file that was
-    built for it.
+    Precision "auto": see `fastbts.engine.auto_precision`. "int8" needs a file that was built for
+    it.
     """
 
     backend = "openvino"
@@ -45,13 +46,14 @@ class OpenVINOEngine(BaseEngine[Any]):
     def _open(self, options: Options) -> Opened[Any]:
         ov = self.package()
         core, self._tensor = _core(), ov.Tensor
-        precision = _precision(core, self.file, options.precision)
+        precision, reason = _precision(core, self.file, options.precision)
         network = _network(ov, core, self.file, precision)
         model = core.compile_model(network, "CPU", _settings(core, precision, options.n_threads))
         about = {
             "backend_version": _version(ov),
             "device_name": _cpu_name(core),
             "precision": precision,
+            "precision_reason": reason,
             "n_threads": int(model.get_property("INFERENCE_NUM_THREADS")),
         }
         return Opened(model.create_infer_request, about)
@@ -91,6 +93,16 @@ class OpenVINOEngine(BaseEngine[Any]):
         core = _core()
         found = [p for p in cls.row().precisions if p != "bf16" or _has_bf16(core)]
         return f"{_version(ov)} on {_cpu_name(core)}: {', '.join(found)}"
+
+    @classmethod
+    def chosen(cls, file: EngineFile) -> Precision:
+        """What precision "auto" stands for with a file on this machine.
+
+        Raises:
+            DeviceError: OpenVINO is not installed.
+            OptionsError, EngineFileError: See `BaseEngine`.
+        """
+        return _precision(_core(), file, "auto")
 
     @classmethod
     def package(cls) -> Any:
@@ -221,19 +233,18 @@ def _settings(core: Any, precision: str, n_threads: int) -> dict[str, str]:
     return settings | ({"INFERENCE_NUM_THREADS": str(n_threads)} if n_threads else {})
 
 
-def _precision(core: Any, file: EngineFile, wanted: str) -> str:
-    if wanted == "auto":
-        return "bf16" if _has_bf16(core) else "fp32"
+def _precision(core: Any, file: EngineFile, wanted: str) -> Precision:
     if wanted == "bf16" and not _has_bf16(core):
         raise DeviceError(
             "precision 'bf16': this CPU does not compute in bf16; use precision='fp32' or 'auto'"
         )
-    if wanted == "int8" and not set(INT8_PAYLOADS) <= set(file.payloads):
+    chosen = choose(file, wanted, _has_bf16(core))
+    if chosen.name == "int8" and not set(INT8_PAYLOADS) <= set(file.payloads):
         raise OptionsError(
             f"{file.path}: precision 'int8': the file holds no int8 network; make one with: "
             f"fastbts build {Path(file.path).name} -o OUT --precision int8 --calibrate CASE"
         )
-    return wanted
+    return chosen
 
 
 def _has_bf16(core: Any) -> bool:
