@@ -129,13 +129,37 @@ def measure_parity(
         progress((n + 1) / len(cases))
     differences, agreements, changes = zip(*rows, strict=True)
     means = {r: float(np.mean([change[r] for change in changes])) for r in exact.spec.regions}
-    groups = _by_group(names, changes)
+    groups = changes_by_group(names, changes)
     return {
         "n_cases": len(rows),
         "max_logit_difference": max(differences),
         "label_agreement": float(np.mean(agreements)),
         "dice_change": {region: round(mean, 5) for region, mean in means.items()},
     } | ({"groups": groups} if any(groups) else {})
+
+
+def changes_by_group(
+    names: Sequence[str], changes: Sequence[Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Changes of Dice, mean over the regions: per group its mean and its worst case.
+
+    Args:
+        names: Group of each case.
+        changes: Change of Dice of each case, per region.
+    Returns:
+        Per group `n_cases`, `dice_change` and `worst_case`.
+    """
+    means: dict[str, list[float]] = {}
+    for name, change in zip(names, changes, strict=True):
+        means.setdefault(name, []).append(float(np.mean(list(change.values()))))
+    return {
+        name: {
+            "n_cases": len(mine),
+            "dice_change": round(float(np.mean(mine)), 5),
+            "worst_case": round(min(mine), 5),
+        }
+        for name, mine in means.items()
+    }
 
 
 def check_parity(parity: dict[str, Any], precision: str) -> None:
@@ -161,23 +185,6 @@ def _compared(
     )
     change = {region: after[region] - before[region] for region in after}
     return float(np.abs(a - b).max()), float(((a > 0) == (b > 0)).mean()), change
-
-
-def _by_group(
-    names: Sequence[str], changes: Sequence[Mapping[str, float]]
-) -> dict[str, dict[str, float]]:
-    """Per group, from the group and the change of Dice per region of each case."""
-    means: dict[str, list[float]] = {}
-    for name, change in zip(names, changes, strict=True):
-        means.setdefault(name, []).append(float(np.mean(list(change.values()))))
-    return {
-        name: {
-            "n_cases": len(mine),
-            "dice_change": round(float(np.mean(mine)), 5),
-            "worst_case": round(min(mine), 5),
-        }
-        for name, mine in means.items()
-    }
 
 
 def _labelled(volume: Volume, path: Path, spec: EngineSpec) -> LabelledCase:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
@@ -84,7 +85,8 @@ class OpenVINOEngine(BaseEngine[Any]):
         core = _core()
         with cls.reported(EngineFileError, f"{file.path}: {cls.backend} cannot read the network"):
             network = _read(core, open_network(file))
-        return dict(zip(INT8_PAYLOADS, quantize(network, baked_text(file), tensors), strict=True))
+        payloads = quantize(network, baked_text(file), tensors, partial(_logits, core))
+        return dict(zip(INT8_PAYLOADS, payloads, strict=True))
 
     @classmethod
     def capabilities(cls) -> str:
@@ -144,6 +146,12 @@ def activation_ranges(file: EngineFile) -> dict[str, float]:
             names = op.input_value(0).get_names()
             ranges |= dict.fromkeys(names, float(highest.get_data().max()))
     return ranges
+
+
+def _logits(core: Any, model: Any, precision: str, samples: Sequence[list[Floats]]) -> list[Floats]:
+    """The logits of a model for each sample: image, and text where the network reads it."""
+    request = core.compile_model(model, "CPU", _settings(core, precision, 0)).create_infer_request()
+    return [request.infer(sample)[0].copy() for sample in samples]
 
 
 def _infer(call: Any) -> None:

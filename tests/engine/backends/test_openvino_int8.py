@@ -1,0 +1,70 @@
+"""int8 by NNCF: which layers are left in floating point."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastbts.engine.backends.openvino import OpenVINOEngine, _core, _logits
+from fastbts.engine.backends.openvino_int8 import _quantized as quantized_network
+from fastbts.engine.backends.openvino_int8 import quantize, sensitive_layers
+
+pytest.importorskip("nncf", reason="NNCF is not installed: pip install 'fastbts[quantize]'")
+
+
+def two_layers() -> Any:
+    """Two convolutions; the second reads one channel a thousand times as large as the others, which
+    int8 cannot hold with one scale."""
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    OpenVINOEngine.package()
+    rng = np.random.default_rng(0)
+    volume = ops.parameter([1, 4, -1, -1, -1], np.float32, name="volume")
+
+    def layer(x: Any, weight: np.ndarray, name: str) -> Any:
+        return ops.convolution(x, weight, [1] * 3, [0] * 3, [0] * 3, [1] * 3, name=name)
+
+    first = layer(volume, rng.standard_normal((8, 4, 1, 1, 1)).astype(np.float32), "good")
+    large = np.ones((1, 8, 1, 1, 1), np.float32)
+    large[:, 0] = 1000
+    second = rng.standard_normal((3, 8, 1, 1, 1)).astype(np.float32)
+    second[:, 0] /= 1000
+    logits = layer(ops.multiply(first, ops.constant(large)), second, "bad")
+    return ov.Model([ops.result(logits)], [volume], "two_layers")
+
+
+def test_the_layer_that_int8_harms_most_is_left_in_floating_point() -> None:
+    tensor = np.random.default_rng(1).standard_normal((4, 8, 8, 8)).astype(np.float32)
+    given = []
+
+    def run(model: Any, precision: str, samples: Any) -> Any:
+        given.append(precision)
+        return _logits(_core(), model, precision, samples)
+
+    xml, weights = quantize(two_layers(), None, [tensor], run)
+    assert given == ["fp32", "int8", "int8", "int8"]
+    network = _core().read_model(xml, OpenVINOEngine.package().Tensor(np.frombuffer(weights, "u1")))
+    layers = {op.get_friendly_name(): op for op in network.get_ops()}
+    quantized = {
+        name: layers[name].input_value(0).get_node().get_type_name() == "FakeQuantize"
+        for name in ("good", "bad")
+    }
+    assert quantized == {"good": True, "bad": False}
+    exact, small = (
+        _logits(_core(), m, "fp32", [[tensor[None]]])[0] for m in (two_layers(), network)
+    )
+    assert np.abs(exact - small).max() < 0.1 * np.abs(exact).max()
+
+
+def test_a_layer_that_costs_nothing_is_not_left_out() -> None:
+    sample = [np.random.default_rng(1).standard_normal((1, 4, 8, 8, 8)).astype(np.float32)]
+    network = two_layers()
+    quantized = quantized_network(network, [sample])
+    logits = np.ones((1, 3, 8, 8, 8), np.float32)
+    exact, others = iter([logits, logits + 1, logits]), logits + 1
+    assert sensitive_layers(network, quantized, [sample], lambda *_: [next(exact, others)]) == [
+        "good"
+    ]
