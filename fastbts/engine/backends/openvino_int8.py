@@ -17,7 +17,9 @@ from fastbts.engine.backends.arguments import Floats
 from fastbts.errors import DeviceError, EngineFileError
 
 TELEMETRY = "openvino_telemetry"
-LAYERS = ("Convolution", "ConvolutionBackpropData", "GroupConvolution", "MatMul")
+LAYERS = ("Convolution", "ConvolutionBackpropData")
+KEPT = ["fastbts", "floating_point"]
+"""Where the IR names the layers whose input is not quantised."""
 N_KEPT = 3
 """Most layers that are left in floating point."""
 N_MEASURED = 4
@@ -31,8 +33,8 @@ Run = Callable[[Any, str, Sequence[list[Floats]]], list[Floats]]
 def quantize(
     network: Any, text: Floats | None, tensors: Sequence[Floats], run: Run
 ) -> tuple[bytes, bytes]:
-    """Quantises weights and activations of convolutions and matrix products, but those of the
-    `N_KEPT` most sensitive layers.
+    """Quantises weights and activations of convolutions and matrix products, but not the
+    activations that the most sensitive convolutions read.
 
     Normalisation stays in floating point. The ranges of the activations come from the tensors,
     which should have the shapes of later use: instance normalisation depends on the shape.
@@ -49,15 +51,18 @@ def quantize(
         EngineFileError: NNCF cannot quantise this network.
     """
     samples = [[tensor[None]] if text is None else [tensor[None], text] for tensor in tensors]
-    everything = _quantized(network, samples)
-    kept = sensitive_layers(network, everything, samples[:N_MEASURED], run)
-    return _serialized(_quantized(network, samples, kept) if kept else everything)
+    quantized = _quantized(network, samples)
+    kept = sensitive_layers(network, quantized, samples[:N_MEASURED], run)
+    for name in kept:
+        quantized = _without_quantizer(quantized, name)
+    quantized.set_rt_info(", ".join(kept), KEPT)
+    return _serialized(quantized)
 
 
 def sensitive_layers(
     network: Any, quantized: Any, samples: Sequence[list[Floats]], run: Run
 ) -> list[str]:
-    """Names of the layers whose quantised input costs most, the worst first.
+    """Names of the convolutions whose quantised input costs most, the worst first.
 
     Measured by running the quantised network with one of them in floating point.
     """
@@ -74,7 +79,7 @@ def sensitive_layers(
     return [name for name in worst if gains[name] > MIN_GAIN * total]
 
 
-def _quantized(network: Any, samples: Sequence[list[Floats]], kept: Sequence[str] = ()) -> Any:
+def _quantized(network: Any, samples: Sequence[list[Floats]]) -> Any:
     nncf = _nncf()
     try:
         with redirect_stdout(StringIO()):  # NNCF draws progress bars, also into pipes
@@ -84,7 +89,6 @@ def _quantized(network: Any, samples: Sequence[list[Floats]], kept: Sequence[str
                 # MIXED was a tenth slower and no more accurate on validation cases.
                 preset=nncf.QuantizationPreset.PERFORMANCE,
                 subset_size=len(samples),
-                ignored_scope=nncf.IgnoredScope(names=list(kept)),
             )
     except RuntimeError as error:
         raise EngineFileError(
@@ -94,8 +98,11 @@ def _quantized(network: Any, samples: Sequence[list[Floats]], kept: Sequence[str
 
 def _quantizers(op: Any) -> list[Any]:
     """Inputs of a layer, or of the concatenation before it, that are quantised activations."""
-    if op.get_type_name() not in LAYERS:
-        return []
+    if (
+        op.get_type_name() not in LAYERS
+        or max(op.input(1).get_partial_shape().get_max_shape()[2:]) < 2
+    ):
+        return []  # 1^3 convolutions and matrix products are a few per cent of the work
     source = op.input_value(0).get_node()
     ends = source.inputs() if source.get_type_name() == "Concat" else [op.input(0)]
     return [end for end in ends if _source(end).get_type_name() == "FakeQuantize"]
