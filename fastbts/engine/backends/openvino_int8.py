@@ -21,11 +21,9 @@ LAYERS = ("Convolution", "ConvolutionBackpropData")
 KEPT = ["fastbts", "floating_point"]
 """Where the IR names the layers whose input is not quantised."""
 N_KEPT = 3
-"""Most layers that are left in floating point."""
-N_MEASURED = 4
-"""Cases on which the layers' sensitivity is measured."""
-MIN_GAIN = 0.02
-"""Share of the error that leaving a layer in floating point must remove."""
+"""Convolutions whose input is left in floating point."""
+N_MEASURED = 3
+"""Cases on which the sensitivity of convolutions is measured."""
 MIN_REGION = 500
 Run = Callable[[Any, str, Sequence[list[Floats]]], list[Floats]]
 
@@ -52,17 +50,18 @@ def quantize(
     """
     samples = [[tensor[None]] if text is None else [tensor[None], text] for tensor in tensors]
     quantized = _quantized(network, samples)
-    kept = sensitive_layers(network, quantized, samples[:N_MEASURED], run)
+    gains = sensitivities(network, quantized, samples[:N_MEASURED], run)
+    kept = sorted(gains, key=lambda name: -gains[name])[:N_KEPT]
     for name in kept:
         quantized = _without_quantizer(quantized, name)
     quantized.set_rt_info(", ".join(kept), KEPT)
     return _serialized(quantized)
 
 
-def sensitive_layers(
+def sensitivities(
     network: Any, quantized: Any, samples: Sequence[list[Floats]], run: Run
-) -> list[str]:
-    """Names of the convolutions whose quantised input costs most, the worst first.
+) -> dict[str, float]:
+    """Name of a convolution -> share of the error of int8 that its quantised input makes.
 
     Measured by running the quantised network with one of them in floating point.
     """
@@ -74,9 +73,7 @@ def sensitive_layers(
 
     total = error(quantized)
     names = [op.get_friendly_name() for op in quantized.get_ordered_ops() if _quantizers(op)]
-    gains = {name: total - error(_without_quantizer(quantized, name)) for name in names}
-    worst = sorted(names, key=lambda name: -gains[name])[:N_KEPT]
-    return [name for name in worst if gains[name] > MIN_GAIN * total]
+    return {name: 1 - error(_without_quantizer(quantized, name)) / total for name in names}
 
 
 def _quantized(network: Any, samples: Sequence[list[Floats]]) -> Any:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastbts.engine.backends import openvino_int8
 from fastbts.engine.backends.openvino import OpenVINOEngine, _core, _logits
-from fastbts.engine.backends.openvino_int8 import KEPT, quantize, sensitive_layers
+from fastbts.engine.backends.openvino_int8 import KEPT, quantize, sensitivities
 from fastbts.engine.backends.openvino_int8 import _quantized as quantized_network
 
 pytest.importorskip("nncf", reason="NNCF is not installed: pip install 'fastbts[quantize]'")
@@ -36,7 +37,9 @@ def two_layers() -> Any:
     return ov.Model([ops.result(logits)], [volume], "two_layers")
 
 
-def test_the_layer_that_int8_harms_most_is_left_in_floating_point() -> None:
+def test_the_layer_that_int8_harms_most_is_left_in_floating_point(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     tensor = np.random.default_rng(1).standard_normal((4, 8, 8, 8)).astype(np.float32)
     given = []
 
@@ -44,6 +47,7 @@ def test_the_layer_that_int8_harms_most_is_left_in_floating_point() -> None:
         given.append(precision)
         return _logits(_core(), model, precision, samples)
 
+    monkeypatch.setattr(openvino_int8, "N_KEPT", 1)
     xml, weights = quantize(two_layers(), None, [tensor], run)
     assert given == ["fp32", "int8", "int8", "int8"]
     network = _core().read_model(xml, OpenVINOEngine.package().Tensor(np.frombuffer(weights, "u1")))
@@ -56,12 +60,11 @@ def test_the_layer_that_int8_harms_most_is_left_in_floating_point() -> None:
     assert network.get_rt_info(KEPT).astype(str) == "bad"
 
 
-def test_a_layer_that_costs_nothing_is_not_left_out() -> None:
+def test_sensitivity_is_the_share_of_the_error() -> None:
     sample = [np.random.default_rng(1).standard_normal((1, 4, 8, 8, 8)).astype(np.float32)]
     network = two_layers()
     quantized = quantized_network(network, [sample])
-    logits = np.ones((1, 3, 8, 8, 8), np.float32)
-    exact, others = iter([logits, logits + 1, logits]), logits + 1
-    assert sensitive_layers(network, quantized, [sample], lambda *_: [next(exact, others)]) == [
-        "good"
-    ]
+    exact = np.ones((1, 3, 8, 8, 8), np.float32)
+    given = iter([exact, exact + 1, exact + 1, exact])  # float32, int8, int8 but for each layer
+    found = sensitivities(network, quantized, [sample], lambda *_: [next(given)])
+    assert found == {"good": 0, "bad": 1}
