@@ -36,7 +36,7 @@ from fastbts.cli.results import (
 )
 from fastbts.errors import CaseError, FastBTSError, OptionsError
 from fastbts.volume import MODALITIES
-from fastbts.write.kinds import check_no_dicom
+from fastbts.write.kinds import check_no_dicom, check_regions
 from fastbts.write.outputs import check_outputs
 
 Image = Annotated[Path | None, typer.Option(help="image file, instead of a case folder")]
@@ -137,6 +137,8 @@ def predict(
             allow_missing=allow_missing,
             min_part_mm3=min_part_mm3,
         )
+        for save in saves:
+            check_regions([save["path"]], labels, segmenter.spec.region_labels)
         results = segmenter.predict_batch(
             given.values(),
             nnunet_order=orders["nnunet_order"],
