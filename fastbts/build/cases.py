@@ -67,9 +67,9 @@ def balanced(cases: Sequence[ListedCase], n_cases: int) -> list[ListedCase]:
 
 
 def joined_groups(cases: Sequence[ListedCase]) -> list[ListedCase]:
-    """The cases with groups of at least `MIN_GROUP`: smaller ones join the largest, "HGG, 2021"."""
+    """The cases with groups of at least `MIN_GROUP`: smaller ones join the largest, "HGG + 2021"."""
     sizes = Counter(case.group for case in cases)
     largest = max(sizes, key=lambda group: sizes[group])
     small = {group for group, size in sizes.items() if size < MIN_GROUP} | {largest}
-    name = ", ".join([largest, *sorted(small - {largest})])
+    name = " + ".join([largest, *sorted(small - {largest})])
     return [ListedCase(c.folder, name if c.group in small else c.group) for c in cases]

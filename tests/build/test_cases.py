@@ -40,6 +40,6 @@ def test_a_balanced_choice_takes_all_groups_in_turn() -> None:
 
 def test_small_groups_join_the_largest() -> None:
     joined = joined_groups(cases("baaaacccdd"))
-    assert [case.group for case in joined] == [*["a, b, d"] * 5, *"ccc", *["a, b, d"] * 2]
-    assert {case.group for case in joined_groups(cases("ab"))} == {"a, b"}
+    assert [case.group for case in joined] == [*["a + b + d"] * 5, *"ccc", *["a + b + d"] * 2]
+    assert {case.group for case in joined_groups(cases("ab"))} == {"a + b"}
     assert {case.group for case in joined_groups(cases("aaabbb"))} == {"a", "b"}

@@ -15,7 +15,7 @@ from fastbts.engine.file import EngineFile
 from fastbts.spec import EngineSpec
 
 GOOD = {
-    "HGG, 2021": {"n_cases": 9, "dice_change": 0.0003, "worst_case": -0.006},
+    "HGG + 2021": {"n_cases": 9, "dice_change": 0.0003, "worst_case": -0.006},
     "LGG": {"n_cases": 3, "dice_change": -0.002, "worst_case": -0.01},
 }
 
@@ -42,7 +42,7 @@ def features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_int8_is_taken_where_it_is_fast_and_as_good(features: Path) -> None:
     assert choose(built(), "auto", has_bf16=True) == (
         "int8",
-        "this CPU has AVX512-VNNI, and on 12 cases int8 changes mean Dice by +0.0003 (HGG, 2021), "
+        "this CPU has AVX512-VNNI, and on 12 cases int8 changes mean Dice by +0.0003 (HGG + 2021), "
         "-0.0020 (LGG), and that of the worst case by -0.0100; allowed are -0.002 and -0.01",
     )
 
