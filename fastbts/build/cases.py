@@ -67,7 +67,7 @@ def balanced(cases: Sequence[ListedCase], n_cases: int) -> list[ListedCase]:
 
 
 def joined_groups(cases: Sequence[ListedCase]) -> list[ListedCase]:
-    """The cases with groups of at least `MIN_GROUP`: smaller ones join the largest, "HGG + 2021"."""
+    """The cases; groups smaller than `MIN_GROUP` join the largest, as in "HGG + 2021"."""
     sizes = Counter(case.group for case in cases)
     largest = max(sizes, key=lambda group: sizes[group])
     small = {group for group, size in sizes.items() if size < MIN_GROUP} | {largest}

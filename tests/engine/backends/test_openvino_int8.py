@@ -9,8 +9,8 @@ import pytest
 
 from fastbts.engine.backends import openvino_int8
 from fastbts.engine.backends.openvino import OpenVINOEngine, _core, _logits
-from fastbts.engine.backends.openvino_int8 import KEPT, quantize, sensitivities
 from fastbts.engine.backends.openvino_int8 import _quantized as quantized_network
+from fastbts.engine.backends.openvino_int8 import quantize, sensitivities, worth_keeping
 
 pytest.importorskip("nncf", reason="NNCF is not installed: pip install 'fastbts[quantize]'")
 
@@ -47,7 +47,7 @@ def test_the_layer_that_int8_harms_most_is_left_in_floating_point(
         given.append(precision)
         return _logits(_core(), model, precision, samples)
 
-    monkeypatch.setattr(openvino_int8, "N_KEPT", 1)
+    monkeypatch.setattr(openvino_int8, "MAX_WORK", 0.6)  # either, but not both
     xml, weights = quantize(two_layers(), None, [tensor], run)
     assert given == ["fp32", "int8", "int8", "int8"]
     network = _core().read_model(xml, OpenVINOEngine.package().Tensor(np.frombuffer(weights, "u1")))
@@ -57,7 +57,6 @@ def test_the_layer_that_int8_harms_most_is_left_in_floating_point(
         for name in ("good", "bad")
     }
     assert quantized == {"good": True, "bad": False}
-    assert network.get_rt_info(KEPT).astype(str) == "bad"
 
 
 def test_sensitivity_is_the_share_of_the_error() -> None:
@@ -68,3 +67,11 @@ def test_sensitivity_is_the_share_of_the_error() -> None:
     given = iter([exact, exact + 1, exact + 1, exact])  # float32, int8, int8 but for each layer
     found = sensitivities(network, quantized, [sample], lambda *_: [next(given)])
     assert found == {"good": 0, "bad": 1}
+
+
+def test_layers_are_kept_by_their_gain_per_multiplication() -> None:
+    gains = {"cheap": 0.1, "costly": 0.5, "large": 0.4, "none": -0.1}
+    work = {"cheap": 1.0, "costly": 20.0, "large": 50.0, "none": 1.0}
+    assert worth_keeping(gains, work) == ["cheap"], "the others are more than a quarter"
+    work["large"] = 100.0
+    assert worth_keeping(gains, work) == ["cheap", "costly"]
