@@ -1,4 +1,4 @@
-"""Precisions compared: `python -m benchmarks.bench_precision --data DIR`.
+"""Precisions compared: `python -m benchmarks.bench_precision --engine int8.fbts --data DIR`.
 
 Runs float32, bf16 and int8 of one engine file in turn on each validation case, so that a change of
 the machine's load affects all of them. Writes Dice, by case and by group, and times to
@@ -19,7 +19,7 @@ from fastbts import Segmenter, SegmenterOptions, read_case
 from fastbts.build.cases import ListedCase, joined_groups, listed_cases
 from fastbts.build.parity import changes_by_group
 from fastbts.engine.backends.openvino import OpenVINOEngine
-from fastbts.engine.load import default_engine_path, read_engine
+from fastbts.engine.load import read_engine
 from fastbts.metrics import region_dice
 from training.data.cases import read_labels
 
@@ -88,7 +88,9 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, required=True, help="folder of labelled cases, with cases.csv"
     )
-    parser.add_argument("--engine", type=Path, default=default_engine_path())
+    parser.add_argument(
+        "--engine", type=Path, required=True, help="engine file with an int8 network"
+    )
     parser.add_argument(
         "--cases", type=int, default=0, help="number of validation cases; 0 for all"
     )

@@ -145,9 +145,14 @@ def precision_table(results: dict[str, Any]) -> str:
         ),
         rows,
         f"{results['n_cases']} validation cases, {results['rounds']} interleaved rounds, one pass, "
-        f"{results['n_threads']} threads of {results['device_name']}. Here the default is "
-        f"{results['precision']}: {results['precision_reason']}.",
+        f"on {results['device_name']}.{_default(results)}",
     )
+
+
+def _default(results: dict[str, Any]) -> str:
+    """The precision that "auto" took; older results do not state it."""
+    reason = results.get("precision_reason")
+    return f" Here the default is {results['precision']}: {reason}." if reason else ""
 
 
 def cost_table(results: dict[str, Any]) -> str:

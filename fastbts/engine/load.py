@@ -51,10 +51,9 @@ def load_engine(
         precision: "fp32", "tf32", "bf16", "fp16" or "int8", if the backend has it. "fp32" is exact;
             "bf16" is about twice as fast on CPUs that compute in it; "int8" needs a file that
             `fastbts build` made for it. "auto" takes what the file was built for; where that is
-            int8 with parity by group, as in the shipped engine, only if the CPU is fast in it and
-            parity allows it (`fastbts.engine.auto_precision`). Else it takes bf16 on CPUs that
-            compute in it, and fp32 on others. A TensorRT plan has the precision that it was built
-            in.
+            int8 with parity by group, only if the CPU is fast in it and parity allows it
+            (`fastbts.engine.auto_precision`). Else it takes bf16 on CPUs that compute in it, and
+            fp32 on others. A TensorRT plan has the precision that it was built in.
         n_threads: CPU threads for the network; 0 for all.
         trusted_key: Public key (PEM, `fastbts keygen`) that must have signed the file; None to
             accept unsigned files.
