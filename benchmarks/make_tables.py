@@ -9,10 +9,12 @@ import json
 import re
 import statistics
 import sys
-import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from benchmarks import threads_tables as threads
+from benchmarks.markdown import table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -30,17 +32,6 @@ PAPER_DICE = 0.8567  # "overall", BraTS 2020: abstract of arXiv 2507.09966 v1
 ARM_NAMES = {"all": "all, orthonormal text"}  # arms that need a longer name than in the results
 
 
-def table(columns: Iterable[str], rows: Iterable[Iterable[str]], note: str = "") -> str:
-    """A Markdown table, then a note."""
-    columns = list(columns)
-    lines = [_line(columns), "|---" * len(columns) + "|", *map(_line, rows)]
-    return "\n".join([*lines, "", textwrap.fill(note, 100)] if note else lines)
-
-
-def _line(cells: Iterable[str]) -> str:
-    return re.sub(r" +", " ", f"| {' | '.join(cells)} |")
-
-
 def speed_table(results: dict[str, Any]) -> str:
     """Median seconds per job, with the Dice of the computed labels."""
     runs = results["benchmarks"]
@@ -48,23 +39,33 @@ def speed_table(results: dict[str, Any]) -> str:
     info = runs[0]["extra_info"]
     n_threads = info.get("n_threads", info.get("threads", "?"))
     return table(
-        ("job", "precision", "median s", "normalize / infer / label ms", "Dice WT, TC, ET"),
+        (
+            *("job", "precision", "median s", "outside the network s", "peak MB"),
+            *("normalize / infer / label ms", "Dice WT, TC, ET"),
+        ),
         map(_speed_row, runs),
         f"Measured on {device}, {n_threads} threads; `make bench` repeats it "
-        "(`benchmarks/results/predict.json`). The Dice of the synthetic case is no measure of "
+        "(`benchmarks/results/predict.json`). The cache is that of compiled networks: filled, "
+        "emptied before each run, or switched off. The Dice of the synthetic case is no measure of "
         "accuracy.",
     )
 
 
 def _speed_row(run: dict[str, Any]) -> tuple[str, ...]:
     info, job = run["extra_info"], re.sub(r"^test_|\[.*", "", run["name"]).replace("_", " ")
+    if "command" in info:
+        job = info["command"]
     if "case" in info:
         job += f", {'synthetic' if info['case'] == 'case' else info['case']}"
     stages = info.get("stages_ms")
     times = [f"{stages[s]:.0f}" for s in ("normalize", "infer", "label")] if stages else []
     dice = ", ".join(f"{v:.3f}" for v in info.get("dice", {}).values())
+    if "model_cache" in info:
+        job += f", cache {info['model_cache']}"
     median = f"{run['stats']['median']:.2f}"
-    return job, info.get("precision", ""), median, " / ".join(times), dice
+    outside = f"{info['outside_network_ms'] / 1000:.2f}" if "outside_network_ms" in info else ""
+    peak = f"{info['peak_mb']:.0f}" if "peak_mb" in info else ""
+    return job, info.get("precision", ""), median, outside, peak, " / ".join(times), dice
 
 
 def dice_table(results: dict[str, Any]) -> str:
@@ -364,6 +365,7 @@ TABLES = {
     "curve": (curve_table, "ablation.json"),
     "registration": (registration_table, "study.json"),
     "study": (study_table, "study.json"),
+    **{name: (make, "threads.json") for name, make in threads.TABLES.items()},
 }
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -13,7 +16,10 @@ from fastbts import DeviceError, EngineFileError, OptionsError, load_engine
 from fastbts.engine import auto_precision
 from fastbts.engine.backends.openvino import INT8_PAYLOADS, OpenVINOEngine
 from fastbts.engine.file import read_engine_file, write_engine_file
+from fastbts.progress import Cancelled, cancelled_by
 from tests.conftest import write_voxel_engine
+
+N_CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def has_bf16() -> bool:
@@ -82,6 +88,62 @@ os.kill(os.getpid(), signal.SIGINT)
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stdout == "handled\n"
+
+
+@pytest.mark.skipif(N_CPUS < 2, reason="needs two CPUs")
+def test_engines_of_one_thread_do_not_share_a_cpu() -> None:
+    """OpenVINO would pin the threads of both, and of other processes, to the first CPU."""
+    script = """
+import os, threading
+import numpy as np
+from fastbts import load_engine
+
+engines = [load_engine(n_threads=1) for _ in range(2)]
+x = np.zeros((1, 4, 64, 64, 64), np.float32)
+threads = [threading.Thread(target=engine.infer, args=[x]) for engine in engines]
+seen = set()
+for thread in threads:
+    thread.start()
+while any(thread.is_alive() for thread in threads):
+    for task in os.listdir("/proc/self/task"):
+        try:
+            seen.add(frozenset(os.sched_getaffinity(int(task))))
+        except ProcessLookupError:
+            pass
+print(seen == {frozenset(os.sched_getaffinity(0))})
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == "True\n"
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_a_running_call_can_be_cancelled(parallel: int) -> None:
+    """It ends after the layer; the next call loads the network again."""
+    engine, stop = load_engine(precision="fp32", n_threads=2, parallel=parallel), Event()
+    small, large = (np.ones((1, 4, side, side, side), np.float32) for side in (32, 160))
+    expected, ends = engine.infer(small), []
+
+    def call() -> None:
+        try:
+            with cancelled_by(stop):
+                engine.infer(large)
+        except Cancelled:
+            ends.append(time.monotonic())
+
+    threads = [Thread(target=call) for _ in range(parallel + 1)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    began = time.monotonic()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert len(ends) == parallel + 1
+    waited_s, began = max(ends) - began, time.monotonic()
+    engine.infer(large)
+    assert waited_s < max(1, time.monotonic() - began), "sooner than the call ends"
+    np.testing.assert_array_equal(engine.infer(small), expected)
 
 
 def quantized(path: Path, n_channels: int = 3, with_branch: bool = False, **about: object) -> Path:
