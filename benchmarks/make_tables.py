@@ -125,22 +125,37 @@ def _score(score: dict[str, Any], expected: int) -> str:
 
 def precision_table(results: dict[str, Any]) -> str:
     """Precisions compared."""
+    groups = results["summary"]["fp32"]["groups"]
     rows = [
         (
             name,
             f"{row['mean_dice']:.4f}",
-            f"{row['dice_change']:+.4f}",
+            *(f"{row['groups'][group]['dice_change']:+.4f}" for group in groups),
+            f"{min(group['worst_case'] for group in row['groups'].values()):+.4f}",
             f"{row['infer_ms']:.0f}",
             f"{row['times_bf16']:.2f}",
         )
         for name, row in results["summary"].items()
     ]
     return table(
-        ("precision", "mean Dice", "change", "network, median ms", "speed relative to bf16"),
+        (
+            "precision",
+            "mean Dice",
+            *(f"change, {group} (n={about['n_cases']})" for group, about in groups.items()),
+            "worst case",
+            "network, median ms",
+            "speed relative to bf16",
+        ),
         rows,
-        f"n = {results['n_cases']} validation cases, {results['rounds']} interleaved rounds, "
-        "one pass.",
+        f"{results['n_cases']} validation cases, {results['rounds']} interleaved rounds, one pass, "
+        f"on {results['device_name']}.{_default(results)}",
     )
+
+
+def _default(results: dict[str, Any]) -> str:
+    """The precision that "auto" took; older results do not state it."""
+    reason = results.get("precision_reason")
+    return f" Here the default is {results['precision']}: {reason}." if reason else ""
 
 
 def cost_table(results: dict[str, Any]) -> str:

@@ -30,6 +30,7 @@ def survey() -> Iterator[Check]:
     yield Check("fastbts", True, system)
     yield Check("processor", True, f"{platform.machine()}, {os.cpu_count()} threads")
     yield _check("shipped engine", _shipped_engine)
+    yield _check("its precision", _shipped_precision)
     for row in BACKENDS.values():
         yield _check(row.name, partial(_capabilities, row))
     yield _check("compiled networks", _model_cache)
@@ -51,6 +52,13 @@ def _shipped_engine() -> str:
 
     file = read_engine_file(default_engine_path())
     return f"{file.spec.name}, sha256 {file.sha256[:16]}..."
+
+
+def _shipped_precision() -> str:
+    from fastbts.engine.backends.openvino import OpenVINOEngine
+    from fastbts.engine.load import read_engine
+
+    return ": ".join(OpenVINOEngine.chosen(read_engine(None)))
 
 
 def _capabilities(row: Backend) -> str:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbts.engine.auto_precision import int8_parity
 from fastbts.engine.backends import BACKENDS, Backend, device_kind, devices, precisions
 from fastbts.engine.file import EngineFile, named, read_engine_file
 from fastbts.engine.graph import check_graph
@@ -52,8 +53,10 @@ def load_engine(
             backend's default.
         precision: "fp32", "tf32", "bf16", "fp16" or "int8", if the backend has it. "fp32" is exact;
             "bf16" is about twice as fast on CPUs that compute in it; "int8" needs a file that
-            `fastbts build` made for it. "auto" takes what the file was built for, else bf16 on
-            such CPUs and fp32 on others. A TensorRT plan has the precision that it was built in.
+            `fastbts build` made for it. "auto" takes what the file was built for; where that is
+            int8 with parity by group, only if the CPU is fast in it and parity allows it
+            (`fastbts.engine.auto_precision`). Else it takes bf16 on CPUs that compute in it, and
+            fp32 on others. A TensorRT plan has the precision that it was built in.
         n_threads: CPU threads for the network; 0 for all.
         parallel: Calls of `infer` that run at once on a CPU, each on its share of the threads and
             with its own memory.
@@ -108,7 +111,7 @@ def _opened(
 ) -> Engine:
     built_for, built_in = _built(file)
     row = BACKENDS[backend] if backend != "auto" else _choice(device, built_for)
-    if precision == "auto" and row.name == built_for:
+    if precision == "auto" and row.name == built_for and int8_parity(file) is None:
         precision = built_in
     check_network(file)
     choice = {"device": device, "precision": precision}

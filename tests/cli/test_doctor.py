@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def test_doctor_lists_backends_and_install_commands(monkeypatch: pytest.MonkeyPa
     assert set(BACKENDS) <= set(checks)
     assert checks["shipped engine"]["ok"]
     assert checks["openvino"]["ok"]
+    assert re.match(r"(int8|bf16|fp32): this CPU ", checks["its precision"]["detail"])
     assert "fp32" in checks["openvino"]["detail"]
     assert not checks["onnxruntime"]["ok"]
     assert "pip install 'fastbts[onnxruntime]'" in checks["onnxruntime"]["detail"]

@@ -20,6 +20,7 @@ import numpy as np
 
 from fastbts.about import __version__
 from fastbts.engine import model_cache
+from fastbts.engine.auto_precision import Precision, choose
 from fastbts.engine.backends.arguments import Floats
 from fastbts.engine.backends.base import (
     BaseEngine,
@@ -44,8 +45,8 @@ CHECK_MS = 100
 class OpenVINOEngine(BaseEngine[Any]):
     """Runs an engine file on the CPU.
 
-    Precision "auto" is bf16 where the CPU computes in it, else fp32; "int8" needs a file that was
-    built for it.
+    Precision "auto": see `fastbts.engine.auto_precision`. "int8" needs a file that was built for
+    it.
     """
 
     backend = "openvino"
@@ -54,13 +55,14 @@ class OpenVINOEngine(BaseEngine[Any]):
     def _open(self, options: Options) -> Opened[Any]:
         ov = self.package()
         core, self._tensor = _core(), ov.Tensor
-        precision = _precision(core, self.file, options.precision)
+        precision, reason = _precision(core, self.file, options.precision)
         settings = _settings(core, precision, options.n_threads, options.parallel)
         model, memory = _compiled(ov, core, self.file, precision, settings)
         about = {
             "backend_version": _version(ov),
             "device_name": _cpu_name(core),
             "precision": precision,
+            "precision_reason": reason,
             "n_threads": int(model.get_property("INFERENCE_NUM_THREADS")),
             "parallel": int(model.get_property("NUM_STREAMS")),
         }
@@ -92,7 +94,8 @@ class OpenVINOEngine(BaseEngine[Any]):
         core = _core()
         with cls.reported(EngineFileError, f"{file.path}: {cls.backend} cannot read the network"):
             network = _read(core, open_network(file))
-        return dict(zip(INT8_PAYLOADS, quantize(network, baked_text(file), tensors), strict=True))
+        payloads = quantize(network, baked_text(file), tensors, partial(_logits, core))
+        return dict(zip(INT8_PAYLOADS, payloads, strict=True))
 
     @classmethod
     def capabilities(cls) -> str:
@@ -101,6 +104,16 @@ class OpenVINOEngine(BaseEngine[Any]):
         core = _core()
         found = [p for p in cls.row().precisions if p != "bf16" or _has_bf16(core)]
         return f"{_version(ov)} on {_cpu_name(core)}: {', '.join(found)}"
+
+    @classmethod
+    def chosen(cls, file: EngineFile) -> Precision:
+        """What precision "auto" stands for with a file on this machine.
+
+        Raises:
+            DeviceError: OpenVINO is not installed.
+            OptionsError, EngineFileError: See `BaseEngine`.
+        """
+        return _precision(_core(), file, "auto")
 
     @classmethod
     def package(cls) -> Any:
@@ -142,6 +155,12 @@ def activation_ranges(file: EngineFile) -> dict[str, float]:
             names = op.input_value(0).get_names()
             ranges |= dict.fromkeys(names, float(highest.get_data().max()))
     return ranges
+
+
+def _logits(core: Any, model: Any, precision: str, samples: Sequence[list[Floats]]) -> list[Floats]:
+    """The logits of a model for each sample: image, and text where the network reads it."""
+    request = core.compile_model(model, "CPU", _settings(core, precision, 0)).create_infer_request()
+    return [request.infer(sample)[0].copy() for sample in samples]
 
 
 def _infer(call: Any) -> None:
@@ -293,19 +312,18 @@ def _settings(core: Any, precision: str, n_threads: int, parallel: int = 1) -> d
     return settings
 
 
-def _precision(core: Any, file: EngineFile, wanted: str) -> str:
-    if wanted == "auto":
-        return "bf16" if _has_bf16(core) else "fp32"
+def _precision(core: Any, file: EngineFile, wanted: str) -> Precision:
     if wanted == "bf16" and not _has_bf16(core):
         raise DeviceError(
             "precision 'bf16': this CPU does not compute in bf16; use precision='fp32' or 'auto'"
         )
-    if wanted == "int8" and not set(INT8_PAYLOADS) <= set(file.payloads):
+    chosen = choose(file, wanted, _has_bf16(core))
+    if chosen.name == "int8" and not set(INT8_PAYLOADS) <= set(file.payloads):
         raise OptionsError(
             f"{file.path}: precision 'int8': the file holds no int8 network; make one with: "
             f"fastbts build {Path(file.path).name} -o OUT --precision int8 --calibrate CASE"
         )
-    return wanted
+    return chosen
 
 
 def _has_bf16(core: Any) -> bool:
