@@ -15,7 +15,7 @@ CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o 
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-quick guards versions lint format stubs coverage bench \
-    publish-bench lock audit sbom install clean
+    publish-bench bench-peers publish-bench-peers lock audit sbom install clean
 .NOTPARALLEL:  # both installs build in build/
 
 help:  ## list the targets
@@ -92,6 +92,28 @@ bench: $(DEV)/installed  ## benchmarks; write build/bench and print their tables
 publish-bench:  ## benchmarks; write benchmarks/results and the tables of the READMEs
 	$(MAKE) bench RESULTS=benchmarks/results
 	$(DEV)/bin/python -m benchmarks.make_tables
+
+# Other programs with the same weights, in an environment of their own. CASE: a folder with the
+# images and the segmentation of a real case, for which all is measured again. To leave parts out:
+# SELECT="-k 'in_memory and not windows'".
+PEERS := build/peers
+
+bench-peers: $(PEERS)/installed  ## compare with MONAI, nnU-Net, torch, ONNX Runtime, OpenVINO
+	mkdir -p $(RESULTS)
+	$(PEERS)/bin/python $(BENCH) $(RESULTS)/peers.json benchmarks/bench_peers.py \
+	  $(if $(CASE),--case $(CASE)) $(SELECT)
+	$(PEERS)/bin/python -m benchmarks.make_tables $(RESULTS)
+
+publish-bench-peers:  ## the same; write benchmarks/results, the README's tables and plots
+	$(MAKE) bench-peers RESULTS=benchmarks/results
+	$(PEERS)/bin/python -m benchmarks.make_tables
+
+$(PEERS)/installed: $(NATIVE) benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check \
+	    --requirement benchmarks/peers/requirements.txt
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --editable .
+	touch $@
 
 # What `pip install fastbts[dicom,nrrd]` and the build need, with hashes, for all systems and Python
 # versions.

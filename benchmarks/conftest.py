@@ -12,6 +12,15 @@ from fastbts.phantom import make_case, write_case
 from tests.conftest import data_folder, val_cases  # noqa: F401  (fixtures)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("peers", "of benchmarks/bench_peers.py")
+    group.addoption("--case", help="folder of a real case with its segmentation")
+    group.addoption("--int8-engine", help="engine file with the int8 network; default: the shipped")
+    group.addoption("--device", default="cpu", choices=("cpu", "cuda"))
+    group.addoption("--rounds", type=int, default=0, help="0: each benchmark has its own number")
+    group.addoption("--n-threads", type=int, default=0, help="0 for one per core")
+
+
 def pytest_benchmark_update_machine_info(
     config: pytest.Config, machine_info: dict[str, Any]
 ) -> None:

@@ -13,8 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import brain_tables
 from benchmarks import threads_tables as threads
 from benchmarks.markdown import table
+from benchmarks.peers import tables as peers
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -217,35 +219,6 @@ def curve_table(results: dict[str, Any]) -> str:
     return table(("training cases", "steps", "seeds", *REGIONS), rows)
 
 
-def brain_heads_table(results: dict[str, Any]) -> str:
-    """Brain masks of raw images: Dice with HD-BET's, and time."""
-    columns = {"image": "", "dice": ".3f", "s": ".2f", "processor_s": ".2f"}
-    rows = [row for row in results["heads"] if "dice" in row]
-    return table(("image", "Dice", "median s", "processor s"), _cells(rows, columns))
-
-
-def brain_peer_table(results: list[dict[str, Any]]) -> str:
-    """The same of another program, from `benchmarks.brain_peers`."""
-    rows = [row for row in results if "dice" in row]
-    columns = {"image": "", "dice": ".3f", "cpu_s": ".1f"}
-    return table(("image", "Dice", "processor s"), _cells(rows, columns))
-
-
-def brain_cases_table(results: dict[str, Any]) -> str:
-    """Brain masks of cases in made-up heads, by one image or by all four."""
-    names = ("dice", "lowest dice", "tumour_lost_percent", "largest loss")
-    return table(
-        ("image", "mean Dice", "lowest Dice", "tumour lost, mean %", "largest %"),
-        _cells(results["means"], {"image": "", **dict.fromkeys(names, ".3f")}),
-        f"n = {results['means'][0]['n']} cases. `all`: the mean of the logits of the four images.",
-    )
-
-
-def _cells(rows: list[dict[str, Any]], columns: dict[str, str]) -> list[list[str]]:
-    """Columns of rows, each by its format."""
-    return [[format(row[name], form) for name, form in columns.items()] for row in rows]
-
-
 def ops_table(results: dict[str, Any]) -> str:
     """Each op on one and on two threads: time, share of a copy's bandwidth, speed-up over peers."""
     runs = {run["name"]: run["extra_info"] for run in results["benchmarks"]}
@@ -351,9 +324,7 @@ def _measured(results: dict[str, Any]) -> str:
 
 
 TABLES = {
-    "brain-heads": (brain_heads_table, "brain.json"),
-    "brain-cases": (brain_cases_table, "brain.json"),
-    "brain-deepbet": (brain_peer_table, "brain-deepbet.json"),
+    **brain_tables.TABLES,
     "ops": (ops_table, "ops.json"),
     "ops-tuned": (ops_table, "ops-tuned.json"),
     "speed": (speed_table, "predict.json"),
@@ -365,6 +336,7 @@ TABLES = {
     "curve": (curve_table, "ablation.json"),
     "registration": (registration_table, "study.json"),
     "study": (study_table, "study.json"),
+    **{f"peers-{name}": (make, "peers.json") for name, make in peers.TABLES.items()},
     **{name: (make, "threads.json") for name, make in threads.TABLES.items()},
 }
 
@@ -409,6 +381,8 @@ def main() -> None:
                 "run python -m benchmarks.make_tables"
             )
         (ROOT / page).write_text(new)
+    if "--check" not in sys.argv:
+        peers.plot(json.loads((RESULTS / "peers.json").read_text()), RESULTS / "peers.png")
 
 
 if __name__ == "__main__":
