@@ -75,6 +75,19 @@ class Borrower {
     return fill(AnyView<N, Void>{source.data, *source.dtype}, source);
   }
 
+  /// The same with any strides, on the CPU also bfloat16: its bits as uint16, as NumPy lacks the type.
+  template <std::size_t N, typename Void = const void>
+  AnyView<N, Void> floats_or_bits(const py::object& object, const char* name, const char* axes) {
+    const Source& source =
+        take(object, name, std::string("float32, or bfloat16 as uint16, ") + axes, N);
+    const bool bits = !source.device.is_cuda && source.dtype == DType::kUint16;
+    const bool half = source.device.is_cuda && is_half(*source.dtype);
+    refuse_unless(bits || half || source.dtype == DType::kFloat32, source, "");
+    check_layout(source, Rows::kAny, !std::is_const_v<Void>);
+    const DType dtype = bits ? DType::kBfloat16 : *source.dtype;
+    return fill(AnyView<N, Void>{source.data, dtype}, source);
+  }
+
   /// An array of any rank and real element type, as its owner describes it.
   const Source& described_array(const py::object& object, const char* name) {
     name_ = std::string(op_) + ": " + name;

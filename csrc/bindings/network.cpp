@@ -7,6 +7,7 @@
 #include "ops/guidance.h"
 #include "ops/linear.h"
 #include "ops/pack.h"
+#include "ops/unpack.h"
 
 namespace fastbts {
 
@@ -84,12 +85,21 @@ void bind_features(py::module_& module) {
                   borrow.optional<const float, 2>(gate, "gate", "float32 (M, M)"),
                   borrow.optional<const float, 1>(gate_bias, "gate_bias", "float32 (M)"),
                   borrow.optional<const float, 1>(background, "background", "float32 (M)"),
-                  borrow.floats<5, void>(out, "out", "(B, D, H, W, C)"),
+                  borrow.floats_or_bits<5, void>(out, "out", "(B, D, H, W, C)"),
                   borrow.optional<float, 3>(scratch, "scratch", "float32 (2, B, M)")};
         });
       },
       "volume"_a, "patch"_a, "gate"_a, "gate_bias"_a, "background"_a, "out"_a, "scratch"_a,
       "n_threads"_a, "stream"_a);
+  module.def(
+      "unpack",
+      [](const Array& x, int patch, const Array& out, int n_threads, StreamHandle stream) {
+        run(unpack, "unpack", n_threads, stream, [&](Borrower& borrow) -> UnpackArgs {
+          return {borrow.floats_or_bits<5>(x, "x", "(B, D, H, W, C)"), patch,
+                  borrow.array<float, 5>(out, "out", "float32 (B, K, D, H, W)")};
+        });
+      },
+      "x"_a, "patch"_a, "out"_a, "n_threads"_a, "stream"_a);
 }
 
 void bind_text(py::module_& module) {

@@ -23,9 +23,9 @@ struct PackArgs {
 ///   gate        (M, M)                     float32, rows dense  read     or none: no fusion
 ///   gate_bias   (M)                        float32, dense       read     as gate
 ///   background  (M)                        float32, dense       read     as gate
-///   out         (B, D/p, H/p, W/p, M p^3)  floats, rows dense   written  channel (m p^3 + child)
+///   out         (B, D/p, H/p, W/p, M p^3)  floats, any strides  written  channel (m p^3 + child)
 ///   scratch     (2, B, M)                  float32, dense       written  as gate
-/// On the CPU out is float32, on a CUDA device float16.
+/// On the CPU out is float32 or bfloat16, on a CUDA device float16. Fastest with W dense.
 void pack(const PackArgs& args, int n_threads, Stream stream);
 
 void pack_cpu(const PackArgs& args, int n_threads);
