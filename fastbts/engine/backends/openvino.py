@@ -21,6 +21,7 @@ from fastbts.engine.backends.base import (
     open_network,
 )
 from fastbts.engine.backends.openvino_nodes import exact_norms, register_nodes
+from fastbts.engine.backends.openvino_pack import without_packing
 from fastbts.engine.file import EngineFile
 from fastbts.engine.fork import keep_in_children
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
@@ -46,8 +47,11 @@ class OpenVINOEngine(BaseEngine[Any]):
         ov = self.package()
         core, self._tensor = _core(), ov.Tensor
         precision = _precision(core, self.file, options.precision)
+        settings = _settings(core, precision, options.n_threads)
         network = _network(ov, core, self.file, precision)
-        model = core.compile_model(network, "CPU", _settings(core, precision, options.n_threads))
+        kind = settings["INFERENCE_PRECISION_HINT"]
+        network, self._packer = without_packing(ov, network, self.file, kind, options.n_threads)
+        model = core.compile_model(network, "CPU", settings)
         about = {
             "backend_version": _version(ov),
             "device_name": _cpu_name(core),
@@ -62,6 +66,11 @@ class OpenVINOEngine(BaseEngine[Any]):
         # One case at a time: all threads work on one case anyway, and `CaseConv` has one case's
         # weights.
         for volume, result in zip(tensor[:, None], logits[:, None], strict=True):
+            if self._packer is not None:
+                self._packer.give(call, volume)
+                _infer(call)
+                self._packer.take(call, result)
+                continue
             call.set_input_tensor(0, self._tensor(volume, shared_memory=True))
             call.set_output_tensor(self._tensor(result, shared_memory=True))
             _infer(call)
