@@ -75,16 +75,15 @@ class Borrower {
     return fill(AnyView<N, Void>{source.data, *source.dtype}, source);
   }
 
-  /// The same with any strides, on the CPU also bfloat16: its bits as uint16, as NumPy lacks the type.
+  /// The same of any strides; on the CPU also int8, and bfloat16 as uint16, as NumPy lacks it.
   template <std::size_t N, typename Void = const void>
-  AnyView<N, Void> floats_or_bits(const py::object& object, const char* name, const char* axes) {
-    const Source& source =
-        take(object, name, std::string("float32, or bfloat16 as uint16, ") + axes, N);
-    const bool bits = !source.device.is_cuda && source.dtype == DType::kUint16;
-    const bool half = source.device.is_cuda && is_half(*source.dtype);
-    refuse_unless(bits || half || source.dtype == DType::kFloat32, source, "");
+  AnyView<N, Void> numbers(const py::object& object, const char* name, const char* axes) {
+    const Source& source = take(object, name, std::string("float32 ") + axes, N);
+    const DType dtype = source.dtype == DType::kUint16 ? DType::kBfloat16 : *source.dtype;
+    const bool small = source.device.is_cuda ? is_half(*source.dtype)
+                                             : dtype == DType::kBfloat16 || dtype == DType::kInt8;
+    refuse_unless(small || dtype == DType::kFloat32, source, "");
     check_layout(source, Rows::kAny, !std::is_const_v<Void>);
-    const DType dtype = bits ? DType::kBfloat16 : *source.dtype;
     return fill(AnyView<N, Void>{source.data, dtype}, source);
   }
 

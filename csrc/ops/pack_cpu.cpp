@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <cstdint>
+
 #include "core/cpu/activations.h"
 #include "core/cpu/bfloat16.h"
 #include "core/cpu/parallel.h"
@@ -29,10 +32,22 @@ void find_gains(const PackArgs& args) {
   }
 }
 
-/// What becomes of the voxels of an image; the default is no fusion.
+/// What becomes of the voxels of an image.
 struct Fusion {
-  float gain = 1, background = 0;
+  float gain, background, step;
 };
+
+template <typename T>
+T stored(float value, const Fusion&) {
+  return from_float<T>(value);
+}
+
+template <>
+inline std::int8_t stored<std::int8_t>(float value, const Fusion& fusion) {
+  constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: beyond it are no fractions
+  const float steps = std::min(std::max(value / fusion.step, -128.0F), 127.0F);
+  return static_cast<std::int8_t>(static_cast<std::int32_t>((steps + kRound) - kRound));
+}
 
 /// Every p-th value of a row.
 template <typename T, typename Patch, typename Step>
@@ -40,7 +55,7 @@ void pack_row(const float* __restrict row, std::int64_t n, Patch p, Step step, F
               T* __restrict out) {
   for (std::int64_t w = 0; w < n; ++w) {
     const float value = row[w * p];
-    out[w * step] = from_float<T>(value == 0 ? fusion.background : value * fusion.gain);
+    out[w * step] = stored<T>(value == 0 ? fusion.background : value * fusion.gain, fusion);
   }
 }
 
@@ -52,8 +67,8 @@ void pack_voxels(const PackArgs& args, std::int64_t i, Patch p) {
   const std::int64_t n_h = volume.shape[3], n_d = volume.shape[2], n_m = volume.shape[1];
   const std::int64_t h = i % n_h, d = i / n_h % n_d, m = i / n_h / n_d % n_m,
                      b = i / n_h / n_d / n_m;
-  Fusion fusion;
-  if (args.gate.data) fusion = {*args.scratch.at(1, b, m), *args.background.at(m)};
+  Fusion fusion{1, 0, args.step};
+  if (args.gate.data) fusion = {*args.scratch.at(1, b, m), *args.background.at(m), args.step};
   const std::int64_t first = ((m * p + d % p) * p + h % p) * p;
   const float* row = volume.at(b, m, d, h);
   with_step(out.strides[3], [&](auto step) {
@@ -77,10 +92,11 @@ void pack_cpu(const PackArgs& args, int n_threads) {
       });
     });
   };
-  dispatch_float(args.out.dtype, [&](auto type) {
+  const auto all = [&](auto type) {
     args.patch == 1 ? rows(type, std::integral_constant<std::int64_t, 1>{})
                     : rows(type, std::integral_constant<std::int64_t, 2>{});
-  });
+  };
+  args.out.dtype == DType::kInt8 ? all(Tag<std::int8_t>{}) : dispatch_float(args.out.dtype, all);
 }
 
 }  // namespace fastbts

@@ -10,6 +10,7 @@ void unpack(const UnpackArgs& args, int n_threads, Stream) {
   require<DeviceError>(!x.device.is_cuda,
                        "unpack: expected arrays on the CPU, got them on cuda:", x.device.index,
                        "; there is no CUDA version: copy them to the host");
+  require<InputError>(x.dtype != DType::kInt8, "unpack: x: expected float32 or uint16, got int8");
   require<OptionsError>(p == 1 || p == 2, "unpack: patch: expected 1 or 2, got ", p);
   const auto [n_b, n_d, n_h, n_w, n_c] = x.shape;
   const std::int64_t n_children = std::int64_t{p} * p * p;

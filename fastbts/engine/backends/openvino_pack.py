@@ -38,12 +38,15 @@ def without_packing(
     with named(file):
         packing = read_packing(read_graph(file.payloads["model.onnx"]), file.path)
     inner = None if packing is None else _inner(ov, network, packing, kind)
-    return (network, None) if inner is None else (inner, Packer(packing, n_threads))
+    if packing is None or inner is None:
+        return network, None
+    return inner[0], Packer(packing, inner[1], n_threads)
 
 
-def _inner(ov: Any, network: Any, packing: Packing, kind: str) -> Any | None:
-    """From (1, M p^3, D, H, W) and, if the network reads it, the text to (1, K p^3, D, H, W); None
-    for a network without the tensors of the packing."""
+def _inner(ov: Any, network: Any, packing: Packing, kind: str) -> tuple[Any, float] | None:
+    """From (1, M p^3, D, H, W) and, if the network reads it, the text to (1, K p^3, D, H, W), and
+    what 1 stands for where the former is int8; None for a network without the tensors of the
+    packing."""
     from openvino import opset13
 
     tensors = {name: end for op in network.get_ops() for end in op.outputs() for name in end.names}
@@ -52,11 +55,30 @@ def _inner(ov: Any, network: Any, packing: Packing, kind: str) -> Any | None:
     for plain, channels in ((volume.output(0), entry), (result, logits)):
         if channels is None or not _fit(plain, channels, packing.patch):
             return None
-    packed = opset13.parameter(entry.partial_shape, getattr(ov.Type, kind), name="packed")
+    entry, step = _quantized(entry)
+    entry_kind = getattr(ov.Type, "i8" if step else kind)
+    packed = opset13.parameter(entry.partial_shape, entry_kind, name="packed")
     _replace_shape(volume, packed, packing.patch)
-    entry.replace(opset13.convert(packed, "f32").output(0))
+    floats = opset13.convert(packed, "f32")
+    entry.replace((opset13.multiply(floats, np.float32(step)) if step else floats).output(0))
     ends = [opset13.result(opset13.convert(logits, kind))]
-    return ov.Model(ends, [packed, *others], network.friendly_name)
+    return ov.Model(ends, [packed, *others], network.friendly_name), step or 1.0
+
+
+def _quantized(entry: Any) -> tuple[Any, float]:
+    """A tensor in int8 and its step, where it is only read so; else the tensor as it is, and 0."""
+    readers = [reader.get_node() for reader in entry.get_target_inputs()]
+    if [reader.get_type_name() for reader in readers] != ["FakeQuantize"]:
+        return entry, 0.0
+    (node,) = readers
+    ends = [value.get_node() for value in node.input_values()[1:]]
+    low, high, *out = (float(end.get_data()) if _is_number(end) else np.nan for end in ends)
+    is_int8 = node.get_attributes()["levels"] == 256 and abs(low / high + 128 / 127) < 1e-5
+    return (node.output(0), high / 127) if is_int8 and out == [low, high] else (entry, 0.0)
+
+
+def _is_number(node: Any) -> bool:
+    return node.get_type_name() == "Constant" and node.get_data().size == 1
 
 
 def _fit(plain: Any, channels: Any, patch: int) -> bool:
@@ -86,11 +108,12 @@ class Packer:
 
     Args:
         packing: Of the network.
+        step: What 1 stands for in int8.
         n_threads: CPU threads; 0 for all.
     """
 
-    def __init__(self, packing: Packing, n_threads: int) -> None:
-        self._patch, self._n_threads = packing.patch, n_threads
+    def __init__(self, packing: Packing, step: float, n_threads: int) -> None:
+        self._patch, self._step, self._n_threads = packing.patch, step, n_threads
         self._fusion: dict[str, Floats] = {}
         if packing.fusion is not None:
             gate, background = packing.fusion.gate, packing.fusion.background
@@ -103,8 +126,8 @@ class Packer:
         packed = call.get_input_tensor(0)
         packed.shape = [n_cases, n_m * p**3, *(n // p for n in size)]
         scratch = np.empty((2, n_cases, n_m), np.float32) if self._fusion else None
-        given = {**self._fusion, "scratch": scratch, "n_threads": self._n_threads}
-        ops.pack(volume, p, **given, out=_voxels(packed))
+        given = {**self._fusion, "scratch": scratch, "step": self._step}
+        ops.pack(volume, p, **given, out=_voxels(packed), n_threads=self._n_threads)
 
     def take(self, call: Any, logits: Floats) -> None:
         """Unpacks the output of a request into logits (1, K, D, H, W)."""
@@ -113,7 +136,7 @@ class Packer:
 
 
 def _voxels(tensor: Any) -> NDArray[Any]:
-    """A tensor (1, C, D, H, W) as (1, D, H, W, C): float32, or the bits of bfloat16."""
+    """A tensor (1, C, D, H, W) as (1, D, H, W, C): float32, the bits of bfloat16, or int8."""
     values = tensor.data
-    bits = values if values.dtype == np.float32 else values.view(np.uint16)
+    bits = values.view(np.uint16) if values.dtype == np.float16 else values
     return np.moveaxis(bits, 1, -1)
