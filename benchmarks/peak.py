@@ -1,4 +1,4 @@
-"""What a CPU computes at most in OpenVINO, in GFLOP/s: large layers that are bound by arithmetic."""
+"""What a CPU computes at most in OpenVINO, in GFLOP/s: large layers bound by arithmetic."""
 
 from __future__ import annotations
 

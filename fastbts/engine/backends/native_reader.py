@@ -66,9 +66,7 @@ class _Reader(LayerReader):
         }
         equal = {name for name, node in makers.items() if packed & {*node.inputs[:1]}}
         fused = (
-            name
-            for name, node in makers.items()
-            if node.op == "Where" and node.inputs[0] in equal
+            name for name, node in makers.items() if node.op == "Where" and node.inputs[0] in equal
         )
         return next(fused, next(iter(packed), ""))
 
