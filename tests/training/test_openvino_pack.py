@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ Floats = NDArray[np.float32]
 
 
 def exported(config: UNetConfig) -> EngineFile:
-    onnx = to_onnx(randomized(config), spec_of(config)).SerializeToString()
-    return parse_engine_file(pack_engine(spec_of(config), {"model.onnx": onnx}), "exported")
+    spec, n = spec_of(config), config.n_regions
+    spec = replace(spec, labels=spec.labels[:n], thresholds=spec.thresholds[:n])
+    onnx = to_onnx(randomized(config), spec).SerializeToString()
+    return parse_engine_file(pack_engine(spec, {"model.onnx": onnx}), "exported")
 
 
 def noise(config: UNetConfig) -> Floats:

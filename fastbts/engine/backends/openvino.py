@@ -21,7 +21,7 @@ from fastbts.engine.backends.base import (
     open_network,
 )
 from fastbts.engine.backends.openvino_nodes import exact_norms, register_nodes
-from fastbts.engine.backends.openvino_pack import without_packing
+from fastbts.engine.backends.openvino_pack import Packer, without_packing
 from fastbts.engine.file import EngineFile
 from fastbts.engine.fork import keep_in_children
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
@@ -41,6 +41,7 @@ class OpenVINOEngine(BaseEngine[Any]):
     """
 
     backend = "openvino"
+    _packer: Packer | None
     serial = True  # all requests of a network share its intermediate results
 
     def _open(self, options: Options) -> Opened[Any]:

@@ -114,7 +114,7 @@ class Packer:
 
     def __init__(self, packing: Packing, step: float, n_threads: int) -> None:
         self._patch, self._step, self._n_threads = packing.patch, step, n_threads
-        self._fusion: dict[str, Floats] = {}
+        self._fusion: dict[str, Any] = {}
         if packing.fusion is not None:
             gate, background = packing.fusion.gate, packing.fusion.background
             arrays = {"gate": gate.weight, "gate_bias": gate.bias, "background": background}
@@ -125,9 +125,15 @@ class Packer:
         p, (n_cases, n_m, *size) = self._patch, volume.shape
         packed = call.get_input_tensor(0)
         packed.shape = [n_cases, n_m * p**3, *(n // p for n in size)]
-        scratch = np.empty((2, n_cases, n_m), np.float32) if self._fusion else None
-        given = {**self._fusion, "scratch": scratch, "step": self._step}
-        ops.pack(volume, p, **given, out=_voxels(packed), n_threads=self._n_threads)
+        ops.pack(
+            volume,
+            p,
+            **self._fusion,
+            step=self._step,
+            out=_voxels(packed),
+            scratch=np.empty((2, n_cases, n_m), np.float32) if self._fusion else None,
+            n_threads=self._n_threads,
+        )
 
     def take(self, call: Any, logits: Floats) -> None:
         """Unpacks the output of a request into logits (1, K, D, H, W)."""
