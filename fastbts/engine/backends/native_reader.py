@@ -19,7 +19,7 @@ from fastbts.engine.backends.native_plan import (
     Packing,
     Plan,
 )
-from fastbts.engine.onnx_graph import OnnxGraph
+from fastbts.engine.onnx_graph import OnnxGraph, read_graph
 from fastbts.engine.onnx_parts import Node
 from fastbts.errors import EngineFileError
 from fastbts.ops import AttentionWeights, BridgeWeights
@@ -38,10 +38,10 @@ def read_plan(graph: OnnxGraph, path: str) -> Plan:
     return _Reader(graph, path).read()
 
 
-def read_packing(graph: OnnxGraph, path: str) -> Packing | None:
-    """The packing of a graph; None for one that packs no voxels, or in another way than ours."""
+def read_packing(onnx_bytes: bytes | memoryview, path: str) -> Packing | None:
+    """The packing of a network; None for one that packs no voxels, or in another way than ours."""
     try:
-        return _Reader(graph, path).packing()
+        return _Reader(read_graph(onnx_bytes), path).packing()
     except EngineFileError:
         return None
 

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from fastbts.engine.backends.arguments import Floats
 from fastbts.engine.backends.native_plan import Packing
 from fastbts.engine.backends.native_reader import read_packing
-from fastbts.engine.file import EngineFile, named
-from fastbts.engine.onnx_graph import read_graph
+from fastbts.engine.file import EngineFile
 from fastbts.ops import network as ops
 
 
@@ -32,11 +31,8 @@ def without_packing(
         n_threads: CPU threads of the packer; 0 for all.
     Returns:
         The network as it was, and None, if it packs no voxels or in a way unknown to us.
-    Raises:
-        EngineFileError: `model.onnx` is not an ONNX file.
     """
-    with named(file):
-        packing = read_packing(read_graph(file.payloads["model.onnx"]), file.path)
+    packing = read_packing(file.payloads["model.onnx"], file.path)
     inner = None if packing is None else _inner(ov, network, packing, kind)
     if packing is None or inner is None:
         return network, None
@@ -72,9 +68,10 @@ def _quantized(entry: Any) -> tuple[Any, float]:
         return entry, 0.0
     (node,) = readers
     ends = [value.get_node() for value in node.input_values()[1:]]
-    low, high, *out = (float(end.get_data()) if _is_number(end) else np.nan for end in ends)
-    is_int8 = node.get_attributes()["levels"] == 256 and abs(low / high + 128 / 127) < 1e-5
-    return (node.output(0), high / 127) if is_int8 and out == [low, high] else (entry, 0.0)
+    low, high, *out = (end.get_data().item() if _is_number(end) else np.nan for end in ends)
+    is_symmetric = high > 0 and abs(low / high + 128 / 127) < 1e-5
+    is_int8 = is_symmetric and out == [low, high] and node.get_attributes()["levels"] == 256
+    return (node.output(0), high / 127) if is_int8 else (entry, 0.0)
 
 
 def _is_number(node: Any) -> bool:
