@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from fastbts.engine.backends.base import open_network
 from fastbts.engine.backends.openvino import OpenVINOEngine, _core, _read
 from fastbts.engine.backends.openvino_pack import Packer, without_packing
 from fastbts.engine.file import EngineFile, pack_engine, parse_engine_file
@@ -85,8 +86,7 @@ def test_a_network_in_int8_gets_int8_where_steps_are_symmetric(low: float, kind:
     ov, file, x = OpenVINOEngine.package(), exported(config), noise(config)
     text = randomized(config).get_buffer("text").numpy()
     whole, inner = (
-        with_steps(_read(_core(), file.payloads["model.onnx"].tobytes()), "where", 4.0, 4 * low)
-        for _ in range(2)
+        with_steps(_read(_core(), open_network(file)), "where", 4.0, 4 * low) for _ in range(2)
     )
     inner, packer = without_packing(ov, inner, file, "f32", 1)
     assert inner.inputs[0].element_type.get_type_name() == kind
@@ -99,7 +99,7 @@ def test_a_network_in_int8_gets_int8_where_steps_are_symmetric(low: float, kind:
 def test_a_network_without_the_names_of_its_onnx_keeps_its_packing() -> None:
     config = next(c for c in CONFIGS if c.patch == 2)
     ov, file = OpenVINOEngine.package(), exported(config)
-    network = _read(_core(), file.payloads["model.onnx"].tobytes())
+    network = _read(_core(), open_network(file))
     for op in network.get_ops():
         for end in op.outputs():
             end.set_names(set())
