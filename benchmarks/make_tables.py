@@ -9,10 +9,12 @@ import json
 import re
 import statistics
 import sys
-import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from benchmarks import network_tables as network
+from benchmarks.markdown import table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -28,17 +30,6 @@ SCORES = {  # key in the evaluation's summary -> name in the table
 }
 PAPER_DICE = 0.8567  # "overall", BraTS 2020: abstract of arXiv 2507.09966 v1
 ARM_NAMES = {"all": "all, orthonormal text"}  # arms that need a longer name than in the results
-
-
-def table(columns: Iterable[str], rows: Iterable[Iterable[str]], note: str = "") -> str:
-    """A Markdown table, then a note."""
-    columns = list(columns)
-    lines = [_line(columns), "|---" * len(columns) + "|", *map(_line, rows)]
-    return "\n".join([*lines, "", textwrap.fill(note, 100)] if note else lines)
-
-
-def _line(cells: Iterable[str]) -> str:
-    return re.sub(r" +", " ", f"| {' | '.join(cells)} |")
 
 
 def speed_table(results: dict[str, Any]) -> str:
@@ -137,52 +128,6 @@ def precision_table(results: dict[str, Any]) -> str:
         rows,
         f"n = {results['n_cases']} validation cases, {results['rounds']} interleaved rounds, "
         "one pass.",
-    )
-
-
-def layers_table(results: dict[str, Any]) -> str:
-    """Where the network's time goes, by kind of layer, from `benchmarks.layers`."""
-    rows = [
-        (
-            precision if i == 0 else "",
-            kind,
-            f"{row['ms']:.1f}",
-            f"{row['share']:.0%}",
-            f"{row['gflops']:.0f}" if row["gflop"] >= 0.1 else "",
-            f"{row['share_of_peak']:.0%}" if row["gflop"] >= 0.1 else "",
-            f"{row['gb_per_s']:.1f}",
-        )
-        for precision, found in results["precisions"].items()
-        for i, (kind, row) in enumerate(found["kinds"].items())
-    ]
-    peaks = ", ".join(
-        f"{precision} {max(found['peak'].values()):.0f}"
-        for precision, found in results["precisions"].items()
-    )
-    d, h, w = results["shape"]
-    return table(
-        ("precision", "layers", "ms", "share", "GFLOP/s", "of the peak", "GB/s"),
-        rows,
-        f"{d} x {h} x {w} voxels, OpenVINO {results['cpu'].partition(':')[0]}; medians of "
-        f"{results['rounds']} runs. Peak in GFLOP/s, measured in the same run by a large "
-        f"convolution and matrix product in OpenVINO: {peaks}. A copy moves "
-        f"{results['copy_gb_per_s']} GB/s. `python -m benchmarks.layers` repeats it.",
-    )
-
-
-def variants_table(results: dict[str, Any]) -> str:
-    """Time of untrained variants of the network, from `benchmarks.variants`."""
-    names = list(next(iter(results["ms"].values())))
-    first = next(iter(results["ms"].values()))
-    rows = [
-        (name, *(f"{ms[p]:.0f} ({ms[p] / first[p] - 1:+.0%})" for p in names))
-        for name, ms in results["ms"].items()
-    ]
-    return table(
-        ("network", *(f"{name}, ms" for name in names)),
-        rows,
-        f"OpenVINO {results['cpu'].partition(':')[0]}; medians of {results['rounds']} rounds in "
-        "turns. The weights are untrained; `python -m benchmarks.variants` repeats it.",
     )
 
 
@@ -390,8 +335,8 @@ TABLES = {
     "dice": (dice_table, "dice-val.json"),
     "scores": (scores_table, "dice-val.json"),
     "precision": (precision_table, "precision.json"),
-    "layers": (layers_table, "layers.json"),
-    "variants": (variants_table, "variants.json"),
+    "layers": (network.layers_table, "layers.json"),
+    "variants": (network.variants_table, "variants.json"),
     "cost": (cost_table, "semantic.json"),
     "ablation": (ablation_table, "ablation.json"),
     "curve": (curve_table, "ablation.json"),
