@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import layers, variants
+from benchmarks import layers, network_tables, variants
 from benchmarks.peak import peak_gflops
 from fastbts.engine.file import write_engine_file
 from tests.training.test_native_reader import CONFIGS, randomized, spec_of
@@ -52,6 +52,7 @@ def test_layers_have_times_and_work(
     everything = found["kinds"]["all"]
     assert everything["ms"] == pytest.approx(sum(x["ms"] for x in found["layers"]), abs=0.01)
     assert "fp32: peak" in printed
+    assert "| fp32 | " in network_tables.layers_table(results)
 
 
 @pytest.mark.slow
@@ -80,3 +81,5 @@ def test_variants_are_exported_and_timed(tmp_path: Path, monkeypatch: pytest.Mon
     side = 2 * TINY.stride
     found = variants.measure(tmp_path, names, (side, side, side), 1)
     assert all(found[name]["fp32"] > 0 for name in names)
+    results = {"cpu": "1.0 on CPU: fp32", "rounds": 1, "ms": {"a": {"fp32": 8}, "b": {"fp32": 6}}}
+    assert "| b | 6 (-25%) |" in network_tables.variants_table(results)
