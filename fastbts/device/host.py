@@ -98,6 +98,11 @@ class LentHost(Host):
             self._kept[name] = np.empty(n_bytes, np.uint8)
         return self._kept[name][:n_bytes].view(dtype).reshape(shape)
 
+    def own(self, array: NDArray[Any]) -> NDArray[Any]:
+        """See `Workspace.own`; an engine may return a part of its input."""
+        is_kept = any(np.may_share_memory(array, kept) for kept in self._kept.values())
+        return array.copy() if is_kept else array
+
     def close(self) -> None:
         """See `Workspace.close`."""
         self._kept.clear()

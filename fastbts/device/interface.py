@@ -65,7 +65,7 @@ class Workspace(Protocol):
         ...
 
     def own(self, array: Array) -> Array:
-        """An array that stays as it is when kept memory is reused: a copy of it on a device."""
+        """An array that stays as it is when kept memory is reused: a copy if it is in that."""
         ...
 
     def get(self, *arrays: Array) -> list[NDArray[Any]]:

@@ -25,6 +25,16 @@ def test_small_memory_is_new() -> None:
     assert not np.shares_memory(first, second)
 
 
+def test_results_in_kept_memory_are_copied() -> None:
+    host = LentHost()
+    tensor, new = host.kept("tensor", (2, LARGE), np.uint8), np.zeros(4)
+    tensor[:] = 1
+    result = host.own(tensor[1:])
+    host.kept("tensor", (2, LARGE), np.uint8)[:] = 2
+    assert (result == 1).all()
+    assert host.own(new) is new
+
+
 def test_memory_without_a_prediction_is_new() -> None:
     first, second = (HOST.kept("a", (LARGE,), np.uint8) for _ in range(2))
     assert not np.shares_memory(first, second)
