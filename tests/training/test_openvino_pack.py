@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastbts.engine.backends.base import open_network
 from fastbts.engine.backends.openvino import OpenVINOEngine, _core, _read
-from fastbts.engine.backends.openvino_pack import Packer, without_packing
+from fastbts.engine.backends.openvino_pack import packer_of, without_packing
 from fastbts.engine.file import EngineFile, pack_engine, parse_engine_file
 from tests.training.test_native_reader import CONFIGS, randomized, spec_of
 from training.export import to_onnx
@@ -63,10 +63,12 @@ def with_steps(network: Any, tensor: str, high: float, low: float) -> Any:
     return network
 
 
-def run(network: Any, packer: Packer | None, x: Floats, text: Floats) -> Floats:
-    ov = OpenVINOEngine.package()
-    hint = {"INFERENCE_PRECISION_HINT": "f32"}
-    call = _core().compile_model(network, "CPU", hint).create_infer_request()
+def run(network: Any, file: EngineFile, x: Floats, text: Floats) -> Floats:
+    """Logits of a network that went through a cache of compiled networks."""
+    ov, core, hint = OpenVINOEngine.package(), _core(), {"INFERENCE_PRECISION_HINT": "f32"}
+    blob = core.compile_model(network, "CPU", hint).export_model()
+    model = core.import_model(blob, "CPU", hint)
+    packer, call = packer_of(model, file, 1), model.create_infer_request()
     call.set_input_tensor(1, ov.Tensor(text))
     if packer is None:
         call.set_input_tensor(0, ov.Tensor(x))
@@ -88,9 +90,9 @@ def test_a_network_in_int8_gets_int8_where_steps_are_symmetric(low: float, kind:
     whole, inner = (
         with_steps(_read(_core(), open_network(file)), "where", 4.0, 4 * low) for _ in range(2)
     )
-    inner, packer = without_packing(ov, inner, file, "f32", 1)
+    inner = without_packing(ov, inner, file, "f32")
     assert inner.inputs[0].element_type.get_type_name() == kind
-    logits, exact = run(inner, packer, x, text), run(whole, None, x, text)
+    logits, exact = run(inner, file, x, text), run(whole, file, x, text)
     # A voxel in the middle between two steps may be rounded to either.
     assert np.abs(logits - exact).mean() <= 1e-3 * np.abs(exact).max()
 
@@ -103,6 +105,4 @@ def test_a_network_without_the_names_of_its_onnx_keeps_its_packing() -> None:
     for op in network.get_ops():
         for end in op.outputs():
             end.set_names(set())
-    same, packer = without_packing(ov, network, file, "f32", 1)
-    assert same is network
-    assert packer is None
+    assert without_packing(ov, network, file, "f32") is network

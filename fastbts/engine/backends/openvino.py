@@ -21,7 +21,7 @@ from fastbts.engine.backends.base import (
     open_network,
 )
 from fastbts.engine.backends.openvino_nodes import exact_norms, register_nodes
-from fastbts.engine.backends.openvino_pack import Packer, without_packing
+from fastbts.engine.backends.openvino_pack import Packer, packer_of, without_packing
 from fastbts.engine.file import EngineFile
 from fastbts.engine.fork import keep_in_children
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
@@ -50,9 +50,9 @@ class OpenVINOEngine(BaseEngine[Any]):
         precision = _precision(core, self.file, options.precision)
         settings = _settings(core, precision, options.n_threads)
         network = _network(ov, core, self.file, precision)
-        kind = settings["INFERENCE_PRECISION_HINT"]
-        network, self._packer = without_packing(ov, network, self.file, kind, options.n_threads)
+        network = without_packing(ov, network, self.file, settings["INFERENCE_PRECISION_HINT"])
         model = core.compile_model(network, "CPU", settings)
+        self._packer = packer_of(model, self.file, options.n_threads)
         about = {
             "backend_version": _version(ov),
             "device_name": _cpu_name(core),

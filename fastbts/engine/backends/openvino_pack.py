@@ -17,48 +17,59 @@ from fastbts.engine.backends.native_reader import read_packing
 from fastbts.engine.file import EngineFile
 from fastbts.ops import network as ops
 
+PACKED, STEP = "packed", "step "
+"""Names of the packed input: compiled networks keep them, also in a cache. In int8 a second name
+tells what 1 stands for."""
 
-def without_packing(
-    ov: Any, network: Any, file: EngineFile, kind: str, n_threads: int
-) -> tuple[Any, Packer | None]:
-    """The network from the first convolution to the packed logits, and what packs around it.
+
+def without_packing(ov: Any, network: Any, file: EngineFile, kind: str) -> Any:
+    """The network from the first convolution to the packed logits.
 
     Args:
         ov: The module `openvino`.
         network: An `openvino.Model` of the file, for one case; it is changed.
         file: Its ONNX says how it packs.
         kind: Type of both ends: "f32", or "bf16" where the network computes in it.
-        n_threads: CPU threads of the packer; 0 for all.
     Returns:
-        The network as it was, and None, if it packs no voxels or in a way unknown to us.
+        From (1, M p^3, D, H, W), which may be int8, and the text if the network reads it, to
+        (1, K p^3, D, H, W); the network as it was if it packs no voxels, or in a way unknown to us.
     """
-    packing = read_packing(file.payloads["model.onnx"], file.path)
-    inner = None if packing is None else _inner(ov, network, packing, kind)
-    if packing is None or inner is None:
-        return network, None
-    return inner[0], Packer(packing, inner[1], n_threads)
-
-
-def _inner(ov: Any, network: Any, packing: Packing, kind: str) -> tuple[Any, float] | None:
-    """From (1, M p^3, D, H, W) and, if the network reads it, the text to (1, K p^3, D, H, W), and
-    what 1 stands for where the former is int8; None for a network without the tensors of the
-    packing."""
     from openvino import opset13
 
-    tensors = {name: end for op in network.get_ops() for end in op.outputs() for name in end.names}
-    entry, logits = tensors.get(packing.entry), tensors.get(packing.logits)
-    (result,), (volume, *others) = network.outputs, network.get_parameters()
-    for plain, channels in ((volume.output(0), entry), (result, logits)):
-        if channels is None or not _fit(plain, channels, packing.patch):
-            return None
-    entry, step = _quantized(entry)
+    packing = read_packing(file.payloads["model.onnx"], file.path)
+    ends = None if packing is None else _ends(network, packing)
+    if packing is None or ends is None:
+        return network
+    (entry, step), logits = _quantized(ends[0]), ends[1]
+    volume, *others = network.get_parameters()
     entry_kind = getattr(ov.Type, "i8" if step else kind)
-    packed = opset13.parameter(entry.partial_shape, entry_kind, name="packed")
+    packed = opset13.parameter(entry.partial_shape, entry_kind, name=PACKED)
+    packed.output(0).set_names({PACKED, *([f"{STEP}{step!r}"] if step else [])})
     _replace_shape(volume, packed, packing.patch)
     floats = opset13.convert(packed, "f32")
     entry.replace((opset13.multiply(floats, np.float32(step)) if step else floats).output(0))
-    ends = [opset13.result(opset13.convert(logits, kind))]
-    return ov.Model(ends, [packed, *others], network.friendly_name), step or 1.0
+    result = opset13.result(opset13.convert(logits, kind))
+    return ov.Model([result], [packed, *others], network.friendly_name)
+
+
+def packer_of(model: Any, file: EngineFile, n_threads: int) -> Packer | None:
+    """What packs around a compiled network; None for one that packs itself."""
+    names = model.inputs[0].names
+    packing = read_packing(file.payloads["model.onnx"], file.path) if PACKED in names else None
+    if packing is None:
+        return None
+    steps = [float(name.removeprefix(STEP)) for name in names if name.startswith(STEP)]
+    return Packer(packing, steps[0] if steps else 1.0, n_threads)
+
+
+def _ends(network: Any, packing: Packing) -> tuple[Any, Any] | None:
+    """The tensors of the packing; None if the network lacks them."""
+    tensors = {name: end for op in network.get_ops() for end in op.outputs() for name in end.names}
+    entry, logits = tensors.get(packing.entry), tensors.get(packing.logits)
+    if entry is None or logits is None:
+        return None
+    pairs = (network.inputs[0], entry), (network.outputs[0], logits)
+    return (entry, logits) if all(_fit(*pair, packing.patch) for pair in pairs) else None
 
 
 def _quantized(entry: Any) -> tuple[Any, float]:
