@@ -1,7 +1,8 @@
 """Packs voxels into channels, and logits back into voxels, by our own ops around the network.
 
-OpenVINO takes a fourth of the network's time for the transposes and reorders of both ends and for
-the pixel fusion; the ops take a fiftieth.
+OpenVINO takes a sixth of the network's time in bf16, and a third in int8, for the transposes and
+reorders of both ends, the pixel fusion and the quantisation of the input. The ops take a fifth of
+that (Intel Xeon with AMX, two cores).
 """
 
 from __future__ import annotations
