@@ -1,15 +1,14 @@
-"""Precisions compared: `python -m benchmarks.bench_precision --data DIR`.
+"""Precisions compared: `python -m benchmarks.bench_precision --engine int8.fbts --data DIR`.
 
-Builds an int8 engine from training cases, then runs float32, bf16 and int8 in turn on each
-validation case, so that a change of the machine's load affects all of them. Writes Dice and times
-to `benchmarks/results/precision.json`.
+Runs float32, bf16 and int8 of one engine file in turn on each validation case, so that a change of
+the machine's load affects all of them. Writes Dice, by case and by group, and times to
+`benchmarks/results/precision.json`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,21 +16,23 @@ from typing import Any
 import numpy as np
 
 from fastbts import Segmenter, SegmenterOptions, read_case
-from fastbts.build.engine import build_engine
-from fastbts.engine.load import default_engine_path
+from fastbts.build.cases import ListedCase, joined_groups, listed_cases
+from fastbts.build.parity import changes_by_group
+from fastbts.engine.backends.openvino import OpenVINOEngine
+from fastbts.engine.load import read_engine
 from fastbts.metrics import region_dice
-from training.data.cases import find_cases, read_labels
+from training.data.cases import read_labels
 
 PRECISIONS = ("fp32", "bf16", "int8")
 
 
 def measure(
-    segmenters: dict[str, Segmenter], folders: list[Path], rounds: int
+    segmenters: dict[str, Segmenter], cases: list[ListedCase], rounds: int
 ) -> list[dict[str, Any]]:
     """Per case and precision: Dice, and the median time of each stage over the rounds."""
     rows = []
-    for folder in folders:
-        volume, reference = read_case(folder), read_labels(folder)
+    for case in cases:
+        volume, reference = read_case(case.folder), read_labels(case.folder)
         first = {p: s.predict(volume) for p, s in segmenters.items()}  # also the warm-up
         runs = [
             {p: s.predict(volume).timings_ms for p, s in segmenters.items()} for _ in range(rounds)
@@ -43,7 +44,8 @@ def measure(
             }
             rows.append(
                 {
-                    "case": folder.name,
+                    "case": case.folder.name,
+                    "group": case.group,
                     "precision": precision,
                     "dice": region_dice(result.labels, reference),
                     "median_ms": times,
@@ -53,7 +55,8 @@ def measure(
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Per precision: mean Dice, its change from float32, median time, speed relative to bf16."""
+    """Per precision: mean Dice, its change from float32 in the mean and by group, median time, and
+    speed relative to bf16."""
     found = {p: [r for r in rows if r["precision"] == p] for p in PRECISIONS}
     scores = {
         p: float(np.mean([list(r["dice"].values()) for r in mine])) for p, mine in found.items()
@@ -63,11 +66,20 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         p: {
             "mean_dice": round(scores[p], 4),
             "dice_change": round(scores[p] - scores["fp32"], 4),
+            "groups": _groups(found["fp32"], found[p]),
             "infer_ms": times[p],
             "times_bf16": round(times["bf16"] / times[p], 3),
         }
         for p in PRECISIONS
     }
+
+
+def _groups(exact: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    changes = [
+        {region: row["dice"][region] - before["dice"][region] for region in row["dice"]}
+        for before, row in zip(exact, rows, strict=True)
+    ]
+    return changes_by_group([row["group"] for row in rows], changes)
 
 
 def main() -> None:
@@ -76,36 +88,31 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, required=True, help="folder of labelled cases, with cases.csv"
     )
-    parser.add_argument("--engine", type=Path, default=default_engine_path())
     parser.add_argument(
-        "--calibrate", type=int, default=8, help="number of training cases to calibrate int8 on"
+        "--engine", type=Path, required=True, help="engine file with an int8 network"
     )
     parser.add_argument(
         "--cases", type=int, default=0, help="number of validation cases; 0 for all"
     )
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--json", type=Path, default=Path(__file__).parent / "results/precision.json"
     )
     args = parser.parse_args()
-    folders = find_cases(args.data, "val")[: args.cases or None]
-    with tempfile.TemporaryDirectory() as work:
-        small = Path(work) / "int8.fbts"
-        build = build_engine(
-            args.engine,
-            small,
-            precision="int8",
-            calibrate=find_cases(args.data, "train")[: args.calibrate],
-        )
-        options = SegmenterOptions(mode="one-pass")
-        files = {"fp32": args.engine, "bf16": args.engine, "int8": small}
-        segmenters = {p: Segmenter(files[p], precision=p, options=options) for p in PRECISIONS}
-        rows = measure(segmenters, folders, args.rounds)
+    cases = joined_groups(listed_cases(args.data, "val"))[: args.cases or None]
+    options = SegmenterOptions(mode="one-pass")
+    segmenters = {
+        p: Segmenter(args.engine, backend="openvino", precision=p, options=options)
+        for p in PRECISIONS
+    }
+    rows = measure(segmenters, cases, args.rounds)
+    auto = OpenVINOEngine.chosen(read_engine(args.engine))
     about = {"engine": segmenters["fp32"].engine.spec.name, **segmenters["int8"].engine.description}
     result = {
         **about,
-        "build": build,
-        "n_cases": len(folders),
+        "precision": auto.name,
+        "precision_reason": auto.reason,
+        "n_cases": len(cases),
         "rounds": args.rounds,
         "summary": summary(rows),
         "cases": rows,

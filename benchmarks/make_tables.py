@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import network_tables as network
+from benchmarks import threads_tables as threads
 from benchmarks.markdown import table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,23 +40,33 @@ def speed_table(results: dict[str, Any]) -> str:
     info = runs[0]["extra_info"]
     n_threads = info.get("n_threads", info.get("threads", "?"))
     return table(
-        ("job", "precision", "median s", "normalize / infer / label ms", "Dice WT, TC, ET"),
+        (
+            *("job", "precision", "median s", "outside the network s", "peak MB"),
+            *("normalize / infer / label ms", "Dice WT, TC, ET"),
+        ),
         map(_speed_row, runs),
         f"Measured on {device}, {n_threads} threads; `make bench` repeats it "
-        "(`benchmarks/results/predict.json`). The Dice of the synthetic case is no measure of "
+        "(`benchmarks/results/predict.json`). The cache is that of compiled networks: filled, "
+        "emptied before each run, or switched off. The Dice of the synthetic case is no measure of "
         "accuracy.",
     )
 
 
 def _speed_row(run: dict[str, Any]) -> tuple[str, ...]:
     info, job = run["extra_info"], re.sub(r"^test_|\[.*", "", run["name"]).replace("_", " ")
+    if "command" in info:
+        job = info["command"]
     if "case" in info:
         job += f", {'synthetic' if info['case'] == 'case' else info['case']}"
     stages = info.get("stages_ms")
     times = [f"{stages[s]:.0f}" for s in ("normalize", "infer", "label")] if stages else []
     dice = ", ".join(f"{v:.3f}" for v in info.get("dice", {}).values())
+    if "model_cache" in info:
+        job += f", cache {info['model_cache']}"
     median = f"{run['stats']['median']:.2f}"
-    return job, info.get("precision", ""), median, " / ".join(times), dice
+    outside = f"{info['outside_network_ms'] / 1000:.2f}" if "outside_network_ms" in info else ""
+    peak = f"{info['peak_mb']:.0f}" if "peak_mb" in info else ""
+    return job, info.get("precision", ""), median, outside, peak, " / ".join(times), dice
 
 
 def dice_table(results: dict[str, Any]) -> str:
@@ -113,22 +124,37 @@ def _score(score: dict[str, Any], expected: int) -> str:
 
 def precision_table(results: dict[str, Any]) -> str:
     """Precisions compared."""
+    groups = results["summary"]["fp32"]["groups"]
     rows = [
         (
             name,
             f"{row['mean_dice']:.4f}",
-            f"{row['dice_change']:+.4f}",
+            *(f"{row['groups'][group]['dice_change']:+.4f}" for group in groups),
+            f"{min(group['worst_case'] for group in row['groups'].values()):+.4f}",
             f"{row['infer_ms']:.0f}",
             f"{row['times_bf16']:.2f}",
         )
         for name, row in results["summary"].items()
     ]
     return table(
-        ("precision", "mean Dice", "change", "network, median ms", "speed relative to bf16"),
+        (
+            "precision",
+            "mean Dice",
+            *(f"change, {group} (n={about['n_cases']})" for group, about in groups.items()),
+            "worst case",
+            "network, median ms",
+            "speed relative to bf16",
+        ),
         rows,
-        f"n = {results['n_cases']} validation cases, {results['rounds']} interleaved rounds, "
-        "one pass.",
+        f"{results['n_cases']} validation cases, {results['rounds']} interleaved rounds, one pass, "
+        f"on {results['device_name']}.{_default(results)}",
     )
+
+
+def _default(results: dict[str, Any]) -> str:
+    """The precision that "auto" took; older results do not state it."""
+    reason = results.get("precision_reason")
+    return f" Here the default is {results['precision']}: {reason}." if reason else ""
 
 
 def cost_table(results: dict[str, Any]) -> str:
@@ -342,6 +368,7 @@ TABLES = {
     "curve": (curve_table, "ablation.json"),
     "registration": (registration_table, "study.json"),
     "study": (study_table, "study.json"),
+    **{name: (make, "threads.json") for name, make in threads.TABLES.items()},
 }
 
 

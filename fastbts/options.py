@@ -28,7 +28,12 @@ class SegmenterOptions:
     """2: the network runs a second time on the image moved by one voxel along each axis, and the
     logits are averaged. Twice as long, a little more accurate."""
     n_threads: int = 0
-    """CPU threads; 0 for all."""
+    """CPU threads; 0 for all that the process may use, by its affinity and its container."""
+    parallel: int = 1
+    """Cases that are computed at once, on a CPU each with its share of the threads: in
+    `predict_batch`, or when several threads call `predict`. More cases per hour, but each takes
+    longer, and each needs its own memory. An engine that the caller loads needs the same in
+    `load_engine`."""
     allow_missing: bool = False
     """Whether a case may lack images that the engine was trained to do without. Off by default, so
     that a misnamed file is not mistaken for a missing one: without T1ce the result is far worse."""
@@ -43,7 +48,7 @@ class SegmenterOptions:
             raise OptionsError(f"overlap {self.overlap!r}: expected a number between 0 and 0.9")
         if isinstance(self.passes, bool) or self.passes not in (1, 2):
             raise OptionsError(f"passes {self.passes!r}: expected 1 or 2")
-        check_threads(self.n_threads)
+        check_threads(self.n_threads, self.parallel)
         if not isinstance(self.allow_missing, bool):
             raise OptionsError(f"allow_missing {self.allow_missing!r}: expected True or False")
         part = 0 if self.min_part_mm3 is None else self.min_part_mm3
@@ -51,10 +56,15 @@ class SegmenterOptions:
             raise OptionsError(f"min_part_mm3 {part!r}: expected 0 (off) or a volume in mm3")
 
 
-def check_threads(n_threads: int) -> None:
-    """Raises OptionsError unless this is a number of threads; True is not 1."""
-    whole = isinstance(n_threads, int) and not isinstance(n_threads, bool)
-    if not whole or not 0 <= n_threads <= MAX_THREADS:
+def check_threads(n_threads: int, parallel: int = 1) -> None:
+    """Raises OptionsError unless these are numbers of threads and of cases; True is not 1."""
+    if not _is_whole(n_threads) or not 0 <= n_threads <= MAX_THREADS:
         raise OptionsError(
             f"n_threads {n_threads!r}: expected 0 (all) or an integer up to {MAX_THREADS}"
         )
+    if not _is_whole(parallel) or not 1 <= parallel <= MAX_THREADS:
+        raise OptionsError(f"parallel {parallel!r}: expected an integer from 1 to {MAX_THREADS}")
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)

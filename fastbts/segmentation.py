@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from fastbts import labels as schemes
 from fastbts.device.arrays import on_host
 from fastbts.device.interface import Array
-from fastbts.errors import FastBTSError, OptionsError
+from fastbts.errors import FastBTSError
 from fastbts.files import OpenFile, hashed, write_json, write_set
 from fastbts.placement import Placement
 from fastbts.volume import Volume, to_network_axes
 from fastbts.write.dicom_seg import write_dicom_seg
 from fastbts.write.dicom_sr import write_dicom_sr
-from fastbts.write.kinds import Kind, check_no_dicom, kind_of
+from fastbts.write.kinds import Kind, check_no_dicom, check_regions, kind_of
 from fastbts.write.nifti import write_labels
 from fastbts.write.nrrd import write_nrrd
 from fastbts.write.outputs import Outputs, check_outputs, named_paths, replaced_files
@@ -151,7 +151,7 @@ class Segmentation:
                 fastbts, or two of the files are one.
             DeviceError: An extra is not installed.
         """
-        self._check_regions(named_paths(path), labels)
+        check_regions(named_paths(path), labels, self.regions)
         named, notes = self._possible(named_paths(path))
         outputs = check_outputs(
             named,
@@ -189,20 +189,6 @@ class Segmentation:
     @property
     def _default_scheme(self) -> str:
         return "brats2021" if self.is_glioma else schemes.ENGINE_SCHEME
-
-    def _check_regions(self, paths: Sequence[Path], scheme: str | None) -> None:
-        """Raises OptionsError for a scheme or a kind of file that these regions do not have."""
-        if self.is_glioma:
-            return
-        found = f"this result has the regions {', '.join(self.regions)}"
-        if scheme in schemes.SCHEMES:
-            raise OptionsError(
-                f"label scheme {scheme!r}: expected WT, TC and ET, {found}; leave the scheme out, "
-                f"or give {schemes.REGION_SCHEME!r}"
-            )
-        for path in paths:
-            if kind_of(path) is not Kind.NIFTI:
-                raise OptionsError(f"{path}: expected WT, TC and ET, {found}; write .nii.gz")
 
     def _possible(self, paths: tuple[Path, ...]) -> tuple[list[Path], list[str]]:
         """The paths without a DICOM-SEG beside others where there is no tumour; and a warning."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Semaphore
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbts.device.host_cpus import n_cpus, n_limited_cpus
 from fastbts.device.interface import Workspace
 from fastbts.device.lend import Workspaces, pipeline_device, workspaces
 from fastbts.engine.file import EngineFile
@@ -21,6 +24,7 @@ from fastbts.engine.interface import DeviceEngine, Engine, device_of
 from fastbts.engine.load import check_choice, chosen_device, open_engine, read_engine
 from fastbts.errors import FastBTSError, OptionsError, memory_errors
 from fastbts.options import SegmenterOptions
+from fastbts.pipeline.batch import in_order
 from fastbts.pipeline.infer import warm_up_on_device
 from fastbts.pipeline.prediction import Prediction
 from fastbts.progress import Clock, Progress
@@ -86,7 +90,12 @@ class Segmenter:
         def load() -> Engine:
             engine = source
             if isinstance(engine, EngineFile):
-                engine = open_engine(engine, **choice, n_threads=self.options.n_threads)
+                engine = open_engine(
+                    engine,
+                    **choice,
+                    n_threads=self.options.n_threads,
+                    parallel=self.options.parallel,
+                )
             if self._lender is None:
                 self._lender = workspaces(pipeline_device(device_of(engine)))
             if warm_up:
@@ -175,7 +184,12 @@ class Segmenter:
         grid: str | None = None,
         progress: Progress | None = None,
     ) -> Iterator[Segmentation | FailedCase]:
-        """Segments cases one after the other; reads the next one while the current one is computed.
+        """Segments cases: reads and computes the next ones while the caller uses a result.
+
+        So a loop that saves each result reads, computes and writes at the same time. With
+        `SegmenterOptions(parallel=2)` two cases are computed at once, each on half of the threads:
+        faster where there is memory for it. When the caller closes the iterator, or an error ends
+        it, the work that runs is cancelled.
 
         Args:
             cases: Each as in `predict`, for example `fastbts.find_cases(dataset).values()`.
@@ -185,10 +199,12 @@ class Segmenter:
             order: Likewise.
             nnunet_order: Likewise.
             grid: Likewise.
-            progress: Likewise; runs from 0 to 1 for each case.
+            progress: Likewise; runs from 0 to 1 for each case, in order, and is called in the
+                thread of the caller.
         Yields:
-            One result per case, in order; the next case is taken from `cases` before the present
-            one is computed. `timings_ms["read"]` is how long the batch waited for the case.
+            One result per case, in order. Besides the result that the caller holds, at most
+            `parallel` + 1 cases are in memory, and one more is taken from `cases`. `timings_ms`
+            are wall times beside other cases; the total includes the wait for a turn.
         Raises:
             CaseError: `cases` is a single case.
             FastBTSError: The engine cannot be loaded; or a bad case, with `stop_on_error`.
@@ -214,18 +230,29 @@ class Segmenter:
         stop_on_error: bool,
         progress: Progress | None,
     ) -> Iterator[Segmentation | FailedCase]:
-        with memory_errors("the batch"), ThreadPoolExecutor(1) as reader:
-            for case, reading in _read_ahead(reader, read, cases):
-                clock = Clock(progress)
-                try:
-                    with clock("read", 0.0), memory_errors("the case cannot be read"):
-                        volume = reading.result()
-                    result: Segmentation | FailedCase = self._segment(case, volume, clock)
-                except FastBTSError as error:
-                    if stop_on_error or self._failed_with(error):
-                        raise
-                    result = FailedCase(case, error)
+        parallel = self.options.parallel
+        turns = Semaphore(parallel)  # one more case is read meanwhile
+
+        def work(case: Any, report: Progress) -> Segmentation | FailedCase:
+            clock = Clock(report)
+            try:
+                with clock("read", 0.0), memory_errors("the case cannot be read"):
+                    volume = read(case)
+                with turns:
+                    return self._segment(case, volume, clock)
+            except FastBTSError as error:
+                return FailedCase(case, error)
+
+        with (
+            memory_errors("the batch"),
+            closing(in_order(work, cases, parallel + 1, progress)) as results,
+        ):
+            for result in results:
+                error = result.error if isinstance(result, FailedCase) else None
+                if error and (stop_on_error or self._failed_with(error)):
+                    raise error
                 yield result
+                self._check_process()  # else it would wait for threads that a fork left behind
 
     def close(self) -> None:
         """Frees the engine, unless it was loaded by the caller, and memory kept on its device."""
@@ -259,13 +286,19 @@ class Segmenter:
             predicted = Prediction(
                 volume,
                 self.spec,
-                self.options,
+                self._options_of_a_case(),
                 clock,
                 workspace,
                 lambda: self._loaded(clock),
                 None if is_inspected else partial(_inspect, volume),
             ).run()
         return Segmentation(*predicted, self.spec.temperature, regions=self.spec.region_labels)
+
+    def _options_of_a_case(self) -> SegmenterOptions:
+        """The options with the share of the threads that one of the parallel cases has."""
+        parallel = self.options.parallel
+        n_threads = self.options.n_threads or (n_cpus() if parallel > 1 else n_limited_cpus())
+        return replace(self.options, n_threads=-(-n_threads // parallel))
 
     def _workspaces(self, clock: Clock | None = None) -> Workspaces:
         """Those of the engine's device; waits for the engine if it may run on another one."""
@@ -352,17 +385,3 @@ def _future(load: Callable[[], Engine], background: bool) -> Future[Engine]:
     future = Future()
     future.set_result(load())
     return future
-
-
-def _read_ahead(
-    reader: ThreadPoolExecutor, read: Callable[[Any], Volume], cases: Iterable[Any]
-) -> Iterator[tuple[Any, Future[Volume]]]:
-    """Each case with its volume to come; the next one is already being read."""
-    waiting = None
-    for case in cases:
-        upcoming = case, reader.submit(read, case)
-        if waiting is not None:
-            yield waiting
-        waiting = upcoming
-    if waiting is not None:
-        yield waiting

@@ -81,23 +81,31 @@ class Geometry:
     @cached_property
     def ras_axes(self) -> tuple[tuple[int, int], ...]:
         """For each of i, j, k: the nearest patient axis (0 X, 1 Y, 2 Z), and its direction, +-1."""
-        # nibabel only where a geometry is really used
-        from nibabel.orientations import io_orientation
-
-        return tuple((int(axis), int(step)) for axis, step in io_orientation(self.affine))
+        rotation, found = self._rotation.copy(), {}
+        # The clearest axis first, as in nibabel.
+        for i in np.argsort(-np.abs(rotation).max(axis=0), kind="stable"):
+            axis = int(np.abs(rotation[:, i]).argmax())
+            found[int(i)] = axis, -1 if rotation[axis, i] < 0 else 1
+            rotation[axis] = 0
+        return tuple(found[i] for i in range(3))
 
     @cached_property
     def unsheared(self) -> NDArray[np.float64]:
-        """The affine of the nearest grid with perpendicular axes, about the same centre.
-
-        Rotation by polar decomposition: Higham, "Computing the polar decomposition", 1986.
-        """
-        left, _, right = np.linalg.svd(self.affine[:3, :3] / self.spacing_mm)
+        """The affine of the nearest grid with perpendicular axes, about the same centre."""
         centre = (np.array(self.shape) - 1) / 2
         affine = np.eye(4)
-        affine[:3, :3] = (left @ right) * self.spacing_mm
+        affine[:3, :3] = self._rotation * self.spacing_mm
         affine[:3, 3] = self.affine[:3, 3] + (self.affine - affine)[:3, :3] @ centre
         return affine
+
+    @cached_property
+    def _rotation(self) -> NDArray[np.float64]:
+        """The directions of the axes made perpendicular, (3, 3), perhaps with a reflection.
+
+        By polar decomposition: Higham, "Computing the polar decomposition", 1986.
+        """
+        left, _, right = np.linalg.svd(self.affine[:3, :3] / self.spacing_mm)
+        return left @ right
 
     @cached_property
     def shear_warning(self) -> str | None:
@@ -185,8 +193,8 @@ class Volume:
         names: Where each image came from, for messages; the modality's name by default.
         warnings: What is unusual but not wrong, for the report; a sheared affine adds one.
         sha256: Of each image's file, for the report; empty for arrays.
-        header: nibabel header of the first file, so that results are written in the same form;
-            None for arrays.
+        header: `NiftiHeader` of the first file, or nibabel's, so that results are written in the
+            same form; None for arrays.
     Raises:
         InputError: The data are not 4-D, or not real numbers.
         CaseError: The names do not match the data.

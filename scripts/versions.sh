@@ -28,11 +28,12 @@ esac
 "${pip[@]}" install --constraint "$venv/packages.txt" ".[dicom,nrrd]" \
   onnx onnxruntime cryptography hypothesis pytest pytest-xdist scipy
 "$venv/bin/python" -m pip freeze | grep -i -E \
-  "^(numpy|nibabel|openvino|pillow|rich|typer|highdicom|pydicom|pynetdicom|pynrrd)=="
+  "^(isal|numpy|nibabel|openvino|pillow|rich|typer|highdicom|pydicom|pynetdicom|pynrrd)=="
 # From another folder, so that the installed package is tested and not the checkout.
 tests=$PWD/tests
 cd "$venv"
 OMP_WAIT_POLICY=passive bin/python -P -m pytest -c "$tests/../pyproject.toml" -o pythonpath= \
   --rootdir "$tests/.." -q -n "${JOBS:-auto}" --dist loadfile \
-  -m "not slow and not serial and not data" "$tests"/{cli,read,write,pipeline,phantom,study} \
+  -m "not slow and not serial and not data" \
+  "$tests"/{cli,formats,read,write,pipeline,phantom,study} \
   "$tests"/test_{files,metrics,segmentation,segmenter,volume}.py

@@ -19,6 +19,12 @@ from tests.fakes import EmulatedCuda, emulated_cuda
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_model_cache() -> None:
+    """Tests compile their networks, and leave nothing in the user's cache."""
+    os.environ["FASTBTS_CACHE"] = "off"
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The folder of real labelled cases; skips where there is none."""

@@ -22,9 +22,7 @@ from fastbts import (
     CaseError,
     DeviceError,
     EngineFileError,
-    FailedCase,
     OptionsError,
-    Segmentation,
     Segmenter,
     SegmenterOptions,
     Volume,
@@ -173,72 +171,6 @@ def test_both_or_no_case_is_refused(voxel_segmenter: Segmenter, folder: Path) ->
         voxel_segmenter.predict(folder, flair="f.nii")
 
 
-def test_a_batch_keeps_the_order(voxel_segmenter: Segmenter, small_case: Case) -> None:
-    images, affine = small_case
-    volumes = [Volume(np.roll(images, shift, axis=2), affine) for shift in (0, 1, 2)]
-    for volume, result in zip(volumes, voxel_segmenter.predict_batch(volumes), strict=True):
-        assert isinstance(result, Segmentation)
-        np.testing.assert_array_equal(result.labels, expected_labels(volume.data))
-
-
-def test_a_batch_continues_after_a_bad_case(
-    voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path
-) -> None:
-    """Whether the case cannot be read, or cannot be computed."""
-    good, empty = Volume(*small_case), Volume(np.zeros_like(small_case[0]), small_case[1])
-    cases = [tmp_path / "nothing", good, empty, good, [[1], [2, 3]], good]
-    results = list(voxel_segmenter.predict_batch(cases))
-    assert [type(result) for result in results] == [FailedCase, Segmentation] * 3
-    failed = [result for result in results if isinstance(result, FailedCase)]
-    assert [result.case for result in failed] == cases[::2]
-    assert isinstance(failed[0].error, CaseError)
-    assert repr(failed[0]).startswith(f"FailedCase({tmp_path / 'nothing'}: CaseError: ")
-    assert "FailedCase(a Volume: InputError: flair: all voxels are zero" in repr(failed[1])
-
-
-def test_a_batch_stops_on_request(
-    voxel_segmenter: Segmenter, small_case: Case, tmp_path: Path
-) -> None:
-    cases = [Volume(*small_case), tmp_path / "nothing", Volume(*small_case)]
-    results = voxel_segmenter.predict_batch(cases, stop_on_error=True)
-    assert isinstance(next(results), Segmentation)
-    with pytest.raises(CaseError, match="nothing"):
-        next(results)
-    assert list(results) == []
-
-
-def test_a_batch_reads_the_next_case_during_inference(small_case: Case) -> None:
-    """The first inference waits until the second case has been asked for its voxels."""
-    asked, engine = threading.Event(), VoxelEngine()
-
-    class Lazy:
-        def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-            asked.set()
-            return small_case[0]
-
-    infer = engine.infer
-
-    def waiting(*args: Any, **kwargs: Any) -> np.ndarray:
-        assert asked.wait(30)
-        return infer(*args, **kwargs)
-
-    engine.infer = waiting  # type: ignore[method-assign]
-    results = Segmenter(engine, warm_up=False).predict_batch([small_case[0], Lazy()])
-    assert all(isinstance(result, Segmentation) for result in results)
-    assert engine.n_calls == 2
-
-
-@pytest.mark.parametrize("single", ["folder", np.zeros((4, 8, 8, 8)), {"flair": "f.nii"}])
-def test_a_single_case_is_no_batch(voxel_segmenter: Segmenter, single: Any) -> None:
-    with pytest.raises(CaseError, match=r"give \[case\], or call predict"):
-        voxel_segmenter.predict_batch(single)
-
-
-def test_a_bad_option_is_refused_before_the_batch(voxel_segmenter: Segmenter) -> None:
-    with pytest.raises(OptionsError, match=r"grid \['foo'\]: expected names out of"):
-        voxel_segmenter.predict_batch(["folder"], grid="foo")
-
-
 def test_each_warning_is_logged_once(
     voxel_segmenter: Segmenter, small_case: Case, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -265,6 +197,8 @@ def test_options_are_checked() -> None:
         ({"overlap": 1.0}, "overlap"),
         ({"n_threads": -1}, "n_threads"),
         ({"n_threads": 1.5}, "n_threads"),
+        ({"parallel": 0}, "parallel 0: expected an integer from 1"),
+        ({"parallel": True}, "parallel True"),
         ({"min_part_mm3": -1.0}, "min_part_mm3"),
         ({"min_part_mm3": float("nan")}, "min_part_mm3"),
     ]:

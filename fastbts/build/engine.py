@@ -6,6 +6,7 @@ Its build parity, the agreement with the same network in float32, is measured an
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbts.build.cases import ListedCase, balanced, listed_cases
 from fastbts.build.emulation import runnable_engine
-from fastbts.build.parity import LabelledCase, check_parity, labelled_cases, measure_parity
+from fastbts.build.parity import (
+    LabelledCase,
+    ValidationCases,
+    check_parity,
+    labelled_cases,
+    measure_parity,
+)
 from fastbts.engine.backends import DEFAULT_BACKEND
 from fastbts.engine.file import (
     SECTIONS,
@@ -27,14 +35,19 @@ from fastbts.engine.file import (
 )
 from fastbts.engine.load import build_payloads, check_network, open_engine
 from fastbts.engine.onnx_bytes import read_metadata
-from fastbts.errors import DeviceError, EngineFileError
+from fastbts.errors import DeviceError, EngineFileError, OptionsError
 from fastbts.files import atomic_write, check_writable
 from fastbts.pipeline.normalize import normalize
 from fastbts.progress import Progress
 from fastbts.read.inputs import as_volume
 from fastbts.spec import EngineSpec
+from fastbts.volume import Volume
 
 SUFFIX = ".onnx"
+N_CALIBRATION = 8
+"""Training cases that int8 is calibrated on."""
+CALIBRATION = ("calibration_zyx", "calibration_groups")
+"""Keys of the manifest's section `build` that describe those cases."""
 SPEC_KEY = "spec"
 """Key of the spec, as JSON, in an ONNX's metadata or in the JSON file next to it."""
 
@@ -46,6 +59,7 @@ def build_engine(
     backend: str = DEFAULT_BACKEND,
     precision: str = "fp32",
     calibrate: Sequence[str | Path] = (),
+    data: str | Path | None = None,
     max_batch: int = 1,
     accept_parity: bool = False,
     progress: Progress | None = None,
@@ -61,6 +75,10 @@ def build_engine(
         calibrate: Case folders. int8 takes the ranges of its activations from them; for TensorRT,
             without them from the source if that is an int8 engine. Parity is measured on those with
             a reference segmentation (`*seg.nii.gz`), else on the phantom.
+        data: Instead of `calibrate`: folder of labelled cases with `cases.csv` (columns case,
+            split, and optionally group). int8 is calibrated on some "train" cases of each group,
+            and parity is measured by group on all "val" cases. Precision "auto" then takes int8
+            only where `fastbts.engine.auto_precision` allows it.
         max_batch: Most windows that one call of a TensorRT plan takes; its memory grows with it.
         accept_parity: Writes the file even if parity is out of the bounds in
             `fastbts.build.parity`, or cannot be measured here. Where the GPU is lacking, it is
@@ -69,8 +87,8 @@ def build_engine(
     Returns:
         The manifest's section `build`: backend, precision, source, calibration, parity.
     Raises:
-        OptionsError: An unknown backend, an impossible batch, nothing to calibrate on, or parity
-            out of bounds.
+        OptionsError: An unknown backend, an impossible batch, nothing to calibrate on, parity out
+            of bounds, or `calibrate` and `data` together.
         EngineFileError: The source cannot be used.
         DeviceError: The backend or the precision cannot be used here.
         InputError, GeometryError, CaseError: A case cannot be used.
@@ -79,11 +97,12 @@ def build_engine(
     on_progress = progress or (lambda stage, fraction: None)
     check_writable(target, [source])
     on_progress("read", 0.0)
-    file, folders = read_source(source), [Path(folder) for folder in calibrate]
+    file, chosen = read_source(source), _calibration_cases(calibrate, data)
     check_network(file)
     complete = replace(file.spec, optional_modalities=())
-    volumes = [as_volume(folder, complete) for folder in folders]
-    cases = labelled_cases(folders, volumes, file.spec)  # now, as the build takes minutes
+    volumes = [as_volume(case.folder, complete) for case in chosen]
+    # Now, as the build takes minutes.
+    cases = _parity_cases(chosen, volumes, data, file.spec)
     tensors = [normalize(volume, file.spec).tensor for volume in volumes]
     on_progress("build", 0.1)
     payloads: dict[str, bytes | memoryview] = {
@@ -94,7 +113,7 @@ def build_engine(
         "backend": backend,
         "precision": precision,
         "source_sha256": file.sha256,
-        "calibration_zyx": _calibration(file, tensors) if precision == "int8" else [],
+        **(_calibration(file, chosen, tensors) if precision == "int8" else {}),
     }
     on_progress("measure parity", 0.6)
     built = parse_engine_file(_packed(file, payloads, about), source)
@@ -152,17 +171,43 @@ def _packed(
     return pack_engine(file.spec, payloads, **{**kept, "build": build})
 
 
-def _calibration(file: EngineFile, tensors: list[NDArray[np.float32]]) -> Any:
-    """Shapes (D, H, W) of the cases that int8 was calibrated on, here or when the source was."""
+def _calibration_cases(
+    calibrate: Sequence[str | Path], data: str | Path | None
+) -> list[ListedCase]:
+    """The cases to calibrate on; their groups are "" if they were given one by one."""
+    if data is None:
+        return [ListedCase(Path(folder), "") for folder in calibrate]
+    if calibrate:
+        raise OptionsError("calibrate and data: both choose the cases of int8; give one of them")
+    return balanced(listed_cases(Path(data), "train"), N_CALIBRATION)
+
+
+def _parity_cases(
+    chosen: list[ListedCase], volumes: list[Volume], data: str | Path | None, spec: EngineSpec
+) -> Sequence[LabelledCase]:
+    if data is not None:
+        return ValidationCases(Path(data), spec)
+    return labelled_cases([case.folder for case in chosen], volumes, spec)
+
+
+def _calibration(
+    file: EngineFile, chosen: list[ListedCase], tensors: list[NDArray[np.float32]]
+) -> dict[str, Any]:
+    """Shapes (D, H, W) and groups of the cases that int8 was calibrated on, here or when the source
+    was."""
+    if not chosen:
+        source = file.manifest.get("build", {})
+        return {name: source[name] for name in CALIBRATION if name in source}
+    groups = dict(Counter(case.group for case in chosen if case.group))
     shapes = [list(tensor.shape[1:]) for tensor in tensors]
-    return shapes or file.manifest.get("build", {}).get("calibration_zyx", [])
+    return dict(zip(CALIBRATION, (shapes, groups), strict=True))
 
 
 def _parity(
     file: EngineFile,
     built: EngineFile,
     may_skip: bool,
-    cases: list[LabelledCase],
+    cases: Sequence[LabelledCase],
     progress: Callable[[float], None],
 ) -> dict[str, Any]:
     """Build parity; {} where it cannot be measured here and `may_skip` allows that."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbts.build.cases import joined_groups, listed_cases
 from fastbts.engine.interface import Engine
-from fastbts.errors import GeometryError, OptionsError
+from fastbts.errors import CaseError, GeometryError, OptionsError
 from fastbts.labels import label_names
 from fastbts.metrics import region_dice
 from fastbts.options import SegmenterOptions
+from fastbts.read.inputs import as_volume
 from fastbts.read.reference import find_reference, read_reference_of
 from fastbts.segmentation import Segmentation
 from fastbts.segmenter import Segmenter
@@ -30,10 +32,35 @@ MAX_DICE_LOSS = 0.01
 
 @dataclass(frozen=True, eq=False)
 class LabelledCase:
-    """A case with its reference segmentation, (i, j, k) uint8, in the labels of the engine."""
+    """A case with its reference segmentation, (i, j, k) uint8, in the labels of the engine, and the
+    group of similar cases that it belongs to; "" for none."""
 
     volume: Volume
     reference: NDArray[np.uint8]
+    group: str = ""
+
+
+class ValidationCases(Sequence[LabelledCase]):
+    """The validation cases of a folder with a table, each read when it is taken.
+
+    Raises:
+        CaseError: The table or a case cannot be read, or a case has no reference segmentation.
+        InputError, GeometryError: A case or its reference cannot be used.
+    """
+
+    def __init__(self, data: Path, spec: EngineSpec) -> None:
+        self._listed, self._spec = joined_groups(listed_cases(data, "val")), spec
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+    def __getitem__(self, index: Any) -> Any:
+        listed = self._listed[index]
+        path = find_reference(listed.folder)
+        if path is None:
+            raise CaseError(f"{listed.folder}: expected a reference *seg.nii.gz, got none")
+        volume = as_volume(listed.folder, self._spec)
+        return replace(_labelled(volume, path, self._spec), group=listed.group)
 
 
 def labelled_cases(
@@ -89,21 +116,49 @@ def measure_parity(
         progress: Called with the fraction done.
     Returns:
         `n_cases`; `max_logit_difference`; `label_agreement`, the share of equal region labels
-        inside the brain boxes; `dice_change` per region, built minus exact, mean over the cases.
+        inside the brain boxes; `dice_change` per region, built minus exact, mean over the cases;
+        and where cases have a group, `groups`: for each its `n_cases`, and of the change of Dice,
+        mean over the regions, the mean `dice_change` and that of the `worst_case`.
     """
     options = SegmenterOptions(mode="one-pass")
     a, b = (Segmenter(engine, options=options, warm_up=False) for engine in (exact, built))
-    rows = []
+    rows, names = [], []
     for n, case in enumerate(cases):
+        names.append(case.group)
         rows.append(_compared(a.predict(case.volume), b.predict(case.volume), case.reference))
         progress((n + 1) / len(cases))
     differences, agreements, changes = zip(*rows, strict=True)
     means = {r: float(np.mean([change[r] for change in changes])) for r in exact.spec.regions}
+    groups = changes_by_group(names, changes)
     return {
         "n_cases": len(rows),
         "max_logit_difference": max(differences),
         "label_agreement": float(np.mean(agreements)),
         "dice_change": {region: round(mean, 5) for region, mean in means.items()},
+    } | ({"groups": groups} if any(groups) else {})
+
+
+def changes_by_group(
+    names: Sequence[str], changes: Sequence[Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Changes of Dice, mean over the regions: per group its mean and its worst case.
+
+    Args:
+        names: Group of each case.
+        changes: Change of Dice of each case, per region.
+    Returns:
+        Per group `n_cases`, `dice_change` and `worst_case`.
+    """
+    means: dict[str, list[float]] = {}
+    for name, change in zip(names, changes, strict=True):
+        means.setdefault(name, []).append(float(np.mean(list(change.values()))))
+    return {
+        name: {
+            "n_cases": len(mine),
+            "dice_change": round(float(np.mean(mine)), 5),
+            "worst_case": round(min(mine), 5),
+        }
+        for name, mine in means.items()
     }
 
 

@@ -1,16 +1,38 @@
-"""The command line. Exit codes: 0 success, 1 failure, 2 wrong usage, 3 some of several
-cases failed.
+"""The command line. Exit codes: 0 success, 1 failure, 2 wrong usage, 3 some of several cases
+failed.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from fastbts.cli import bench, doctor, engine, listen, predict, study, verify
-from fastbts.cli.common import app
 from fastbts.cli.streams import close_streams, open_streams
 
-__all__ = ["app", "bench", "doctor", "engine", "listen", "main", "predict", "study", "verify"]
+if TYPE_CHECKING:
+    import typer
+
+__all__ = ["COMMANDS", "app", "main"]
+
+COMMANDS = {
+    "bench": ("bench",),
+    "doctor": ("doctor",),
+    "engine": ("info", "build", "export-triton", "keygen", "sign", "verify-engine"),
+    "listen": ("listen", "queue"),
+    "predict": ("predict", "demo"),
+    "study": ("study",),
+    "verify": ("verify",),
+}
+"""Module -> its commands, in the order of the help text."""
+SEGMENTING = ("predict", "demo")
+"""Commands that take the shipped engine, as it is by default, unless an option says otherwise."""
+OTHER_ENGINE = {
+    *("--engine", "--backend", "--device", "--precision", "--threads", "--parallel"),
+    *("--trusted-key", "--help"),
+}
 
 
 def main() -> None:
@@ -20,9 +42,29 @@ def main() -> None:
     interpreter and OpenVINO would take a tenth of a second.
     """
     stdout = open_streams()
+    command, *options = sys.argv[1:] or [""]
+    if command in SEGMENTING and not OTHER_ENGINE & {word.partition("=")[0] for word in options}:
+        from fastbts.engine.load import load_ahead
+
+        load_ahead()  # meanwhile we import the command line's libraries and read the case
     try:
-        app()
+        _app([module for module, names in COMMANDS.items() if command in names] or COMMANDS)()
     except SystemExit as done:
         if isinstance(done.code, int):
             os._exit(close_streams(stdout, done.code))
         raise
+
+
+def _app(modules: Iterable[str]) -> typer.Typer:
+    """The application with the commands of some modules, which register themselves in it."""
+    for module in modules:
+        import_module(f"fastbts.cli.{module}")
+    from fastbts.cli.common import app
+
+    return app
+
+
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(f"module 'fastbts.cli' has no attribute {name!r}")
+    return _app(COMMANDS)

@@ -34,9 +34,15 @@ app = typer.Typer(
     help="Brain-tumour segmentation from FLAIR, T1, T1ce and T2. "
     "Research use only: not a medical device.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # rich takes longer to import than all the rest of a help text
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+@app.callback()
+def _keep_group() -> None:
+    """Without it, Typer takes the name of the only command that was imported for an argument."""
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from fastbts.about import __version__
@@ -31,8 +30,10 @@ def survey() -> Iterator[Check]:
     yield Check("fastbts", True, system)
     yield Check("processor", True, f"{platform.machine()}, {os.cpu_count()} threads")
     yield _check("shipped engine", _shipped_engine)
+    yield _check("its precision", _shipped_precision)
     for row in BACKENDS.values():
         yield _check(row.name, partial(_capabilities, row))
+    yield _check("compiled networks", _model_cache)
     yield _check("cuda devices", _cuda)
     yield _check("int8 (nncf)", partial(_extra, "nncf", "quantize"))
     yield _check("signatures", partial(_extra, "cryptography", "sign"))
@@ -53,8 +54,21 @@ def _shipped_engine() -> str:
     return f"{file.spec.name}, sha256 {file.sha256[:16]}..."
 
 
+def _shipped_precision() -> str:
+    from fastbts.engine.backends.openvino import OpenVINOEngine
+    from fastbts.engine.load import read_engine
+
+    return ": ".join(OpenVINOEngine.chosen(read_engine(None)))
+
+
 def _capabilities(row: Backend) -> str:
     return row.engine_class().capabilities()
+
+
+def _model_cache() -> str:
+    from fastbts.engine import model_cache
+
+    return model_cache.describe()
 
 
 def _cuda() -> str:
@@ -70,6 +84,8 @@ def _capability(runtime: Runtime, index: int) -> str:
 
 
 def _extra(name: str, extra: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(name)
     except PackageNotFoundError:

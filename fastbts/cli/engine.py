@@ -17,6 +17,12 @@ from fastbts.cli.common import (
     progress_bar,
     reported_errors,
 )
+from fastbts.engine.auto_precision import (
+    INSTRUCTIONS,
+    any_of,
+    int8_instructions,
+    int8_parity,
+)
 from fastbts.engine.backends import BACKENDS, DEFAULT_BACKEND, devices, precisions
 from fastbts.labels import label_names
 
@@ -33,6 +39,14 @@ Calibrate = Annotated[
     typer.Option(
         help="case folder, repeatable: int8 is calibrated on all, parity is measured on those "
         "with a reference segmentation"
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="instead of --calibrate: folder of labelled cases with cases.csv (case, split, group):"
+        " int8 is calibrated on training cases of all groups, parity is measured by group on the "
+        "validation cases"
     ),
 ]
 MaxBatch = Annotated[
@@ -53,8 +67,8 @@ def info(engine: EngineArgument = None, as_json: AsJson = False) -> None:
 
     with reported_errors():
         file = read_engine(engine)
-    content = {"path": file.path, "sha256": file.sha256, **file.manifest}
-    typer.echo(json.dumps(content, indent=1) if as_json else _described(file))
+        content = {"path": file.path, "sha256": file.sha256, **file.manifest}
+        typer.echo(json.dumps(content, indent=1) if as_json else _described(file))
 
 
 @app.command()
@@ -64,11 +78,13 @@ def build(
     backend: Backend = DEFAULT_BACKEND,
     precision: Precision = "fp32",
     calibrate: Calibrate = None,
+    data: Data = None,
     batch: MaxBatch = 1,
     accept_parity: AcceptParity = False,
 ) -> None:
     """Builds an engine for a backend and precision, if its results agree with float32 (parity)."""
     from fastbts.build.engine import build_engine
+    from fastbts.engine.file import read_engine_file
 
     with reported_errors(), progress_bar("build") as progress:
         about = build_engine(
@@ -77,12 +93,15 @@ def build(
             backend=backend,
             precision=precision,
             calibrate=calibrate or [],
+            data=data,
             max_batch=batch,
             accept_parity=accept_parity,
             progress=progress,
         )
     parity = _listed(about["parity"]) or "not measured"
     typer.echo(f"wrote {out} for {backend}, {precision}; against float32: {parity}")
+    for what, text in _auto_precision(read_engine_file(out)).items():
+        typer.echo(f"{what}: {text}")
 
 
 @app.command(name="export-triton")
@@ -167,7 +186,7 @@ def _described(file: EngineFile) -> str:
         "signature": "present; check it with: fastbts verify-engine"
         if "signature" in about
         else "none",
-        **_built(about.get("build", {})),
+        **_built(file),
     }
     return "\n".join(f"{key:14} {value}" for key, value in lines.items())
 
@@ -188,13 +207,26 @@ def _network(spec: EngineSpec) -> dict[str, str]:
     }
 
 
-def _built(build: dict[str, Any]) -> dict[str, str]:
+def _built(file: EngineFile) -> dict[str, str]:
+    build = file.manifest.get("build", {})
     if not build:
         return {}
     return {
         "built for": f"{build.get('backend')}, {build.get('precision')}",
         "against fp32": _listed(build.get("parity", {})) or "not measured",
+        **_auto_precision(file),
     }
+
+
+def _auto_precision(file: EngineFile) -> dict[str, str]:
+    """Whether precision "auto" takes int8, and why; needs no backend."""
+    parity = int8_parity(file)
+    if parity is None:
+        return {}
+    here = " and ".join(int8_instructions()) or "none of them is known"
+    where = f"where the CPU has {any_of(INSTRUCTIONS)} (here: {here})"
+    taken = f"int8 {where}" if parity.is_good else "not int8, as it is worse than float32"
+    return {"auto precision": f"{taken}: {parity.figures}"}
 
 
 def _listed(values: Any) -> str:

@@ -34,9 +34,11 @@ from fastbts.cli.results import (
     result_files,
     write_result,
 )
+from fastbts.device.host_cpus import n_cpus
+from fastbts.device.host_memory import free_bytes
 from fastbts.errors import CaseError, FastBTSError, OptionsError
 from fastbts.volume import MODALITIES
-from fastbts.write.kinds import check_no_dicom
+from fastbts.write.kinds import check_no_dicom, check_regions
 from fastbts.write.outputs import check_outputs
 
 Image = Annotated[Path | None, typer.Option(help="image file, instead of a case folder")]
@@ -70,10 +72,21 @@ AllowMissing = Annotated[
         help="segment a case that lacks images, with an engine that was trained for it",
     ),
 ]
+Parallel = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="cases that the CPU computes at once, each on its share of the threads; 0: two of "
+        "several where there are two threads and 4 GB of free memory",
+    ),
+]
 Grid = Annotated[
     str | None,
     typer.Option(help="for images on different grids: modality to whose grid all are resampled"),
 ]
+
+BYTES_PER_CASE = 2_000_000_000
+"""Memory for a case with a large head in any precision: images, a pass of the network, results."""
 
 
 @app.command()
@@ -104,6 +117,7 @@ def predict(
     precision: Precision = "auto",
     trusted_key: TrustedKey = None,
     threads: Threads = 0,
+    parallel: Parallel = 0,
     mode: Mode = "auto",
     overlap: Overlap = 0.5,
     passes: Passes = 1,
@@ -134,9 +148,12 @@ def predict(
             overlap=overlap,
             passes=passes,
             n_threads=threads,
+            parallel=parallel or _parallel(len(given), threads),
             allow_missing=allow_missing,
             min_part_mm3=min_part_mm3,
         )
+        for save in saves:
+            check_regions([save["path"]], labels, segmenter.spec.region_labels)
         results = segmenter.predict_batch(
             given.values(),
             nnunet_order=orders["nnunet_order"],
@@ -187,6 +204,13 @@ def demo(
         f"look at {files['preview']}; the synthetic case and its reference segmentation are in "
         f"{out / case.name}"
     )
+
+
+def _parallel(n_cases: int, n_threads: int) -> int:
+    """How many cases to compute at once: as many as surely fit into the memory, two at most."""
+    free, n_threads = free_bytes(), n_threads or n_cpus()
+    fits = free is not None and free >= 2 * BYTES_PER_CASE
+    return 2 if fits and min(n_cases, n_threads) > 1 else 1
 
 
 def _cases(

@@ -42,16 +42,13 @@ from fastbts.cli.results import (
     write_result,
 )
 from fastbts.write.dicom_headers import reference_headers
-from fastbts.write.kinds import Kind, check_no_dicom, kind_of
+from fastbts.write.kinds import Kind, check_no_dicom, check_regions, kind_of
 from fastbts.write.outputs import NRRD, SEG, SR, check_outputs
 
 if TYPE_CHECKING:
-    from fastbts import Segmentation, Study
+    from fastbts import EngineSpec, Segmentation, Study
 
-NO_EXTRA = (
-    f"{SEG} and {SR} were not written: highdicom is not installed; install it with: pip install "
-    "'fastbts[dicom]'"
-)
+NO_EXTRA = "highdicom is not installed; install it with: pip install 'fastbts[dicom]'"
 READ = 0.6  # share of `read_study` of the whole, for the progress
 SeriesOption = Annotated[
     str | None,
@@ -123,6 +120,8 @@ def study(
             allow_missing=allow_missing,
             min_part_mm3=min_part_mm3,
         )
+        paths_of_labels = _paths(out, save["path"], nrrd, dicom=False)
+        check_regions(paths_of_labels, labels, segmenter.spec.region_labels)
         with progress_bar("study") as progress:
             raw = read_study(
                 paths,
@@ -137,17 +136,17 @@ def study(
                 progress=lambda stage, done: progress(stage, READ * done),
                 n_threads=threads,
             )
-            dicom = raw.series.source == "dicom" and find_spec("highdicom") is not None
-            save["path"] = _paths(out, save["path"], nrrd, dicom)
-            check_dicom(raw, save["path"], dicom)
+            without_dicom = why_no_dicom(raw, segmenter.spec)
+            save["path"] = _paths(out, save["path"], nrrd, dicom=without_dicom is None)
+            check_dicom(raw, save["path"])
             result = raw.segment(
                 segmenter, lambda stage, done: progress(stage, READ + (1 - READ) * done)
             )
         print_study(raw)
         began = time.perf_counter()
         write_result(result, save, fractional)
-        if raw.series.source == "dicom" and not dicom:
-            typer.echo(NO_EXTRA, err=True)
+        if raw.series.source == "dicom" and without_dicom:
+            typer.echo(f"{SEG} and {SR} were not written: {without_dicom}", err=True)
         print_times(result, 1000 * (time.perf_counter() - began))
 
 
@@ -157,9 +156,18 @@ def _paths(out: Path, image: Path, nrrd: bool, dicom: bool) -> list[Path]:
     return [image] if is_image_name(out) else [image, *(out / name for name in more)]
 
 
-def check_dicom(study: Study, paths: list[Path], dicom: bool) -> None:
+def why_no_dicom(study: Study, spec: EngineSpec) -> str | None:
+    """Why no DICOM objects are written beside the labels; None if they are."""
+    if study.series.source != "dicom":
+        return "the study is not DICOM"
+    if not spec.is_glioma:
+        return f"they are for WT, TC and ET, and {spec.name} finds {', '.join(spec.regions)}"
+    return None if find_spec("highdicom") else NO_EXTRA
+
+
+def check_dicom(study: Study, paths: list[Path]) -> None:
     """Finds out, before the work, whether DICOM objects can be made of the reference's headers."""
-    if not dicom:
+    if study.series.source != "dicom":
         check_no_dicom(paths)
     elif any(kind_of(path) in (Kind.SEG, Kind.SR) for path in paths):
         reference_headers(study.series.files)

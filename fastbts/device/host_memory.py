@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+from fastbts.device.cgroups import CGROUPS, PROC, cgroup_folders, text_of
+
 UNLIMITED = 1 << 60
 
 
@@ -18,7 +19,9 @@ def free_bytes(proc: Path = PROC, cgroups: Path = CGROUPS) -> int | None:
         proc: Where procfs is mounted.
         cgroups: Where the cgroups are mounted, of version 1 or 2.
     """
-    found = [*_of_machine(proc), *_of_limits(proc), *_of_cgroups(proc, cgroups)]
+    folders = cgroup_folders("memory", proc, cgroups)
+    of_cgroups = [left for folder in folders for left in _of_cgroup(folder)]
+    found = [*_of_machine(proc), *_of_limits(proc), *of_cgroups]
     return max(0, min(found)) if found else None
 
 
@@ -40,25 +43,12 @@ def _of_limits(proc: Path) -> Iterator[int]:
             yield soft - (used[field] << 10)
 
 
-def _of_cgroups(proc: Path, cgroups: Path) -> Iterator[int]:
-    """Of each memory cgroup above this process. A container sees its own as the topmost one."""
-    for line in _text(proc / "self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers in ("", "memory"):
-            top = cgroups / controllers
-            inside = top / path.lstrip("/")
-            for folder in (inside, *inside.parents):
-                yield from _of_cgroup(folder)
-                if folder == top:
-                    break
-
-
 def _of_cgroup(folder: Path) -> Iterator[int]:
     for limit, used, reclaimable in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
-        most, now = _text(folder / limit).strip(), _text(folder / used).strip()
+        most, now = text_of(folder / limit).strip(), text_of(folder / used).strip()
         if most.isdigit() and now.isdigit() and int(most) < UNLIMITED:
             # The kernel drops cached files before it refuses memory.
             yield int(most) - int(now) + _fields(folder / "memory.stat").get(reclaimable, 0)
@@ -66,12 +56,5 @@ def _of_cgroup(folder: Path) -> Iterator[int]:
 
 def _fields(path: Path) -> dict[str, int]:
     """First number after each name in a file of the kernel."""
-    rows = (line.split() for line in _text(path).splitlines())
+    rows = (line.split() for line in text_of(path).splitlines())
     return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdigit()}
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

@@ -8,6 +8,7 @@ import math
 import re
 import struct
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -136,13 +137,15 @@ def parse_engine_file(content: bytes, path: str | Path) -> EngineFile:
     Raises:
         EngineFileError: See `read_engine_file`.
     """
-    try:
-        manifest, start = _manifest(content)
-        payloads = _payloads(manifest, memoryview(content), start)
-        spec = parse_spec(manifest.get("spec"))
-    except EngineFileError as error:
-        raise EngineFileError(f"{path}: {error}") from None
-    return EngineFile(str(path), hashlib.sha256(content).hexdigest(), manifest, spec, payloads)
+    with ThreadPoolExecutor(1) as pool:
+        digest = pool.submit(hashlib.sha256, content)  # beside the digests of the payloads
+        try:
+            manifest, start = _manifest(content)
+            payloads = _payloads(manifest, memoryview(content), start)
+            spec = parse_spec(manifest.get("spec"))
+        except EngineFileError as error:
+            raise EngineFileError(f"{path}: {error}") from None
+    return EngineFile(str(path), digest.result().hexdigest(), manifest, spec, payloads)
 
 
 def _read_bounded(path: Path) -> bytes:

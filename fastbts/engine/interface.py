@@ -94,3 +94,8 @@ def device_of(engine: Engine) -> str:
 def batch_of(engine: Engine) -> int:
     """Number of windows that an engine takes at once; 1 for one that does not say."""
     return getattr(engine, "batch", 1)
+
+
+def parallel_of(engine: Engine) -> int:
+    """Number of calls that an engine runs at once, each with its own memory; 1 by default."""
+    return getattr(engine, "parallel", 1)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbts.engine.auto_precision import int8_parity
 from fastbts.engine.backends import BACKENDS, Backend, device_kind, devices, precisions
 from fastbts.engine.file import EngineFile, named, read_engine_file
 from fastbts.engine.graph import check_graph
@@ -37,6 +40,7 @@ def load_engine(
     device: str = "auto",
     precision: str = "auto",
     n_threads: int = 0,
+    parallel: int = 1,
     trusted_key: str | Path | None = None,
 ) -> Engine:
     """Loads an engine file.
@@ -49,26 +53,32 @@ def load_engine(
             backend's default.
         precision: "fp32", "tf32", "bf16", "fp16" or "int8", if the backend has it. "fp32" is exact;
             "bf16" is about twice as fast on CPUs that compute in it; "int8" needs a file that
-            `fastbts build` made for it. "auto" takes what the file was built for, else bf16 on
-            such CPUs and fp32 on others. A TensorRT plan has the precision that it was built in.
+            `fastbts build` made for it. "auto" takes what the file was built for; where that is
+            int8 with parity by group, only if the CPU is fast in it and parity allows it
+            (`fastbts.engine.auto_precision`). Else it takes bf16 on CPUs that compute in it, and
+            fp32 on others. A TensorRT plan has the precision that it was built in.
         n_threads: CPU threads for the network; 0 for all.
+        parallel: Calls of `infer` that run at once on a CPU, each on its share of the threads and
+            with its own memory.
         trusted_key: Public key (PEM, `fastbts keygen`) that must have signed the file; None to
             accept unsigned files.
     Raises:
         EngineFileError: The file is damaged, not an engine, or not signed by that key.
         DeviceError: The backend, device or precision cannot be used here.
-        OptionsError: An unknown backend, device or precision, or an impossible `n_threads`.
+        OptionsError: An unknown backend, device or precision, or an impossible `n_threads` or
+            `parallel`.
     """
     check_choice(backend, device, precision)
-    check_threads(n_threads)
+    check_threads(n_threads, parallel)
+    choice = {"backend": backend, "device": device, "precision": precision}
     file = read_engine(path, trusted_key)
-    return open_engine(
-        file, backend=backend, device=device, precision=precision, n_threads=n_threads
-    )
+    return open_engine(file, **choice, n_threads=n_threads, parallel=parallel)
 
 
 def read_engine(path: str | Path | None, trusted_key: str | Path | None = None) -> EngineFile:
     """Reads an engine file and checks its signature; see `load_engine`."""
+    if path is None and trusted_key is None and (ahead := _ahead[:]):
+        return ahead[0].file.result()
     path = default_engine_path() if path is None else path
     with memory_errors(f"{path}: cannot be read"):
         file = read_engine_file(path)
@@ -86,16 +96,65 @@ def open_engine(
     device: str = "auto",
     precision: str = "auto",
     n_threads: int = 0,
+    parallel: int = 1,
 ) -> Engine:
     """Loads an engine from a file that was read before; see `load_engine`."""
     check_choice(backend, device, precision)
-    check_threads(n_threads)
+    check_threads(n_threads, parallel)
+    choice = (backend, device, precision, n_threads, parallel)
+    ahead = _taken(file, choice)
+    return _opened(file, *choice) if ahead is None else ahead.result()
+
+
+def _opened(
+    file: EngineFile, backend: str, device: str, precision: str, n_threads: int, parallel: int
+) -> Engine:
     built_for, built_in = _built(file)
     row = BACKENDS[backend] if backend != "auto" else _choice(device, built_for)
-    if precision == "auto" and row.name == built_for:
+    if precision == "auto" and row.name == built_for and int8_parity(file) is None:
         precision = built_in
     check_network(file)
-    return row.engine_class()(file, device=device, precision=precision, n_threads=n_threads)
+    choice = {"device": device, "precision": precision}
+    return row.engine_class()(file, **choice, n_threads=n_threads, parallel=parallel)
+
+
+class _Ahead(NamedTuple):
+    """The shipped engine, which a thread loads."""
+
+    file: Future[EngineFile]
+    engine: Future[Engine]
+
+
+DEFAULTS = ("auto", "auto", "auto", 0, 1)
+"""Backend, device, precision, threads and calls at once of `open_engine`."""
+_ahead: list[_Ahead] = []
+"""At most one."""
+
+
+def load_ahead() -> None:
+    """Begins to load the shipped engine in a thread.
+
+    The next `open_engine` returns it, or raises why it cannot be loaded, if it is of that file with
+    default arguments; else the engine is dropped. For a process that has something else to do
+    first.
+    """
+    pool = ThreadPoolExecutor(1, "fastbts-ahead")
+    file = pool.submit(read_engine, default_engine_path())
+    engine = pool.submit(lambda: _opened(file.result(), *DEFAULTS))
+    pool.shutdown(wait=False)
+    _ahead[:] = [_Ahead(file, engine)]
+
+
+def _taken(file: EngineFile, choice: tuple[str, str, str, int, int]) -> Future[Engine] | None:
+    """The engine that is loaded ahead, if it is the one wanted; only one caller gets it."""
+    try:
+        ahead = _ahead.pop()
+    except IndexError:
+        return None
+    if choice == DEFAULTS and ahead.file.result() is file:
+        return ahead.engine
+    ahead.engine.cancel()
+    return None
 
 
 def chosen_device(file: EngineFile, backend: str, device: str) -> str:

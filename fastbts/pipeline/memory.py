@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fastbts.engine.interface import Engine
+from fastbts.engine.interface import Engine, parallel_of
 from fastbts.errors import DeviceError, is_out_of_memory
 
 ONE_PASS_BYTES = {"fp32": 160, "bf16": 115, "fp16": 160, "int8": 100}
@@ -32,9 +32,10 @@ def choose_mode(
         return "one-pass", "the network runs on a device with its own memory"
     if free is None:
         return "one-pass", "the system does not say how much memory is free"
-    needed = pass_bytes(engine, n_voxels)
-    mode = "one-pass" if needed <= free else "sliding"
-    return mode, f"one pass needs about {_gb(needed)} more, {_gb(free)} are free"
+    needed, n = pass_bytes(engine, n_voxels), parallel_of(engine)
+    mode = "one-pass" if n * needed <= free else "sliding"
+    passes = "one pass needs" if n == 1 else f"{n} passes at once, each of which needs"
+    return mode, f"{passes} about {_gb(needed)} more, {_gb(free)} are free"
 
 
 def pass_bytes(engine: Engine, n_voxels: int) -> int:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from fastbts.errors import InputError
+from fastbts.formats.compression import fast_zlib
 
 GZIP_MAGIC = b"\x1f\x8b"
-GZIP_WINDOW = 31  # zlib: gzip header and trailer, largest window
+GZIP_WINDOW = 31  # as in zlib.h: gzip header and trailer, largest window
 FETCH_ANNEXED = "fetch it with `git annex get` or `datalad get`"
-PIECE = 2**18  # bytes per read: small enough for the cache, large enough to release the GIL
+PIECE = 2**18  # bytes per read of the file: small enough for the cache
+CONTENT_PIECE = 2**20  # bytes of content per step: each waits for the GIL if other threads have it
 
 
 class ByteStream:
@@ -42,7 +43,7 @@ class ByteStream:
     def read_into(self, view: memoryview) -> int:
         """Fills `view` as far as the content goes; returns the number of bytes."""
         done = 0
-        while done < len(view) and (piece := self._piece(min(len(view) - done, PIECE))):
+        while done < len(view) and (piece := self._piece(min(len(view) - done, CONTENT_PIECE))):
             view[done : done + len(piece)] = piece
             done += len(piece)
         return done
@@ -55,7 +56,7 @@ class ByteStream:
 
 
 class GzipByteStream(ByteStream):
-    """The decompressed bytes of a gzip file; zlib checks CRC and length.
+    """The decompressed bytes of a gzip file; isal or zlib checks CRC and length.
 
     Raises:
         InputError: While reading: the file is damaged, ends early, or has bytes after its end.
@@ -65,7 +66,7 @@ class GzipByteStream(ByteStream):
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         super().__init__(path, file)
-        self._ahead, self._unpack = b"", zlib.decompressobj(GZIP_WINDOW)
+        self._ahead, self._unpack = b"", fast_zlib.decompressobj(GZIP_WINDOW)
 
     def _piece(self, n: int) -> bytes:
         piece = b""
@@ -80,7 +81,7 @@ class GzipByteStream(ByteStream):
                 )
             try:
                 piece = self._unpack.decompress(self._ahead, n)
-            except zlib.error as error:
+            except fast_zlib.error as error:
                 raise InputError(
                     f"{self.path}: damaged gzip stream ({error}); copy or download the file again"
                 ) from error
@@ -99,7 +100,7 @@ class GzipByteStream(ByteStream):
                 f"{self.path}: trailing bytes after the gzip stream; the file is damaged, copy or "
                 "export it again"
             )
-        self._ahead, self._unpack = rest, zlib.decompressobj(GZIP_WINDOW)
+        self._ahead, self._unpack = rest, fast_zlib.decompressobj(GZIP_WINDOW)
         return True
 
 

@@ -7,12 +7,12 @@ qform, method 1 neither. The sform rules, as in nibabel, FSL and SPM.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.errors import GeometryError
+from fastbts.formats.nifti_header import NiftiHeader, rotation_of
 from fastbts.volume import MAX_SPACING_MM, MIN_SPACING_MM, Geometry
 
 MAX_QUATERNION = 1.001  # length; rounding makes some longer than 1, nifti_clib and ITK accept any
@@ -27,13 +27,13 @@ NO_FORM = (
 Shape = tuple[int, int, int]
 
 
-def grid_of(header: Any, shape: Shape) -> tuple[Geometry, tuple[str, ...]]:
+def grid_of(header: NiftiHeader, shape: Shape) -> tuple[Geometry, tuple[str, ...]]:
     """The grid of an image, and warnings about it.
 
     Sform and qform fall back on each other. Voxel sizes (pixdim) are judged where they are used.
 
     Args:
-        header: nibabel Nifti1Header or Nifti2Header.
+        header: Of the file.
         shape: Voxels along i, j, k.
     Raises:
         GeometryError: The header has forms, but none that can be used; or it has none, and no
@@ -56,12 +56,12 @@ def grid_of(header: Any, shape: Shape) -> tuple[Geometry, tuple[str, ...]]:
     return usable[used], (*fallen, *_disagreement(*usable.values()))
 
 
-def _check_shear(header: Any, qform: Geometry) -> None:
+def _check_shear(header: NiftiHeader, qform: Geometry) -> None:
     """Refuses a qform in place of an sform that is only sheared, and elsewhere.
 
     Other programs use such an sform, and would show the labels at another place.
     """
-    sform = header.get_sform()
+    sform = header.sform()
     with np.errstate(over="ignore"):  # infinite is too large as well
         steps = np.linalg.norm(sform[:3, :3], axis=0)
     if not (
@@ -76,12 +76,12 @@ def _check_shear(header: Any, qform: Geometry) -> None:
         )
 
 
-def has_form(header: Any) -> bool:
+def has_form(header: NiftiHeader) -> bool:
     """Whether the header says where the voxels are, well or badly."""
     return any(int(header[f"{name}_code"]) > 0 for name in MAKERS)
 
 
-def _forms(header: Any, shape: Shape) -> Iterator[tuple[str, Geometry | GeometryError]]:
+def _forms(header: NiftiHeader, shape: Shape) -> Iterator[tuple[str, Geometry | GeometryError]]:
     for name, make in MAKERS.items():
         if int(header[f"{name}_code"]) > 0:
             try:
@@ -90,18 +90,17 @@ def _forms(header: Any, shape: Shape) -> Iterator[tuple[str, Geometry | Geometry
                 yield name, error
 
 
-def _geometry(make: Callable[[Any], NDArray[np.float64]], header: Any, shape: Shape) -> Geometry:
+def _geometry(
+    make: Callable[[NiftiHeader], NDArray[np.float64]], header: NiftiHeader, shape: Shape
+) -> Geometry:
     return Geometry(shape, make(header))
 
 
-def _sform(header: Any) -> NDArray[np.float64]:
-    affine: NDArray[np.float64] = header.get_sform()
-    return affine
+def _sform(header: NiftiHeader) -> NDArray[np.float64]:
+    return header.sform()
 
 
-def _qform(header: Any) -> NDArray[np.float64]:
-    from nibabel.quaternions import quat2mat
-
+def _qform(header: NiftiHeader) -> NDArray[np.float64]:
     bcd = np.array([float(header[f"quatern_{axis}"]) for axis in "bcd"])
     place = np.array([float(header[f"qoffset_{axis}"]) for axis in "xyz"])
     if not (np.isfinite(bcd).all() and np.isfinite(place).all()):
@@ -109,7 +108,9 @@ def _qform(header: Any) -> NDArray[np.float64]:
     if np.linalg.norm(bcd) > MAX_QUATERNION:
         raise GeometryError("its quaternion is not a rotation")
     weight = 1 - bcd @ bcd
-    rotation = quat2mat([np.sqrt(weight) if weight > ROUNDED_WEIGHT else 0, *bcd])  # renormalises
+    rotation = rotation_of(
+        [np.sqrt(weight) if weight > ROUNDED_WEIGHT else 0, *bcd]
+    )  # renormalises
     qfac = -1 if header["pixdim"][0] == -1 else 1  # nifti1.h: any other value counts as 1
     affine = np.eye(4)
     affine[:3, :3] = rotation * _voxel_sizes(header) * (1, 1, qfac)
@@ -117,17 +118,16 @@ def _qform(header: Any) -> NDArray[np.float64]:
     return affine
 
 
-def _base(header: Any) -> NDArray[np.float64]:
+def _base(header: NiftiHeader) -> NDArray[np.float64]:
     _voxel_sizes(header)
-    affine: NDArray[np.float64] = header.get_base_affine()
-    return affine
+    return header.base_affine()
 
 
 MAKERS = {"sform": _sform, "qform": _qform}
 """In the order of precedence."""
 
 
-def _voxel_sizes(header: Any) -> NDArray[np.float64]:
+def _voxel_sizes(header: NiftiHeader) -> NDArray[np.float64]:
     sizes = np.array(header["pixdim"][1:4], np.float64)
     if not ((sizes >= MIN_SPACING_MM) & (sizes <= MAX_SPACING_MM)).all():
         raise GeometryError(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastbts.errors import InputError
+from fastbts.formats.nifti_header import Endianness, NiftiHeader
 from fastbts.read.byte_stream import FETCH_ANNEXED
 
 ORDER_OPTION = "--channels flair,t1,t1ce,t2, predict(path, order=('flair', 't1', 't1ce', 't2'))"
@@ -37,11 +38,10 @@ FOREIGN = {
 }
 
 
-def parsed(path: Path, first: bytes) -> Any:
-    """Makes a nibabel header of a file's first bytes."""
-    import nibabel as nib
-
-    for endianness in ("<", ">"):
+def parsed(path: Path, first: bytes) -> NiftiHeader:
+    """Makes a header of a file's first bytes."""
+    orders: tuple[Endianness, Endianness] = ("<", ">")
+    for endianness in orders:
         size = int(np.frombuffer(first[:4].ljust(4, b"\0"), f"{endianness}i4")[0])
         if size not in MAGICS:
             continue
@@ -53,8 +53,7 @@ def parsed(path: Path, first: bytes) -> Any:
                 "copy the file again"
             )
         if magic == single:
-            make = nib.Nifti1Header if size == 348 else nib.Nifti2Header
-            return make(first[:size], endianness, check=False)
+            return NiftiHeader(first[:size], endianness)
         if magic == pair or size == 348:
             raise InputError(
                 f"{path}: expected a single-file NIfTI header, got magic {magic!r} of an ANALYZE "
@@ -75,7 +74,7 @@ def _description(first: bytes) -> str:
     return f"a file that begins with {first[:8]!r}; convert it to NIfTI"
 
 
-def shape_of(path: Path, header: Any, n_images: int = 1) -> tuple[int, int, int]:
+def shape_of(path: Path, header: NiftiHeader, n_images: int = 1) -> tuple[int, int, int]:
     """The grid's size, of a file that should hold so many images."""
     n, *sizes = (int(size) for size in header["dim"])
     sizes = sizes[: max(n, 0)]
@@ -102,7 +101,7 @@ def shape_of(path: Path, header: Any, n_images: int = 1) -> tuple[int, int, int]
     return sizes[0], sizes[1], sizes[2]
 
 
-def stored_dtype(path: Path, header: Any) -> np.dtype[Any]:
+def stored_dtype(path: Path, header: NiftiHeader) -> np.dtype[Any]:
     """The dtype in the file, with byte order."""
     code, bits = int(header["datatype"]), int(header["bitpix"])
     if code not in DTYPES:
@@ -120,7 +119,7 @@ def stored_dtype(path: Path, header: Any) -> np.dtype[Any]:
     return dtype
 
 
-def offset_of(path: Path, header: Any) -> int:
+def offset_of(path: Path, header: NiftiHeader) -> int:
     """The first byte of the voxels."""
     offset, least = float(header["vox_offset"]), int(header.sizeof_hdr) + 4
     if not (least <= offset <= MAX_OFFSET and offset == int(offset)):
@@ -146,14 +145,14 @@ def check_size(path: Path, size: int, expected: int, *, packed: bool) -> None:
         )
 
 
-def scaling_of(path: Path, header: Any) -> tuple[float, float]:
+def scaling_of(path: Path, header: NiftiHeader) -> tuple[float, float]:
     """Slope and intercept to apply: (1, 0) where the stored values suffice.
 
     Every modality is normalised on its own, so a positive factor changes nothing, and without an
     intercept the background stays 0: the integers in the file work as well, and are smaller.
     """
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
-    if slope == 0 or math.isnan(slope):  # nifti1.h: 0 is unscaled; nibabel's headers have NaN
+    if slope == 0 or math.isnan(slope):  # nifti1.h: 0 is unscaled; nibabel writes NaN
         return 1.0, 0.0
     if not (math.isfinite(slope) and math.isfinite(inter)):
         raise InputError(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fastbts.device.arrays import DeviceArray, DeviceImages, borrow
 from fastbts.device.interface import Array
 from fastbts.errors import CaseError, FastBTSError, GeometryError, InputError
+from fastbts.formats.nifti_header import NiftiHeader
 from fastbts.ops.arrays import is_on_device
 from fastbts.read.case import grouped, load_files, load_stack
 from fastbts.read.find import check_order, find_stack, images_of
@@ -257,11 +258,12 @@ def _from_images(images: Mapping[str, Any]) -> Volume:
     return Volume(data, grid.affine, tuple(images), warnings=tuple(warnings), header=header)
 
 
-def _nifti_header(image: Any) -> Any:
+def _nifti_header(image: Any) -> NiftiHeader | None:
+    """The header of a nibabel image, if it is NIfTI."""
     import nibabel as nib
 
     header = getattr(image, "header", None)
-    return header if isinstance(header, nib.Nifti1Header) else None
+    return NiftiHeader.of(header) if isinstance(header, nib.Nifti1Header) else None
 
 
 def _grid(image: Any, name: str) -> tuple[Geometry, tuple[str, ...]]:
@@ -269,7 +271,7 @@ def _grid(image: Any, name: str) -> tuple[Geometry, tuple[str, ...]]:
     header, affine, shape = _nifti_header(image), image.affine, tuple(image.shape[:3])
     problem = "no affine, and no header with an sform or qform"
     try:
-        if header is not None and _placed_by(header, affine):
+        if header is not None and _placed_by(image.header, affine):
             return grid_of(header, shape)
         if affine is not None:
             return Geometry(shape, affine), ()
@@ -282,9 +284,9 @@ def _grid(image: Any, name: str) -> tuple[Geometry, tuple[str, ...]]:
 
 
 def _placed_by(header: Any, affine: NDArray[np.float64] | None) -> bool:
-    """Whether nibabel took the affine from the header, or may do so."""
+    """Whether nibabel took the affine from its header, or may do so."""
     if affine is None:
-        return has_form(header)
+        return has_form(NiftiHeader.of(header))
     return np.array_equal(affine, header.get_best_affine(), equal_nan=True)
 
 

@@ -2,7 +2,7 @@
 
 The header is checked before memory is allocated, the voxels while they are read. Format: NIfTI-1
 (nifti1.h, https://nifti.nimh.nih.gov/nifti-1) and NIfTI-2, single files, plain or gzip (RFC 1952).
-nibabel interprets the header; it does not read the voxels, as it silently accepts damaged files.
+Not by nibabel, which silently accepts damaged files.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.errors import GeometryError, InputError
+from fastbts.formats.nifti_header import NiftiHeader
 from fastbts.read.byte_stream import open_byte_stream
 from fastbts.read.forms import grid_of
 from fastbts.read.header import (
@@ -41,7 +42,7 @@ class ImageHeader:
         slope: 1 where values are used as stored, see `scaling_of`.
         inter: 0 likewise.
         offset: First byte of the voxels, after decompression.
-        nifti: nibabel Nifti1Header or Nifti2Header.
+        nifti: The header itself.
         warnings: What is unusual but not wrong. They do not contain the path.
         n_images: Images in the file, one after the other.
     """
@@ -52,7 +53,7 @@ class ImageHeader:
     slope: float
     inter: float
     offset: int
-    nifti: Any = field(repr=False)
+    nifti: NiftiHeader = field(repr=False)
     warnings: tuple[str, ...] = ()
     n_images: int = 1
 
@@ -81,7 +82,7 @@ class Image:
             Not scaled where the header has a positive slope and no intercept, see `scaling_of`.
         geometry: Its voxel grid.
         path: The file.
-        header: nibabel Nifti1Header or Nifti2Header.
+        header: Of the file.
         warnings: What is unusual but not wrong. They do not contain the path.
         sha256: Of the file's bytes.
     """
@@ -89,7 +90,7 @@ class Image:
     data: NDArray[Any]
     geometry: Geometry
     path: Path
-    header: Any = field(repr=False)
+    header: NiftiHeader = field(repr=False)
     warnings: tuple[str, ...] = ()
     sha256: str = ""
 

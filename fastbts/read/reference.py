@@ -69,8 +69,8 @@ def read_labels(path: Path, most: int = MAX_LABEL) -> NDArray[np.uint8]:
     header = read_header(path)
     values = np.empty(header.geometry.shape[::-1], header.dtype).T
     read_voxels(header, values, labels=True)
-    slope = header.nifti.get_slope_inter()[0]
-    if header.as_stored and slope is not None:  # a slope that images do without, see `scaling_of`
+    slope = float(header.nifti["scl_slope"])  # 0 or NaN: not scaled
+    if header.as_stored and slope > 0:  # a slope that images do without, see `scaling_of`
         values = values * slope
     labels = np.clip(np.rint(values), 0, most)
     wrong = np.abs(values - labels) > ROUNDING

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 
+from fastbts import labels as schemes
 from fastbts.errors import OptionsError
 from fastbts.write.nifti import IMAGE_SUFFIXES, image_stem
 from fastbts.write.nrrd import SUFFIX as NRRD_SUFFIX
@@ -53,6 +54,29 @@ def check_no_dicom(paths: Iterable[str | Path]) -> None:
                 f"{path}: this result is not on a DICOM series; segment the DICOM study (fastbts "
                 "study, fastbts.read_study), or write .nii.gz or .seg.nrrd"
             )
+
+
+def check_regions(
+    paths: Iterable[str | Path], scheme: str | None, regions: Mapping[str, Sequence[int]]
+) -> None:
+    """Raises OptionsError for a kind of file or a scheme that a result's regions do not have.
+
+    Args:
+        paths: Files to write.
+        scheme: See `Segmentation.save`.
+        regions: Region -> its labels.
+    """
+    if schemes.is_glioma(regions):
+        return
+    found = f"this result has the regions {', '.join(regions)}"
+    if scheme in schemes.SCHEMES:
+        raise OptionsError(
+            f"label scheme {scheme!r}: expected WT, TC and ET, {found}; leave the scheme out, "
+            f"or give {schemes.REGION_SCHEME!r}"
+        )
+    for path in paths:
+        if kind_of(path) is not Kind.NIFTI:
+            raise OptionsError(f"{path}: expected WT, TC and ET, {found}; write .nii.gz")
 
 
 def sidecar_of(path: Path) -> Path:

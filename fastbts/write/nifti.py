@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from fastbts.errors import InputError, OptionsError
 from fastbts.files import OpenFile, atomic_write, check_not_input
+from fastbts.formats.compression import fast_zlib
+from fastbts.formats.nifti_header import NiftiHeader
 from fastbts.volume import MAX_APART, Geometry, Volume
 from fastbts.write.ours import COMMENT_CODE
 
@@ -73,7 +75,7 @@ def write_labels(
     comment = {
         "labels": dict(label_values),
         "provenance": dict(provenance),
-        "voxels_crc32": zlib.crc32(voxels),
+        "voxels_crc32": fast_zlib.crc32(voxels),
     }
     header, digest = _header_bytes(volume, comment), hashlib.sha256()
     with open_file(path) as file:
@@ -111,29 +113,24 @@ def image_stem(path: str | Path) -> str:
 def _header_bytes(volume: Volume, comment: Mapping[str, Any]) -> bytes:
     """The file's bytes before the voxels: header, then the comment extension."""
     header = _grid_header(volume)
-    header.set_data_dtype(np.uint8)
-    header["scl_slope"], header["scl_inter"] = 1, 0
     text = json.dumps(comment, allow_nan=False).encode()
     # nifti1.h: with its two leading integers, an extension's size is a multiple of 16 bytes.
     size = -(-(len(text) + 8) // 16) * 16
     extension = struct.pack("=ii", size, COMMENT_CODE) + text.ljust(size - 8, b"\0")
     header["vox_offset"] = header.sizeof_hdr + 4 + size
-    return bytes(header.binaryblock) + b"\1\0\0\0" + extension
+    return header.to_bytes() + b"\1\0\0\0" + extension
 
 
-def _grid_header(volume: Volume) -> Any:
-    """A new nibabel header with the volume's shape and position in space.
+def _grid_header(volume: Volume) -> NiftiHeader:
+    """A new header with the volume's shape and position in space.
 
     The forms of the input are kept as far as they are valid; the others are made from the affine,
     because ITK refuses images without a usable one. If the input has neither form, the result has
     neither, so that every program shows both at the same place.
     """
-    import nibabel as nib
-
     given, geometry = volume.header, volume.geometry
-    header = nib.Nifti2Header() if isinstance(given, nib.Nifti2Header) else nib.Nifti1Header()
-    header.set_data_shape(geometry.shape)
-    header.set_xyzt_units("mm")
+    given = None if given is None else NiftiHeader.of(given)
+    header = NiftiHeader.new(given.version if given else 1, geometry.shape)
     header.set_sform(geometry.affine, SCANNER_CODE)
     header.set_qform(geometry.unsheared, SCANNER_CODE)
     if given is not None:
@@ -141,7 +138,7 @@ def _grid_header(volume: Volume) -> Any:
     return header
 
 
-def _keep_forms(header: Any, given: Any, geometry: Geometry) -> None:
+def _keep_forms(header: NiftiHeader, given: NiftiHeader, geometry: Geometry) -> None:
     """Copies the forms of the input's header that are valid, if they agree with the geometry."""
     coded = [name for name in FORM_FIELDS if given[f"{name}_code"] > 0]
     tried = ((name, _form(given, name, geometry.shape)) for name in coded or ["neither"])
@@ -158,12 +155,12 @@ def _keep_forms(header: Any, given: Any, geometry: Geometry) -> None:
         header["pixdim"][:4] = given["pixdim"][:4]
 
 
-def _form(header: Any, name: str, shape: tuple[int, int, int]) -> NDArray[np.float64] | None:
+def _form(
+    header: NiftiHeader, name: str, shape: tuple[int, int, int]
+) -> NDArray[np.float64] | None:
     """The affine of a form, or of the voxel sizes alone; None if a program may refuse it."""
-    from nibabel.spatialimages import HeaderDataError
-
-    get = {"sform": header.get_sform, "qform": header.get_qform}.get(name, header.get_base_affine)
+    get = {"sform": header.sform, "qform": header.qform}.get(name, header.base_affine)
     try:
         return Geometry(shape, get()).affine
-    except (ValueError, HeaderDataError):  # ValueError: no rotation, or our GeometryError
+    except ValueError:  # a GeometryError is one, too
         return None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import struct
 import zlib
 from functools import partial
+from gzip import GzipFile
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from fastbts.formats.compression import fast_zlib, open_gzip
 
 COMMENT_CODE = 6  # NIfTI extension of plain text, nifti1.h "NIFTI_ECODE_COMMENT"
 SOFTWARE = "fastbts"
@@ -24,7 +26,7 @@ MAX_HEADER_BYTES = 1 << 16
 # What a file with other content than ours raises.
 UNREADABLE = (
     *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError),
-    *(RecursionError, struct.error, zlib.error),
+    *(RecursionError, struct.error, zlib.error, fast_zlib.error),
 )
 
 
@@ -48,7 +50,7 @@ def is_ours(path: Path) -> bool:
             if file.read(132)[128:] == DICOM:
                 return _MANUFACTURER in file.read(MAX_HEADER_BYTES)
             file.seek(0)
-            return _is_our_image(gzip.open(file) if start.startswith(GZIP) else file)
+            return _is_our_image(open_gzip(file) if start.startswith(GZIP) else file)
     except UNREADABLE:
         return False
 
@@ -65,7 +67,7 @@ def listed_files(report: Path) -> dict[str, str]:
         return {}
 
 
-def _is_our_image(file: BinaryIO | gzip.GzipFile) -> bool:
+def _is_our_image(file: BinaryIO | GzipFile) -> bool:
     """Reads what `write_labels` writes: header, 4 bytes, one comment, and voxels to the end."""
     size = struct.unpack("=i", file.read(4))[0]
     file.read(size if size in (348, 540) else 0)
@@ -83,12 +85,12 @@ def _is_our_nrrd(file: BinaryIO) -> bool:
     lines = header.decode("ascii", "replace").splitlines()
     stated = [line.removeprefix(f"{NRRD_CRC}:=") for line in lines if line.startswith(NRRD_CRC)]
     file.seek(len(header) + 2)
-    return bool(stated) and int(stated[0]) == _crc(gzip.open(file))
+    return bool(stated) and int(stated[0]) == _crc(open_gzip(file))
 
 
-def _crc(file: BinaryIO | gzip.GzipFile) -> int:
+def _crc(file: BinaryIO | GzipFile) -> int:
     """CRC-32 of what is left of a file."""
     crc = 0
     for chunk in iter(partial(file.read, 1 << 20), b""):
-        crc = zlib.crc32(chunk, crc)
+        crc = fast_zlib.crc32(chunk, crc)
     return crc

@@ -12,6 +12,7 @@ from fastbts.build.engine import build_engine, read_source
 from fastbts.engine.file import read_engine_file
 from fastbts.engine.load import default_engine_path
 from fastbts.phantom import make_case, write_case
+from tests.conftest import write_voxel_engine
 
 pytestmark = pytest.mark.usefixtures("small_phantom")  # on which parity is measured
 
@@ -76,3 +77,24 @@ def test_a_reference_that_cannot_be_used_fails_before_the_build(
     (tmp_path / "case/other_seg.nii.gz").touch()
     with pytest.raises(CaseError, match="expected one reference"):
         build_engine(default_engine_path(), tmp_path / "x.fbts", calibrate=[tmp_path / "case"])
+
+
+def test_cases_are_chosen_by_folder_or_by_table(tmp_path: Path) -> None:
+    with pytest.raises(OptionsError, match="calibrate and data: both choose the cases"):
+        build_engine(
+            default_engine_path(), tmp_path / "x.fbts", calibrate=[tmp_path], data=tmp_path
+        )
+
+
+def test_parity_by_group_is_stored(tmp_path: Path) -> None:
+    for name in "abcd":
+        write_case(make_case(0, shape=(48, 48, 40)), tmp_path / name)
+    rows = [f"{name},val,{group}" for name, group in zip("abc", "xxx", strict=True)]
+    (tmp_path / "cases.csv").write_text("\n".join(["case,split,group", *rows, "d,train,y\n"]))
+    source = write_voxel_engine(tmp_path / "s.fbts")
+    build_engine(source, tmp_path / "x.fbts", precision="fp32", data=tmp_path)
+    build = read_engine_file(tmp_path / "x.fbts").manifest["build"]
+    assert build["parity"]["groups"] == {
+        "x": {"n_cases": 3, "dice_change": 0, "worst_case": 0},
+    }
+    assert load_engine(tmp_path / "x.fbts").description["precision"] == "fp32"

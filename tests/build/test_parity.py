@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -9,7 +10,15 @@ import numpy as np
 import pytest
 
 from fastbts import CaseError, EngineSpec, GeometryError, OptionsError, Volume
-from fastbts.build.parity import LabelledCase, check_parity, labelled_cases, measure_parity
+from fastbts.build.parity import (
+    LabelledCase,
+    ValidationCases,
+    check_parity,
+    labelled_cases,
+    measure_parity,
+)
+from fastbts.phantom import make_case, write_case
+from fastbts.read.reference import find_reference
 from tests.conftest import VoxelEngine
 
 
@@ -36,6 +45,44 @@ def test_parity_of_two_engines(small_case: tuple[np.ndarray, np.ndarray]) -> Non
     assert other["max_logit_difference"] == pytest.approx(0.5, abs=1e-5)
     assert other["label_agreement"] < 1
     assert other["dice_change"]["WT"] != 0
+
+
+def test_parity_by_group(small_case: tuple[np.ndarray, np.ndarray]) -> None:
+    """Of the change of Dice, mean over the regions: the mean of a group, and its worst case."""
+    volume = Volume(*small_case)
+    easy, hard = (
+        LabelledCase(volume, ((small_case[0][0] > limit) * 4).astype(np.uint8), "a")
+        for limit in (500, 850)
+    )
+    one, two = (
+        measure_parity(VoxelEngine(), ShiftedEngine(), [case])["groups"]["a"]["dice_change"]
+        for case in (easy, hard)
+    )
+    assert one != two
+    groups = measure_parity(VoxelEngine(), ShiftedEngine(), [easy, hard, replace(hard, group="b")])
+    assert groups["groups"] == {
+        "a": {
+            "n_cases": 2,
+            "dice_change": pytest.approx((one + two) / 2, abs=2e-5),
+            "worst_case": min(one, two),
+        },
+        "b": {"n_cases": 1, "dice_change": two, "worst_case": two},
+    }
+
+
+def test_validation_cases_are_read_from_a_table(tmp_path: Path) -> None:
+    for name in "ab":
+        write_case(make_case(0, shape=(48, 48, 40)), tmp_path / name)
+    (tmp_path / "cases.csv").write_text("case,split,group\na,val,SSA\nb,train,SSA\n")
+    cases = ValidationCases(tmp_path, EngineSpec())
+    assert len(cases) == 1
+    assert cases[0].group == "SSA"
+    assert cases[0].volume.geometry.shape == cases[0].reference.shape == (48, 48, 40)
+    reference = find_reference(tmp_path / "a")
+    assert reference is not None
+    reference.unlink()
+    with pytest.raises(CaseError, match=r"a: expected a reference \*seg\.nii\.gz, got none"):
+        cases[0]
 
 
 @pytest.mark.parametrize(("agreement", "change"), [(0.98, 0.0), (1.0, -0.02), (float("nan"), 0.0)])

@@ -121,3 +121,39 @@ def test_a_wrong_order_is_refused(engine: Path, tmp_path: Path) -> None:
         code, output = predict(engine, tmp_path / "out", path, "--channels", order)
         assert code > 0
         assert message in " ".join(output.split())
+
+
+@pytest.mark.parametrize(
+    ("n_cases", "n_threads", "free", "n"),
+    [
+        (1, 2, 10**11, 1),
+        (12, 1, 10**11, 1),
+        (12, 2, 10**11, 2),
+        (12, 64, 4 * 10**9, 2),
+        (12, 64, 3_900_000_000, 1),
+        (12, 2, None, 1),
+    ],
+)
+def test_two_of_several_cases_are_computed_at_once_where_they_fit(
+    monkeypatch: pytest.MonkeyPatch, n_cases: int, n_threads: int, free: int | None, n: int
+) -> None:
+    from fastbts.cli import predict as module
+
+    monkeypatch.setattr(module, "free_bytes", lambda: free)
+    assert module._parallel(n_cases, n_threads) == n
+
+
+def test_results_do_not_depend_on_how_many_are_computed_at_once(
+    images: dict[str, np.ndarray], engine: Path, tmp_path: Path
+) -> None:
+    for n in range(5):
+        shifted = {name: np.roll(image, n, axis=0) for name, image in images.items()}
+        write(tmp_path / f"ds/case{n}", shifted)
+    (tmp_path / "out1/case2/seg.nii.gz").mkdir(parents=True)  # cannot be written
+    for n in (1, 2, 3):
+        code, output = predict(engine, tmp_path / f"out{n}", tmp_path / "ds", "--parallel", n)
+        assert code == (1 if n == 1 else 0), output
+    for case in results(tmp_path / "out2"):
+        one, other = (labels(tmp_path / f"out{n}/{case}/seg.nii.gz") for n in (2, 3))
+        np.testing.assert_array_equal(one, other)
+    assert len(results(tmp_path / "out3")) == 5

@@ -106,6 +106,17 @@ print(in_child(lambda: [own.close(), engine.close(), repr(own)]))
     assert run(script) == f"{[0] * 9}\n0\n"
 
 
+def test_a_batch_that_runs_is_refused_in_the_child_only() -> None:
+    script = """
+segmenter = Segmenter()
+results = segmenter.predict_batch([volume] * 4)
+next(results)
+print(in_child(refused(lambda: next(results))))
+print(len([result.labels.any() for result in results]))
+"""
+    assert run(script) == "0\n3\n"
+
+
 def test_an_engine_that_still_loads_is_refused_too() -> None:
     script = """
 segmenter = Segmenter(background=True)

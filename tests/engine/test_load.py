@@ -9,7 +9,7 @@ from fastbts import DeviceError, EngineFileError, OptionsError, load_engine
 from fastbts.engine.backends import BACKENDS
 from fastbts.engine.file import EngineFile, pack_engine, read_engine_file, write_engine_file
 from fastbts.engine.load import build_payloads, default_engine_path
-from tests.conftest import unknown_node
+from tests.conftest import unknown_node, write_voxel_engine
 
 ON_CPU = [name for name, row in BACKENDS.items() if "cpu" in row.devices]
 
@@ -34,12 +34,17 @@ def shipped() -> EngineFile:
         ({"n_threads": -5}, r"n_threads -5: expected 0 \(all\) or an integer up to 1024"),
         ({"n_threads": True}, "n_threads True: expected 0"),
         ({"n_threads": 2.5}, "n_threads 2.5: expected 0"),
-        ({"precision": "int8"}, "the file holds no int8 network; make one with: fastbts build"),
     ],
 )
 def test_unknown_options_are_refused(asked: dict[str, object], message: str) -> None:
     with pytest.raises(OptionsError, match=message):
         load_engine(**asked)  # type: ignore[arg-type]
+
+
+def test_int8_needs_a_file_that_was_built_for_it(tmp_path: Path) -> None:
+    message = "the file holds no int8 network; make one with: fastbts build"
+    with pytest.raises(OptionsError, match=message):
+        load_engine(write_voxel_engine(tmp_path / "x.fbts"), precision="int8")
 
 
 @pytest.mark.parametrize(

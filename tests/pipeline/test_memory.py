@@ -123,6 +123,23 @@ def test_memory_that_the_engine_keeps_is_not_needed_again(tmp_path: Path) -> Non
     assert pass_bytes(engine, 3 * n) == 2 * n * ONE_PASS_BYTES["fp32"]
 
 
+def test_each_of_the_passes_at_once_needs_its_own_memory(tmp_path: Path) -> None:
+    """What one of them may have is not counted twice."""
+    path = write_voxel_engine(tmp_path / "voxel.fbts")
+    engine, n = load_engine(path, precision="fp32", n_threads=2, parallel=2), 10**6
+    assert choose_mode(engine, n, n // 10, "cpu", 330 * 10**6)[0] == "one-pass"
+    assert choose_mode(engine, n, n // 10, "cpu", 310 * 10**6) == (
+        "sliding",
+        "2 passes at once, each of which needs about 0.2 GB more, 0.3 GB are free",
+    )
+    small, large = (np.zeros((1, 4, 16, 16, side), np.float32) for side in (8, 24))
+    engine.infer(large)
+    assert engine.n_voxels_held == 0, "the other stream holds nothing"
+    with engine._held(large[0, 0].size):  # another call runs
+        engine.infer(small)
+    assert engine.n_voxels_held == small[0, 0].size
+
+
 @pytest.mark.serial
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])

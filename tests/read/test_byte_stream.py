@@ -19,6 +19,7 @@ def read(path: Path) -> bytes:
         return stream.read(2 * len(GOOD))
 
 
+@pytest.mark.usefixtures("gunzip")
 @pytest.mark.parametrize("content", [GOOD, PACKED, bgzip(GOOD)])
 def test_bytes_are_those_of_the_content(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "image").write_bytes(content)
@@ -65,6 +66,7 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         read(tmp_path / "image.nii")
 
 
+@pytest.mark.usefixtures("gunzip")
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -63,7 +63,7 @@ def test_read_case(tmp_path: Path, paths: dict[str, Path]) -> None:
     np.testing.assert_array_equal(volume.data, list(images().values()))
     assert all(image.flags.f_contiguous for image in volume.data), "the order of the file"
     assert volume.data.transpose(0, 3, 2, 1).flags.c_contiguous, "one block"
-    assert isinstance(volume.header, nib.Nifti1Header)
+    assert volume.header.version == 1
     assert volume.warnings == ()
 
 
@@ -135,6 +135,17 @@ def test_the_damaged_file_is_named(paths: dict[str, Path]) -> None:
     paths["t2"].write_bytes(paths["t2"].read_bytes()[:-3])
     with pytest.raises(InputError, match=r"case_t2\.nii\.gz: truncated"):
         read_files(**paths)
+
+
+def test_of_two_damaged_files_the_first_is_named(paths: dict[str, Path]) -> None:
+    """As if they were read one after the other, though the second one fails sooner."""
+    for name, begin in (("t1", -8), ("t2", 400)):
+        content = bytearray(paths[name].read_bytes())
+        content[begin] ^= 255
+        paths[name].write_bytes(content)
+    for _ in range(20):
+        with pytest.raises(InputError, match=r"case_t1\.nii\.gz: damaged gzip stream"):
+            read_files(**paths)
 
 
 @pytest.mark.parametrize("copy", ["file", "voxels", "scaled"])

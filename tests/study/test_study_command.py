@@ -25,8 +25,10 @@ from fastbts.phantom.study import (
 )
 from fastbts.study.read_dicom import read_dicom
 from tests.cli.commands import run
+from tests.conftest import write_voxel_engine
 from tests.study.made import head, write_four, write_series
 from tests.study.whole import (
+    MM,
     write_fake_brain_engine,
     write_fake_tumour_engine,
     write_nifti,
@@ -218,6 +220,24 @@ def test_without_highdicom_the_labels_are_written_as_nifti(
     assert code == 0, output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "seg.nii.gz"]
     assert "seg.dcm and sr.dcm were not written: highdicom is not installed" in output
+
+
+def test_other_regions_are_written_as_nifti(
+    study: StudyCase, engines: list[Any], tmp_path: Path
+) -> None:
+    """DICOM's codes are for WT, TC and ET; the command says so before the work where it can."""
+    other = {"regions": ("lesion", "core", "rim"), "labels": ((1, 2, 3), (1, 3), (3,))}
+    engine = write_voxel_engine(tmp_path / "lesions.fbts", spacing_mm=MM, **other)
+    options = ["--no-register", "--no-strip", *engines[2:], "--engine", engine]
+    code, output = run("study", study.folder, "-o", tmp_path / "out", *options)
+    assert code == 0, output
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.json", "seg.nii.gz"}
+    assert "seg.dcm and sr.dcm were not written: they are for WT, TC and ET, and voxel" in output
+    for wrong in (["-o", tmp_path / "x.dcm"], ["--nrrd"], ["--labels", "brats2023"]):
+        code, output = run("study", study.folder, "-o", tmp_path / "x", *options, *wrong)
+        assert code == 2
+        assert "expected WT, TC and ET, this result has the regions lesion, core, rim" in output
+        assert not (tmp_path / "x").exists()
 
 
 def test_without_a_tumour_there_is_no_segmentation(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fastbts import EngineSpec, FastBTSError, Volume
+from fastbts.build.cases import case_table
 from fastbts.pipeline.normalize import normalize
 from fastbts.read.inputs import as_volume
 from fastbts.read.reference import find_reference, read_reference_of
@@ -184,12 +184,6 @@ def find_cases(data: Path, split: str) -> list[Path]:
             "columns case, split and optionally group"
         )
     return folders
-
-
-def case_table(data: Path) -> list[dict[str, str]]:
-    """Rows of `cases.csv`."""
-    with (data / "cases.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def group_of(folder: Path) -> str:

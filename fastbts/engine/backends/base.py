@@ -9,13 +9,14 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib import import_module
-from threading import Lock
+from threading import Lock, Semaphore
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from fastbts.device.arrays import DeviceArray, borrow
+from fastbts.device.host_cpus import n_cpus, n_limited_cpus
 from fastbts.engine.backends import BACKENDS, Backend
 from fastbts.engine.backends.arguments import Floats, images, results, text_table
 from fastbts.engine.backends.pool import Pool
@@ -30,16 +31,18 @@ from fastbts.errors import (
     memory_errors,
 )
 from fastbts.ops.arrays import is_on_device, stream_handle
+from fastbts.progress import check_cancelled
 
 T = TypeVar("T")
 
 
 class Options(NamedTuple):
-    """How to run a network, with `device` chosen; the other two may still be "auto" and 0."""
+    """How to run a network, with `device` chosen; precision and threads may be "auto" and 0."""
 
     device: str
     precision: str
     n_threads: int
+    parallel: int
 
 
 class Opened(NamedTuple, Generic[T]):
@@ -62,6 +65,10 @@ class BaseEngine(ABC, Generic[T]):
         device: One of the backend's devices; "auto" for its default.
         precision: One of the backend's precisions; "auto" lets the backend choose.
         n_threads: CPU threads; 0 for all.
+        parallel: Calls that run at once on the CPU, each on its share of the threads; as many as
+            there are threads at most.
+    Attributes:
+        parallel: Likewise; 1 on other devices.
     Raises:
         DeviceError: The package or the device is missing, or the backend lacks the precision.
         OptionsError: The file was not built for the precision.
@@ -73,7 +80,8 @@ class BaseEngine(ABC, Generic[T]):
     runtime_errors: ClassVar[tuple[type[Exception], ...]] = (RuntimeError,)
     """What the runtime raises. It becomes EngineFileError on loading and DeviceError on running."""
     serial: ClassVar[bool] = False
-    """Whether calls share memory inside the runtime, so that they must run one after the other."""
+    """Whether more calls than `parallel` would share memory inside the runtime, so that they must
+    wait for their turn."""
     isolated: ClassVar[bool] = False
     """Whether a call that fails leaves the network and the other calls intact."""
     max_side: ClassVar[int | None] = None
@@ -88,14 +96,17 @@ class BaseEngine(ABC, Generic[T]):
         device: str = "auto",
         precision: str = "auto",
         n_threads: int = 0,
+        parallel: int = 1,
     ) -> None:
         self.device = self.row().checked_device(device)
-        self._options = Options(self.device, precision, n_threads)
+        self.parallel = min(parallel, n_threads or n_cpus()) if self.device == "cpu" else 1
+        threads = n_threads or (n_cpus() if self.parallel > 1 else n_limited_cpus())
+        self._options = Options(self.device, precision, threads, self.parallel)
         if precision != "auto":
             self.row().check_precision(precision)
         self.file, self.spec, self.text = file, file.spec, baked_text(file)
-        self._turn: AbstractContextManager[Any] = Lock() if self.serial else nullcontext()
-        self._loading, self._largest = Lock(), 0
+        self._turn = Semaphore(self.parallel) if self.serial else nullcontext()
+        self._loading, self._running, self._largest = Lock(), list[int](), 0
         self._pool, about = self._load(EngineFileError)
         self.description = _description(self.backend, file, self.device, about)
 
@@ -211,12 +222,13 @@ class BaseEngine(ABC, Generic[T]):
         logits = results(into, given, (len(given), len(self.spec.regions), *given.shape[2:]))
         fits = partial(self._fits, stream=handle if isinstance(given, DeviceArray) else None)
         failed = f"{self.file.path}: {self.backend} failed on a tensor of shape {given.shape}"
-        with self.reported(DeviceError, failed), self._turn, self._network().lend(fits) as call:
-            if isinstance(given, DeviceArray):
-                self._enqueue(call, given, table, logits, handle)
-            else:
-                self._run(call, given, table, logits)
-        self._largest = max(self._largest, math.prod(given.shape[2:]))
+        with self.reported(DeviceError, failed), self._turn:
+            check_cancelled()  # before the network is loaded again
+            with self._held(math.prod(given.shape[2:])), self._network().lend(fits) as call:
+                if isinstance(given, DeviceArray):
+                    self._enqueue(call, given, table, logits, handle)
+                else:
+                    self._run(call, given, table, logits)
         return logits if out is None else out
 
     def close(self) -> None:
@@ -228,8 +240,20 @@ class BaseEngine(ABC, Generic[T]):
 
     @property
     def n_voxels_held(self) -> int:
-        """Voxels of the largest tensor so far, for which the runtime still has the memory."""
+        """Voxels of a tensor for which the runtime still has the memory, in each of its streams."""
         return 0 if self._pool.failed else self._largest
+
+    @contextmanager
+    def _held(self, n_voxels: int) -> Iterator[None]:
+        """Notes a call for `n_voxels_held`: only calls that run at once are surely in different
+        streams."""
+        self._running.append(n_voxels)
+        held = min(self._running) if len(self._running) >= self.parallel else 0
+        try:
+            yield
+        finally:
+            self._running.remove(n_voxels)
+        self._largest = max(self._largest, held)
 
     def _network(self) -> Pool[T]:
         """The network, loaded again if a call has failed."""

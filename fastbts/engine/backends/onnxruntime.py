@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any
 
@@ -22,8 +22,11 @@ from fastbts.engine.file import EngineFile
 from fastbts.engine.onnx_bytes import call_body
 from fastbts.engine.precision import network_in
 from fastbts.errors import DeviceError, EngineFileError
+from fastbts.progress import check_cancelled
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+CHECK_S = 0.1
+"""How often a running call looks whether it is cancelled."""
 FATAL_ONLY = 4  # errors are raised; they need not be printed too
 
 
@@ -88,7 +91,7 @@ class ONNXRuntimeEngine(BaseEngine[Any]):
     ) -> dict[str, bytes]:
         """No payload besides the ONNX, but checks that ONNX Runtime loads it."""
         with cls.reported(EngineFileError, f"{file.path}: {cls.backend} cannot load the network"):
-            cls._session(network_in(file, precision), Options("cpu", "fp32", 1), {})
+            cls._session(network_in(file, precision), Options("cpu", "fp32", 1, 1), {})
         return {}
 
     @classmethod
@@ -108,7 +111,8 @@ class ONNXRuntimeEngine(BaseEngine[Any]):
         check_provider(ort, kind)
         provider = PROVIDERS[kind]
         options = ort.SessionOptions()
-        options.intra_op_num_threads = wanted.n_threads
+        # 0 for all. Each call also works in the thread of its caller.
+        options.intra_op_num_threads = -(-wanted.n_threads // wanted.parallel)
         options.log_severity_level = FATAL_ONLY
         session = ort.InferenceSession(onnx_bytes, options, providers=[(provider, settings)])
         if session.get_providers()[0] != provider:  # ONNX Runtime falls back to the CPU silently
@@ -133,6 +137,8 @@ def _run_in_thread(session: Any, binding: Any, options: Any) -> None:
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(session.run_with_iobinding, binding, options)
         try:
+            while running not in wait([running], CHECK_S).done:
+                check_cancelled()
             running.result()
         except BaseException:
             options.terminate = True  # after the layer that runs now

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
+import json
+import os
+import platform
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
@@ -12,6 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from fastbts.about import __version__
+from fastbts.engine import model_cache
+from fastbts.engine.auto_precision import Precision, choose
 from fastbts.engine.backends.arguments import Floats
 from fastbts.engine.backends.base import (
     BaseEngine,
@@ -25,41 +34,42 @@ from fastbts.engine.backends.openvino_pack import Packer, packer_of, without_pac
 from fastbts.engine.file import EngineFile
 from fastbts.engine.fork import keep_in_children
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
+from fastbts.progress import check_cancelled
 
 INT8_PAYLOADS = ("openvino.xml", "openvino.bin")
 """The quantised network as OpenVINO IR: topology and weights."""
 CONVERTER = "openvino.tools.ovc"
 CHECK_MS = 100
-"""How often a running request looks for Ctrl-C."""
+"""How often a running request looks whether it is cancelled."""
 
 
 class OpenVINOEngine(BaseEngine[Any]):
     """Runs an engine file on the CPU.
 
-    Precision "auto" is bf16 where the CPU computes in it, else fp32; "int8" needs a file that was
-    built for it.
+    Precision "auto": see `fastbts.engine.auto_precision`. "int8" needs a file that was built for
+    it.
     """
 
     backend = "openvino"
     _packer: Packer | None
-    serial = True  # all requests of a network share its intermediate results
+    serial = True  # requests beyond the streams would share intermediate results
 
     def _open(self, options: Options) -> Opened[Any]:
         ov = self.package()
         core, self._tensor = _core(), ov.Tensor
-        precision = _precision(core, self.file, options.precision)
-        settings = _settings(core, precision, options.n_threads)
-        network = _network(ov, core, self.file, precision)
-        network = without_packing(ov, network, self.file, settings["INFERENCE_PRECISION_HINT"])
-        model = core.compile_model(network, "CPU", settings)
+        precision, reason = _precision(core, self.file, options.precision)
+        settings = _settings(core, precision, options.n_threads, options.parallel)
+        model, memory = _compiled(ov, core, self.file, precision, settings)
         self._packer = packer_of(model, self.file, options.n_threads)
         about = {
             "backend_version": _version(ov),
             "device_name": _cpu_name(core),
             "precision": precision,
+            "precision_reason": reason,
             "n_threads": int(model.get_property("INFERENCE_NUM_THREADS")),
+            "parallel": int(model.get_property("NUM_STREAMS")),
         }
-        return Opened(model.create_infer_request, about)
+        return Opened(partial(_request, model, memory), about)
 
     def _run(self, call: Any, tensor: Floats, text: Floats | None, logits: Floats) -> None:
         if text is not None:
@@ -92,7 +102,8 @@ class OpenVINOEngine(BaseEngine[Any]):
         core = _core()
         with cls.reported(EngineFileError, f"{file.path}: {cls.backend} cannot read the network"):
             network = _read(core, open_network(file))
-        return dict(zip(INT8_PAYLOADS, quantize(network, baked_text(file), tensors), strict=True))
+        payloads = quantize(network, baked_text(file), tensors, partial(_logits, core))
+        return dict(zip(INT8_PAYLOADS, payloads, strict=True))
 
     @classmethod
     def capabilities(cls) -> str:
@@ -101,6 +112,16 @@ class OpenVINOEngine(BaseEngine[Any]):
         core = _core()
         found = [p for p in cls.row().precisions if p != "bf16" or _has_bf16(core)]
         return f"{_version(ov)} on {_cpu_name(core)}: {', '.join(found)}"
+
+    @classmethod
+    def chosen(cls, file: EngineFile) -> Precision:
+        """What precision "auto" stands for with a file on this machine.
+
+        Raises:
+            DeviceError: OpenVINO is not installed.
+            OptionsError, EngineFileError: See `BaseEngine`.
+        """
+        return _precision(_core(), file, "auto")
 
     @classmethod
     def package(cls) -> Any:
@@ -144,12 +165,18 @@ def activation_ranges(file: EngineFile) -> dict[str, float]:
     return ranges
 
 
+def _logits(core: Any, model: Any, precision: str, samples: Sequence[list[Floats]]) -> list[Floats]:
+    """The logits of a model for each sample: image, and text where the network reads it."""
+    request = core.compile_model(model, "CPU", _settings(core, precision, 0)).create_infer_request()
+    return [request.infer(sample)[0].copy() for sample in samples]
+
+
 def _infer(call: Any) -> None:
     """Runs a request; an exception in this thread, such as Ctrl-C, ends it after the layer."""
     call.start_async()
     try:
-        while not call.wait_for(CHECK_MS):
-            pass  # Python handles signals between two calls
+        while not call.wait_for(CHECK_MS):  # Python handles signals between two calls
+            check_cancelled()
     except BaseException:
         call.cancel()
         with suppress(RuntimeError):  # that it was cancelled
@@ -193,6 +220,64 @@ def _network(ov: Any, core: Any, file: EngineFile, precision: str) -> Any:
     return network
 
 
+def _compiled(
+    ov: Any, core: Any, file: EngineFile, precision: str, settings: dict[str, str]
+) -> tuple[Any, Any]:
+    """The compiled network, from the cache if it is there; and the memory that it needs."""
+    key = _cache_key(ov, core, file, precision, settings)
+    blob = model_cache.load(key)
+    if blob is not None:
+        with suppress(RuntimeError):  # OpenVINO does not take it: compile it again
+            tensor = ov.Tensor(blob, shared_memory=True)
+            return core.import_model(tensor, "CPU", settings), blob
+    network = _network(ov, core, file, precision)
+    network = without_packing(ov, network, file, settings["INFERENCE_PRECISION_HINT"])
+    model = core.compile_model(network, "CPU", settings)
+    with suppress(RuntimeError):  # a network that OpenVINO cannot export
+        model_cache.store(key, lambda: model.export_model().getbuffer())
+    _trim_memory()
+    return model, None
+
+
+def _trim_memory() -> None:
+    """Gives the memory that compiling needed back to the system: glibc keeps 30 MB of it."""
+    with suppress(AttributeError, OSError, TypeError):  # another libc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _request(model: Any, memory: Any) -> Any:
+    """A new request. It keeps the memory of a network from the cache, as OpenVINO does not."""
+    request = model.create_infer_request()
+    request.memory = memory
+    return request
+
+
+def _cache_key(
+    ov: Any, core: Any, file: EngineFile, precision: str, settings: dict[str, str]
+) -> str:
+    """All that the compiled network depends on."""
+    cpu = [platform.machine(), _cpu_name(core)]
+    cpu += sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    n_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return json.dumps(
+        {
+            "engine": file.sha256,
+            "fastbts": [__version__, _source_sha256()],
+            "openvino": str(ov.__version__),
+            "cpu": [*cpu, os.cpu_count(), n_cpus],
+            "settings": [precision, settings],
+        },
+        sort_keys=True,
+    )
+
+
+@cache
+def _source_sha256() -> str:
+    """Of this module and its siblings, which make the network that is compiled."""
+    sources = sorted(Path(__file__).parent.glob("openvino*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+
+
 def _check_quantized(ov: Any, file: EngineFile, network: Any) -> None:
     """Checks what `check_graph` checks in the ONNX: ends, and no loops or branches."""
     loops = {op.get_type_name() for op in network.get_ops()} & {"If", "Loop", "TensorIterator"}
@@ -221,29 +306,34 @@ def _read(core: Any, onnx_bytes: bytes) -> Any:
     return network
 
 
-def _settings(core: Any, precision: str, n_threads: int) -> dict[str, str]:
+def _settings(core: Any, precision: str, n_threads: int, parallel: int = 1) -> dict[str, str]:
     # int8 leaves some layers in floating point. Set in any case: OpenVINO's default differs by CPU.
     floats = precision if precision != "int8" else "bf16" if _has_bf16(core) else "fp32"
     settings = {
         "PERFORMANCE_HINT": "LATENCY",  # all threads work on one case
         "INFERENCE_PRECISION_HINT": floats.replace("fp", "f"),
+        # Every network and process would pin its threads to the same first cores.
+        "ENABLE_CPU_PINNING": "NO",
     }
-    return settings | ({"INFERENCE_NUM_THREADS": str(n_threads)} if n_threads else {})
+    if n_threads:
+        settings["INFERENCE_NUM_THREADS"] = str(n_threads)
+    if parallel > 1:  # each stream has its share of the threads, and its own memory
+        settings |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(parallel)}
+    return settings
 
 
-def _precision(core: Any, file: EngineFile, wanted: str) -> str:
-    if wanted == "auto":
-        return "bf16" if _has_bf16(core) else "fp32"
+def _precision(core: Any, file: EngineFile, wanted: str) -> Precision:
     if wanted == "bf16" and not _has_bf16(core):
         raise DeviceError(
             "precision 'bf16': this CPU does not compute in bf16; use precision='fp32' or 'auto'"
         )
-    if wanted == "int8" and not set(INT8_PAYLOADS) <= set(file.payloads):
+    chosen = choose(file, wanted, _has_bf16(core))
+    if chosen.name == "int8" and not set(INT8_PAYLOADS) <= set(file.payloads):
         raise OptionsError(
             f"{file.path}: precision 'int8': the file holds no int8 network; make one with: "
             f"fastbts build {Path(file.path).name} -o OUT --precision int8 --calibrate CASE"
         )
-    return wanted
+    return chosen
 
 
 def _has_bf16(core: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier, Thread
 
@@ -11,6 +12,7 @@ import pytest
 
 from fastbts import DeviceError, Engine, OptionsError, load_engine
 from fastbts.engine.backends import BACKENDS
+from fastbts.engine.interface import parallel_of
 from tests.conftest import write_voxel_engine
 
 ON_CPU = [name for name, row in BACKENDS.items() if "cpu" in row.devices]
@@ -109,3 +111,24 @@ def test_closed_engine_raises_device_error(backend: str) -> None:
     engine.close()
     with pytest.raises(DeviceError, match="the engine has been closed; load it again"):
         engine.infer(np.zeros((1, 4, 16, 16, 16), np.float32))
+
+
+@pytest.mark.parametrize("backend", ON_CPU)
+def test_calls_run_at_once_with_equal_results(backend: str) -> None:
+    """On streams of their own, and one call more waits for its turn."""
+    alone = load_engine(precision="fp32", backend=backend, n_threads=1)
+    engine = load_engine(precision="fp32", backend=backend, n_threads=2, parallel=2)
+    inputs = [noise(1, 4, 32, 32, side) for side in (16, 32, 48, 64)] * 2
+    with ThreadPoolExecutor(3) as pool:
+        for got, x in zip(pool.map(engine.infer, inputs), inputs, strict=True):
+            np.testing.assert_array_equal(got, alone.infer(x))
+
+
+def test_no_more_calls_run_at_once_than_there_are_threads() -> None:
+    engines = [load_engine(n_threads=n, parallel=8) for n in (1, 2)]
+    for n, engine in enumerate(engines, 1):
+        assert (parallel_of(engine), engine.description["parallel"]) == (n, n)
+        assert engine.description["n_threads"] == n
+    for n in (0, 1.5, True):
+        with pytest.raises(OptionsError, match=f"parallel {n}: expected an integer from 1 to"):
+            load_engine(parallel=n)

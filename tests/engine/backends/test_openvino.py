@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from threading import Event, Thread
 
 import numpy as np
 import pytest
 
-from fastbts import DeviceError, EngineFileError, load_engine
+from fastbts import DeviceError, EngineFileError, OptionsError, load_engine
+from fastbts.engine import auto_precision
 from fastbts.engine.backends.openvino import INT8_PAYLOADS, OpenVINOEngine
 from fastbts.engine.file import read_engine_file, write_engine_file
+from fastbts.progress import Cancelled, cancelled_by
 from tests.conftest import write_voxel_engine
+
+N_CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def has_bf16() -> bool:
@@ -33,10 +40,11 @@ def test_bf16_stays_near_fp32() -> None:
     assert (np.sign(fast) == np.sign(exact)).mean() > 0.99
 
 
-@pytest.mark.slow
-def test_auto_is_bf16_where_the_cpu_has_it() -> None:
-    expected = "bf16" if has_bf16() else "fp32"
-    assert load_engine(backend="openvino").description["precision"] == expected
+def test_auto_is_bf16_where_the_cpu_has_it_and_there_is_no_int8(tmp_path: Path) -> None:
+    able, expected = ("computes", "bf16") if has_bf16() else ("does not compute", "fp32")
+    about = load_engine(write_voxel_engine(tmp_path / "x.fbts")).description
+    assert about["precision"] == expected
+    assert about["precision_reason"].startswith(f"this CPU {able} in bf16, and the file holds no")
     assert ("bf16" in OpenVINOEngine.capabilities()) == has_bf16()
 
 
@@ -82,7 +90,63 @@ os.kill(os.getpid(), signal.SIGINT)
     assert done.stdout == "handled\n"
 
 
-def quantized(path: Path, n_channels: int = 3, with_branch: bool = False) -> Path:
+@pytest.mark.skipif(N_CPUS < 2, reason="needs two CPUs")
+def test_engines_of_one_thread_do_not_share_a_cpu() -> None:
+    """OpenVINO would pin the threads of both, and of other processes, to the first CPU."""
+    script = """
+import os, threading
+import numpy as np
+from fastbts import load_engine
+
+engines = [load_engine(n_threads=1) for _ in range(2)]
+x = np.zeros((1, 4, 64, 64, 64), np.float32)
+threads = [threading.Thread(target=engine.infer, args=[x]) for engine in engines]
+seen = set()
+for thread in threads:
+    thread.start()
+while any(thread.is_alive() for thread in threads):
+    for task in os.listdir("/proc/self/task"):
+        try:
+            seen.add(frozenset(os.sched_getaffinity(int(task))))
+        except ProcessLookupError:
+            pass
+print(seen == {frozenset(os.sched_getaffinity(0))})
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == "True\n"
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_a_running_call_can_be_cancelled(parallel: int) -> None:
+    """It ends after the layer; the next call loads the network again."""
+    engine, stop = load_engine(precision="fp32", n_threads=2, parallel=parallel), Event()
+    small, large = (np.ones((1, 4, side, side, side), np.float32) for side in (32, 160))
+    expected, ends = engine.infer(small), []
+
+    def call() -> None:
+        try:
+            with cancelled_by(stop):
+                engine.infer(large)
+        except Cancelled:
+            ends.append(time.monotonic())
+
+    threads = [Thread(target=call) for _ in range(parallel + 1)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    began = time.monotonic()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert len(ends) == parallel + 1
+    waited_s, began = max(ends) - began, time.monotonic()
+    engine.infer(large)
+    assert waited_s < max(1, time.monotonic() - began), "sooner than the call ends"
+    np.testing.assert_array_equal(engine.infer(small), expected)
+
+
+def quantized(path: Path, n_channels: int = 3, with_branch: bool = False, **about: object) -> Path:
     """An engine file whose int8 network, an OpenVINO IR, is not that of its ONNX."""
     import openvino as ov
     from openvino import opset13 as ops
@@ -103,9 +167,8 @@ def quantized(path: Path, n_channels: int = 3, with_branch: bool = False) -> Pat
     write_voxel_engine(path)
     file = read_engine_file(path)
     ir = [path.with_suffix(suffix).read_bytes() for suffix in (".xml", ".bin")]
-    write_engine_file(
-        path, file.spec, {**file.payloads, **dict(zip(INT8_PAYLOADS, ir, strict=True))}
-    )
+    payloads = {**file.payloads, **dict(zip(INT8_PAYLOADS, ir, strict=True))}
+    write_engine_file(path, file.spec, payloads, **about)
     return path
 
 
@@ -117,3 +180,46 @@ def test_int8_networks_are_checked_like_the_onnx(tmp_path: Path) -> None:
     for wrong in ({"n_channels": 2}, {"with_branch": True}):
         with pytest.raises(EngineFileError, match=message):
             load_engine(quantized(tmp_path / "x.fbts", **wrong), precision="int8")
+
+
+def test_auto_takes_int8_by_the_parity_in_the_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ways; and without int8 the other precisions compute the same as before."""
+    features, x = tmp_path / "cpuinfo", np.ones((1, 4, 16, 16, 16), np.float32)
+    features.write_text("flags : avx512_vnni")
+    monkeypatch.setattr(auto_precision, "CPU_FEATURES", features)
+    floats = "bf16" if has_bf16() else "fp32"
+    for change, taken in ((-0.002, "int8"), (-0.003, floats)):
+        groups = {"all": {"n_cases": 2, "dice_change": change, "worst_case": -0.004}}
+        build = {"backend": "openvino", "precision": "int8", "parity": {"groups": groups}}
+        path = quantized(tmp_path / "x.fbts", build=build)
+        engine = load_engine(path)
+        assert engine.description["precision"] == taken
+        assert (
+            f"on 2 cases int8 changes mean Dice by {change:+.4f} (all)"
+            in (engine.description["precision_reason"])
+        )
+        assert load_engine(path, precision="int8").description["precision"] == "int8"
+        exact = load_engine(write_voxel_engine(tmp_path / "y.fbts"), precision=floats).infer(x)
+        other = load_engine(path, precision=floats).infer(x)
+        np.testing.assert_array_equal(other, exact)
+        assert np.array_equal(engine.infer(x), exact) == (taken == floats)
+
+
+def test_a_file_that_was_built_for_int8_without_groups_defaults_to_it(tmp_path: Path) -> None:
+    build = {"backend": "openvino", "precision": "int8", "parity": {"label_agreement": 1}}
+    about = load_engine(quantized(tmp_path / "x.fbts", build=build)).description
+    assert (about["precision"], about["precision_reason"]) == ("int8", "the file was built for it")
+
+
+def test_a_file_without_the_int8_network_of_its_manifest_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto_precision, "int8_instructions", lambda: ["AVX512-VNNI"])
+    groups = {"all": {"n_cases": 2, "dice_change": 0, "worst_case": 0}}
+    build = {"backend": "openvino", "precision": "int8", "parity": {"groups": groups}}
+    file = read_engine_file(write_voxel_engine(tmp_path / "x.fbts"))
+    write_engine_file(tmp_path / "x.fbts", file.spec, file.payloads, build=build)
+    with pytest.raises(OptionsError, match=r"x\.fbts: precision 'int8': the file holds no int8"):
+        load_engine(tmp_path / "x.fbts")

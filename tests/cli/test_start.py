@@ -1,0 +1,96 @@
+"""The start of the command line: each command imports what it needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from fastbts import cli
+from fastbts.cli import COMMANDS, app
+from fastbts.engine import load
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """Modules that a command has imported by its end."""
+    script = (
+        "import os, sys\n"
+        "def end(code): print('\\n', *sys.modules); sys.stdout.flush(); end_at_once(code)\n"
+        "end_at_once, os._exit = os._exit, end\n"
+        f"sys.argv = ['fastbts', *{arguments}]\n"
+        "from fastbts.cli import main; main()"
+    )
+    command = [sys.executable, "-c", script]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return set(result.stdout.splitlines()[-1].split())
+
+
+def test_table_has_all_commands_in_their_modules() -> None:
+    group = typer.main.get_command(app)
+    named = [name for names in COMMANDS.values() for name in names]
+    assert named == list(group.commands)  # type: ignore[attr-defined]
+    modules = {name: command.callback.__module__ for name, command in group.commands.items()}  # type: ignore[attr-defined]
+    expected = {name: f"fastbts.cli.{m}" for m, names in COMMANDS.items() for name in names}
+    assert modules == expected
+
+
+@pytest.mark.parametrize("arguments", [("predict", "no-such-folder"), ("--help",), ()])
+def test_what_is_not_needed_is_not_imported(arguments: tuple[str, ...]) -> None:
+    found = imported_by(*arguments)
+    slow = {"nibabel", "PIL", "pydicom", "rich", "scipy"}
+    assert "fastbts.cli.predict" in found
+    assert slow & found == set()
+    assert ("fastbts.cli.study" in found) == (arguments[:1] != ("predict",))
+
+
+def test_only_command_keeps_its_name() -> None:
+    command = [sys.executable, "-m", "fastbts", "doctor", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "doctor [OPTIONS]" in result.stdout
+
+
+def test_unknown_command() -> None:
+    command = [sys.executable, "-m", "fastbts", "predicted"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "No such command 'predicted'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "begun"),
+    [
+        (["predict", "case"], True),
+        (["predict", "case", "--mode", "sliding"], True),
+        (["demo"], True),
+        (["predict", "case", "--threads=1"], False),
+        (["predict", "case", "--engine", "other.fbts"], False),
+        (["predict", "--help"], False),
+        (["doctor"], False),
+        ([], False),
+    ],
+)
+def test_shipped_engine_is_loaded_ahead(
+    arguments: list[str], begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where no option can ask for another one."""
+    calls: list[bool] = []
+    monkeypatch.setattr(load, "load_ahead", lambda: calls.append(True))
+    monkeypatch.setattr(cli, "_app", lambda modules: lambda: sys.exit("end"))
+    monkeypatch.setattr(sys, "argv", ["fastbts", *arguments])
+    monkeypatch.setattr(cli, "open_streams", lambda: None)
+    with pytest.raises(SystemExit, match="end"):
+        cli.main()
+    assert calls == [True] * begun
+
+
+def test_options_that_choose_an_engine_exist() -> None:
+    group = typer.main.get_command(app)
+    for command in cli.SEGMENTING:
+        parameters = group.commands[command].params  # type: ignore[attr-defined]
+        options = {name for parameter in parameters for name in parameter.opts}
+        assert "--engine" in options
+        assert {"--engine", "--backend", "--device", "--precision", "--threads"} & options <= (
+            cli.OTHER_ENGINE
+        )
