@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import brain_tables
+from benchmarks import network_tables as network
 from benchmarks import threads_tables as threads
 from benchmarks.markdown import table
 from benchmarks.peers import tables as peers
@@ -331,6 +332,8 @@ TABLES = {
     "dice": (dice_table, "dice-val.json"),
     "scores": (scores_table, "dice-val.json"),
     "precision": (precision_table, "precision.json"),
+    "layers": (network.layers_table, "layers.json"),
+    "variants": (network.variants_table, "variants.json"),
     "cost": (cost_table, "semantic.json"),
     "ablation": (ablation_table, "ablation.json"),
     "curve": (curve_table, "ablation.json"),

@@ -36,6 +36,7 @@ __all__: list[str] = [
     "semantic_bridge_scratch",
     "similarity",
     "text_reads",
+    "unpack",
     "window",
 ]
 
@@ -175,6 +176,7 @@ def pack(
     gate: typing.Any | None,
     gate_bias: typing.Any | None,
     background: typing.Any | None,
+    step: float,
     out: typing.Any,
     scratch: typing.Any | None,
     n_threads: int,
@@ -241,6 +243,7 @@ def text_reads(
     n_threads: int,
     stream: int,
 ) -> None: ...
+def unpack(x: typing.Any, patch: int, out: typing.Any, n_threads: int, stream: int) -> None: ...
 def window(
     tensor: typing.Any, origins: typing.Any, out: typing.Any, n_threads: int, stream: int
 ) -> None: ...

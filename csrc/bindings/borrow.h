@@ -75,6 +75,18 @@ class Borrower {
     return fill(AnyView<N, Void>{source.data, *source.dtype}, source);
   }
 
+  /// The same of any strides; on the CPU also int8, and bfloat16 as uint16, as NumPy lacks it.
+  template <std::size_t N, typename Void = const void>
+  AnyView<N, Void> numbers(const py::object& object, const char* name, const char* axes) {
+    const Source& source = take(object, name, std::string("float32 ") + axes, N);
+    const DType dtype = source.dtype == DType::kUint16 ? DType::kBfloat16 : *source.dtype;
+    const bool small = source.device.is_cuda ? is_half(*source.dtype)
+                                             : dtype == DType::kBfloat16 || dtype == DType::kInt8;
+    refuse_unless(small || dtype == DType::kFloat32, source, "");
+    check_layout(source, Rows::kAny, !std::is_const_v<Void>);
+    return fill(AnyView<N, Void>{source.data, dtype}, source);
+  }
+
   /// An array of any rank and real element type, as its owner describes it.
   const Source& described_array(const py::object& object, const char* name) {
     name_ = std::string(op_) + ": " + name;

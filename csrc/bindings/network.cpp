@@ -7,6 +7,7 @@
 #include "ops/guidance.h"
 #include "ops/linear.h"
 #include "ops/pack.h"
+#include "ops/unpack.h"
 
 namespace fastbts {
 
@@ -76,20 +77,31 @@ void bind_features(py::module_& module) {
   module.def(
       "pack",
       [](const Array& volume, int patch, const MaybeArray& gate, const MaybeArray& gate_bias,
-         const MaybeArray& background, const Array& out, const MaybeArray& scratch, int n_threads,
-         StreamHandle stream) {
+         const MaybeArray& background, float step, const Array& out, const MaybeArray& scratch,
+         int n_threads, StreamHandle stream) {
         run(pack, "pack", n_threads, stream, [&](Borrower& borrow) -> PackArgs {
-          return {borrow.floats<5>(volume, "volume", "(B, M, D, H, W)"),
-                  patch,
-                  borrow.optional<const float, 2>(gate, "gate", "float32 (M, M)"),
-                  borrow.optional<const float, 1>(gate_bias, "gate_bias", "float32 (M)"),
-                  borrow.optional<const float, 1>(background, "background", "float32 (M)"),
-                  borrow.floats<5, void>(out, "out", "(B, D, H, W, C)"),
-                  borrow.optional<float, 3>(scratch, "scratch", "float32 (2, B, M)")};
+          return {
+              borrow.floats<5>(volume, "volume", "(B, M, D, H, W)"),
+              patch,
+              borrow.optional<const float, 2>(gate, "gate", "float32 (M, M)"),
+              borrow.optional<const float, 1>(gate_bias, "gate_bias", "float32 (M)"),
+              borrow.optional<const float, 1>(background, "background", "float32 (M)"),
+              step,
+              borrow.numbers<5, void>(out, "out", "(B, D, H, W, C), on the CPU also uint16, int8"),
+              borrow.optional<float, 3>(scratch, "scratch", "float32 (2, B, M)")};
         });
       },
-      "volume"_a, "patch"_a, "gate"_a, "gate_bias"_a, "background"_a, "out"_a, "scratch"_a,
-      "n_threads"_a, "stream"_a);
+      "volume"_a, "patch"_a, "gate"_a, "gate_bias"_a, "background"_a, "step"_a, "out"_a,
+      "scratch"_a, "n_threads"_a, "stream"_a);
+  module.def(
+      "unpack",
+      [](const Array& x, int patch, const Array& out, int n_threads, StreamHandle stream) {
+        run(unpack, "unpack", n_threads, stream, [&](Borrower& borrow) -> UnpackArgs {
+          return {borrow.numbers<5>(x, "x", "(B, D, H, W, C) or uint16"), patch,
+                  borrow.array<float, 5>(out, "out", "float32 (B, K, D, H, W)")};
+        });
+      },
+      "x"_a, "patch"_a, "out"_a, "n_threads"_a, "stream"_a);
 }
 
 void bind_text(py::module_& module) {

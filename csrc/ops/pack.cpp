@@ -27,6 +27,7 @@ void pack(const PackArgs& args, int n_threads, Stream stream) {
                       args.volume.shape);
   require_shape("pack: out", args.out.shape, {n_b, n_d / p, n_h / p, n_w / p, n_m * p * p * p});
   require<InputError>(args.volume.dtype == DType::kFloat32, "pack: volume: expected float32");
+  require<OptionsError>(args.step > 0, "pack: step: expected more than 0, got ", args.step);
   if (args.gate.data) check_fusion(args);
   on_device(
       args.volume.device, [&] { pack_cpu(args, n_threads); },

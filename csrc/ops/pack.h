@@ -10,6 +10,7 @@ struct PackArgs {
   int patch;
   View<const float, 2> gate;  // null: no fusion
   View<const float, 1> gate_bias, background;
+  float step;
   AnyView<5, void> out;
   View<float, 3> scratch;
 };
@@ -23,9 +24,10 @@ struct PackArgs {
 ///   gate        (M, M)                     float32, rows dense  read     or none: no fusion
 ///   gate_bias   (M)                        float32, dense       read     as gate
 ///   background  (M)                        float32, dense       read     as gate
-///   out         (B, D/p, H/p, W/p, M p^3)  floats, rows dense   written  channel (m p^3 + child)
+///   step        of int8: out is the value / step, to the nearest, ties to even, -128 to 127
+///   out         (B, D/p, H/p, W/p, M p^3)  any strides          written  channel (m p^3 + child)
 ///   scratch     (2, B, M)                  float32, dense       written  as gate
-/// On the CPU out is float32, on a CUDA device float16.
+/// On the CPU out is float32, bfloat16 or int8, on a CUDA device float16. Fastest with W dense.
 void pack(const PackArgs& args, int n_threads, Stream stream);
 
 void pack_cpu(const PackArgs& args, int n_threads);

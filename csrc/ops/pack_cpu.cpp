@@ -1,5 +1,10 @@
+#include <algorithm>
+#include <cstdint>
+
 #include "core/cpu/activations.h"
+#include "core/cpu/bfloat16.h"
 #include "core/cpu/parallel.h"
+#include "core/cpu/wide.h"
 #include "ops/pack.h"
 
 namespace fastbts {
@@ -27,30 +32,71 @@ void find_gains(const PackArgs& args) {
   }
 }
 
+/// What becomes of the voxels of an image.
+struct Fusion {
+  float gain, background, step;
+};
+
+template <typename T>
+T stored(float value, const Fusion&) {
+  return from_float<T>(value);
+}
+
+template <>
+inline std::int8_t stored<std::int8_t>(float value, const Fusion& fusion) {
+  constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: beyond it are no fractions
+  const float steps = std::min(std::max(value / fusion.step, -128.0F), 127.0F);
+  return static_cast<std::int8_t>(static_cast<std::int32_t>((steps + kRound) - kRound));
+}
+
+/// Every p-th value of a row.
+template <typename T, typename Patch, typename Step>
+void pack_row(const float* __restrict row, std::int64_t n, Patch p, Step step, Fusion fusion,
+              T* __restrict out) {
+  for (std::int64_t w = 0; w < n; ++w) {
+    const float value = row[w * p];
+    out[w * step] = stored<T>(value == 0 ? fusion.background : value * fusion.gain, fusion);
+  }
+}
+
+/// Row i of all rows of the volume, (b, m, d, h).
+template <typename T, typename Patch>
+void pack_voxels(const PackArgs& args, std::int64_t i, Patch p) {
+  const auto volume = args.volume.as<float>();
+  const auto out = args.out.as<T>();
+  const std::int64_t n_h = volume.shape[3], n_d = volume.shape[2], n_m = volume.shape[1];
+  const std::int64_t h = i % n_h, d = i / n_h % n_d, m = i / n_h / n_d % n_m,
+                     b = i / n_h / n_d / n_m;
+  Fusion fusion{1, 0, args.step};
+  if (args.gate.data) fusion = {*args.scratch.at(1, b, m), *args.background.at(m), args.step};
+  const std::int64_t first = ((m * p + d % p) * p + h % p) * p;
+  const float* row = volume.at(b, m, d, h);
+  with_step(out.strides[3], [&](auto step) {
+    for (std::int64_t child = 0; child < p; ++child) {
+      T* const to = out.at(b, d / p, h / p, 0, first + child);
+      pack_row(row + child, out.shape[3], p, step, fusion, to);
+    }
+  });
+}
+
 }  // namespace
 
 void pack_cpu(const PackArgs& args, int n_threads) {
   if (args.gate.data) find_gains(args);
-  const auto volume = args.volume.as<float>();
-  const auto out = args.out.as<float>();
-  const auto [n_b, n_d, n_h, n_w, n_c] = out.shape;
-  const std::int64_t p = args.patch, n_children = p * p * p;
-  const auto row = [&, n_d = n_d, n_h = n_h, n_w = n_w, n_c = n_c](std::int64_t i) {
-    const std::int64_t b = i / n_h / n_d, d = i / n_h % n_d, h = i % n_h;
-    for (std::int64_t j = 0; j < n_w * n_c; ++j) {
-      const std::int64_t w = j / n_c, c = j % n_c, m = c / n_children, child = c % n_children;
-      const float value =
-          *volume.at(b, m, p * d + child / (p * p), p * h + child / p % p, p * w + child % p);
-      float& target = *out.at(b, d, h, w, c);
-      if (!args.gate.data)
-        target = value;
-      else
-        target = value == 0 ? *args.background.at(m) : value * *args.scratch.at(1, b, m);
-    }
+  const Shape<5>& n = args.volume.shape;
+  const auto rows = [&](auto type, auto patch) {
+    using T = typename decltype(type)::type;
+    parallel_for(n[0] * n[1] * n[2] * n[3], n_threads, [&](std::int64_t begin, std::int64_t end) {
+      wide([&] {
+        for (std::int64_t i = begin; i < end; ++i) pack_voxels<T>(args, i, patch);
+      });
+    });
   };
-  parallel_for(n_b * n_d * n_h, n_threads, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) row(i);
-  });
+  const auto all = [&](auto type) {
+    args.patch == 1 ? rows(type, std::integral_constant<std::int64_t, 1>{})
+                    : rows(type, std::integral_constant<std::int64_t, 2>{});
+  };
+  args.out.dtype == DType::kInt8 ? all(Tag<std::int8_t>{}) : dispatch_float(args.out.dtype, all);
 }
 
 }  // namespace fastbts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastbts.device.host_memory import free_bytes
+
+LARGE = 1 << 20  # bytes
 
 
 class Host:
@@ -74,6 +77,35 @@ class Host:
 
     def close(self) -> None:
         """See `Workspace.close`."""
+
+
+class LentHost(Host):
+    """The same for one prediction at a time, which keeps large memory for the next one.
+
+    The system clears new pages, which takes longer than `normalize` takes to fill them.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, NDArray[np.uint8]] = {}
+
+    def kept(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """See `Workspace.kept`; results may hold small arrays, which are new."""
+        n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        if n_bytes < LARGE:
+            return super().kept(name, shape, dtype)
+        if name not in self._kept or self._kept[name].size < n_bytes:
+            self._kept.pop(name, None)  # first, so that there never are both
+            self._kept[name] = np.empty(n_bytes, np.uint8)
+        return self._kept[name][:n_bytes].view(dtype).reshape(shape)
+
+    def own(self, array: NDArray[Any]) -> NDArray[Any]:
+        """See `Workspace.own`; an engine may return a part of its input."""
+        is_kept = any(np.may_share_memory(array, kept) for kept in self._kept.values())
+        return array.copy() if is_kept else array
+
+    def close(self) -> None:
+        """See `Workspace.close`."""
+        self._kept.clear()
 
 
 HOST = Host()

@@ -34,7 +34,7 @@ class Workspace(Protocol):
     def kept(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         """Memory that the next call with this name reuses; its address is the same while it fits.
 
-        Its contents are undefined. On the CPU it is new memory.
+        Its contents are undefined. On the CPU small memory is new.
         """
         ...
 
@@ -65,7 +65,7 @@ class Workspace(Protocol):
         ...
 
     def own(self, array: Array) -> Array:
-        """An array that stays as it is when kept memory is reused: a copy of it on a device."""
+        """An array that stays as it is when kept memory is reused: a copy if it is in that."""
         ...
 
     def get(self, *arrays: Array) -> list[NDArray[Any]]:

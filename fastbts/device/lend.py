@@ -8,7 +8,7 @@ from threading import Lock
 
 from fastbts import _C
 from fastbts.device.cuda import CudaWorkspace
-from fastbts.device.host import Host
+from fastbts.device.host import LentHost
 from fastbts.device.interface import Workspace
 from fastbts.errors import DeviceError
 
@@ -75,7 +75,7 @@ def pipeline_device(engine_device: str) -> str:
 
 def host_workspaces() -> Workspaces:
     """Those of the CPU."""
-    return Workspaces("cpu", Host)
+    return Workspaces("cpu", LentHost)
 
 
 def _is_usable(workspace: Workspace) -> bool:

@@ -163,6 +163,7 @@ def pack(
     gate: Array | None = None,
     gate_bias: Array | None = None,
     background: Array | None = None,
+    step: float = 1,
     out: Array,
     scratch: Array | None = None,
     n_threads: int = 0,
@@ -176,13 +177,27 @@ def pack(
         gate: (M, M) float32, and the other three too; None for no fusion.
         gate_bias: (M,) float32.
         background: (M,) float32.
-        out: (B, D/p, H/p, W/p, M p^3), written.
+        step: What 1 stands for in int8.
+        out: (B, D/p, H/p, W/p, M p^3), any strides, written; on the CPU float32, uint16 with the
+            bits of bfloat16, or int8.
         scratch: (2, B, M) float32, written.
         n_threads: 0 for all CPUs.
         stream: CUDA stream, for arrays on a device.
     """
     handle = stream_handle(stream)
-    _C.pack(volume, patch, gate, gate_bias, background, out, scratch, n_threads, handle)
+    _C.pack(volume, patch, gate, gate_bias, background, step, out, scratch, n_threads, handle)
+
+
+def unpack(x: Array, patch: int, *, out: Array, n_threads: int = 0) -> None:
+    """The inverse of `pack` without fusion: channels into voxels. On the CPU only.
+
+    Args:
+        x: (B, D/p, H/p, W/p, K p^3), any strides; float32, or uint16 with the bits of bfloat16.
+        patch: p, 1 or 2.
+        out: (B, K, D, H, W) float32, written.
+        n_threads: 0 for all CPUs.
+    """
+    _C.unpack(x, patch, out, n_threads, 0)
 
 
 ACTIVATIONS = {None: 0, "leaky_relu": 1, "gelu": 2}

@@ -97,6 +97,14 @@ def pack(
     return blocks.reshape(b, d // p, h // p, w // p, m * p**3)
 
 
+def unpack(x: NDArray[np.float32], patch: int) -> NDArray[np.float32]:
+    """Returns the voxels (B, K, D, H, W) of channels (B, D/p, H/p, W/p, K p^3)."""
+    b, d, h, w, c = x.shape
+    p = patch
+    blocks = x.reshape(b, d, h, w, c // p**3, p, p, p).transpose(0, 4, 1, 5, 2, 6, 3, 7)
+    return blocks.reshape(b, c // p**3, d * p, h * p, w * p)
+
+
 def similarity(
     image: NDArray[Any], text: NDArray[np.float32], scale: float, bias: NDArray[np.float32]
 ) -> NDArray[np.float64]:

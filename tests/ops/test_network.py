@@ -17,6 +17,8 @@ from tests.ops.test_conv3d import GPUS, HALF, Gpu, half, random
 
 EXACT = 1e-5
 """Relative error of float32 sums."""
+HALF_OF_BFLOAT16 = 2**-8
+"""Of its last digit, relative."""
 
 
 class Layer:
@@ -113,6 +115,62 @@ def test_pack(layer: Layer, patch: int, fuses: bool) -> None:
         **fusion,
     )
     assert close(there["out"], exact, layer.rounding)
+
+
+def bfloat16(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rounded to the nearest number whose lower 16 bits are 0, ties to even."""
+    bits = np.ascontiguousarray(x).view(np.uint32).astype(np.uint64)
+    upper = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    return (upper << 16).astype(np.uint32).view(np.float32)
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16, np.int8])
+@pytest.mark.parametrize("channels_first", [True, False])
+def test_pack_on_the_cpu(patch: int, dtype: Any, channels_first: bool) -> None:
+    """As OpenVINO takes it: with channels first, in bfloat16 or int8."""
+    rng = np.random.default_rng(0)
+    volume = random(rng, 2, 3, 4, 6, 22) * (rng.random((2, 3, 4, 6, 22)) < 0.5)
+    volume[0, 0, 0, 0, :3] = 400, -400, 0.25
+    fusion = {"gate": random(rng, 3, 3), "gate_bias": random(rng, 3), "background": random(rng, 3)}
+    scratch, step = np.zeros((2, 2, 3), np.float32), 0.02
+    exact = reference.pack(volume, patch, **fusion).astype(np.float32)
+    out = np.zeros(np.moveaxis(exact, -1, 1).shape if channels_first else exact.shape, dtype)
+    out = np.moveaxis(out, 1, -1) if channels_first else out
+    network.pack(volume, patch, **fusion, step=step, out=out, scratch=scratch)
+    if dtype == np.int8:
+        assert {-128, 127} <= set(out.ravel())
+        assert np.abs(out - (exact / step).clip(-128, 127)).max() < 0.5001
+        return
+    got = out if dtype == np.float32 else (out.astype(np.uint32) << 16).view(np.float32)
+    rounding = EXACT if dtype == np.float32 else 1.01 * HALF_OF_BFLOAT16
+    np.testing.assert_allclose(got, exact, rtol=rounding)
+
+
+def test_pack_rounds_as_numpy_does() -> None:
+    volume = np.float32([0.5, 1.5, 2.5, -0.5, -1.5, 0]).reshape(1, 1, 1, 1, 6)
+    steps, bits = np.zeros((1, 1, 1, 6, 1), np.int8), np.zeros((1, 1, 1, 6, 1), np.uint16)
+    network.pack(volume, 1, out=steps)
+    assert steps.ravel().tolist() == [0, 2, 2, 0, -2, 0]
+    volume = np.uint32([0x3F808000, 0x3F818000, 0x7F800000, 0x7FC00001, 0x80000000, 0]).view("f4")
+    network.pack(volume.reshape(1, 1, 1, 1, 6), 1, out=bits)
+    assert bits.ravel().tolist() == [0x3F80, 0x3F82, 0x7F80, 0x7FC0, 0, 0]
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+@pytest.mark.parametrize("bits", [True, False])
+@pytest.mark.parametrize("channels_first", [True, False])
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_unpack(patch: int, bits: bool, channels_first: bool, n_threads: int) -> None:
+    rng = np.random.default_rng(0)
+    x = bfloat16(random(rng, 2, 3, 4, 19, 2 * patch**3))
+    given = (x.view(np.uint32) >> 16).astype(np.uint16) if bits else x
+    if channels_first:
+        given = np.moveaxis(np.ascontiguousarray(np.moveaxis(given, -1, 1)), 1, -1)
+    expected = reference.unpack(x, patch)
+    out = np.zeros(expected.shape, np.float32)
+    network.unpack(given, patch, out=out, n_threads=n_threads)
+    np.testing.assert_array_equal(out, expected)
 
 
 @pytest.mark.parametrize("activation", [None, "leaky_relu", "gelu"])
@@ -229,6 +287,31 @@ def zeros(*shape: int) -> NDArray[np.float32]:
             lambda: network.pack(zeros(1, 4, 2, 3, 2), 2, out=zeros(1, 1, 1, 1, 32)),
             InputError,
             "pack: volume: expected sizes that are multiples of 2",
+        ),
+        (
+            lambda: network.pack(zeros(1, 1, 2, 2, 2), 1, step=0, out=zeros(1, 2, 2, 2, 1)),
+            OptionsError,
+            "pack: step: expected more than 0, got 0",
+        ),
+        (
+            lambda: network.unpack(zeros(1, 1, 1, 1, 8), 3, out=zeros(1, 1, 3, 3, 3)),
+            OptionsError,
+            "unpack: patch: expected 1 or 2, got 3",
+        ),
+        (
+            lambda: network.unpack(zeros(1, 1, 1, 1, 12), 2, out=zeros(1, 1, 2, 2, 2)),
+            InputError,
+            "unpack: x: expected a multiple of 8 channels, got shape",
+        ),
+        (
+            lambda: network.unpack(zeros(1, 1, 1, 1, 8), 2, out=zeros(1, 1, 2, 2, 3)),
+            InputError,
+            r"unpack: out: expected shape \(1, 1, 2, 2, 2\), got \(1, 1, 2, 2, 3\)",
+        ),
+        (
+            lambda: network.unpack(np.zeros((1, 1, 1, 1, 8), np.int8), 2, out=zeros(1, 1, 2, 2, 2)),
+            InputError,
+            "unpack: x: expected float32 or uint16, got int8",
         ),
         (
             lambda: network.linear(zeros(2, 3), zeros(4, 5), out=zeros(2, 4)),

@@ -170,6 +170,10 @@ class UNet3d(nn.Module):
             if level in self.gates:
                 skip = self.gates[level](skip, below, x, similarity)
             film = films[i] if films and i < len(films) else None
-            x = block(torch.cat([up(x), skip], dim=1), film=film)
+            x = block(self._joined(up(x), skip), film=film)
             features.append(x)
         return features
+
+    def _joined(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Up-sampled features and a skip, (B, C, D, H, W) each, for a decoder block."""
+        return torch.cat([x, skip], dim=1)

@@ -81,6 +81,23 @@ class Fusion:
     background: Floats
 
 
+@dataclass(frozen=True)
+class Packing:
+    """How a network packs voxels into channels.
+
+    Attributes:
+        patch: p, voxels of a block along each axis.
+        fusion: Of the packed voxels, if there is one.
+        entry: Tensor that the first convolution reads, (B, M p^3, D/p, H/p, W/p).
+        logits: Tensor of the packed logits, (B, K p^3, D/p, H/p, W/p).
+    """
+
+    patch: int
+    fusion: Fusion | None
+    entry: str
+    logits: str
+
+
 @dataclass
 class Plan:
     """A network. Channels of the head: weight (K p^3, C)."""

@@ -16,10 +16,12 @@ from fastbts.engine.backends.native_plan import (
     Guidance,
     Level,
     Linear,
+    Packing,
     Plan,
 )
-from fastbts.engine.onnx_graph import OnnxGraph
+from fastbts.engine.onnx_graph import OnnxGraph, read_graph
 from fastbts.engine.onnx_parts import Node
+from fastbts.errors import EngineFileError
 from fastbts.ops import AttentionWeights, BridgeWeights
 from fastbts.ops.network import COLUMNS
 
@@ -36,8 +38,37 @@ def read_plan(graph: OnnxGraph, path: str) -> Plan:
     return _Reader(graph, path).read()
 
 
+def read_packing(onnx_bytes: bytes | memoryview, path: str) -> Packing | None:
+    """The packing of a network; None for one that packs no voxels, or in another way than ours."""
+    try:
+        return _Reader(read_graph(onnx_bytes), path).packing()
+    except EngineFileError:
+        return None
+
+
 class _Reader(LayerReader):
     """Reads the parts of the network."""
+
+    def packing(self) -> Packing | None:
+        logits, patch = self._unpacked()
+        if patch == 1:
+            return None
+        entry = self._entry()
+        return Packing(patch, self._fusion(entry, patch), entry, logits)
+
+    def _entry(self) -> str:
+        """The packed input, after fusion if there is one."""
+        makers = self.graph.makers
+        packed = {
+            name
+            for name, node in makers.items()
+            if node.op == "Reshape" and fits(makers.get(node.inputs[0], node), perm=PACK)
+        }
+        equal = {name for name, node in makers.items() if packed & {*node.inputs[:1]}}
+        fused = (
+            name for name, node in makers.items() if node.op == "Where" and node.inputs[0] in equal
+        )
+        return next(fused, next(iter(packed), ""))
 
     def read(self) -> Plan:
         logits, patch = self._unpacked()

@@ -30,6 +30,7 @@ from fastbts.engine.backends.base import (
     open_network,
 )
 from fastbts.engine.backends.openvino_nodes import exact_norms, register_nodes
+from fastbts.engine.backends.openvino_pack import Packer, packer_of, without_packing
 from fastbts.engine.file import EngineFile
 from fastbts.engine.fork import keep_in_children
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
@@ -50,6 +51,7 @@ class OpenVINOEngine(BaseEngine[Any]):
     """
 
     backend = "openvino"
+    _packer: Packer | None
     serial = True  # requests beyond the streams would share intermediate results
 
     def _open(self, options: Options) -> Opened[Any]:
@@ -58,6 +60,7 @@ class OpenVINOEngine(BaseEngine[Any]):
         precision, reason = _precision(core, self.file, options.precision)
         settings = _settings(core, precision, options.n_threads, options.parallel)
         model, memory = _compiled(ov, core, self.file, precision, settings)
+        self._packer = packer_of(model, self.file, options.n_threads)
         about = {
             "backend_version": _version(ov),
             "device_name": _cpu_name(core),
@@ -74,6 +77,11 @@ class OpenVINOEngine(BaseEngine[Any]):
         # One case at a time: all threads work on one case anyway, and `CaseConv` has one case's
         # weights.
         for volume, result in zip(tensor[:, None], logits[:, None], strict=True):
+            if self._packer is not None:
+                self._packer.give(call, volume)
+                _infer(call)
+                self._packer.take(call, result)
+                continue
             call.set_input_tensor(0, self._tensor(volume, shared_memory=True))
             call.set_output_tensor(self._tensor(result, shared_memory=True))
             _infer(call)
@@ -222,7 +230,9 @@ def _compiled(
         with suppress(RuntimeError):  # OpenVINO does not take it: compile it again
             tensor = ov.Tensor(blob, shared_memory=True)
             return core.import_model(tensor, "CPU", settings), blob
-    model = core.compile_model(_network(ov, core, file, precision), "CPU", settings)
+    network = _network(ov, core, file, precision)
+    network = without_packing(ov, network, file, settings["INFERENCE_PRECISION_HINT"])
+    model = core.compile_model(network, "CPU", settings)
     with suppress(RuntimeError):  # a network that OpenVINO cannot export
         model_cache.store(key, lambda: model.export_model().getbuffer())
     _trim_memory()

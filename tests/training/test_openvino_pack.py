@@ -1,0 +1,108 @@
+"""OpenVINO's network without its packing gives the logits of the whole one, and of PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from fastbts.engine.backends.base import open_network
+from fastbts.engine.backends.openvino import OpenVINOEngine, _core, _read
+from fastbts.engine.backends.openvino_pack import packer_of, without_packing
+from fastbts.engine.file import EngineFile, pack_engine, parse_engine_file
+from tests.training.test_native_reader import CONFIGS, randomized, spec_of
+from training.export import to_onnx
+from training.model import UNetConfig
+
+Floats = NDArray[np.float32]
+
+
+def exported(config: UNetConfig) -> EngineFile:
+    spec, n = spec_of(config), config.n_regions
+    spec = replace(spec, labels=spec.labels[:n], thresholds=spec.thresholds[:n])
+    onnx = to_onnx(randomized(config), spec).SerializeToString()
+    return parse_engine_file(pack_engine(spec, {"model.onnx": onnx}), "exported")
+
+
+def noise(config: UNetConfig) -> Floats:
+    """A case whose second image is missing, and whose background is 0."""
+    rng, side = np.random.default_rng(0), 2 * config.stride
+    x = rng.standard_normal((1, config.n_modalities, side, 2 * side, side), np.float32)
+    x[:, 1:2] = 0
+    x[..., :3] = 0
+    return x
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.norm}-{len(c.widths)}-{c.patch}")
+def test_logits_are_those_of_pytorch(config: UNetConfig) -> None:
+    file, x = exported(config), noise(config)
+    with torch.inference_mode():
+        exact = randomized(config)(torch.from_numpy(x)).numpy()
+    engine = OpenVINOEngine(file, precision="fp32")
+    assert (engine._packer is not None) == (config.patch == 2)
+    for case in (x, x[:, :, : x.shape[2] // 2 * 2], x):  # the same request, other sizes
+        logits = engine.infer(case)
+    assert np.abs(logits - exact).max() <= 1e-4 * np.abs(exact).max()
+
+
+def with_steps(network: Any, tensor: str, high: float, low: float) -> Any:
+    """The network with int8 at a tensor, as NNCF marks it."""
+    from openvino import opset13 as ops
+
+    ends = {name: end for op in network.get_ops() for end in op.outputs() for name in end.names}
+    readers = list(ends[tensor].get_target_inputs())
+    limits = [np.float32(low), np.float32(high)] * 2
+    steps = ops.fake_quantize(ends[tensor], *limits, 256)
+    for reader in readers:
+        reader.replace_source_output(steps.output(0))
+    return network
+
+
+def run(network: Any, file: EngineFile, x: Floats, text: Floats) -> Floats:
+    """Logits of a network that went through a cache of compiled networks."""
+    ov, core, hint = OpenVINOEngine.package(), _core(), {"INFERENCE_PRECISION_HINT": "f32"}
+    blob = core.compile_model(network, "CPU", hint).export_model()
+    model = core.import_model(blob, "CPU", hint)
+    packer, call = packer_of(model, file, 1), model.create_infer_request()
+    call.set_input_tensor(1, ov.Tensor(text))
+    if packer is None:
+        call.set_input_tensor(0, ov.Tensor(x))
+        call.infer()
+        result: Floats = call.get_output_tensor(0).data.copy()
+        return result
+    packer.give(call, x)
+    call.infer()
+    packer.take(call, logits := np.empty((1, 3, *x.shape[2:]), np.float32))
+    return logits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("low", "kind"), [(-128 / 127, "i8"), (-1.0, "f32")])
+def test_a_network_in_int8_gets_int8_where_steps_are_symmetric(low: float, kind: str) -> None:
+    config = next(c for c in CONFIGS if c.patch == 2 and c.semantic.fusion)
+    ov, file, x = OpenVINOEngine.package(), exported(config), noise(config)
+    text = randomized(config).get_buffer("text").numpy()
+    whole, inner = (
+        with_steps(_read(_core(), open_network(file)), "where", 4.0, 4 * low) for _ in range(2)
+    )
+    inner = without_packing(ov, inner, file, "f32")
+    assert inner.inputs[0].element_type.get_type_name() == kind
+    logits, exact = run(inner, file, x, text), run(whole, file, x, text)
+    # A voxel in the middle between two steps may be rounded to either.
+    assert np.abs(logits - exact).mean() <= 1e-3 * np.abs(exact).max()
+
+
+@pytest.mark.slow
+def test_a_network_without_the_names_of_its_onnx_keeps_its_packing() -> None:
+    config = next(c for c in CONFIGS if c.patch == 2)
+    ov, file = OpenVINOEngine.package(), exported(config)
+    network = _read(_core(), open_network(file))
+    for op in network.get_ops():
+        for end in op.outputs():
+            end.set_names(set())
+    assert without_packing(ov, network, file, "f32") is network
