@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,12 +140,21 @@ def kept_files(outputs: Outputs) -> list[Path]:
 
 def _check_replaceable(outputs: Outputs) -> None:
     for target in outputs.files:
-        if not outputs.overwrite and os.path.lexists(target) and not is_ours(target):
+        if not outputs.overwrite and _is_of_others(target):
             raise OutputError(
                 f"{target}: exists, and fastbts did not write it or it was changed since; expected "
                 "a new name or a result of fastbts; choose another output, or replace the file "
                 "with --overwrite (in Python: overwrite=True)"
             )
+
+
+def _is_of_others(target: Path) -> bool:
+    """Looks twice: another process may be replacing its result, and the file is missing between."""
+    for pause_s in (0.2, 0.0):
+        if not os.path.lexists(target) or is_ours(target):
+            return False
+        time.sleep(pause_s)
+    return True
 
 
 def _possible_reports(outputs: Outputs) -> list[Path]:
