@@ -10,7 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from nibabel.orientations import io_orientation
 from nibabel.quaternions import quat2mat
@@ -139,6 +139,10 @@ def test_quaternions(quaternion: tuple[float, ...]) -> None:
 def test_axes_are_those_of_nibabel(
     quaternion: tuple[float, ...], flips: tuple[int, ...], shear: float
 ) -> None:
+    """Where each axis has one of its own: between them, versions of nibabel differ."""
+    turned = np.abs(rotation_of(quaternion))
+    assume(len({*turned.argmax(axis=0)}) == 3)
+    assume(np.ptp(np.sort(turned, axis=0)[1:], axis=0).min() > 0.02)
     affine = np.eye(4)
     affine[:3, :3] = rotation_of(quaternion) * flips * (1, 2, 3)
     affine[:3, 0] += shear * affine[:3, 1]
