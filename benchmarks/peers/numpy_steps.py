@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,35 @@ import numpy as np
 from nibabel import orientations
 from numpy.typing import NDArray
 
-from benchmarks.peers.contender import Spec
+from benchmarks.peers.contender import Spec, Stages
 
 NCR, ED, ET = 1, 2, 4
 Slices = tuple[slice, ...]
+AROUND = "NumPy: crop, clip, z-score, one pass, thresholds"
+
+
+class OnePass(ABC):
+    """A contender that runs the network once, over the brain box, with these steps around it."""
+
+    _spec: Spec
+
+    def __init__(self) -> None:
+        self.stages_ms: dict[str, float] = {}
+
+    def predict(self, images: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[np.uint8]:
+        clock = Stages()
+        with clock("prepare"):
+            case = prepared(zyx(images, affine), self._spec)
+        with clock("network"):
+            logits = self._logits(case.tensor)
+        with clock("label"):
+            labels = labels_of(logits[0], case, images.shape[1:], affine, self._spec)
+        self.stages_ms = clock.ms
+        return labels
+
+    @abstractmethod
+    def _logits(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(1, 4, D, H, W) -> (1, 3, D, H, W)."""
 
 
 def zyx(array: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers.contender import Kit, Machine, Stages
-from benchmarks.peers.numpy_steps import labels_of, prepared, zyx
+from benchmarks.peers.contender import Kit, Machine
+from benchmarks.peers.numpy_steps import AROUND, OnePass
 
 
-class OnnxRuntime:
+class OnnxRuntime(OnePass):
     """One pass over the brain box, in float32."""
-
-    def __init__(self) -> None:
-        self.stages_ms: dict[str, float] = {}
 
     def load(self, kit: Kit, machine: Machine) -> None:
         import onnxruntime as ort
@@ -30,16 +25,9 @@ class OnnxRuntime:
         self.about = {
             "onnxruntime": ort.__version__,
             "precision": "fp32",
-            "around": "NumPy: crop, clip, z-score, one pass, thresholds",
+            "around": AROUND,
         }
 
-    def predict(self, images: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[np.uint8]:
-        clock = Stages()
-        with clock("prepare"):
-            case = prepared(zyx(images, affine), self._spec)
-        with clock("network"):
-            (logits,) = self._session.run(None, {"volume": case.tensor})
-        with clock("label"):
-            labels = labels_of(logits[0], case, images.shape[1:], affine, self._spec)
-        self.stages_ms = clock.ms
-        return labels
+    def _logits(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+        (logits,) = self._session.run(None, {"volume": tensor})
+        return logits

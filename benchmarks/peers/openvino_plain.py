@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers.contender import Kit, Machine, Stages
-from benchmarks.peers.numpy_steps import labels_of, prepared, zyx
+from benchmarks.peers.contender import Kit, Machine
+from benchmarks.peers.numpy_steps import AROUND, OnePass
 
 
-class PlainOpenVINO:
+class PlainOpenVINO(OnePass):
     """One pass over the brain box.
 
     Args:
@@ -20,7 +18,7 @@ class PlainOpenVINO:
 
     def __init__(self, precision: str) -> None:
         self._precision = precision
-        self.stages_ms: dict[str, float] = {}
+        super().__init__()
 
     def load(self, kit: Kit, machine: Machine) -> None:
         import openvino as ov
@@ -42,16 +40,8 @@ class PlainOpenVINO:
         self.about = {
             "openvino": ov.__version__.split("-")[0],
             "precision": self._precision.replace("f32", "fp32"),
-            "around": "NumPy: crop, clip, z-score, one pass, thresholds",
+            "around": AROUND,
         }
 
-    def predict(self, images: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[np.uint8]:
-        clock = Stages()
-        with clock("prepare"):
-            case = prepared(zyx(images, affine), self._spec)
-        with clock("network"):
-            logits = self._network(case.tensor)[0]
-        with clock("label"):
-            labels = labels_of(logits[0], case, images.shape[1:], affine, self._spec)
-        self.stages_ms = clock.ms
-        return labels
+    def _logits(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._network(tensor)[0]

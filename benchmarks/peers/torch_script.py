@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers.contender import Kit, Machine, Stages
-from benchmarks.peers.numpy_steps import labels_of, prepared, zyx
+from benchmarks.peers.contender import Kit, Machine
+from benchmarks.peers.numpy_steps import AROUND, OnePass
 
 
-class TorchScript:
+class TorchScript(OnePass):
     """One pass over the brain box.
 
     Args:
@@ -20,7 +20,7 @@ class TorchScript:
 
     def __init__(self, compiled: bool) -> None:
         self._compiled = compiled
-        self.stages_ms: dict[str, float] = {}
+        super().__init__()
 
     def load(self, kit: Kit, machine: Machine) -> None:
         import torch
@@ -35,20 +35,7 @@ class TorchScript:
 
             inductor.freezing = True
             self._network = torch.compile(network, dynamic=False)
-        self.about = versions(
-            precision="bf16", around="NumPy: crop, clip, z-score, one pass, thresholds"
-        )
-
-    def predict(self, images: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[np.uint8]:
-        clock = Stages()
-        with clock("prepare"):
-            case = prepared(zyx(images, affine), self._spec)
-        with clock("network"):
-            logits = self._logits(case.tensor)
-        with clock("label"):
-            labels = labels_of(logits[0], case, images.shape[1:], affine, self._spec)
-        self.stages_ms = clock.ms
-        return labels
+        self.about = versions(precision="bf16", around=AROUND)
 
     def _logits(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
         torch = self._torch
