@@ -15,6 +15,8 @@ from fastbts.formats.compression import fast_zlib, open_gzip
 COMMENT_CODE = 6  # NIfTI extension of plain text, nifti1.h "NIFTI_ECODE_COMMENT"
 SOFTWARE = "fastbts"
 """Begins the value of the PNG keyword "Software" in our pictures."""
+GENERATOR = f"{SOFTWARE} "
+"""Begins what our HTML pages say about the program that made them, in their first lines."""
 MAX_TEXT_BYTES = 1 << 20  # of a report, and of a comment in an image
 PNG, GZIP, NRRD = b"\x89PNG\r\n\x1a\n", b"\x1f\x8b", b"NRRD"
 DICOM = b"DICM"  # after a preamble of 128 bytes
@@ -31,7 +33,8 @@ UNREADABLE = (
 
 
 def is_ours(path: Path) -> bool:
-    """Whether fastbts wrote this file: image, report, preview or DICOM object, by its content.
+    """Whether fastbts wrote this file: image, report, preview, page or DICOM object, by its
+    content.
 
     An image whose voxels were changed afterwards is no longer ours.
     """
@@ -43,6 +46,8 @@ def is_ours(path: Path) -> bool:
             file.seek(0)
             if start == PNG:
                 return f"Software\0{SOFTWARE} ".encode() in file.read(1024)
+            if start.startswith(b"<!"):
+                return f'<meta name="generator" content="{GENERATOR}'.encode() in file.read(1024)
             if start.startswith(b"{"):
                 return bool(listed_files(path))
             if start.startswith(NRRD):
