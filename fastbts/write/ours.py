@@ -15,6 +15,8 @@ from fastbts.formats.compression import fast_zlib, open_gzip
 COMMENT_CODE = 6  # NIfTI extension of plain text, nifti1.h "NIFTI_ECODE_COMMENT"
 SOFTWARE = "fastbts"
 """Begins the value of the PNG keyword "Software" in our pictures."""
+COMPARISON = "comparison"
+"""Kind of the JSON that `fastbts compare` writes."""
 GENERATOR = f"{SOFTWARE} "
 """Begins what our HTML pages say about the program that made them, in their first lines."""
 MAX_TEXT_BYTES = 1 << 20  # of a report, and of a comment in an image
@@ -49,7 +51,7 @@ def is_ours(path: Path) -> bool:
             if start.startswith(b"<!"):
                 return f'<meta name="generator" content="{GENERATOR}'.encode() in file.read(1024)
             if start.startswith(b"{"):
-                return bool(listed_files(path))
+                return bool(listed_files(path)) or _is_comparison(path)
             if start.startswith(NRRD):
                 return _is_our_nrrd(file)
             if file.read(132)[128:] == DICOM:
@@ -70,6 +72,12 @@ def listed_files(report: Path) -> dict[str, str]:
         return {name: digest for name, digest in listed.items() if Path(name).name == name}
     except UNREADABLE:
         return {}
+
+
+def _is_comparison(path: Path) -> bool:
+    """Whether this is what `fastbts compare --json` writes."""
+    content = json.loads(path.read_bytes()[:MAX_TEXT_BYTES])
+    return bool(content["software"][SOFTWARE]) and content["kind"] == COMPARISON
 
 
 def _is_our_image(file: BinaryIO | GzipFile) -> bool:

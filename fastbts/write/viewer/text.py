@@ -131,19 +131,20 @@ def warnings(texts: Sequence[str]) -> str:
     return section("Warnings", f"<ul>\n{items}\n</ul>", kind="warnings")
 
 
-def provenance(report: Mapping[str, Any], written: str) -> str:
+def provenance(report: Mapping[str, Any], written: str = "", title: str = "What made it") -> str:
     """What made the result.
 
     Args:
         report: Of the result.
         written: Date and time of writing, as text; "" if it is not known.
+        title: Of the section.
     """
     facts = "\n".join(
         f'<tr><th scope="row">{name}</th><td>{escape(value)}</td></tr>'
         for name, value in _facts(report, written).items()
         if value
     )
-    return section("What made it", f'<table class="facts"><tbody>\n{facts}\n</tbody></table>')
+    return section(title, f'<table class="facts"><tbody>\n{facts}\n</tbody></table>')
 
 
 def _facts(report: Mapping[str, Any], written: str) -> dict[str, str]:
