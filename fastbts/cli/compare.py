@@ -14,12 +14,10 @@ from fastbts.errors import OptionsError
 from fastbts.files import check_writable, write_json, write_set
 from fastbts.results.compare import Comparison
 from fastbts.results.compare import compare as compare_results
-from fastbts.results.page import comparison_page, in_words
+from fastbts.results.page import HEAD, comparison_page, in_words
 from fastbts.results.saved import read_result
 from fastbts.write.ours import listed_files
 from fastbts.write.outputs import check_not_of_others, check_page
-
-HEAD = ("region", "before", "after", "change", "")
 
 
 @app.command()

@@ -17,6 +17,10 @@ from fastbts.write.words import one_line
 
 PAGES = (".html", ".htm")
 TITLE = "Follow-up"
+HEAD = ("Region", "ml before", "ml after", "change", "%")
+"""Of the table of changes."""
+SIDE = ("first", "step", "size", "n")
+"""What the page says about the shown part of each axis."""
 
 
 def comparison_page(comparison: Comparison) -> bytes:
@@ -40,20 +44,19 @@ def comparison_page(comparison: Comparison) -> bytes:
 
 
 def in_words(change: Change) -> tuple[str, str, str, str]:
-    """A region's volumes, and its change in ml and percent."""
-    percent = "new" if change.percent is None else f"{change.percent:+.1f} %"
-    if not change.before_ml and not change.after_ml:
-        percent = "none"
-    volumes = f"{change.before_ml:.1f} ml", f"{change.after_ml:.1f} ml"
-    return *volumes, f"{change.ml:+.1f} ml", percent
+    """A region's volumes, and its change, in ml and percent."""
+    if change.percent is not None:
+        percent = f"{change.percent:+.1f}"
+    else:
+        percent = "new" if change.after_ml else "-"
+    return f"{change.before_ml:.1f}", f"{change.after_ml:.1f}", f"{change.ml:+.1f}", percent
 
 
 def _changes(comparison: Comparison) -> str:
     rows = [[region, *in_words(change)] for region, change in comparison.changes.items()]
     days = comparison.days
     apart = f"<p>{int(days)} days between the examinations.</p>" if days is not None else ""
-    head = ("Region", "Before", "After", "Change", "%")
-    return section("Change", table(head, rows) + apart)
+    return section("Change", table(HEAD, rows) + apart)
 
 
 def _heading(when: str, name: str, result: SavedResult) -> str:
@@ -104,9 +107,6 @@ def _parsed(path: Path) -> dict[str, Any]:
         "centre": [int(at) for at in content["centre"]],
         "sides": [{key: int(side[key]) for key in SIDE} for side in content["sides"]],
     }
-
-
-SIDE = ("first", "step", "size", "n")
 
 
 def _texts(texts: Mapping[Any, Any]) -> dict[str, str]:

@@ -116,8 +116,8 @@ def test_command(pair: list[Path], tmp_path: Path) -> None:
     changes = compare(*pair).changes
     for region, change in changes.items():
         line = next(line for line in output.splitlines() if line.startswith(region))
-        assert f"{change.ml:+.1f} ml" in line
-        assert line.endswith(f"{change.percent:+.1f} %")
+        assert line.split()[1:3] == [f"{change.before_ml:.1f}", f"{change.after_ml:.1f}"]
+        assert line.split()[3:] == [f"{change.ml:+.1f}", f"{change.percent:+.1f}"]
     assert "90 days between the examinations" in output
     content = json.loads(files[0].read_text())
     assert content["days"] == 90
@@ -128,7 +128,7 @@ def test_command(pair: list[Path], tmp_path: Path) -> None:
     assert page.count('<canvas id="screen-') == 2
     assert "<h2>Before: &lt;/h2&gt;&lt;b&gt;</h2>" in page
     assert "90 days between" in page
-    assert f"{changes['WT'].percent:+.1f} %" in page
+    assert f"<td class=number>{changes['WT'].percent:+.1f}</td>" in page
     assert all(map(is_ours, files))
     assert run("compare", pair[0], pair[1] / "seg.nii.gz", *options)[0] == 0
     files[0].write_text("{}")

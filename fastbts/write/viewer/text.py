@@ -55,8 +55,10 @@ def controls(contents: Sequence[Mapping[str, Any]]) -> str:
         f"{' checked' if view == 'planes' else ''}>{words}</label>"
         for view, words in VIEWS.items()
     )
+    sizes = [[side["n"] for side in one["sides"]] for one in contents]
+    alike = " checked" if all(size == sizes[0] for size in sizes) else ""
     together = (
-        '<label class="choice"><input type="checkbox" name="together" checked>'
+        f'<label class="choice"><input type="checkbox" name="together"{alike}>'
         "move both together</label>\n"
     )
     return (

@@ -126,7 +126,7 @@ const panels = results.map(
   (result, n) => new Panel(document.querySelectorAll(".panel")[n], result));
 const each = (act) => Promise.all(panels.filter((panel) => panel.labels).map(act));
 
-/** Moves the other panels along, as far as their images go; no panel is moved back. */
+/** Moves the other panels along, as far as their images go. */
 function together(panel) {
   if (!form.elements.together?.checked || together.busy) return;
   together.busy = true;
@@ -175,6 +175,7 @@ async function start() {
     panel.moved = together;
   }
   connect();
+  if (panels.length > 1 && panels[0].labels) together(panels[0]);
   document.documentElement.dataset.state = panels.every((p) => p.labels) ? "ready" : "failed";
 }
 
