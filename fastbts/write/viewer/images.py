@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from fastbts.segmentation import Segmentation
 
 MARGIN_MM = 4.0
-MAX_VOXELS = 7_000_000
-"""Of an image in the page. A brain at 1 mm has about 4 million."""
+MAX_VOXELS = 4_800_000
+"""Of an image in the page, which then has at most 12 MB. A brain at 1 mm has 3 to 4.3 million."""
 WHITE = 255
 
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastbts.about import DISCLAIMER, __version__
@@ -79,7 +79,7 @@ def as_json(content: Any) -> str:
 
 @cache
 def _file(name: str) -> str:
-    return files("fastbts.write.viewer").joinpath(name).read_text("utf-8")
+    return (Path(__file__).parent / name).read_text("utf-8")
 
 
 def _policy(style: str, scripts: Sequence[str]) -> str:
