@@ -177,6 +177,17 @@ def to_network_axes(array: Any, geometry: Geometry) -> Any:
     return moved[(..., *flips)]
 
 
+def network_affine(geometry: Geometry) -> NDArray[np.float64]:
+    """Voxel (d, h, w) of a grid in network axes -> RAS+ position in mm, (4, 4)."""
+    order = np.zeros((4, 4))
+    order[3, 3] = 1
+    for i, (axis, step) in enumerate(geometry.ras_axes):
+        order[i, 2 - axis] = step
+        order[i, 3] = 0 if step > 0 else geometry.shape[i] - 1
+    affine: NDArray[np.float64] = geometry.affine @ order
+    return affine
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Volume:
     """The co-registered MR images of one case, on one voxel grid.

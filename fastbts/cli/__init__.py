@@ -19,6 +19,7 @@ __all__ = ["COMMANDS", "app", "main"]
 
 COMMANDS = {
     "bench": ("bench",),
+    "compare": ("compare",),
     "doctor": ("doctor",),
     "engine": ("info", "build", "export-triton", "keygen", "sign", "verify-engine"),
     "listen": ("listen", "queue"),

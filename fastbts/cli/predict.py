@@ -20,6 +20,7 @@ from fastbts.cli.common import (
     tell_error,
 )
 from fastbts.cli.results import (
+    Html,
     Labels,
     MinPart,
     Mode,
@@ -110,6 +111,7 @@ def predict(
     allow_missing: AllowMissing = False,
     labels: Labels = None,
     preview: Preview = False,
+    html: Html = False,
     overwrite: Overwrite = False,
     engine: EngineOption = None,
     backend: Backend = "auto",
@@ -134,7 +136,7 @@ def predict(
         given = _cases(cases or [], images, engine, **orders)
         saves = [
             {**files, "labels": labels, "overwrite": overwrite}
-            for files in result_files(out, list(given), preview)
+            for files in result_files(out, list(given), preview, html)
         ]
         for save in saves:
             check_no_dicom([save["path"]])
@@ -166,7 +168,7 @@ def predict(
             with progress_bar(name or "case") as progress:
                 result = next(results)
             try:
-                write_result(result, save)
+                write_result(result, save, name=name)
             except FastBTSError as error:
                 if len(saves) == 1:
                     raise
@@ -189,7 +191,7 @@ def demo(
     with reported_errors():
         if is_image_name(out):
             raise OptionsError(f"{out}: the demo writes several files; give a folder")
-        (files,) = result_files(out, [""], preview=True)
+        (files,) = result_files(out, [""], preview=True, html=True)
         save = {**files, "overwrite": overwrite}
         check_outputs(**save)
         segmenter = new_segmenter(engine)
@@ -199,10 +201,10 @@ def demo(
             write_case(case, out / case.name)
         with progress_bar(case.name) as progress:
             result = segmenter.predict(out / case.name, progress=progress)
-        write_result(result, save)
+        write_result(result, save, name=case.name)
     typer.echo(
-        f"look at {files['preview']}; the synthetic case and its reference segmentation are in "
-        f"{out / case.name}"
+        f"look at {files['preview']}, or open {files['html']} in a browser; the synthetic case and "
+        f"its reference segmentation are in {out / case.name}"
     )
 
 

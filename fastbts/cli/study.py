@@ -24,6 +24,7 @@ from fastbts.cli.results import (
     AllowMissing,
     BrainEngine,
     Fractional,
+    Html,
     Labels,
     MinPart,
     Mode,
@@ -83,6 +84,7 @@ def study(
     ] = False,
     labels: Labels = None,
     preview: Preview = False,
+    html: Html = False,
     overwrite: Overwrite = False,
     engine: EngineOption = None,
     brain_engine: BrainEngine = None,
@@ -105,7 +107,7 @@ def study(
 
     given = {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}
     with reported_errors():
-        (files,) = result_files(out, [""], preview)
+        (files,) = result_files(out, [""], preview, html)
         save = {**files, "labels": labels, "overwrite": overwrite}
         check_outputs(**{**save, "path": _paths(out, save["path"], nrrd, dicom=True)})
         check_extras(_paths(out, save["path"], nrrd, dicom=False))
