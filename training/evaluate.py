@@ -19,11 +19,11 @@ from rich.table import Table
 
 from fastbts import EngineSpec, FastBTSError, Segmenter, SegmenterOptions
 from fastbts.metrics import region_dice
+from fastbts.scores.lesions import lesion_scores
+from fastbts.scores.regions import region_scores
+from fastbts.scores.tables import Row, dice_rows, group_means, mean_row, summary, write_csv
 from training.data.cases import find_cases, group_of, read_images, read_labels
 from training.scores.calibration import Histogram, brain_logits, calibration_record, logit_histogram
-from training.scores.lesions import lesion_scores
-from training.scores.regions import region_scores
-from training.scores.tables import Row, dice_rows, group_means, mean_row, summary, write_csv
 
 SHOWN = {
     "dice": "Dice",
@@ -43,7 +43,7 @@ class Evaluation:
     """Scores of some cases.
 
     Attributes:
-        rows: One per case and region, see `training.scores.regions.region_scores`.
+        rows: One per case and region, see `fastbts.scores.regions.region_scores`.
         histogram: Of the logits at brain voxels, (K, 2, bins), see `training.scores.calibration`.
     """
 
