@@ -30,8 +30,8 @@ COMMANDS = {
 SEGMENTING = ("predict", "demo")
 """Commands that take the shipped engine, as it is by default, unless an option says otherwise."""
 OTHER_ENGINE = {
-    *("--engine", "--backend", "--device", "--precision", "--threads", "--parallel"),
-    *("--trusted-key", "--help"),
+    *("--engine", "--backend", "--device", "--precision", "--threads", "--jobs"),
+    *("--trusted-key", "--ray", "--help"),
 }
 
 

@@ -14,7 +14,7 @@ from fastbts.options import MODES
 from fastbts.volume import MODALITIES
 from fastbts.write.kinds import Kind, kind_of
 from fastbts.write.nifti import IMAGE_SUFFIXES, image_stem
-from fastbts.write.outputs import IMAGE, PREVIEW, REPORT, check_outputs, kept_files, replaced_files
+from fastbts.write.outputs import case_files, check_outputs, kept_files, replaced_files
 
 if TYPE_CHECKING:
     from fastbts import FailedCase, Segmentation, Segmenter
@@ -115,15 +115,7 @@ def is_image_name(out: Path) -> bool:
 def result_files(out: Path, names: Sequence[str], preview: bool) -> list[dict[str, Any]]:
     """For each case the files that `Segmentation.save` writes."""
     if not is_image_name(out):
-        folders = [out / name if len(names) > 1 else out for name in names]
-        return [
-            {
-                "path": folder / IMAGE,
-                "sidecar": folder / REPORT,
-                "preview": folder / PREVIEW if preview else None,
-            }
-            for folder in folders
-        ]
+        return [case_files(out / name if len(names) > 1 else out, preview) for name in names]
     if len(names) > 1:
         raise OptionsError(f"{out}: names one image for {len(names)} cases; give a folder")
     stem = image_stem(out) if kind_of(out) is Kind.NIFTI else out.name
