@@ -20,6 +20,7 @@ __all__ = ["COMMANDS", "app", "main"]
 COMMANDS = {
     "bench": ("bench",),
     "doctor": ("doctor",),
+    "evaluate": ("evaluate",),
     "engine": ("info", "build", "export-triton", "keygen", "sign", "verify-engine"),
     "listen": ("listen", "queue"),
     "predict": ("predict", "demo"),
