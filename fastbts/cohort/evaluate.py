@@ -56,7 +56,7 @@ def score_case(
     geometry = _one_grid(given, expected)
     regions = _own_regions(given) if labels == AUTO else None
     if regions:
-        pair = tuple(read_labels(_image(x), 255) for x in (result, reference))
+        pair = read_labels(_image(result), 255), read_labels(_image(reference), 255)
     else:
         pair = read_as(result, labels), read_as(reference, reference_labels)
     regions = regions or REGION_LABELS
