@@ -6,6 +6,7 @@ file system, and sends back what became of it: a line of text, no image.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -76,6 +77,7 @@ def on_cluster(
         how = {**how, "options": replace(how["options"], n_threads=n_cpus, parallel=1)}
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
         context.max_errored_blocks = -1  # a case whose worker died is reported below
         numbers = [{"job": i} for i in range(len(jobs))]
         rows = data.from_items(numbers, override_num_blocks=len(jobs))  # so one case at a time

@@ -204,10 +204,15 @@ def test_bids_derivatives(engine: Path, three: list[Path], tmp_path: Path) -> No
     assert json.loads((out / f"{BIDS[0]}.json").read_text())["SpatialReference"] == "orig"
     code, output = predict(engine, out, plain, session, *bids)
     assert "2 of 2 done before, 0 to do" in output
+
+
+def test_bids_by_its_validator(engine: Path, three: list[Path], tmp_path: Path) -> None:
     validator = shutil.which(os.environ.get("FASTBTS_BIDS_VALIDATOR", "bids-validator-deno"))
     if validator is None:
-        pytest.skip("checked without the BIDS validator: pip install bids-validator-deno")
-    checked = subprocess.run([validator, out, "--json"], capture_output=True, text=True)
+        pytest.skip("no BIDS validator: pip install bids-validator-deno")
+    bids = ("--out-format", "bids", "--preview")
+    assert predict(engine, tmp_path, *three, *bids)[0] == 0
+    checked = subprocess.run([validator, tmp_path, "--json"], capture_output=True, text=True)
     issues = json.loads(checked.stdout)["issues"]["issues"]
     assert [issue for issue in issues if issue["severity"] == "error"] == []
 
