@@ -7,6 +7,7 @@ file system, and sends back what became of it: a line of text, no image.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -73,15 +74,32 @@ def on_cluster(
     if started:
         _connect(ray, address)
     try:
-        n_workers, n_cpus = _shares(ray.nodes(), how["options"])
-        how = {**how, "options": replace(how["options"], n_threads=n_cpus, parallel=1)}
-        context = data.DataContext.get_current()
-        context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
-        context.max_errored_blocks = -1  # a case whose worker died is reported below
-        numbers = [{"job": i} for i in range(len(jobs))]
-        rows = data.from_items(numbers, override_num_blocks=len(jobs))  # so one case at a time
-        done = rows.map(
+        done = _dataset(data, jobs, how, read, _shares(ray.nodes(), how["options"]))
+        yield from _with_the_lost(jobs, done.iter_rows())
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _dataset(
+    data: Any,
+    jobs: Sequence[Job],
+    how: Mapping[str, Any],
+    read: Mapping[str, Any],
+    shares: tuple[int, int],
+) -> Any:
+    """The outcomes as a dataset of Ray, which works when it is read."""
+    n_workers, n_cpus = shares
+    how = {**how, "options": replace(how["options"], n_threads=n_cpus, parallel=1)}
+    context = data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1  # a case whose worker died is reported by `_with_the_lost`
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    numbers = [{"job": i} for i in range(len(jobs))]
+    rows = data.from_items(numbers, override_num_blocks=len(jobs))  # so one case at a time
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the two bounds below are deprecated; 2.64 removes them
+        return rows.map(
             Worker,
             fn_constructor_args=([_absolute(job) for job in jobs], _absolute_engine(how), read),
             compute=data.ActorPoolStrategy(size=min(n_workers, len(jobs))),
@@ -89,10 +107,6 @@ def on_cluster(
             max_restarts=MAX_RESTARTS,
             max_task_retries=MAX_RESTARTS,
         )
-        yield from _with_the_lost(jobs, done.iter_rows())
-    finally:
-        if started:
-            ray.shutdown()
 
 
 def _with_the_lost(jobs: Sequence[Job], rows: Any) -> Iterator[Outcome]:
