@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,12 +11,13 @@ import typer
 from fastbts.cli.common import overall_bar, tell_error
 from fastbts.cli.results import is_image_name, result_files, write_result
 from fastbts.cohort.jobs import Job, new_jobs
-from fastbts.cohort.outcome import FAILED, Outcome
+from fastbts.cohort.outcome import DONE, FAILED, Outcome
 from fastbts.cohort.part import Part
 from fastbts.cohort.plan import FORMATS, Plan, layout, make_plan
 from fastbts.cohort.run import noted, outcome_of, outcomes
 from fastbts.cohort.summary import written_at_the_end
 from fastbts.errors import FastBTSError, OptionsError
+from fastbts.progress import Progress
 
 OutFormat = Annotated[
     str,
@@ -86,45 +86,40 @@ def planned(
     return plan
 
 
-@contextmanager
-def case_bar(plan: Plan) -> Iterator[Any]:
-    """Progress over all cases: a function of the job's number, the stage and its fraction."""
-    with overall_bar(len(plan.jobs)) as bar:
-
-        def progress(i: int, stage: str, fraction: float) -> None:
-            job = plan.jobs[min(i, len(plan.jobs) - 1)]
-            bar(f"{job.name or 'case'} ({i + 1}/{len(plan.jobs)}): {stage}", i + fraction)
-
-        yield progress
-
-
-def write_results(plan: Plan, results: Iterator[Any], reached: list[int], progress: Any) -> None:
+def write_results(plan: Plan, predict: Callable[[Progress], Iterator[Any]]) -> None:
     """Writes each result as it comes, and exits with 3 or 1 if some or all cases failed.
 
     Args:
         plan: The jobs.
-        results: Of them, in their order.
-        reached: Gets the number of the job that `results` works on.
-        progress: Of `case_bar`.
+        predict: Takes what shows the progress of a case; gives the results in the jobs' order.
     """
-    failures = []
-    with written_at_the_end(plan.summary):
-        for i, job in enumerate(plan.jobs):
-            reached[0] = i
-            result = next(results)
-            try:
-                write_result(_prepared(job, result), dict(job.save))
-                outcome = outcome_of(job) if plan.summary else None
-            except FastBTSError as error:
-                if plan.n_cases == 1:
-                    raise
-                tell_error(error)
-                outcome = Outcome.failed(job.name, error)
+    failures: list[Outcome] = []
+    i, n = 0, len(plan.jobs)
+
+    def progress(stage: str, fraction: float) -> None:
+        bar(f"{plan.jobs[i].name or 'case'} ({i + 1}/{n}): {stage}", i + fraction)
+
+    with overall_bar(n) as bar, written_at_the_end(plan.summary):
+        results = predict(progress)
+        for i, job in enumerate(plan.jobs):  # noqa: B007, `progress` reads it
+            outcome = _written(job, next(results), alone=plan.n_cases == 1)
+            if outcome.state == FAILED:
                 failures.append(outcome)
-            if plan.summary and outcome:
+            if plan.summary:
                 plan.summary.add(outcome)
-            progress(i, "done", 1.0)
     end(plan, failures)
+
+
+def _written(job: Job, result: Any, *, alone: bool) -> Outcome:
+    """Writes a result; prints an error as a line, unless this is the only case."""
+    try:
+        write_result(_prepared(job, result), dict(job.save))
+    except FastBTSError as error:
+        if alone:
+            raise
+        tell_error(error)
+        return Outcome.failed(job.name, error)
+    return Outcome(job.name, DONE) if alone else outcome_of(job)
 
 
 def on_cluster(plan: Plan, how: Mapping[str, Any], read: Mapping[str, Any], address: str) -> None:

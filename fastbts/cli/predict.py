@@ -14,7 +14,6 @@ from fastbts.cli.cohort import (
     PartOption,
     Ray,
     SkipDone,
-    case_bar,
     on_cluster,
     planned,
     write_results,
@@ -138,9 +137,9 @@ def predict(
     images = {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}
     with reported_errors():
         images |= _named(image or [])
-        given = _cases(cases or [], images, engine, **orders)
+        found = _cases(cases or [], images, engine, **orders)
         plan = planned(
-            given,
+            found,
             out,
             {"labels": labels, "overwrite": overwrite},
             engine,
@@ -164,29 +163,21 @@ def predict(
             "allow_missing": allow_missing,
             "min_part_mm3": min_part_mm3,
         }
-        read = {**orders, "grid": grid}
+        read: dict[str, Any] = {**orders, "grid": grid}
         if ray is not None:
             chosen = SegmenterOptions(**options, parallel=jobs or 1)
             how = {**choice, "engine": engine, "trusted_key": trusted_key, "options": chosen}
             on_cluster(plan, how, read, ray)
             return
-        if not saves:
-            write_results(plan, iter(()), [0], None)
+        if not plan.jobs:
+            write_results(plan, lambda progress: iter(()))
             return
         options["parallel"] = jobs or _parallel(len(saves), threads)
         segmenter = new_segmenter(engine, choice, trusted_key, **options)
         for save in saves:
             check_regions([save["path"]], labels, segmenter.spec.region_labels)
-        with case_bar(plan) as progress:
-            reached = [0]
-            results = segmenter.predict_batch(
-                [job.case for job in plan.jobs],
-                nnunet_order=read["nnunet_order"],
-                order=read["order"],
-                grid=grid,
-                progress=lambda stage, fraction: progress(reached[0], stage, fraction),
-            )
-            write_results(plan, results, reached, progress)
+        given = [job.case for job in plan.jobs]
+        write_results(plan, lambda shown: segmenter.predict_batch(given, **read, progress=shown))
 
 
 @app.command()
