@@ -21,6 +21,7 @@ COMMANDS = {
     "bench": ("bench",),
     "compare": ("compare",),
     "doctor": ("doctor",),
+    "evaluate": ("evaluate",),
     "engine": ("info", "build", "export-triton", "keygen", "sign", "verify-engine"),
     "listen": ("listen", "queue"),
     "predict": ("predict", "demo"),
@@ -31,8 +32,8 @@ COMMANDS = {
 SEGMENTING = ("predict", "demo")
 """Commands that take the shipped engine, as it is by default, unless an option says otherwise."""
 OTHER_ENGINE = {
-    *("--engine", "--backend", "--device", "--precision", "--threads", "--parallel"),
-    *("--trusted-key", "--help"),
+    *("--engine", "--backend", "--device", "--precision", "--threads", "--jobs"),
+    *("--trusted-key", "--ray", "--help"),
 }
 
 

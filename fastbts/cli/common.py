@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,17 +48,32 @@ def _keep_group() -> None:
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
     """A progress bar on a terminal; nothing in a pipe."""
+    with overall_bar(1) as progress:
+        yield lambda stage, fraction: progress(f"{title}: {stage}", fraction)
+
+
+@contextmanager
+def overall_bar(n_cases: int) -> Iterator[Callable[[str, float], None]]:
+    """A bar over all cases with the time left, on a terminal; nothing in a pipe.
+
+    Yields:
+        A function that takes what is done now, and the number of cases that are done, with the
+        fraction of the one that runs.
+    """
     if sys.stderr is None or not sys.stderr.isatty():  # None without a console, as in pythonw
-        yield lambda stage, fraction: None
+        yield lambda description, done: None
         return
     from rich.console import Console
     from rich.progress import Progress as Bar
 
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=1.0)
-        yield lambda stage, fraction: bar.update(
-            task, completed=fraction, description=f"{title}: {stage}"
-        )
+    # What is printed meanwhile appears above the bar; in a pipe it must go there all the same.
+    redirect = sys.stdout is not None and sys.stdout.isatty()
+    console = Console(stderr=True)
+    with Bar(
+        console=console, transient=True, redirect_stdout=redirect, speed_estimate_period=300
+    ) as bar:
+        task = bar.add_task("", total=n_cases)
+        yield lambda description, done: bar.update(task, completed=done, description=description)
 
 
 @contextmanager

@@ -14,15 +14,7 @@ from fastbts.options import MODES
 from fastbts.volume import MODALITIES
 from fastbts.write.kinds import Kind, kind_of
 from fastbts.write.nifti import IMAGE_SUFFIXES, image_stem
-from fastbts.write.outputs import (
-    IMAGE,
-    PREVIEW,
-    REPORT,
-    VIEWER,
-    check_outputs,
-    kept_files,
-    replaced_files,
-)
+from fastbts.write.outputs import case_files, check_outputs, kept_files, replaced_files
 
 if TYPE_CHECKING:
     from fastbts import FailedCase, Segmentation, Segmenter
@@ -129,16 +121,7 @@ def result_files(
 ) -> list[dict[str, Any]]:
     """For each case the files that `Segmentation.save` writes."""
     if not is_image_name(out):
-        folders = [out / name if len(names) > 1 else out for name in names]
-        return [
-            {
-                "path": folder / IMAGE,
-                "sidecar": folder / REPORT,
-                "preview": folder / PREVIEW if preview else None,
-                "html": folder / VIEWER if html else None,
-            }
-            for folder in folders
-        ]
+        return [case_files(out / name if len(names) > 1 else out, preview, html) for name in names]
     if len(names) > 1:
         raise OptionsError(f"{out}: names one image for {len(names)} cases; give a folder")
     stem = image_stem(out) if kind_of(out) is Kind.NIFTI else out.name

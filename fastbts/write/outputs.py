@@ -21,6 +21,16 @@ SEG, SR, NRRD = "seg.dcm", "sr.dcm", "seg.seg.nrrd"
 """Names in a result folder."""
 
 
+def case_files(folder: Path, preview: bool = False, html: bool = False) -> dict[str, Path | None]:
+    """The files of a result in a folder of its own."""
+    return {
+        "path": folder / IMAGE,
+        "sidecar": folder / REPORT,
+        "preview": folder / PREVIEW if preview else None,
+        "html": folder / VIEWER if html else None,
+    }
+
+
 @dataclass(frozen=True)
 class Outputs:
     """The files of one result.

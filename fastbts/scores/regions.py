@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastbts.labels import REGION_LABELS
 from fastbts.metrics import region_confusion
-from training.scores.hd95 import hd95
+from fastbts.scores.hd95 import hd95
 
 MISSED_HD95_MM = 373.13
 """HD95 in BraTS where exactly one mask is empty: the diagonal of a 240 x 240 x 155 mm image."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fastbts.labels import REGION_LABELS
-from training.scores.tables import dice_rows, group_means, mean_row, summary, write_csv
+from fastbts.scores.tables import dice_rows, group_means, mean_row, summary, write_csv
 
 
 def rows() -> list[dict[str, Any]]:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from monai.metrics import compute_hausdorff_distance
 
-from tests.training.scores.masks import line
-from training.scores.hd95 import hd95, surface_voxels
+from fastbts.scores.hd95 import hd95, surface_voxels
+from tests.scores.masks import line
 
 MM = (1.0, 1.0, 1.0)
 masks = arrays(np.bool_, (5, 6, 7)).filter(lambda mask: bool(mask.any()))

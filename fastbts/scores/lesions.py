@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbts import FastBTSError
+from fastbts.errors import DeviceError
 from fastbts.labels import REGION_LABELS
 
 MATCHING_IOU = 0.5
@@ -33,7 +33,7 @@ def lesion_scores(
         (F1 of finding them; None without lesions), lesion_dice (mean Dice of the lesions found;
         None where none was).
     Raises:
-        FastBTSError: panoptica is not installed.
+        DeviceError: panoptica is not installed.
     """
     try:
         from panoptica import (
@@ -44,7 +44,7 @@ def lesion_scores(
         )
         from panoptica.metrics import Metric
     except ImportError as error:
-        raise FastBTSError(
+        raise DeviceError(
             "lesion-wise scores need panoptica; "
             "install it with: pip install 'fastbts[evaluate]', or omit --lesions"
         ) from error

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion
-from scipy.spatial import KDTree
+
+from fastbts.errors import optional_module
 
 
 def hd95(
@@ -25,7 +25,9 @@ def hd95(
         spacing_mm: Edge lengths of a voxel along i, j, k.
     Raises:
         ValueError: A mask is empty; the caller decides what that means.
+        DeviceError: SciPy is not installed.
     """
+    KDTree = optional_module("scipy.spatial", "evaluate").KDTree
     if not (predicted.any() and reference.any()):
         raise ValueError("hd95: a mask is empty; expected two with voxels")
     a, b = (surface_voxels(mask) * np.array(spacing_mm) for mask in (predicted, reference))
@@ -35,6 +37,7 @@ def hd95(
 
 def surface_voxels(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Indices (n, 3) of the voxels of a mask with a face neighbour outside it."""
+    binary_erosion = optional_module("scipy.ndimage", "evaluate").binary_erosion
     ends = np.array(
         [np.flatnonzero(mask.any(axis=axes))[[0, -1]] for axes in ((1, 2), (0, 2), (0, 1))]
     )

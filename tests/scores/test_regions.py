@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.training.scores.masks import line
-from training.scores.regions import MISSED_HD95_MM, region_scores
+from fastbts.scores.regions import MISSED_HD95_MM, region_scores
+from tests.scores.masks import line
 
 MM = (1.0, 1.0, 1.0)
 

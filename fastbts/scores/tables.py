@@ -6,7 +6,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TextIO
 
 Row = dict[str, Any]
 """One case and region: "case", "region", and scores, None where undefined."""
@@ -77,9 +77,14 @@ def summary(rows: list[Row]) -> dict[str, dict[str, dict[str, Any]]]:
 def write_csv(path: Path, rows: list[Row]) -> None:
     """Writes one line per case and region; undefined scores are empty."""
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+        write_rows(file, rows)
+
+
+def write_rows(file: TextIO, rows: list[Row]) -> None:
+    """Writes the lines of `write_csv` into an open file."""
+    writer = csv.DictWriter(file, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
 
 
 def _mean(values: list[float | None]) -> dict[str, Any]:

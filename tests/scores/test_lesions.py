@@ -11,7 +11,7 @@ from fastbts.metrics import region_dice
 def test_lesions_by_hand() -> None:
     """Three lesions, one of them found; one part too many."""
     pytest.importorskip("panoptica", reason="lesion-wise scores come with the extra 'evaluate'")
-    from training.scores.lesions import lesion_scores
+    from fastbts.scores.lesions import lesion_scores
 
     reference, predicted = np.zeros((2, 30, 30, 30), np.uint8)
     reference[2:8, 2:8, 2:8] = reference[20:24, 20:24, 20:24] = reference[28, 28, 28] = 2
