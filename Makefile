@@ -15,7 +15,8 @@ CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o 
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-quick guards versions lint format stubs coverage bench \
-    publish-bench bench-peers publish-bench-peers lock audit sbom install clean
+    publish-bench bench-peers publish-bench-peers lock audit sbom wheel docs docs-links pictures \
+    hub install clean
 .NOTPARALLEL:  # both installs build in build/
 
 help:  ## list the targets
@@ -135,18 +136,23 @@ $(SUPPLY)/installed:
 	$(SUPPLY)/bin/pip install --quiet --disable-pip-version-check uv pip-audit cyclonedx-bom
 	touch $@
 
+wheel:  ## build and repair a wheel, install it where no compiler is, and run the demo there
+	PYTHON=$(PYTHON) scripts/check_wheel.sh
+
 install: $(DEV)/installed  ## the developers' install alone, in .venv-dev
 
 # The plain install, as a user makes it: no torch, no development packages.
 $(VENV)/installed: $(SOURCES)
+	@echo "installing into $(VENV): downloads OpenVINO (60 MB) and compiles C++ (a minute or two)"
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check .
+	$(VENV)/bin/pip install --disable-pip-version-check .
 	touch $@
 
 # The developers' install: editable, with training, tests and linters.
 $(DEV)/installed: $(NATIVE)
+	@echo "installing into $(DEV): downloads PyTorch and more (5 GB) and compiles C++; takes minutes"
 	$(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/pip install --quiet --disable-pip-version-check \
+	$(DEV)/bin/pip install --disable-pip-version-check \
 	    --config-settings=cmake.define.FASTBTS_WERROR=ON --editable ".[train,evaluate,test,lint]"
 	touch $@
 
