@@ -136,6 +136,28 @@ $(SUPPLY)/installed:
 	$(SUPPLY)/bin/pip install --quiet --disable-pip-version-check uv pip-audit cyclonedx-bom
 	touch $@
 
+# The pages need the package itself: the reference has the help of its commands.
+SITE := build/docs
+
+docs: $(SITE)/installed  ## write the documents as a site, build/site; a wrong link is an error
+	$(SITE)/bin/mkdocs build --strict
+
+docs-links: docs  ## look at the links to other hosts as well (needs the network)
+	$(SITE)/bin/pip install --quiet --disable-pip-version-check LinkChecker
+	$(SITE)/bin/linkchecker --check-extern --no-status build/site/index.html
+
+$(SITE)/installed: $(SOURCES)
+	@echo "installing into $(SITE): compiles C++ (a minute or two)"
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/pip install --disable-pip-version-check ".[docs]"
+	touch $@
+
+pictures: $(VENV)/installed  ## draw the pictures of README and documents from the phantom
+	$(VENV)/bin/python scripts/make_pictures.py
+
+hub:  ## write build/hub: engines, cards, licence and checksums, ready for upload
+	$(PYTHON) scripts/make_hub.py
+
 wheel:  ## build and repair a wheel, install it where no compiler is, and run the demo there
 	PYTHON=$(PYTHON) scripts/check_wheel.sh
 

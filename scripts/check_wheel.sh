@@ -44,6 +44,10 @@ if [ -n "${CHROOT:-}" ]; then
   say "into the root $CHROOT"
   rm -rf "$CHROOT/wheels" "$CHROOT/fastbts"
   cp -r "$work/all" "$CHROOT/wheels"
+  if ! mountpoint --quiet "$CHROOT/proc"; then  # without it the demo waits for ever
+    mount -t proc proc "$CHROOT/proc"
+    trap 'umount "$CHROOT/proc"' EXIT
+  fi
   chroot "$CHROOT" /usr/bin/python3 -m venv /fastbts
   chroot "$CHROOT" /usr/bin/env -i HOME=/root PATH=/fastbts/bin:/usr/bin:/bin \
     /bin/sh -c "$demo" sh /wheels /fastbts
