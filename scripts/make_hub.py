@@ -1,7 +1,7 @@
 """Writes a folder for each engine, ready for upload to a model hub: `make hub`.
 
-It holds the engine, its card as README.md, what the card shows, the licence, and SHA256SUMS. Nothing
-is uploaded.
+It holds the engine, its card as README.md, what the card shows, the licence, and SHA256SUMS.
+Nothing is uploaded.
 """
 
 from __future__ import annotations
