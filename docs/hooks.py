@@ -77,17 +77,8 @@ def moved(link: re.Match[str], uri: str) -> str:
 
 def commands() -> str:
     """The help of all commands, as typer prints it in Markdown."""
-    command = [
-        sys.executable,
-        "-m",
-        "typer",
-        "--app",
-        "app",
-        "fastbts.cli",
-        "utils",
-        "docs",
-        "--name",
-        "fastbts",
-    ]
+    arguments = ("--app", "app", "fastbts.cli", "utils", "docs", "--name", "fastbts")
+    # -P: the installed package, which has the compiled module, not that of the current folder.
+    command = [sys.executable, "-P", "-m", "typer", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout.partition("**Usage**")[2].join(["**Usage**", ""])
