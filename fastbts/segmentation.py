@@ -141,8 +141,10 @@ class Segmentation:
                 `x.dcm`. `fastbts verify` expects it in the folder of the image.
             preview: A PNG file for a picture of three planes; None for no picture.
             overwrite: Replaces files that fastbts did not write, too; never the inputs.
+
         Returns:
             The files written, images first, the sidecar last.
+
         Raises:
             OptionsError: Unknown scheme or file suffix; DICOM of a result that is not on a DICOM
                 series; a DICOM-SEG alone of a result without tumour; or for regions other than WT,
