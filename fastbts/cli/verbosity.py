@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from typing import Any
 
 import typer
@@ -29,9 +27,6 @@ def set_verbosity(quiet: bool, verbose: bool) -> None:
     """Of all commands of this process."""
     global _level
     _level = QUIET if quiet else VERBOSE if verbose else NORMAL
-    if is_verbose():
-        logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
-        logging.getLogger("fastbts").setLevel(logging.DEBUG)
 
 
 def is_quiet() -> bool:
