@@ -144,7 +144,10 @@ def find_stack(path: str | Path) -> Path:
     path = Path(path)
     if not os.path.isdir(path):
         return path
-    names = [name for name in _listed_names(path) if is_image(name)]
+    listed = _listed_names(path)
+    if any(is_dicom(path / name) for name in listed):
+        raise CaseError(f"{path}: {DICOM}")
+    names = [name for name in listed if is_image(name)]
     stacks = [name for name in names if count_images(path / name) != 1] or names
     if len(stacks) != 1:
         got = _listed(stacks) or "no .nii or .nii.gz file"

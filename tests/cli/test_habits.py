@@ -12,7 +12,7 @@ import pytest
 
 from fastbts import CaseError, InputError, find_cases
 from fastbts.about import __version__
-from fastbts.read.find import find_case
+from fastbts.read.find import find_case, find_stack
 from fastbts.read.nifti import read_header
 from tests.cli.commands import run
 
@@ -97,6 +97,8 @@ def test_a_folder_of_dicom_names_the_command_that_reads_it(dicom: Path, tmp_path
             find_case(path)
         with pytest.raises(CaseError, match="fastbts study FOLDER"):
             find_cases(path)
+    with pytest.raises(CaseError, match="fastbts study FOLDER"):
+        find_stack(dicom)
 
 
 def test_a_dicom_file_for_an_image_names_the_command(dicom: Path) -> None:
@@ -104,6 +106,8 @@ def test_a_dicom_file_for_an_image_names_the_command(dicom: Path) -> None:
         InputError, match=r"got DICOM; segment its folder by `fastbts study FOLDER`"
     ):
         read_header(dicom / "IM0001")
+    with pytest.raises(InputError, match=r"got a folder, .* by `fastbts study FOLDER`"):
+        read_header(dicom)
 
 
 def test_images_with_a_skull_name_the_command_that_strips() -> None:
