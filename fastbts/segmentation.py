@@ -146,8 +146,10 @@ class Segmentation:
             html: A file for the page of `save_html`; None for no page.
             name: Of the case, on picture and page; "" for none.
             overwrite: Replaces files that fastbts did not write, too; never the inputs.
+
         Returns:
             The files written, images first, the sidecar last.
+
         Raises:
             OptionsError: Unknown scheme or file suffix; DICOM of a result that is not on a DICOM
                 series; a DICOM-SEG alone of a result without tumour; or for regions other than WT,

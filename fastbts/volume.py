@@ -41,6 +41,7 @@ class Geometry:
     Attributes:
         shape: Voxels along i, j, k.
         affine: Voxel index -> RAS+ position in mm, float64, (4, 4).
+
     Raises:
         GeometryError: The affine is not finite, singular or sheared, or its spacing is not within
             0.1-20 mm.
@@ -206,6 +207,7 @@ class Volume:
         sha256: Of each image's file, for the report; empty for arrays.
         header: `NiftiHeader` of the first file, or nibabel's, so that results are written in the
             same form; None for arrays.
+
     Raises:
         InputError: The data are not 4-D, or not real numbers.
         CaseError: The names do not match the data.
@@ -271,6 +273,7 @@ class Volume:
         Args:
             modalities: Names.
             optional: Those of them that may be absent, with a warning.
+
         Raises:
             CaseError: One of them is missing and not optional, or none is there.
         """

@@ -10,6 +10,7 @@ import typer
 
 from fastbts.cli.common import overall_bar, tell_error
 from fastbts.cli.results import is_image_name, result_files, write_result
+from fastbts.cli.verbosity import is_quiet, say
 from fastbts.cohort.jobs import Job, new_jobs
 from fastbts.cohort.outcome import DONE, FAILED, Outcome
 from fastbts.cohort.part import Part
@@ -83,7 +84,7 @@ def planned(
     files = layout(out_format, out, cases, file.spec, labels=save["labels"], **shown)
     kind: dict[str, Any] = {"out_format": out_format, "part": chosen, "skip_done": skip_done}
     plan = make_plan(cases, files, save, out, file, **kind)
-    if part or skip_done:
+    if (part or skip_done) and not is_quiet():
         typer.echo(f"{plan}", err=True)
     return plan
 
@@ -135,14 +136,14 @@ def on_cluster(plan: Plan, how: Mapping[str, Any], read: Mapping[str, Any], addr
                 failures.append(outcome)
             else:
                 volumes = (f"{region} {ml:.1f} ml" for region, ml in outcome.volumes_ml.items())
-                typer.echo(f"{outcome.case}: {', '.join(volumes)}")
+                say(f"{outcome.case}: {', '.join(volumes)}")
     end(plan, failures)
 
 
 def end(plan: Plan, failures: Sequence[Outcome]) -> None:
     """Says where the table is, and lists what failed."""
     if plan.summary:
-        typer.echo(f"wrote {plan.summary.path}")
+        say(f"wrote {plan.summary.path}")
     if not failures:
         return
     n = len(plan.jobs) + plan.n_done

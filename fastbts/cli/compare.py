@@ -10,6 +10,7 @@ import typer
 
 from fastbts.cli.common import app, reported_errors
 from fastbts.cli.results import Overwrite
+from fastbts.cli.verbosity import say
 from fastbts.errors import OptionsError
 from fastbts.files import check_writable, write_json, write_set
 from fastbts.results.compare import Comparison
@@ -55,7 +56,7 @@ def compare(
         typer.echo(f"warning: {warning}", err=True)
     written = [str(path) for path in (html, json) if path]
     if written:
-        typer.echo(f"wrote {', '.join(written)}")
+        say(f"wrote {', '.join(written)}")
 
 
 def _check_files(

@@ -44,6 +44,7 @@ from fastbts.cli.results import (
     result_files,
     write_result,
 )
+from fastbts.cli.verbosity import say
 from fastbts.device.host_cpus import n_cpus
 from fastbts.device.host_memory import free_bytes
 from fastbts.errors import CaseError, OptionsError
@@ -200,16 +201,19 @@ def demo(
         save = {**files, "overwrite": overwrite}
         check_outputs(**save)
         segmenter = new_segmenter(engine)
-        with progress_bar("synthetic case") as progress:
-            progress("making a synthetic case", 0.2)
-            case = make_case(seed)
-            write_case(case, out / case.name)
+        say("making a synthetic case: four images of 240 x 240 x 155 voxels, and its reference")
+        case = make_case(seed)
+        write_case(case, out / case.name)
+        say(f"segmenting {out / case.name}")
         with progress_bar(case.name) as progress:
             result = segmenter.predict(out / case.name, progress=progress)
+        seconds = {stage: ms / 1000 for stage, ms in result.timings_ms.items()}
+        say(f"{seconds['total']:.1f} s from files to labels, network {seconds['infer']:.1f} s")
         write_result(result, save, name=case.name)
-    typer.echo(
-        f"look at {files['preview']}, or open {files['html']} in a browser; the synthetic case and "
-        f"its reference segmentation are in {out / case.name}"
+    say(
+        f"look at {files['preview']}: the parts of the tumour in colour over FLAIR and T1ce, in "
+        f"three planes; or open {files['html']} in a browser; the case and its reference "
+        f"segmentation are in {out / case.name}"
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fastbts.cli.verbosity import detail, say
 from fastbts.errors import OptionsError, optional_module
 from fastbts.labels import REGION_SCHEME, SCHEMES
 from fastbts.options import MODES
@@ -156,11 +157,22 @@ def write_result(
     left_out = [p for p in outputs.paths if kind_of(p) is Kind.SEG and p not in written]
     for warning in (*result.warnings, *([NO_TUMOUR] if left_out else [])):
         typer.echo(f"warning: {warning}", err=True)
-    typer.echo(", ".join(f"{region} {ml:.1f} ml" for region, ml in result.volumes_ml.items()))
-    typer.echo("wrote " + ", ".join(str(path) for path in written))
+    say(", ".join(f"{region} {ml:.1f} ml" for region, ml in result.volumes_ml.items()))
+    say("wrote " + ", ".join(str(path) for path in written))
+    detail(how(result.report))
     if earlier:
         names = ", ".join(str(path) for path in earlier)
         typer.echo(f"removed {names}, files of an earlier result", err=True)
     if kept:
         names = ", ".join(str(path) for path in kept)
         typer.echo(f"kept {names}: not by fastbts, or changed; no part of this result", err=True)
+
+
+def how(report: Mapping[str, Any]) -> str:
+    """Engine, device, windows and times of a result, in one line."""
+    engine, windows = report["engine"], report["windows"]
+    times = ", ".join(f"{stage} {ms:.0f}" for stage, ms in report["timings_ms"].items())
+    return (
+        f"{engine['name']} by {engine['backend']} on {engine['device']} in {engine['precision']}; "
+        f"{windows['mode']}; ms: {times}"
+    )

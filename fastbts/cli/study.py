@@ -42,6 +42,7 @@ from fastbts.cli.results import (
     result_files,
     write_result,
 )
+from fastbts.cli.verbosity import say
 from fastbts.write.dicom_headers import reference_headers
 from fastbts.write.kinds import Kind, check_no_dicom, check_regions, kind_of
 from fastbts.write.outputs import NRRD, SEG, SR, check_outputs
@@ -181,9 +182,9 @@ def print_study(study: Study) -> None:
     width = max(len(row["series"]) for row in rows)
     for row in rows:
         used = row["used_as"] or "-"
-        typer.echo(f"{used:5}  {row['score']:2}  {row['series']:{width}}  {row['why']}")
+        say(f"{used:5}  {row['score']:2}  {row['series']:{width}}  {row['why']}")
     for line in _steps(study):
-        typer.echo(line)
+        say(line)
 
 
 def _steps(study: Study) -> Iterator[str]:
@@ -205,4 +206,4 @@ def print_times(result: Segmentation, write_ms: float) -> None:
     times = {**result.timings_ms, "write": write_ms}
     total = times.pop("total") + write_ms
     steps = (f"{step} {ms / 1000:.1f} s" for step, ms in {**times, "total": total}.items())
-    typer.echo(", ".join(steps))
+    say(", ".join(steps))

@@ -39,8 +39,10 @@ class Engine(Protocol):
             tensor: Normalised images, (B, M, D, H, W); D, H, W multiples of `spec.stride`.
             text: Unit-length embeddings that replace `self.text`, in its shape.
             out: Array for the logits, (B, K, D, H, W) float32, contiguous; None for a new one.
+
         Returns:
             The logits, (B, K, D, H, W): `out` if it was given.
+
         Raises:
             OptionsError: An argument has the wrong shape or type.
             DeviceError: The device or its runtime failed, for example without enough memory, or
