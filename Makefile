@@ -15,7 +15,7 @@ CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o 
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-quick guards versions lint format stubs coverage bench \
-    publish-bench bench-peers publish-bench-peers lock audit sbom install clean
+    publish-bench bench-peers publish-bench-peers triton-env lock audit sbom install clean
 .NOTPARALLEL:  # both installs build in build/
 
 help:  ## list the targets
@@ -113,6 +113,16 @@ $(PEERS)/installed: $(NATIVE) benchmarks/peers/requirements.txt
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check \
 	    --requirement benchmarks/peers/requirements.txt
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+# A server without ONNX Runtime, for tests alone; its models run in the developers' install.
+TRITON := build/triton
+
+triton-env: $(TRITON)/installed  ## Triton Inference Server for the tests, from PyPI (150 MB)
+
+$(TRITON)/installed: | $(DEV)/installed
+	$(DEV)/bin/pip install --quiet --disable-pip-version-check --no-deps --target $(TRITON) \
+	    nvidia-pytriton==0.7.0
 	touch $@
 
 # What `pip install fastbts[dicom,nrrd]` and the build need, with hashes, for all systems and Python
