@@ -160,7 +160,8 @@ $(VENV)/installed: $(SOURCES)
 $(DEV)/installed: $(NATIVE)
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/pip install --quiet --disable-pip-version-check \
-	    --config-settings=cmake.define.FASTBTS_WERROR=ON --editable ".[train,evaluate,test,examples,lint]"
+	    --config-settings=cmake.define.FASTBTS_WERROR=ON \
+	    --editable ".[train,evaluate,test,examples,lint]"
 	touch $@
 
 clean:  ## remove environments, builds, caches and outputs of the demo
