@@ -15,8 +15,8 @@ CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o 
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-quick guards versions lint format stubs coverage bench \
-    publish-bench bench-peers publish-bench-peers lock audit sbom wheel docs docs-links pictures \
-    hub install clean
+    publish-bench bench-peers publish-bench-peers triton-env lock audit sbom wheel docs docs-links \
+    pictures hub install clean
 .NOTPARALLEL:  # both installs build in build/
 
 help:  ## list the targets
@@ -119,6 +119,16 @@ $(PEERS)/installed: $(NATIVE) benchmarks/peers/requirements.txt
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
+# A server without ONNX Runtime, for tests alone; its models run in the developers' install.
+TRITON := build/triton
+
+triton-env: $(TRITON)/installed  ## Triton Inference Server for the tests, from PyPI (150 MB)
+
+$(TRITON)/installed: | $(DEV)/installed
+	$(DEV)/bin/pip install --quiet --disable-pip-version-check --no-deps --target $(TRITON) \
+	    nvidia-pytriton==0.7.0
+	touch $@
+
 # What `pip install fastbts[dicom,nrrd]` and the build need, with hashes, for all systems and Python
 # versions.
 lock: $(SUPPLY)/installed  ## write constraints.txt anew, with the newest versions
@@ -178,7 +188,8 @@ $(DEV)/installed: $(NATIVE)
 	@echo "installing into $(DEV): downloads PyTorch and more (5 GB) and compiles C++; takes minutes"
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/pip install --disable-pip-version-check \
-	    --config-settings=cmake.define.FASTBTS_WERROR=ON --editable ".[train,evaluate,test,lint]"
+	    --config-settings=cmake.define.FASTBTS_WERROR=ON \
+	    --editable ".[train,evaluate,test,examples,lint]"
 	touch $@
 
 clean:  ## remove environments, builds, caches and outputs of the demo

@@ -20,7 +20,7 @@ import fastbts
 
 ROOT = Path(__file__).resolve().parents[1]
 CSRC = [p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cpp", ".cu", ".cuh")]
-FOLDERS = ("fastbts", "training", "benchmarks", "tests", "scripts")
+FOLDERS = ("fastbts", "training", "benchmarks", "examples", "tests", "scripts")
 PYTHON = [p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py")]
 
 MAY_INCLUDE = {  # files of csrc -> parts of csrc/core that they may include
