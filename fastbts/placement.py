@@ -58,7 +58,7 @@ class Placement:
         """Maps logits (K, D, H, W) to the input's spacing; returns them and the box's offset."""
         if not self.resampled:
             return logits, self.offset
-        voxels = logits.voxels(n_threads) if isinstance(logits, PackedLogits) else logits
+        voxels: Array = logits.voxels(n_threads) if isinstance(logits, PackedLogits) else logits
         size, cut = box_size(self.box), voxels[(slice(None), *self.in_tensor)]
         if workspace.stream is not None:  # where the op takes contiguous arrays only
             cut = workspace.sampled(cut, (1, 1, 1), "logits in the box")
@@ -68,6 +68,7 @@ class Placement:
 
     def in_box(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (K, D, H, W) on the tensor's grid -> (K, *box), at the input's spacing."""
+        restored: Array
         restored, offset = self.restore(logits)
         d, h, w = (slice(o, o + n) for o, n in zip(offset, box_size(self.box), strict=True))
         return restored[:, d, h, w]

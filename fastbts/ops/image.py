@@ -148,16 +148,17 @@ def normalize(
             modality are NaN instead.
     """
     n_modalities, packed = np.shape(volume)[:1], packing or Packing(1)
-    shape = packed.shape(*n_modalities, size) if n_modalities else size
+    shape = packed.shape((*n_modalities, 0)[0], size)
     out = output_array("normalize: out", out, volume, shape, packed.dtype)
     stats = output_array("normalize: stats", stats, volume, (*n_modalities, 4), np.float64)
-    fusion = [packed.fusion.get(name) for name in ("gate", "gate_bias", "background")]
     _C.normalize(
         volume,
         box,
         percentiles,
         packed.patch,
-        *fusion,
+        packed.fusion.get("gate"),
+        packed.fusion.get("gate_bias"),
+        packed.fusion.get("background"),
         packed.step,
         out,
         stats,

@@ -53,7 +53,7 @@ def test_logits_are_those_of_pytorch(config: UNetConfig) -> None:
     if engine.packing is not None:
         ends = engine.infer_packed(packed(engine.packing, x[0], 1))
         np.testing.assert_array_equal(ends.voxels(), logits[0])
-        with pytest.raises(OptionsError, match="packed tensor: float32 of shape .*: expected"):
+        with pytest.raises(OptionsError, match=r"packed tensor: float32 of shape .*: expected"):
             engine.infer_packed(x[0])
 
 

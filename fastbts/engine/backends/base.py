@@ -230,9 +230,9 @@ class BaseEngine(ABC, Generic[T]):
         given = images(self.spec, self.max_side, self.device, given)
         table = text_table(self.file, self.text, text)
         logits = results(into, given, (len(given), len(self.spec.regions), *given.shape[2:]))
-        on_device = isinstance(given, DeviceArray)
-        with self._call(given.shape, handle if on_device else None) as call:
-            if on_device:
+        stream_of_call = handle if isinstance(given, DeviceArray) else None
+        with self._call(given.shape, stream_of_call) as call:
+            if isinstance(given, DeviceArray):
                 self._enqueue(call, given, table, logits, handle)
             else:
                 self._run(call, given, table, logits)

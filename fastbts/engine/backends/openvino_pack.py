@@ -66,8 +66,8 @@ def packing_of(model: Any, file: EngineFile) -> Packing | None:
         gate, background = packs.fusion.gate, packs.fusion.background
         arrays = {"gate": gate.weight, "gate_bias": gate.bias, "background": background}
         fusion = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
-    dtypes = [_dtype(end) for end in (model.inputs[0], model.outputs[0])]
-    return Packing(packs.patch, *dtypes, steps[0] if steps else 1.0, fusion)
+    tensor, logits = _dtype(model.inputs[0]), _dtype(model.outputs[0])
+    return Packing(packs.patch, tensor, logits, steps[0] if steps else 1.0, fusion)
 
 
 def _dtype(end: Any) -> np.dtype[Any]:
