@@ -29,8 +29,11 @@ demo: $(VENV)/installed  ## install, segment a synthetic case, show where the re
 PYTEST := OMP_WAIT_POLICY=passive $(DEV)/bin/python -m pytest
 PARALLEL := -p no:benchmark -n $(JOBS) --dist loadfile
 
+# A test that fails beside others runs once more alone: servers and kills depend on the load. Both
+# results are printed.
 test: $(DEV)/installed  ## all tests; those on real cases need FASTBTS_DATA or ../shared/data
 	@$(PYTEST) $(PARALLEL) -m "not serial"; parallel=$$?; \
+	if [ $$parallel -eq 1 ]; then $(PYTEST) -p no:benchmark --last-failed; parallel=$$?; fi; \
 	$(PYTEST) -m serial; serial=$$?; \
 	[ $$parallel -eq 0 ] && [ $$serial -eq 0 ]
 

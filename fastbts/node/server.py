@@ -33,9 +33,13 @@ def server_class() -> Any:
             if not self.ssl_context:
                 return _PromptSocket(fileno=connection.detach()), peer
             self.ssl_context.sslsocket_class = _PromptTlsSocket
-            return self.ssl_context.wrap_socket(
-                connection, server_side=True, do_handshake_on_connect=False
-            ), peer
+            try:
+                return self.ssl_context.wrap_socket(
+                    connection, server_side=True, do_handshake_on_connect=False
+                ), peer
+            except OSError:  # the peer has gone; socketserver ignores this
+                self.handle_error(connection, peer)
+                raise
 
         def verify_request(self, request: Any, client_address: Any) -> bool:
             return len(self.active_associations) < MAX_CONNECTIONS
