@@ -105,7 +105,7 @@ class Prediction:
         plan = planned(engine, placement.padded, spec, self.options, workspace)
         if tuple(volume.modalities) != tuple(spec.modalities):
             plan = plan._replace(packing=None)
-        with self.clock("normalize", 0.14):
+        with self.clock("normalize", 0.1):
             prepared = normalize(volume, spec, workspace, n_threads, brain, plan.packing)
         _log(prepared.brain.warnings)
         inferred = infer(engine, prepared.tensor, spec, self.options, self.clock, workspace, plan)
