@@ -18,6 +18,7 @@ from fastbts.device.arrays import on_host
 from fastbts.device.interface import Array
 from fastbts.errors import FastBTSError
 from fastbts.files import OpenFile, hashed, write_json, write_set
+from fastbts.ops import PackedLogits
 from fastbts.placement import Placement
 from fastbts.volume import Volume, to_network_axes
 from fastbts.write.dicom_seg import write_dicom_seg
@@ -46,7 +47,8 @@ class Segmentation:
         timings_ms: Wall time per stage and in total, in milliseconds.
         report: What ran on what, with which settings and which warnings; JSON-ready.
         volume: The input.
-        output: The network's logits, (K, D, H, W) float32 on the grid of its tensor, on its device.
+        output: The network's logits on the grid of its tensor: (K, D, H, W) float32 on its device,
+            or packed.
         placement: Where that grid is in the volume.
         temperature: What logits are divided by for probabilities.
         inputs: Further files that must not be overwritten, besides those that `volume` names.
@@ -60,7 +62,7 @@ class Segmentation:
     timings_ms: Mapping[str, float]
     report: Mapping[str, Any]
     volume: Volume
-    output: Array
+    output: Array | PackedLogits
     placement: Placement
     temperature: float = field(default=1.0)
     inputs: tuple[Path, ...] = ()
@@ -90,7 +92,8 @@ class Segmentation:
     @cached_property
     def logits(self) -> NDArray[np.float32]:
         """The network's output, (K, D, H, W) on the grid of its tensor, in host memory."""
-        return on_host(self.output)
+        packed = isinstance(self.output, PackedLogits)
+        return self.output.voxels() if packed else on_host(self.output)
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:

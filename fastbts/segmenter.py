@@ -324,7 +324,7 @@ class Segmenter:
 
     def _loaded(self, clock: Clock) -> Engine:
         if not self._engine.done():
-            with clock("load", 0.14):
+            with clock("load", 0.1):
                 return self.engine
         return self.engine
 

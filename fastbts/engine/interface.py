@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbts.ops import PackedLogits, Packing
 from fastbts.spec import EngineSpec
 
 
@@ -55,6 +56,26 @@ class Engine(Protocol):
         ...
 
 
+class PackedEngine(Engine, Protocol):
+    """An engine that can take a packed tensor, so that nobody has to pack it."""
+
+    @property
+    def packing(self) -> Packing | None:
+        """How it wants it; None if it takes voxels only."""
+        ...
+
+    def infer_packed(self, tensor: NDArray[Any]) -> PackedLogits:
+        """Runs the network over one case.
+
+        Args:
+            tensor: (M p^3, D/p, H/p, W/p), contiguous, as `packing` says; D, H, W multiples of
+                `spec.stride`.
+        Raises:
+            OptionsError, DeviceError: See `Engine.infer`.
+        """
+        ...
+
+
 class DeviceEngine(Engine, Protocol):
     """An engine that also takes arrays on its device.
 
@@ -96,6 +117,11 @@ def device_of(engine: Engine) -> str:
 def batch_of(engine: Engine) -> int:
     """Number of windows that an engine takes at once; 1 for one that does not say."""
     return getattr(engine, "batch", 1)
+
+
+def packing_of(engine: Engine) -> Packing | None:
+    """How an engine wants a packed tensor; None if it takes voxels only."""
+    return getattr(engine, "packing", None)
 
 
 def parallel_of(engine: Engine) -> int:
