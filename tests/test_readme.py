@@ -35,7 +35,7 @@ PARTS = ("fastbts", "csrc", "training", "benchmarks", "models", "scripts", "test
 
 @pytest.mark.parametrize("name", READMES)
 def test_links_and_named_files_exist(name: str) -> None:
-    """Paths start at the top or next to the README; a bare *.py or *.yaml is below it or at the top."""
+    """Paths start at the top or next to the README; a bare *.py is below it or at the top."""
     folder = (ROOT / name).parent
     for target in re.findall(r"\]\(([^)#:]+)\)", READMES[name]):
         assert (folder / target).exists(), target
