@@ -15,7 +15,8 @@ CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o 
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-quick guards versions lint format stubs coverage bench \
-    publish-bench bench-peers publish-bench-peers lock audit sbom install clean
+    publish-bench bench-peers publish-bench-peers triton-env lock audit sbom wheel docs docs-links \
+    pictures hub install clean
 .NOTPARALLEL:  # both installs build in build/
 
 help:  ## list the targets
@@ -118,6 +119,16 @@ $(PEERS)/installed: $(NATIVE) benchmarks/peers/requirements.txt
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
+# A server without ONNX Runtime, for tests alone; its models run in the developers' install.
+TRITON := build/triton
+
+triton-env: $(TRITON)/installed  ## Triton Inference Server for the tests, from PyPI (150 MB)
+
+$(TRITON)/installed: | $(DEV)/installed
+	$(DEV)/bin/pip install --quiet --disable-pip-version-check --no-deps --target $(TRITON) \
+	    nvidia-pytriton==0.7.0
+	touch $@
+
 # What `pip install fastbts[dicom,nrrd]` and the build need, with hashes, for all systems and Python
 # versions.
 lock: $(SUPPLY)/installed  ## write constraints.txt anew, with the newest versions
@@ -138,19 +149,47 @@ $(SUPPLY)/installed:
 	$(SUPPLY)/bin/pip install --quiet --disable-pip-version-check uv pip-audit cyclonedx-bom
 	touch $@
 
+# The pages need the package itself: the reference has the help of its commands.
+SITE := build/docs
+
+docs: $(SITE)/installed  ## write the documents as a site, build/site; a wrong link is an error
+	$(SITE)/bin/mkdocs build --strict
+
+docs-links: docs  ## look at the links to other hosts as well (needs the network)
+	$(SITE)/bin/pip install --quiet --disable-pip-version-check LinkChecker
+	$(SITE)/bin/linkchecker --check-extern --no-status build/site/index.html
+
+$(SITE)/installed: $(SOURCES)
+	@echo "installing into $(SITE): compiles C++ (a minute or two)"
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/pip install --disable-pip-version-check ".[docs]"
+	touch $@
+
+pictures: $(VENV)/installed  ## draw the pictures of README and documents from the phantom
+	$(VENV)/bin/python scripts/make_pictures.py
+
+hub:  ## write build/hub: engines, cards, licence and checksums, ready for upload
+	$(PYTHON) scripts/make_hub.py
+
+wheel:  ## build and repair a wheel, install it where no compiler is, and run the demo there
+	PYTHON=$(PYTHON) scripts/check_wheel.sh
+
 install: $(DEV)/installed  ## the developers' install alone, in .venv-dev
 
 # The plain install, as a user makes it: no torch, no development packages.
 $(VENV)/installed: $(SOURCES)
+	@echo "installing into $(VENV): downloads OpenVINO (60 MB) and compiles C++ (a minute or two)"
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check .
+	$(VENV)/bin/pip install --disable-pip-version-check .
 	touch $@
 
 # The developers' install: editable, with training, tests and linters.
 $(DEV)/installed: $(NATIVE)
+	@echo "installing into $(DEV): downloads PyTorch and more (5 GB) and compiles C++; takes minutes"
 	$(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/pip install --quiet --disable-pip-version-check \
-	    --config-settings=cmake.define.FASTBTS_WERROR=ON --editable ".[train,evaluate,test,lint]"
+	$(DEV)/bin/pip install --disable-pip-version-check \
+	    --config-settings=cmake.define.FASTBTS_WERROR=ON \
+	    --editable ".[train,evaluate,test,examples,lint]"
 	touch $@
 
 clean:  ## remove environments, builds, caches and outputs of the demo

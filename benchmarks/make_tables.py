@@ -1,6 +1,7 @@
-"""Writes the tables of the READMEs from `benchmarks/results`: `python -m benchmarks.make_tables`.
+"""Writes the tables of READMEs and pages from their results: `python -m benchmarks.make_tables`.
 
-Each table is between `<!-- table:NAME -->` and `<!-- end -->`. With --check nothing is written.
+The results are in `benchmarks/results`. Each table is between `<!-- table:NAME -->` and
+`<!-- end -->`. With --check nothing is written.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from benchmarks.peers import tables as peers
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
 MODELS = ("models/fastbts-light.md", "models/fastbts-brain.md")
-PAGES = ("README.md", "csrc/README.md", *MODELS, "training/README.md")
+RESULT_PAGES = ("docs/results/accuracy.md", "docs/results/speed.md")
+PAGES = ("README.md", *RESULT_PAGES, "csrc/README.md", *MODELS, "training/README.md")
 REGIONS = ("WT", "TC", "ET", "mean")
 SCORES = {  # key in the evaluation's summary -> name in the table
     "hd95_mm": "HD95, mm",

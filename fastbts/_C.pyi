@@ -95,6 +95,7 @@ def dlpack_capsule(
 ) -> typing.Any: ...
 def expected_dice(
     logits: typing.Any,
+    patch: int,
     offset: typing.Annotated[collections.abc.Sequence[int], "FixedSize(3)"],
     size: typing.Annotated[collections.abc.Sequence[int], "FixedSize(3)"],
     step: int,
@@ -125,6 +126,7 @@ def image_reads(
 ) -> None: ...
 def label(
     logits: typing.Any,
+    patch: int,
     offset: typing.Annotated[collections.abc.Sequence[int], "FixedSize(3)"],
     box: typing.Annotated[
         collections.abc.Sequence[typing.Annotated[collections.abc.Sequence[int], "FixedSize(2)"]],
@@ -163,6 +165,11 @@ def normalize(
         "FixedSize(3)",
     ],
     percentiles: typing.Annotated[collections.abc.Sequence[float], "FixedSize(2)"],
+    patch: int,
+    gate: typing.Any | None,
+    gate_bias: typing.Any | None,
+    background: typing.Any | None,
+    step: float,
     tensor: typing.Any,
     stats: typing.Any,
     scratch: typing.Any | None,

@@ -82,6 +82,7 @@ def optional_module(name: str, extra: str) -> Any:
     Args:
         name: The module, for example "pydicom".
         extra: The extra that installs it, for example "dicom".
+
     Raises:
         DeviceError: It is not installed.
     """

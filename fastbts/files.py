@@ -257,6 +257,20 @@ def _lock(fd: int, *, wait: bool = False) -> bool:
 
 
 @contextmanager
+def locked_file(path: Path) -> Iterator[None]:
+    """Waits until no other process or thread is in such a block with this file.
+
+    The file is made, and stays. Without an effect on file systems without locks.
+
+    Raises:
+        OutputError: The file cannot be made.
+    """
+    with _as_output_error(path), path.open("ab") as file:
+        _lock(file.fileno(), wait=True)
+        yield
+
+
+@contextmanager
 def _locked(folders: Iterable[Path]) -> Iterator[None]:
     """Waits until no other process or thread gives names in these folders."""
     with ExitStack() as opened:

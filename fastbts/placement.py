@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fastbts import ops
 from fastbts.device.host import HOST
 from fastbts.device.interface import Array, Workspace
-from fastbts.ops import Box, Size
+from fastbts.ops import Box, PackedLogits, Size
 
 Slices = tuple[slice, slice, slice]
 
@@ -53,12 +53,13 @@ class Placement:
         return self.size != box_size(self.box)
 
     def restore(
-        self, logits: Array, workspace: Workspace = HOST, n_threads: int = 0
-    ) -> tuple[Array, Size]:
+        self, logits: Array | PackedLogits, workspace: Workspace = HOST, n_threads: int = 0
+    ) -> tuple[Array | PackedLogits, Size]:
         """Maps logits (K, D, H, W) to the input's spacing; returns them and the box's offset."""
         if not self.resampled:
             return logits, self.offset
-        size, cut = box_size(self.box), logits[(slice(None), *self.in_tensor)]
+        voxels: Array = logits.voxels(n_threads) if isinstance(logits, PackedLogits) else logits
+        size, cut = box_size(self.box), voxels[(slice(None), *self.in_tensor)]
         if workspace.stream is not None:  # where the op takes contiguous arrays only
             cut = workspace.sampled(cut, (1, 1, 1), "logits in the box")
         restored = workspace.kept("restored logits", (len(cut), *size), np.float32)
@@ -67,6 +68,7 @@ class Placement:
 
     def in_box(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (K, D, H, W) on the tensor's grid -> (K, *box), at the input's spacing."""
+        restored: Array
         restored, offset = self.restore(logits)
         d, h, w = (slice(o, o + n) for o, n in zip(offset, box_size(self.box), strict=True))
         return restored[:, d, h, w]

@@ -18,6 +18,7 @@ from fastbts.device.arrays import on_host
 from fastbts.device.interface import Array
 from fastbts.errors import FastBTSError
 from fastbts.files import OpenFile, hashed, write_json, write_set
+from fastbts.ops import PackedLogits
 from fastbts.placement import Placement
 from fastbts.volume import Volume, to_network_axes
 from fastbts.write.dicom_seg import write_dicom_seg
@@ -25,8 +26,9 @@ from fastbts.write.dicom_sr import write_dicom_sr
 from fastbts.write.kinds import Kind, check_no_dicom, check_regions, kind_of
 from fastbts.write.nifti import write_labels
 from fastbts.write.nrrd import write_nrrd
-from fastbts.write.outputs import Outputs, check_outputs, named_paths, replaced_files
+from fastbts.write.outputs import Outputs, check_outputs, check_page, named_paths, replaced_files
 from fastbts.write.preview import write_preview
+from fastbts.write.viewer.write import write_viewer
 
 NO_TUMOUR = (
     "no tumour was found: no DICOM segmentation was written, as DICOM has none without a segment"
@@ -45,7 +47,8 @@ class Segmentation:
         timings_ms: Wall time per stage and in total, in milliseconds.
         report: What ran on what, with which settings and which warnings; JSON-ready.
         volume: The input.
-        output: The network's logits, (K, D, H, W) float32 on the grid of its tensor, on its device.
+        output: The network's logits on the grid of its tensor: (K, D, H, W) float32 on its device,
+            or packed.
         placement: Where that grid is in the volume.
         temperature: What logits are divided by for probabilities.
         inputs: Further files that must not be overwritten, besides those that `volume` names.
@@ -59,7 +62,7 @@ class Segmentation:
     timings_ms: Mapping[str, float]
     report: Mapping[str, Any]
     volume: Volume
-    output: Array
+    output: Array | PackedLogits
     placement: Placement
     temperature: float = field(default=1.0)
     inputs: tuple[Path, ...] = ()
@@ -89,7 +92,8 @@ class Segmentation:
     @cached_property
     def logits(self) -> NDArray[np.float32]:
         """The network's output, (K, D, H, W) on the grid of its tensor, in host memory."""
-        return on_host(self.output)
+        packed = isinstance(self.output, PackedLogits)
+        return self.output.voxels() if packed else on_host(self.output)
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
@@ -112,6 +116,8 @@ class Segmentation:
         fractional: bool = False,
         sidecar: str | Path | None = None,
         preview: str | Path | None = None,
+        html: str | Path | None = None,
+        name: str = "",
         overwrite: bool = False,
     ) -> list[Path]:
         """Writes the result by the end of the file's name, and a JSON sidecar.
@@ -140,9 +146,13 @@ class Segmentation:
             sidecar: The report's file; by default `x.json` for `x.nii.gz`, `x.dcm.json` for
                 `x.dcm`. `fastbts verify` expects it in the folder of the image.
             preview: A PNG file for a picture of three planes; None for no picture.
+            html: A file for the page of `save_html`; None for no page.
+            name: Of the case, on picture and page; "" for none.
             overwrite: Replaces files that fastbts did not write, too; never the inputs.
+
         Returns:
             The files written, images first, the sidecar last.
+
         Raises:
             OptionsError: Unknown scheme or file suffix; DICOM of a result that is not on a DICOM
                 series; a DICOM-SEG alone of a result without tumour; or for regions other than WT,
@@ -158,6 +168,7 @@ class Segmentation:
             labels=labels,
             sidecar=sidecar,
             preview=preview,
+            html=html,
             overwrite=overwrite,
             inputs=(*self.volume.names, *self.inputs),
             regions=(*self.regions,),
@@ -167,7 +178,7 @@ class Segmentation:
             own = {"region_labels": {region: [*x] for region, x in self.regions.items()}}
         began = time.perf_counter()
         with write_set(partial(replaced_files, outputs)) as new_file:
-            hashes = self._write_pictures(outputs, scheme, fractional, new_file)
+            hashes = self._write_pictures(outputs, scheme, fractional, new_file, name)
             write_ms = round(1000 * (time.perf_counter() - began), 3)
             report = {
                 **self.report,
@@ -180,6 +191,27 @@ class Segmentation:
             }
             write_json(outputs.report, report, new_file)
         return outputs.files
+
+    def save_html(self, path: str | Path, *, name: str = "", overwrite: bool = False) -> Path:
+        """Writes a page to look at the result in any browser, and nothing else.
+
+        The page is one file and asks no host for anything. It has the images at 8 bits, cut to the
+        brain, the labels, in three planes and 3D, the volumes, warnings and what made them.
+
+        Args:
+            path: The file, `.html`.
+            name: Of the case, for the title; "" for none.
+            overwrite: Replaces a file that fastbts did not write, too; never the inputs.
+        Returns:
+            The file.
+        Raises:
+            OptionsError: The name ends in another suffix.
+            OutputError: The file cannot be written, is one of the inputs, or was not written by
+                fastbts.
+        """
+        target = check_page(path, overwrite=overwrite, inputs=(*self.volume.names, *self.inputs))
+        write_viewer(target, self, name=name)
+        return target
 
     @property
     def is_glioma(self) -> bool:
@@ -200,9 +232,9 @@ class Segmentation:
         return others, [NO_TUMOUR]
 
     def _write_pictures(
-        self, outputs: Outputs, scheme: str, fractional: bool, new_file: OpenFile
+        self, outputs: Outputs, scheme: str, fractional: bool, new_file: OpenFile, name: str
     ) -> dict[str, str]:
-        """Writes images and preview; returns name -> sha256 of each."""
+        """Writes images, preview and page; returns name -> sha256 of each."""
         hashes: dict[str, str] = {}
         named = {kind: [p for p in outputs.images if kind_of(p) is kind] for kind in Kind}
         if nifti := named[Kind.NIFTI]:
@@ -215,7 +247,10 @@ class Segmentation:
             write_nrrd(path, on_host(self.labels), self.volume.geometry, open_file=open_file)
         self._write_dicom(named[Kind.SEG], named[Kind.SR], fractional, open_file)
         if outputs.preview:
-            hashes[outputs.preview.name] = write_preview(outputs.preview, self, new_file)
+            picture = write_preview(outputs.preview, self, new_file, name=name)
+            hashes[outputs.preview.name] = picture
+        if outputs.html:
+            hashes[outputs.html.name] = write_viewer(outputs.html, self, new_file, name=name)
         return hashes
 
     def _write_dicom(

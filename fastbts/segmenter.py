@@ -55,10 +55,12 @@ class Segmenter:
         background: Returns as soon as the engine file has been read and checked, and compiles the
             network in a thread. The first prediction reads its case meanwhile and then waits; it
             raises what the backend raises.
+
     Attributes:
         spec: The engine's inputs and outputs, as changed by the options:
             `optional_modalities` are those that a case may lack here.
         options: How it runs.
+
     Raises:
         EngineFileError, DeviceError: See `load_engine`.
         OptionsError: See `load_engine`; or `engine` is loaded, and backend, device, precision or
@@ -151,9 +153,11 @@ class Segmenter:
             nnunet_order: For a case folder in nnU-Net's names: modalities of `_0000`, `_0001`, ...
             grid: For files on different grids: modality whose grid all are resampled to.
             progress: Called with the stage and the fraction done.
+
         Returns:
             Labels and volumes on the input's grid, with timings and report. Labels are where the
             input was.
+
         Raises:
             InputError, GeometryError, CaseError: The input cannot be used.
             DeviceError: The device failed, there is too little memory, or this process was forked
@@ -201,10 +205,12 @@ class Segmenter:
             grid: Likewise.
             progress: Likewise; runs from 0 to 1 for each case, in order, and is called in the
                 thread of the caller.
+
         Yields:
             One result per case, in order. Besides the result that the caller holds, at most
             `parallel` + 1 cases are in memory, and one more is taken from `cases`. `timings_ms`
             are wall times beside other cases; the total includes the wait for a turn.
+
         Raises:
             CaseError: `cases` is a single case.
             FastBTSError: The engine cannot be loaded; or a bad case, with `stop_on_error`.
@@ -318,7 +324,7 @@ class Segmenter:
 
     def _loaded(self, clock: Clock) -> Engine:
         if not self._engine.done():
-            with clock("load", 0.14):
+            with clock("load", 0.1):
                 return self.engine
         return self.engine
 

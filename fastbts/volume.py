@@ -41,6 +41,7 @@ class Geometry:
     Attributes:
         shape: Voxels along i, j, k.
         affine: Voxel index -> RAS+ position in mm, float64, (4, 4).
+
     Raises:
         GeometryError: The affine is not finite, singular or sheared, or its spacing is not within
             0.1-20 mm.
@@ -177,6 +178,17 @@ def to_network_axes(array: Any, geometry: Geometry) -> Any:
     return moved[(..., *flips)]
 
 
+def network_affine(geometry: Geometry) -> NDArray[np.float64]:
+    """Voxel (d, h, w) of a grid in network axes -> RAS+ position in mm, (4, 4)."""
+    order = np.zeros((4, 4))
+    order[3, 3] = 1
+    for i, (axis, step) in enumerate(geometry.ras_axes):
+        order[i, 2 - axis] = step
+        order[i, 3] = 0 if step > 0 else geometry.shape[i] - 1
+    affine: NDArray[np.float64] = geometry.affine @ order
+    return affine
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Volume:
     """The co-registered MR images of one case, on one voxel grid.
@@ -195,6 +207,7 @@ class Volume:
         sha256: Of each image's file, for the report; empty for arrays.
         header: `NiftiHeader` of the first file, or nibabel's, so that results are written in the
             same form; None for arrays.
+
     Raises:
         InputError: The data are not 4-D, or not real numbers.
         CaseError: The names do not match the data.
@@ -260,6 +273,7 @@ class Volume:
         Args:
             modalities: Names.
             optional: Those of them that may be absent, with a warning.
+
         Raises:
             CaseError: One of them is missing and not optional, or none is there.
         """

@@ -20,7 +20,7 @@ import fastbts
 
 ROOT = Path(__file__).resolve().parents[1]
 CSRC = [p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cpp", ".cu", ".cuh")]
-FOLDERS = ("fastbts", "training", "benchmarks", "tests", "scripts")
+FOLDERS = ("fastbts", "training", "benchmarks", "examples", "tests", "scripts")
 PYTHON = [p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py")]
 
 MAY_INCLUDE = {  # files of csrc -> parts of csrc/core that they may include
@@ -86,8 +86,9 @@ def prose(path: Path) -> list[str]:
 def test_other_files_keep_to_100_columns() -> None:
     """ruff and clang-format check Python and C++."""
     top = [ROOT / name for name in ("Makefile", "CMakeLists.txt", "CMakePresets.json")]
-    below = [p for folder in (*FOLDERS, "csrc", "models") for p in (ROOT / folder).rglob("*")]
-    suffixes = (".md", ".sh", ".cmake", ".toml", ".yaml")
+    folders = (*FOLDERS, "csrc", "models", "docs", ".github")
+    below = [p for folder in folders for p in (ROOT / folder).rglob("*")]
+    suffixes = (".md", ".sh", ".cmake", ".toml", ".yaml", ".yml", ".cff")
     files = top + [p for p in (*ROOT.iterdir(), *below) if p.suffix in suffixes]
     assert {"README.md", "train.sh", "pyproject.toml"} <= {p.name for p in files}
     long = [f"{p.relative_to(ROOT)}: {line}" for p in files for line in prose(p) if len(line) > 100]

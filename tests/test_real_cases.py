@@ -17,9 +17,9 @@ from fastbts.engine.load import default_engine_path, open_engine
 from fastbts.engine.precision import emulated
 from fastbts.metrics import region_dice
 from fastbts.pipeline.normalize import normalize
+from fastbts.scores.tables import dice_rows, mean_row
 from training.data.cases import read_labels
 from training.evaluate import dice_without, evaluate
-from training.scores.tables import dice_rows, mean_row
 
 pytestmark = pytest.mark.data
 

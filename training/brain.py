@@ -26,10 +26,10 @@ from scipy.ndimage import binary_closing, distance_transform_edt, gaussian_filte
 from fastbts import MODALITIES, FastBTSError, Geometry, load_engine
 from fastbts.engine.interface import Engine
 from fastbts.pipeline.masks import filled
+from fastbts.scores.tables import Row
 from fastbts.study.strip import brain_mask
 from fastbts.volume import to_network_axes
 from training.data.cases import find_cases, read_images, read_labels
-from training.scores.tables import Row
 
 Mask = NDArray[np.bool_]
 MARGIN_MM, NECK_MM = 20, 40

@@ -15,27 +15,15 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from fastbts import EngineSpec, FastBTSError, Segmenter, SegmenterOptions
 from fastbts.metrics import region_dice
+from fastbts.scores.console import dice_table, summary_table
+from fastbts.scores.lesions import lesion_scores
+from fastbts.scores.regions import region_scores
+from fastbts.scores.tables import Row, dice_rows, group_means, mean_row, summary, write_csv
 from training.data.cases import find_cases, group_of, read_images, read_labels
 from training.scores.calibration import Histogram, brain_logits, calibration_record, logit_histogram
-from training.scores.lesions import lesion_scores
-from training.scores.regions import region_scores
-from training.scores.tables import Row, dice_rows, group_means, mean_row, summary, write_csv
-
-SHOWN = {
-    "dice": "Dice",
-    "hd95_mm": "HD95 mm, penalty",
-    "hd95_nonempty_mm": "HD95 mm, non-empty",
-    "sensitivity": "sensitivity",
-    "precision": "precision",
-    "specificity": "specificity",
-    "lesion_recognition": "lesion F1",
-    "lesion_dice": "lesion Dice",
-}
-"""Score -> its name on the console."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +31,7 @@ class Evaluation:
     """Scores of some cases.
 
     Attributes:
-        rows: One per case and region, see `training.scores.regions.region_scores`.
+        rows: One per case and region, see `fastbts.scores.regions.region_scores`.
         histogram: Of the logits at brain voxels, (K, 2, bins), see `training.scores.calibration`.
     """
 
@@ -148,38 +136,11 @@ def show(scores: dict[str, Any], title: str) -> None:
         console.print(f"without {modality}: {regions}; {without['loss']:+.4f} lost (n={n})")
 
 
-def dice_table(rows: list[Row], groups: dict[str, Row], title: str) -> Table:
-    """Dice per case, then the means of each group and of all."""
-    table = Table("case", *[k for k in rows[0] if k != "case"], title=title)
-    means = [{"case": f"{group} (n={mean['n']})", **mean} for group, mean in groups.items()]
-    for row in [*rows, *means, mean_row(rows)]:
-        table.add_row(row["case"], *[f"{v:.4f}" for k, v in row.items() if k not in ("case", "n")])
-    return table
-
-
-def summary_table(means: dict[str, dict[str, dict[str, Any]]], n_cases: int) -> Table:
-    """Mean over cases of every score, then the mean over regions; n if it is not all of them."""
-    table = Table("score", *means, title=f"means over n = {n_cases} cases")
-    expected = {region: len(means) - 1 if region == "mean" else n_cases for region in means}
-    for name in (name for name in SHOWN if name in means["mean"]):
-        table.add_row(
-            SHOWN[name],
-            *[_cell(scores[name], expected[region]) for region, scores in means.items()],
-        )
-    return table
-
-
 def calibration_line(calibration: dict[str, Any]) -> str:
     """Expected calibration errors, for the console."""
     errors = ", ".join(f"{region} {error:.5f}" for region, error in calibration["ece"].items())
     n, bins = calibration["n_voxels"], calibration["bins"]
     return f"expected calibration error: {errors}; over {n} brain voxels, {bins} bins"
-
-
-def _cell(score: dict[str, Any], expected: int) -> str:
-    if score["mean"] is None:
-        return "-"
-    return f"{score['mean']:.4g}" + (f" (n={score['n']})" if score["n"] != expected else "")
 
 
 def command(

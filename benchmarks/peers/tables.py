@@ -39,6 +39,28 @@ def memory_table(results: dict[str, Any]) -> str:
     return table(columns, rows, f"{note}. {_where(results, entries[0])} {_around(ran)}")
 
 
+SHORT = (
+    *("fastbts, default", "OpenVINO and NumPy, bf16", "ONNX Runtime and NumPy, fp32"),
+    *("torch and NumPy, bf16", "MONAI, one window, bf16", "MONAI, windows, bf16"),
+    *("nnU-Net, fp32", "nnU-Net's predictor, whole image, fp32"),
+)
+
+
+def short_table(results: dict[str, Any]) -> str:
+    """For the README: one case, some contenders, without what the whole table explains."""
+    entries = sections(results, "in memory")
+    if not entries:
+        return MISSING
+    first = [entry for entry in entries if entry["case"] == entries[0]["case"]]
+    columns = ("same network, same images", "median s", "times fastbts", "Dice WT, TC, ET", "MB")
+    rows = [
+        (name, seconds, times, dice, megabytes)
+        for name, seconds, _, times, _, dice, _, megabytes, *_ in _memory_rows(first)
+        if name in SHORT
+    ]
+    return table(columns, rows, f"{entries[0]['case']}. {_where(results, entries[0])}")
+
+
 MORE = ("Dice WT, TC, ET", "same labels as fp32", "MB", "prepare / network / label ms")
 
 
@@ -236,6 +258,7 @@ def _around(rows: dict[str, Row]) -> str:
 
 
 TABLES = {
+    "short": short_table,
     "memory": memory_table,
     "process": process_table,
     "volume": volume_table,

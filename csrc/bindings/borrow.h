@@ -77,13 +77,14 @@ class Borrower {
 
   /// The same of any strides; on the CPU also int8, and bfloat16 as uint16, as NumPy lacks it.
   template <std::size_t N, typename Void = const void>
-  AnyView<N, Void> numbers(const py::object& object, const char* name, const char* axes) {
+  AnyView<N, Void> numbers(const py::object& object, const char* name, const char* axes,
+                           Rows rows = Rows::kAny) {
     const Source& source = take(object, name, std::string("float32 ") + axes, N);
     const DType dtype = source.dtype == DType::kUint16 ? DType::kBfloat16 : *source.dtype;
     const bool small = source.device.is_cuda ? is_half(*source.dtype)
                                              : dtype == DType::kBfloat16 || dtype == DType::kInt8;
     refuse_unless(small || dtype == DType::kFloat32, source, "");
-    check_layout(source, Rows::kAny, !std::is_const_v<Void>);
+    check_layout(source, rows, !std::is_const_v<Void>);
     return fill(AnyView<N, Void>{source.data, dtype}, source);
   }
 

@@ -49,19 +49,26 @@ void bind_preparation(py::module_& module) {
   module.def(
       "normalize",
       [](const Array& volume, const Bounds3& box, const std::array<double, 2>& percentiles,
-         const Array& tensor, const Array& stats, const std::optional<Array>& scratch,
-         int n_threads, StreamHandle stream) {
+         int patch, const std::optional<Array>& gate, const std::optional<Array>& gate_bias,
+         const std::optional<Array>& background, float step, const Array& tensor,
+         const Array& stats, const std::optional<Array>& scratch, int n_threads,
+         StreamHandle stream) {
         run(normalize, "normalize", n_threads, stream, [&](Borrower& borrow) -> NormalizeArgs {
           return {borrow.any<4>(volume, "volume", "a real image (M, D, H, W)"),
                   to_box(box),
                   percentiles,
-                  borrow.floats<4, void>(tensor, "tensor", "(M, D, H, W)"),
+                  patch,
+                  borrow.optional<const float, 2>(gate, "gate", "float32 (M, M)"),
+                  borrow.optional<const float, 1>(gate_bias, "gate_bias", "float32 (M)"),
+                  borrow.optional<const float, 1>(background, "background", "float32 (M)"),
+                  step,
+                  borrow.numbers<4, void>(tensor, "tensor", "(M, D, H, W)", Rows::kDense),
                   borrow.array<double, 2>(stats, "stats", "float64 (M, 4)"),
                   borrow.optional<std::uint8_t, 1>(scratch, "scratch", "uint8 (n)")};
         });
       },
-      "volume"_a, "box"_a, "percentiles"_a, "tensor"_a, "stats"_a, "scratch"_a, "n_threads"_a,
-      "stream"_a);
+      "volume"_a, "box"_a, "percentiles"_a, "patch"_a, "gate"_a, "gate_bias"_a, "background"_a,
+      "step"_a, "tensor"_a, "stats"_a, "scratch"_a, "n_threads"_a, "stream"_a);
 
   module.def(
       "resample",
@@ -120,11 +127,12 @@ void bind_windows(py::module_& module) {
 void bind_labels(py::module_& module) {
   module.def(
       "label",
-      [](const Array& logits, const Shape<3>& offset, const Bounds3& box,
+      [](const Array& logits, int patch, const Shape<3>& offset, const Bounds3& box,
          const std::array<double, 3>& thresholds, const std::array<std::uint8_t, 3>& values,
          const Array& labels, const Array& counts, int n_threads, StreamHandle stream) {
         run(label, "label", n_threads, stream, [&](Borrower& borrow) -> LabelArgs {
-          return {borrow.floats<4>(logits, "logits", "(3, D, H, W)"),
+          return {borrow.numbers<4>(logits, "logits", "(3, D, H, W)", Rows::kDense),
+                  patch,
                   offset,
                   to_box(box),
                   thresholds,
@@ -133,16 +141,17 @@ void bind_labels(py::module_& module) {
                   borrow.array<std::int64_t, 1>(counts, "counts", "int64 (4)")};
         });
       },
-      "logits"_a, "offset"_a, "box"_a, "thresholds"_a, "values"_a, "labels"_a, "counts"_a,
-      "n_threads"_a, "stream"_a);
+      "logits"_a, "patch"_a, "offset"_a, "box"_a, "thresholds"_a, "values"_a, "labels"_a,
+      "counts"_a, "n_threads"_a, "stream"_a);
 
   module.def(
       "expected_dice",
-      [](const Array& logits, const Shape<3>& offset, const Shape<3>& size, std::int64_t step,
-         double temperature, const std::vector<double>& thresholds, const Array& sums,
-         int n_threads, StreamHandle stream) {
+      [](const Array& logits, int patch, const Shape<3>& offset, const Shape<3>& size,
+         std::int64_t step, double temperature, const std::vector<double>& thresholds,
+         const Array& sums, int n_threads, StreamHandle stream) {
         const auto borrow_args = [&](Borrower& borrow) -> ExpectedDiceArgs {
-          return {borrow.floats<4>(logits, "logits", "(K, D, H, W)"),
+          return {borrow.numbers<4>(logits, "logits", "(K, D, H, W)", Rows::kDense),
+                  patch,
                   offset,
                   size,
                   step,
@@ -152,8 +161,8 @@ void bind_labels(py::module_& module) {
         };
         run(expected_dice, "expected_dice", n_threads, stream, borrow_args);
       },
-      "logits"_a, "offset"_a, "size"_a, "step"_a, "temperature"_a, "thresholds"_a, "sums"_a,
-      "n_threads"_a, "stream"_a);
+      "logits"_a, "patch"_a, "offset"_a, "size"_a, "step"_a, "temperature"_a, "thresholds"_a,
+      "sums"_a, "n_threads"_a, "stream"_a);
 
   module.def(
       "components",

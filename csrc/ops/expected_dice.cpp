@@ -1,15 +1,16 @@
 #include "ops/expected_dice.h"
 
 #include "core/array/error.h"
+#include "core/array/packed.h"
 #include "core/cuda/device.h"
 
 namespace fastbts {
 
 void expected_dice(const ExpectedDiceArgs& args, int n_threads, Stream stream) {
-  const auto n_regions = static_cast<std::size_t>(args.logits.shape[0]);
-  require<InputError>(args.logits.shape[0] <= kMostRegions,
-                      "expected_dice: logits: expected at most ", kMostRegions,
-                      " regions, got shape ", args.logits.shape);
+  const Shape<4> voxels = packed_voxels("expected_dice", "logits", args.logits, args.patch);
+  const auto n_regions = static_cast<std::size_t>(voxels[0]);
+  require<InputError>(voxels[0] <= kMostRegions, "expected_dice: logits: expected at most ",
+                      kMostRegions, " regions, got shape ", voxels);
   require<OptionsError>(args.step >= 1, "expected_dice: step: expected 1 or more, got ", args.step);
   require<OptionsError>(args.temperature > 0,
                         "expected_dice: temperature: expected a number above 0, got ",
@@ -23,12 +24,12 @@ void expected_dice(const ExpectedDiceArgs& args, int n_threads, Stream stream) {
                           threshold);
   }
   for (std::size_t i = 0; i < 3; ++i) {
-    const bool inside = 0 <= args.offset[i] && 0 <= args.size[i] &&
-                        args.offset[i] <= args.logits.shape[i + 1] - args.size[i];
+    const bool inside =
+        0 <= args.offset[i] && 0 <= args.size[i] && args.offset[i] <= voxels[i + 1] - args.size[i];
     require<OptionsError>(inside, "expected_dice: offset: expected the box of ", args.size, " at ",
-                          args.offset, " to be inside logits of shape ", args.logits.shape);
+                          args.offset, " to be inside logits of shape ", voxels);
   }
-  require<InputError>(args.sums.shape == Shape<2>{args.logits.shape[0], 4},
+  require<InputError>(args.sums.shape == Shape<2>{voxels[0], 4},
                       "expected_dice: sums: expected shape (", n_regions, ", 4), got ",
                       args.sums.shape);
   on_device(

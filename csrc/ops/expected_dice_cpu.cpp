@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <mutex>
+#include <vector>
 
 #include "core/cpu/activations.h"
+#include "core/cpu/packed_rows.h"
 #include "core/cpu/parallel.h"
 #include "core/cpu/wide.h"
 #include "ops/expected_dice.h"
@@ -39,28 +41,46 @@ void add(Sums& total, const Sums& part) {
   total.most = std::max(total.most, part.most);
 }
 
+/// Voxels that are sampled along an axis of the box.
+std::int64_t sampled(const ExpectedDiceArgs& args, std::size_t axis) {
+  return (args.size[axis] + args.step - 1) / args.step;
+}
+
+/// Plane d of region k in the box; `row` is a buffer for a row.
+template <typename T>
+Sums sum_plane(const ExpectedDiceArgs& args, std::int64_t k, std::int64_t d,
+               std::vector<float>& row) {
+  const PackedRows<T> rows(args.logits.as<T>(), args.patch);
+  const float least = least_logit(args.thresholds[static_cast<std::size_t>(k)]),
+              inverse_temperature = static_cast<float>(1 / args.temperature);
+  const std::int64_t n = sampled(args, 2);
+  Sums part;
+  wide([&] {
+    for (std::int64_t h = 0; h < args.size[1]; h += args.step) {
+      const float* logits = rows.row(k, args.offset[0] + d, args.offset[1] + h, row.data());
+      add(part, sum_row(logits + args.offset[2], args.step, n, least, inverse_temperature));
+    }
+  });
+  return part;
+}
+
 }  // namespace
 
 void expected_dice_cpu(const ExpectedDiceArgs& args, int n_threads) {
-  const AnyView<4> sample = sampled(args);
-  const auto [n_k, n_d, n_h, n_w] = sample.shape;
-  std::vector<Sums> totals(static_cast<std::size_t>(n_k));
+  const Shape<4> voxels = unpacked_shape(args.logits.shape, args.patch);
+  const std::int64_t n_d = sampled(args, 0);
+  std::vector<Sums> totals(static_cast<std::size_t>(voxels[0]));
   std::mutex mutex;
-  parallel_for(n_k * n_d, n_threads, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const std::int64_t k = i / n_d;
-      const auto plane = sample.as<float>().slice(k).slice(i % n_d);
-      const float least = least_logit(args.thresholds[static_cast<std::size_t>(k)]);
-      Sums part;
-      wide([&, n_rows = n_h, n = n_w] {
-        for (std::int64_t h = 0; h < n_rows; ++h) {
-          add(part, sum_row(plane.at(h), plane.strides[1], n, least,
-                            static_cast<float>(1 / args.temperature)));
-        }
-      });
-      const std::lock_guard<std::mutex> lock(mutex);
-      add(totals[static_cast<std::size_t>(k)], part);
-    }
+  dispatch_float(args.logits.dtype, [&](auto type) {
+    parallel_for(voxels[0] * n_d, n_threads, [&](std::int64_t begin, std::int64_t end) {
+      std::vector<float> row(static_cast<std::size_t>(voxels[3]));
+      for (std::int64_t i = begin; i < end; ++i) {
+        const std::int64_t k = i / n_d, d = i % n_d * args.step;
+        const Sums part = sum_plane<typename decltype(type)::type>(args, k, d, row);
+        const std::lock_guard<std::mutex> lock(mutex);
+        add(totals[static_cast<std::size_t>(k)], part);
+      }
+    });
   });
   std::int64_t* out = args.sums.data;
   for (const Sums& total : totals) {

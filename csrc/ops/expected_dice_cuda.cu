@@ -4,6 +4,21 @@
 #include "ops/label.h"
 
 namespace fastbts {
+namespace {
+
+/// The box of the logits, every step-th voxel.
+AnyView<4> sampled(const ExpectedDiceArgs& args) {
+  Box box;
+  for (std::size_t i = 0; i < 3; ++i) box[i] = {args.offset[i], args.offset[i] + args.size[i]};
+  AnyView<4> sample = args.logits.cropped(box);
+  for (std::size_t i = 1; i < 4; ++i) {
+    sample.shape[i] = (sample.shape[i] + args.step - 1) / args.step;
+    sample.strides[i] *= args.step;
+  }
+  return sample;
+}
+
+}  // namespace
 
 void expected_dice_cuda(const ExpectedDiceArgs& args, Stream stream) {
   const AnyView<4> sample = sampled(args);

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/array/error.h"
+#include "core/array/packed.h"
 #include "core/cuda/device.h"
 
 namespace fastbts {
@@ -16,8 +17,8 @@ float least_logit(double threshold) {
 }
 
 void label(const LabelArgs& args, int n_threads, Stream stream) {
-  require<InputError>(args.logits.shape[0] == 3,
-                      "label: logits: expected 3 regions (WT, TC, ET), got shape ",
+  const Shape<4> voxels = packed_voxels("label", "logits", args.logits, args.patch);
+  require<InputError>(voxels[0] == 3, "label: logits: expected 3 regions (WT, TC, ET), got shape ",
                       args.logits.shape);
   for (const double threshold : args.thresholds) {
     require<OptionsError>(0 < threshold && threshold < 1,
@@ -27,9 +28,9 @@ void label(const LabelArgs& args, int n_threads, Stream stream) {
   require_inside(args.box, args.labels.shape, "label: box", "labels");
   const Shape<3> size = size_of(args.box);
   for (std::size_t i = 0; i < 3; ++i) {
-    const bool inside = 0 <= args.offset[i] && args.offset[i] <= args.logits.shape[i + 1] - size[i];
+    const bool inside = 0 <= args.offset[i] && args.offset[i] <= voxels[i + 1] - size[i];
     require<OptionsError>(inside, "label: offset: expected the box of ", size, " at ", args.offset,
-                          " to be inside logits of shape ", args.logits.shape);
+                          " to be inside logits of shape ", voxels);
   }
   require<InputError>(args.counts.shape[0] == 4, "label: counts: expected shape (4), got ",
                       args.counts.shape);

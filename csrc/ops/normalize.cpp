@@ -1,6 +1,8 @@
 #include "ops/normalize.h"
 
+#include "core/array/dense.h"
 #include "core/array/error.h"
+#include "core/array/packed.h"
 #include "core/cuda/device.h"
 #include "ops/normalize_scratch.h"
 
@@ -30,6 +32,12 @@ void check_scratch(const NormalizeArgs& args) {
                       expected, " bytes at a multiple of 8, got ", got);
 }
 
+void check_fusion(const NormalizeArgs& args, std::int64_t n_m) {
+  require_shape("normalize: gate", args.gate.shape, {n_m, n_m});
+  require_shape("normalize: gate_bias", args.gate_bias.shape, {n_m});
+  require_shape("normalize: background", args.background.shape, {n_m});
+}
+
 }  // namespace
 
 std::int64_t normalize_scratch(std::int64_t n_modalities, std::int64_t n_voxels) {
@@ -50,16 +58,23 @@ void normalize(const NormalizeArgs& args, int n_threads, Stream stream) {
   require<OptionsError>(0 <= lo && lo < hi && hi <= 100,
                         "normalize: percentiles: expected 0 <= lo < hi <= 100, got ",
                         args.percentiles);
-  const auto [n_modalities, d, h, w] = args.tensor.shape;
+  require_patch("normalize", args.patch);
+  require_blocks("normalize", "tensor", args.tensor.shape[0], args.patch);
+  const auto [n_modalities, d, h, w] = unpacked_shape(args.tensor.shape, args.patch);
   check_box(args.box, args.volume.shape, {d, h, w});
   require<InputError>(n_modalities == args.volume.shape[0], "normalize: tensor: expected ",
                       args.volume.shape[0], " modalities, got ", n_modalities);
+  if (args.gate.data) check_fusion(args, n_modalities);
+  require<OptionsError>(args.step > 0, "normalize: step: expected more than 0, got ", args.step);
   const Shape<2> stats{n_modalities, 4};
   require<InputError>(args.stats.shape == stats, "normalize: stats: expected shape ", stats,
                       ", got ", args.stats.shape);
   on_device(
       args.volume.device, [&] { normalize_cpu(args, n_threads); },
       [&](auto) {
+        require<DeviceError>(args.patch == 1 && !args.gate.data,
+                             "normalize: patch: expected 1 and no gate on a CUDA device, got ",
+                             args.patch);
         check_scratch(args);
         normalize_cuda(args, stream);
       });

@@ -3,6 +3,8 @@
 #include <numeric>
 
 #include "core/array/dense.h"
+#include "core/array/packed.h"
+#include "core/cpu/fusion.h"
 #include "core/cpu/memory.h"
 #include "core/cpu/parallel.h"
 #include "core/cpu/tile.h"
@@ -115,86 +117,228 @@ Stats stats_of_brain(const View<const T, 3>& box, const Brain& brain,
   }
 }
 
-/// z-scores of a row, zero where there is no brain. From lo on, differences of small integers are
-/// exact in float32.
+/// z-scores. From lo on, differences of small integers are exact in float32.
 template <typename T>
-void write_row(const T* values, std::int64_t stride, const std::uint8_t* mask, const Stats& stats,
-               std::int64_t n, float* __restrict out) {
+struct ZScore {
   using Real = std::conditional_t<kCountable<T>, float, double>;
-  const auto lo = static_cast<Real>(stats.lo), hi = static_cast<Real>(stats.hi);
-  const auto factor = static_cast<Real>(stats.std > 0 ? 1 / stats.std : 0);
-  const auto z_of_lo = static_cast<Real>(stats.std > 0 ? (stats.lo - stats.mean) / stats.std : 0);
-  with_step(stride, [=](auto step) {
-    for (std::int64_t c = 0; c < n; ++c) {
-      const Real clipped = clip(static_cast<Real>(values[c * step]), lo, hi);
-      const auto z = static_cast<float>((clipped - lo) * factor + z_of_lo);
-      out[c] = mask[c] ? z : 0.0F;
-    }
-  });
+
+  explicit ZScore(const Stats& stats)
+      : lo(static_cast<Real>(stats.lo)),
+        hi(static_cast<Real>(stats.hi)),
+        factor(static_cast<Real>(stats.std > 0 ? 1 / stats.std : 0)),
+        z_of_lo(static_cast<Real>(stats.std > 0 ? (stats.lo - stats.mean) / stats.std : 0)) {}
+
+  float operator()(T value) const {
+    const Real clipped = clip(static_cast<Real>(value), lo, hi);
+    return static_cast<float>((clipped - lo) * factor + z_of_lo);
+  }
+
+  Real lo, hi, factor, z_of_lo;
+};
+
+/// Every p-th voxel from `first` on, along all three axes.
+template <typename T>
+View<T, 3> every(View<T, 3> view, const Shape<3>& first, std::int64_t p) {
+  for (std::size_t i = 0; i < 3; ++i) {
+    view.data += first[i] * view.strides[i];
+    view.shape[i] = std::max<std::int64_t>(0, (view.shape[i] - first[i] + p - 1) / p);
+    view.strides[i] *= p;
+  }
+  return view;
 }
 
-/// Writes one modality; all three views have the same axes, in any order.
+/// The voxels of one modality that become one channel of the tensor, and where they are in it.
+struct Child {
+  /// `index` counts the voxels of a block, w fastest; `inner` is the box in the tensor's voxels.
+  Child(std::int64_t index, const Box& inner, std::int64_t p) {
+    const Shape<3> at{index / p / p, index / p % p, index % p};
+    for (std::size_t i = 0; i < 3; ++i) {
+      first[i] = ((at[i] - inner[i].begin) % p + p) % p;
+      const std::int64_t n = inner[i].size() - first[i];
+      box[i].begin = (inner[i].begin + first[i]) / p;
+      box[i].end = box[i].begin + std::max<std::int64_t>(0, (n + p - 1) / p);
+    }
+  }
+
+  Shape<3> first;  // of its voxels in the brain box
+  Box box;         // of its channel
+};
+
+/// Where each modality comes from and what becomes of it; axes of the tensor.
 template <typename T>
-void write(View<const T, 3> box, View<std::uint8_t, 3> mask, const Stats& stats,
-           View<float, 3> target, bool nontemporal, int n_threads) {
-  const auto order = transfer_order(memory_order(box.shape, box.strides),
-                                    memory_order(target.shape, target.strides));
-  box = box.permuted(order);
-  mask = mask.permuted(order);
-  target = target.permuted(order);
-  parallel_for(target.shape[0], n_threads, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t d = begin; d < end; ++d) {
-      transfer_rows(target, d, nontemporal, [&](std::int64_t a, std::int64_t b, float* row) {
-        wide([&] {
-          write_row(box.at(a, b), box.strides[2], mask.at(a, b), stats, box.shape[2], row);
-        });
-      });
+struct Source {
+  View<const T, 4> box;
+  View<const std::uint8_t, 3> mask;
+  std::vector<ZScore<T>> scores;
+  std::vector<Fusion> fusions;
+};
+
+/// The z-scores of a row, 0 where there is no brain.
+template <typename T, typename Step, typename MaskStep>
+void score_row(const T* values, Step step, const std::uint8_t* mask, MaskStep mask_step,
+               ZScore<T> score, std::int64_t n, float* __restrict z) {
+  for (std::int64_t c = 0; c < n; ++c) {
+    const float value = score(values[c * step]);
+    z[c] = mask[c * mask_step] ? value : 0.0F;
+  }
+}
+
+/// The same with steps that are known when it is compiled, where rows are dense but for a patch.
+template <typename T>
+void score_row(const T* values, std::int64_t step, const std::uint8_t* mask, std::int64_t mask_step,
+               const ZScore<T>& score, std::int64_t n, float* z) {
+  constexpr std::integral_constant<std::int64_t, 1> kOne{};
+  constexpr std::integral_constant<std::int64_t, 2> kTwo{};
+  if (step == 1 && mask_step == 1) return score_row(values, kOne, mask, kOne, score, n, z);
+  if (step == 2 && mask_step == 2) return score_row(values, kTwo, mask, kTwo, score, n, z);
+  score_row<T, std::int64_t, std::int64_t>(values, step, mask, mask_step, score, n, z);
+}
+
+template <typename Out>
+void fuse_row(const float* __restrict z, std::int64_t n, Fusion fusion, Out* __restrict out) {
+  for (std::int64_t c = 0; c < n; ++c) out[c] = fused<Out>(z[c], fusion);
+}
+
+/// Writes slice d, along the first axis of the order, of the part of a channel that is in the box.
+template <typename Out, typename T>
+void write_slice(const Source<T>& source, std::int64_t m, const Child& child, std::int64_t p,
+                 const std::array<std::size_t, 3>& order, const View<Out, 3>& channel,
+                 std::int64_t d, bool nontemporal) {
+  const Bounds& slices = child.box[order[0]];
+  if (!slices.contains(d)) return;
+  View<const T, 3> box = every(source.box.slice(m), child.first, p).permuted(order);
+  View<const std::uint8_t, 3> mask = every(source.mask, child.first, p).permuted(order);
+  View<Out, 3> target = channel.cropped(child.box).permuted(order);
+  if (box.strides[2] < 0) {  // memory is read forwards, as prefetchers like it
+    box = box.mirrored(2);
+    mask = mask.mirrored(2);
+    target = target.mirrored(2);
+  }
+  const ZScore<T>& score = source.scores[static_cast<std::size_t>(m)];
+  const Fusion& fusion = source.fusions[static_cast<std::size_t>(m)];
+  const std::int64_t n = box.shape[2];
+  std::vector<float> z(static_cast<std::size_t>(n));
+  transfer_rows(target, d - slices.begin, nontemporal,
+                [&](std::int64_t a, std::int64_t b, Out* row) {
+                  wide([&] {
+                    score_row(box.at(a, b), box.strides[2], mask.at(a, b), mask.strides[2], score,
+                              n, z.data());
+                    fuse_row(z.data(), n, fusion, row);
+                  });
+                });
+}
+
+/// Fills slice d of a channel outside its box.
+template <typename Out>
+void fill_outside(const View<Out, 3>& channel, const Box& box, Out value, std::int64_t d) {
+  const std::int64_t n_w = channel.shape[2];
+  for (std::int64_t h = 0; h < channel.shape[1]; ++h) {
+    Out* row = channel.at(d, h);
+    const bool crosses = box[0].contains(d) && box[1].contains(h);
+    std::fill(row, row + (crosses ? box[2].begin : n_w), value);
+    if (crosses) std::fill(row + box[2].end, row + n_w, value);
+  }
+}
+
+/// Writes the tensor: its channels inside the box, slice by slice of the source, then around it.
+template <typename Out, typename T>
+void write(const Source<T>& source, const Box& inner, std::int64_t p, const View<Out, 4>& tensor,
+           int n_threads) {
+  std::vector<Child> children;
+  for (std::int64_t i = 0; i < n_children(p); ++i) children.emplace_back(i, inner, p);
+  const auto order = transfer_order(memory_order(source.box.shape, source.box.strides),
+                                    memory_order(tensor.shape, tensor.strides));
+  const std::int64_t n_m = source.box.shape[0], n_slices = tensor.shape[order[0] + 1];
+  const bool nontemporal = is_nontemporal<Out>(n_elements(tensor.shape));
+  parallel_for(n_m * n_slices, n_threads, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      for (std::size_t c = 0; c < children.size(); ++c) {
+        const std::int64_t m = i / n_slices;
+        const auto channel = tensor.slice(m * n_children(p) + static_cast<std::int64_t>(c));
+        write_slice(source, m, children[c], p, order, channel, i % n_slices, nontemporal);
+      }
     }
     store_fence();
   });
-}
-
-/// Zeroes all outside the inner box.
-void clear_outside(const View<float, 4>& tensor, const Box& inner, int n_threads) {
-  const std::int64_t n_d = tensor.shape[1], n_w = tensor.shape[3];
-  parallel_for(tensor.shape[0] * n_d, n_threads, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(tensor.shape[0] * tensor.shape[1], n_threads, [&](auto begin, auto end) {
     for (std::int64_t i = begin; i < end; ++i) {
-      for (std::int64_t h = 0; h < tensor.shape[2]; ++h) {
-        float* row = tensor.at(i / n_d, i % n_d, h);
-        const bool crosses = inner[0].contains(i % n_d) && inner[1].contains(h);
-        std::fill(row, row + (crosses ? inner[2].begin : n_w), 0.0F);
-        if (crosses) std::fill(row + inner[2].end, row + n_w, 0.0F);
-      }
+      const std::int64_t channel = i / tensor.shape[1], m = channel / n_children(p);
+      const Fusion& fusion = source.fusions[static_cast<std::size_t>(m)];
+      fill_outside(tensor.slice(channel),
+                   children[static_cast<std::size_t>(channel % n_children(p))].box,
+                   fused<Out>(0.0F, fusion), i % tensor.shape[1]);
     }
   });
+}
+
+/// Whether a modality has a voxel other than 0 among the first ones of the blocks.
+template <typename T>
+bool is_present(const Source<T>& source, std::int64_t m, const Box& inner, std::int64_t p) {
+  const Shape<3> first = Child(0, inner, p).first;
+  const View<const T, 3> box = every(source.box.slice(m), first, p);
+  const View<const std::uint8_t, 3> mask = every(source.mask, first, p);
+  const ZScore<T>& score = source.scores[static_cast<std::size_t>(m)];
+  for (std::int64_t d = 0; d < box.shape[0]; ++d)
+    for (std::int64_t h = 0; h < box.shape[1]; ++h)
+      for (std::int64_t w = 0; w < box.shape[2]; ++w)
+        if (*mask.at(d, h, w) && score(*box.at(d, h, w)) != 0) return true;
+  return false;
+}
+
+template <typename T>
+std::vector<Fusion> fusions_of(const NormalizeArgs& args, const Source<T>& source,
+                               const Box& inner) {
+  std::vector<Fusion> fusions(source.scores.size(), {1, 0, args.step});
+  if (!args.gate.data) return fusions;
+  std::vector<float> present;
+  for (std::int64_t m = 0; m < source.box.shape[0]; ++m)
+    present.push_back(is_present(source, m, inner, args.patch) ? 1.0F : 0.0F);
+  for (std::int64_t m = 0; m < source.box.shape[0]; ++m) {
+    Fusion& fusion = fusions[static_cast<std::size_t>(m)];
+    fusion.gain = gain_of(args.gate, args.gate_bias, m, present.data());
+    fusion.background = *args.background.at(m);
+  }
+  return fusions;
+}
+
+/// The mask of a brain on the axes of the volume.
+template <typename T>
+View<const std::uint8_t, 3> mask_of(const Brain& brain, const View<const T, 4>& box,
+                                    const std::array<std::size_t, 3>& order) {
+  View<const std::uint8_t, 3> mask{brain.mask.data, {}, {}, {}};
+  for (std::size_t i = 0; i < 3; ++i) {
+    mask.shape[order[i]] = brain.mask.shape[i];
+    mask.strides[order[i]] = brain.mask.strides[i];
+  }
+  for (std::size_t axis = 0; axis < 3; ++axis)
+    if (box.strides[axis + 1] < 0) mask = mask.mirrored(axis);
+  return mask;
 }
 
 template <typename T>
 void run(const NormalizeArgs& args, int n_threads) {
-  const View<float, 4> tensor = args.tensor.as<float>();
-  const Box inner = centred(args.box, tensor.shape);
-  clear_outside(tensor, inner, n_threads);
-
-  View<const T, 4> box = args.volume.as<T>().cropped(args.box);
+  const View<const T, 4> box = args.volume.as<T>().cropped(args.box);
   const auto order = memory_order(box.shape, box.strides);
-  box = box.permuted(order);
-  View<float, 4> target = tensor.cropped(inner).permuted(order);
-  for (std::size_t axis = 0; axis < 3; ++axis) {
-    if (box.strides[axis + 1] >= 0) continue;
-    box = box.mirrored(axis);
-    target = target.mirrored(axis);
-  }
-  const Brain brain = find_brain(box, n_threads);
-  const bool nontemporal = is_nontemporal(n_elements(tensor.shape));
+  View<const T, 4> in_order = box.permuted(order);
+  for (std::size_t axis = 0; axis < 3; ++axis)
+    if (in_order.strides[axis + 1] < 0) in_order = in_order.mirrored(axis);
+  const Brain brain = find_brain(in_order, n_threads);
+  Source<T> source{box, mask_of(brain, box, order), {}, {}};
   for (std::int64_t m = 0; m < box.shape[0]; ++m) {
-    const Stats stats = stats_of_brain(box.slice(m), brain, args.percentiles, n_threads);
+    const Stats stats = stats_of_brain(in_order.slice(m), brain, args.percentiles, n_threads);
     require<InputError>(
         std::isfinite(stats.std), "normalize: volume: modality ", m,
         " has NaN or infinite brain voxels, or values too large for float64 statistics");
-    write(box.slice(m), brain.mask, stats, target.slice(m), nontemporal, n_threads);
+    source.scores.emplace_back(stats);
     const std::array<double, 4> row{stats.lo, stats.hi, stats.mean, stats.std};
     std::copy(row.begin(), row.end(), args.stats.at(m));
   }
+  const Box inner = centred(args.box, unpacked_shape(args.tensor.shape, args.patch));
+  source.fusions = fusions_of(args, source, inner);
+  dispatch_packed(args.tensor.dtype, [&](auto type) {
+    using Out = typename decltype(type)::type;
+    write(source, inner, args.patch, args.tensor.as<Out>(), n_threads);
+  });
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include "core/array/dense.h"
 #include "core/array/error.h"
+#include "core/array/packed.h"
 #include "core/cuda/device.h"
 
 namespace fastbts {
@@ -21,11 +22,11 @@ void check_fusion(const PackArgs& args) {
 void pack(const PackArgs& args, int n_threads, Stream stream) {
   const auto [n_b, n_m, n_d, n_h, n_w] = args.volume.shape;
   const std::int64_t p = args.patch;
-  require<OptionsError>(p == 1 || p == 2, "pack: patch: expected 1 or 2, got ", p);
+  require_patch("pack", p);
   require<InputError>(n_d % p == 0 && n_h % p == 0 && n_w % p == 0,
                       "pack: volume: expected sizes that are multiples of ", p, ", got shape ",
                       args.volume.shape);
-  require_shape("pack: out", args.out.shape, {n_b, n_d / p, n_h / p, n_w / p, n_m * p * p * p});
+  require_shape("pack: out", args.out.shape, {n_b, n_d / p, n_h / p, n_w / p, n_m * n_children(p)});
   require<InputError>(args.volume.dtype == DType::kFloat32, "pack: volume: expected float32");
   require<OptionsError>(args.step > 0, "pack: step: expected more than 0, got ", args.step);
   if (args.gate.data) check_fusion(args);

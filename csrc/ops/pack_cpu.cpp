@@ -1,8 +1,7 @@
-#include <algorithm>
 #include <cstdint>
 
-#include "core/cpu/activations.h"
-#include "core/cpu/bfloat16.h"
+#include "core/array/packed.h"
+#include "core/cpu/fusion.h"
 #include "core/cpu/parallel.h"
 #include "core/cpu/wide.h"
 #include "ops/pack.h"
@@ -24,39 +23,16 @@ void find_gains(const PackArgs& args) {
   for (std::int64_t b = 0; b < volume.shape[0]; ++b) {
     for (std::int64_t m = 0; m < n_m; ++m)
       *args.scratch.at(0, b, m) = is_present(volume.slice(b).slice(m), args.patch) ? 1.0F : 0.0F;
-    for (std::int64_t m = 0; m < n_m; ++m) {
-      float sum = *args.gate_bias.at(m);
-      for (std::int64_t n = 0; n < n_m; ++n) sum += *args.gate.at(m, n) * *args.scratch.at(0, b, n);
-      *args.scratch.at(1, b, m) = 2 * sigmoid(sum);
-    }
+    for (std::int64_t m = 0; m < n_m; ++m)
+      *args.scratch.at(1, b, m) = gain_of(args.gate, args.gate_bias, m, args.scratch.at(0, b));
   }
-}
-
-/// What becomes of the voxels of an image.
-struct Fusion {
-  float gain, background, step;
-};
-
-template <typename T>
-T stored(float value, const Fusion&) {
-  return from_float<T>(value);
-}
-
-template <>
-inline std::int8_t stored<std::int8_t>(float value, const Fusion& fusion) {
-  constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: beyond it are no fractions
-  const float steps = std::min(std::max(value / fusion.step, -128.0F), 127.0F);
-  return static_cast<std::int8_t>(static_cast<std::int32_t>((steps + kRound) - kRound));
 }
 
 /// Every p-th value of a row.
 template <typename T, typename Patch, typename Step>
 void pack_row(const float* __restrict row, std::int64_t n, Patch p, Step step, Fusion fusion,
               T* __restrict out) {
-  for (std::int64_t w = 0; w < n; ++w) {
-    const float value = row[w * p];
-    out[w * step] = stored<T>(value == 0 ? fusion.background : value * fusion.gain, fusion);
-  }
+  for (std::int64_t w = 0; w < n; ++w) out[w * step] = fused<T>(row[w * p], fusion);
 }
 
 /// Row i of all rows of the volume, (b, m, d, h).
@@ -69,7 +45,7 @@ void pack_voxels(const PackArgs& args, std::int64_t i, Patch p) {
                      b = i / n_h / n_d / n_m;
   Fusion fusion{1, 0, args.step};
   if (args.gate.data) fusion = {*args.scratch.at(1, b, m), *args.background.at(m), args.step};
-  const std::int64_t first = ((m * p + d % p) * p + h % p) * p;
+  const std::int64_t first = channel_of(m, {d, h, 0}, p);
   const float* row = volume.at(b, m, d, h);
   with_step(out.strides[3], [&](auto step) {
     for (std::int64_t child = 0; child < p; ++child) {
@@ -96,7 +72,7 @@ void pack_cpu(const PackArgs& args, int n_threads) {
     args.patch == 1 ? rows(type, std::integral_constant<std::int64_t, 1>{})
                     : rows(type, std::integral_constant<std::int64_t, 2>{});
   };
-  args.out.dtype == DType::kInt8 ? all(Tag<std::int8_t>{}) : dispatch_float(args.out.dtype, all);
+  dispatch_packed(args.out.dtype, all);
 }
 
 }  // namespace fastbts

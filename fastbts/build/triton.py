@@ -2,8 +2,8 @@
 
 Two models. NAME segments: images and affine in, labels and volumes out; Python backend, needs
 fastbts in the server's Python. NAME_network is the network alone: normalised tensor in, logits out;
-ONNX Runtime backend. Layout and fields: Triton's "Model Repository" and "Model Configuration" pages
-and model_config.proto.
+ONNX Runtime backend. `start.sh` starts a server on both. Layout and fields: Triton's "Model
+Repository" and "Model Configuration" pages and model_config.proto.
 """
 
 from __future__ import annotations
@@ -21,6 +21,13 @@ KINDS = {"cpu": "KIND_CPU", "cuda": "KIND_GPU"}
 MAX_BATCH = 4
 """Brain boxes of one size in a batch of the network; at 1 mm each needs about 0.7 GB."""
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
+START = """\
+#!/bin/sh
+# Starts Triton on the models of this folder; takes the options of tritonserver.
+# ONNX Runtime sends telemetry from its start on, unless the server's environment forbids it.
+export ORT_DISABLE_TELEMETRY=1
+exec tritonserver --model-repository="$(dirname "$0")" "$@"
+"""
 
 
 def export_triton(
@@ -35,7 +42,8 @@ def export_triton(
 
     Args:
         engine: The engine file.
-        repository: Folder for the two models; created if needed. Has no model of either name yet.
+        repository: Folder for the two models and `start.sh`; created if needed. Has no model of
+            either name yet.
         name: Name of the model that segments; the network is `<name>_network`.
         device: "cpu" or "cuda".
         instances: Copies of each model that run at once.
@@ -63,7 +71,10 @@ def export_triton(
         f"{network}/config.pbtxt": _network_config(file, network, device, instances).encode(),
         f"{network}/1/model.onnx": bytes(file.payloads["model.onnx"]),
     }
-    return [_written(folder / path, content) for path, content in contents.items()]
+    contents["start.sh"] = START.encode()
+    written = [_written(folder / path, content) for path, content in contents.items()]
+    written[-1].chmod(0o755)
+    return written
 
 
 def _written(path: Path, content: bytes) -> Path:

@@ -18,21 +18,24 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "app", "main"]
 
 COMMANDS = {
-    "bench": ("bench",),
-    "doctor": ("doctor",),
-    "engine": ("info", "build", "export-triton", "keygen", "sign", "verify-engine"),
-    "listen": ("listen", "queue"),
     "predict": ("predict", "demo"),
     "study": ("study",),
+    "compare": ("compare",),
+    "evaluate": ("evaluate",),
     "verify": ("verify",),
+    "listen": ("listen", "queue"),
+    "doctor": ("doctor",),
+    "bench": ("bench",),
+    "engine": ("info", "build", "export-triton", "keygen", "sign", "verify-engine"),
 }
-"""Module -> its commands, in the order of the help text."""
+"""Module -> its commands, in the order of the help text, which is that of use."""
 SEGMENTING = ("predict", "demo")
 """Commands that take the shipped engine, as it is by default, unless an option says otherwise."""
 OTHER_ENGINE = {
-    *("--engine", "--backend", "--device", "--precision", "--threads", "--parallel"),
-    *("--trusted-key", "--help"),
+    *("--engine", "--backend", "--device", "--precision", "--threads", "--jobs"),
+    *("--trusted-key", "--ray", "--help", "-h"),
 }
+VERBOSITY = ("-q", "--quiet", "-v", "--verbose")
 
 
 def main() -> None:
@@ -42,7 +45,7 @@ def main() -> None:
     interpreter and OpenVINO would take a tenth of a second.
     """
     stdout = open_streams()
-    command, *options = sys.argv[1:] or [""]
+    command, *options = [word for word in sys.argv[1:] if word not in VERBOSITY] or [""]
     if command in SEGMENTING and not OTHER_ENGINE & {word.partition("=")[0] for word in options}:
         from fastbts.engine.load import load_ahead
 

@@ -8,6 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
+from fastbts.cli.cohort import (
+    Jobs,
+    OutFormat,
+    PartOption,
+    Ray,
+    SkipDone,
+    on_cluster,
+    planned,
+    write_results,
+)
 from fastbts.cli.common import (
     Backend,
     Device,
@@ -17,9 +27,9 @@ from fastbts.cli.common import (
     app,
     progress_bar,
     reported_errors,
-    tell_error,
 )
 from fastbts.cli.results import (
+    Html,
     Labels,
     MinPart,
     Mode,
@@ -34,9 +44,11 @@ from fastbts.cli.results import (
     result_files,
     write_result,
 )
+from fastbts.cli.verbosity import say
 from fastbts.device.host_cpus import n_cpus
 from fastbts.device.host_memory import free_bytes
-from fastbts.errors import CaseError, FastBTSError, OptionsError
+from fastbts.errors import CaseError, OptionsError
+from fastbts.options import SegmenterOptions
 from fastbts.volume import MODALITIES
 from fastbts.write.kinds import check_no_dicom, check_regions
 from fastbts.write.outputs import check_outputs
@@ -72,14 +84,6 @@ AllowMissing = Annotated[
         help="segment a case that lacks images, with an engine that was trained for it",
     ),
 ]
-Parallel = Annotated[
-    int,
-    typer.Option(
-        min=0,
-        help="cases that the CPU computes at once, each on its share of the threads; 0: two of "
-        "several where there are two threads and 4 GB of free memory",
-    ),
-]
 Grid = Annotated[
     str | None,
     typer.Option(help="for images on different grids: modality to whose grid all are resampled"),
@@ -110,14 +114,19 @@ def predict(
     allow_missing: AllowMissing = False,
     labels: Labels = None,
     preview: Preview = False,
+    html: Html = False,
+    out_format: OutFormat = "folders",
     overwrite: Overwrite = False,
+    part: PartOption = None,
+    skip_done: SkipDone = False,
+    jobs: Jobs = 0,
+    ray: Ray = None,
     engine: EngineOption = None,
     backend: Backend = "auto",
     device: Device = "auto",
     precision: Precision = "auto",
     trusted_key: TrustedKey = None,
     threads: Threads = 0,
-    parallel: Parallel = 0,
     mode: Mode = "auto",
     overlap: Overlap = 0.5,
     passes: Passes = 1,
@@ -131,49 +140,48 @@ def predict(
     images = {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}
     with reported_errors():
         images |= _named(image or [])
-        given = _cases(cases or [], images, engine, **orders)
-        saves = [
-            {**files, "labels": labels, "overwrite": overwrite}
-            for files in result_files(out, list(given), preview)
-        ]
+        found = _cases(cases or [], images, engine, **orders)
+        plan = planned(
+            found,
+            out,
+            {"labels": labels, "overwrite": overwrite},
+            engine,
+            trusted_key,
+            preview=preview,
+            html=html,
+            out_format=out_format,
+            part=part,
+            skip_done=skip_done,
+        )
+        saves = [job.save for job in plan.jobs]
         for save in saves:
             check_no_dicom([save["path"]])
             check_extras([save["path"]])
             check_outputs(**save)
-        segmenter = new_segmenter(
-            engine,
-            {"backend": backend, "device": device, "precision": precision},
-            trusted_key,
-            mode=mode,
-            overlap=overlap,
-            passes=passes,
-            n_threads=threads,
-            parallel=parallel or _parallel(len(given), threads),
-            allow_missing=allow_missing,
-            min_part_mm3=min_part_mm3,
-        )
+        choice = {"backend": backend, "device": device, "precision": precision}
+        options: dict[str, Any] = {
+            "mode": mode,
+            "overlap": overlap,
+            "passes": passes,
+            "n_threads": threads,
+            "allow_missing": allow_missing,
+            "min_part_mm3": min_part_mm3,
+        }
+        read: dict[str, Any] = {**orders, "grid": grid}
+        if ray is not None:
+            chosen = SegmenterOptions(**options, parallel=jobs or 1)
+            how = {**choice, "engine": engine, "trusted_key": trusted_key, "options": chosen}
+            on_cluster(plan, how, read, ray)
+            return
+        if not plan.jobs:
+            write_results(plan, lambda progress: iter(()))
+            return
+        options["parallel"] = jobs or _parallel(len(saves), threads)
+        segmenter = new_segmenter(engine, choice, trusted_key, **options)
         for save in saves:
             check_regions([save["path"]], labels, segmenter.spec.region_labels)
-        results = segmenter.predict_batch(
-            given.values(),
-            nnunet_order=orders["nnunet_order"],
-            order=orders["order"],
-            grid=grid,
-            progress=lambda stage, fraction: progress(stage, fraction),
-        )
-        n_failed = 0
-        for name, save in zip(given, saves, strict=True):
-            with progress_bar(name or "case") as progress:
-                result = next(results)
-            try:
-                write_result(result, save)
-            except FastBTSError as error:
-                if len(saves) == 1:
-                    raise
-                tell_error(error)
-                n_failed += 1
-    if n_failed:
-        raise typer.Exit(3 if n_failed < len(saves) else 1)
+        given = [job.case for job in plan.jobs]
+        write_results(plan, lambda shown: segmenter.predict_batch(given, **read, progress=shown))
 
 
 @app.command()
@@ -189,20 +197,23 @@ def demo(
     with reported_errors():
         if is_image_name(out):
             raise OptionsError(f"{out}: the demo writes several files; give a folder")
-        (files,) = result_files(out, [""], preview=True)
+        (files,) = result_files(out, [""], preview=True, html=True)
         save = {**files, "overwrite": overwrite}
         check_outputs(**save)
         segmenter = new_segmenter(engine)
-        with progress_bar("synthetic case") as progress:
-            progress("making a synthetic case", 0.2)
-            case = make_case(seed)
-            write_case(case, out / case.name)
+        say("making a synthetic case: four images of 240 x 240 x 155 voxels, and its reference")
+        case = make_case(seed)
+        write_case(case, out / case.name)
+        say(f"segmenting {out / case.name}")
         with progress_bar(case.name) as progress:
             result = segmenter.predict(out / case.name, progress=progress)
-        write_result(result, save)
-    typer.echo(
-        f"look at {files['preview']}; the synthetic case and its reference segmentation are in "
-        f"{out / case.name}"
+        seconds = {stage: ms / 1000 for stage, ms in result.timings_ms.items()}
+        say(f"{seconds['total']:.1f} s from files to labels, network {seconds['infer']:.1f} s")
+        write_result(result, save, name=case.name)
+    say(
+        f"look at {files['preview']}: the parts of the tumour in colour over FLAIR and T1ce, in "
+        f"three planes; or open {files['html']} in a browser; the case and its reference "
+        f"segmentation are in {out / case.name}"
     )
 
 

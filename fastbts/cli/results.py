@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fastbts.cli.verbosity import detail, say
 from fastbts.errors import OptionsError, optional_module
 from fastbts.labels import REGION_SCHEME, SCHEMES
 from fastbts.options import MODES
 from fastbts.volume import MODALITIES
 from fastbts.write.kinds import Kind, kind_of
 from fastbts.write.nifti import IMAGE_SUFFIXES, image_stem
-from fastbts.write.outputs import IMAGE, PREVIEW, REPORT, check_outputs, kept_files, replaced_files
+from fastbts.write.outputs import case_files, check_outputs, kept_files, replaced_files
 
 if TYPE_CHECKING:
     from fastbts import FailedCase, Segmentation, Segmenter
@@ -32,6 +33,10 @@ Labels = Annotated[
 ]
 Preview = Annotated[
     bool, typer.Option("--preview", help="also write preview.png, an overlay on three planes")
+]
+Html = Annotated[
+    bool,
+    typer.Option("--html", help="also write viewer.html: images and labels for any browser"),
 ]
 Mode = Annotated[str, typer.Option(help=", ".join(MODES))]
 Overlap = Annotated[float, typer.Option(help="minimum overlap of sliding windows, 0 to 0.9")]
@@ -112,23 +117,18 @@ def is_image_name(out: Path) -> bool:
     return True
 
 
-def result_files(out: Path, names: Sequence[str], preview: bool) -> list[dict[str, Any]]:
+def result_files(
+    out: Path, names: Sequence[str], preview: bool, html: bool = False
+) -> list[dict[str, Any]]:
     """For each case the files that `Segmentation.save` writes."""
     if not is_image_name(out):
-        folders = [out / name if len(names) > 1 else out for name in names]
-        return [
-            {
-                "path": folder / IMAGE,
-                "sidecar": folder / REPORT,
-                "preview": folder / PREVIEW if preview else None,
-            }
-            for folder in folders
-        ]
+        return [case_files(out / name if len(names) > 1 else out, preview, html) for name in names]
     if len(names) > 1:
         raise OptionsError(f"{out}: names one image for {len(names)} cases; give a folder")
     stem = image_stem(out) if kind_of(out) is Kind.NIFTI else out.name
     picture = out.with_name(f"{stem}.png") if preview else None
-    return [{"path": out, "sidecar": None, "preview": picture}]
+    page = out.with_name(f"{stem}.html") if html else None
+    return [{"path": out, "sidecar": None, "preview": picture, "html": page}]
 
 
 def check_extras(paths: Sequence[Path]) -> None:
@@ -141,7 +141,10 @@ def check_extras(paths: Sequence[Path]) -> None:
 
 
 def write_result(
-    result: Segmentation | FailedCase, save: dict[str, Any], fractional: bool = False
+    result: Segmentation | FailedCase,
+    save: dict[str, Any],
+    fractional: bool = False,
+    name: str = "",
 ) -> None:
     """Writes a result and prints a summary, or raises the error of its case."""
     from fastbts.segmentation import NO_TUMOUR, FailedCase
@@ -150,15 +153,26 @@ def write_result(
         raise result.error
     outputs = check_outputs(**save, regions=(*result.regions,))
     earlier, kept = replaced_files(outputs), kept_files(outputs)
-    written = result.save(**save, fractional=fractional)
+    written = result.save(**save, fractional=fractional, name=name)
     left_out = [p for p in outputs.paths if kind_of(p) is Kind.SEG and p not in written]
     for warning in (*result.warnings, *([NO_TUMOUR] if left_out else [])):
         typer.echo(f"warning: {warning}", err=True)
-    typer.echo(", ".join(f"{region} {ml:.1f} ml" for region, ml in result.volumes_ml.items()))
-    typer.echo("wrote " + ", ".join(str(path) for path in written))
+    say(", ".join(f"{region} {ml:.1f} ml" for region, ml in result.volumes_ml.items()))
+    say("wrote " + ", ".join(str(path) for path in written))
+    detail(how(result.report))
     if earlier:
         names = ", ".join(str(path) for path in earlier)
         typer.echo(f"removed {names}, files of an earlier result", err=True)
     if kept:
         names = ", ".join(str(path) for path in kept)
         typer.echo(f"kept {names}: not by fastbts, or changed; no part of this result", err=True)
+
+
+def how(report: Mapping[str, Any]) -> str:
+    """Engine, device, windows and times of a result, in one line."""
+    engine, windows = report["engine"], report["windows"]
+    times = ", ".join(f"{stage} {ms:.0f}" for stage, ms in report["timings_ms"].items())
+    return (
+        f"{engine['name']} by {engine['backend']} on {engine['device']} in {engine['precision']}; "
+        f"{windows['mode']}; ms: {times}"
+    )

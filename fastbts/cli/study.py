@@ -24,6 +24,7 @@ from fastbts.cli.results import (
     AllowMissing,
     BrainEngine,
     Fractional,
+    Html,
     Labels,
     MinPart,
     Mode,
@@ -41,6 +42,7 @@ from fastbts.cli.results import (
     result_files,
     write_result,
 )
+from fastbts.cli.verbosity import say
 from fastbts.write.dicom_headers import reference_headers
 from fastbts.write.kinds import Kind, check_no_dicom, check_regions, kind_of
 from fastbts.write.outputs import NRRD, SEG, SR, check_outputs
@@ -83,6 +85,7 @@ def study(
     ] = False,
     labels: Labels = None,
     preview: Preview = False,
+    html: Html = False,
     overwrite: Overwrite = False,
     engine: EngineOption = None,
     brain_engine: BrainEngine = None,
@@ -105,7 +108,7 @@ def study(
 
     given = {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}
     with reported_errors():
-        (files,) = result_files(out, [""], preview)
+        (files,) = result_files(out, [""], preview, html)
         save = {**files, "labels": labels, "overwrite": overwrite}
         check_outputs(**{**save, "path": _paths(out, save["path"], nrrd, dicom=True)})
         check_extras(_paths(out, save["path"], nrrd, dicom=False))
@@ -179,9 +182,9 @@ def print_study(study: Study) -> None:
     width = max(len(row["series"]) for row in rows)
     for row in rows:
         used = row["used_as"] or "-"
-        typer.echo(f"{used:5}  {row['score']:2}  {row['series']:{width}}  {row['why']}")
+        say(f"{used:5}  {row['score']:2}  {row['series']:{width}}  {row['why']}")
     for line in _steps(study):
-        typer.echo(line)
+        say(line)
 
 
 def _steps(study: Study) -> Iterator[str]:
@@ -203,4 +206,4 @@ def print_times(result: Segmentation, write_ms: float) -> None:
     times = {**result.timings_ms, "write": write_ms}
     total = times.pop("total") + write_ms
     steps = (f"{step} {ms / 1000:.1f} s" for step, ms in {**times, "total": total}.items())
-    typer.echo(", ".join(steps))
+    say(", ".join(steps))

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from fastbts.about import __version__
 from fastbts.cli.checks import Check, print_checks
 from fastbts.cli.common import AsJson, EngineOption, app, reported_errors
-from fastbts.errors import FastBTSError, InputError
-from fastbts.write.kinds import SUFFIXES
+from fastbts.errors import FastBTSError
+from fastbts.results.saved import (
+    BAD_REPORT,
+    are_equal_ml,
+    counted_ml,
+    read_report,
+    results_in,
+)
 from fastbts.write.nifti import IMAGE_SUFFIXES
-from fastbts.write.ours import MAX_TEXT_BYTES, is_ours, listed_files
-from fastbts.write.outputs import REPORT
 
 UNREADABLE = (FastBTSError, OSError)
-BAD_REPORT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-"""What a report with other content than ours raises."""
 NO_REPORT = (
     "no report lists this file: its run was stopped, or the report was removed or damaged; "
     "run fastbts predict again"
 )
-SPACING_TOLERANCE = 1e-5  # relative; of a float32 affine, as below
-VOLUME_TOLERANCE = 1e-4  # relative: precision of a voxel's volume from a float32 affine
+SPACING_TOLERANCE = 1e-5  # relative; of a float32 affine
 
 
 @app.command()
@@ -65,44 +65,6 @@ def _print(results: dict[Path, list[Check]]) -> None:
         print_checks(checks, as_json=False)
 
 
-def results_in(place: str | Path) -> tuple[list[Path], list[Path]]:
-    """What fastbts wrote in a folder and the folders in it; or a given report, or that of an image.
-
-    Returns:
-        The reports, and the images and previews that no report lists.
-    Raises:
-        InputError: There is none.
-    """
-    place = Path(place)
-    if place.is_dir():
-        folders = [place, *sorted(filter(Path.is_dir, place.iterdir()))]
-        reports = [report for folder in folders for report in _reports(folder)]
-        unlisted = list(_unlisted((path for f in folders for path in sorted(f.iterdir())), reports))
-    elif place.name.endswith(".json") and place.is_file():
-        reports, unlisted = [place], []
-    else:
-        beside = _reports(place.parent)
-        reports = [report for report in beside if place.name in listed_files(report)]
-        unlisted = list(_unlisted([place], reports))
-    if not reports and not unlisted:
-        raise InputError(f"{place}: no {REPORT}; expected a folder that `fastbts predict` wrote")
-    return reports, unlisted
-
-
-def _reports(folder: Path) -> list[Path]:
-    """Our reports, and a file with the usual name even if it is damaged."""
-    found = sorted(folder.glob("*.json"))
-    return [path for path in found if path.name == REPORT or listed_files(path)]
-
-
-def _unlisted(paths: Iterable[Path], reports: list[Path]) -> Iterator[Path]:
-    listed = {report.with_name(name) for report in reports for name in listed_files(report)}
-    for path in paths:
-        kind = path.name.lower().endswith((*SUFFIXES, ".png"))
-        if kind and path not in listed and is_ours(path):
-            yield path
-
-
 def verify_result(report_path: Path, engine: str | Path | None = None) -> Iterator[Check]:
     """Compares a report with the files next to it.
 
@@ -116,7 +78,7 @@ def verify_result(report_path: Path, engine: str | Path | None = None) -> Iterat
     from fastbts.engine.load import default_engine_path
 
     try:
-        report = _read_report(report_path)
+        report = read_report(report_path)
         about = f"{report['engine']['name']}, scheme {report['label_scheme']}"
         yield Check("report", True, about)
         files = {report_path.with_name(n): digest for n, digest in report["files_sha256"].items()}
@@ -133,16 +95,6 @@ def verify_result(report_path: Path, engine: str | Path | None = None) -> Iterat
     except (*UNREADABLE, *BAD_REPORT) as error:
         detail = f"{report_path}: cannot be used: {type(error).__name__}: {error}"
         yield Check("report", False, detail)
-
-
-def _read_report(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > MAX_TEXT_BYTES:
-        raise InputError(f"{path.stat().st_size} bytes, at most {MAX_TEXT_BYTES} are read")
-    report: dict[str, Any] = json.loads(path.read_bytes())
-    for name in report["files_sha256"]:
-        if Path(name).name != name:
-            raise InputError(f"lists the file {name!r}, which is not in the report's folder")
-    return report
 
 
 def _tried(name: str, check: Callable[..., Check], *args: Any) -> Check:
@@ -188,28 +140,12 @@ def _close(spacing: Any, expected: Any) -> bool:
 
 def _volumes(images: list[Path], report: dict[str, Any]) -> Check:
     """Counts voxels again: the image may be undamaged, but not the one of this report."""
-    counted = _counted_ml(images, report)
+    counted = counted_ml(images, report)
     names = list(report["volumes_ml"])
     expected = [float(report["volumes_ml"][name]) for name in names]
-    same = np.allclose(counted, expected, rtol=VOLUME_TOLERANCE, atol=0)
+    same = are_equal_ml(counted, expected)
     detail = ", ".join(f"{n} {ml:.3f} ml" for n, ml in zip(names, counted, strict=True))
-    return Check("volumes", bool(same), detail if same else f"{detail}; the report says {expected}")
-
-
-def _counted_ml(images: list[Path], report: dict[str, Any]) -> list[float]:
-    from fastbts.labels import ENGINE_SCHEME, REGION_SCHEME, SCHEMES
-    from fastbts.read.nifti import read_header
-    from fastbts.read.reference import read_labels
-
-    scheme, most = report["label_scheme"], {"most": 255} if "region_labels" in report else {}
-    arrays: list[NDArray[Any]] = [read_labels(path, **most) for path in images]
-    if scheme == ENGINE_SCHEME:
-        arrays = [np.isin(arrays[0], labels) for labels in report["region_labels"].values()]
-    elif scheme != REGION_SCHEME:
-        ncr, _, et = SCHEMES[scheme].values()
-        arrays = [arrays[0] > 0, np.isin(arrays[0], (ncr, et)), arrays[0] == et]
-    voxel_ml = read_header(images[0]).geometry.voxel_ml
-    return [int(np.count_nonzero(array)) * voxel_ml for array in arrays]
+    return Check("volumes", same, detail if same else f"{detail}; the report says {expected}")
 
 
 def _engine(path: Path, digest: str) -> Check:

@@ -51,7 +51,7 @@ def check_fork() -> None:
         raise DeviceError(
             f"this process was forked from process {_loaded_by}, which had loaded an engine; "
             "engines do not survive a fork: start processes by 'spawn' or 'forkserver', or load "
-            "the engine after the fork only (README, Servers)"
+            "the engine after the fork only (docs/how-to/servers.md)"
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbts.ops import PackedLogits, Packing
 from fastbts.spec import EngineSpec
 
 
@@ -39,8 +40,10 @@ class Engine(Protocol):
             tensor: Normalised images, (B, M, D, H, W); D, H, W multiples of `spec.stride`.
             text: Unit-length embeddings that replace `self.text`, in its shape.
             out: Array for the logits, (B, K, D, H, W) float32, contiguous; None for a new one.
+
         Returns:
             The logits, (B, K, D, H, W): `out` if it was given.
+
         Raises:
             OptionsError: An argument has the wrong shape or type.
             DeviceError: The device or its runtime failed, for example without enough memory, or
@@ -50,6 +53,26 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Frees the network; `infer` then raises DeviceError. Running calls still finish."""
+        ...
+
+
+class PackedEngine(Engine, Protocol):
+    """An engine that can take a packed tensor, so that nobody has to pack it."""
+
+    @property
+    def packing(self) -> Packing | None:
+        """How it wants it; None if it takes voxels only."""
+        ...
+
+    def infer_packed(self, tensor: NDArray[Any]) -> PackedLogits:
+        """Runs the network over one case.
+
+        Args:
+            tensor: (M p^3, D/p, H/p, W/p), contiguous, as `packing` says; D, H, W multiples of
+                `spec.stride`.
+        Raises:
+            OptionsError, DeviceError: See `Engine.infer`.
+        """
         ...
 
 
@@ -94,6 +117,11 @@ def device_of(engine: Engine) -> str:
 def batch_of(engine: Engine) -> int:
     """Number of windows that an engine takes at once; 1 for one that does not say."""
     return getattr(engine, "batch", 1)
+
+
+def packing_of(engine: Engine) -> Packing | None:
+    """How an engine wants a packed tensor; None if it takes voxels only."""
+    return getattr(engine, "packing", None)
 
 
 def parallel_of(engine: Engine) -> int:

@@ -62,6 +62,7 @@ def load_engine(
             with its own memory.
         trusted_key: Public key (PEM, `fastbts keygen`) that must have signed the file; None to
             accept unsigned files.
+
     Raises:
         EngineFileError: The file is damaged, not an engine, or not signed by that key.
         DeviceError: The backend, device or precision cannot be used here.
@@ -187,6 +188,7 @@ def build_payloads(
         precision: A precision that the backend has.
         tensors: Prepared cases (M, D, H, W) to calibrate int8 on.
         max_batch: Most windows that one call of a TensorRT plan takes.
+
     Raises:
         OptionsError: An unknown backend, an impossible batch, or nothing to calibrate on.
         DeviceError: The backend lacks the precision or cannot be used here.

@@ -24,10 +24,17 @@ Every op raises `InputError` for an array it cannot use, `OptionsError` for boxe
 that do not fit, and `DeviceError` for a device that cannot be used.
 """
 
-from fastbts.ops import image, regions, registration, semantic
+from fastbts.ops import image, packing, regions, registration, semantic
 from fastbts.ops.image import *  # noqa: F403
+from fastbts.ops.packing import *  # noqa: F403
 from fastbts.ops.regions import *  # noqa: F403
 from fastbts.ops.registration import *  # noqa: F403
 from fastbts.ops.semantic import *  # noqa: F403
 
-__all__ = [*image.__all__, *regions.__all__, *registration.__all__, *semantic.__all__]
+__all__ = [
+    *image.__all__,
+    *packing.__all__,
+    *regions.__all__,
+    *registration.__all__,
+    *semantic.__all__,
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from fastbts.errors import InputError, OptionsError
 
@@ -49,7 +50,7 @@ def output_array(
     given: Array | None,
     like: Array,
     shape: tuple[int, ...],
-    dtype: type = np.float32,
+    dtype: DTypeLike = np.float32,
 ) -> Array:
     """The array to write into: the one given, or a new one in host memory.
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fastbts import _C
 from fastbts.errors import OptionsError
 from fastbts.ops.arrays import Array, is_on_device, output_array, stream_handle
+from fastbts.ops.packing import Packing
 
 __all__ = [
     "Box",
@@ -111,11 +112,12 @@ def normalize(
     percentiles: tuple[float, float] = (0.1, 99.9),
     n_threads: int = 0,
     *,
+    packing: Packing | None = None,
     out: Array | None = None,
     stats: Array | None = None,
     scratch: Array | None = None,
     stream: Any = None,
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Clips each modality at percentiles of its brain voxels, z-scores it, and centres the box.
 
     Brain voxels are those inside the box where any modality is non-zero; the rest of the tensor is
@@ -131,22 +133,39 @@ def normalize(
             (size - box) // 2.
         percentiles: Lower and upper, in per cent.
         n_threads: 0 for all CPUs.
-        out: (M, D', H', W') float32 to write into; needed on a device.
+        packing: Writes the tensor as `network.pack` would pack it. On the CPU only.
+        out: (M, D', H', W') float32 to write into, or as `packing` says; needed on a device.
         stats: (M, 4) float64 to write into; needed on a device.
         scratch: uint8, `normalize_scratch` bytes; needed on a device, unused on the CPU.
         stream: CUDA stream, for arrays on a device.
 
     Returns:
-        The tensor, (M, D', H', W') float32, and (M, 4) float64: lo, hi, mean, std of each modality.
+        The tensor, (M, D', H', W') float32 or as `packing` says, and (M, 4) float64: lo, hi, mean,
+        std of each modality.
 
     Raises:
         InputError: Also where brain voxels are NaN or infinite. On a device mean and std of such a
             modality are NaN instead.
     """
-    n_modalities = np.shape(volume)[:1]
-    out = output_array("normalize: out", out, volume, (*n_modalities, *size))
+    n_modalities, packed = np.shape(volume)[:1], packing or Packing(1)
+    shape = packed.shape((*n_modalities, 0)[0], size)
+    out = output_array("normalize: out", out, volume, shape, packed.dtype)
     stats = output_array("normalize: stats", stats, volume, (*n_modalities, 4), np.float64)
-    _C.normalize(volume, box, percentiles, out, stats, scratch, n_threads, stream_handle(stream))
+    _C.normalize(
+        volume,
+        box,
+        percentiles,
+        packed.patch,
+        packed.fusion.get("gate"),
+        packed.fusion.get("gate_bias"),
+        packed.fusion.get("background"),
+        packed.step,
+        out,
+        stats,
+        scratch,
+        n_threads,
+        stream_handle(stream),
+    )
     return out, stats
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fastbts import _C
 from fastbts.ops.arrays import Array, is_on_device, output_array, stream_handle
 from fastbts.ops.image import Box, Size
+from fastbts.ops.packing import PackedLogits, layout
 
 __all__ = ["Parts", "RegionCounts", "components", "expected_dice", "label"]
 
@@ -47,7 +48,7 @@ class Parts(NamedTuple):
 
 
 def label(
-    logits: Array,
+    logits: Array | PackedLogits,
     offset: Size,
     box: Box,
     thresholds: tuple[float, float, float],
@@ -65,7 +66,7 @@ def label(
     it does not.
 
     Args:
-        logits: (3, D', H', W') float32 for WT, TC, ET; NaN belongs to no region.
+        logits: (3, D', H', W') float32 for WT, TC, ET, or packed; NaN belongs to no region.
         offset: Where the box begins in the logits.
         box: Part of the labels to write.
         thresholds: Probabilities between 0 and 1 for WT, TC, ET.
@@ -79,15 +80,25 @@ def label(
     Returns:
         The counts; None on a device, where `counts` has them once the stream is waited for.
     """
-    counts = output_array("label: counts", counts, logits, (4,), np.int64)
+    array, patch = layout(logits)
+    counts = output_array("label: counts", counts, array, (4,), np.int64)
     _C.label(
-        logits, offset, box, thresholds, values, labels, counts, n_threads, stream_handle(stream)
+        array,
+        patch,
+        offset,
+        box,
+        thresholds,
+        values,
+        labels,
+        counts,
+        n_threads,
+        stream_handle(stream),
     )
     return None if is_on_device(counts) else RegionCounts.of(np.asarray(counts).tolist())
 
 
 def expected_dice(
-    logits: Array,
+    logits: Array | PackedLogits,
     offset: Size,
     size: Size,
     temperature: float,
@@ -104,7 +115,7 @@ def expected_dice(
     2 sum(p m) / (sum(p) + sum(m)).
 
     Args:
-        logits: (K, D, H, W) float32, at most 8 regions; NaN counts as p = 0.
+        logits: (K, D, H, W) float32, or packed, at most 8 regions; NaN counts as p = 0.
         offset: Where the box begins in the logits.
         size: Its voxels.
         temperature: Above 0.
@@ -117,9 +128,12 @@ def expected_dice(
     Returns:
         `sums`: sum(m), sum(p), sum(p m) and max(p) per region; p in units of 2^-30.
     """
-    sums = output_array("expected_dice: sums", sums, logits, (np.shape(logits)[0], 4), np.int64)
+    array, patch = layout(logits)
+    n_regions = np.shape(array)[0] // patch**3
+    sums = output_array("expected_dice: sums", sums, array, (n_regions, 4), np.int64)
     _C.expected_dice(
-        logits,
+        array,
+        patch,
         offset,
         size,
         step,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,20 +74,24 @@ class PhantomCase:
     name: str = "phantom"
 
 
-def make_case(seed: int = 0, shape: Sequence[int] = (240, 240, 155)) -> PhantomCase:
+def make_case(
+    seed: int = 0, shape: Sequence[int] = (240, 240, 155), *, growth_mm: float = 0.0
+) -> PhantomCase:
     """Makes a head with a tumour; equal arguments give equal bits.
 
     Args:
         seed: Chooses folding, tumour and noise.
         shape: Voxels along i, j, k of a field of view of 240 x 240 x 155 mm. The default gives
             voxels of 1 mm as in BraTS; (120, 120, 78) gives the same head at 2 mm.
+        growth_mm: How far core and oedema have grown in all directions, for a follow-up of the same
+            head; negative for a smaller tumour.
 
     Raises:
         GeometryError: The shape is not three axes of at least 32 voxels.
     """
     grid = _Grid.of(shape)
     rng = np.random.default_rng(seed)
-    tumour = _Tumour.draw(rng)
+    tumour = _Tumour.draw(rng).grown(growth_mm)
     straight = grid.points()
     bent = [
         p + ASYMMETRY_MM * grid.noise(rng, 60.0) - push
@@ -236,6 +240,10 @@ class _Tumour:
         side = 1.0 if rng.random() < 0.5 else -1.0
         centre = side * rng.uniform(28, 34), rng.uniform(-45, 25), rng.uniform(16, 34)
         return _Tumour(centre, radius=rng.uniform(15, 20), reach=rng.uniform(28, 36))
+
+    def grown(self, by_mm: float) -> _Tumour:
+        """The tumour later."""
+        return replace(self, radius=self.radius + by_mm, reach=self.reach + by_mm)
 
     def push(self, p: Points) -> Points:
         """Displacement of tissue by the tumour's mass, away from its centre."""

@@ -21,6 +21,7 @@ from fastbts.errors import InputError
 from fastbts.pipeline.masks import Mask, dilated, filled, largest_part
 from fastbts.volume import MAX_BRAIN_ML, MAX_BRAIN_SHARE, Volume, to_network_axes
 
+STRIP = "`fastbts study` (fastbts.read_study) removes it"
 MAX_EXCESS = 0.25  # voxels of an image's mask outside the brain of the others, relative to it
 GRID = 40  # voxels along each axis of the sample that finds out whether a case is clean
 # Voxels that are faint in all images, relative to bright ones, are at most 1.7 % of a brain in
@@ -167,7 +168,7 @@ def _cleaned(volume: Volume, view: NDArray[Any], n_threads: int) -> Brain:
     if not box.n_brain:
         raise InputError(
             f"{', '.join(volume.names)}: no brain was found; expected skull-stripped MR images; "
-            "check the files"
+            "check the files, or give raw images to `fastbts study` (fastbts.read_study)"
         )
     backgrounds = [
         Background(level.value, tolerance, *_outside(image, mask, brain), voted=use)
@@ -349,11 +350,12 @@ def _what_is_too_large(mask: Mask, brain: Mask, voted: bool, voxel_ml: float) ->
     if not voted:
         return (
             f"{size} is not background, which does not match the brain of the other images "
-            f"({n_brain * voxel_ml:.0f} ml): it was cut to that brain; run a brain extraction first"
+            f"({n_brain * voxel_ml:.0f} ml): it was cut to that brain; if it has a "
+            f"skull, {STRIP}"
         )
     if _is_too_large(n_voxels, mask.size, voxel_ml):
         return (
             f"{size} is not background, too much for a brain: the skull or the background was "
-            "probably not removed; run a brain extraction first"
+            f"probably not removed; {STRIP}"
         )
     return None

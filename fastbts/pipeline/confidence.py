@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fastbts import ops
 from fastbts.device.host import HOST
 from fastbts.device.interface import Array, Workspace
+from fastbts.ops import PackedLogits
 from fastbts.pipeline.label import uncalibrated
 from fastbts.placement import Placement
 from fastbts.spec import EngineSpec
@@ -27,7 +28,7 @@ below."""
 
 
 def probability_sums(
-    logits: Array,
+    logits: Array | PackedLogits,
     placement: Placement,
     spec: EngineSpec,
     workspace: Workspace = HOST,
@@ -36,7 +37,7 @@ def probability_sums(
     """The numbers of `confidence`, (K, 4) int64, from the probabilities in the brain box.
 
     Args:
-        logits: (K, D, H, W) on the tensor's grid.
+        logits: (K, D, H, W) on the tensor's grid, or packed.
         placement: Where the brain box is in it.
         spec: Has regions, thresholds and temperature.
         workspace: Where the logits are.
@@ -50,7 +51,7 @@ def probability_sums(
         uncalibrated(spec),
         STEP,
         n_threads,
-        sums=workspace.kept("probability sums", (len(logits), 4), np.int64),
+        sums=workspace.kept("probability sums", (logits.shape[0], 4), np.int64),
         stream=workspace.stream,
     )
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastbts import ops
 from fastbts.device.host import HOST
 from fastbts.device.interface import Array, Workspace
-from fastbts.engine.interface import DeviceEngine, Engine, batch_of
+from fastbts.engine.interface import DeviceEngine, Engine, PackedEngine, batch_of, packing_of
+from fastbts.ops import PackedLogits, Packing, Size
 from fastbts.options import SegmenterOptions
 from fastbts.pipeline.memory import choose_mode, memory_explained
 from fastbts.pipeline.window import WindowPlan
@@ -27,18 +29,52 @@ Pass = Callable[[Array, Done, str], tuple[Array, dict[str, Any]]]
 """Tensor, progress and name of the logits -> logits and what the report says."""
 
 
+class Plan(NamedTuple):
+    """How the network runs over a tensor.
+
+    Attributes:
+        mode: "one-pass" or "sliding".
+        reason: Why.
+        packing: How its tensor must be packed; None for voxels.
+    """
+
+    mode: str
+    reason: str
+    packing: Packing | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Inferred:
     """The network's output for a tensor.
 
     Attributes:
-        logits: (K, D, H, W) float32; in memory that the workspace may keep.
+        logits: (K, D, H, W) float32, or packed; in memory that the workspace may keep.
         windows: Mode, why it was chosen, number of passes and of windows in each; for sliding ones
             also size and overlap. For the report.
     """
 
-    logits: Array
+    logits: Array | PackedLogits
     windows: dict[str, Any]
+
+
+def planned(
+    engine: Engine,
+    size: Size,
+    spec: EngineSpec,
+    options: SegmenterOptions,
+    workspace: Workspace = HOST,
+) -> Plan:
+    """Chooses the mode for a tensor of this size, unless the options do.
+
+    A single pass over a case in host memory takes the tensor packed, if the engine does.
+    """
+    mode, reason = options.mode, "the mode was given"
+    if mode == "auto":
+        n_voxels, n_window = math.prod(size), math.prod(spec.window)
+        free = workspace.free_bytes()
+        mode, reason = choose_mode(engine, n_voxels, n_window, workspace.device, free)
+    packs = mode == "one-pass" and options.passes == 1 and workspace.stream is None
+    return Plan(mode, reason, packing_of(engine) if packs else None)
 
 
 def infer(
@@ -48,33 +84,39 @@ def infer(
     options: SegmenterOptions,
     clock: Clock,
     workspace: Workspace = HOST,
+    plan: Plan | None = None,
 ) -> Inferred:
     """Runs the network over a tensor (M, D, H, W), in the mode that the options ask for.
 
     Args:
         engine: The network, on the device of the workspace.
-        tensor: In the workspace.
+        tensor: In the workspace; packed if the plan says so.
         spec: Has regions and window.
         options: Mode, overlap and passes.
         clock: Gets the times and the progress.
         workspace: Where it runs; on a device all is queued there, and nothing waits.
+        plan: What `planned` returned; None for a tensor of voxels.
     Raises:
         DeviceError: See `Engine.infer`.
     """
-    n_voxels, n_window = tensor[0].size, math.prod(spec.window)
+    if plan is None:
+        plan = planned(engine, tensor.shape[1:], spec, options, workspace)._replace(packing=None)
+    n_voxels, n_window = tensor.size // len(spec.modalities), math.prod(spec.window)
     free = workspace.free_bytes()
-    mode, reason = options.mode, "the mode was given"
-    if mode == "auto":
-        mode, reason = choose_mode(engine, n_voxels, n_window, workspace.device, free)
     largest, way_out = n_voxels, ""
-    if mode == "sliding":
+    if plan.mode == "sliding":
         largest = n_window
     elif n_voxels > n_window:
         way_out = ", or use mode='sliding' (--mode sliding)"
     run = _Run(engine, spec, options, clock, workspace)
     with memory_explained(engine, largest, free, way_out):
-        logits, about = run.passes(tensor, run.sliding if mode == "sliding" else run.one_pass)
-    return Inferred(logits, {"mode": mode, "reason": reason, "passes": options.passes, **about})
+        if plan.packing is not None:
+            logits, about = run.packed_pass(tensor)
+        else:
+            way = run.sliding if plan.mode == "sliding" else run.one_pass
+            logits, about = run.passes(tensor, way)
+    how = {"mode": plan.mode, "reason": plan.reason, "passes": options.passes}
+    return Inferred(logits, {**how, **about})
 
 
 def warm_up_on_device(engine: DeviceEngine, workspace: Workspace) -> None:
@@ -109,6 +151,11 @@ class _Run:
             again, _ = run(self._shifted(tensor), _done(1, n_passes), "logits of the moved tensor")
             self._average(logits, again)
         return logits, about
+
+    def packed_pass(self, tensor: NDArray[Any]) -> tuple[PackedLogits, dict[str, Any]]:
+        """The whole tensor at once, both ends packed."""
+        with self.clock("infer", BEGIN):
+            return cast(PackedEngine, self.engine).infer_packed(tensor), {"count": 1}
 
     def one_pass(self, tensor: Array, done: Done, name: str) -> tuple[Array, dict[str, Any]]:
         """The whole tensor at once; the logits are in memory of that name on a device."""

@@ -13,7 +13,7 @@ from fastbts.device.host import HOST
 from fastbts.device.interface import Array, Workspace
 from fastbts.errors import DeviceError
 from fastbts.labels import ED, ET, NCR, label_table
-from fastbts.ops import Parts, RegionCounts
+from fastbts.ops import PackedLogits, Parts, RegionCounts
 from fastbts.placement import Placement, box_size
 from fastbts.spec import EngineSpec
 from fastbts.volume import Geometry, to_network_axes
@@ -72,7 +72,7 @@ class Labelling:
 
     def __init__(
         self,
-        logits: Array,
+        logits: Array | PackedLogits,
         placement: Placement,
         geometry: Geometry,
         spec: EngineSpec,
@@ -162,7 +162,7 @@ class RegionLabelling:
 
     def __init__(
         self,
-        logits: Array,
+        logits: Array | PackedLogits,
         placement: Placement,
         geometry: Geometry,
         spec: EngineSpec,
@@ -171,7 +171,8 @@ class RegionLabelling:
     ) -> None:
         self.numbers: list[Array] = []
         self._spec, self._voxel_ml, box = spec, geometry.voxel_ml, placement.box
-        restored, offset = placement.restore(logits, workspace, n_threads)
+        voxels = logits.voxels(n_threads) if isinstance(logits, PackedLogits) else logits
+        restored, offset = placement.restore(voxels, workspace, n_threads)
         cut = tuple(slice(o, o + n) for o, n in zip(offset, box_size(box), strict=True))
         inside = workspace.get(restored)[0][(slice(None), *cut)]
         self._n_nonfinite = int(np.count_nonzero(~np.isfinite(inside).all(axis=0)))

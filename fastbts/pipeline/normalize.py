@@ -12,7 +12,7 @@ from fastbts import ops
 from fastbts.device.host import HOST
 from fastbts.device.interface import Array, Workspace
 from fastbts.errors import GeometryError, InputError
-from fastbts.ops import Box, Size
+from fastbts.ops import Box, Packing, Size
 from fastbts.pipeline.brain import Brain, find_brain
 from fastbts.placement import Placement
 from fastbts.spec import EngineSpec
@@ -27,8 +27,8 @@ class Prepared:
     """A volume ready for the network.
 
     Attributes:
-        tensor: (M, D, H, W) float32, normalised; D, H, W multiples of the network's stride. In
-            memory that the workspace keeps.
+        tensor: (M, D, H, W) float32, normalised, or packed; D, H, W multiples of the network's
+            stride. In memory that the workspace keeps.
         placement: Where it is in the volume.
         numbers: (M, 4) float64 for `statistics`.
         brain: Of the input.
@@ -46,6 +46,7 @@ def normalize(
     workspace: Workspace = HOST,
     n_threads: int = 0,
     brain: Brain | None = None,
+    packing: Packing | None = None,
 ) -> Prepared:
     """Crops to the brain box, normalises each modality over brain voxels, pads to the stride.
 
@@ -58,15 +59,16 @@ def normalize(
         workspace: Where it runs.
         n_threads: CPU threads; 0 for all.
         brain: What `find_brain` finds, if it is known.
+        packing: How the network wants its tensor; None for voxels. Only for cases in host memory
+            with all modalities.
     Raises:
         InputError: No brain voxel, a constant modality, absurd values, or NaN inside the brain.
         GeometryError: The brain would be absurdly large at the network's spacing.
     """
     brain = find_brain(volume, workspace, n_threads) if brain is None else brain
-    size = _network_size(brain.box.size, volume, spec)
-    placement = Placement(brain.box.bounds, size, _padded(size, spec.stride))
+    placement = placed(brain, volume, spec)
     try:
-        tensor, numbers = _normalized(brain.view, placement, spec, workspace, n_threads)
+        tensor, numbers = _normalized(brain.view, placement, spec, workspace, n_threads, packing)
     except InputError as error:
         raise InputError(f"{', '.join(volume.names)}: {error}; check the intensities") from error
     prepared = Prepared(
@@ -78,6 +80,16 @@ def normalize(
     if workspace.stream is None:  # known already: a bad image is refused before the network runs
         statistics(prepared, numbers, volume)
     return prepared
+
+
+def placed(brain: Brain, volume: Volume, spec: EngineSpec) -> Placement:
+    """Where the network's tensor is.
+
+    Raises:
+        GeometryError: See `normalize`.
+    """
+    size = _network_size(brain.box.size, volume, spec)
+    return Placement(brain.box.bounds, size, _padded(size, spec.stride))
 
 
 def statistics(
@@ -121,7 +133,12 @@ def _with_missing(
 
 
 def _normalized(
-    view: Array, placement: Placement, spec: EngineSpec, workspace: Workspace, n_threads: int
+    view: Array,
+    placement: Placement,
+    spec: EngineSpec,
+    workspace: Workspace,
+    n_threads: int,
+    packing: Packing | None,
 ) -> tuple[Array, Array]:
     """The tensor of the modalities in the view, and their clips, means and deviations."""
     box, n_images, stream = placement.box, len(view), workspace.stream
@@ -130,13 +147,16 @@ def _normalized(
         view = workspace.kept("resampled", (n_images, *placement.size), np.float32)
         ops.resample(cut, placement.size, n_threads, out=view, stream=stream)
         box = _whole(placement.size)
+    layout = packing or Packing(1)
+    shape = layout.shape(n_images, placement.padded)
     return ops.normalize(
         view,
         box,
         placement.padded,
         spec.percentiles,
         n_threads,
-        out=workspace.kept("tensor", (n_images, *placement.padded), np.float32),
+        packing=packing,
+        out=workspace.kept("tensor", shape, layout.dtype),
         stats=workspace.kept("statistics", (n_images, 4), np.float64),
         scratch=workspace.scratch("normalize", (ops.normalize_scratch(n_images, box),), np.uint8),
         stream=stream,

@@ -12,12 +12,13 @@ import numpy as np
 from fastbts.device.interface import Array, Workspace
 from fastbts.engine.interface import Engine
 from fastbts.errors import FastBTSError
+from fastbts.ops import PackedLogits
 from fastbts.options import SegmenterOptions
-from fastbts.pipeline.brain import Brain
+from fastbts.pipeline.brain import Brain, find_brain
 from fastbts.pipeline.confidence import confidence, doubts, probability_sums
-from fastbts.pipeline.infer import Inferred, infer
+from fastbts.pipeline.infer import Inferred, infer, planned
 from fastbts.pipeline.label import Labelling, RegionLabelling, labelling_of
-from fastbts.pipeline.normalize import Prepared, normalize, statistics
+from fastbts.pipeline.normalize import Prepared, normalize, placed, statistics
 from fastbts.pipeline.report import report
 from fastbts.placement import Placement
 from fastbts.progress import Clock
@@ -39,7 +40,7 @@ class Predicted(NamedTuple):
     timings_ms: dict[str, float]
     report: dict[str, Any]
     volume: Volume
-    output: Array
+    output: Array | PackedLogits
     placement: Placement
 
 
@@ -52,7 +53,7 @@ class _Queued:
     inferred: Inferred
     labelling: Labelling | RegionLabelling
     sums: Array
-    logits: Array
+    logits: Array | PackedLogits
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,16 +99,23 @@ class Prediction:
         volume, spec, workspace = self.volume, self.spec, self.workspace
         n_threads = self.options.n_threads
         with self.clock("normalize", 0.1):
-            prepared = normalize(volume, spec, workspace, n_threads, brain)
-        _log(prepared.brain.warnings)
+            brain = find_brain(volume, workspace, n_threads) if brain is None else brain
+            placement = placed(brain, volume, spec)
         engine = self.engine()
-        inferred = infer(engine, prepared.tensor, spec, self.options, self.clock, workspace)
-        logits, placement = inferred.logits, prepared.placement
+        plan = planned(engine, placement.padded, spec, self.options, workspace)
+        if tuple(volume.modalities) != tuple(spec.modalities):
+            plan = plan._replace(packing=None)
+        with self.clock("normalize", 0.1):
+            prepared = normalize(volume, spec, workspace, n_threads, brain, plan.packing)
+        _log(prepared.brain.warnings)
+        inferred = infer(engine, prepared.tensor, spec, self.options, self.clock, workspace, plan)
+        logits = inferred.logits
         with self.clock("label", 0.95):
             make = labelling_of(spec)
             labelling = make(logits, placement, volume.geometry, spec, workspace, n_threads)
             sums = probability_sums(logits, placement, spec, workspace, n_threads)
-            logits = workspace.own(logits)
+            if not isinstance(logits, PackedLogits):
+                logits = workspace.own(logits)
         return _Queued(engine, prepared, inferred, labelling, sums, logits)
 
     def _checked(self, queued: _Queued, inspected: Callable[[], Volume]) -> Predicted:

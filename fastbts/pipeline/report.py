@@ -43,7 +43,7 @@ def report(
         "preprocessing": {
             "brain_voxels": prepared.brain.box.n_brain,
             "brain_box_zyx": [list(side) for side in prepared.placement.box],
-            "tensor_zyx": list(prepared.tensor.shape[1:]),
+            "tensor_zyx": list(prepared.placement.padded),
             "resampled": prepared.placement.resampled,
             "background": {
                 modality: asdict(background)

@@ -115,7 +115,7 @@ def open_byte_stream(path: Path) -> Iterator[ByteStream]:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would block forever
             raise InputError(
                 f"{path}: is not a regular file; expected a .nii or .nii.gz file, got a folder, "
-                "pipe or device"
+                "pipe or device; a folder of DICOM is read by `fastbts study FOLDER`"
             )
         with path.open("rb", buffering=0) as file:
             packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC

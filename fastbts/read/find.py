@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastbts.errors import CaseError, OptionsError
+from fastbts.formats.dicom import is_dicom
 from fastbts.read.header import ORDER_OPTION
 from fastbts.read.names import (
     Claim,
@@ -31,6 +32,11 @@ ONE_BY_ONE = (
     "name the files one by one: --flair FILE --t1 FILE --t1ce FILE --t2 FILE, "
     "predict(flair=..., t1=..., t1ce=..., t2=...)"
 )
+DICOM = (
+    "DICOM, expected NIfTI; `fastbts study FOLDER` (fastbts.read_study) takes a DICOM study as it "
+    "comes from the scanner"
+)
+N_LOOKED_AT = 200  # files below a folder that may be DICOM
 DEPTH = 4  # of folders below the one that is searched: BIDS has sub-*/ses-*/anat
 NOT_SEARCHED = ("derivatives", "sourcedata", "code")  # of a BIDS dataset: not its images
 
@@ -138,7 +144,10 @@ def find_stack(path: str | Path) -> Path:
     path = Path(path)
     if not os.path.isdir(path):
         return path
-    names = [name for name in _listed_names(path) if is_image(name)]
+    listed = _listed_names(path)
+    if any(is_dicom(path / name) for name in listed):
+        raise CaseError(f"{path}: {DICOM}")
+    names = [name for name in listed if is_image(name)]
     stacks = [name for name in names if count_images(path / name) != 1] or names
     if len(stacks) != 1:
         got = _listed(stacks) or "no .nii or .nii.gz file"
@@ -228,6 +237,8 @@ def _without_suffix(name: str) -> str:
 
 def _listed_names(folder: Path) -> list[str]:
     if os.path.isfile(folder):  # Path.is_file raises for a name that is too long
+        if is_dicom(folder):
+            raise CaseError(f"{folder}: {DICOM}")
         several = count_images(folder) > 1
         raise CaseError(
             f"{folder}: is a file, expected a folder; "
@@ -331,6 +342,8 @@ def _absence(claims: Sequence[Claim], names: Sequence[str], optional: Sequence[s
 
 
 def _nothing_found(folder: Path, names: Sequence[str]) -> str:
+    if any(is_dicom(folder / name) for name in names):
+        return DICOM
     if any(is_numbered(name) for name in names):
         return (
             "nnU-Net names (_0000 ...) do not say the modality; give nnunet_order, for example "
@@ -341,6 +354,8 @@ def _nothing_found(folder: Path, names: Sequence[str]) -> str:
             f"holds no images itself, but folders of cases ({_relative(cases, folder)}); give one "
             "of them, or all: predict_batch(find_cases(folder).values())"
         )
+    if any(map(is_dicom, itertools.islice(folder.glob("*/**/*"), N_LOOKED_AT))):
+        return DICOM
     stacks = [path for path in _cases_in(folder, None, True, DEPTH) if count_images(path) > 1]
     if stacks:
         return (

@@ -67,7 +67,7 @@ def _description(first: bytes) -> str:
     if not first:
         return "an empty file; copy or download it again"
     if first[128:132] == b"DICM":
-        return "DICOM; convert the series to NIfTI, for example with dcm2niix"
+        return "DICOM; segment its folder by `fastbts study FOLDER` (fastbts.read_study)"
     for magic, description in FOREIGN.items():
         if first.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(magic):
             return description

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from fastbts.segmentation import Segmentation
 from fastbts.spec import EngineSpec
 from fastbts.study.grid import resampled
 from fastbts.study.spatial import Floats, SpatialImage
-from fastbts.volume import Geometry, Volume
+from fastbts.volume import Geometry, Volume, network_affine
 
 
 def on_reference(
@@ -67,9 +66,9 @@ def _moved(
     result: Segmentation, target: Geometry, n_threads: int
 ) -> tuple[NDArray[np.float32], Placement]:
     """Logits in a box of the target grid, and where that is."""
-    source, box = _network_affine(result.volume.geometry), result.placement.box
+    source, box = network_affine(result.volume.geometry), result.placement.box
     source[:3, 3] += source[:3, :3] @ [float(start) for start, _ in box]
-    affine = _network_affine(target)
+    affine = network_affine(target)
     logits = result.placement.in_box(result.logits)
     inside = _covered(np.linalg.inv(affine) @ source, logits.shape[1:], _network_shape(target))
     affine[:3, 3] += affine[:3, :3] @ [float(start) for start, _ in inside]
@@ -98,14 +97,3 @@ def _network_shape(geometry: Geometry) -> tuple[int, int, int]:
     """(D, H, W) of a grid in network axes."""
     sizes = {axis: n for (axis, _), n in zip(geometry.ras_axes, geometry.shape, strict=True)}
     return sizes[2], sizes[1], sizes[0]
-
-
-def _network_affine(geometry: Geometry) -> NDArray[Any]:
-    """Voxel (d, h, w) of a grid in network axes -> RAS+ position in mm, (4, 4)."""
-    order = np.zeros((4, 4))
-    order[3, 3] = 1
-    for i, (axis, step) in enumerate(geometry.ras_axes):
-        order[i, 2 - axis] = step
-        order[i, 3] = 0 if step > 0 else geometry.shape[i] - 1
-    affine: NDArray[Any] = geometry.affine @ order
-    return affine

@@ -87,10 +87,12 @@ class Study:
         Args:
             segmenter: Finds the tumour; None for one with the shipped engine.
             progress: Called with the stage and the fraction done.
+
         Returns:
             The result on the grid of the reference series. `timings_ms` has the steps of the whole
             way, `report["study"]` what was done in each, and `save` also writes DICOM if the study
             is DICOM.
+
         Raises:
             CaseError, InputError, DeviceError: See `Segmenter.predict`.
         """
@@ -167,8 +169,10 @@ def read_study(
         trusted_key: Public key (PEM) that must have signed the file of the brain engine.
         progress: Called with the step and the fraction done.
         n_threads: CPU threads; 0 for all.
+
     Returns:
         The study, for `Study.segment`.
+
     Raises:
         CaseError: Series are missing or ambiguous; several patients or studies.
         InputError: A file cannot be read; no brain was found.

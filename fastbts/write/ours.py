@@ -15,6 +15,10 @@ from fastbts.formats.compression import fast_zlib, open_gzip
 COMMENT_CODE = 6  # NIfTI extension of plain text, nifti1.h "NIFTI_ECODE_COMMENT"
 SOFTWARE = "fastbts"
 """Begins the value of the PNG keyword "Software" in our pictures."""
+COMPARISON = "comparison"
+"""Kind of the JSON that `fastbts compare` writes."""
+GENERATOR = f"{SOFTWARE} "
+"""Begins what our HTML pages say about the program that made them, in their first lines."""
 MAX_TEXT_BYTES = 1 << 20  # of a report, and of a comment in an image
 PNG, GZIP, NRRD = b"\x89PNG\r\n\x1a\n", b"\x1f\x8b", b"NRRD"
 DICOM = b"DICM"  # after a preamble of 128 bytes
@@ -31,7 +35,8 @@ UNREADABLE = (
 
 
 def is_ours(path: Path) -> bool:
-    """Whether fastbts wrote this file: image, report, preview or DICOM object, by its content.
+    """Whether fastbts wrote this file: image, report, preview, page or DICOM object, by its
+    content.
 
     An image whose voxels were changed afterwards is no longer ours.
     """
@@ -43,8 +48,10 @@ def is_ours(path: Path) -> bool:
             file.seek(0)
             if start == PNG:
                 return f"Software\0{SOFTWARE} ".encode() in file.read(1024)
+            if start.startswith(b"<!"):
+                return f'<meta name="generator" content="{GENERATOR}'.encode() in file.read(1024)
             if start.startswith(b"{"):
-                return bool(listed_files(path))
+                return bool(listed_files(path)) or _is_comparison(path)
             if start.startswith(NRRD):
                 return _is_our_nrrd(file)
             if file.read(132)[128:] == DICOM:
@@ -65,6 +72,12 @@ def listed_files(report: Path) -> dict[str, str]:
         return {name: digest for name, digest in listed.items() if Path(name).name == name}
     except UNREADABLE:
         return {}
+
+
+def _is_comparison(path: Path) -> bool:
+    """Whether this is what `fastbts compare --json` writes."""
+    content = json.loads(path.read_bytes()[:MAX_TEXT_BYTES])
+    return bool(content["software"][SOFTWARE]) and content["kind"] == COMPARISON
 
 
 def _is_our_image(file: BinaryIO | GzipFile) -> bool:

@@ -16,9 +16,19 @@ from fastbts.write.kinds import Kind, kind_of, sidecar_of
 from fastbts.write.nifti import IMAGE_SUFFIXES, image_stem
 from fastbts.write.ours import is_ours, listed_files
 
-IMAGE, REPORT, PREVIEW = "seg.nii.gz", "report.json", "preview.png"
+IMAGE, REPORT, PREVIEW, VIEWER = "seg.nii.gz", "report.json", "preview.png", "viewer.html"
 SEG, SR, NRRD = "seg.dcm", "sr.dcm", "seg.seg.nrrd"
 """Names in a result folder."""
+
+
+def case_files(folder: Path, preview: bool = False, html: bool = False) -> dict[str, Path | None]:
+    """The files of a result in a folder of its own."""
+    return {
+        "path": folder / IMAGE,
+        "sidecar": folder / REPORT,
+        "preview": folder / PREVIEW if preview else None,
+        "html": folder / VIEWER if html else None,
+    }
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,7 @@ class Outputs:
         paths: As they were named; with the scheme "regions" no NIfTI file has such a name.
         images: The files of labels: one for each path, or for NIfTI one per region.
         preview: The picture, if there is one.
+        html: The page, if there is one.
         report: The JSON file, which lists the others.
         overwrite: Whether they may replace files that fastbts did not write.
         regions: Names of the regions, of which an earlier result may have masks.
@@ -37,14 +48,16 @@ class Outputs:
     paths: tuple[Path, ...]
     images: tuple[Path, ...]
     preview: Path | None
+    html: Path | None
     report: Path
     overwrite: bool = False
     regions: tuple[str, ...] = REGIONS
 
     @property
     def files(self) -> list[Path]:
-        """All files in the order of writing: images, preview, report."""
-        return [*self.images, *([self.preview] if self.preview else []), self.report]
+        """All files in the order of writing: images, preview, page, report."""
+        shown = [path for path in (self.preview, self.html) if path]
+        return [*self.images, *shown, self.report]
 
 
 def check_outputs(
@@ -53,6 +66,7 @@ def check_outputs(
     labels: str | None = None,
     sidecar: str | Path | None = None,
     preview: str | Path | None = None,
+    html: str | Path | None = None,
     overwrite: bool = False,
     inputs: Iterable[str | Path] = (),
     regions: tuple[str, ...] = REGIONS,
@@ -66,6 +80,7 @@ def check_outputs(
         labels: See `save`.
         sidecar: See `save`.
         preview: See `save`.
+        html: See `save`.
         overwrite: See `save`.
         inputs: Files that must not be overwritten, as far as they are known.
         regions: Of the engine.
@@ -76,14 +91,39 @@ def check_outputs(
     """
     paths = named_paths(path)
     report = sidecar_of(paths[0]) if sidecar is None else Path(sidecar)
-    picture = None if preview is None else Path(preview)
+    picture, page = (None if shown is None else Path(shown) for shown in (preview, html))
+    if page:
+        check_suffix(page)
     images = tuple(file for named in paths for file in _image_files(named, labels, regions))
-    outputs, inputs = Outputs(paths, images, picture, report, overwrite, regions), list(inputs)
+    outputs = Outputs(paths, images, picture, page, report, overwrite, regions)
+    inputs = list(inputs)
     for target in outputs.files:
         check_writable(target, inputs)
     _check_distinct(outputs)
-    _check_replaceable(outputs)
+    check_not_of_others(outputs.files, outputs.overwrite)
     return outputs
+
+
+def check_page(
+    path: str | Path, *, overwrite: bool = False, inputs: Iterable[str | Path] = ()
+) -> Path:
+    """A page that is written alone; finds out whether it can be.
+
+    Raises:
+        OptionsError: The name does not end in `.html`.
+        OutputError: It cannot be written, is one of the inputs, or is a file of others.
+    """
+    page = Path(path)
+    check_suffix(page)
+    check_writable(page, inputs)
+    check_not_of_others([page], overwrite)
+    return page
+
+
+def check_suffix(page: Path) -> None:
+    """Raises OptionsError if a page has another suffix than browsers know."""
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise OptionsError(f"{page}: expected a name that ends in .html; rename the output")
 
 
 def named_paths(path: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
@@ -104,13 +144,13 @@ def replaced_files(outputs: Outputs) -> list[Path]:
     """Files of an earlier result that would pass for parts of this one, reports first.
 
     These are, with the same name before the suffix, masks of another scheme, the other suffix, a
-    preview, and what the report that is replaced lists beside them. Not among them: the new files,
-    files of others, and files that a report lists which stays.
+    preview or page, and what the report that is replaced lists beside them. Not among them: the new
+    files, files of others, and files that a report lists which stays.
 
     Raises:
         OutputError: A file that fastbts did not write has appeared since `check_outputs`.
     """
-    _check_replaceable(outputs)
+    check_not_of_others(outputs.files, outputs.overwrite)
     new = outputs.files
     reports = [report for report in _possible_reports(outputs) if _is_replaced(report, outputs)]
     possible = list(_possible_files(outputs))
@@ -138,9 +178,10 @@ def kept_files(outputs: Outputs) -> list[Path]:
     return [path for path in possible if os.path.lexists(path) and not is_ours(path)]
 
 
-def _check_replaceable(outputs: Outputs) -> None:
-    for target in outputs.files:
-        if not outputs.overwrite and _is_of_others(target):
+def check_not_of_others(targets: Iterable[Path], overwrite: bool) -> None:
+    """Raises OutputError if fastbts did not write one of these files, unless it may be replaced."""
+    for target in targets:
+        if not overwrite and _is_of_others(target):
             raise OutputError(
                 f"{target}: exists, and fastbts did not write it or it was changed since; expected "
                 "a new name or a result of fastbts; choose another output, or replace the file "
@@ -169,16 +210,16 @@ def _is_replaced(report: Path, outputs: Outputs) -> bool:
 
 
 def _possible_files(outputs: Outputs) -> Iterator[Path]:
-    """Images and previews that an earlier result with the same name may have."""
+    """Images, previews and pages that an earlier result with the same name may have."""
     for path in outputs.paths:
         yield from _same_name(path, outputs.regions)
     if outputs.report.name == REPORT:
-        for name in (PREVIEW, SEG, SR, NRRD):
+        for name in (PREVIEW, VIEWER, SEG, SR, NRRD):
             yield outputs.paths[0].with_name(name)
 
 
 def _same_name(path: Path, regions: tuple[str, ...]) -> Iterator[Path]:
-    """The file, and for NIfTI those with another suffix, masks of regions, and the preview."""
+    """The file, and for NIfTI those with another suffix, masks of regions, preview and page."""
     if kind_of(path) is not Kind.NIFTI:
         yield path
         return
@@ -187,6 +228,7 @@ def _same_name(path: Path, regions: tuple[str, ...]) -> Iterator[Path]:
         for region in ("", *(f"_{region}" for region in regions)):
             yield path.with_name(f"{stem}{region}{suffix}")
     yield path.with_name(f"{stem}.png")
+    yield path.with_name(f"{stem}.html")
 
 
 def _check_distinct(outputs: Outputs) -> None:
@@ -194,8 +236,8 @@ def _check_distinct(outputs: Outputs) -> None:
     for file, place in zip(outputs.files, places, strict=True):
         if places.count(place) > 1:
             raise OutputError(
-                f"{file}: is both an image and the sidecar or preview, so one would overwrite the "
-                "other; expected different files; choose another sidecar or preview"
+                f"{file}: is two of image, sidecar, preview and page, so one would overwrite the "
+                "other; expected different files; choose another sidecar, preview or page"
             )
 
 

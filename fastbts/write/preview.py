@@ -8,22 +8,38 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbts.about import DISCLAIMER, __version__
+from fastbts.about import __version__
 from fastbts.device.arrays import on_host
 from fastbts.errors import GeometryError, OptionsError
 from fastbts.files import OpenFile, atomic_write
-from fastbts.labels import COLOURS, OTHER_COLOURS, SCHEMES, label_names
+from fastbts.labels import SCHEMES, label_names
 from fastbts.volume import Volume, to_network_axes
+from fastbts.write.caption import (
+    BACKGROUND,
+    DIM,
+    LEGEND_ROW,
+    MARGIN,
+    NOTE_ROW,
+    TEXT,
+    Entry,
+    Note,
+    draw_legend,
+    draw_title,
+    legend_rows,
+    notes_of,
+    wrapped,
+    write,
+)
 from fastbts.write.ours import SOFTWARE
+from fastbts.write.words import NO_NAME, TISSUES, TITLES, colours_of, one_line
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -37,23 +53,12 @@ CONVENTION = (
     "A front, P back, S top, I bottom."
 )
 SHOWN = ("flair", "t1ce")  # together they show all three labels
-TITLES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
-TISSUES = {
-    "NCR": "necrotic core",
-    "NETC": "non-enhancing tumour core",
-    "ED": "oedema",
-    "SNFH": "surrounding FLAIR hyperintensity",
-    "ET": "enhancing tumour",
-}
-
 GREY_WINDOW = (0.5, 99.7)  # percentiles of the non-zero voxels that become black and white
-TILE, GAP, MARGIN, HEADER, FOOTER = 380, 12, 24, 84, 88  # pixels
-LEGEND_ROW = 26  # pixels
+TILE, GAP, HEADER, FOOTER = 380, 12, 84, 88  # pixels
 RIM = 26  # pixels around the image in its tile, for the letters
 BRAIN_MARGIN_MM = 2.0
 FILL = 0.30  # opacity of the labels
 LINE, FINE = 3, 2  # width of their contours in pixels, in a picture drawn FINE times larger
-BACKGROUND, TEXT, DIM = (11, 13, 17), (232, 234, 238), (150, 157, 168)
 
 Array = NDArray[Any]
 
@@ -63,7 +68,7 @@ def write_preview(
     segmentation: Segmentation,
     open_file: OpenFile = atomic_write,
     *,
-    title: str = "Brain tumour segmentation",
+    name: str = "",
 ) -> str:
     """Writes the picture of a segmentation as PNG.
 
@@ -71,7 +76,7 @@ def write_preview(
         path: The file.
         segmentation: Result of `Segmenter.predict`.
         open_file: `atomic_write`, or what `write_set` yields.
-        title: First words of the title line, for example the case's name.
+        name: Of the case, for the title line.
 
     Returns:
         The file's sha256.
@@ -81,10 +86,14 @@ def write_preview(
     """
     from PIL.PngImagePlugin import PngInfo
 
-    engine = str(segmentation.report["engine"]["name"])
-    labels = on_host(segmentation.labels)
-    values = None if segmentation.is_glioma else label_names(segmentation.regions)
-    picture = render_preview(segmentation.volume, labels, values=values, title=title, engine=engine)
+    picture = render_preview(
+        segmentation.volume,
+        on_host(segmentation.labels),
+        values=None if segmentation.is_glioma else label_names(segmentation.regions),
+        title=one_line(name) or NO_NAME,
+        engine=str(segmentation.report["engine"]["name"]),
+        notes=notes_of(segmentation.volumes_ml, segmentation.confidence, segmentation.warnings),
+    )
     text = PngInfo()
     text.add_text("Software", f"{SOFTWARE} {__version__}")  # by this we know our files
     content = io.BytesIO()
@@ -102,6 +111,7 @@ def render_preview(
     values: Mapping[str, int] | None = None,
     title: str = "",
     engine: str = "",
+    notes: Sequence[Note] = (),
 ) -> Image.Image:
     """Draws the planes with most tumour, or through the middle of the brain if there is none.
 
@@ -112,6 +122,7 @@ def render_preview(
         values: Name of each label -> its value, for labels of no scheme.
         title: First words of the title line.
         engine: Name of the engine, for the title line.
+        notes: Text below the labels.
 
     Returns:
         An RGB picture about 1200 pixels wide.
@@ -124,11 +135,11 @@ def render_preview(
 
     scene = _Scene.of(volume, labels, scheme, values)
     rows = [_row(scene, axis) for axis in range(3)]
-    heights = [tiles[0].height for tiles in rows]
-    width, voxel_ml = 2 * MARGIN + (TILE + GAP) * len(rows[0]) - GAP, volume.geometry.voxel_ml
-    legend = _legend_rows(scene, voxel_ml, width - MARGIN)
-    footer = FOOTER + LEGEND_ROW * (len(legend) - 1)
-    size = width, HEADER + sum(heights) + GAP * 2 + footer
+    width = 2 * MARGIN + (TILE + GAP) * len(rows[0]) - GAP
+    legend = legend_rows(_entries(scene, volume.geometry.voxel_ml), width - MARGIN)
+    lines = wrapped(notes, width - 2 * MARGIN)
+    footer = FOOTER + LEGEND_ROW * (len(legend) - 1) + NOTE_ROW * len(lines)
+    size = width, HEADER + sum(tiles[0].height + GAP for tiles in rows) - GAP + footer
     canvas = Image.new("RGB", size, BACKGROUND)
     pen = ImageDraw.Draw(canvas)
     top = HEADER
@@ -138,10 +149,12 @@ def render_preview(
             canvas.paste(tile, (left, top))
             _letters(pen, left, top, tile.height, PLANES[axis][1])
         plane = f"{PLANES[axis][0]}  {scene.centre[axis] + 1}/{scene.labels.shape[axis]}"
-        _write(pen, (MARGIN + 8, top + 6), plane, 13, DIM)
+        write(pen, (MARGIN + 8, top + 6), plane, 13, DIM)
         top += tiles[0].height + GAP
-    _header(pen, size[0], scene, title, engine)
-    _legend(pen, legend, size[1] - footer + 26)
+    draw_title(pen, width, title, engine)
+    _column_names(pen, scene)
+    draw_legend(pen, legend, lines, size[1] - footer + 26)
+    write(pen, (MARGIN, size[1] - 28), CONVENTION, 13, DIM, "lm")
     return canvas
 
 
@@ -263,18 +276,11 @@ def _overlaid(tile: Image.Image, plane: Array, values: Mapping[str, int]) -> Ima
         for mask in masks
     ]
     index = np.argmax(smooth, axis=0)  # (height, width): 0 background, 1 and up the labels
-    palette = np.array([(0, 0, 0), *_colours(values).values()], np.float32)
+    palette = np.array([(0, 0, 0), *colours_of(values).values()], np.float32)
     opacity = np.where(index == 0, 0.0, np.where(_border(index), 1.0, FILL))[..., None]
     grey = np.asarray(tile.resize(size, Image.Resampling.BICUBIC).convert("RGB"))
     mixed = grey * (1 - opacity) + palette[index] * opacity
     return Image.fromarray(np.rint(mixed).astype(np.uint8)).reduce(FINE)
-
-
-def _colours(names: Collection[str]) -> dict[str, tuple[int, int, int]]:
-    """Of the labels of a scheme, or of others in turn."""
-    if {*names} <= {*COLOURS}:
-        return {name: COLOURS[name] for name in names}
-    return dict(zip(names, cycle(OTHER_COLOURS), strict=False))
 
 
 def _border(index: Array) -> NDArray[np.bool_]:
@@ -295,22 +301,6 @@ def _framed(tile: Image.Image) -> Image.Image:
     return frame
 
 
-def _write(
-    pen: ImageDraw.ImageDraw,
-    place: tuple[float, float],
-    text: str,
-    size: int,
-    colour: Any,
-    anchor: str = "la",
-) -> float:
-    """Writes text; returns its width."""
-    from PIL import ImageFont
-
-    font = ImageFont.load_default(size)
-    pen.text(place, text, colour, font, anchor)
-    return float(pen.textlength(text, font))
-
-
 def _letters(pen: ImageDraw.ImageDraw, left: int, top: int, height: int, letters: str) -> None:
     middle, centre = top + height // 2, left + TILE // 2
     places = [
@@ -320,51 +310,18 @@ def _letters(pen: ImageDraw.ImageDraw, left: int, top: int, height: int, letters
         (centre, top + height - 6, "md"),
     ]
     for letter, (x, y, anchor) in zip(letters, places, strict=True):
-        _write(pen, (x, y), letter, 14, DIM, anchor)
+        write(pen, (x, y), letter, 14, DIM, anchor)
 
 
-def _header(pen: ImageDraw.ImageDraw, width: int, scene: _Scene, title: str, engine: str) -> None:
-    used = _write(pen, (MARGIN, 20), title, 22, TEXT)
-    if engine:
-        _write(pen, (MARGIN + used + (14 if title else 0), 26), engine, 15, DIM)
-    _write(pen, (width - MARGIN, 26), DISCLAIMER, 15, DIM, "ra")
+def _column_names(pen: ImageDraw.ImageDraw, scene: _Scene) -> None:
     names = [TITLES.get(m, m) for m in scene.images]
     for column, name in enumerate([*names, f"{names[-1]} with labels"]):
-        _write(pen, (MARGIN + (TILE + GAP) * column + TILE // 2, HEADER - 10), name, 16, TEXT, "md")
+        middle = MARGIN + (TILE + GAP) * column + TILE // 2
+        write(pen, (middle, HEADER - 10), name, 16, TEXT, "md")
 
 
-class _Entry(NamedTuple):
-    """A label in the legend: where it begins, its colour, name and volume."""
-
-    x: float
-    colour: tuple[int, int, int]
-    words: str
-    volume: str
-
-
-def _legend_rows(scene: _Scene, voxel_ml: float, right: int) -> list[list[_Entry]]:
-    """The labels in rows that end left of `right`, if one label does."""
-    from PIL import ImageFont
-
-    font, rows, x = ImageFont.load_default(15), [[]], float(MARGIN)  # type: ignore[var-annotated]
-    for name, colour in _colours(scene.values).items():
+def _entries(scene: _Scene, voxel_ml: float) -> Iterator[Entry]:
+    """The labels with their colours and volumes."""
+    for name, colour in colours_of(scene.values).items():
         ml = np.count_nonzero(scene.labels == scene.values[name]) * voxel_ml
-        texts = f"{name}  {TISSUES.get(name, '')}".rstrip(), f"{ml:.1f} ml"
-        width = 34 + sum(map(font.getlength, texts))
-        if rows[-1] and x + width > right:
-            rows.append([])
-            x = float(MARGIN)
-        rows[-1].append(_Entry(x, colour, *texts))
-        x += width + 28
-    return rows
-
-
-def _legend(pen: ImageDraw.ImageDraw, rows: list[list[_Entry]], y: int) -> None:
-    """Names, colours and volumes of the labels, and the convention."""
-    for row in rows:
-        for x, colour, words, volume in row:
-            pen.rounded_rectangle((x, y - 8, x + 16, y + 8), 4, colour)
-            used = _write(pen, (x + 24, y), words, 15, TEXT, "lm")
-            _write(pen, (x + 34 + used, y), volume, 15, DIM, "lm")
-        y += LEGEND_ROW
-    _write(pen, (MARGIN, y + 34 - LEGEND_ROW), CONVENTION, 13, DIM, "lm")
+        yield Entry(colour, f"{name}  {TISSUES.get(name, '')}".rstrip(), f"{ml:.1f} ml")

@@ -1,8 +1,12 @@
-"""A Triton model repository: configurations by Triton's schema, the model as Triton calls it."""
+"""A Triton model repository: configurations by Triton's schema, errors, instances on GPUs.
+
+`test_triton_server.py` runs it in a server.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -12,8 +16,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import fastbts.phantom
-from fastbts import OptionsError, OutputError, Segmenter
+from fastbts import CaseError, DeviceError, OptionsError, OutputError
 from fastbts.build.triton import export_triton
 from fastbts.cli import app
 from fastbts.engine.file import read_engine_file
@@ -41,7 +44,7 @@ def _config(path: Path) -> Any:
 def test_repository_has_all_files(repository: Path) -> None:
     assert sorted(str(p.relative_to(repository)) for p in repository.rglob("*") if p.is_file()) == [
         "fastbts/1/engine.fbts", "fastbts/1/model.py", "fastbts/config.pbtxt",
-        "fastbts_network/1/model.onnx", "fastbts_network/config.pbtxt",
+        "fastbts_network/1/model.onnx", "fastbts_network/config.pbtxt", "start.sh",
     ]  # fmt: skip
     assert (repository / "fastbts/1/engine.fbts").read_bytes() == default_engine_path().read_bytes()
 
@@ -80,24 +83,26 @@ def test_network_config_fits_the_schema_and_the_onnx(repository: Path) -> None:
     assert logits.shape == (1, 3, 32, 32, 32)
 
 
-class _Tensor:
-    def __init__(self, name: str, array: np.ndarray) -> None:
-        self.name, self.array = name, array
+class _TritonError:
+    INVALID_ARG, INTERNAL = "invalid", "internal"
 
-    def as_numpy(self) -> np.ndarray:
-        return self.array
+    def __init__(self, message: str, code: str) -> None:
+        self.message, self.code = message, code
 
 
 def _triton_utils() -> ModuleType:
-    """The names of triton_python_backend_utils that the model uses; only Triton has the module."""
+    """The names of triton_python_backend_utils that the model uses; only Triton has the module.
+
+    NumPy's arrays serve as Triton's tensors: both have DLPack.
+    """
     module = ModuleType("triton_python_backend_utils")
     module.__dict__.update(
-        Tensor=_Tensor,
-        TritonError=str,
+        Tensor=SimpleNamespace(from_dlpack=lambda name, array: (name, np.from_dlpack(array))),
+        TritonError=_TritonError,
         InferenceResponse=lambda output_tensors=(), error=None: SimpleNamespace(
-            tensors=output_tensors, error=error
+            outputs=dict(output_tensors), error=error
         ),
-        get_input_tensor_by_name=lambda request, name: _Tensor(name, request[name]),
+        get_input_tensor_by_name=lambda request, name: request[name],
     )
     return module
 
@@ -122,21 +127,49 @@ def test_each_instance_runs_on_its_gpu(repository: Path, monkeypatch: pytest.Mon
     assert devices == ["cuda:0", "cuda:1"]
 
 
-def test_model_answers_like_the_segmenter(
-    repository: Path, monkeypatch: pytest.MonkeyPatch, small_phantom: None
+class _Segmenter:
+    """Raises the error that the affine stands for, or says whether the images are aligned."""
+
+    errors = (None, CaseError("bad images"), DeviceError("no memory"), KeyError("a bug"))
+
+    def __init__(self, path: Path, device: str) -> None:
+        pass
+
+    def predict(self, images: np.ndarray, affine: np.ndarray) -> Any:
+        error = self.errors[int(affine[0, 0])]
+        if error is not None:
+            raise error
+        labels = np.full(images.shape[1:], images.flags.aligned, np.uint8, order="F")
+        labels.setflags(write=False)
+        return SimpleNamespace(labels=labels, volumes_ml={"WT": 2.0, "TC": 1.0})
+
+
+def _unaligned(shape: tuple[int, ...]) -> np.ndarray:
+    memory = np.zeros(4 * math.prod(shape) + 1, np.uint8)
+    return memory[1:].view(np.float32).reshape(shape)
+
+
+def test_errors_fail_only_their_own_request(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = _model(repository, monkeypatch)
-    volume = fastbts.phantom.make_case(3).volume
-    request = {"images": np.asarray(volume.data, np.float32), "affine": volume.affine}
+    monkeypatch.setattr(module, "Segmenter", _Segmenter)
     model = module.TritonPythonModel()
     model.initialize({"model_instance_kind": "CPU"})
-    good, bad = model.execute([request, {**request, "images": np.zeros_like(request["images"])}])
-    model.finalize()
-    expected = Segmenter(warm_up=False).predict(volume)
+    images = _unaligned((4, 2, 3, 5))
+    good, *bad = model.execute(
+        [{"images": images, "affine": np.full((4, 4), float(n))} for n in range(4)]
+    )
+    assert not images.flags.aligned
     assert good.error is None
-    np.testing.assert_array_equal(good.tensors[0].array, expected.labels)
-    np.testing.assert_allclose(good.tensors[1].array, list(expected.volumes_ml.values()), rtol=1e-6)
-    assert "CaseError" in bad.error, "empty images are refused"
+    np.testing.assert_array_equal(good.outputs["labels"], np.ones((2, 3, 5)), "aligned")
+    assert good.outputs["labels"].flags.c_contiguous
+    np.testing.assert_array_equal(good.outputs["volumes_ml"], [2.0, 1.0])
+    assert [(response.error.message, response.error.code) for response in bad] == [
+        ("CaseError: bad images", "invalid"),
+        ("DeviceError: no memory", "internal"),
+        ("KeyError: 'a bug'", "internal"),
+    ]
 
 
 def test_nothing_is_overwritten_or_guessed(repository: Path, tmp_path: Path) -> None:

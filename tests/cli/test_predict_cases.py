@@ -151,7 +151,7 @@ def test_results_do_not_depend_on_how_many_are_computed_at_once(
         write(tmp_path / f"ds/case{n}", shifted)
     (tmp_path / "out1/case2/seg.nii.gz").mkdir(parents=True)  # cannot be written
     for n in (1, 2, 3):
-        code, output = predict(engine, tmp_path / f"out{n}", tmp_path / "ds", "--parallel", n)
+        code, output = predict(engine, tmp_path / f"out{n}", tmp_path / "ds", "--jobs", n)
         assert code == (1 if n == 1 else 0), output
     for case in results(tmp_path / "out2"):
         one, other = (labels(tmp_path / f"out{n}/{case}/seg.nii.gz") for n in (2, 3))

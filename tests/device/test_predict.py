@@ -17,6 +17,7 @@ from fastbts.device.arrays import DeviceArray, borrow
 from fastbts.device.cuda import CudaWorkspace
 from fastbts.device.host import HOST
 from fastbts.phantom import make_case
+from fastbts.write.viewer.page import DATA
 from tests.conftest import VoxelEngine
 from tests.device.cases import AFFINES, LAYOUTS, assert_same, images, on_device, on_the_host
 from tests.fakes import EmulatedCuda, cupy
@@ -216,7 +217,13 @@ def test_files_and_previews_are_those_of_the_cpu(emulated: EmulatedCuda, tmp_pat
     }
     for name, result in results.items():
         (tmp_path / name).mkdir()
-        result.save(tmp_path / name / "seg.nii.gz", preview=tmp_path / name / "seg.png")
+        shown = {"preview": tmp_path / name / "seg.png", "html": tmp_path / name / "seg.html"}
+        result.save(tmp_path / name / "seg.nii.gz", **shown)
+    page, other = (
+        (tmp_path / name / "seg.html").read_text().partition(DATA)[2].partition("</script>")[0]
+        for name in results
+    )
+    assert page == other, "the same images and labels"
     image, other = ((tmp_path / name / "seg.nii.gz").read_bytes() for name in results)
     assert image == other
     assert (tmp_path / "cuda/seg.png").stat().st_size > 1000

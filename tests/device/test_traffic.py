@@ -149,14 +149,15 @@ def test_a_warm_up_that_fails_on_the_device_is_an_error(emulated: EmulatedCuda) 
         Segmenter(DeviceVoxelEngine(emulated))
 
 
-def test_the_readme_runs(
+def test_the_document_runs(
     emulated: EmulatedCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     trt = FakeTensorRT(emulated)
     trt.install(monkeypatch)
     write_fake_plan(tmp_path / "model-fp16.fbts", trt)
     monkeypatch.chdir(tmp_path)
-    snippets = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    page = (ROOT / "docs/how-to/python.md").read_text()
+    snippets = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (snippet,) = [snippet for snippet in snippets if "import cupy" in snippet]
     names = {"fastbts": fastbts, "stacked": images(), "affine": AFFINES["LPS"]}
     exec(snippet, names)

@@ -301,7 +301,7 @@ def zeros(*shape: int) -> NDArray[np.float32]:
         (
             lambda: network.unpack(zeros(1, 1, 1, 1, 12), 2, out=zeros(1, 1, 2, 2, 2)),
             InputError,
-            "unpack: x: expected a multiple of 8 channels, got shape",
+            "unpack: x: expected a multiple of 8 channels, got 12",
         ),
         (
             lambda: network.unpack(zeros(1, 1, 1, 1, 8), 2, out=zeros(1, 1, 2, 2, 3)),

@@ -171,7 +171,7 @@ def test_warnings_say_what_was_done() -> None:
     (skulled,) = warnings_of("a skull in one image")
     assert skulled.startswith("t1: ")
     assert "does not match the brain of the other images" in skulled
-    assert "it was cut to that brain; run a brain extraction first" in skulled
+    assert "it was cut to that brain; if it has a skull, `fastbts study`" in skulled
     assert warnings_of("edges of NaN and infinity")[0] == (
         f"t1: {96 * 78} voxels of the background are NaN or infinite; they were taken as 0"
     )
@@ -246,7 +246,9 @@ def test_skulls_in_all_images_give_a_warning_for_each() -> None:
     brain = find_brain(Volume(images, np.eye(4)))
     assert [warning.split(":")[0] for warning in brain.warnings] == ["flair", "t1", "t1ce", "t2"]
     assert brain.warnings[1].startswith("t1: 100% of the image (512 ml) is not background, too")
-    assert brain.warnings[1].endswith("run a brain extraction first")
+    assert brain.warnings[1].endswith(
+        "probably not removed; `fastbts study` (fastbts.read_study) removes it"
+    )
     np.testing.assert_array_equal(
         brain.view, to_network_axes(images, Volume(images, np.eye(4)).geometry)
     )

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ from fastbts.phantom.study import (
     coarser,
     write_study,
 )
+from fastbts.results.saved import read_result
 from fastbts.study.read_dicom import read_dicom
+from fastbts.write.viewer.page import DATA
+from fastbts.write.words import NO_NAME
 from tests.cli.commands import run
 from tests.conftest import write_voxel_engine
 from tests.study.made import head, write_four, write_series
@@ -40,6 +44,7 @@ pydicom = pytest.importorskip("pydicom", reason="needs fastbts[dicom]")
 pytest.importorskip("highdicom", reason="needs fastbts[dicom]")
 
 FILES = ["report.json", "seg.dcm", "seg.nii.gz", "sr.dcm"]
+SHOWN = ["--preview", "--html"]
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +70,7 @@ def saved(
     out: Path = tmp_path_factory.mktemp("results") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fastbts.study.grid.WORKING_MM", 5.0)
-        code, output = run("study", study.folder, "-o", out, "--preview", "--nrrd", *engines)
+        code, output = run("study", study.folder, "-o", out, *SHOWN, "--nrrd", *engines)
     assert code == 0, output
     return out, output
 
@@ -77,7 +82,7 @@ def numbers(labels: np.ndarray) -> np.ndarray:
 
 def test_all_forms_of_a_result_are_written(saved: tuple[Path, str]) -> None:
     out, output = saved
-    names = [*FILES, "preview.png", "seg.seg.nrrd"]
+    names = [*FILES, "preview.png", "viewer.html", "seg.seg.nrrd"]
     assert sorted(path.name for path in out.iterdir()) == sorted(names)
     report = json.loads((out / "report.json").read_bytes())
     assert sorted(report["files"]) == sorted(set(names) - {"report.json"})
@@ -89,6 +94,16 @@ def test_all_forms_of_a_result_are_written(saved: tuple[Path, str]) -> None:
     steps = ["read", "choose", "register", "strip", "segment", "back", "total", "write"]
     assert list(report["timings_ms"]) == steps
     assert [row["used_as"] for row in report["study"]["series"]].count(None) == len(SCANS) - 4
+
+
+def test_the_result_has_a_date_and_no_name(saved: tuple[Path, str]) -> None:
+    """For a follow-up; the page shows the reference series and the others on its grid."""
+    out, _ = saved
+    assert read_result(out).date == date(2026, 1, 2)
+    page = (out / "viewer.html").read_text()
+    assert f"<h1>{NO_NAME}</h1>" in page
+    images = json.loads(page.partition(DATA)[2].partition("</script>")[0])[0]["images"]
+    assert {*images} == {"t1ce", "flair"}
 
 
 def test_dicom_holds_the_labels_of_the_nifti(saved: tuple[Path, str], study: StudyCase) -> None:

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from fastbts.engine.backends.base import open_network
 from fastbts.engine.backends.openvino import OpenVINOEngine, _core, _read
-from fastbts.engine.backends.openvino_pack import packer_of, without_packing
+from fastbts.engine.backends.openvino_pack import as_tensor, packed, packing_of, without_packing
 from fastbts.engine.file import EngineFile, pack_engine, parse_engine_file
+from fastbts.errors import OptionsError
+from fastbts.ops import PackedLogits
 from tests.training.test_native_reader import CONFIGS, randomized, spec_of
 from training.export import to_onnx
 from training.model import UNetConfig
@@ -44,10 +46,15 @@ def test_logits_are_those_of_pytorch(config: UNetConfig) -> None:
     with torch.inference_mode():
         exact = randomized(config)(torch.from_numpy(x)).numpy()
     engine = OpenVINOEngine(file, precision="fp32")
-    assert (engine._packer is not None) == (config.patch == 2)
+    assert (engine.packing is not None) == (config.patch == 2)
     for case in (x, x[:, :, : x.shape[2] // 2 * 2], x):  # the same request, other sizes
         logits = engine.infer(case)
     assert np.abs(logits - exact).max() <= 1e-4 * np.abs(exact).max()
+    if engine.packing is not None:
+        ends = engine.infer_packed(packed(engine.packing, x[0], 1))
+        np.testing.assert_array_equal(ends.voxels(), logits[0])
+        with pytest.raises(OptionsError, match=r"packed tensor: float32 of shape .*: expected"):
+            engine.infer_packed(x[0])
 
 
 def with_steps(network: Any, tensor: str, high: float, low: float) -> Any:
@@ -68,17 +75,18 @@ def run(network: Any, file: EngineFile, x: Floats, text: Floats) -> Floats:
     ov, core, hint = OpenVINOEngine.package(), _core(), {"INFERENCE_PRECISION_HINT": "f32"}
     blob = core.compile_model(network, "CPU", hint).export_model()
     model = core.import_model(blob, "CPU", hint)
-    packer, call = packer_of(model, file, 1), model.create_infer_request()
+    packing, call = packing_of(model, file), model.create_infer_request()
     call.set_input_tensor(1, ov.Tensor(text))
-    if packer is None:
+    if packing is None:
         call.set_input_tensor(0, ov.Tensor(x))
         call.infer()
         result: Floats = call.get_output_tensor(0).data.copy()
         return result
-    packer.give(call, x)
+    call.set_input_tensor(0, as_tensor(ov, packed(packing, x[0], 1)))
+    out = np.empty(packing.shape(3, x.shape[2:]), packing.logits_dtype)
+    call.set_output_tensor(as_tensor(ov, out))
     call.infer()
-    packer.take(call, logits := np.empty((1, 3, *x.shape[2:]), np.float32))
-    return logits
+    return PackedLogits(out, packing.patch).voxels()[None]
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from fastbts import Segmenter
+from fastbts.scores.tables import dice_rows, mean_row
 from training.config import Recipe, StageConfig, load_recipe
 from training.data.cases import CropDataset, TrainingCase, engine_spec, to_batch
 from training.evaluate import evaluate
@@ -30,7 +31,6 @@ from training.loop.losses import supervised_loss
 from training.loop.module import TrainingModule, learning_rate
 from training.model import UNet3d
 from training.network_engine import NetworkEngine
-from training.scores.tables import dice_rows, mean_row
 from training.start import begin_from
 from training.train import fit
 

@@ -14,12 +14,23 @@ from PIL import Image
 from fastbts.errors import GeometryError, OptionsError, OutputError
 from fastbts.labels import COLOURS
 from fastbts.volume import Volume
-from fastbts.write.preview import (
+from fastbts.write.caption import (
     BACKGROUND,
+    MARGIN,
+    MAX_WARNING_ROWS,
+    NOTE_ROW,
+    TEXT,
+    WARN,
+    Note,
+    fitted,
+    length,
+    notes_of,
+    wrapped,
+)
+from fastbts.write.preview import (
     FOOTER,
     GAP,
     HEADER,
-    MARGIN,
     RIM,
     TILE,
     _border,
@@ -28,6 +39,7 @@ from fastbts.write.preview import (
     render_preview,
     write_preview,
 )
+from fastbts.write.words import one_line
 
 SHAPE = (40, 48, 36)  # RAS+, so the network's (Z, Y, X) is (36, 48, 40)
 
@@ -193,16 +205,25 @@ def test_refuses_labels_on_another_grid() -> None:
 def segmentation() -> Any:
     volume, labels = made_case()
     report = {"engine": {"name": "test-engine"}}
-    return SimpleNamespace(volume=volume, labels=labels, report=report, is_glioma=True)
+    return SimpleNamespace(
+        volume=volume,
+        labels=labels,
+        report=report,
+        is_glioma=True,
+        volumes_ml={"WT": 12.34},
+        confidence={"WT": 0.911},
+        warnings=("t1: odd",),
+    )
 
 
 def test_writes_a_png(tmp_path: Path) -> None:
     path = tmp_path / "new" / "preview.png"
-    digest = write_preview(path, segmentation(), title="case 7")
+    digest = write_preview(path, segmentation(), name="case 7")
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
     with Image.open(path) as picture:
         assert picture.format == "PNG"
-        want = render_preview(*made_case(), title="case 7", engine="test-engine")
+        notes = [Note("WT 12.3 ml (expected Dice 0.91)", TEXT), Note("Warning: t1: odd", WARN)]
+        want = render_preview(*made_case(), title="case 7", engine="test-engine", notes=notes)
         assert np.array_equal(np.asarray(picture), np.asarray(want))
     assert [p.name for p in path.parent.iterdir()] == ["preview.png"]
 
@@ -223,3 +244,40 @@ def test_many_labels_of_other_regions_fit_into_the_legend() -> None:
     margin = many[few.shape[0] - 88 :, -20:]
     assert (margin == margin[0, 0]).all(), "no text is cut off"
     assert render_preview(volume, labels, values={"lesion": 1, "ET": 4})
+
+
+def test_notes_are_below_the_images() -> None:
+    """A long title, warnings and words change no pixel of the tiles, and no text is cut off."""
+    plain = np.asarray(render_preview(*made_case()))
+    notes = notes_of({"WT": 1.0}, {}, ["word " * 60, "x" * 500])
+    title = "<script>alert(1)</script> " * 20
+    noted = np.asarray(render_preview(*made_case(), title=title, engine="e" * 200, notes=notes))
+    tiles = slice(HEADER, len(plain) - FOOTER)
+    assert np.array_equal(noted[tiles], plain[tiles])
+    assert len(noted) == len(plain) + 6 * NOTE_ROW
+    assert (noted[:, -20:] == BACKGROUND).all()
+    assert (noted[len(plain) - FOOTER :] == WARN).all(axis=-1).any(axis=1).sum() > 2 * NOTE_ROW / 3
+
+
+def test_notes_by_hand() -> None:
+    dice = {"WT": 0.5}
+    assert notes_of({"WT": 2.04, "TC": 0.0}, dice, ["a\nb"]) == [
+        ("WT 2.0 ml (expected Dice 0.50)    TC 0.0 ml", TEXT),
+        ("Warning: a b", WARN),
+    ]
+    many = wrapped([Note(str(n), WARN) for n in range(50)], 500)
+    assert len(many) == MAX_WARNING_ROWS
+    assert many[-1].text == "More: see the report."
+
+
+def test_text_is_cut_to_its_place() -> None:
+    assert fitted("short", 15, 100) == "short"
+    cut = fitted("long " * 50, 15, 100)
+    assert cut.endswith("...")
+    assert 80 < length(cut, 15) <= 100
+
+
+def test_hostile_names_are_one_line() -> None:
+    assert one_line("a\n\tb\x00c\u202egnp.exe\u2028d") == "a b c gnp.exe d"
+    assert one_line("x" * 81) == "x" * 77 + "..."
+    assert one_line("Müller 5 <b>") == "Müller 5 <b>"

@@ -1,1 +1,1 @@
-"""Scores of segmentations, and their tables."""
+"""Scores of networks: calibration, figures, comparisons; of single cases: `fastbts.scores`."""

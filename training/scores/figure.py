@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fastbts.scores.tables import Row, region_names
 from training.scores.calibration import N_BINS, Histogram, expected_calibration_error, reliability
-from training.scores.tables import Row, region_names
 
 
 def write_figure(

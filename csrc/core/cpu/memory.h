@@ -10,12 +10,13 @@
 /// Writing rows of outputs that are larger than the caches.
 namespace fastbts {
 
-/// Whether an output of this many floats should be written past the caches (non-temporal): it would
+/// Whether an output of this many values should be written past the caches (non-temporal): it would
 /// not stay there, and each of its lines would be read before it is written.
-inline bool is_nontemporal(std::int64_t n_floats) {
+template <typename T = float>
+bool is_nontemporal(std::int64_t n_values) {
   constexpr std::int64_t kBytes = std::int64_t{1}
                                   << 25;  // about the largest cache that cores share
-  return n_floats >= kBytes / std::int64_t{sizeof(float)};
+  return n_values >= kBytes / std::int64_t{sizeof(T)};
 }
 
 #ifdef __SSE2__

@@ -11,6 +11,7 @@ from fastbts.device.arrays import DeviceArray
 from fastbts.device.interface import row_major
 from fastbts.engine.file import EngineFile
 from fastbts.errors import OptionsError
+from fastbts.ops import Packing
 from fastbts.spec import EngineSpec
 
 Floats = NDArray[np.float32]
@@ -44,6 +45,30 @@ def images(spec: EngineSpec, max_side: int | None, device: str, tensor: Tensor) 
     if isinstance(tensor, DeviceArray):
         return _on_device("tensor", tensor, device)
     return np.ascontiguousarray(tensor, np.float32)
+
+
+def packed_images(spec: EngineSpec, packing: Packing | None, tensor: NDArray[Any]) -> Packing:
+    """The packing, which the packed images of one case must have.
+
+    Raises:
+        OptionsError: They do not have it, or do not fit the network.
+    """
+    if packing is None:
+        raise OptionsError("packed tensor: this engine takes voxels only; use infer")
+    size = packing.size(tensor.shape)
+    shape = packing.shape(len(spec.modalities), size)
+    if (
+        tensor.shape != shape
+        or tensor.dtype != packing.dtype
+        or not tensor.flags.c_contiguous
+        or any(n == 0 or n % spec.stride for n in size)
+    ):
+        raise OptionsError(
+            f"packed tensor: {_described(tensor)}: expected contiguous {np.dtype(packing.dtype)} "
+            f"of shape ({shape[0]}, D, H, W) with sides that are multiples of "
+            f"{spec.stride // packing.patch}"
+        )
+    return packing
 
 
 def text_table(file: EngineFile, default: Floats | None, text: Floats | None) -> Floats | None:

@@ -15,10 +15,19 @@ from importlib import import_module
 from threading import Lock, Semaphore
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fastbts.device.arrays import DeviceArray, borrow
 from fastbts.device.host_cpus import n_cpus, n_limited_cpus
 from fastbts.engine.backends import BACKENDS, Backend
-from fastbts.engine.backends.arguments import Floats, images, results, text_table
+from fastbts.engine.backends.arguments import (
+    Floats,
+    images,
+    packed_images,
+    results,
+    text_table,
+)
 from fastbts.engine.backends.pool import Pool
 from fastbts.engine.file import EngineFile, named
 from fastbts.engine.fork import check_fork, enter_process, is_forked
@@ -30,6 +39,7 @@ from fastbts.errors import (
     is_out_of_memory,
     memory_errors,
 )
+from fastbts.ops import PackedLogits, Packing
 from fastbts.ops.arrays import is_on_device, stream_handle
 from fastbts.progress import check_cancelled
 
@@ -220,16 +230,44 @@ class BaseEngine(ABC, Generic[T]):
         given = images(self.spec, self.max_side, self.device, given)
         table = text_table(self.file, self.text, text)
         logits = results(into, given, (len(given), len(self.spec.regions), *given.shape[2:]))
-        fits = partial(self._fits, stream=handle if isinstance(given, DeviceArray) else None)
-        failed = f"{self.file.path}: {self.backend} failed on a tensor of shape {given.shape}"
+        stream_of_call = handle if isinstance(given, DeviceArray) else None
+        with self._call(given.shape, stream_of_call) as call:
+            if isinstance(given, DeviceArray):
+                self._enqueue(call, given, table, logits, handle)
+            else:
+                self._run(call, given, table, logits)
+        return logits if out is None else out
+
+    @property
+    def packing(self) -> Packing | None:
+        """See `PackedEngine.packing`."""
+        return None
+
+    def infer_packed(self, tensor: NDArray[Any]) -> PackedLogits:
+        """See `PackedEngine.infer_packed`."""
+        check_fork()
+        packing = packed_images(self.spec, self.packing, tensor)
+        size = packing.size(tensor.shape)
+        logits = np.empty(packing.shape(len(self.spec.regions), size), packing.logits_dtype)
+        with self._call((1, len(self.spec.modalities), *size), None) as call:
+            self._run_packed(call, tensor, self.text, logits)
+        return PackedLogits(logits, packing.patch)
+
+    def _run_packed(
+        self, call: T, tensor: NDArray[Any], text: Floats | None, logits: NDArray[Any]
+    ) -> None:
+        """`_run` for one case with packed ends, in the layout of `packing`."""
+        raise NotImplementedError
+
+    @contextmanager
+    def _call(self, shape: tuple[int, ...], stream: int | None) -> Iterator[T]:
+        """Lends what a call on images of this shape needs, when it is its turn."""
+        failed = f"{self.file.path}: {self.backend} failed on a tensor of shape {shape}"
+        fits = partial(self._fits, stream=stream)
         with self.reported(DeviceError, failed), self._turn:
             check_cancelled()  # before the network is loaded again
-            with self._held(math.prod(given.shape[2:])), self._network().lend(fits) as call:
-                if isinstance(given, DeviceArray):
-                    self._enqueue(call, given, table, logits, handle)
-                else:
-                    self._run(call, given, table, logits)
-        return logits if out is None else out
+            with self._held(math.prod(shape[2:])), self._network().lend(fits) as call:
+                yield call
 
     def close(self) -> None:
         """See `Engine.close`."""

@@ -17,6 +17,7 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastbts.about import __version__
 from fastbts.engine import model_cache
@@ -30,10 +31,16 @@ from fastbts.engine.backends.base import (
     open_network,
 )
 from fastbts.engine.backends.openvino_nodes import exact_norms, register_nodes
-from fastbts.engine.backends.openvino_pack import Packer, packer_of, without_packing
+from fastbts.engine.backends.openvino_pack import (
+    as_tensor,
+    packed,
+    packing_of,
+    without_packing,
+)
 from fastbts.engine.file import EngineFile
 from fastbts.engine.fork import keep_in_children
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
+from fastbts.ops import PackedLogits, Packing
 from fastbts.progress import check_cancelled
 
 INT8_PAYLOADS = ("openvino.xml", "openvino.bin")
@@ -51,16 +58,16 @@ class OpenVINOEngine(BaseEngine[Any]):
     """
 
     backend = "openvino"
-    _packer: Packer | None
+    _packing: Packing | None
     serial = True  # requests beyond the streams would share intermediate results
 
     def _open(self, options: Options) -> Opened[Any]:
         ov = self.package()
-        core, self._tensor = _core(), ov.Tensor
+        core, self._ov, self._n_threads = _core(), ov, options.n_threads
         precision, reason = _precision(core, self.file, options.precision)
         settings = _settings(core, precision, options.n_threads, options.parallel)
         model, memory = _compiled(ov, core, self.file, precision, settings)
-        self._packer = packer_of(model, self.file, options.n_threads)
+        self._packing = packing_of(model, self.file)
         about = {
             "backend_version": _version(ov),
             "device_name": _cpu_name(core),
@@ -72,19 +79,30 @@ class OpenVINOEngine(BaseEngine[Any]):
         return Opened(partial(_request, model, memory), about)
 
     def _run(self, call: Any, tensor: Floats, text: Floats | None, logits: Floats) -> None:
-        if text is not None:
-            call.set_input_tensor(1, self._tensor(text, shared_memory=True))
         # One case at a time: all threads work on one case anyway, and `CaseConv` has one case's
         # weights.
-        for volume, result in zip(tensor[:, None], logits[:, None], strict=True):
-            if self._packer is not None:
-                self._packer.give(call, volume)
-                _infer(call)
-                self._packer.take(call, result)
+        for volume, result in zip(tensor, logits, strict=True):
+            if self._packing is None:
+                self._run_packed(call, volume, text, result)
                 continue
-            call.set_input_tensor(0, self._tensor(volume, shared_memory=True))
-            call.set_output_tensor(self._tensor(result, shared_memory=True))
-            _infer(call)
+            packing, size = self._packing, volume.shape[1:]
+            out = np.empty(packing.shape(len(result), size), packing.logits_dtype)
+            self._run_packed(call, packed(packing, volume, self._n_threads), text, out)
+            PackedLogits(out, packing.patch).voxels(self._n_threads, out=result)
+
+    def _run_packed(
+        self, call: Any, tensor: NDArray[Any], text: Floats | None, logits: NDArray[Any]
+    ) -> None:
+        if text is not None:
+            call.set_input_tensor(1, self._ov.Tensor(text, shared_memory=True))
+        call.set_input_tensor(0, as_tensor(self._ov, tensor))
+        call.set_output_tensor(as_tensor(self._ov, logits))
+        _infer(call)
+
+    @property
+    def packing(self) -> Packing | None:
+        """See `PackedEngine.packing`."""
+        return self._packing
 
     @classmethod
     def build(

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbts.engine.backends import native_plan
 from fastbts.engine.backends.arguments import Floats
-from fastbts.engine.backends.native_plan import Packing
 from fastbts.engine.backends.native_reader import read_packing
 from fastbts.engine.file import EngineFile
+from fastbts.ops import Packing
 from fastbts.ops import network as ops
 
 PACKED, STEP = "packed", "step "
@@ -53,17 +54,29 @@ def without_packing(ov: Any, network: Any, file: EngineFile, kind: str) -> Any:
     return ov.Model([result], [packed, *others], network.friendly_name)
 
 
-def packer_of(model: Any, file: EngineFile, n_threads: int) -> Packer | None:
-    """What packs around a compiled network; None for one that packs itself."""
+def packing_of(model: Any, file: EngineFile) -> Packing | None:
+    """How a compiled network wants its tensor; None for one that packs itself."""
     names = model.inputs[0].names
-    packing = read_packing(file.payloads["model.onnx"], file.path) if PACKED in names else None
-    if packing is None:
+    packs = read_packing(file.payloads["model.onnx"], file.path) if PACKED in names else None
+    if packs is None:
         return None
     steps = [float(name.removeprefix(STEP)) for name in names if name.startswith(STEP)]
-    return Packer(packing, steps[0] if steps else 1.0, n_threads)
+    fusion: dict[str, Any] = {}
+    if packs.fusion is not None:
+        gate, background = packs.fusion.gate, packs.fusion.background
+        arrays = {"gate": gate.weight, "gate_bias": gate.bias, "background": background}
+        fusion = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+    tensor, logits = _dtype(model.inputs[0]), _dtype(model.outputs[0])
+    return Packing(packs.patch, tensor, logits, steps[0] if steps else 1.0, fusion)
 
 
-def _ends(network: Any, packing: Packing) -> tuple[Any, Any] | None:
+def _dtype(end: Any) -> np.dtype[Any]:
+    """NumPy has no bfloat16: uint16 has its bits."""
+    kind = end.element_type
+    return np.dtype(np.uint16 if kind.get_type_name() == "bf16" else kind.to_dtype())
+
+
+def _ends(network: Any, packing: native_plan.Packing) -> tuple[Any, Any] | None:
     """The tensors of the packing; None if the network lacks them."""
     tensors = {name: end for op in network.get_ops() for end in op.outputs() for name in end.names}
     entry, logits = tensors.get(packing.entry), tensors.get(packing.logits)
@@ -112,46 +125,24 @@ def _replace_shape(volume: Any, packed: Any, patch: int) -> None:
             node.output(0).replace(opset13.multiply(shape, n).output(0))
 
 
-class Packer:
-    """Packs and unpacks around the requests of a network without its packing.
-
-    Args:
-        packing: Of the network.
-        step: What 1 stands for in int8.
-        n_threads: CPU threads; 0 for all.
-    """
-
-    def __init__(self, packing: Packing, step: float, n_threads: int) -> None:
-        self._patch, self._step, self._n_threads = packing.patch, step, n_threads
-        self._fusion: dict[str, Any] = {}
-        if packing.fusion is not None:
-            gate, background = packing.fusion.gate, packing.fusion.background
-            arrays = {"gate": gate.weight, "gate_bias": gate.bias, "background": background}
-            self._fusion = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
-
-    def give(self, call: Any, volume: Floats) -> None:
-        """Packs a volume (1, M, D, H, W) into the input of a request."""
-        p, (n_cases, n_m, *size) = self._patch, volume.shape
-        packed = call.get_input_tensor(0)
-        packed.shape = [n_cases, n_m * p**3, *(n // p for n in size)]
-        ops.pack(
-            volume,
-            p,
-            **self._fusion,
-            step=self._step,
-            out=_voxels(packed),
-            scratch=np.empty((2, n_cases, n_m), np.float32) if self._fusion else None,
-            n_threads=self._n_threads,
-        )
-
-    def take(self, call: Any, logits: Floats) -> None:
-        """Unpacks the output of a request into logits (1, K, D, H, W)."""
-        packed = _voxels(call.get_output_tensor(0))
-        ops.unpack(packed, self._patch, out=logits, n_threads=self._n_threads)
+def packed(packing: Packing, volume: Floats, n_threads: int) -> NDArray[Any]:
+    """A volume (M, D, H, W) as the network reads it."""
+    n_m, *size = volume.shape
+    out = np.empty(packing.shape(n_m, tuple(size)), packing.dtype)
+    ops.pack(
+        volume[None],
+        packing.patch,
+        **packing.fusion,
+        step=packing.step,
+        out=np.moveaxis(out, 0, -1)[None],
+        scratch=np.empty((2, 1, n_m), np.float32) if packing.fusion else None,
+        n_threads=n_threads,
+    )
+    return out
 
 
-def _voxels(tensor: Any) -> NDArray[Any]:
-    """A tensor (1, C, D, H, W) as (1, D, H, W, C): float32, the bits of bfloat16, or int8."""
-    values = tensor.data
-    bits = values.view(np.uint16) if values.dtype == np.float16 else values
-    return np.moveaxis(bits, 1, -1)
+def as_tensor(ov: Any, packed: NDArray[Any]) -> Any:
+    """OpenVINO's tensor (1, C, D, H, W) in the memory of a packed array (C, D, H, W)."""
+    if packed.dtype == np.uint16:
+        return ov.Tensor(packed[None], ov.Shape([1, *packed.shape]), ov.Type.bf16)
+    return ov.Tensor(packed[None], shared_memory=True)

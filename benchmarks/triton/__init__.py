@@ -1,0 +1,1 @@
+"""Triton Inference Server: a server on the loopback, its clients, and 200 requests at once."""

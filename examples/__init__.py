@@ -1,0 +1,1 @@
+"""Short programs that use fastbts; README.md lists them."""

@@ -1,0 +1,113 @@
+"""The cases of a cohort with the files of their results, and which of them are done."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fastbts.cohort.outcome import read_report
+from fastbts.engine.file import EngineFile
+from fastbts.files import atomic_write
+from fastbts.labels import ENGINE_SCHEME
+from fastbts.segmentation import Segmentation
+from fastbts.spec import EngineSpec
+
+
+@dataclass(frozen=True)
+class Job:
+    """A case to segment.
+
+    Attributes:
+        name: Of the case.
+        case: What `Segmenter.predict` takes.
+        save: Keyword arguments of `Segmentation.save`, with `sidecar`.
+        fields: Added to the report.
+        tables: Further files, written before the result: path -> text.
+    """
+
+    name: str
+    case: Any
+    save: Mapping[str, Any]
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[Path, str] = field(default_factory=dict)
+
+    @property
+    def report(self) -> Path:
+        """The file that appears last."""
+        return Path(self.save["sidecar"])
+
+    def prepared(self, result: Segmentation) -> Segmentation:
+        """The result with the fields in its report; writes the tables."""
+        for path, text in self.tables.items():
+            with atomic_write(path) as file:
+                file.write(text.encode())
+        return replace(result, report={**result.report, **self.fields}) if self.fields else result
+
+    def is_done(self, engine: EngineFile) -> bool:
+        """Whether there is a complete result: of this engine and label scheme, with all files.
+
+        The report appears last and lists the others with their sha256, so a result that was
+        written in part is none. An image of the case that is newer than the report counts as not
+        done. Other options of the prediction are not compared.
+        """
+        report = read_report(self.report)
+        if report is None or not all(path.is_file() for path in self.tables):
+            return False
+        try:
+            listed: dict[str, str] = report["files_sha256"]
+            same = report["engine"]["sha256"] == engine.sha256
+            same &= report["label_scheme"] == scheme_of(self.save.get("labels"), engine.spec)
+        except (KeyError, TypeError):
+            return False
+        return bool(
+            same
+            and self._further_files() <= set(listed)
+            and all(_has_sha256(self.report.with_name(n), digest) for n, digest in listed.items())
+            and not self._changed_since()
+        )
+
+    def _further_files(self) -> set[str]:
+        """Names of the files besides images and report, for example the preview."""
+        others = {key: value for key, value in self.save.items() if key not in ("path", "sidecar")}
+        return {value.name for value in others.values() if isinstance(value, Path)}
+
+    def _changed_since(self) -> bool:
+        """Whether a file of the case is newer than the report."""
+        given = self.case.values() if isinstance(self.case, Mapping) else [self.case]
+        paths = [Path(p) for p in given if isinstance(p, str | Path)]
+        paths += [child for p in paths if p.is_dir() for child in p.iterdir() if child.is_file()]
+        written = self.report.stat().st_mtime_ns
+        return any(p.stat().st_mtime_ns > written for p in paths if p.exists())
+
+
+def new_jobs(
+    cases: Mapping[str, Any],
+    files: Sequence[Mapping[str, Any]],
+    save: Mapping[str, Any],
+    describe: Callable[[Job], Job] = lambda job: job,
+) -> dict[str, Job]:
+    """Name -> job.
+
+    Args:
+        cases: Name -> what `Segmenter.predict` takes.
+        files: For each case the files, `path`, `sidecar` and others.
+        save: The same for all cases.
+        describe: Adds to a job.
+    """
+    pairs = zip(cases.items(), files, strict=True)
+    return {name: describe(Job(name, case, {**own, **save})) for (name, case), own in pairs}
+
+
+def scheme_of(labels: str | None, spec: EngineSpec) -> str:
+    """The label scheme of written files."""
+    return labels or ("brats2021" if spec.is_glioma else ENGINE_SCHEME)
+
+
+def _has_sha256(path: Path, digest: str) -> bool:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    except OSError:
+        return False

@@ -1,0 +1,1 @@
+"""Results on disk: read again, and compared with later ones."""

@@ -1,0 +1,1 @@
+"""Scores of segmentations against reference labels, and their tables; needs no torch."""

@@ -1,0 +1,82 @@
+"""The page in a browser: it opens from disk, asks no host, draws the labels, toggles them, in 3D.
+
+Takes a minute without a GPU; where there is no Chromium it is skipped.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastbts import Segmenter
+from fastbts.phantom import make_case
+from tests.conftest import VoxelEngine
+from tests.write.browser import CHROMIUM, Page, browser
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (Debian: apt install chromium)"),
+]
+NAME = "</script><script>document.title='broken out'</script><b>&quot;"
+
+
+@pytest.fixture
+def html(tmp_path: Path) -> Path:
+    volume = make_case(3, shape=(48, 48, 40)).volume
+    result = Segmenter(VoxelEngine(), warm_up=False).predict(volume)
+    return result.save_html(tmp_path / "case with space.html", name=NAME)
+
+
+def n_red(page: Page) -> int:
+    """Pixels of the images in the hue of the enhancing tumour, also where 3D makes it darker."""
+    picture = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB"), int)
+    box = page.run(
+        "(r => [r.top, r.bottom, r.left, r.right])("
+        "document.querySelector('canvas').getBoundingClientRect())"
+    )
+    top, bottom, left, right = map(int, box)
+    red, green, blue = np.moveaxis(picture[top:bottom, left:right], -1, 0)
+    return int(((red > 60) & (green < 0.6 * red) & (blue < 0.4 * red)).sum())
+
+
+def press(page: Page, selector: str) -> None:
+    """Focuses a control and presses the space bar."""
+    page.run(f"document.querySelector({selector!r}).focus({{preventScroll: true}})")
+    for kind in ("keyDown", "keyUp"):
+        page.call(
+            "Input.dispatchKeyEvent",
+            type=kind,
+            key=" ",
+            code="Space",
+            text=" ",
+            windowsVirtualKeyCode=32,
+        )
+
+
+def test_page_in_a_browser(html: Path, tmp_path: Path) -> None:
+    with browser(tmp_path / "profile") as page:
+        page.open(html, 700, 500)
+        assert page.run("document.documentElement.dataset.state") == "ready", page.complaints
+        assert page.run("document.title").startswith("</script><script>document.title")
+        page.run(
+            "(o => { o.value = 100; o.oninput({target: o}); })"
+            "(document.querySelector('[name=opacity]'))"
+        )
+        planes = n_red(page)
+        assert planes > 50
+        press(page, "[value=ET]")
+        assert not page.run("document.querySelector('[value=ET]').checked")
+        assert n_red(page) < planes / 10
+        press(page, "button[title*=enhancing]")
+        press(page, "[value=render]")
+        assert page.run("document.querySelector('[value=render]').checked")
+        assert n_red(page) > 50, "3D shows the label"
+        page.resize(360, 700)
+        assert page.run("document.documentElement.scrollWidth") <= 360, "a phone need not scroll"
+        hosts = [url for url in page.requests if not url.startswith(("data:", "blob:"))]
+        assert hosts == [html.as_uri()]
+        assert page.complaints == []
