@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
-# Train, export, tune, evaluate: scripts/train.sh RECIPE DATA RUN [START].
+# Retrain, rebuild the engines, measure: scripts/train.sh RECIPE DATA RUN [START].
+# RUN then holds NAME.fbts (float32 and bf16), NAME-int8.fbts (an int8 network as well),
+# NAME-rtx.fbts (a plan for NVIDIA GPUs of any kind) and the scores; what is not installed is left
+# out, and said. BUILD: further options of `fastbts build`, such as --accept-parity.
 # RECIPE: name or YAML file; or a checkpoint of a run at constant rate, whose last stage is trained.
 # START: checkpoint or engine file with the first weights of a new run. An interrupted run is
 # continued. A recipe without end trains until SIGTERM, and then nothing is exported.
@@ -26,3 +29,19 @@ esac
 "$python" -m training export "$run/last.ckpt" -o "$engine"
 "$python" -m training tune "$engine" --data "$data"
 "$python" -m training evaluate --engine "$engine" --data "$data" --json "$run/dice-val.json"
+"$python" -m training confidence --engine "$engine" --data "$data" --json "$run/confidence.json"
+
+built=${engine%.fbts}
+has() {
+  "$python" -c "import $1" 2> /dev/null || { echo "without $1: $2 needs fastbts[$3]"; false; }
+}
+if has nncf "an int8 network" quantize; then
+  "$python" -m fastbts build "$engine" -o "$built-int8.fbts" --precision int8 --data "$data" \
+    ${BUILD:-}
+  "$python" -m benchmarks.bench_precision --engine "$built-int8.fbts" --data "$data" \
+    --json "$run/precision.json"
+fi
+if has tensorrt_rtx_bindings "a TensorRT-RTX plan" tensorrt-rtx; then
+  "$python" -m fastbts build "$engine" -o "$built-rtx.fbts" --backend tensorrt-rtx --precision fp16 \
+    ${BUILD:-}
+fi
