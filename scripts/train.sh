@@ -36,12 +36,12 @@ has() {
   "$python" -c "import $1" 2> /dev/null || { echo "without $1: $2 needs fastbts[$3]"; false; }
 }
 if has nncf "an int8 network" quantize; then
-  "$python" -m fastbts build "$engine" -o "$built-int8.fbts" --precision int8 --data "$data" \
-    ${BUILD:-}
+  "$python" -m fastbts build "$engine" -o "$built-int8.fbts" --precision int8 \
+    --data "$data" ${BUILD:-}
   "$python" -m benchmarks.bench_precision --engine "$built-int8.fbts" --data "$data" \
     --json "$run/precision.json"
 fi
 if has tensorrt_rtx_bindings "a TensorRT-RTX plan" tensorrt-rtx; then
-  "$python" -m fastbts build "$engine" -o "$built-rtx.fbts" --backend tensorrt-rtx --precision fp16 \
-    ${BUILD:-}
+  "$python" -m fastbts build "$engine" -o "$built-rtx.fbts" --backend tensorrt-rtx \
+    --precision fp16 ${BUILD:-}
 fi
