@@ -26,7 +26,14 @@ from fastbts.write.dicom_sr import write_dicom_sr
 from fastbts.write.kinds import Kind, check_no_dicom, check_regions, kind_of
 from fastbts.write.nifti import write_labels
 from fastbts.write.nrrd import write_nrrd
-from fastbts.write.outputs import Outputs, check_outputs, check_page, named_paths, replaced_files
+from fastbts.write.outputs import (
+    PAGES,
+    Outputs,
+    check_outputs,
+    check_single,
+    named_paths,
+    replaced_files,
+)
 from fastbts.write.preview import write_preview
 from fastbts.write.viewer.write import write_viewer
 
@@ -209,7 +216,8 @@ class Segmentation:
             OutputError: The file cannot be written, is one of the inputs, or was not written by
                 fastbts.
         """
-        target = check_page(path, overwrite=overwrite, inputs=(*self.volume.names, *self.inputs))
+        inputs: list[str | Path] = [*self.volume.names, *self.inputs]
+        target = check_single(path, PAGES, overwrite=overwrite, inputs=inputs)
         write_viewer(target, self, name=name)
         return target
 

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from fastbts.about import __version__
 from fastbts.cli.common import app, reported_errors, tell_error
+from fastbts.cli.results import Overwrite
 from fastbts.errors import FastBTSError
 from fastbts.labels import SCHEMES
 
@@ -42,6 +44,7 @@ def evaluate(
     ] = False,
     csv_file: CsvFile = None,
     json_file: JsonFile = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Scores results against reference labels: Dice, HD95 and others of each region.
 
@@ -49,6 +52,7 @@ def evaluate(
     """
     from fastbts.cohort.evaluate import check_known, score_case
     from fastbts.cohort.pairs import find_pairs
+    from fastbts.write.outputs import check_single
 
     rows: list[dict[str, Any]] = []
     failed: list[str] = []
@@ -56,6 +60,9 @@ def evaluate(
         for scheme in (labels, reference_labels):
             check_known(scheme)
         found = find_pairs(results, references)
+        for file, suffix in ((csv_file, ".csv"), (json_file, ".json")):
+            if file:
+                check_single(file, [suffix], overwrite=overwrite, inputs=found.files)
         how: dict[str, Any] = {"labels": labels, "reference_labels": reference_labels}
         for name, pair in found.pairs.items():
             try:
@@ -81,6 +88,7 @@ def _report(rows: list[dict[str, Any]], csv_file: Path | None, json_file: Path |
     from fastbts.files import atomic_write, write_json
     from fastbts.scores.console import dice_table, summary_table
     from fastbts.scores.tables import dice_rows, mean_row, summary, write_rows
+    from fastbts.write.ours import SCORES, SOFTWARE
 
     cases, means = dice_rows(rows), summary(rows)
     console = Console()
@@ -93,7 +101,9 @@ def _report(rows: list[dict[str, Any]], csv_file: Path | None, json_file: Path |
             file.write(text.getvalue().encode())
     if json_file:
         mean = mean_row(cases)
-        write_json(json_file, {"cases": cases, "mean": mean, "regions": rows, "summary": means})
+        content = {"cases": cases, "mean": mean, "regions": rows, "summary": means}
+        about = {"software": {SOFTWARE: __version__}, "kind": SCORES}
+        write_json(json_file, {**about, **content})
 
 
 def _tell(what: str, names: Any) -> None:

@@ -15,11 +15,14 @@ from fastbts.formats.compression import fast_zlib, open_gzip
 COMMENT_CODE = 6  # NIfTI extension of plain text, nifti1.h "NIFTI_ECODE_COMMENT"
 SOFTWARE = "fastbts"
 """Begins the value of the PNG keyword "Software" in our pictures."""
-COMPARISON = "comparison"
-"""Kind of the JSON that `fastbts compare` writes."""
+COMPARISON, SCORES = "comparison", "scores"
+"""Kinds of the JSON that `fastbts compare` and `fastbts evaluate` write."""
+SCORES_HEAD = b"case,region,dice,"
+"""Begins the CSV that `fastbts evaluate` writes."""
 GENERATOR = f"{SOFTWARE} "
 """Begins what our HTML pages say about the program that made them, in their first lines."""
 MAX_TEXT_BYTES = 1 << 20  # of a report, and of a comment in an image
+MAX_TABLE_BYTES = 1 << 28
 PNG, GZIP, NRRD = b"\x89PNG\r\n\x1a\n", b"\x1f\x8b", b"NRRD"
 DICOM = b"DICM"  # after a preamble of 128 bytes
 NRRD_CRC = "fastbts_voxels_crc32"
@@ -35,8 +38,8 @@ UNREADABLE = (
 
 
 def is_ours(path: Path) -> bool:
-    """Whether fastbts wrote this file: image, report, preview, page or DICOM object, by its
-    content.
+    """Whether fastbts wrote this file: image, report, preview, page, table of scores or DICOM
+    object, by its content.
 
     An image whose voxels were changed afterwards is no longer ours.
     """
@@ -51,7 +54,9 @@ def is_ours(path: Path) -> bool:
             if start.startswith(b"<!"):
                 return f'<meta name="generator" content="{GENERATOR}'.encode() in file.read(1024)
             if start.startswith(b"{"):
-                return bool(listed_files(path)) or _is_comparison(path)
+                return bool(listed_files(path)) or _is_table(path)
+            if SCORES_HEAD.startswith(start):
+                return file.read(len(SCORES_HEAD)) == SCORES_HEAD
             if start.startswith(NRRD):
                 return _is_our_nrrd(file)
             if file.read(132)[128:] == DICOM:
@@ -74,10 +79,11 @@ def listed_files(report: Path) -> dict[str, str]:
         return {}
 
 
-def _is_comparison(path: Path) -> bool:
-    """Whether this is what `fastbts compare --json` writes."""
-    content = json.loads(path.read_bytes()[:MAX_TEXT_BYTES])
-    return bool(content["software"][SOFTWARE]) and content["kind"] == COMPARISON
+def _is_table(path: Path) -> bool:
+    """Whether this is what `compare --json` or `evaluate --json` writes."""
+    with path.open("rb") as file:
+        content = json.loads(file.read(MAX_TABLE_BYTES))
+    return bool(content["software"][SOFTWARE]) and content["kind"] in (COMPARISON, SCORES)
 
 
 def _is_our_image(file: BinaryIO | GzipFile) -> bool:

@@ -19,6 +19,8 @@ from fastbts.write.ours import is_ours, listed_files
 IMAGE, REPORT, PREVIEW, VIEWER = "seg.nii.gz", "report.json", "preview.png", "viewer.html"
 SEG, SR, NRRD = "seg.dcm", "sr.dcm", "seg.seg.nrrd"
 """Names in a result folder."""
+PAGES = (".html", ".htm")
+"""Suffixes of pages."""
 
 
 def case_files(folder: Path, preview: bool = False, html: bool = False) -> dict[str, Path | None]:
@@ -104,26 +106,40 @@ def check_outputs(
     return outputs
 
 
-def check_page(
-    path: str | Path, *, overwrite: bool = False, inputs: Iterable[str | Path] = ()
+def check_single(
+    path: str | Path,
+    suffixes: Sequence[str],
+    *,
+    overwrite: bool = False,
+    inputs: Iterable[str | Path] = (),
 ) -> Path:
-    """A page that is written alone; finds out whether it can be.
+    """A file that is written alone, such as a page or table; finds out whether it can be.
 
+    Args:
+        path: The file.
+        suffixes: That its name may end in, the usual one first.
+        overwrite: Whether it may replace a file that fastbts did not write.
+        inputs: Files that must not be overwritten.
+    Returns:
+        The path.
     Raises:
-        OptionsError: The name does not end in `.html`.
-        OutputError: It cannot be written, is one of the inputs, or is a file of others.
+        OptionsError: The name ends in another suffix.
+        OutputError: It cannot be written, is an input or the report of a result, or is a file of
+            others.
     """
-    page = Path(path)
-    check_suffix(page)
-    check_writable(page, inputs)
-    check_not_of_others([page], overwrite)
-    return page
+    target = Path(path)
+    check_suffix(target, suffixes)
+    check_writable(target, inputs)
+    if listed_files(target):
+        raise OutputError(f"{target}: is the report of a result; choose another output")
+    check_not_of_others([target], overwrite)
+    return target
 
 
-def check_suffix(page: Path) -> None:
-    """Raises OptionsError if a page has another suffix than browsers know."""
-    if page.suffix.lower() not in (".html", ".htm"):
-        raise OptionsError(f"{page}: expected a name that ends in .html; rename the output")
+def check_suffix(path: Path, suffixes: Sequence[str] = PAGES) -> None:
+    """Raises OptionsError if a file has another suffix, for example one that browsers ignore."""
+    if path.suffix.lower() not in suffixes:
+        raise OptionsError(f"{path}: expected a name that ends in {suffixes[0]}; rename the output")
 
 
 def named_paths(path: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
