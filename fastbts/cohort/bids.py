@@ -29,6 +29,7 @@ from fastbts.labels import (
     label_names,
 )
 from fastbts.spec import EngineSpec
+from fastbts.write.ours import TABLE_SUFFIX
 
 VERSION = "1.10.0"
 DESCRIPTION = "dataset_description.json"
@@ -105,9 +106,9 @@ def entities(name: str, case: Any) -> dict[str, str]:
 
 def with_table(job: Job, spec: EngineSpec) -> Job:
     """The job with the table of its labels, and with fields in its report."""
-    table = job.report.with_suffix(".tsv")
+    table = job.report.with_suffix(TABLE_SUFFIX)
     text = label_table_of(scheme_of(job.save.get("labels"), spec), spec)
-    return replace(job, fields=FIELDS, tables={table: text})
+    return replace(job, fields=FIELDS, save={**job.save, "tables": {table: text}})
 
 
 def label_table_of(scheme: str, spec: EngineSpec) -> str:
@@ -126,6 +127,12 @@ def label_table_of(scheme: str, spec: EngineSpec) -> str:
 def prepare_dataset(out: Path, *, overwrite: bool = False) -> None:
     """Writes what a dataset needs besides its cases; several processes may do so at once.
 
+    README and .bidsignore of others stay, unless they may be replaced.
+
+    Args:
+        out: The dataset.
+        overwrite: Whether files of others may be replaced.
+
     Raises:
         OutputError: The folder is a dataset of others.
     """
@@ -142,15 +149,26 @@ def prepare_dataset(out: Path, *, overwrite: bool = False) -> None:
         "GeneratedBy": [{"Name": "fastbts", "Version": __version__}],
     }
     write_json(description, content)
-    for name, text in (("README", README), (".bidsignore", "\n".join(IGNORED) + "\n")):
-        with atomic_write(out / name) as file:
-            file.write(text.encode())
+    for name, text in (("README", README), (".bidsignore", "".join(f"{x}\n" for x in IGNORED))):
+        if overwrite or not (out / name).exists() or _is_our_text(out / name):
+            with atomic_write(out / name) as file:
+                file.write(text.encode())
 
 
 def _stem(out: Path, found: Mapping[str, str], scheme: str) -> Path:
     parts = [f"{key}-{found[key]}" for key in ("sub", "ses") if key in found]
     name = "_".join([*parts, "space-orig", f"seg-{scheme}", "dseg"])
     return out.joinpath(*parts, "anat", name)
+
+
+def _is_our_text(path: Path) -> bool:
+    """Whether this is a README of any version of fastbts, or a .bidsignore without other lines."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, ValueError):
+        return False
+    begin = README.partition(__version__)[0]
+    return text.startswith(begin) or {*text.splitlines()} <= {*IGNORED}
 
 
 def _is_ours(description: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Any
 
 from fastbts.cohort.outcome import read_report
 from fastbts.engine.file import EngineFile
-from fastbts.files import atomic_write
 from fastbts.labels import ENGINE_SCHEME
 from fastbts.segmentation import Segmentation
 from fastbts.spec import EngineSpec
+from fastbts.write.kinds import sidecar_of
+from fastbts.write.ours import is_unchanged
 
 
 @dataclass(frozen=True)
@@ -25,25 +25,21 @@ class Job:
         case: What `Segmenter.predict` takes.
         save: Keyword arguments of `Segmentation.save`, with `sidecar`.
         fields: Added to the report.
-        tables: Further files, written before the result: path -> text.
     """
 
     name: str
     case: Any
     save: Mapping[str, Any]
     fields: Mapping[str, Any] = field(default_factory=dict)
-    tables: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def report(self) -> Path:
         """The file that appears last."""
-        return Path(self.save["sidecar"])
+        sidecar = self.save.get("sidecar")
+        return Path(sidecar) if sidecar else sidecar_of(Path(self.save["path"]))
 
     def prepared(self, result: Segmentation) -> Segmentation:
-        """The result with the fields in its report; writes the tables."""
-        for path, text in self.tables.items():
-            with atomic_write(path) as file:
-                file.write(text.encode())
+        """The result with the fields in its report."""
         return replace(result, report={**result.report, **self.fields}) if self.fields else result
 
     def is_done(self, engine: EngineFile) -> bool:
@@ -54,7 +50,7 @@ class Job:
         done. Other options of the prediction are not compared.
         """
         report = read_report(self.report)
-        if report is None or not all(path.is_file() for path in self.tables):
+        if report is None:
             return False
         try:
             listed: dict[str, str] = report["files_sha256"]
@@ -65,14 +61,15 @@ class Job:
         return bool(
             same
             and self._further_files() <= set(listed)
-            and all(_has_sha256(self.report.with_name(n), digest) for n, digest in listed.items())
+            and all(is_unchanged(self.report.with_name(n), digest) for n, digest in listed.items())
             and not self._changed_since()
         )
 
     def _further_files(self) -> set[str]:
         """Names of the files besides images and report, for example the preview."""
         others = {key: value for key, value in self.save.items() if key not in ("path", "sidecar")}
-        return {value.name for value in others.values() if isinstance(value, Path)}
+        paths = [*others.values(), *(self.save.get("tables") or ())]
+        return {value.name for value in paths if isinstance(value, Path)}
 
     def _changed_since(self) -> bool:
         """Whether a file of the case is newer than the report."""
@@ -104,10 +101,3 @@ def new_jobs(
 def scheme_of(labels: str | None, spec: EngineSpec) -> str:
     """The label scheme of written files."""
     return labels or ("brats2021" if spec.is_glioma else ENGINE_SCHEME)
-
-
-def _has_sha256(path: Path, digest: str) -> bool:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest() == digest
-    except OSError:
-        return False

@@ -14,6 +14,7 @@ from fastbts.cohort.part import Part
 from fastbts.cohort.summary import Summary
 from fastbts.engine.file import EngineFile
 from fastbts.errors import OptionsError
+from fastbts.labels import check_scheme
 from fastbts.spec import EngineSpec
 from fastbts.write.outputs import case_files
 
@@ -60,8 +61,9 @@ def layout(
     """For each case the files of its result; with several cases each has a folder of its own.
 
     Raises:
-        OptionsError: An unknown format, or see `bids_files`.
+        OptionsError: An unknown format or label scheme, or see `bids_files`.
     """
+    check_scheme(labels)
     if out_format not in FORMATS:
         raise OptionsError(f"out_format {out_format!r}: expected one of {', '.join(FORMATS)}")
     if out_format == "bids":

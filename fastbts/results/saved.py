@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +122,6 @@ def _date(files: Iterable[Path]) -> date | None:
             except (OSError, ValueError, InvalidDicomError):
                 continue
     return None
-
-
-def is_unchanged(path: Path, digest: str) -> bool:
-    """Whether a file has the sha256 that its report says."""
-    return path.is_file() and sha256(path.read_bytes()).hexdigest() == digest
 
 
 def results_in(place: str | Path) -> tuple[list[Path], list[Path]]:

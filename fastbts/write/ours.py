@@ -7,6 +7,7 @@ import struct
 import zlib
 from functools import partial
 from gzip import GzipFile
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +18,8 @@ SOFTWARE = "fastbts"
 """Begins the value of the PNG keyword "Software" in our pictures."""
 COMPARISON, SCORES = "comparison", "scores"
 """Kinds of the JSON that `fastbts compare` and `fastbts evaluate` write."""
+TABLE_SUFFIX = ".tsv"
+"""Of a table beside a result, whose report has the same name before the suffix."""
 SCORES_HEAD = b"case,region,dice,"
 """Begins the CSV that `fastbts evaluate` writes."""
 GENERATOR = f"{SOFTWARE} "
@@ -53,6 +56,8 @@ def is_ours(path: Path) -> bool:
                 return f"Software\0{SOFTWARE} ".encode() in file.read(1024)
             if start.startswith(b"<!"):
                 return f'<meta name="generator" content="{GENERATOR}'.encode() in file.read(1024)
+            if path.suffix == TABLE_SUFFIX:
+                return is_unchanged(path, listed_files(path.with_suffix(".json")).get(path.name))
             if start.startswith(b"{"):
                 return bool(listed_files(path)) or _is_table(path)
             if SCORES_HEAD.startswith(start):
@@ -64,6 +69,14 @@ def is_ours(path: Path) -> bool:
             file.seek(0)
             return _is_our_image(open_gzip(file) if start.startswith(GZIP) else file)
     except UNREADABLE:
+        return False
+
+
+def is_unchanged(path: Path, digest: str | None) -> bool:
+    """Whether a file is there with the sha256 that its report says."""
+    try:
+        return path.is_file() and sha256(path.read_bytes()).hexdigest() == digest
+    except OSError:
         return False
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastbts import labels as schemes
@@ -43,6 +43,7 @@ class Outputs:
         preview: The picture, if there is one.
         html: The page, if there is one.
         report: The JSON file, which lists the others.
+        tables: Further text files -> their content.
         overwrite: Whether they may replace files that fastbts did not write.
         regions: Names of the regions, of which an earlier result may have masks.
     """
@@ -54,12 +55,21 @@ class Outputs:
     report: Path
     overwrite: bool = False
     regions: tuple[str, ...] = REGIONS
+    tables: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def files(self) -> list[Path]:
-        """All files in the order of writing: images, preview, page, report."""
+        """All files in the order of writing: images, preview, page, tables, report."""
         shown = [path for path in (self.preview, self.html) if path]
-        return [*self.images, *shown, self.report]
+        return [*self.images, *shown, *self.tables, self.report]
+
+    def check_not_of_others(self) -> None:
+        """Raises OutputError if one of the files is of others, unless it may be replaced.
+
+        A table that a killed process left is listed by no report, and is ours by its content.
+        """
+        left = [path for path, text in self.tables.items() if _holds(path, text)]
+        check_not_of_others([path for path in self.files if path not in left], self.overwrite)
 
 
 def check_outputs(
@@ -69,6 +79,7 @@ def check_outputs(
     sidecar: str | Path | None = None,
     preview: str | Path | None = None,
     html: str | Path | None = None,
+    tables: Mapping[Path, str] | None = None,
     overwrite: bool = False,
     inputs: Iterable[str | Path] = (),
     regions: tuple[str, ...] = REGIONS,
@@ -83,6 +94,7 @@ def check_outputs(
         sidecar: See `save`.
         preview: See `save`.
         html: See `save`.
+        tables: See `save`.
         overwrite: See `save`.
         inputs: Files that must not be overwritten, as far as they are known.
         regions: Of the engine.
@@ -97,12 +109,12 @@ def check_outputs(
     if page:
         check_suffix(page)
     images = tuple(file for named in paths for file in _image_files(named, labels, regions))
-    outputs = Outputs(paths, images, picture, page, report, overwrite, regions)
+    outputs = Outputs(paths, images, picture, page, report, overwrite, regions, tables or {})
     inputs = list(inputs)
     for target in outputs.files:
         check_writable(target, inputs)
     _check_distinct(outputs)
-    check_not_of_others(outputs.files, outputs.overwrite)
+    outputs.check_not_of_others()
     return outputs
 
 
@@ -166,7 +178,7 @@ def replaced_files(outputs: Outputs) -> list[Path]:
     Raises:
         OutputError: A file that fastbts did not write has appeared since `check_outputs`.
     """
-    check_not_of_others(outputs.files, outputs.overwrite)
+    outputs.check_not_of_others()
     new = outputs.files
     reports = [report for report in _possible_reports(outputs) if _is_replaced(report, outputs)]
     possible = list(_possible_files(outputs))
@@ -203,6 +215,13 @@ def check_not_of_others(targets: Iterable[Path], overwrite: bool) -> None:
                 "a new name or a result of fastbts; choose another output, or replace the file "
                 "with --overwrite (in Python: overwrite=True)"
             )
+
+
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return path.read_bytes() == text.encode()
+    except OSError:
+        return False
 
 
 def _is_of_others(target: Path) -> bool:
@@ -252,8 +271,9 @@ def _check_distinct(outputs: Outputs) -> None:
     for file, place in zip(outputs.files, places, strict=True):
         if places.count(place) > 1:
             raise OutputError(
-                f"{file}: is two of image, sidecar, preview and page, so one would overwrite the "
-                "other; expected different files; choose another sidecar, preview or page"
+                f"{file}: is two of image, sidecar, preview, page and table, so one would "
+                "overwrite the other; expected different files; choose another sidecar, preview or "
+                "page"
             )
 
 

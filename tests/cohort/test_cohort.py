@@ -178,6 +178,15 @@ def test_from_python(engine: Path, three: list[Path], tmp_path: Path) -> None:
     assert "missing" in outcomes[3].error
     kept = cohort.predict(given, tmp_path / "out", engine=engine, skip_done=True, part="1/2")
     assert kept == [], "cases 1 and 3 were done"
+    for out_format in ("folders", "bids"):
+        with pytest.raises(OptionsError, match="label scheme 'brats2022': expected"):
+            cohort.predict(
+                given, tmp_path / "x", engine=engine, labels="brats2022", out_format=out_format
+            )
+    assert not (tmp_path / "x").exists()
+    (tmp_path / "out" / outcomes[0].case / "seg.nii.gz").write_bytes(b"by hand")
+    with pytest.raises(OutputError, match=r"seg\.nii\.gz: exists, and fastbts did not write it"):
+        cohort.predict(given, tmp_path / "out", engine=engine)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = cohort.nothing
 
@@ -204,6 +213,39 @@ def test_bids_derivatives(engine: Path, three: list[Path], tmp_path: Path) -> No
     assert json.loads((out / f"{BIDS[0]}.json").read_text())["SpatialReference"] == "orig"
     code, output = predict(engine, out, plain, session, *bids)
     assert "2 of 2 done before, 0 to do" in output
+    table, listed = out / f"{BIDS[1]}.tsv", out / f"{BIDS[1]}.json"
+    assert table.name in json.loads(listed.read_text())["files_sha256"]
+    assert run("verify", listed, "--engine", engine)[0] == 0
+    ours = table.read_text()
+    table.write_text("of others")
+    code, output = run("verify", listed, "--engine", engine)
+    assert code == 1
+    assert f"{table.name}" in output
+    code, output = predict(engine, out, plain, session, *bids)
+    assert code == 1
+    assert ".tsv: exists, and fastbts did not write it" in " ".join(output.split())
+    assert table.read_text() == "of others"
+    assert predict(engine, out, plain, session, *bids, "--overwrite")[0] == 0
+    assert table.read_text() == ours
+    listed.unlink()  # as if it was killed before the report
+    assert predict(engine, out, plain, session, *bids)[0] == 0
+
+
+def test_bids_leaves_texts_of_others(engine: Path, three: list[Path], tmp_path: Path) -> None:
+    bids = ("--out-format", "bids")
+    for name in ("README", ".bidsignore"):
+        (tmp_path / name).write_text("summary.csv\nof others\n")
+    assert predict(engine, tmp_path, three[0], *bids)[0] == 0
+    for name in ("README", ".bidsignore"):
+        assert (tmp_path / name).read_text() == "summary.csv\nof others\n"
+    assert predict(engine, tmp_path, three[0], *bids, "--overwrite")[0] == 0
+    assert "labels (.tsv)" in (tmp_path / "README").read_text()
+    assert (tmp_path / ".bidsignore").read_text() == "summary.csv\n*_dseg.png\n*_dseg.html\n"
+    (tmp_path / "README").write_text("Brain-tumour segmentations by fastbts 0.0.1: old\n")
+    (tmp_path / ".bidsignore").write_text("summary.csv\n")
+    assert predict(engine, tmp_path, three[0], *bids)[0] == 0
+    assert "labels (.tsv)" in (tmp_path / "README").read_text(), "of an older version"
+    assert "*_dseg.png" in (tmp_path / ".bidsignore").read_text()
 
 
 def test_bids_by_its_validator(engine: Path, three: list[Path], tmp_path: Path) -> None:
