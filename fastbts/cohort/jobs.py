@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fastbts.cohort.outcome import read_report
 from fastbts.engine.file import EngineFile
+from fastbts.errors import CaseError
 from fastbts.labels import ENGINE_SCHEME
+from fastbts.read.find import find_stack, images_of
 from fastbts.segmentation import Segmentation
 from fastbts.spec import EngineSpec
 from fastbts.write.kinds import sidecar_of
@@ -42,12 +44,17 @@ class Job:
         """The result with the fields in its report."""
         return replace(result, report={**result.report, **self.fields}) if self.fields else result
 
-    def is_done(self, engine: EngineFile) -> bool:
+    def is_done(self, engine: EngineFile, orders: Mapping[str, Any]) -> bool:
         """Whether there is a complete result: of this engine and label scheme, with all files.
 
         The report appears last and lists the others with their sha256, so a result that was
-        written in part is none. An image of the case that is newer than the report counts as not
-        done. Other options of the prediction are not compared.
+        written in part is none. A case with an image that is newer than the report counts as not
+        done; of a folder these are the images that the engine takes. Other options of the
+        prediction are not compared.
+
+        Args:
+            engine: Segments the case.
+            orders: `nnunet_order` and `order` of `Segmenter.predict`.
         """
         report = read_report(self.report)
         if report is None:
@@ -62,7 +69,7 @@ class Job:
             same
             and self._further_files() <= set(listed)
             and all(is_unchanged(self.report.with_name(n), digest) for n, digest in listed.items())
-            and not self._changed_since()
+            and not self._changed_since(engine.spec, orders)
         )
 
     def _further_files(self) -> set[str]:
@@ -71,13 +78,22 @@ class Job:
         paths = [*others.values(), *(self.save.get("tables") or ())]
         return {value.name for value in paths if isinstance(value, Path)}
 
-    def _changed_since(self) -> bool:
-        """Whether a file of the case is newer than the report."""
-        given = self.case.values() if isinstance(self.case, Mapping) else [self.case]
-        paths = [Path(p) for p in given if isinstance(p, str | Path)]
-        paths += [child for p in paths if p.is_dir() for child in p.iterdir() if child.is_file()]
-        written = self.report.stat().st_mtime_ns
-        return any(p.stat().st_mtime_ns > written for p in paths if p.exists())
+    def _changed_since(self, spec: EngineSpec, orders: Mapping[str, Any]) -> bool:
+        """Whether an image of the case is newer than the report, or is missing."""
+        try:
+            images = self._images(spec, orders)
+            written = self.report.stat().st_mtime_ns
+            return any(Path(image).stat().st_mtime_ns > written for image in images)
+        except (CaseError, OSError):
+            return True
+
+    def _images(self, spec: EngineSpec, orders: Mapping[str, Any]) -> Iterable[str | Path]:
+        if isinstance(self.case, Mapping):
+            return [image for image in self.case.values() if isinstance(image, str | Path)]
+        if orders.get("order"):
+            return [find_stack(self.case)]
+        numbered = orders.get("nnunet_order")
+        return images_of(self.case, spec.modalities, numbered, spec.optional_modalities).values()
 
 
 def new_jobs(

@@ -86,6 +86,7 @@ def predict(
         out_format=out_format,
         part=Part.parse(part) if isinstance(part, str) else part,
         skip_done=skip_done,
+        orders=read,
     )
     for job in plan.jobs:
         check_regions([job.save["path"]], labels, file.spec.region_labels)
