@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from fastbts.cli.common import app, reported_errors, tell_error
 from fastbts.cli.results import Overwrite
 from fastbts.errors import FastBTSError
 from fastbts.labels import SCHEMES
+
+if TYPE_CHECKING:
+    from fastbts.cohort.pairs import Pairs
 
 Scheme = Annotated[
     str,
@@ -50,8 +53,9 @@ def evaluate(
 
     Needs the extra: pip install 'fastbts[evaluate]'.
     """
-    from fastbts.cohort.evaluate import check_known, score_case
+    from fastbts.cohort.evaluate import score_case
     from fastbts.cohort.pairs import find_pairs
+    from fastbts.cohort.schemes import check_known
     from fastbts.write.outputs import check_single
 
     rows: list[dict[str, Any]] = []
@@ -63,10 +67,10 @@ def evaluate(
         for file, suffix in ((csv_file, ".csv"), (json_file, ".json")):
             if file:
                 check_single(file, [suffix], overwrite=overwrite, inputs=found.files)
-        how: dict[str, Any] = {"labels": labels, "reference_labels": reference_labels}
+        schemes = _schemes(found, labels, reference_labels)
         for name, pair in found.pairs.items():
             try:
-                rows += score_case(name, *pair, **how, lesions=lesions)
+                rows += score_case(name, *pair, **schemes[name], lesions=lesions)
             except FastBTSError as error:
                 if len(found.pairs) == 1:
                     raise
@@ -79,6 +83,31 @@ def evaluate(
     _tell("not scored because of an error", failed)
     if failed or found.missing:
         raise typer.Exit(3 if rows else 1)
+
+
+def _schemes(found: Pairs, labels: str, reference_labels: str) -> dict[str, dict[str, Any]]:
+    """Name of each case -> schemes of its result and reference; says what is a guess."""
+    from fastbts.cohort.pairs import WHOLE
+    from fastbts.cohort.schemes import REFERENCE_LABELS, schemes_of
+
+    mine, note = schemes_of((result for result, _ in found.pairs.values()), labels)
+    # Regions of an engine have no scheme: the reference has the labels of the result.
+    common = [
+        reference
+        for result, reference in found.pairs.values()
+        if not isinstance(mine.get(result.get(WHOLE, Path())), dict)
+    ]
+    theirs, other = schemes_of(common, reference_labels, REFERENCE_LABELS)
+    for side, text in (("results", note), ("references", other)):
+        if text:
+            typer.echo(f"warning: {side}: {text}", err=True)
+    return {
+        name: {
+            "scheme": mine.get(result.get(WHOLE, Path())),
+            "reference_scheme": theirs.get(reference.get(WHOLE, Path())),
+        }
+        for name, (result, reference) in found.pairs.items()
+    }
 
 
 def _report(rows: list[dict[str, Any]], csv_file: Path | None, json_file: Path | None) -> None:

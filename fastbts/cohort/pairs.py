@@ -118,7 +118,7 @@ def find_labels(place: Path, without: Path | None = None) -> list[_Found]:
     found: dict[tuple[str, ...], Labels] = {}
     for (folder, stem), labels in sorted(cases.items()):
         inside = tuple(part for part in folder.relative_to(place).parts if part != NO_PART)
-        own = n_in[folder] > 1 or not (inside or len(cases) == 1)
+        own = n_in[folder] > 1 or not inside
         parts = (ENDING.sub("", stem),) if own else inside
         if parts in found:
             raise CaseError(
@@ -141,8 +141,8 @@ def _long(found: Sequence[_Found]) -> list[str]:
 
 def _short(found: Sequence[_Found]) -> list[str]:
     """Without the parts that all have."""
-    if len(found) == 1:
-        return list(found[0].parts[-1:]) or [""]
+    if not all(any(one.parts) for one in found):
+        return _long(found)
     return ["_".join(parts) for parts in differing_parts([Path(*one.parts) for one in found])]
 
 

@@ -78,6 +78,25 @@ def test_a_resection_cavity_is_in_no_region(tmp_path: Path) -> None:
     assert "brats2024" in output
 
 
+def test_one_scheme_for_all_references(tmp_path: Path) -> None:
+    """A cavity without enhancing tumour in one case, and enhancing tumour in another."""
+    cavity = to_scheme(CASE.labels, "brats2024").copy()
+    cavity[cavity == 3] = 4
+    for name, labels in (("one", cavity), ("two", to_scheme(CASE.labels, "brats2024"))):
+        write(tmp_path / f"out/{name}_seg.nii.gz", PREDICTED)
+        write(tmp_path / f"labels/{name}_seg.nii.gz", labels)
+    given = ("evaluate", tmp_path / "out", tmp_path / "labels")
+    code, output = run(*given)
+    assert code == 1
+    assert "two_seg.nii.gz: has label 3, and" in " ".join(output.split())
+    assert "--reference-labels brats2021" in " ".join(output.split())
+    (tmp_path / "labels/two_seg.nii.gz").unlink()
+    code, output = run(*given)
+    assert code == 0
+    assert "warning: references: label 4 is taken for enhancing tumour" in output
+    assert run(*given, "--reference-labels", "brats2024")[0] == 0
+
+
 def test_a_label_that_the_scheme_has_not(tmp_path: Path) -> None:
     path = write(tmp_path / "one.nii.gz", CASE.labels)
     code, output = run("evaluate", path, path, "--labels", "brats2023")
