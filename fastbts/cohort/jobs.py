@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fastbts.cohort.outcome import read_report
+from fastbts.cohort.outcome import own_report
 from fastbts.engine.file import EngineFile
 from fastbts.errors import CaseError
 from fastbts.labels import ENGINE_SCHEME
@@ -56,7 +56,7 @@ class Job:
             engine: Segments the case.
             orders: `nnunet_order` and `order` of `Segmenter.predict`.
         """
-        report = read_report(self.report)
+        report = own_report(self.report)
         if report is None:
             return False
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbts.cohort.outcome import read_report
+from fastbts.cohort.outcome import own_report
 from fastbts.cohort.pairs import WHOLE, Labels
 from fastbts.errors import FastBTSError, InputError, OptionsError
 from fastbts.labels import SCHEMES
@@ -60,7 +60,7 @@ def _stated(paths: Iterable[Path]) -> dict[Path, Scheme]:
     found: dict[Path, Scheme] = {}
     for folder in {path.parent for path in wanted}:
         for place in sorted(folder.glob("*.json")):
-            if (report := read_report(place)) and (scheme := _scheme_in(report)):
+            if (report := own_report(place)) and (scheme := _scheme_in(report)):
                 names = (place.with_name(name) for name in report["files_sha256"])
                 found |= {path: scheme for path in names if path in wanted}
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -18,7 +17,7 @@ from fastbts.read.nifti import read_header
 from fastbts.read.reference import read_labels
 from fastbts.write.kinds import SUFFIXES
 from fastbts.write.nifti import IMAGE_SUFFIXES
-from fastbts.write.ours import MAX_TEXT_BYTES, is_ours, listed_files
+from fastbts.write.ours import is_ours, listed_files, read_report
 from fastbts.write.outputs import REPORT
 
 BAD_REPORT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
@@ -160,17 +159,6 @@ def _unlisted(paths: Iterable[Path], reports: list[Path]) -> Iterator[Path]:
         kind = path.name.lower().endswith((*SUFFIXES, ".png"))
         if kind and path not in listed and is_ours(path):
             yield path
-
-
-def read_report(path: Path) -> dict[str, Any]:
-    """The content of a report, which lists files of its own folder only."""
-    if path.stat().st_size > MAX_TEXT_BYTES:
-        raise InputError(f"{path.stat().st_size} bytes, at most {MAX_TEXT_BYTES} are read")
-    report: dict[str, Any] = json.loads(path.read_bytes())
-    for name in report["files_sha256"]:
-        if Path(name).name != name:
-            raise InputError(f"lists the file {name!r}, which is not in the report's folder")
-    return report
 
 
 def counted_ml(images: list[Path], report: dict[str, Any]) -> list[float]:

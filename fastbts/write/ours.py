@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fastbts.errors import InputError
 from fastbts.formats.compression import fast_zlib, open_gzip
 
 COMMENT_CODE = 6  # NIfTI extension of plain text, nifti1.h "NIFTI_ECODE_COMMENT"
@@ -72,10 +73,30 @@ def is_ours(path: Path) -> bool:
         return False
 
 
+def read_report(path: Path) -> dict[str, Any]:
+    """The content of a report, which lists files of its own folder only.
+
+    Raises:
+        InputError, OSError, or one of UNREADABLE: It has other content.
+    """
+    if path.stat().st_size > MAX_TEXT_BYTES:
+        raise InputError(f"{path.stat().st_size} bytes, at most {MAX_TEXT_BYTES} are read")
+    report: dict[str, Any] = json.loads(path.read_bytes())
+    for name in report["files_sha256"]:
+        if Path(name).name != name:
+            raise InputError(f"lists the file {name!r}, which is not in the report's folder")
+    return report
+
+
+def digest_of(path: Path) -> str:
+    """The sha256 of a file."""
+    return sha256(path.read_bytes()).hexdigest()
+
+
 def is_unchanged(path: Path, digest: str | None) -> bool:
     """Whether a file is there with the sha256 that its report says."""
     try:
-        return path.is_file() and sha256(path.read_bytes()).hexdigest() == digest
+        return path.is_file() and digest_of(path) == digest
     except OSError:
         return False
 

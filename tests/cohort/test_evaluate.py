@@ -13,6 +13,7 @@ import pytest
 
 from fastbts import CaseError, Segmentation, Segmenter, Volume
 from fastbts.cohort.pairs import find_pairs
+from fastbts.files import write_json
 from fastbts.labels import SCHEMES, to_scheme
 from fastbts.phantom import make_case
 from fastbts.scores.regions import region_scores
@@ -190,6 +191,27 @@ def test_pairs_in_the_layouts_of_predict(
             for one in (result, reference)
         ]
         assert digits[0][0] == digits[1][0]
+
+
+def test_regions_of_an_engine(tmp_path: Path) -> None:
+    """Its report says them; values of the references say nothing about their scheme then."""
+    values = np.where(PREDICTED > 0, 3, 0).astype(np.uint8)
+    values[0, 0, 0] = 4
+    for name in "ab":
+        write(tmp_path / f"out/{name}/seg.nii.gz", values)
+        write(tmp_path / f"labels/{name}_seg.nii.gz", values)
+        write_json(
+            tmp_path / f"out/{name}/report.json",
+            {
+                "software": {"fastbts": "0"},
+                "files_sha256": {"seg.nii.gz": "0"},
+                "region_labels": {"LESION": [3], "OTHER": [4]},
+            },
+        )
+    found = scores(tmp_path, tmp_path / "out", tmp_path / "labels")
+    assert {key: row["dice"] for key, row in found.items()} == {
+        (name, region): 1 for name in "ab" for region in ("LESION", "OTHER")
+    }
 
 
 def test_names_that_are_alike_in_other_subjects_are_no_pairs(tmp_path: Path) -> None:
