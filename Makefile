@@ -162,7 +162,7 @@ docs-links: docs  ## look at the links to other hosts as well (needs the network
 $(SITE)/installed: $(SOURCES)
 	@echo "installing into $(SITE): compiles C++ (a minute or two)"
 	$(PYTHON) -m venv $(SITE)
-	$(SITE)/bin/pip install --disable-pip-version-check ".[docs]"
+	$(call with_dots,$(SITE)/bin/$(PIP_INSTALL) ".[docs]")
 	touch $@
 
 pictures: $(VENV)/installed  ## draw the pictures of README and documents from the phantom
@@ -176,20 +176,28 @@ wheel:  ## build and repair a wheel, install it where no compiler is, and run th
 
 install: $(DEV)/installed  ## the developers' install alone, in .venv-dev
 
+# Runs a command that says little, and prints a dot now and then until it ends.
+define with_dots
+@while sleep 3 > /dev/null 2>&1 && kill -0 $$$$; do printf .; done & dots=$$!; \
+trap 'kill $$dots; echo' EXIT; $(1)
+endef
+DEV_EXTRAS := train,evaluate,test,examples,lint
+PIP_INSTALL := pip install --quiet --disable-pip-version-check
+
 # The plain install, as a user makes it: no torch, no development packages.
 $(VENV)/installed: $(SOURCES)
 	@echo "installing into $(VENV): downloads OpenVINO (60 MB) and compiles C++ (a minute or two)"
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --disable-pip-version-check .
+	$(call with_dots,$(VENV)/bin/$(PIP_INSTALL) .)
 	touch $@
 
 # The developers' install: editable, with training, tests and linters.
 $(DEV)/installed: $(NATIVE)
 	@echo "installing into $(DEV): downloads PyTorch and more (5 GB) and compiles C++; takes minutes"
 	$(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/pip install --disable-pip-version-check \
+	$(call with_dots,$(DEV)/bin/$(PIP_INSTALL) \
 	    --config-settings=cmake.define.FASTBTS_WERROR=ON \
-	    --editable ".[train,evaluate,test,examples,lint]"
+	    --editable ".[$(DEV_EXTRAS)]")
 	touch $@
 
 clean:  ## remove environments, builds, caches and outputs of the demo

@@ -22,25 +22,6 @@ OUTSIDE = (
 """Files that become part of the site, under the same path."""
 
 
-def on_config(config: Any) -> Any:
-    """Leaves pages that do not exist out of the navigation."""
-    config.nav = present(config.nav)
-    return config
-
-
-def present(nav: list[Any]) -> list[Any]:
-    """The entries whose file exists, with the folders that are not empty then."""
-    kept: list[Any] = []
-    for entry in nav:
-        ((title, target),) = entry.items()
-        if isinstance(target, list):
-            target = present(target)
-        elif target not in OUTSIDE and not (DOCS / target).is_file():
-            continue
-        kept += [{title: target}] if target else []
-    return kept
-
-
 def on_files(files: Files, *, config: Any) -> Files:
     """Adds the files of `OUTSIDE`."""
     for name in OUTSIDE:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 import fastbts
 from fastbts.labels import COLOURS, SCHEMES
 from fastbts.phantom import make_case
-from fastbts.write.preview import render_preview
+from fastbts.write.preview import write_preview
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs/pictures"
 NAMES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
@@ -33,7 +34,7 @@ def main() -> None:
     case = make_case(0)
     result = fastbts.Segmenter().predict(case.volume)
     PICTURES.mkdir(exist_ok=True)
-    write_preview(result)
+    convert_preview(result, case.name)
     write_animation(result)
     for name, most in MAX_BYTES.items():
         size = (PICTURES / name).stat().st_size
@@ -42,11 +43,12 @@ def main() -> None:
             raise SystemExit(f"{name}: {size} bytes; expected at most {most}")
 
 
-def write_preview(result: fastbts.Segmentation) -> None:
-    """The picture of a result."""
-    name = result.report["engine"]["name"]
-    picture = render_preview(result.volume, result.labels, title="Synthetic case", engine=name)
-    picture.save(PICTURES / "preview.webp", quality=88, method=6)
+def convert_preview(result: fastbts.Segmentation, name: str) -> None:
+    """The picture of a result, as `fastbts predict --preview` writes it, but as WebP."""
+    with TemporaryDirectory() as folder:
+        write_preview(Path(folder) / "preview.png", result, name=name)
+        with Image.open(Path(folder) / "preview.png") as picture:
+            picture.save(PICTURES / "preview.webp", quality=88, method=6)
 
 
 def write_animation(result: fastbts.Segmentation) -> None:

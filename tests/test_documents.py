@@ -6,6 +6,7 @@ A block that no test here runs has `<!-- not run: WHY -->` on the line before it
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import shutil
@@ -20,9 +21,17 @@ from tests.conftest import write_voxel_engine
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))]
-PAGES = ("README.md", "SECURITY.md", *DOCS)
+TOP = (
+    *("README.md", "SECURITY.md", "CONTRIBUTING.md", "CODE_OF_CONDUCT.md", "CHANGELOG.md"),
+    *("training/README.md", "csrc/README.md", "fastbts/engine/FORMAT.md", "examples/README.md"),
+    *("models/fastbts-light.md", "models/fastbts-brain.md"),
+)
+PAGES = (*TOP, *DOCS)
 TEXTS = {page: (ROOT / page).read_text() for page in PAGES}
-PROGRAM = re.compile(r"^(fastbts|make|pip|python|torchrun|docker|curl|scripts/\S+|sbatch) ", re.M)
+PROGRAM = re.compile(
+    r"^(fastbts|make|pip|python|torchrun|docker|curl|scripts/\S+|sbatch|cmake) ", re.M
+)
+PYTHON = re.compile(r"^(import|from) \w|^\w+(\.\w+)+\(", re.M)
 MARK = r"(?:^<!-- not run(?: \((?P<names>[^)]*)\))?: (?P<why>[^>]+) -->\n+)?"
 FENCED = re.compile(MARK + r"^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
 INDENTED = re.compile(MARK + r"(?:\A|(?<=\n\n)|(?<=-->\n))(?P<code>(?:^    .*\n?)+)", re.M)
@@ -93,6 +102,13 @@ def place(tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path
 
 
+def write_results(place: Path, page: str) -> None:
+    """The results of two examinations, where a page compares them."""
+    for month in {"january", "april"} if "out/january" in TEXTS[page] else ():
+        code, output = run("predict", "case_folder", "-o", f"out/{month}", "--html")
+        assert code == 0, output
+
+
 def test_blocks_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     text = (
         "a\n\n    fastbts info\n\nb\n\n<!-- not run: no GPU -->\n    make x\n\n```python\n1\n```\n"
@@ -114,11 +130,15 @@ def test_what_cannot_be_run_here_says_so(page: str) -> None:
         languages = ("", "python", "text", "json", "yaml")
         assert not block.is_run or block.language in languages, f"{page}: {block.code}"
         assert not block.is_run or not others, f"{page}: mark the block of {others}"
+        known = {words[1] for words in commands(block) if words[0] == "fastbts"}
+        assert set(block.names) <= known, f"{page}: not in the block: {block.names}"
+        assert block.language or not PYTHON.search(block.code), f"{page}: fence {block.code}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if "    fastbts " in TEXTS[page]])
 def test_commands_run(page: str, place: Path) -> None:
+    write_results(place, page)
     for block in filter(lambda block: block.is_run, blocks(page)):
         for program, *arguments in commands(block):
             if program == "fastbts" and arguments[0] not in block.names:
@@ -129,6 +149,7 @@ def test_commands_run(page: str, place: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python" in TEXTS[page]])
 def test_snippets_run(page: str, place: Path) -> None:
+    write_results(place, page)
     code = [block.code for block in blocks(page) if block.language == "python" and block.is_run]
     exec("\n".join(code), {"__name__": "__main__"})
     assert (place / "seg.nii.gz").is_file() or "seg.nii.gz" not in "".join(code)
@@ -137,11 +158,29 @@ def test_snippets_run(page: str, place: Path) -> None:
 EXAMPLES = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (ROOT / "examples").rglob("*")
-    if path.suffix in (".py", ".ipynb", ".sh", ".sbatch")
+    if path.suffix in (".py", ".ipynb", ".sh", ".sbatch") and path.name != "__init__.py"
 )
 
 
-@pytest.mark.parametrize("name", EXAMPLES or [pytest.param("", marks=pytest.mark.skip("none yet"))])
-def test_each_example_is_named_by_a_test(name: str) -> None:
-    tests = [p.read_text() for p in (ROOT / "tests").rglob("*.py") if p != Path(__file__)]
-    assert any(Path(name).name in text or Path(name).stem in text for text in tests), name
+@pytest.fixture(scope="module")
+def run_by_tests() -> set[str]:
+    """Modules that the tests import, and texts of theirs such as paths and `MODULE:NAME`."""
+    found: set[str] = set()
+    for path in (ROOT / "tests").rglob("*.py"):
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text)) if "examples" in text else ():
+            if isinstance(node, ast.ImportFrom):
+                found |= {node.module or "", *(f"{node.module}.{a.name}" for a in node.names)}
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value.partition(":")[0])
+    return found
+
+
+def test_examples_are_found() -> None:
+    assert len(EXAMPLES) >= 8
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_each_example_is_run_by_a_test(name: str, run_by_tests: set[str]) -> None:
+    """A test imports it, or has its path or module as an argument."""
+    assert {name, name.removesuffix(".py").replace("/", ".")} & run_by_tests

@@ -14,6 +14,10 @@ Entry = dict[str, Any]
 """The `extra_info` of one benchmark."""
 Row = dict[str, Any]
 MISSING = "Not measured yet."
+TIMES = (
+    "Measured in groups, each in turns with fastbts: times fastbts is the median divided by that "
+    "of fastbts in the same rounds, not by the first row's, which is of another group."
+)
 
 
 def sections(results: dict[str, Any], name: str) -> list[Entry]:
@@ -35,8 +39,8 @@ def memory_table(results: dict[str, Any]) -> str:
     ]
     ran = {name: row for entry in entries for name, row in entry["contenders"].items()}
     n_rounds = sorted({len(row["seconds"]) for row in ran.values() if "seconds" in row})
-    note = f"Medians of {' or '.join(map(str, n_rounds))} rounds; times fastbts: in the same rounds"
-    return table(columns, rows, f"{note}. {_where(results, entries[0])} {_around(ran)}")
+    note = f"Medians of {' or '.join(map(str, n_rounds))} rounds. {TIMES}"
+    return table(columns, rows, f"{note} {_where(results, entries[0])} {_around(ran)}")
 
 
 SHORT = (
@@ -58,7 +62,7 @@ def short_table(results: dict[str, Any]) -> str:
         for name, seconds, _, times, _, dice, _, megabytes, *_ in _memory_rows(first)
         if name in SHORT
     ]
-    return table(columns, rows, f"{entries[0]['case']}. {_where(results, entries[0])}")
+    return table(columns, rows, f"{entries[0]['case']}. {TIMES} {_where(results, entries[0])}")
 
 
 MORE = ("Dice WT, TC, ET", "same labels as fp32", "MB", "prepare / network / label ms")

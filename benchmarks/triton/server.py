@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 STARTS = 3  # a free port may be taken before the server takes it
 READY_S = 300.0
+STOP_S = 60.0
 
 
 class NoServerError(RuntimeError):
@@ -67,8 +68,17 @@ def serving(repository: Path, *options: str) -> Iterator[Server]:
         try:
             yield server
         finally:
-            process.terminate()
-            process.wait()
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends the server; one that does not end by itself is killed."""
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _backends(packages: Path, folder: Path) -> Path:

@@ -29,6 +29,7 @@ from fastbts.cli.common import (
     reported_errors,
 )
 from fastbts.cli.results import (
+    AllowMissing,
     Html,
     Labels,
     MinPart,
@@ -75,13 +76,6 @@ Channels = Annotated[
     str | None,
     typer.Option(
         help="each case is one 4-D file: modalities of its images, for example flair,t1,t1ce,t2"
-    ),
-]
-AllowMissing = Annotated[
-    bool,
-    typer.Option(
-        "--allow-missing",
-        help="segment a case that lacks images, with an engine that was trained for it",
     ),
 ]
 Grid = Annotated[

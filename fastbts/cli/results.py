@@ -61,7 +61,7 @@ AllowMissing = Annotated[
     bool,
     typer.Option(
         "--allow-missing",
-        help="segment a study that lacks series, with an engine that was trained for it",
+        help="segment a case that lacks images, with an engine that was trained for it",
     ),
 ]
 Register = Annotated[

@@ -19,6 +19,7 @@ from fastbts.write.words import one_line
 TITLE = "Follow-up"
 HEAD = ("Region", "ml before", "ml after", "change", "%")
 """Of the table of changes."""
+AXES = "xyz"
 SIDE = ("first", "step", "size", "n")
 """What the page says about the shown part of each axis."""
 
@@ -73,6 +74,12 @@ def _content(result: SavedResult) -> dict[str, Any]:
             f"{result.path}: the result has no page with its images; expected viewer.html beside "
             "it; segment the case again with --html (in Python: save(html=...))"
         )
+    if len(pages) > 1:
+        names = ", ".join(path.name for path in pages)
+        raise InputError(
+            f"{result.path}: expected one page with the images of the result, got {names}; segment "
+            "the case again with --html"
+        )
     (path,) = pages
     try:
         if not is_unchanged(path, listed[path]):
@@ -88,6 +95,8 @@ def _parsed(path: Path) -> dict[str, Any]:
     """The only result of a page; raises one of BAD_REPORT if it has another content than ours."""
     _, begin, rest = path.read_text("utf-8").partition(DATA)
     (content,) = json.loads(rest.partition("</script>")[0] if begin else "")
+    if not content["images"] or {len(content["sides"]), len(content["centre"])} != {len(AXES)}:
+        raise ValueError(f"expected images, and sides and a centre of {len(AXES)} axes")
     return {
         "name": str(content["name"]),
         "images": _texts(content["images"]),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 from fastbts.engine.backends import BACKENDS
 from fastbts.engine.load import default_engine_path
 from fastbts.phantom import make_case, write_case
+from tests.conftest import write_voxel_engine
 
 STRACE = shutil.which("strace")
 pytestmark = [
@@ -98,6 +101,30 @@ def test_build(tmp_path: Path, case: Path, backend: str, precision: str) -> None
         *("--precision", precision, "--calibrate", case, "--accept-parity"),
     )
     assert calls(tmp_path, script) == []
+
+
+ASKED_BY_RAY = {"169.254.169.254", "8.8.8.8"}
+"""Which cloud this is, asked by Ray's dashboard; and where Ray sends nothing, to learn its own
+address."""
+
+
+def own_addresses() -> set[str]:
+    """The loopback, and the address of this machine that other hosts see."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender, suppress(OSError):
+        sender.connect(("8.8.8.8", 80))
+        return {"127.0.0.1", "::1", sender.getsockname()[0]}
+    return {"127.0.0.1", "::1"}
+
+
+def test_a_ray_cluster_on_this_machine_reaches_no_other(tmp_path: Path, case: Path) -> None:
+    pytest.importorskip("ray.data", reason="needs fastbts[ray]")
+    engine = write_voxel_engine(tmp_path / "voxel.fbts")
+    script = command("predict", case, "-o", "out", "--engine", engine, "--ray", "local")
+    out = re.compile(r"\b(?:connect|send\w+)\(.*?\"(?:::ffff:)?([\d.]+|[\da-f:]*:[\da-f:]+)\"")
+    found = [out.search(call) for call in calls(tmp_path, script) if "htons(53)" not in call]
+    hosts = {match[1] for match in found if match}
+    assert hosts & own_addresses(), "strace sees Ray's own calls"
+    assert hosts <= own_addresses() | ASKED_BY_RAY
 
 
 @pytest.mark.parametrize("first", ["openvino", "nncf"])

@@ -21,6 +21,7 @@ from fastbts import MODALITIES, Segmenter
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
+PATIENCE_S = 300.0
 
 
 @pytest.fixture
@@ -44,7 +45,9 @@ def sent(client: Any, folder: Path, names: tuple[str, ...] = MODALITIES) -> Any:
 
 
 def ended(client: Any, case: dict[str, str]) -> dict[str, Any]:
+    end = time.monotonic() + PATIENCE_S
     while (state := client.get(f"/cases/{case['id']}").json())["state"] not in ("done", "failed"):
+        assert time.monotonic() < end, state
         time.sleep(0.02)
     return state
 
@@ -84,7 +87,7 @@ def test_fastapi_queue_is_bounded(
 
     def held(*_: Any) -> None:
         running.set()
-        go.wait()
+        go.wait(PATIENCE_S)
 
     monkeypatch.setattr(fastapi_service, "MAX_WAITING", 1)
     monkeypatch.setattr(fastapi_service, "segment", held)
@@ -97,17 +100,19 @@ def test_fastapi_queue_is_bounded(
 
 
 def test_gunicorn_loads_an_engine_after_the_fork(
-    dataset: Path, shipped_segmenter: Segmenter
+    dataset: Path, shipped_segmenter: Segmenter, tmp_path: Path
 ) -> None:
     pytest.importorskip("gunicorn", reason="pip install '.[examples]'")
     variables = {**os.environ, "FASTBTS_CASES": str(dataset)}
     command = [sys.executable, "-m", "gunicorn", "--config", "examples/gunicorn_conf.py"]
     command += ["--bind", "127.0.0.1:0", "--preload", "examples.gunicorn_app:app"]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=variables, stderr=subprocess.PIPE, text=True
-    ) as server:
+    log = tmp_path / "gunicorn.log"
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(command, cwd=ROOT, env=variables, stderr=stderr) as server,
+    ):
         try:
-            address = listening(server)
+            address = listening(server, log)
             with urllib.request.urlopen(f"{address}/case_a", timeout=300) as answer:
                 volumes = json.load(answer)
             with pytest.raises(urllib.error.HTTPError, match="404"):
@@ -116,19 +121,28 @@ def test_gunicorn_loads_an_engine_after_the_fork(
                 urllib.request.urlopen(f"{address}/case_c", timeout=300)
             assert "no file for t2" in json.load(refused.value)["error"]
         finally:
-            server.terminate()
-            server.communicate()
+            stop(server)
     expected = shipped_segmenter.predict(dataset / "case_a").volumes_ml
     assert volumes == pytest.approx(dict(expected), abs=0.1), "half of the threads"
 
 
-def listening(server: subprocess.Popen[str]) -> str:
+def listening(server: subprocess.Popen[bytes], log: Path) -> str:
     """The address that gunicorn chose; its log says it."""
-    assert server.stderr is not None
-    for line in server.stderr:
-        if found := re.search(r"Listening at: (\S+)", line):
-            return found[1]
-    raise AssertionError("gunicorn ended")
+    end = time.monotonic() + PATIENCE_S
+    while not (found := re.search(r"Listening at: (\S+)\s", log.read_text())):
+        assert server.poll() is None, f"gunicorn ended: {log.read_text()}"
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.05)
+    return found[1]
+
+
+def stop(server: subprocess.Popen[bytes]) -> None:
+    """Ends a server; one that does not end by itself is killed."""
+    server.terminate()
+    try:
+        server.wait(60)
+    except subprocess.TimeoutExpired:
+        server.kill()
 
 
 def test_notebook_runs(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from fastbts.results import saved
 from fastbts.results.compare import Change, compare
 from fastbts.results.saved import read_result
 from fastbts.write.ours import is_ours
+from fastbts.write.viewer.page import DATA
 from tests.cli.commands import run
 from tests.conftest import VoxelEngine
 
@@ -70,6 +72,18 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     report = json.loads((folder / "report.json").read_text())
     change(report)
     (folder / "report.json").write_text(json.dumps(report))
+
+
+def edit_page(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Changes the content of a page, and its digest in the report."""
+    page = folder / "viewer.html"
+    head, begin, rest = page.read_text().partition(DATA)
+    text, end, tail = rest.partition("</script>")
+    (content,) = json.loads(text)
+    change(content)
+    page.write_text(f"{head}{begin}{json.dumps([content])}{end}{tail}")
+    digest = sha256(page.read_bytes()).hexdigest()
+    edit(folder, lambda report: report["files_sha256"].update({page.name: digest}))
 
 
 def truth_ml(case: PhantomCase) -> dict[str, float]:
@@ -255,13 +269,23 @@ def test_results_of_other_regions(pair: list[Path], two: list[Path]) -> None:
         compare(*two)
 
 
-@pytest.mark.parametrize("change", ["remove", "edit", "other"])
+@pytest.mark.parametrize("change", ["remove", "edit", "other", "two", "side", "image"])
 def test_a_page_needs_the_pages_of_both(two: list[Path], tmp_path: Path, change: str) -> None:
     page, says = two[1] / "viewer.html", r"viewer.html: cannot be used: missing, or changed"
     if change == "remove":
         page.unlink()
     elif change == "edit":
         page.write_bytes(page.read_bytes() + b" ")
+    elif change == "two":
+        shutil.copy(page, two[1] / "other.html")
+        edit(two[1], lambda r: r["files_sha256"].update({"other.html": "0"}))
+        says = "expected one page with the images of the result, got viewer.html, other.html"
+    elif change in ("side", "image"):
+        edit_page(
+            two[1],
+            {"side": lambda c: c["sides"].pop(), "image": lambda c: c["images"].clear()}[change],
+        )
+        says = "viewer.html: cannot be used: expected images, and sides and a centre of 3 axes"
     else:
         edit(two[1], lambda report: report["files_sha256"].pop("viewer.html"))
         says = "the result has no page with its images; expected viewer.html"

@@ -57,6 +57,23 @@ def press(page: Page, selector: str) -> None:
         )
 
 
+SLOW_FLAIR = """(async () => {
+  const [panel, menu] = [panels[0], form.elements.image];
+  const [read, first] = [panel.read.bind(panel), menu.value];
+  let arrive;
+  const arrival = new Promise((resolve) => (arrive = resolve));
+  panel.read = async (...what) => (await arrival, read(...what));
+  menu.value = "flair";
+  const late = menu.onchange();
+  menu.value = first;
+  await menu.onchange();
+  arrive();
+  await late;
+  return [first, panel.viewer.volumes[0].name];
+})()"""
+"""Chooses an image that arrives only after the first one is chosen again."""
+
+
 def test_page_in_a_browser(html: Path, tmp_path: Path) -> None:
     with browser(tmp_path / "profile") as page:
         page.open(html, 700, 500)
@@ -75,6 +92,7 @@ def test_page_in_a_browser(html: Path, tmp_path: Path) -> None:
         press(page, "[value=render]")
         assert page.run("document.querySelector('[value=render]').checked")
         assert n_red(page) > 50, "3D shows the label"
+        assert page.run(SLOW_FLAIR) == ["t1ce", "t1ce.nii.gz"], "the image that the menu names"
         page.resize(360, 700)
         assert page.run("document.documentElement.scrollWidth") <= 360, "a phone need not scroll"
         hosts = [url for url in page.requests if not url.startswith(("data:", "blob:"))]

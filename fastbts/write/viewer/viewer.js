@@ -16,6 +16,7 @@ class Panel {
     this.figure = figure;
     this.result = result;
     this.images = new Map();
+    this.ready = false;
     this.status = figure.querySelector(".status");
     this.sliders = AXES.map((axis) => figure.querySelector(`input[data-axis=${axis}]`));
     this.moved = () => {};
@@ -42,13 +43,14 @@ class Panel {
     };
     await this.viewer.attachToCanvas(this.figure.querySelector("canvas"));
     this.labels = await this.read("labels", this.result.mask);
-    await this.show(chosen("image"));
+    await this.show();
     this.goTo(this.result.centre);
     this.sliders.forEach((slider) => {
       slider.disabled = false;
       slider.oninput = () => this.goTo(this.sliders.map((s) => Number(s.value)));
     });
     this.status.textContent = "";
+    this.ready = true;
   }
 
   read(name, content) {
@@ -56,11 +58,13 @@ class Panel {
     return niivue.NVImage.loadFromUrl({ url: `${name}.nii.gz`, name: `${name}.nii.gz`, buffer });
   }
 
-  /** Puts an image under the labels; where the result lacks it, its first one. */
-  async show(modality) {
+  /** Puts the chosen image under the labels; where the result lacks it, its first one. */
+  async show() {
     const images = this.result.images;
+    const modality = chosen("image");
     const name = modality in images ? modality : Object.keys(images)[0];
     if (!this.images.has(name)) this.images.set(name, await this.read(name, images[name]));
+    if (chosen("image") !== modality) return; // another one was chosen meanwhile
     const place = this.viewer.volumes.length ? this.voxel() : null;
     const [back, overlays] = [this.images.get(name), [this.labels]];
     Object.assign(this.viewer, { volumes: [back, ...overlays], back, overlays });
@@ -124,7 +128,7 @@ class Panel {
 
 const panels = results.map(
   (result, n) => new Panel(document.querySelectorAll(".panel")[n], result));
-const each = (act) => Promise.all(panels.filter((panel) => panel.labels).map(act));
+const each = (act) => Promise.all(panels.filter((panel) => panel.ready).map(act));
 
 /** Moves the other panels along, as far as their images go. */
 function together(panel) {
@@ -144,8 +148,10 @@ function together(panel) {
 }
 
 function connect() {
+  form.inert = false;
   form.onsubmit = (event) => event.preventDefault();
-  form.elements.image.onchange = () => each((panel) => panel.show(chosen("image")));
+  form.elements.image.onchange = () =>
+    each((panel) => panel.show().catch((error) => panel.fail(error)));
   boxes("view").forEach((box) => (box.onchange = () => each((panel) => panel.layout(box.value))));
   boxes("label").forEach((box) => (box.onchange = () => each((panel) => panel.colour())));
   form.elements.opacity.oninput = (event) => {
@@ -164,19 +170,19 @@ function connect() {
 }
 
 async function start() {
+  form.inert = true; // no choice is lost while the images load
   for (const panel of panels) {
     try {
       await panel.open();
     } catch (error) {
       panel.fail(error);
-      panel.labels = null;
       console.error(error);
     }
     panel.moved = together;
   }
   connect();
-  if (panels.length > 1 && panels[0].labels) together(panels[0]);
-  document.documentElement.dataset.state = panels.every((p) => p.labels) ? "ready" : "failed";
+  if (panels.length > 1 && panels[0].ready) together(panels[0]);
+  document.documentElement.dataset.state = panels.every((p) => p.ready) ? "ready" : "failed";
 }
 
 start();
