@@ -89,6 +89,7 @@ def on_cluster(
         OptionsError: There is no cluster at the address, or it has too few CPUs.
         StuckError: No case was finished for half an hour.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     ray = optional_module("ray", "ray")
     data = optional_module("ray.data", "ray")
     started = not ray.is_initialized()
@@ -185,7 +186,6 @@ class StuckError(FastBTSError, TimeoutError):
 
 
 def _connect(ray: Any, address: str) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
