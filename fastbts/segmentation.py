@@ -26,7 +26,14 @@ from fastbts.write.dicom_sr import write_dicom_sr
 from fastbts.write.kinds import Kind, check_no_dicom, check_regions, kind_of
 from fastbts.write.nifti import write_labels
 from fastbts.write.nrrd import write_nrrd
-from fastbts.write.outputs import Outputs, check_outputs, check_page, named_paths, replaced_files
+from fastbts.write.outputs import (
+    PAGES,
+    Outputs,
+    check_outputs,
+    check_single,
+    named_paths,
+    replaced_files,
+)
 from fastbts.write.preview import write_preview
 from fastbts.write.viewer.write import write_viewer
 
@@ -117,6 +124,7 @@ class Segmentation:
         sidecar: str | Path | None = None,
         preview: str | Path | None = None,
         html: str | Path | None = None,
+        tables: Mapping[Path, str] | None = None,
         name: str = "",
         overwrite: bool = False,
     ) -> list[Path]:
@@ -147,6 +155,7 @@ class Segmentation:
                 `x.dcm`. `fastbts verify` expects it in the folder of the image.
             preview: A PNG file for a picture of three planes; None for no picture.
             html: A file for the page of `save_html`; None for no page.
+            tables: Further text files in the folder of the image -> their content.
             name: Of the case, on picture and page; "" for none.
             overwrite: Replaces files that fastbts did not write, too; never the inputs.
 
@@ -169,6 +178,7 @@ class Segmentation:
             sidecar=sidecar,
             preview=preview,
             html=html,
+            tables=tables,
             overwrite=overwrite,
             inputs=(*self.volume.names, *self.inputs),
             regions=(*self.regions,),
@@ -209,7 +219,8 @@ class Segmentation:
             OutputError: The file cannot be written, is one of the inputs, or was not written by
                 fastbts.
         """
-        target = check_page(path, overwrite=overwrite, inputs=(*self.volume.names, *self.inputs))
+        inputs: list[str | Path] = [*self.volume.names, *self.inputs]
+        target = check_single(path, PAGES, overwrite=overwrite, inputs=inputs)
         write_viewer(target, self, name=name)
         return target
 
@@ -234,7 +245,7 @@ class Segmentation:
     def _write_pictures(
         self, outputs: Outputs, scheme: str, fractional: bool, new_file: OpenFile, name: str
     ) -> dict[str, str]:
-        """Writes images, preview and page; returns name -> sha256 of each."""
+        """Writes images, preview, page and tables; returns name -> sha256 of each."""
         hashes: dict[str, str] = {}
         named = {kind: [p for p in outputs.images if kind_of(p) is kind] for kind in Kind}
         if nifti := named[Kind.NIFTI]:
@@ -251,6 +262,9 @@ class Segmentation:
             hashes[outputs.preview.name] = picture
         if outputs.html:
             hashes[outputs.html.name] = write_viewer(outputs.html, self, new_file, name=name)
+        for path, text in outputs.tables.items():
+            with open_file(path) as file:
+                file.write(text.encode())
         return hashes
 
     def _write_dicom(

@@ -91,7 +91,7 @@ def place(tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     first = tmp_path / "case_folder"
     for path in write_case(make_case(0, shape=(64, 64, 48)), first):
         path.rename(first / path.name.replace("phantom_000", "case"))
-    for name in ("case", "CASE_FOLDER", "CASE_1", "CASE_2", "dataset/sub-1"):
+    for name in ("case", "CASE_FOLDER", "CASE_1", "CASE_2", "dataset/sub-1", "dataset/sub-2"):
         shutil.copytree(first, tmp_path / name)
     for name, modality in FILES.items():
         shutil.copy(first / f"case_{modality}.nii.gz", tmp_path / f"{name}.nii.gz")

@@ -68,6 +68,7 @@ def planned(
     out_format: str,
     part: str | None,
     skip_done: bool,
+    orders: Mapping[str, Any],
 ) -> Plan:
     """Which cases are to do, and their files; says so where some are left out."""
     chosen = Part.parse(part) if part else Part(1, 1)
@@ -83,6 +84,7 @@ def planned(
     shown = {"preview": preview, "html": html}
     files = layout(out_format, out, cases, file.spec, labels=save["labels"], **shown)
     kind: dict[str, Any] = {"out_format": out_format, "part": chosen, "skip_done": skip_done}
+    kind["orders"] = orders
     plan = make_plan(cases, files, save, out, file, **kind)
     if (part or skip_done) and not is_quiet():
         typer.echo(f"{plan}", err=True)

@@ -11,14 +11,13 @@ import typer
 from fastbts.cli.common import app, reported_errors
 from fastbts.cli.results import Overwrite
 from fastbts.cli.verbosity import say
-from fastbts.errors import OptionsError
-from fastbts.files import check_writable, write_json, write_set
+from fastbts.files import write_json, write_set
 from fastbts.results.compare import Comparison
 from fastbts.results.compare import compare as compare_results
 from fastbts.results.page import HEAD, comparison_page, in_words
 from fastbts.results.saved import read_result
 from fastbts.write.ours import listed_files
-from fastbts.write.outputs import check_not_of_others, check_page
+from fastbts.write.outputs import PAGES, check_single
 
 
 @app.command()
@@ -65,12 +64,9 @@ def _check_files(
     """Finds out, before the work, whether the files can be written; never over the results."""
     inputs = [*reports, *(r.with_name(name) for r in reports for name in listed_files(r))]
     if json:
-        if json.suffix.lower() != ".json":
-            raise OptionsError(f"{json}: expected a name that ends in .json; rename the output")
-        check_writable(json, inputs)
-        check_not_of_others([json], overwrite)
+        check_single(json, [".json"], overwrite=overwrite, inputs=inputs)
     if html:
-        check_page(html, overwrite=overwrite, inputs=inputs)
+        check_single(html, PAGES, overwrite=overwrite, inputs=inputs)
 
 
 def _table(comparison: Comparison) -> Iterator[str]:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fastbts.about import __version__
 from fastbts.cli.common import app, reported_errors, tell_error
+from fastbts.cli.results import Overwrite
 from fastbts.errors import FastBTSError
 from fastbts.labels import SCHEMES
+
+if TYPE_CHECKING:
+    from fastbts.cohort.pairs import Pairs
 
 Scheme = Annotated[
     str,
@@ -42,13 +47,16 @@ def evaluate(
     ] = False,
     csv_file: CsvFile = None,
     json_file: JsonFile = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Scores results against reference labels: Dice, HD95 and others of each region.
 
     Needs the extra: pip install 'fastbts[evaluate]'.
     """
-    from fastbts.cohort.evaluate import check_known, score_case
+    from fastbts.cohort.evaluate import score_case
     from fastbts.cohort.pairs import find_pairs
+    from fastbts.cohort.schemes import check_known
+    from fastbts.write.outputs import check_single
 
     rows: list[dict[str, Any]] = []
     failed: list[str] = []
@@ -56,10 +64,13 @@ def evaluate(
         for scheme in (labels, reference_labels):
             check_known(scheme)
         found = find_pairs(results, references)
-        how: dict[str, Any] = {"labels": labels, "reference_labels": reference_labels}
+        for file, suffix in ((csv_file, ".csv"), (json_file, ".json")):
+            if file:
+                check_single(file, [suffix], overwrite=overwrite, inputs=found.files)
+        schemes = _schemes(found, labels, reference_labels)
         for name, pair in found.pairs.items():
             try:
-                rows += score_case(name, *pair, **how, lesions=lesions)
+                rows += score_case(name, *pair, **schemes[name], lesions=lesions)
             except FastBTSError as error:
                 if len(found.pairs) == 1:
                     raise
@@ -74,6 +85,31 @@ def evaluate(
         raise typer.Exit(3 if rows else 1)
 
 
+def _schemes(found: Pairs, labels: str, reference_labels: str) -> dict[str, dict[str, Any]]:
+    """Name of each case -> schemes of its result and reference; says what is a guess."""
+    from fastbts.cohort.pairs import WHOLE
+    from fastbts.cohort.schemes import REFERENCE_LABELS, schemes_of
+
+    mine, note = schemes_of((result for result, _ in found.pairs.values()), labels)
+    # Regions of an engine have no scheme: the reference has the labels of the result.
+    common = [
+        reference
+        for result, reference in found.pairs.values()
+        if not isinstance(mine.get(result.get(WHOLE, Path())), dict)
+    ]
+    theirs, other = schemes_of(common, reference_labels, REFERENCE_LABELS)
+    for side, text in (("results", note), ("references", other)):
+        if text:
+            typer.echo(f"warning: {side}: {text}", err=True)
+    return {
+        name: {
+            "scheme": mine.get(result.get(WHOLE, Path())),
+            "reference_scheme": theirs.get(reference.get(WHOLE, Path())),
+        }
+        for name, (result, reference) in found.pairs.items()
+    }
+
+
 def _report(rows: list[dict[str, Any]], csv_file: Path | None, json_file: Path | None) -> None:
     """Prints the tables; writes the files."""
     from rich.console import Console
@@ -81,6 +117,7 @@ def _report(rows: list[dict[str, Any]], csv_file: Path | None, json_file: Path |
     from fastbts.files import atomic_write, write_json
     from fastbts.scores.console import dice_table, summary_table
     from fastbts.scores.tables import dice_rows, mean_row, summary, write_rows
+    from fastbts.write.ours import SCORES, SOFTWARE
 
     cases, means = dice_rows(rows), summary(rows)
     console = Console()
@@ -93,7 +130,9 @@ def _report(rows: list[dict[str, Any]], csv_file: Path | None, json_file: Path |
             file.write(text.getvalue().encode())
     if json_file:
         mean = mean_row(cases)
-        write_json(json_file, {"cases": cases, "mean": mean, "regions": rows, "summary": means})
+        content = {"cases": cases, "mean": mean, "regions": rows, "summary": means}
+        about = {"software": {SOFTWARE: __version__}, "kind": SCORES}
+        write_json(json_file, {**about, **content})
 
 
 def _tell(what: str, names: Any) -> None:

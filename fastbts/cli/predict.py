@@ -146,6 +146,7 @@ def predict(
             out_format=out_format,
             part=part,
             skip_done=skip_done,
+            orders=orders,
         )
         saves = [job.save for job in plan.jobs]
         for save in saves:

@@ -79,7 +79,7 @@ BrainEngine = Annotated[
 # Of files that others write, so that no folder gets such a name.
 OTHER_SUFFIXES = (
     *(".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".mnc", ".dcm", ".gz"),
-    *(".npy", ".npz", ".h5", ".zip", ".json", ".png"),
+    *(".npy", ".npz", ".h5", ".zip", ".json", ".png", ".html", ".htm", ".csv", ".tsv"),
 )
 
 

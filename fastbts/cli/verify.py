@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -20,10 +19,10 @@ from fastbts.results.saved import (
     BAD_REPORT,
     are_equal_ml,
     counted_ml,
-    read_report,
     results_in,
 )
 from fastbts.write.nifti import IMAGE_SUFFIXES
+from fastbts.write.ours import digest_of, read_report
 
 UNREADABLE = (FastBTSError, OSError)
 NO_REPORT = (
@@ -108,7 +107,7 @@ def _tried(name: str, check: Callable[..., Check], *args: Any) -> Check:
 def _content(path: Path, digest: str) -> Check:
     if not path.is_file():
         return Check(path.name, False, "missing, but the report lists it")
-    got = hashlib.sha256(path.read_bytes()).hexdigest()
+    got = digest_of(path)
     changed = f"sha256 {got}, the report says {digest}"
     return Check(path.name, got == digest, "unchanged" if got == digest else changed)
 

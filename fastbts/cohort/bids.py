@@ -9,8 +9,9 @@ The JSON file is the report of fastbts with what BIDS asks for.
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,15 @@ from fastbts.labels import (
     SCHEMES,
     label_names,
 )
+from fastbts.read.names import is_image
 from fastbts.spec import EngineSpec
+from fastbts.write.ours import TABLE_SUFFIX
 
 VERSION = "1.10.0"
 DESCRIPTION = "dataset_description.json"
 IGNORED = (SUMMARY, "*_dseg.png", "*_dseg.html")
 ENTITY = re.compile(r"(sub|ses)-([0-9A-Za-z]+)")
+FOLDERS = re.compile(r"/sub-(?P<sub>[0-9A-Za-z]+)(/ses-(?P<ses>[0-9A-Za-z]+))?(/anat)?$")
 FIELDS = {
     "Description": "Brain-tumour labels by fastbts, on the grid of the case's own images",
     "SpatialReference": "orig",
@@ -65,8 +69,9 @@ def bids_files(
             f"{', '.join(SCHEMES)}, not {REGION_SCHEME}"
         )
     stems: dict[Path, str] = {}
+    common = common_folder(cases.values())
     for name, case in cases.items():
-        stem = _stem(out, entities(name, case), scheme)
+        stem = _stem(out, entities(name, case, common), scheme)
         if stem in stems:
             raise OptionsError(
                 f"--out-format bids: {stems[stem]} and {name} would both be {stem.name}; run them "
@@ -84,14 +89,30 @@ def bids_files(
     ]
 
 
-def entities(name: str, case: Any) -> dict[str, str]:
+def common_folder(cases: Iterable[Any]) -> Path:
+    """The nearest folder that holds all cases, if these are paths."""
+    paths = [Path(case).absolute().parent for case in cases if isinstance(case, str | Path)]
+    return Path(os.path.commonpath(paths)) if paths else Path()
+
+
+def entities(name: str, case: Any, common: Path) -> dict[str, str]:
     """Subject and, where there is one, session: from the folders of the case, else its name.
+
+    Those folders are `sub-X`, `sub-X/ses-Y` or either with `anat` directly above the images, or any
+    below the folder `common` of all cases: others are no subjects, for example `sub-project`.
 
     Raises:
         OptionsError: The name has no letter or digit.
     """
-    parts = Path(case).absolute().parts if isinstance(case, str | Path) else ()
-    found = {m[1]: m[2] for part in parts if (m := ENTITY.fullmatch(part))}
+    found: dict[str, str] = {}
+    if isinstance(case, str | Path):
+        path = Path(case).absolute()
+        folder = path.parent if is_image(path.name) else path
+        if chain := FOLDERS.search(folder.as_posix()):
+            found = {key: value for key, value in chain.groupdict().items() if value}
+        else:
+            parts = folder.relative_to(common).parts
+            found = {m[1]: m[2] for part in parts if (m := ENTITY.fullmatch(part))}
     if "sub" not in found:
         found = {m[1]: m[2] for m in ENTITY.finditer(name)}
     if "sub" not in found:
@@ -105,9 +126,9 @@ def entities(name: str, case: Any) -> dict[str, str]:
 
 def with_table(job: Job, spec: EngineSpec) -> Job:
     """The job with the table of its labels, and with fields in its report."""
-    table = job.report.with_suffix(".tsv")
+    table = job.report.with_suffix(TABLE_SUFFIX)
     text = label_table_of(scheme_of(job.save.get("labels"), spec), spec)
-    return replace(job, fields=FIELDS, tables={table: text})
+    return replace(job, fields=FIELDS, save={**job.save, "tables": {table: text}})
 
 
 def label_table_of(scheme: str, spec: EngineSpec) -> str:
@@ -126,6 +147,12 @@ def label_table_of(scheme: str, spec: EngineSpec) -> str:
 def prepare_dataset(out: Path, *, overwrite: bool = False) -> None:
     """Writes what a dataset needs besides its cases; several processes may do so at once.
 
+    README and .bidsignore of others stay, unless they may be replaced.
+
+    Args:
+        out: The dataset.
+        overwrite: Whether files of others may be replaced.
+
     Raises:
         OutputError: The folder is a dataset of others.
     """
@@ -142,15 +169,26 @@ def prepare_dataset(out: Path, *, overwrite: bool = False) -> None:
         "GeneratedBy": [{"Name": "fastbts", "Version": __version__}],
     }
     write_json(description, content)
-    for name, text in (("README", README), (".bidsignore", "\n".join(IGNORED) + "\n")):
-        with atomic_write(out / name) as file:
-            file.write(text.encode())
+    for name, text in (("README", README), (".bidsignore", "".join(f"{x}\n" for x in IGNORED))):
+        if overwrite or not (out / name).exists() or _is_our_text(out / name):
+            with atomic_write(out / name) as file:
+                file.write(text.encode())
 
 
 def _stem(out: Path, found: Mapping[str, str], scheme: str) -> Path:
     parts = [f"{key}-{found[key]}" for key in ("sub", "ses") if key in found]
     name = "_".join([*parts, "space-orig", f"seg-{scheme}", "dseg"])
     return out.joinpath(*parts, "anat", name)
+
+
+def _is_our_text(path: Path) -> bool:
+    """Whether this is a README of any version of fastbts, or a .bidsignore without other lines."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, ValueError):
+        return False
+    begin = README.partition(__version__)[0]
+    return text.startswith(begin) or {*text.splitlines()} <= {*IGNORED}
 
 
 def _is_ours(description: Path) -> bool:

@@ -7,8 +7,11 @@ file system, and sends back what became of it: a line of text, no image.
 from __future__ import annotations
 
 import logging
+import os
+import queue
+import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,9 @@ LOCAL = "local"
 """Address of a new cluster on this machine."""
 MAX_RESTARTS = 2
 """Of a worker that died; a case that kills workers must not run for ever."""
+SILENT_S = 1800.0
+"""Without a finished case in this time the cluster is taken for stuck. Ray may wait for ever after
+a worker died: https://github.com/ray-project/ray/issues/62746."""
 
 
 class Worker:
@@ -39,18 +45,32 @@ class Worker:
         self, jobs: Sequence[Job], how: Mapping[str, Any], read: Mapping[str, Any]
     ) -> None:
         self._jobs, self._read = jobs, read
-        self._segmenter = Segmenter(**how)
+        self._segmenter: Segmenter | None = None
+        self._fault: Exception | None = None
+        try:
+            self._segmenter = Segmenter(**how)
+        except Exception as error:  # Ray would only say that the worker died
+            self._fault = error
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The outcome of the job with the number `row["job"]`, as text."""
-        from fastbts.cohort.run import finish
-
         job = self._jobs[int(row["job"])]
         try:
+            outcome = self._outcome(job)
+        except Exception as error:  # as above; so its type is named
+            outcome = Outcome.failed(job.name, RuntimeError(f"{type(error).__name__}: {error}"))
+        return {"outcome": outcome.to_json()}
+
+    def _outcome(self, job: Job) -> Outcome:
+        from fastbts.cohort.run import finish
+
+        try:
+            if self._segmenter is None:
+                raise self._fault or RuntimeError("no segmenter")
             result: Any = self._segmenter.predict(job.case, **self._read)
         except FastBTSError as error:
             result = FailedCase(job.case, error)
-        return {"outcome": finish(job, result).to_json()}
+        return finish(job, result)
 
 
 def on_cluster(
@@ -66,8 +86,10 @@ def on_cluster(
         address: See `cohort.predict`.
     Raises:
         DeviceError: Ray is not installed.
-        OptionsError: There is no cluster at the address.
+        OptionsError: There is no cluster at the address, or it has too few CPUs.
+        StuckError: No case was finished for half an hour.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     ray = optional_module("ray", "ray")
     data = optional_module("ray.data", "ray")
     started = not ray.is_initialized()
@@ -75,7 +97,7 @@ def on_cluster(
         _connect(ray, address)
     try:
         done = _dataset(data, jobs, how, read, _shares(ray.nodes(), how["options"]))
-        yield from _with_the_lost(jobs, done.iter_rows())
+        yield from _with_the_lost(jobs, done.iter_rows(), SILENT_S)
     finally:
         if started:
             ray.shutdown()
@@ -109,24 +131,58 @@ def _dataset(
         )
 
 
-def _with_the_lost(jobs: Sequence[Job], rows: Any) -> Iterator[Outcome]:
+def _with_the_lost(jobs: Sequence[Job], rows: Iterable[Any], silent_s: float) -> Iterator[Outcome]:
     """The outcomes, and then those of jobs whose worker died."""
-    names = {job.name for job in jobs}
-    for row in rows:
-        outcome = Outcome.from_json(row["outcome"])
-        names.discard(outcome.case)
-        yield outcome
-    for job in jobs:
-        if job.name in names:
-            error = DiedError(
-                f"{job.name}: its worker died {MAX_RESTARTS + 1} times; the memory may not "
-                "suffice: give fewer workers (--jobs), and look at the log of Ray"
-            )
-            yield Outcome.failed(job.name, error)
+    left = {job.name: job for job in jobs}
+    try:
+        for row in _watched(rows, silent_s):
+            outcome = Outcome.from_json(row["outcome"])
+            left.pop(outcome.case, None)
+            yield outcome
+    except TimeoutError:
+        raise StuckError(
+            f"no case was finished on the Ray cluster for {silent_s:g} s; not done: "
+            f"{', '.join(left)}; look at the log of Ray, and run the command again with --skip-done"
+        ) from None
+    for name in left:
+        error = DiedError(
+            f"{name}: its worker died {MAX_RESTARTS + 1} times; the memory may not "
+            "suffice: give fewer workers (--jobs), and look at the log of Ray"
+        )
+        yield Outcome.failed(name, error)
+
+
+def _watched(items: Iterable[Any], silent_s: float) -> Iterator[Any]:
+    """The items, from a thread, as waiting for Ray has no end; TimeoutError if none comes."""
+    found: queue.Queue[tuple[str, Any]] = queue.Queue()
+
+    def read() -> None:
+        try:
+            for item in items:
+                found.put(("item", item))
+            found.put(("end", None))
+        except BaseException as error:
+            found.put(("error", error))
+
+    threading.Thread(target=read, name="fastbts-ray", daemon=True).start()
+    while True:
+        try:
+            kind, value = found.get(timeout=silent_s)
+        except queue.Empty:
+            raise TimeoutError from None
+        if kind == "end":
+            return
+        if kind == "error":
+            raise value
+        yield value
 
 
 class DiedError(FastBTSError, RuntimeError):
     """A worker ended without an outcome."""
+
+
+class StuckError(FastBTSError, TimeoutError):
+    """The cluster does no more cases."""
 
 
 def _connect(ray: Any, address: str) -> None:
@@ -140,27 +196,34 @@ def _connect(ray: Any, address: str) -> None:
 
 
 def _shares(nodes: Sequence[Mapping[str, Any]], options: SegmenterOptions) -> tuple[int, int]:
-    """Number of workers, and CPUs of each: one worker per machine unless the options say more."""
+    """Number of workers, and CPUs of each: one worker per machine unless the options say more.
+
+    Raises:
+        OptionsError: The machines that run have too few CPUs; Ray would wait for others.
+    """
     alive = [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
-    cpus = [n for n in alive if n] or [1]
+    known = [n for n in alive if n]
+    cpus = known or [1]  # none yet: a cluster that starts machines when there is work
     n_workers = options.parallel if options.parallel > 1 else len(cpus)
     per_machine = -(-n_workers // len(cpus))
-    return n_workers, options.n_threads or max(1, min(cpus) // per_machine)
+    n_cpus = options.n_threads or max(1, min(cpus) // per_machine)
+    if known and sum(n // n_cpus for n in cpus) < n_workers:
+        raise OptionsError(
+            f"{n_workers} workers of {n_cpus} CPUs: more than the cluster has, whose machines have "
+            f"{', '.join(map(str, cpus))} CPUs; give fewer --threads or --jobs"
+        )
+    return n_workers, n_cpus
 
 
 def _absolute(job: Job) -> Job:
     """The job for a process with another working directory."""
 
     def full(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {full(key): full(item) for key, item in value.items()}
         return value.absolute() if isinstance(value, Path) else value
 
-    case = {k: full(v) for k, v in job.case.items()} if isinstance(job.case, dict) else job.case
-    return replace(
-        job,
-        case=full(case),
-        save={key: full(value) for key, value in job.save.items()},
-        tables={full(path): text for path, text in job.tables.items()},
-    )
+    return replace(job, case=full(job.case), save=full(job.save))
 
 
 def _absolute_engine(how: Mapping[str, Any]) -> dict[str, Any]:

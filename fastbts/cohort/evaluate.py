@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbts.cohort.outcome import read_report
 from fastbts.cohort.pairs import WHOLE, Labels
-from fastbts.errors import GeometryError, InputError, OptionsError
+from fastbts.cohort.schemes import Scheme
+from fastbts.errors import GeometryError, InputError
 from fastbts.labels import ED, ET, NCR, REGION_LABELS, SCHEMES
 from fastbts.read.nifti import read_header
 from fastbts.read.reference import read_labels
@@ -20,11 +19,8 @@ from fastbts.scores.regions import region_scores
 from fastbts.scores.tables import Row
 from fastbts.volume import Geometry
 
-AUTO = "auto"
 CAVITY = 4
 """Resection cavity in `brats2024`: in none of WT, TC and ET."""
-
-Regions = Mapping[str, tuple[int, ...]]
 
 
 def score_case(
@@ -32,8 +28,8 @@ def score_case(
     result: Labels,
     reference: Labels,
     *,
-    labels: str = AUTO,
-    reference_labels: str = AUTO,
+    scheme: Scheme | None = None,
+    reference_scheme: Scheme | None = None,
     lesions: bool = False,
 ) -> list[Row]:
     """Scores of each region of a case.
@@ -42,9 +38,9 @@ def score_case(
         name: Of the case.
         result: Its label image, or masks by region.
         reference: The same.
-        labels: Label scheme of the result, a key of `SCHEMES`; "auto": what its report says, else
-            by its values: 4 is the enhancing tumour of `brats2021`, 3 that of `brats2023`.
-        reference_labels: Likewise, of the reference.
+        scheme: Of the result, see `schemes_of`: a key of `SCHEMES`; the regions of an engine for
+            other ones than WT, TC and ET, whose labels the reference has too; or None for masks.
+        reference_scheme: Of the reference, unless the result has other regions.
         lesions: Whether to add lesion-wise scores, which need panoptica.
     Returns:
         One row per region, see `region_scores` and `lesion_scores`.
@@ -54,33 +50,28 @@ def score_case(
     """
     given, expected = (next(iter(x.values())) for x in (result, reference))
     geometry = _one_grid(given, expected)
-    regions = _own_regions(given) if labels == AUTO else None
-    if regions:
+    if isinstance(scheme, Mapping):
         pair = read_labels(_image(result), 255), read_labels(_image(reference), 255)
     else:
-        pair = read_as(result, labels), read_as(reference, reference_labels)
-    regions = regions or REGION_LABELS
+        pair = read_as(result, scheme), read_as(reference, reference_scheme)
+    regions = scheme if isinstance(scheme, Mapping) else REGION_LABELS
     scores = region_scores(*pair, geometry.spacing_mm, regions)
     more = lesion_scores(*pair, regions) if lesions else {}
     return [{"case": name, "region": r, **s, **more.get(r, {})} for r, s in scores.items()]
 
 
-def read_as(files: Labels, scheme: str = AUTO) -> NDArray[np.uint8]:
+def read_as(files: Labels, scheme: Scheme | None) -> NDArray[np.uint8]:
     """Labels (i, j, k) in values of `brats2021`, from an image in a scheme or from masks.
 
     Raises:
         InputError: A file cannot be read, has a label that the scheme has not, or the masks are
             not nested.
-        OptionsError: Unknown scheme.
     """
-    check_known(scheme)
-    if WHOLE not in files:
+    if not isinstance(scheme, str):
         return _from_masks(files)
     path = files[WHOLE]
     values = read_labels(path, 255)
     present = {int(value) for value in np.unique(values)}
-    if scheme == AUTO:
-        scheme = _said(path) or _guessed(path, present)
     known = SCHEMES[scheme].values()
     ignored = {0} | ({CAVITY} if scheme == "brats2024" else set())
     if unknown := present - {*known} - ignored:
@@ -92,45 +83,6 @@ def read_as(files: Labels, scheme: str = AUTO) -> NDArray[np.uint8]:
     table = np.zeros(256, np.uint8)
     table[[*known]] = NCR, ED, ET
     return table[values]
-
-
-def check_known(scheme: str) -> None:
-    """Raises OptionsError unless the scheme is "auto" or a key of `SCHEMES`."""
-    if scheme not in (AUTO, *SCHEMES):
-        raise OptionsError(
-            f"label scheme {scheme!r}: expected one of {', '.join([AUTO, *SCHEMES])}; masks of "
-            "WT, TC and ET are recognised by their names, *seg_WT.nii.gz"
-        )
-
-
-def _guessed(path: Path, present: set[int]) -> str:
-    """The scheme by the value of the enhancing tumour."""
-    if {3, 4} <= present:
-        raise InputError(
-            f"{path}: has labels 3 and 4, so the enhancing tumour is not clear; give the label "
-            f"scheme of the file: --labels or --reference-labels {', '.join(SCHEMES)} (in "
-            "brats2024 3 is enhancing tumour, and 4 the resection cavity)"
-        )
-    return "brats2023" if 3 in present else "brats2021"
-
-
-def _report_of(path: Path) -> dict[str, Any] | None:
-    """The report that lists a file."""
-    reports = (read_report(place) for place in sorted(path.parent.glob("*.json")))
-    return next((r for r in reports if r and path.name in r["files_sha256"]), None)
-
-
-def _said(path: Path) -> str | None:
-    report = _report_of(path)
-    scheme = report.get("label_scheme") if report else None
-    return scheme if scheme in SCHEMES else None
-
-
-def _own_regions(path: Path) -> Regions | None:
-    """Regions of an engine for other ones than WT, TC and ET, by its report."""
-    report = _report_of(path)
-    own = report.get("region_labels") if report else None
-    return {region: tuple(values) for region, values in own.items()} if own else None
 
 
 def _image(files: Labels) -> Path:

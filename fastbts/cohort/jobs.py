@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fastbts.cohort.outcome import read_report
+from fastbts.cohort.outcome import own_report
 from fastbts.engine.file import EngineFile
-from fastbts.files import atomic_write
+from fastbts.errors import CaseError
 from fastbts.labels import ENGINE_SCHEME
+from fastbts.read.find import find_stack, images_of
 from fastbts.segmentation import Segmentation
 from fastbts.spec import EngineSpec
+from fastbts.write.kinds import sidecar_of
+from fastbts.write.ours import is_unchanged
 
 
 @dataclass(frozen=True)
@@ -25,36 +27,37 @@ class Job:
         case: What `Segmenter.predict` takes.
         save: Keyword arguments of `Segmentation.save`, with `sidecar`.
         fields: Added to the report.
-        tables: Further files, written before the result: path -> text.
     """
 
     name: str
     case: Any
     save: Mapping[str, Any]
     fields: Mapping[str, Any] = field(default_factory=dict)
-    tables: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def report(self) -> Path:
         """The file that appears last."""
-        return Path(self.save["sidecar"])
+        sidecar = self.save.get("sidecar")
+        return Path(sidecar) if sidecar else sidecar_of(Path(self.save["path"]))
 
     def prepared(self, result: Segmentation) -> Segmentation:
-        """The result with the fields in its report; writes the tables."""
-        for path, text in self.tables.items():
-            with atomic_write(path) as file:
-                file.write(text.encode())
+        """The result with the fields in its report."""
         return replace(result, report={**result.report, **self.fields}) if self.fields else result
 
-    def is_done(self, engine: EngineFile) -> bool:
+    def is_done(self, engine: EngineFile, orders: Mapping[str, Any]) -> bool:
         """Whether there is a complete result: of this engine and label scheme, with all files.
 
         The report appears last and lists the others with their sha256, so a result that was
-        written in part is none. An image of the case that is newer than the report counts as not
-        done. Other options of the prediction are not compared.
+        written in part is none. A case with an image that is newer than the report counts as not
+        done; of a folder these are the images that the engine takes. Other options of the
+        prediction are not compared.
+
+        Args:
+            engine: Segments the case.
+            orders: `nnunet_order` and `order` of `Segmenter.predict`.
         """
-        report = read_report(self.report)
-        if report is None or not all(path.is_file() for path in self.tables):
+        report = own_report(self.report)
+        if report is None:
             return False
         try:
             listed: dict[str, str] = report["files_sha256"]
@@ -65,22 +68,32 @@ class Job:
         return bool(
             same
             and self._further_files() <= set(listed)
-            and all(_has_sha256(self.report.with_name(n), digest) for n, digest in listed.items())
-            and not self._changed_since()
+            and all(is_unchanged(self.report.with_name(n), digest) for n, digest in listed.items())
+            and not self._changed_since(engine.spec, orders)
         )
 
     def _further_files(self) -> set[str]:
         """Names of the files besides images and report, for example the preview."""
         others = {key: value for key, value in self.save.items() if key not in ("path", "sidecar")}
-        return {value.name for value in others.values() if isinstance(value, Path)}
+        paths = [*others.values(), *(self.save.get("tables") or ())]
+        return {value.name for value in paths if isinstance(value, Path)}
 
-    def _changed_since(self) -> bool:
-        """Whether a file of the case is newer than the report."""
-        given = self.case.values() if isinstance(self.case, Mapping) else [self.case]
-        paths = [Path(p) for p in given if isinstance(p, str | Path)]
-        paths += [child for p in paths if p.is_dir() for child in p.iterdir() if child.is_file()]
-        written = self.report.stat().st_mtime_ns
-        return any(p.stat().st_mtime_ns > written for p in paths if p.exists())
+    def _changed_since(self, spec: EngineSpec, orders: Mapping[str, Any]) -> bool:
+        """Whether an image of the case is newer than the report, or is missing."""
+        try:
+            images = self._images(spec, orders)
+            written = self.report.stat().st_mtime_ns
+            return any(Path(image).stat().st_mtime_ns > written for image in images)
+        except (CaseError, OSError):
+            return True
+
+    def _images(self, spec: EngineSpec, orders: Mapping[str, Any]) -> Iterable[str | Path]:
+        if isinstance(self.case, Mapping):
+            return [image for image in self.case.values() if isinstance(image, str | Path)]
+        if orders.get("order"):
+            return [find_stack(self.case)]
+        numbered = orders.get("nnunet_order")
+        return images_of(self.case, spec.modalities, numbered, spec.optional_modalities).values()
 
 
 def new_jobs(
@@ -104,10 +117,3 @@ def new_jobs(
 def scheme_of(labels: str | None, spec: EngineSpec) -> str:
     """The label scheme of written files."""
     return labels or ("brats2021" if spec.is_glioma else ENGINE_SCHEME)
-
-
-def _has_sha256(path: Path, digest: str) -> bool:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest() == digest
-    except OSError:
-        return False

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fastbts.write.ours import MAX_TEXT_BYTES, UNREADABLE, listed_files
+from fastbts.errors import InputError
+from fastbts.write.ours import SOFTWARE, UNREADABLE, read_report
 
 DONE, FAILED, WAITING = "done", "failed", "waiting"
 """States of a case."""
@@ -48,7 +49,7 @@ class Outcome:
     @classmethod
     def of_report(cls, case: str, path: Path, engine_sha256: str | None = None) -> Outcome | None:
         """Of a case with a report; None if there is none of ours, or of another engine."""
-        report = read_report(path)
+        report = own_report(path)
         try:
             if report is None or engine_sha256 not in (None, report["engine"]["sha256"]):
                 return None
@@ -76,14 +77,12 @@ class Outcome:
         return cls(**{**values, "warnings": tuple(values["warnings"])})
 
 
-def read_report(path: Path) -> dict[str, Any] | None:
+def own_report(path: Path) -> dict[str, Any] | None:
     """The report of a result; None if there is none of ours."""
     try:
-        if not listed_files(path) or path.stat().st_size > MAX_TEXT_BYTES:
-            return None
-        report: dict[str, Any] = json.loads(path.read_bytes())
-        return report
-    except UNREADABLE:
+        report = read_report(path)
+        return report if report["software"][SOFTWARE] and report["files_sha256"] else None
+    except (InputError, *UNREADABLE):
         return None
 
 

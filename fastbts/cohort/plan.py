@@ -14,6 +14,7 @@ from fastbts.cohort.part import Part
 from fastbts.cohort.summary import Summary
 from fastbts.engine.file import EngineFile
 from fastbts.errors import OptionsError
+from fastbts.labels import check_scheme
 from fastbts.spec import EngineSpec
 from fastbts.write.outputs import case_files
 
@@ -60,8 +61,9 @@ def layout(
     """For each case the files of its result; with several cases each has a folder of its own.
 
     Raises:
-        OptionsError: An unknown format, or see `bids_files`.
+        OptionsError: An unknown format or label scheme, or see `bids_files`.
     """
+    check_scheme(labels)
     if out_format not in FORMATS:
         raise OptionsError(f"out_format {out_format!r}: expected one of {', '.join(FORMATS)}")
     if out_format == "bids":
@@ -80,6 +82,7 @@ def make_plan(
     out_format: str = "folders",
     part: Part | None = None,
     skip_done: bool = False,
+    orders: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Decides which cases are to do; writes nothing but what a BIDS dataset needs.
 
@@ -92,6 +95,7 @@ def make_plan(
         out_format: One of `FORMATS`.
         part: Which part of the cases; None for all.
         skip_done: Leaves out cases with a complete result of this engine, see `Job.is_done`.
+        orders: `nnunet_order` and `order` of `Segmenter.predict`.
     Raises:
         OutputError: The folder holds a table or dataset of others.
     """
@@ -100,7 +104,7 @@ def make_plan(
     jobs = new_jobs(cases, files, save, describe)
     part = part or Part(1, 1)
     mine = [jobs[name] for name in (part.of(jobs) if part.n_parts > 1 else jobs)]
-    to_do = [job for job in mine if not (skip_done and job.is_done(engine))]
+    to_do = [job for job in mine if not (skip_done and job.is_done(engine, orders or {}))]
     reports = {name: job.report for name, job in jobs.items()}
     summary = Summary(out, reports, engine, overwrite=overwrite) if len(jobs) > 1 else None
     if is_bids:

@@ -17,6 +17,8 @@ from fastbts.options import SegmenterOptions
 from fastbts.read.find import name_cases
 from fastbts.segmentation import FailedCase, Segmentation
 from fastbts.segmenter import Segmenter
+from fastbts.write.kinds import check_regions
+from fastbts.write.outputs import check_outputs
 
 
 def predict(
@@ -84,7 +86,11 @@ def predict(
         out_format=out_format,
         part=Part.parse(part) if isinstance(part, str) else part,
         skip_done=skip_done,
+        orders=read,
     )
+    for job in plan.jobs:
+        check_regions([job.save["path"]], labels, file.spec.region_labels)
+        check_outputs(**job.save, regions=(*file.spec.region_labels,))
     how: dict[str, Any] = {
         "engine": engine,
         "backend": backend,

@@ -25,7 +25,7 @@ NAME = "summary.csv"
 LOCK = ".fastbts-summary.lock"
 FIRST, LAST = ("case", "state"), ("warnings", "seconds", "finished", "error")
 EVERY_S = 30.0
-"""Time between two writings, as each reads all reports."""
+"""Time between two writings, as each looks at all reports."""
 
 Row = Mapping[str, Any]
 
@@ -57,6 +57,7 @@ class Summary:
         ]
         self._columns = [*FIRST, *values, *LAST]
         self._own: dict[str, Outcome] = {}
+        self._read: dict[str, tuple[int, Outcome | None]] = {}
         self._written = -EVERY_S
         self._earlier()
 
@@ -88,13 +89,24 @@ class Summary:
     def _row(self, name: str, earlier: Row | None) -> Row:
         """Of one case; a failure of another process holds until there is a newer report."""
         own = self._own.get(name)
-        found = Outcome.of_report(name, self._reports[name], self._sha256)
+        found = self._found(name)
         if own is not None and own.state == FAILED:
             return row_of(own)
         failed = earlier is not None and earlier.get("state") == FAILED
         if earlier and failed and (found is None or found.finished < earlier.get("finished", "")):
             return earlier
         return row_of(found or own or Outcome(name))
+
+    def _found(self, name: str) -> Outcome | None:
+        """By the report; it is read once, and again when there is another."""
+        path = self._reports[name]
+        try:
+            written = path.stat().st_mtime_ns
+        except OSError:
+            return None
+        if name not in self._read or self._read[name][0] != written:
+            self._read[name] = written, Outcome.of_report(name, path, self._sha256)
+        return self._read[name][1]
 
     def _earlier(self) -> dict[str, Row]:
         """Rows that are in the file, by case."""

@@ -38,7 +38,8 @@ DICOM = (
 )
 N_LOOKED_AT = 200  # files below a folder that may be DICOM
 DEPTH = 4  # of folders below the one that is searched: BIDS has sub-*/ses-*/anat
-NOT_SEARCHED = ("derivatives", "sourcedata", "code")  # of a BIDS dataset: not its images
+NOT_SEARCHED = ("derivatives", "sourcedata", "code")
+"""Folders of a BIDS dataset that hold none of its own images and labels."""
 
 
 def check_order(option: str, order: Any, known: Sequence[str], *, all_of: bool = False) -> None:
@@ -203,7 +204,7 @@ def name_cases(cases: Iterable[Path]) -> dict[str, Path]:
     """
     given = list(cases)
     named: dict[str, Path] = {}
-    for parts, case in zip(_differing_parts(given), given, strict=True):
+    for parts, case in zip(differing_parts(given), given, strict=True):
         name = _without_suffix("_".join(parts))
         if name in named:
             raise OptionsError(
@@ -214,7 +215,7 @@ def name_cases(cases: Iterable[Path]) -> dict[str, Path]:
     return named
 
 
-def _differing_parts(cases: Sequence[Path]) -> list[tuple[str, ...]]:
+def differing_parts(cases: Sequence[Path]) -> list[tuple[str, ...]]:
     """Of each path: its parts without the beginning and the end that all paths share."""
     paths = [Path(os.path.abspath(case)).parts for case in cases]
     begin, end = (_n_shared(each) for each in (paths, [parts[::-1] for parts in paths]))

@@ -9,13 +9,13 @@ from typing import Any
 
 from fastbts.errors import InputError
 from fastbts.results.compare import Change, Comparison
-from fastbts.results.saved import BAD_REPORT, SavedResult, is_unchanged
-from fastbts.write.ours import listed_files
+from fastbts.results.saved import BAD_REPORT, SavedResult
+from fastbts.write.ours import is_unchanged, listed_files
+from fastbts.write.outputs import PAGES
 from fastbts.write.viewer.page import DATA, Panel, page
 from fastbts.write.viewer.text import provenance, section, table, warnings
 from fastbts.write.words import one_line
 
-PAGES = (".html", ".htm")
 TITLE = "Follow-up"
 HEAD = ("Region", "ml before", "ml after", "change", "%")
 """Of the table of changes."""

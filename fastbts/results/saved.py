@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from fastbts.read.nifti import read_header
 from fastbts.read.reference import read_labels
 from fastbts.write.kinds import SUFFIXES
 from fastbts.write.nifti import IMAGE_SUFFIXES
-from fastbts.write.ours import MAX_TEXT_BYTES, is_ours, listed_files
+from fastbts.write.ours import is_ours, listed_files, read_report
 from fastbts.write.outputs import REPORT
 
 BAD_REPORT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
@@ -125,11 +123,6 @@ def _date(files: Iterable[Path]) -> date | None:
     return None
 
 
-def is_unchanged(path: Path, digest: str) -> bool:
-    """Whether a file has the sha256 that its report says."""
-    return path.is_file() and sha256(path.read_bytes()).hexdigest() == digest
-
-
 def results_in(place: str | Path) -> tuple[list[Path], list[Path]]:
     """What fastbts wrote in a folder and the folders in it; or a given report, or that of an image.
 
@@ -166,17 +159,6 @@ def _unlisted(paths: Iterable[Path], reports: list[Path]) -> Iterator[Path]:
         kind = path.name.lower().endswith((*SUFFIXES, ".png"))
         if kind and path not in listed and is_ours(path):
             yield path
-
-
-def read_report(path: Path) -> dict[str, Any]:
-    """The content of a report, which lists files of its own folder only."""
-    if path.stat().st_size > MAX_TEXT_BYTES:
-        raise InputError(f"{path.stat().st_size} bytes, at most {MAX_TEXT_BYTES} are read")
-    report: dict[str, Any] = json.loads(path.read_bytes())
-    for name in report["files_sha256"]:
-        if Path(name).name != name:
-            raise InputError(f"lists the file {name!r}, which is not in the report's folder")
-    return report
 
 
 def counted_ml(images: list[Path], report: dict[str, Any]) -> list[float]:

@@ -7,19 +7,26 @@ import struct
 import zlib
 from functools import partial
 from gzip import GzipFile
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fastbts.errors import InputError
 from fastbts.formats.compression import fast_zlib, open_gzip
 
 COMMENT_CODE = 6  # NIfTI extension of plain text, nifti1.h "NIFTI_ECODE_COMMENT"
 SOFTWARE = "fastbts"
 """Begins the value of the PNG keyword "Software" in our pictures."""
-COMPARISON = "comparison"
-"""Kind of the JSON that `fastbts compare` writes."""
+COMPARISON, SCORES = "comparison", "scores"
+"""Kinds of the JSON that `fastbts compare` and `fastbts evaluate` write."""
+TABLE_SUFFIX = ".tsv"
+"""Of a table beside a result, whose report has the same name before the suffix."""
+SCORES_HEAD = b"case,region,dice,"
+"""Begins the CSV that `fastbts evaluate` writes."""
 GENERATOR = f"{SOFTWARE} "
 """Begins what our HTML pages say about the program that made them, in their first lines."""
 MAX_TEXT_BYTES = 1 << 20  # of a report, and of a comment in an image
+MAX_TABLE_BYTES = 1 << 28
 PNG, GZIP, NRRD = b"\x89PNG\r\n\x1a\n", b"\x1f\x8b", b"NRRD"
 DICOM = b"DICM"  # after a preamble of 128 bytes
 NRRD_CRC = "fastbts_voxels_crc32"
@@ -35,8 +42,8 @@ UNREADABLE = (
 
 
 def is_ours(path: Path) -> bool:
-    """Whether fastbts wrote this file: image, report, preview, page or DICOM object, by its
-    content.
+    """Whether fastbts wrote this file: image, report, preview, page, table of scores or DICOM
+    object, by its content.
 
     An image whose voxels were changed afterwards is no longer ours.
     """
@@ -50,8 +57,12 @@ def is_ours(path: Path) -> bool:
                 return f"Software\0{SOFTWARE} ".encode() in file.read(1024)
             if start.startswith(b"<!"):
                 return f'<meta name="generator" content="{GENERATOR}'.encode() in file.read(1024)
+            if path.suffix == TABLE_SUFFIX:
+                return is_unchanged(path, listed_files(path.with_suffix(".json")).get(path.name))
             if start.startswith(b"{"):
-                return bool(listed_files(path)) or _is_comparison(path)
+                return bool(listed_files(path)) or _is_table(path)
+            if SCORES_HEAD.startswith(start):
+                return file.read(len(SCORES_HEAD)) == SCORES_HEAD
             if start.startswith(NRRD):
                 return _is_our_nrrd(file)
             if file.read(132)[128:] == DICOM:
@@ -59,6 +70,34 @@ def is_ours(path: Path) -> bool:
             file.seek(0)
             return _is_our_image(open_gzip(file) if start.startswith(GZIP) else file)
     except UNREADABLE:
+        return False
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """The content of a report, which lists files of its own folder only.
+
+    Raises:
+        InputError, OSError, or one of UNREADABLE: It has other content.
+    """
+    if path.stat().st_size > MAX_TEXT_BYTES:
+        raise InputError(f"{path.stat().st_size} bytes, at most {MAX_TEXT_BYTES} are read")
+    report: dict[str, Any] = json.loads(path.read_bytes())
+    for name in report["files_sha256"]:
+        if Path(name).name != name:
+            raise InputError(f"lists the file {name!r}, which is not in the report's folder")
+    return report
+
+
+def digest_of(path: Path) -> str:
+    """The sha256 of a file."""
+    return sha256(path.read_bytes()).hexdigest()
+
+
+def is_unchanged(path: Path, digest: str | None) -> bool:
+    """Whether a file is there with the sha256 that its report says."""
+    try:
+        return path.is_file() and digest_of(path) == digest
+    except OSError:
         return False
 
 
@@ -74,10 +113,11 @@ def listed_files(report: Path) -> dict[str, str]:
         return {}
 
 
-def _is_comparison(path: Path) -> bool:
-    """Whether this is what `fastbts compare --json` writes."""
-    content = json.loads(path.read_bytes()[:MAX_TEXT_BYTES])
-    return bool(content["software"][SOFTWARE]) and content["kind"] == COMPARISON
+def _is_table(path: Path) -> bool:
+    """Whether this is what `compare --json` or `evaluate --json` writes."""
+    with path.open("rb") as file:
+        content = json.loads(file.read(MAX_TABLE_BYTES))
+    return bool(content["software"][SOFTWARE]) and content["kind"] in (COMPARISON, SCORES)
 
 
 def _is_our_image(file: BinaryIO | GzipFile) -> bool:

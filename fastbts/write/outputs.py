@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastbts import labels as schemes
@@ -19,6 +19,8 @@ from fastbts.write.ours import is_ours, listed_files
 IMAGE, REPORT, PREVIEW, VIEWER = "seg.nii.gz", "report.json", "preview.png", "viewer.html"
 SEG, SR, NRRD = "seg.dcm", "sr.dcm", "seg.seg.nrrd"
 """Names in a result folder."""
+PAGES = (".html", ".htm")
+"""Suffixes of pages."""
 
 
 def case_files(folder: Path, preview: bool = False, html: bool = False) -> dict[str, Path | None]:
@@ -41,6 +43,7 @@ class Outputs:
         preview: The picture, if there is one.
         html: The page, if there is one.
         report: The JSON file, which lists the others.
+        tables: Further text files -> their content.
         overwrite: Whether they may replace files that fastbts did not write.
         regions: Names of the regions, of which an earlier result may have masks.
     """
@@ -52,12 +55,21 @@ class Outputs:
     report: Path
     overwrite: bool = False
     regions: tuple[str, ...] = REGIONS
+    tables: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def files(self) -> list[Path]:
-        """All files in the order of writing: images, preview, page, report."""
+        """All files in the order of writing: images, preview, page, tables, report."""
         shown = [path for path in (self.preview, self.html) if path]
-        return [*self.images, *shown, self.report]
+        return [*self.images, *shown, *self.tables, self.report]
+
+    def check_not_of_others(self) -> None:
+        """Raises OutputError if one of the files is of others, unless it may be replaced.
+
+        A table that a killed process left is listed by no report, and is ours by its content.
+        """
+        left = [path for path, text in self.tables.items() if _holds(path, text)]
+        check_not_of_others([path for path in self.files if path not in left], self.overwrite)
 
 
 def check_outputs(
@@ -67,6 +79,7 @@ def check_outputs(
     sidecar: str | Path | None = None,
     preview: str | Path | None = None,
     html: str | Path | None = None,
+    tables: Mapping[Path, str] | None = None,
     overwrite: bool = False,
     inputs: Iterable[str | Path] = (),
     regions: tuple[str, ...] = REGIONS,
@@ -81,6 +94,7 @@ def check_outputs(
         sidecar: See `save`.
         preview: See `save`.
         html: See `save`.
+        tables: See `save`.
         overwrite: See `save`.
         inputs: Files that must not be overwritten, as far as they are known.
         regions: Of the engine.
@@ -95,35 +109,49 @@ def check_outputs(
     if page:
         check_suffix(page)
     images = tuple(file for named in paths for file in _image_files(named, labels, regions))
-    outputs = Outputs(paths, images, picture, page, report, overwrite, regions)
+    outputs = Outputs(paths, images, picture, page, report, overwrite, regions, tables or {})
     inputs = list(inputs)
     for target in outputs.files:
         check_writable(target, inputs)
     _check_distinct(outputs)
-    check_not_of_others(outputs.files, outputs.overwrite)
+    outputs.check_not_of_others()
     return outputs
 
 
-def check_page(
-    path: str | Path, *, overwrite: bool = False, inputs: Iterable[str | Path] = ()
+def check_single(
+    path: str | Path,
+    suffixes: Sequence[str],
+    *,
+    overwrite: bool = False,
+    inputs: Iterable[str | Path] = (),
 ) -> Path:
-    """A page that is written alone; finds out whether it can be.
+    """A file that is written alone, such as a page or table; finds out whether it can be.
 
+    Args:
+        path: The file.
+        suffixes: That its name may end in, the usual one first.
+        overwrite: Whether it may replace a file that fastbts did not write.
+        inputs: Files that must not be overwritten.
+    Returns:
+        The path.
     Raises:
-        OptionsError: The name does not end in `.html`.
-        OutputError: It cannot be written, is one of the inputs, or is a file of others.
+        OptionsError: The name ends in another suffix.
+        OutputError: It cannot be written, is an input or the report of a result, or is a file of
+            others.
     """
-    page = Path(path)
-    check_suffix(page)
-    check_writable(page, inputs)
-    check_not_of_others([page], overwrite)
-    return page
+    target = Path(path)
+    check_suffix(target, suffixes)
+    check_writable(target, inputs)
+    if listed_files(target):
+        raise OutputError(f"{target}: is the report of a result; choose another output")
+    check_not_of_others([target], overwrite)
+    return target
 
 
-def check_suffix(page: Path) -> None:
-    """Raises OptionsError if a page has another suffix than browsers know."""
-    if page.suffix.lower() not in (".html", ".htm"):
-        raise OptionsError(f"{page}: expected a name that ends in .html; rename the output")
+def check_suffix(path: Path, suffixes: Sequence[str] = PAGES) -> None:
+    """Raises OptionsError if a file has another suffix, for example one that browsers ignore."""
+    if path.suffix.lower() not in suffixes:
+        raise OptionsError(f"{path}: expected a name that ends in {suffixes[0]}; rename the output")
 
 
 def named_paths(path: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
@@ -150,7 +178,7 @@ def replaced_files(outputs: Outputs) -> list[Path]:
     Raises:
         OutputError: A file that fastbts did not write has appeared since `check_outputs`.
     """
-    check_not_of_others(outputs.files, outputs.overwrite)
+    outputs.check_not_of_others()
     new = outputs.files
     reports = [report for report in _possible_reports(outputs) if _is_replaced(report, outputs)]
     possible = list(_possible_files(outputs))
@@ -187,6 +215,13 @@ def check_not_of_others(targets: Iterable[Path], overwrite: bool) -> None:
                 "a new name or a result of fastbts; choose another output, or replace the file "
                 "with --overwrite (in Python: overwrite=True)"
             )
+
+
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return path.read_bytes() == text.encode()
+    except OSError:
+        return False
 
 
 def _is_of_others(target: Path) -> bool:
@@ -236,8 +271,9 @@ def _check_distinct(outputs: Outputs) -> None:
     for file, place in zip(outputs.files, places, strict=True):
         if places.count(place) > 1:
             raise OutputError(
-                f"{file}: is two of image, sidecar, preview and page, so one would overwrite the "
-                "other; expected different files; choose another sidecar, preview or page"
+                f"{file}: is two of image, sidecar, preview, page and table, so one would "
+                "overwrite the other; expected different files; choose another sidecar, preview or "
+                "page"
             )
 
 

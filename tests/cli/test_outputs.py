@@ -100,7 +100,11 @@ def test_output_image_of_regions(case: Path, voxel_engine: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "name", ["seg.mgz", "seg.nrrd", "seg.json", "seg.png", "seg.hdr", "seg.gz", ".nii.gz", ".nii"]
+    "name",
+    [
+        *("seg.mgz", "seg.nrrd", "seg.json", "seg.png", "seg.hdr", "seg.gz", ".nii.gz", ".nii"),
+        *("page.html", "page.htm", "table.csv", "table.tsv"),
+    ],
 )
 def test_output_of_another_kind_is_refused(case: Path, tmp_path: Path, name: str) -> None:
     code, output = run("predict", case, "-o", tmp_path / "out" / name)

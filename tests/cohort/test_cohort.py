@@ -14,12 +14,14 @@ import pytest
 
 from fastbts import OptionsError, OutputError, SegmenterOptions, cohort
 from fastbts.cli.common import overall_bar
+from fastbts.cohort.bids import bids_files
 from fastbts.cohort.outcome import Outcome
 from fastbts.cohort.part import Part
 from fastbts.cohort.plan import layout, make_plan
 from fastbts.cohort.summary import Summary, read_summary
 from fastbts.engine.load import read_engine
 from fastbts.files import write_json
+from fastbts.read.find import name_cases
 from tests.cli.commands import run
 from tests.cohort.cases import break_case, write_cases
 from tests.conftest import write_voxel_engine
@@ -102,6 +104,9 @@ def test_what_counts_as_done(engine: Path, tmp_path: Path) -> None:
     (out / "case02/report.json").write_text("{")
     late = (out / "case03/report.json").stat().st_mtime + 10
     os.utime(cases[3] / "c_t1.nii", (late, late))
+    for added in ("c_seg.nii.gz", "notes.txt"):  # the case does not read them
+        (cases[4] / added).touch()
+        os.utime(cases[4] / added, (late, late))
 
     def names(path: Path = engine, labels: str | None = None, preview: bool = False) -> list[str]:
         file, given = read_engine(path), {case.name: case for case in cases}
@@ -160,6 +165,23 @@ def test_the_table_joins_processes(engine: Path, tmp_path: Path) -> None:
     assert [*states(tmp_path)] == ["a", "b", "c", "d"], "cases of another command stay"
 
 
+def test_each_report_is_read_once(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = {name: tmp_path / f"{name}.json" for name in "abc"}
+    for path in reports.values():
+        path.write_text("{}")
+    read: list[str] = []
+    monkeypatch.setattr(Outcome, "of_report", lambda name, *_: read.append(name))
+    summary = Summary(tmp_path, reports, read_engine(engine))
+    for _ in range(3):
+        summary.add(Outcome.failed("a", ValueError()))
+    assert read == ["a", "b", "c"]
+    os.utime(reports["b"], (0, 0))
+    summary.write()
+    assert read == ["a", "b", "c", "b"]
+
+
 def test_a_table_of_others_is_not_replaced(engine: Path, three: list[Path], tmp_path: Path) -> None:
     (tmp_path / "summary.csv").write_text("patient,age\n1,50\n")
     code, output = predict(engine, tmp_path, *three)
@@ -178,6 +200,15 @@ def test_from_python(engine: Path, three: list[Path], tmp_path: Path) -> None:
     assert "missing" in outcomes[3].error
     kept = cohort.predict(given, tmp_path / "out", engine=engine, skip_done=True, part="1/2")
     assert kept == [], "cases 1 and 3 were done"
+    for out_format in ("folders", "bids"):
+        with pytest.raises(OptionsError, match="label scheme 'brats2022': expected"):
+            cohort.predict(
+                given, tmp_path / "x", engine=engine, labels="brats2022", out_format=out_format
+            )
+    assert not (tmp_path / "x").exists()
+    (tmp_path / "out" / outcomes[0].case / "seg.nii.gz").write_bytes(b"by hand")
+    with pytest.raises(OutputError, match=r"seg\.nii\.gz: exists, and fastbts did not write it"):
+        cohort.predict(given, tmp_path / "out", engine=engine)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = cohort.nothing
 
@@ -204,6 +235,56 @@ def test_bids_derivatives(engine: Path, three: list[Path], tmp_path: Path) -> No
     assert json.loads((out / f"{BIDS[0]}.json").read_text())["SpatialReference"] == "orig"
     code, output = predict(engine, out, plain, session, *bids)
     assert "2 of 2 done before, 0 to do" in output
+    table, listed = out / f"{BIDS[1]}.tsv", out / f"{BIDS[1]}.json"
+    assert table.name in json.loads(listed.read_text())["files_sha256"]
+    assert run("verify", listed, "--engine", engine)[0] == 0
+    ours = table.read_text()
+    table.write_text("of others")
+    code, output = run("verify", listed, "--engine", engine)
+    assert code == 1
+    assert f"{table.name}" in output
+    code, output = predict(engine, out, plain, session, *bids)
+    assert code == 1
+    assert ".tsv: exists, and fastbts did not write it" in " ".join(output.split())
+    assert table.read_text() == "of others"
+    assert predict(engine, out, plain, session, *bids, "--overwrite")[0] == 0
+    assert table.read_text() == ours
+    listed.unlink()  # as if it was killed before the report
+    assert predict(engine, out, plain, session, *bids)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("cases", "expected"),
+    [
+        (["sub-project/case_a", "sub-project/case_b"], ["sub-casea", "sub-caseb"]),
+        (["sub-project/case_a"], ["sub-casea"]),
+        (["sub-1/ses-a/anat"], ["sub-1_ses-a"]),
+        (["sub-1/ses-a/anat", "sub-1/ses-b/anat"], ["sub-1_ses-a", "sub-1_ses-b"]),
+        (["d/sub-1/ses-a/x", "d/sub-2/ses-a/x"], ["sub-1_ses-a", "sub-2_ses-a"]),
+        (["d/sub-1/x.nii.gz", "d/sub-2/y.nii.gz"], ["sub-1", "sub-2"]),
+    ],
+)
+def test_which_folders_are_subjects(cases: list[str], expected: list[str]) -> None:
+    given = name_cases([Path("/data") / case for case in cases])
+    files = bids_files(Path("out"), given, "brats2021")
+    assert [str(file["path"].name).partition("_space")[0] for file in files] == expected
+
+
+def test_bids_leaves_texts_of_others(engine: Path, three: list[Path], tmp_path: Path) -> None:
+    bids = ("--out-format", "bids")
+    for name in ("README", ".bidsignore"):
+        (tmp_path / name).write_text("summary.csv\nof others\n")
+    assert predict(engine, tmp_path, three[0], *bids)[0] == 0
+    for name in ("README", ".bidsignore"):
+        assert (tmp_path / name).read_text() == "summary.csv\nof others\n"
+    assert predict(engine, tmp_path, three[0], *bids, "--overwrite")[0] == 0
+    assert "labels (.tsv)" in (tmp_path / "README").read_text()
+    assert (tmp_path / ".bidsignore").read_text() == "summary.csv\n*_dseg.png\n*_dseg.html\n"
+    (tmp_path / "README").write_text("Brain-tumour segmentations by fastbts 0.0.1: old\n")
+    (tmp_path / ".bidsignore").write_text("summary.csv\n")
+    assert predict(engine, tmp_path, three[0], *bids)[0] == 0
+    assert "labels (.tsv)" in (tmp_path / "README").read_text(), "of an older version"
+    assert "*_dseg.png" in (tmp_path / ".bidsignore").read_text()
 
 
 def test_bids_by_its_validator(engine: Path, three: list[Path], tmp_path: Path) -> None:

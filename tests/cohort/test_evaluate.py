@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from fastbts import Segmentation, Segmenter, Volume
+from fastbts import CaseError, Segmentation, Segmenter, Volume
+from fastbts.cohort.pairs import find_pairs
+from fastbts.files import write_json
 from fastbts.labels import SCHEMES, to_scheme
 from fastbts.phantom import make_case
 from fastbts.scores.regions import region_scores
@@ -76,6 +79,25 @@ def test_a_resection_cavity_is_in_no_region(tmp_path: Path) -> None:
     assert "brats2024" in output
 
 
+def test_one_scheme_for_all_references(tmp_path: Path) -> None:
+    """A cavity without enhancing tumour in one case, and enhancing tumour in another."""
+    cavity = to_scheme(CASE.labels, "brats2024").copy()
+    cavity[cavity == 3] = 4
+    for name, labels in (("one", cavity), ("two", to_scheme(CASE.labels, "brats2024"))):
+        write(tmp_path / f"out/{name}_seg.nii.gz", PREDICTED)
+        write(tmp_path / f"labels/{name}_seg.nii.gz", labels)
+    given = ("evaluate", tmp_path / "out", tmp_path / "labels")
+    code, output = run(*given)
+    assert code == 1
+    assert "two_seg.nii.gz: has label 3, and" in " ".join(output.split())
+    assert "--reference-labels brats2021" in " ".join(output.split())
+    (tmp_path / "labels/two_seg.nii.gz").unlink()
+    code, output = run(*given)
+    assert code == 0
+    assert "warning: references: label 4 is taken for enhancing tumour" in output
+    assert run(*given, "--reference-labels", "brats2024")[0] == 0
+
+
 def test_a_label_that_the_scheme_has_not(tmp_path: Path) -> None:
     path = write(tmp_path / "one.nii.gz", CASE.labels)
     code, output = run("evaluate", path, path, "--labels", "brats2023")
@@ -105,6 +127,103 @@ def test_flat_folders_bids_and_what_has_no_partner(tmp_path: Path) -> None:
     }
     code, output = run("evaluate", bids.parent, tmp_path / "flat/C3_seg.nii.gz")
     assert code == 0, "one and one: the names do not matter"
+
+
+def test_it_replaces_its_tables_and_nothing_else(tmp_path: Path) -> None:
+    one = write(tmp_path / "one.nii.gz", PREDICTED)
+    two = write(tmp_path / "two.nii.gz", CASE.labels)
+    files = ("--csv", tmp_path / "s.csv", "--json", tmp_path / "s.json")
+    for _ in range(2):
+        code, output = run("evaluate", one, two, *files)
+        assert code == 0, output
+    (tmp_path / "s.csv").write_text("case,age\n1,50\n")
+    (tmp_path / "of_others.json").write_text("{}")
+    for name, option in (("s.csv", "--csv"), ("of_others.json", "--json")):
+        before = (tmp_path / name).read_text()
+        code, output = run("evaluate", one, two, option, tmp_path / name)
+        assert code == 1
+        assert f"{name}: exists, and fastbts did not write it" in " ".join(output.split())
+        assert (tmp_path / name).read_text() == before
+        assert run("evaluate", one, two, option, tmp_path / name, "--overwrite")[0] == 0
+    before = two.read_bytes()
+    code, output = run("evaluate", one, two, "--csv", two, "--overwrite")
+    assert code == 2
+    assert "two.nii.gz: expected a name that ends in .csv" in " ".join(output.split())
+    (tmp_path / "link.csv").symlink_to(two)
+    code, output = run("evaluate", one, two, "--csv", tmp_path / "link.csv", "--overwrite")
+    assert code == 1
+    assert "link.csv: is an input" in " ".join(output.split())
+    assert two.read_bytes() == before
+    report = tmp_path / "r/report.json"
+    Segmenter(VoxelEngine(), warm_up=False).predict(CASE.volume).save(
+        tmp_path / "r/seg.nii.gz", sidecar=report
+    )
+    code, output = run("evaluate", one, two, "--json", report, "--overwrite")
+    assert code == 1
+    assert "report.json: is the report of a result" in " ".join(output.split())
+
+
+LAYOUTS = {  # reference label image of a case -> result as `predict` names it
+    "BIDS, one session each": ("sub-{}/ses-01/anat/sub-{}_ses-01_seg", "sub-{}/seg"),
+    "a folder of cases": ("train/case{}/case{}_seg", "case{}/seg"),
+    "cases beside each other": ("case{}/case{}_seg", "case{}/seg"),
+    "BIDS both": ("sub-{}/ses-01/anat/sub-{}_seg", "sub-{}/ses-01/anat/sub-{}_dseg"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+@pytest.mark.parametrize("where", ["derivatives/fastbts", "out"])
+def test_pairs_in_the_layouts_of_predict(
+    layout: tuple[str, str], where: str, tmp_path: Path
+) -> None:
+    """The results may be in a folder of the dataset: they are no references."""
+    data, out = tmp_path / "dataset", tmp_path / "dataset" / where
+    for number in ("01", "02", "03"):
+        for place, name in zip((data, out), layout, strict=True):
+            write(place / f"{name.replace('{}', number)}.nii.gz", PREDICTED)
+    pairs = find_pairs(out, data)
+    assert len(pairs.pairs) == 3
+    assert not pairs.alone
+    assert not pairs.missing
+    for result, reference in pairs.pairs.values():
+        digits = [
+            re.findall(r"0\d", str(one[""].parent.relative_to(tmp_path)))
+            for one in (result, reference)
+        ]
+        assert digits[0][0] == digits[1][0]
+
+
+def test_regions_of_an_engine(tmp_path: Path) -> None:
+    """Its report says them; values of the references say nothing about their scheme then."""
+    values = np.where(PREDICTED > 0, 3, 0).astype(np.uint8)
+    values[0, 0, 0] = 4
+    for name in "ab":
+        write(tmp_path / f"out/{name}/seg.nii.gz", values)
+        write(tmp_path / f"labels/{name}_seg.nii.gz", values)
+        write_json(
+            tmp_path / f"out/{name}/report.json",
+            {
+                "software": {"fastbts": "0"},
+                "files_sha256": {"seg.nii.gz": "0"},
+                "region_labels": {"LESION": [3], "OTHER": [4]},
+            },
+        )
+    found = scores(tmp_path, tmp_path / "out", tmp_path / "labels")
+    assert {key: row["dice"] for key, row in found.items()} == {
+        (name, region): 1 for name in "ab" for region in ("LESION", "OTHER")
+    }
+
+
+def test_names_that_are_alike_in_other_subjects_are_no_pairs(tmp_path: Path) -> None:
+    for session in "12":
+        write(tmp_path / f"a/sub-01/ses-{session}/anat/x_seg.nii.gz", PREDICTED)
+        write(tmp_path / f"b/sub-02/ses-{session}/anat/x_seg.nii.gz", PREDICTED)
+    with pytest.raises(CaseError, match=r"no case has a reference in .*: results of sub-01_ses-1"):
+        find_pairs(tmp_path / "a", tmp_path / "b")
+    write(tmp_path / "c/A_b/seg.nii.gz", PREDICTED)
+    write(tmp_path / "c/a-B/seg.nii.gz", PREDICTED)
+    with pytest.raises(CaseError, match="'A_b' and 'a-B' count as one name"):
+        find_pairs(tmp_path / "c", tmp_path / "b")
 
 
 def test_what_cannot_be_compared(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from fastbts.cohort.summary import read_summary
@@ -22,6 +24,9 @@ from tests.node.nodes import until
 N_CASES, N_PARTS = 12, 3
 N_WRITTEN = (0, 2, 3)
 """Results that each part has written when it is killed while it writes the next."""
+STAGES = ("write", "name", "write")
+"""Where it is then: only the second has given the image its name."""
+IMAGE = "seg.nii.gz"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -35,9 +40,10 @@ def part(number: int, cases: list[Path], out: Path, engine: Path) -> list[str]:
     return ["predict", *map(str, (*cases, "-o", out, *options))]
 
 
-def kill_in_the_middle(command: list[str], n_written: int, reached: Path) -> None:
+def kill_in_the_middle(command: list[str], n_written: int, stage: str, reached: Path) -> None:
     """Kills the process while it writes the result after `n_written` complete ones."""
     environment = {**os.environ, GO_ON: str(n_written), "FASTBTS_TEST_REACHED": str(reached)}
+    environment["FASTBTS_TEST_STAGE"] = stage
     module = [sys.executable, "-m", "tests.cohort.cases"]
     with subprocess.Popen([*module, *command], cwd=ROOT, env=environment) as process:
         try:
@@ -57,7 +63,11 @@ def test_killed_and_started_again(engine: Path, tmp_path: Path) -> None:
     cases, out = write_cases(tmp_path / "cohort", N_CASES), tmp_path / "out"
     for number, n_written in enumerate(N_WRITTEN, 1):
         command = part(number, cases, out, engine)
-        kill_in_the_middle(command, n_written, tmp_path / f"reached{number}")
+        kill_in_the_middle(command, n_written, STAGES[number - 1], tmp_path / f"reached{number}")
+    shown = sorted(path.relative_to(out).as_posix() for path in out.glob("*/[!.]*"))
+    complete = [f"{case}/{name}" for case in finished(out) for name in ("report.json", IMAGE)]
+    assert [name for name in shown if name not in complete] == [f"case07/{IMAGE}"]
+    np.asanyarray(nib.load(out / "case07" / IMAGE).dataobj)  # an image that is there is whole
     before = finished(out)
     assert len(before) == sum(N_WRITTEN)
     for number, n_written in enumerate(N_WRITTEN, 1):
