@@ -76,9 +76,9 @@ def test_outputs_are_checked_before_the_work(tmp_path: Path) -> None:
 def test_image_and_sidecar_are_two_files(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     for sidecar in (tmp_path / "s.nii.gz", tmp_path / "link/s.nii.gz"):
-        with pytest.raises(OutputError, match=r"s\.nii\.gz: is both an image and the sidecar"):
+        with pytest.raises(OutputError, match=r"s\.nii\.gz: is two of image, sidecar"):
             check_outputs(tmp_path / "s.nii.gz", sidecar=sidecar)
-    with pytest.raises(OutputError, match=r"s_TC\.nii: is both an image and the sidecar"):
+    with pytest.raises(OutputError, match=r"s_TC\.nii: is two of image, sidecar"):
         check_outputs(tmp_path / "s.nii", labels="regions", sidecar=tmp_path / "s_TC.nii")
 
 

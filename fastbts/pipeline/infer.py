@@ -63,15 +63,18 @@ def planned(
     spec: EngineSpec,
     options: SegmenterOptions,
     workspace: Workspace = HOST,
+    *,
+    tensor_bytes: int = 0,
 ) -> Plan:
     """Chooses the mode for a tensor of this size, unless the options do.
 
     A single pass over a case in host memory takes the tensor packed, if the engine does.
+    `tensor_bytes` are what a tensor will take that is not made yet.
     """
     mode, reason = options.mode, "the mode was given"
     if mode == "auto":
         n_voxels, n_window = math.prod(size), math.prod(spec.window)
-        free = workspace.free_bytes()
+        free = max(0, workspace.free_bytes() - tensor_bytes)
         mode, reason = choose_mode(engine, n_voxels, n_window, workspace.device, free)
     packs = mode == "one-pass" and options.passes == 1 and workspace.stream is None
     return Plan(mode, reason, packing_of(engine) if packs else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -12,11 +13,11 @@ import numpy as np
 from fastbts.device.interface import Array, Workspace
 from fastbts.engine.interface import Engine
 from fastbts.errors import FastBTSError
-from fastbts.ops import PackedLogits
+from fastbts.ops import PackedLogits, Size
 from fastbts.options import SegmenterOptions
 from fastbts.pipeline.brain import Brain, find_brain
 from fastbts.pipeline.confidence import confidence, doubts, probability_sums
-from fastbts.pipeline.infer import Inferred, infer, planned
+from fastbts.pipeline.infer import Inferred, Plan, infer, planned
 from fastbts.pipeline.label import Labelling, RegionLabelling, labelling_of
 from fastbts.pipeline.normalize import Prepared, normalize, placed, statistics
 from fastbts.pipeline.report import report
@@ -102,11 +103,9 @@ class Prediction:
             brain = find_brain(volume, workspace, n_threads) if brain is None else brain
             placement = placed(brain, volume, spec)
         engine = self.engine()
-        plan = planned(engine, placement.padded, spec, self.options, workspace)
-        if tuple(volume.modalities) != tuple(spec.modalities):
-            plan = plan._replace(packing=None)
+        plan = self._plan(engine, placement.padded) if workspace.stream is None else None
         with self.clock("normalize", 0.1):
-            prepared = normalize(volume, spec, workspace, n_threads, brain, plan.packing)
+            prepared = normalize(volume, spec, workspace, n_threads, brain, plan and plan.packing)
         _log(prepared.brain.warnings)
         inferred = infer(engine, prepared.tensor, spec, self.options, self.clock, workspace, plan)
         logits = inferred.logits
@@ -117,6 +116,13 @@ class Prediction:
             if not isinstance(logits, PackedLogits):
                 logits = workspace.own(logits)
         return _Queued(engine, prepared, inferred, labelling, sums, logits)
+
+    def _plan(self, engine: Engine, size: Size) -> Plan:
+        """Made before the tensor, which may be packed."""
+        n_bytes = 4 * len(self.spec.modalities) * math.prod(size)
+        plan = planned(engine, size, self.spec, self.options, self.workspace, tensor_bytes=n_bytes)
+        is_complete = tuple(self.volume.modalities) == tuple(self.spec.modalities)
+        return plan if is_complete else plan._replace(packing=None)
 
     def _checked(self, queued: _Queued, inspected: Callable[[], Volume]) -> Predicted:
         """Looks at the case on the host while the device computes; then concludes."""
