@@ -74,7 +74,8 @@ def planned(
     mode, reason = options.mode, "the mode was given"
     if mode == "auto":
         n_voxels, n_window = math.prod(size), math.prod(spec.window)
-        free = max(0, workspace.free_bytes() - tensor_bytes)
+        free = workspace.free_bytes()
+        free = None if free is None else max(0, free - tensor_bytes)
         mode, reason = choose_mode(engine, n_voxels, n_window, workspace.device, free)
     packs = mode == "one-pass" and options.passes == 1 and workspace.stream is None
     return Plan(mode, reason, packing_of(engine) if packs else None)

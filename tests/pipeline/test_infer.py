@@ -42,6 +42,18 @@ def test_auto_slides_when_one_pass_does_not_fit(
     assert re.fullmatch(r"one pass needs about 0\.0 GB more, [\d.]+ GB are free", windows["reason"])
 
 
+def test_one_pass_where_the_system_does_not_say_what_is_free(
+    small_case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, affine = small_case
+    monkeypatch.setattr("fastbts.device.host.free_bytes", lambda: None)
+    result = Segmenter(VoxelEngine(), warm_up=False).predict(images, affine=affine)
+    reason = "the system does not say how much memory is free"
+    assert result.report["windows"] | {"mode": "one-pass", "reason": reason} == (
+        result.report["windows"]
+    )
+
+
 @pytest.mark.parametrize("mode", ["one-pass", "sliding"])
 def test_a_given_mode_is_not_changed(
     small_case: Case, monkeypatch: pytest.MonkeyPatch, mode: str
