@@ -69,6 +69,6 @@ def gflop(kit: Any, shape: tuple[int, int, int]) -> float:
     from training.model import UNet3d
 
     network = UNet3d(model_config(kit.about["model"], str(kit.engine))).eval().to("meta")
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+    with FlopCounterMode(display=False) as counter:  # with gradients: it looks at their graph
         network(torch.empty((1, 4, *shape), device="meta"))
     return float(counter.get_total_flops()) / 1e9
