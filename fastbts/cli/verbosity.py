@@ -7,8 +7,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from fastbts.cli import VERBOSITY
+
 QUIET, NORMAL, VERBOSE = -1, 0, 1
-FLAGS = {"-q": QUIET, "--quiet": QUIET, "-v": VERBOSE, "--verbose": VERBOSE}
 _level = NORMAL
 
 
@@ -18,8 +19,8 @@ class Group(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Moves them to the front, up to a "--"."""
         end = args.index("--") if "--" in args else len(args)
-        flags = [word for word in args[:end] if word in FLAGS]
-        others = [word for word in args[:end] if word not in FLAGS]
+        flags = [word for word in args[:end] if word in VERBOSITY]
+        others = [word for word in args[:end] if word not in VERBOSITY]
         return super().parse_args(ctx, [*flags, *others, *args[end:]])
 
 
