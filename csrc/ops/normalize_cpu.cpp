@@ -245,6 +245,7 @@ template <typename Out, typename T>
 void write(const Source<T>& source, const Box& inner, std::int64_t p, const View<Out, 4>& tensor,
            int n_threads) {
   std::vector<Child> children;
+  children.reserve(static_cast<std::size_t>(n_children(p)));
   for (std::int64_t i = 0; i < n_children(p); ++i) children.emplace_back(i, inner, p);
   const auto order = transfer_order(memory_order(source.box.shape, source.box.strides),
                                     memory_order(tensor.shape, tensor.strides));
@@ -290,9 +291,11 @@ std::vector<Fusion> fusions_of(const NormalizeArgs& args, const Source<T>& sourc
                                const Box& inner) {
   std::vector<Fusion> fusions(source.scores.size(), {1, 0, args.step});
   if (!args.gate.data) return fusions;
-  std::vector<float> present;
-  for (std::int64_t m = 0; m < source.box.shape[0]; ++m)
-    present.push_back(is_present(source, m, inner, args.patch) ? 1.0F : 0.0F);
+  std::vector<float> present(source.scores.size());
+  for (std::size_t m = 0; m < present.size(); ++m) {
+    const bool found = is_present(source, static_cast<std::int64_t>(m), inner, args.patch);
+    present[m] = found ? 1.0F : 0.0F;
+  }
   for (std::int64_t m = 0; m < source.box.shape[0]; ++m) {
     Fusion& fusion = fusions[static_cast<std::size_t>(m)];
     fusion.gain = gain_of(args.gate, args.gate_bias, m, present.data());
