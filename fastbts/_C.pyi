@@ -23,6 +23,7 @@ __all__: list[str] = [
     "fold_stats",
     "image_reads",
     "label",
+    "limit_cpus",
     "linear",
     "mutual_information",
     "n_cuda_devices",
@@ -139,6 +140,7 @@ def label(
     n_threads: int,
     stream: int,
 ) -> None: ...
+def limit_cpus(n: int) -> None: ...
 def linear(
     x: typing.Any,
     weight: typing.Any,

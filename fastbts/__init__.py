@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fastbts import _C
 from fastbts.about import __version__ as __version__
+from fastbts.device.host_cpus import n_limited_cpus
 from fastbts.engine.interface import Engine
 from fastbts.errors import (
     CaseError,
@@ -74,6 +76,9 @@ _LAZY = {
     "read_files": "fastbts.read.case",
     "read_study": "fastbts.study.study",
 }
+
+
+_C.limit_cpus(n_limited_cpus())  # of a container; C++ sees only the CPUs of the process
 
 
 def __getattr__(name: str) -> Any:

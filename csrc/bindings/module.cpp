@@ -7,6 +7,7 @@
 #include "bindings/export.h"
 #include "bindings/network.h"
 #include "bindings/run.h"
+#include "core/cpu/parallel.h"
 #include "core/cpu/wide.h"
 #include "core/cuda/device.h"
 #include "ops/blend.h"
@@ -260,6 +261,7 @@ Description describe(const Array& array, StreamHandle stream) {
 void bind_device(py::module_& module) {
   module.attr("HAS_CUDA") = kHasCuda;
   module.attr("ISA") = isa_name();
+  module.def("limit_cpus", [](int n) { cpu_limit = n; }, "n"_a);
   module.def("n_cuda_devices", n_cuda_devices);
   module.def(
       "cuda_synchronize",

@@ -20,13 +20,18 @@
 
 namespace fastbts {
 
+/// CPUs that the quota of a container allows; 0 for no quota. Python reads it and sets it once.
+inline std::atomic<int> cpu_limit{0};
+
 /// CPUs this process may run on; fewer than the machine has inside a container or under taskset.
 inline int n_available_cpus() {
+  int n = static_cast<int>(std::thread::hardware_concurrency());
 #ifdef __linux__
   cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) n = CPU_COUNT(&set);
 #endif
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const int limit = cpu_limit;
+  return std::max(1, limit > 0 ? std::min(n, limit) : n);
 }
 
 /// How many threads n_threads stands for: 0 means every available CPU.
