@@ -9,7 +9,6 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.engine.onnx_bytes import GRAPH, INITIALIZER, NODE, each, fields, text, varints
@@ -35,11 +34,11 @@ class OnnxGraph:
 
     Attributes:
         makers: The node that makes a tensor, by the tensor's name.
-        weights: The float32 and float16 initializers by name, as float32.
+        weights: The float32 and float16 initializers by name, as in the file and not copied.
     """
 
     makers: dict[str, Node]
-    weights: dict[str, NDArray[np.float32]]
+    weights: dict[str, NDArray[Any]]
 
 
 def read_graph(onnx_bytes: bytes | memoryview) -> OnnxGraph:
@@ -53,7 +52,7 @@ def read_graph(onnx_bytes: bytes | memoryview) -> OnnxGraph:
     tensors = [read_tensor(part) for graph in graphs for part in each(graph, INITIALIZER)]
     return OnnxGraph(
         {name: node for node in nodes for name in node.outputs},
-        {tensor.name: tensor.values for tensor in tensors if tensor.values is not None},
+        {tensor.name: tensor.stored for tensor in tensors if tensor.stored is not None},
     )
 
 

@@ -239,11 +239,13 @@ class _Rewrite:
     def _tensor(self, content: memoryview) -> bytes:
         """A tensor, rounded if it is float32."""
         tensor = read_tensor(content)
-        if tensor.kind != FLOAT or tensor.values is None:
+        values = tensor.values
+        if tensor.kind != FLOAT or values is None:
             return bytes(content)
         change = self.half.rounded if self.emulated else self.half.bits
-        raw = change(tensor.values, tensor.name).tobytes()
-        return make_tensor(tensor.name, self.kind, tensor.values.shape, raw)
+        return make_tensor(
+            tensor.name, self.kind, values.shape, change(values, tensor.name).tobytes()
+        )
 
 
 class _Nodes:

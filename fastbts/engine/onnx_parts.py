@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,11 +100,16 @@ def make_tensor(name: str, kind: int, shape: Sequence[int], raw: bytes) -> bytes
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor; `values` as float32, None if it holds neither float32 nor float16."""
+    """A tensor; `stored` are its values as in the file, None if neither float32 nor float16."""
 
     name: str
     kind: int
-    values: NDArray[np.float32] | None
+    stored: NDArray[Any] | None
+
+    @property
+    def values(self) -> NDArray[np.float32] | None:
+        """A copy as float32, if it holds floats."""
+        return None if self.stored is None else self.stored.astype(np.float32)
 
 
 def read_tensor(content: bytes | memoryview) -> Tensor:
@@ -121,14 +127,11 @@ def read_tensor(content: bytes | memoryview) -> Tensor:
     kind, name, raw = found.get(DATA_TYPE, 0), text(found.get(NAME, b"")), found.get(RAW_DATA, b"")
     if kind not in (FLOAT, FLOAT16):
         return Tensor(name, kind if isinstance(kind, int) else 0, None)
-    content = (
-        floats if floats and kind == FLOAT else bytes(raw) if not isinstance(raw, int) else b""
-    )
+    content = floats if floats and kind == FLOAT else b"" if isinstance(raw, int) else raw
     size = 4 if kind == FLOAT else 2
     if len(content) != size * int(np.prod(shape, dtype=object)):
         raise EngineFileError(
             f"ONNX tensor {name!r}: expected {size} bytes for each element of shape {shape}, got "
             f"{len(content)} bytes; export it again"
         )
-    values = np.frombuffer(content, f"<f{size}").reshape(shape).astype(np.float32)
-    return Tensor(name, int(kind), values)
+    return Tensor(name, int(kind), np.frombuffer(content, f"<f{size}").reshape(shape))

@@ -52,7 +52,7 @@ class LayerReader:
         return node
 
     def weight(self, node: Node, i: int) -> Floats:
-        """Input i of a node: a weight, maybe stored as float16."""
+        """Input i of a node: a copy of a weight, maybe stored as float16."""
         name = node.inputs[i] if i < len(node.inputs) else ""
         cast = self.graph.makers.get(name)
         found = self.graph.weights.get(cast.inputs[0] if cast and cast.op == "Cast" else name)
@@ -62,7 +62,7 @@ class LayerReader:
                 f"makes {node.outputs[0]!r}, got {name!r}; use another backend, or export the "
                 "network again"
             )
-        return found
+        return found.astype(np.float32)
 
     def number(self, node: Node, i: int) -> float:
         """Input i of a node: a constant of one element."""
