@@ -30,11 +30,7 @@ COMMANDS = {
 }
 """Module -> its commands, in the order of the help text, which is that of use."""
 SEGMENTING = ("predict", "demo")
-"""Commands that take the shipped engine, as it is by default, unless an option says otherwise."""
-OTHER_ENGINE = {
-    *("--engine", "--backend", "--device", "--precision", "--threads", "--jobs"),
-    *("--trusted-key", "--ray", "--help", "-h"),
-}
+"""Commands that take the shipped engine unless an option says otherwise."""
 VERBOSITY = ("-q", "--quiet", "-v", "--verbose")
 
 
@@ -46,10 +42,10 @@ def main() -> None:
     """
     stdout = open_streams()
     command, *options = [word for word in sys.argv[1:] if word not in VERBOSITY] or [""]
-    if command in SEGMENTING and not OTHER_ENGINE & {word.partition("=")[0] for word in options}:
-        from fastbts.engine.load import load_ahead
+    if command in SEGMENTING:
+        from fastbts.cli.ahead import begin
 
-        load_ahead()  # meanwhile we import the command line's libraries and read the case
+        begin(options)
     try:
         _app([module for module, names in COMMANDS.items() if command in names] or COMMANDS)()
     except SystemExit as done:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from fastbts.engine.backends import BACKENDS, Backend, device_kind, devices, pre
 from fastbts.engine.file import EngineFile, named, read_engine_file
 from fastbts.engine.graph import check_graph
 from fastbts.engine.interface import Engine
-from fastbts.errors import EngineFileError, OptionsError, memory_errors
+from fastbts.errors import DeviceError, EngineFileError, OptionsError, memory_errors
 from fastbts.options import check_threads
 
 NUMBERED = re.compile(r"cuda:(0|[1-9][0-9]{0,5})")
@@ -119,40 +120,47 @@ def _opened(
     return row.engine_class()(file, **choice, n_threads=n_threads, parallel=parallel)
 
 
+Choice = tuple[str, str, str, int, int]
+"""Backend, device, precision, threads and calls at once of `open_engine`."""
+
+
 class _Ahead(NamedTuple):
     """The shipped engine, which a thread loads."""
 
+    choice: Choice
     file: Future[EngineFile]
     engine: Future[Engine]
 
 
-DEFAULTS = ("auto", "auto", "auto", 0, 1)
-"""Backend, device, precision, threads and calls at once of `open_engine`."""
 _ahead: list[_Ahead] = []
 """At most one."""
 
 
-def load_ahead() -> None:
+def load_ahead(n_threads: int = 0, parallel: int = 1) -> None:
     """Begins to load the shipped engine in a thread.
 
     The next `open_engine` returns it, or raises why it cannot be loaded, if it is of that file with
-    default arguments; else the engine is dropped. For a process that has something else to do
-    first.
+    these and otherwise default arguments; else the engine is dropped. For a process that has
+    something else to do first.
     """
+    choice = ("auto", "auto", "auto", n_threads, parallel)
     pool = ThreadPoolExecutor(1, "fastbts-ahead")
     file = pool.submit(read_engine, default_engine_path())
-    engine = pool.submit(lambda: _opened(file.result(), *DEFAULTS))
+    # Here, as imports in a thread would take turns with those that follow here. Compiling does not.
+    with suppress(DeviceError):  # not installed; the file may be for another backend
+        _choice("auto", "auto").engine_class().package()
+    engine = pool.submit(lambda: _opened(file.result(), *choice))
     pool.shutdown(wait=False)
-    _ahead[:] = [_Ahead(file, engine)]
+    _ahead[:] = [_Ahead(choice, file, engine)]
 
 
-def _taken(file: EngineFile, choice: tuple[str, str, str, int, int]) -> Future[Engine] | None:
+def _taken(file: EngineFile, choice: Choice) -> Future[Engine] | None:
     """The engine that is loaded ahead, if it is the one wanted; only one caller gets it."""
     try:
         ahead = _ahead.pop()
     except IndexError:
         return None
-    if choice == DEFAULTS and ahead.file.result() is file:
+    if choice == ahead.choice and ahead.file.result() is file:
         return ahead.engine
     ahead.engine.cancel()
     return None
