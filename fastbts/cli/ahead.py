@@ -24,7 +24,7 @@ OTHER_IMAGES = {"--channels", "--grid", "--nnunet-order", "--part", "--skip-done
 
 def begin(options: Sequence[str]) -> None:
     """Begins what `fastbts predict` or `fastbts demo` needs with these options, in threads."""
-    given = dict(zip(options, [*options[1:], ""], strict=True))
+    given = dict(zip(options, (*options[1:], ""), strict=False))
     given |= {name: value for name, is_one, value in map(_parts, options) if is_one}
     if OTHER_ENGINE & given.keys():
         return

@@ -9,8 +9,7 @@ import pytest
 import typer
 
 from fastbts import cli
-from fastbts.cli import COMMANDS, app
-from fastbts.engine import load
+from fastbts.cli import COMMANDS, ahead, app
 
 
 def imported_by(*arguments: str) -> set[str]:
@@ -67,36 +66,20 @@ def test_unknown_command() -> None:
 @pytest.mark.parametrize(
     ("arguments", "begun"),
     [
-        (["predict", "case"], True),
-        (["predict", "case", "--mode", "sliding"], True),
-        (["demo"], True),
-        (["predict", "case", "--threads=1"], False),
-        (["predict", "case", "--engine", "other.fbts"], False),
-        (["predict", "--help"], False),
-        (["doctor"], False),
-        ([], False),
+        (["predict", "case", "--mode", "sliding"], [["case", "--mode", "sliding"]]),
+        (["-q", "demo"], [[]]),
+        (["doctor"], []),
+        ([], []),
     ],
 )
-def test_shipped_engine_is_loaded_ahead(
-    arguments: list[str], begun: bool, monkeypatch: pytest.MonkeyPatch
+def test_what_segments_begins_at_once(
+    arguments: list[str], begun: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only where no option can ask for another one."""
-    calls: list[bool] = []
-    monkeypatch.setattr(load, "load_ahead", lambda: calls.append(True))
+    calls: list[list[str]] = []
+    monkeypatch.setattr(ahead, "begin", calls.append)
     monkeypatch.setattr(cli, "_app", lambda modules: lambda: sys.exit("end"))
     monkeypatch.setattr(sys, "argv", ["fastbts", *arguments])
     monkeypatch.setattr(cli, "open_streams", lambda: None)
     with pytest.raises(SystemExit, match="end"):
         cli.main()
-    assert calls == [True] * begun
-
-
-def test_options_that_choose_an_engine_exist() -> None:
-    group = typer.main.get_command(app)
-    for command in cli.SEGMENTING:
-        parameters = group.commands[command].params  # type: ignore[attr-defined]
-        options = {name for parameter in parameters for name in parameter.opts}
-        assert "--engine" in options
-        assert {"--engine", "--backend", "--device", "--precision", "--threads"} & options <= (
-            cli.OTHER_ENGINE
-        )
+    assert calls == begun

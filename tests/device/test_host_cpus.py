@@ -75,6 +75,25 @@ print(n_cpus(), load_engine().description["n_threads"], load_engine(parallel=2).
     assert done.stdout == "1 1 1\n"
 
 
+def test_ops_are_told_the_limit() -> None:
+    """When the package is imported; tests/ops/parallel.cpp tests what C++ does with it."""
+    script = """
+import os, sys
+from pathlib import Path
+from unittest.mock import MagicMock
+files = {"/proc/self/cgroup": "0::/", "/sys/fs/cgroup/cpu.max": "250000 100000"}
+Path.read_text = lambda path: files.get(str(path), "")
+os.sched_getaffinity = lambda process: range(8)
+module = sys.modules["fastbts._C"] = MagicMock()
+import fastbts
+print(module.limit_cpus.call_args_list)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "[call(3)]\n"
+
+
 def test_all_cpus_where_nothing_limits_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_cpus, "n_limited_cpus", lambda: 0)
     assert n_cpus() == 8

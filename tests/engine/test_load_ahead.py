@@ -38,10 +38,17 @@ def test_first_caller_gets_the_engine(opened: list[tuple[object, ...]]) -> None:
     load_ahead()
     file = read_engine(None)
     first = open_engine(file)
-    assert opened == [load.DEFAULTS]
+    assert opened == [("auto", "auto", "auto", 0, 1)]
     second = open_engine(file)
     assert len(opened) == 2
     assert second is not first, "each owner closes its own"
+
+
+def test_engine_for_threads_and_calls_at_once(opened: list[tuple[object, ...]]) -> None:
+    load_ahead(2, 2)
+    engine = open_engine(read_engine(None), n_threads=2, parallel=2)
+    assert opened == [("auto", "auto", "auto", 2, 2)]
+    assert engine.description["n_threads"] == 2
 
 
 @pytest.mark.parametrize("choice", [{"n_threads": 1}, {"precision": "fp32"}])

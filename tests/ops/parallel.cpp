@@ -61,6 +61,11 @@ int main() {
         if (count != 1) return 3;
     }
   }
+  const int n_cpus = fastbts::n_available_cpus();
+  for (const int limit : {1, 1 << 20, 0}) {  // of a container; the last one is none
+    fastbts::cpu_limit = limit;
+    if (fastbts::n_available_cpus() != (limit == 1 ? 1 : n_cpus)) return 4;
+  }
   std::atomic<int> finished{0};
   try {
     fastbts::parallel_for(3, 3, [&](std::int64_t begin, std::int64_t) {
@@ -68,8 +73,7 @@ int main() {
       ++finished;
     });
   } catch (const std::runtime_error& error) {
-    std::printf("%s after %d others, %d cpus", error.what(), finished.load(),
-                fastbts::n_available_cpus());
+    std::printf("%s after %d others, %d cpus", error.what(), finished.load(), n_cpus);
     return 0;
   }
   return 2;
