@@ -24,9 +24,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.peak import peaks
 from benchmarks.peers.cases import Case, case_of, cube, synthetic_case
 from benchmarks.peers.contender import Kit, Machine
-from benchmarks.peers.kit import make_kit
+from benchmarks.peers.kit import gflop, make_kit
 from benchmarks.peers.measure import (
     Answer,
     Field,
@@ -36,8 +37,7 @@ from benchmarks.peers.measure import (
     running,
     surroundings,
 )
-from benchmarks.peers.peak import gflop, peaks
-from benchmarks.peers.process import ROOT, ContenderError, Process, peak_mb_of
+from benchmarks.peers.process import BYTECODE, ROOT, ContenderError, Process, peak_mb_of
 
 GROUPS = {  # contenders that take turns, and rounds; all of a group are in memory together
     "ours": (("ours", "ours-int8", "ours-bf16", "ours-fp32"), 7),
@@ -227,7 +227,7 @@ def command_s(command: Sequence[str]) -> float:
     import subprocess
 
     began = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | BYTECODE)
     return time.perf_counter() - began
 
 

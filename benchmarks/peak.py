@@ -13,21 +13,33 @@ ROUNDS = 10
 MULTIPLIES = "gemm", "conv"
 """In the names of kernels that multiply matrices."""
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+NAMES = {"fp32": "FP32", "bf16": "BF16", "int8": "INT8"}
+"""Of the precisions, among OpenVINO's capabilities of a CPU."""
 
 
-def peak_gflops(precision: str, matrix: int = MATRIX, side: int = SIDE) -> dict[str, float]:
+def peak_gflops(
+    precision: str, n_threads: int = 0, matrix: int = MATRIX, side: int = SIDE
+) -> dict[str, float]:
     """Of a matrix product of 2048^3, and of a convolution 3^3 of 256 channels over 24^3 voxels: the
-    best of some rounds.
+    best of some rounds, on some threads; 0 for all.
 
     Raises:
         RuntimeError: OpenVINO computes the layer in another precision.
     """
+    product, convolution = _product(matrix, precision), _convolution(side, precision)
+    work = 2e-9 * 27 * CHANNELS**2 * side**3
     return {
-        "matrix product": _gflops(_product(matrix, precision), 2e-9 * matrix**3, precision),
-        "convolution 3^3": _gflops(
-            _convolution(side, precision), 2e-9 * 27 * CHANNELS**2 * side**3, precision
-        ),
+        "matrix product": _gflops(product, 2e-9 * matrix**3, precision, n_threads),
+        "convolution 3^3": _gflops(convolution, work, precision, n_threads),
     }
+
+
+def peaks(n_threads: int) -> dict[str, float]:
+    """The larger of the two in each precision that the CPU computes in."""
+    OpenVINOEngine.package()
+    known = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    found = [precision for precision, name in NAMES.items() if name in known]
+    return {precision: max(peak_gflops(precision, n_threads).values()) for precision in found}
 
 
 def _product(n: int, precision: str) -> Any:
@@ -61,11 +73,12 @@ def _steps(x: Any, precision: str, levels: int) -> Any:
     return ops.fake_quantize(x, low, high, low, high, levels) if precision == "int8" else x
 
 
-def _gflops(layer: Any, gflop: float, precision: str) -> float:
+def _gflops(layer: Any, gflop: float, precision: str, n_threads: int) -> float:
     """By OpenVINO's counter of the layer alone, without the conversion of its ends."""
     x, out = layer
     ov, core = OpenVINOEngine.package(), _core()
     settings = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERF_COUNT": True}
+    settings |= {"INFERENCE_NUM_THREADS": n_threads} if n_threads else {}
     model = core.compile_model(ov.Model([out], [x], "peak"), "CPU", settings)
     request, seconds = model.create_infer_request(), []
     given = np.random.default_rng(1).uniform(-1, 1, tuple(x.shape)).astype(np.float32)

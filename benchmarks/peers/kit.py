@@ -34,6 +34,20 @@ def make_kit(folder: Path, engine: Path | None = None, int8_engine: Path | None 
     return kit
 
 
+def gflop(kit: Kit, shape: tuple[int, int, int]) -> float:
+    """GFLOP of the network's convolutions and matrix products; a multiply-add counts as two."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from training.config import model_config
+    from training.model import UNet3d
+
+    network = UNet3d(model_config(kit.about["model"], str(kit.engine))).eval().to("meta")
+    with FlopCounterMode(display=False) as counter:  # with gradients: it looks at their graph
+        network(torch.empty((1, 4, *shape), device="meta"))
+    return float(counter.get_total_flops()) / 1e9
+
+
 def _about(file: EngineFile) -> dict[str, object]:
     spec = asdict(file.spec)
     return {

@@ -16,6 +16,8 @@ from benchmarks.peers.contender import Kit, Machine
 from benchmarks.peers.registry import CONTENDERS
 
 ROOT = Path(__file__).resolve().parents[2]
+BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}
+"""Lets Python keep the bytecode of a checkout, which installed packages have."""
 
 
 class ContenderError(RuntimeError):
@@ -49,7 +51,7 @@ class Process:
             stderr=subprocess.DEVNULL,
             text=True,
             cwd=ROOT,
-            env=os.environ | CONTENDERS[name].environment,
+            env=os.environ | BYTECODE | CONTENDERS[name].environment,
         )
         self.loaded = self._answer()
 
