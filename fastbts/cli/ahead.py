@@ -30,11 +30,11 @@ def begin(options: Sequence[str]) -> None:
         return
     folders = _folders(options)
     n_threads, jobs = _number(given, "--threads"), _number(given, "--jobs")
+    load_ahead(n_threads, jobs or max(1, min(len(folders), n_threads or n_cpus(), 2)))
     if len(folders) == 1 and not OTHER_IMAGES & given.keys():
         from fastbts.read.case import read_ahead
 
         read_ahead(folders[0])
-    load_ahead(n_threads, jobs or max(1, min(len(folders), n_threads or n_cpus(), 2)))
 
 
 def _parts(option: str) -> tuple[str, str, str]:
