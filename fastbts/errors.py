@@ -48,6 +48,7 @@ class OutputError(FastBTSError, OSError):
 MEMORY_MESSAGES = re.compile(
     "bad_alloc|can't alloc|ailed to alloc|llocate memory|out of memory|MemoryAllocation"
     "|can't start new thread|Resource temporarily unavailable"
+    "|failed to map segment from shared object(?!:)"  # after a colon there is another reason
 )
 """How runtimes and the system report a lack of memory in errors of other types."""
 

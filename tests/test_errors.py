@@ -21,6 +21,8 @@ def caused(error: Exception, cause: Exception | None) -> Exception:
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
+        (ImportError("a.so: failed to map segment from shared object"), True),
+        (ImportError("a.so: failed to map segment from shared object: not permitted"), False),
         (MemoryError(), True),
         (np._core._exceptions._ArrayMemoryError((4, 4), np.dtype("f4")), True),
         (OSError(errno.ENOMEM, "no"), True),

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fastbts.cli.streams import close_streams, open_streams
+from fastbts.errors import is_out_of_memory
 
 if TYPE_CHECKING:
     import typer
@@ -52,6 +53,13 @@ def main() -> None:
         if isinstance(done.code, int):
             os._exit(close_streams(stdout, done.code))
         raise
+    except Exception as error:  # of an import; commands report their own
+        if not is_out_of_memory(error):
+            raise
+        print(
+            f"error: out of memory: {error}; free memory, or use a larger machine", file=sys.stderr
+        )
+        os._exit(close_streams(stdout, 1))
 
 
 def _app(modules: Iterable[str]) -> typer.Typer:

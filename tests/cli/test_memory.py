@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from fastbts import cli
 from fastbts.cli.common import reported_errors
 from fastbts.phantom import make_case, write_case
 
@@ -50,4 +52,22 @@ def test_a_command_without_memory_ends_with_one_line(error: Exception) -> None:
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: out of memory: ")
+    assert line.endswith("; free memory, or use a larger machine")
+
+
+def test_no_memory_for_a_library_of_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_memory(modules: object) -> object:
+        raise ImportError("a.so: failed to map segment from shared object")
+
+    monkeypatch.setattr(cli, "_app", no_memory)
+    monkeypatch.setattr(cli, "open_streams", lambda: None)
+    monkeypatch.setattr(cli, "close_streams", lambda stdout, code: code)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    monkeypatch.setattr(sys, "argv", ["fastbts", "doctor"])
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: out of memory: a.so: ")
     assert line.endswith("; free memory, or use a larger machine")

@@ -251,7 +251,7 @@ def _compiled(
     network = _network(ov, core, file, precision)
     network = without_packing(ov, network, file, settings["INFERENCE_PRECISION_HINT"])
     model = core.compile_model(network, "CPU", settings)
-    with suppress(RuntimeError):  # a network that OpenVINO cannot export
+    with suppress(RuntimeError, ValueError):  # OpenVINO cannot export it, or lacks the memory
         model_cache.store(key, lambda: model.export_model().getbuffer())
     _trim_memory()
     return model, None
