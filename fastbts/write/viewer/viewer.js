@@ -29,6 +29,7 @@ class Panel {
       multiplanarShowRender: niivue.SHOW_RENDER.ALWAYS,
       dragAndDropEnabled: false,
       showLegend: false,
+      showAllOrientationMarkers: true,
       scrollRequiresFocus: true,
       viewModeHotKey: "",
       crosshairWidth: 0.6,
