@@ -56,7 +56,7 @@ def short_table(results: dict[str, Any]) -> str:
     if not entries:
         return MISSING
     first = [entry for entry in entries if entry["case"] == entries[0]["case"]]
-    columns = ("same network, same images", "median s", "times fastbts", "Dice WT, TC, ET", "peak MB")
+    columns = ("same network and images", "median s", "times fastbts", "Dice WT, TC, ET", "peak MB")
     rows = [
         (name, seconds, times, dice, megabytes)
         for name, seconds, _, times, _, dice, _, megabytes, *_ in _memory_rows(first)
