@@ -15,7 +15,7 @@ Entry = dict[str, Any]
 Row = dict[str, Any]
 MISSING = "Not measured yet."
 TIMES = (
-    "Each program ran in turns with fastbts. \"times fastbts\" compares with fastbts in the same "
+    'Each program ran in turns with fastbts. "times fastbts" compares with fastbts in the same '
     "turns, so it is not exactly the quotient of two rows."
 )
 

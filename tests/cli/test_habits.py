@@ -53,6 +53,11 @@ def test_quiet_prints_nothing_but_warnings(
     assert (tmp_path / "out/seg.nii.gz").is_file()
 
 
+def test_quiet_commands_on_engines_print_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    assert run("keygen", tmp_path / "key.pem", "-q") == (0, "")
+
+
 def test_verbose_prints_device_and_times(case: Path, voxel_engine: Path, tmp_path: Path) -> None:
     command = ("predict", case, "-o", tmp_path / "out", "--engine", voxel_engine)
     assert "; ms: read " in run(*command, "-v")[1]
