@@ -1,8 +1,8 @@
-"""What a command begins before it is parsed: loading the shipped engine, and reading a case.
+"""What a command begins before it is parsed: loading the shipped engine.
 
-Importing the libraries of the command line takes a quarter of a second; both go on meanwhile. A
-guess that turns out wrong costs time only: `open_engine` and `load_files` take what was begun if it
-is what they are asked for.
+Importing the libraries of the command line takes a quarter of a second; the network is compiled
+meanwhile. A guess that turns out wrong costs time only: `open_engine` takes the engine that was
+begun if it is what it is asked for.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ OTHER_ENGINE = {
     *("--help", "-h"),
 }
 """With one of these options another engine may be wanted, or none."""
-OTHER_IMAGES = {"--channels", "--grid", "--nnunet-order", "--part", "--skip-done"}
-"""With one of these options the images may be read in another way, or not at all."""
 
 
 def begin(options: Sequence[str]) -> None:
@@ -31,10 +29,6 @@ def begin(options: Sequence[str]) -> None:
     folders = _folders(options)
     n_threads, jobs = _number(given, "--threads"), _number(given, "--jobs")
     load_ahead(n_threads, jobs or max(1, min(len(folders), n_threads or n_cpus(), 2)))
-    if len(folders) == 1 and not OTHER_IMAGES & given.keys():
-        from fastbts.read.case import read_ahead
-
-        read_ahead(folders[0])
 
 
 def _parts(option: str) -> tuple[str, str, str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastbts.errors import CaseError, FastBTSError, GeometryError
+from fastbts.errors import CaseError, GeometryError
 from fastbts.read.find import find_case
 from fastbts.read.nifti import ImageHeader, check_content, image_of, read_header, read_voxels
 from fastbts.read.quality import inspected
@@ -75,41 +75,8 @@ def read_files(
     return inspected(load_files({m: path for m, path in given.items() if path is not None}, grid))
 
 
-_ahead: list[tuple[dict[str, Path], Future[Volume]]] = []
-"""At most one case: modality -> path, and what is read."""
-
-
-def read_ahead(folder: str | Path) -> None:
-    """Begins to read the case in a folder in threads, if it is one with all images.
-
-    The next `load_files` of the same files waits for it, or raises why it cannot be read. For a
-    process that has something else to do first.
-    """
-    try:
-        paths = find_case(folder)
-    except FastBTSError:  # the case itself will raise it
-        return
-    pool = ThreadPoolExecutor(1, "fastbts-read")
-    _ahead[:] = [(paths, pool.submit(_loaded, paths))]
-    pool.shutdown(wait=False)
-
-
 def load_files(paths: Mapping[str, str | Path], grid: str | None = None) -> Volume:
     """Modality -> path, as a Volume in that order; see `read_files`. Its quality is not checked."""
-    ahead = _taken(paths) if grid is None else None
-    return _loaded(paths, grid) if ahead is None else ahead.result()
-
-
-def _taken(paths: Mapping[str, str | Path]) -> Future[Volume] | None:
-    """The case that is read ahead, if it is the one wanted, in this order; else it is dropped."""
-    try:
-        found, volume = _ahead.pop()
-    except IndexError:
-        return None
-    return volume if [*found.items()] == [*paths.items()] else None
-
-
-def _loaded(paths: Mapping[str, str | Path], grid: str | None = None) -> Volume:
     headers = {modality: read_header(path) for modality, path in paths.items()}
     if not headers:
         raise CaseError(f"no image was given; expected paths for {', '.join(MODALITIES)}")

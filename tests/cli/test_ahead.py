@@ -9,7 +9,6 @@ import typer
 
 from fastbts import cli
 from fastbts.cli import ahead, app
-from fastbts.read import case as read
 
 
 @pytest.fixture
@@ -22,16 +21,14 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 @pytest.fixture
-def cases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """The folders that are read ahead; the folders `one` and `two` are there."""
-    begun: list[str] = []
-    monkeypatch.setattr(read, "read_ahead", begun.append)
+def folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The folders `one` and `two` are there."""
     monkeypatch.chdir(tmp_path)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-    return begun
 
 
+@pytest.mark.usefixtures("folders")
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -50,29 +47,10 @@ def cases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     ],
 )
 def test_engine_is_loaded_for_the_threads_and_cases_that_are_named(
-    words: str, expected: tuple[int, int] | None, engines: list[object], cases: list[str]
+    words: str, expected: tuple[int, int] | None, engines: list[object]
 ) -> None:
     ahead.begin(words.split())
     assert engines == ([] if expected is None else [expected])
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("one -o out", ["one"]),
-        ("one -o two --overwrite", ["one"]),
-        ("one two", []),
-        ("missing", []),
-        ("one --grid=flair", []),
-        ("one --nnunet-order t1,t1ce,t2,flair", []),
-        ("one --engine other.fbts", []),
-    ],
-)
-def test_only_case_is_read(
-    words: str, expected: list[str], engines: list[object], cases: list[str]
-) -> None:
-    ahead.begin(words.split())
-    assert cases == expected
 
 
 def test_options_exist() -> None:
@@ -83,4 +61,4 @@ def test_options_exist() -> None:
         assert "--engine" in options
         assert {"--engine", "--backend", "--device", "--precision"} & options <= ahead.OTHER_ENGINE
         if command == "predict":
-            assert {*ahead.OTHER_IMAGES, "--threads", "--jobs"} <= options
+            assert {"--threads", "--jobs"} <= options

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,12 +15,10 @@ from fastbts import (
     CaseError,
     GeometryError,
     InputError,
-    Volume,
     read_case,
     read_files,
 )
-from fastbts.read import case as read
-from fastbts.read.case import load_files, load_stack, read_ahead
+from fastbts.read.case import load_stack
 
 NNUNET = ("t1", "t1ce", "t2", "flair")
 SHAPE = (12, 11, 10)
@@ -229,51 +227,3 @@ def test_a_corner_far_from_an_equal_origin_is_noticed(paths: dict[str, Path]) ->
     write(paths["t1"], images()["t1"], turned)
     with pytest.raises(GeometryError, match=r"corner voxel \(11, .*\) is 0.0108 mm \(0.011 voxels"):
         read_files(**paths)
-
-
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """The files of each case that is read from now on."""
-    found: list[object] = []
-    loaded = read._loaded
-
-    def noted(paths: Mapping[str, Path], grid: str | None = None) -> Volume:
-        found.append(dict(paths))
-        return loaded(paths, grid)
-
-    monkeypatch.setattr(read, "_loaded", noted)
-    return found
-
-
-def test_case_that_was_read_ahead(
-    tmp_path: Path, paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = reads(monkeypatch)
-    read_ahead(tmp_path)
-    volume = read_case(tmp_path)
-    assert found == [paths]
-    assert read_case(tmp_path).data is not volume.data, "only the first caller gets it"
-    assert len(found) == 2
-
-
-@pytest.mark.parametrize("grid", [None, "t1"])
-def test_case_that_was_read_ahead_is_dropped_where_another_is_wanted(
-    grid: str | None, tmp_path: Path, paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = reads(monkeypatch)
-    read_ahead(tmp_path)
-    ahead = read._ahead[0][1].result()
-    wanted = paths if grid else dict(reversed(paths.items()))
-    assert load_files(wanted, grid).data is not ahead.data
-    assert found == [paths, wanted]
-    read._ahead.clear()
-
-
-def test_errors_of_reading_ahead_are_those_of_the_case(
-    tmp_path: Path, paths: dict[str, Path]
-) -> None:
-    paths["t1"].write_bytes(b"no image")
-    read_ahead(tmp_path)
-    with pytest.raises(InputError, match=r"t1\.nii"):
-        read_case(tmp_path)
-    read_ahead(tmp_path / "missing")
-    assert not read._ahead
