@@ -17,11 +17,9 @@ from fastbts.read.nifti import read_header
 from fastbts.read.reference import read_labels
 from fastbts.write.kinds import SUFFIXES
 from fastbts.write.nifti import IMAGE_SUFFIXES
-from fastbts.write.ours import is_ours, listed_files, read_report
+from fastbts.write.ours import UNREADABLE, is_ours, listed_files, read_report
 from fastbts.write.outputs import REPORT
 
-BAD_REPORT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-"""What a report with other content than ours raises."""
 VOLUME_TOLERANCE = 1e-4  # relative: precision of a voxel's volume from a float32 affine
 
 
@@ -63,12 +61,14 @@ def read_result(place: str | Path) -> SavedResult:
     try:
         report = read_report(path)
         stated = {str(name): float(ml) for name, ml in report["volumes_ml"].items()}
-        files = {path.with_name(name): str(digest) for name, digest in listed_files(path).items()}
+        files = {
+            path.with_name(name): str(digest) for name, digest in report["files_sha256"].items()
+        }
         _check_complete(report)
         counted, warnings = _of_masks(files, report, stated)
     except FastBTSError:
         raise
-    except (OSError, *BAD_REPORT) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{path}: no report of fastbts: {type(error).__name__}: {error}; expected the folder "
             "of a result that `fastbts predict` wrote"
@@ -77,7 +77,7 @@ def read_result(place: str | Path) -> SavedResult:
 
 
 def _check_complete(report: Mapping[str, Any]) -> None:
-    """Raises one of BAD_REPORT if something is missing that every report has."""
+    """Raises one of UNREADABLE if something is missing that every report has."""
     for name in ("engine", "input", "software"):
         dict(report[name])
     _ = report["engine"]["name"], report["input"]["shape"], report["label_scheme"]
