@@ -20,6 +20,8 @@ from fastbts.write.nifti import IMAGE_SUFFIXES
 from fastbts.write.ours import UNREADABLE, is_ours, listed_files, read_report
 from fastbts.write.outputs import REPORT
 
+FOLDERS = ("*", "sub-*/anat", "sub-*/ses-*/anat", "ses-*/anat")
+"""Where results are in a folder: in folders of cases, or as in a BIDS dataset."""
 VOLUME_TOLERANCE = 1e-4  # relative: precision of a voxel's volume from a float32 affine
 
 
@@ -124,7 +126,7 @@ def _date(files: Iterable[Path]) -> date | None:
 
 
 def results_in(place: str | Path) -> tuple[list[Path], list[Path]]:
-    """What fastbts wrote in a folder and the folders in it; or a given report, or that of an image.
+    """What fastbts wrote in a folder and its `FOLDERS`; or a given report, or that of an image.
 
     Returns:
         The reports, and the images and previews that no report lists.
@@ -133,7 +135,8 @@ def results_in(place: str | Path) -> tuple[list[Path], list[Path]]:
     """
     place = Path(place)
     if place.is_dir():
-        folders = [place, *sorted(filter(Path.is_dir, place.iterdir()))]
+        found = {folder for pattern in FOLDERS for folder in place.glob(pattern)}
+        folders = [place, *sorted(filter(Path.is_dir, found))]
         reports = [report for folder in folders for report in _reports(folder)]
         unlisted = list(_unlisted((path for f in folders for path in sorted(f.iterdir())), reports))
     elif place.name.endswith(".json") and place.is_file():
