@@ -15,8 +15,8 @@ Entry = dict[str, Any]
 Row = dict[str, Any]
 MISSING = "Not measured yet."
 TIMES = (
-    "Measured in groups, each in turns with fastbts: times fastbts is the median divided by that "
-    "of fastbts in the same rounds, not by the first row's, which is of another group."
+    'Each program ran in turns with fastbts. "times fastbts" compares with fastbts in the same '
+    "turns, so it is not exactly the quotient of two rows."
 )
 
 
@@ -56,7 +56,7 @@ def short_table(results: dict[str, Any]) -> str:
     if not entries:
         return MISSING
     first = [entry for entry in entries if entry["case"] == entries[0]["case"]]
-    columns = ("same network, same images", "median s", "times fastbts", "Dice WT, TC, ET", "MB")
+    columns = ("same network and images", "median s", "times fastbts", "Dice WT, TC, ET", "peak MB")
     rows = [
         (name, seconds, times, dice, megabytes)
         for name, seconds, _, times, _, dice, _, megabytes, *_ in _memory_rows(first)
@@ -65,7 +65,7 @@ def short_table(results: dict[str, Any]) -> str:
     return table(columns, rows, f"{entries[0]['case']}. {TIMES} {_where(results, entries[0])}")
 
 
-MORE = ("Dice WT, TC, ET", "same labels as fp32", "MB", "prepare / network / label ms")
+MORE = ("Dice WT, TC, ET", "same labels as fp32", "peak MB", "prepare / network / label ms")
 
 
 def _memory_rows(entries: list[Entry]) -> list[tuple[str, ...]]:

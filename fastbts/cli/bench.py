@@ -38,7 +38,10 @@ def bench(
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Times a synthetic case from images in memory to labels, in each precision that runs here."""
+    """Times a synthetic case on this machine.
+
+    From images in memory to labels, in each precision that runs here.
+    """
     with reported_errors(), progress_bar("bench") as progress:
         times = _times(_segmenters(engine, backend, threads), rounds, progress)
     medians = {

@@ -59,10 +59,10 @@ def _main(
         ),
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print warnings and errors alone.")
+        bool, typer.Option("--quiet", "-q", help="No progress, no summary of what was done.")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Print also device, windows and times.")
+        bool, typer.Option("--verbose", "-v", help="Also device, windows, times; traces of errors.")
     ] = False,
 ) -> None:
     # It also keeps Typer from taking the name of the only command that was imported for an

@@ -35,7 +35,7 @@ def compare(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Compares two results of one patient: the change of each region in ml and percent."""
+    """Compares two results of one patient. Prints the change of each region in ml and percent."""
     with reported_errors():
         results = read_result(before), read_result(after)
         _check_files(json, html, overwrite, [one.path for one in results])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Shows which backends and devices can be used here, and how to get the others."""
+    """Shows which backends and devices work here. Says how to get the others."""
     print_checks(survey(), as_json)
 
 

@@ -17,6 +17,7 @@ from fastbts.cli.common import (
     progress_bar,
     reported_errors,
 )
+from fastbts.cli.verbosity import say
 from fastbts.engine.auto_precision import (
     INSTRUCTIONS,
     any_of,
@@ -62,7 +63,7 @@ AcceptParity = Annotated[
 
 @app.command()
 def info(engine: EngineArgument = None, as_json: AsJson = False) -> None:
-    """Shows the manifest of an engine file; needs no backend."""
+    """Shows what an engine file holds. Needs no backend."""
     from fastbts.engine.load import read_engine
 
     with reported_errors():
@@ -82,7 +83,10 @@ def build(
     batch: MaxBatch = 1,
     accept_parity: AcceptParity = False,
 ) -> None:
-    """Builds an engine for a backend and precision, if its results agree with float32 (parity)."""
+    """Builds an engine for a backend and precision.
+
+    Writes it only if its results agree with those of float32 (parity).
+    """
     from fastbts.build.engine import build_engine
     from fastbts.engine.file import read_engine_file
 
@@ -99,9 +103,9 @@ def build(
             progress=progress,
         )
     parity = _listed(about["parity"]) or "not measured"
-    typer.echo(f"wrote {out} for {backend}, {precision}; against float32: {parity}")
+    say(f"wrote {out} for {backend}, {precision}; against float32: {parity}")
     for what, text in _auto_precision(read_engine_file(out)).items():
-        typer.echo(f"{what}: {text}")
+        say(f"{what}: {text}")
 
 
 @app.command(name="export-triton")
@@ -114,14 +118,14 @@ def export_triton(
     device: Annotated[str, typer.Option(help=" or ".join(devices()))] = "cpu",
     instances: Annotated[int, typer.Option(help="copies of each model that run at once")] = 1,
 ) -> None:
-    """Writes a model repository for Triton Inference Server."""
+    """Writes a model repository for Triton."""
     from fastbts.build.triton import export_triton as export
     from fastbts.engine.load import default_engine_path
 
     source = default_engine_path() if engine is None else engine
     with reported_errors():
         written = export(source, repository, name=name, device=device, instances=instances)
-    typer.echo("wrote " + ", ".join(str(path) for path in written))
+    say("wrote " + ", ".join(str(path) for path in written))
 
 
 @app.command()
@@ -130,12 +134,12 @@ def keygen(
         Path, typer.Argument(help="private key to write; the public key becomes KEY.pub")
     ],
 ) -> None:
-    """Creates a pair of keys for signing engine files."""
+    """Creates keys for signing engine files."""
     from fastbts.engine.signing import generate_keys
 
     with reported_errors():
         public = generate_keys(key)
-    typer.echo(f"wrote {key} (keep it secret) and {public} (give it to users of your engines)")
+    say(f"wrote {key} (keep it secret) and {public} (give it to users of your engines)")
 
 
 @app.command()
@@ -146,12 +150,12 @@ def sign(
         Path | None, typer.Option("--out", "-o", help="signed engine file; default: in place")
     ] = None,
 ) -> None:
-    """Signs an engine file (Ed25519); an earlier signature is replaced."""
+    """Signs an engine file (Ed25519). Replaces an earlier signature."""
     from fastbts.engine.signing import sign_engine
 
     with reported_errors():
         sign_engine(engine, key, out or engine)
-    typer.echo(f"wrote {out or engine}")
+    say(f"wrote {out or engine}")
 
 
 @app.command(name="verify-engine")
@@ -166,7 +170,7 @@ def verify_engine(
     with reported_errors():
         file = read_engine_file(engine)
         check_signature(file, trusted_key)
-    typer.echo(f"{engine}: undamaged, and signed by {trusted_key}")
+    say(f"{engine}: undamaged, and signed by {trusted_key}")
 
 
 def _described(file: EngineFile) -> str:

@@ -49,9 +49,9 @@ def evaluate(
     json_file: JsonFile = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Scores results against reference labels: Dice, HD95 and others of each region.
+    """Scores results against reference labels.
 
-    Needs the extra: pip install 'fastbts[evaluate]'.
+    Dice, HD95 and others of each region. Needs the extra: pip install 'fastbts[evaluate]'.
     """
     from fastbts.cohort.evaluate import score_case
     from fastbts.cohort.pairs import find_pairs

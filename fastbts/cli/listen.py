@@ -94,7 +94,9 @@ def listen(
     passes: Passes = 1,
     min_part_mm3: MinPart = None,
 ) -> None:
-    """Receives studies by DICOM, segments them, and sends DICOM-SEG and structured report on.
+    """Runs a DICOM node that segments studies.
+
+    It receives them, and sends DICOM-SEG and a structured report to another node.
 
     A study waits in the queue until it is quiet, and its result until it was accepted; both survive
     the end of the process at any moment. Logs do not name the patient.
@@ -166,7 +168,7 @@ def show_queue(
         typer.Option(metavar="ID", help="failed study to try again, repeatable; `all` for all"),
     ] = None,
 ) -> None:
-    """Lists the studies of a node, with the reason of those that failed; also while it runs."""
+    """Lists the studies of a DICOM node. Says why some failed; also while it runs."""
     from fastbts.node import listing
 
     with reported_errors():

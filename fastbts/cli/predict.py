@@ -126,9 +126,10 @@ def predict(
     passes: Passes = 1,
     min_part_mm3: MinPart = None,
 ) -> None:
-    """Segments cases: writes seg.nii.gz and report.json to OUT; of several cases to OUT/<case>.
+    """Segments registered, skull-stripped cases.
 
-    If OUT is the name of an image, this image, and the report beside it with the suffix .json.
+    Writes seg.nii.gz and report.json to OUT; of several cases to OUT/CASE. If OUT is the name of an
+    image, writes this image, and the report beside it with the suffix .json.
     """
     orders = {"nnunet_order": _split(nnunet_order), "order": _split(channels)}
     images = {"flair": flair, "t1": t1, "t1ce": t1ce, "t2": t2}
@@ -186,7 +187,7 @@ def demo(
     engine: EngineOption = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Segments a synthetic case and shows where the results are. Says nothing about accuracy."""
+    """Segments a synthetic case. Shows where the results are; says nothing about accuracy."""
     from fastbts.phantom import make_case, write_case
 
     with reported_errors():

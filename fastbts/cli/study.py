@@ -99,10 +99,11 @@ def study(
     passes: Passes = 1,
     min_part_mm3: MinPart = None,
 ) -> None:
-    """Segments a raw study: unsorted DICOM series, or NIfTI images, not registered, with skull.
+    """Segments a raw study, DICOM or NIfTI.
 
-    Writes seg.nii.gz and report.json to OUT, on the grid of the T1ce or another --reference; of a
-    DICOM study also seg.dcm (DICOM-SEG) and sr.dcm (structured report TID 1500).
+    Its series may be unsorted, not registered, and with skull. Writes seg.nii.gz and report.json to
+    OUT, on the grid of the T1ce or another --reference; of a DICOM study also seg.dcm (DICOM-SEG)
+    and sr.dcm (structured report TID 1500).
     """
     from fastbts import read_study
 

@@ -34,7 +34,7 @@ def verify(
     engine: EngineOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Checks that written results were not changed since; exits with 1 if any differs."""
+    """Checks that results were not changed since. Exits with 1 if any was."""
     with reported_errors():
         reports, unlisted = results_in(out)
     results = {report: list(verify_result(report, engine)) for report in reports}

@@ -10,6 +10,7 @@ from itertools import combinations, product
 from pathlib import Path
 
 from fastbts.errors import CaseError
+from fastbts.formats.dicom import holds_dicom
 from fastbts.read.find import NOT_SEARCHED, differing_parts
 from fastbts.spec import REGIONS
 from fastbts.write.nifti import IMAGE_SUFFIXES, image_stem
@@ -127,6 +128,11 @@ def find_labels(place: Path, without: Path | None = None) -> list[_Found]:
                 "remove one, or give its folder alone"
             )
         found[parts] = labels
+    if not found and holds_dicom(place):
+        raise CaseError(
+            f"{place}: DICOM, expected label images in NIfTI; `fastbts study FOLDER` segments a "
+            "DICOM study, and writes seg.nii.gz"
+        )
     if not found:
         raise CaseError(
             f"{place}: no label images; expected *seg.nii.gz in it or in folders of cases, or one "

@@ -79,12 +79,18 @@ def n_bytes(folder: Path) -> int:
 
 
 def locked(folder: Path) -> BinaryIO:
-    """Locks a folder for this process until the returned file is closed.
+    """Makes a folder, and locks it for this process until the returned file is closed.
 
     Raises:
-        OptionsError: Another process has it.
+        OptionsError: Another process has it, or it cannot be made or written.
     """
-    file = (folder / "lock").open("wb")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = (folder / "lock").open("wb")
+    except OSError as error:
+        raise OptionsError(
+            f"{folder}: cannot be the folder of a queue: {error.strerror}; give another --queue"
+        ) from error
     try:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

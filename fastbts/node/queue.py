@@ -74,12 +74,11 @@ class Queue:
     """The one user of a queue's folder; serves any number of threads.
 
     Raises:
-        OptionsError: Another process uses the folder.
+        OptionsError: Another process uses the folder, or it cannot be made.
     """
 
     def __init__(self, folder: str | Path, limits: Limits | None = None) -> None:
         self.folder, self.limits = Path(folder), limits or Limits()
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = disk.locked(self.folder)
         self._trash = self.folder / "temporary"
         self._lock = threading.RLock()

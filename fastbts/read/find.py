@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastbts.errors import CaseError, OptionsError
-from fastbts.formats.dicom import is_dicom
+from fastbts.formats.dicom import holds_dicom, is_dicom
 from fastbts.read.header import ORDER_OPTION
 from fastbts.read.names import (
     Claim,
@@ -36,7 +36,6 @@ DICOM = (
     "DICOM, expected NIfTI; `fastbts study FOLDER` (fastbts.read_study) takes a DICOM study as it "
     "comes from the scanner"
 )
-N_LOOKED_AT = 200  # files below a folder that may be DICOM
 DEPTH = 4  # of folders below the one that is searched: BIDS has sub-*/ses-*/anat
 NOT_SEARCHED = ("derivatives", "sourcedata", "code")
 """Folders of a BIDS dataset that hold none of its own images and labels."""
@@ -355,7 +354,7 @@ def _nothing_found(folder: Path, names: Sequence[str]) -> str:
             f"holds no images itself, but folders of cases ({_relative(cases, folder)}); give one "
             "of them, or all: predict_batch(find_cases(folder).values())"
         )
-    if any(map(is_dicom, itertools.islice(folder.glob("*/**/*"), N_LOOKED_AT))):
+    if holds_dicom(folder):
         return DICOM
     stacks = [path for path in _cases_in(folder, None, True, DEPTH) if count_images(path) > 1]
     if stacks:

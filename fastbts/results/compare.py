@@ -115,7 +115,9 @@ def _warnings(first: SavedResult, second: SavedResult, days: int | None) -> Iter
     for what, get in SAME_SETTINGS.items():
         values = get(first.report), get(second.report)
         if values[0] != values[1]:
-            yield f"{what} differs: {values[0]} and {values[1]}; a part of the change may be by it"
+            yield (
+                f"{what} differs: {values[0]} and {values[1]}; part of the change may come from it"
+            )
     grids = [{key: one.report["input"].get(key) for key in GRID} for one in (first, second)]
     if grids[0] != grids[1]:
         yield (
@@ -138,7 +140,9 @@ def _warnings(first: SavedResult, second: SavedResult, days: int | None) -> Iter
 
 
 def _grid(grid: Mapping[str, Any]) -> str:
-    return " ".join(str(value) for value in grid.values())
+    """Such as "240 x 240 x 155 voxels of 1.0 x 1.0 x 1.0 mm, LPS"."""
+    shape, spacing = (" x ".join(map(str, grid[key])) for key in ("shape", "spacing_mm"))
+    return f"{shape} voxels of {spacing} mm, {grid['orientation']}"
 
 
 def _summary(result: SavedResult) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def comparison_page(comparison: Comparison) -> bytes:
         for when in results
     ]
     facts = (
-        provenance(result.report, title=f"What made it: {when.lower()}")
+        provenance(result.report, title=f"Provenance: {when.lower()}")
         for when, result in results.items()
     )
     parts = [_changes(comparison), warnings(comparison.warnings), *facts]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.errors import FastBTSError, InputError, quietly
+from fastbts.formats.dicom import holds_dicom
 from fastbts.labels import ENGINE_SCHEME, REGION_SCHEME, SCHEMES
 from fastbts.read.nifti import read_header
 from fastbts.read.reference import read_labels
@@ -82,7 +83,8 @@ def _check_complete(report: Mapping[str, Any]) -> None:
     """Raises one of UNREADABLE if something is missing that every report has."""
     for name in ("engine", "input", "software"):
         dict(report[name])
-    _ = report["engine"]["name"], report["input"]["shape"], report["label_scheme"]
+    _ = report["engine"]["name"], report["label_scheme"], report["input"]["orientation"]
+    _ = [*report["input"]["shape"]], [float(mm) for mm in report["input"]["spacing_mm"]]
     _ = [str(text) for text in report["warnings"]], len(report["confidence"])
 
 
@@ -146,6 +148,11 @@ def results_in(place: str | Path) -> tuple[list[Path], list[Path]]:
         reports = [report for report in beside if place.name in listed_files(report)]
         unlisted = list(_unlisted([place], reports))
     if not reports and not unlisted:
+        if holds_dicom(place):
+            raise InputError(
+                f"{place}: DICOM, expected a result of fastbts; `fastbts study FOLDER` segments a "
+                "DICOM study"
+            )
         raise InputError(f"{place}: no {REPORT}; expected a folder that `fastbts predict` wrote")
     return reports, unlisted
 

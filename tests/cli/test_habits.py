@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 from fastbts import CaseError, InputError, find_cases
 from fastbts.about import __version__
+from fastbts.cli import app
 from fastbts.read.find import find_case, find_stack
 from fastbts.read.nifti import read_header
 from tests.cli.commands import run
@@ -34,6 +36,12 @@ def test_commands_are_listed_in_order_of_use() -> None:
     assert first == sorted(first)
 
 
+def test_summaries_of_commands_are_whole_sentences() -> None:
+    for command in typer.main.get_command(app).commands.values():
+        assert command.get_short_help_str().endswith("."), command.name
+        assert not command.get_short_help_str().endswith("..."), command.name
+
+
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_quiet_prints_nothing_but_warnings(
     place: str, case: Path, voxel_engine: Path, tmp_path: Path
@@ -43,6 +51,11 @@ def test_quiet_prints_nothing_but_warnings(
     assert code == 0
     assert all(line.startswith("warning: ") for line in output.splitlines())
     assert (tmp_path / "out/seg.nii.gz").is_file()
+
+
+def test_quiet_commands_on_engines_print_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    assert run("keygen", tmp_path / "key.pem", "-q") == (0, "")
 
 
 def test_verbose_prints_device_and_times(case: Path, voxel_engine: Path, tmp_path: Path) -> None:
@@ -108,6 +121,17 @@ def test_a_dicom_file_for_an_image_names_the_command(dicom: Path) -> None:
         read_header(dicom / "IM0001")
     with pytest.raises(InputError, match=r"got a folder, .* by `fastbts study FOLDER`"):
         read_header(dicom)
+
+
+@pytest.mark.parametrize("command", ["compare", "verify", "evaluate"])
+def test_dicom_where_a_result_belongs_names_the_command(
+    command: str, dicom: Path, tmp_path: Path
+) -> None:
+    for path in (dicom.parent, dicom / "IM0001"):
+        code, output = run(command, path, *([tmp_path] if command != "verify" else []))
+        assert code == 1
+        assert "DICOM" in output
+        assert "`fastbts study FOLDER`" in output
 
 
 def test_images_with_a_skull_name_the_command_that_strips() -> None:

@@ -152,6 +152,13 @@ def test_kept_studies_have_images_and_results(limited: Limited) -> None:
     assert names == {"images", "results", "study.json"}
 
 
+def test_a_file_is_no_queue(tmp_path: Path) -> None:
+    file = tmp_path / "image.dcm"
+    file.touch()
+    with pytest.raises(OptionsError, match="cannot be the folder of a queue: File exists; give"):
+        Queue(file)
+
+
 def test_only_one_process_uses_a_queue(queue: Queue) -> None:
     with pytest.raises(OptionsError, match="another `fastbts listen` uses this queue; stop it, or"):
         Queue(queue.folder)

@@ -186,7 +186,7 @@ def test_what_differs_is_told(two: list[Path]) -> None:
     told = "\n".join(compare(*two).warnings)
     assert "the engine differs: voxel and 000" in told
     assert "the precision differs: fp32 and int8" in told
-    assert "the grids differ: [80, 80, 52]" in told
+    assert "the grids differ: 80 x 80 x 52 voxels of " in told
     assert "both results are of the same images" in told
     assert "after: t1: odd" in told
 

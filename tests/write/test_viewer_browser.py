@@ -6,14 +6,17 @@ Takes a minute without a GPU; where there is no Chromium it is skipped.
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fastbts import Segmenter
+from fastbts import Segmentation, Segmenter
 from fastbts.phantom import make_case
+from fastbts.results.compare import Change, compare
+from fastbts.results.page import comparison_page
 from tests.conftest import VoxelEngine
 from tests.write.browser import CHROMIUM, Page, browser
 
@@ -25,9 +28,13 @@ NAME = "</script><script>document.title='broken out'</script><b>&quot;"
 
 
 @pytest.fixture
-def html(tmp_path: Path) -> Path:
+def result() -> Segmentation:
     volume = make_case(3, shape=(48, 48, 40)).volume
-    result = Segmenter(VoxelEngine(), warm_up=False).predict(volume)
+    return Segmenter(VoxelEngine(), warm_up=False).predict(volume)
+
+
+@pytest.fixture
+def html(result: Segmentation, tmp_path: Path) -> Path:
     return result.save_html(tmp_path / "case with space.html", name=NAME)
 
 
@@ -74,7 +81,17 @@ SLOW_FLAIR = """(async () => {
 """Chooses an image that arrives only after the first one is chosen again."""
 
 
-def test_page_in_a_browser(html: Path, tmp_path: Path) -> None:
+def follow_up(path: Path, result: Segmentation) -> Path:
+    """The page of a comparison with long numbers."""
+    html, report = path.with_name("viewer.html"), path.with_name("report.json")
+    result.save(path.with_name("seg.nii.gz"), sidecar=report, html=html)
+    comparison = compare(report, report)
+    long = {region: Change(123.4, 345.6) for region in comparison.changes}
+    path.write_bytes(comparison_page(replace(comparison, changes=long)))
+    return path
+
+
+def test_page_in_a_browser(html: Path, result: Segmentation, tmp_path: Path) -> None:
     with browser(tmp_path / "profile") as page:
         page.open(html, 700, 500)
         assert page.run("document.documentElement.dataset.state") == "ready", page.complaints
@@ -95,6 +112,11 @@ def test_page_in_a_browser(html: Path, tmp_path: Path) -> None:
         assert page.run(SLOW_FLAIR) == ["t1ce", "t1ce.nii.gz"], "the image that the menu names"
         page.resize(360, 700)
         assert page.run("document.documentElement.scrollWidth") <= 360, "a phone need not scroll"
+        compared = follow_up(html.with_name("follow-up.html"), result)
+        page.open(compared, 1280, 800)
+        assert page.run(
+            "[...document.querySelectorAll('.scroll')].every(e => e.scrollWidth <= e.clientWidth)"
+        ), "the percent is in sight"
         hosts = [url for url in page.requests if not url.startswith(("data:", "blob:"))]
-        assert hosts == [html.as_uri()]
+        assert hosts == [html.as_uri(), compared.as_uri()]
         assert page.complaints == []

@@ -100,8 +100,8 @@ def volumes(report: Mapping[str, Any]) -> str:
     ]
     head = ("Region", "Volume", "Expected Dice")
     note = (
-        '<p class="small">Expected Dice: agreement with an expert that the network itself expects, '
-        "0 none to 1 full.</p>"
+        '<p class="small">Expected Dice: how well the labels agree with an expert\'s, by the '
+        "network's own estimate; 0 not at all, 1 fully.</p>"
     )
     return section("Volumes", table(head, rows) + (note if expected else ""))
 
@@ -133,7 +133,7 @@ def warnings(texts: Sequence[str]) -> str:
     return section("Warnings", f"<ul>\n{items}\n</ul>", kind="warnings")
 
 
-def provenance(report: Mapping[str, Any], written: str = "", title: str = "What made it") -> str:
+def provenance(report: Mapping[str, Any], written: str = "", title: str = "Provenance") -> str:
     """What made the result.
 
     Args:

@@ -27,8 +27,11 @@ class Panel {
       isRadiologicalConvention: true,
       sagittalNoseLeft: true,
       multiplanarShowRender: niivue.SHOW_RENDER.ALWAYS,
+      multiplanarLayout: niivue.MULTIPLANAR_TYPE.GRID,
+      multiplanarPadPixels: 16, // letters of two planes stay apart
       dragAndDropEnabled: false,
       showLegend: false,
+      showAllOrientationMarkers: true,
       scrollRequiresFocus: true,
       viewModeHotKey: "",
       crosshairWidth: 0.6,
