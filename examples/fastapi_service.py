@@ -81,7 +81,7 @@ def state(name: str) -> dict[str, Any]:
     """How far a case is; with its volumes when it is done."""
     if name not in cases:
         raise HTTPException(404, "no such case")
-    return cases[name]
+    return dict(cases[name])  # a copy: the thread goes on changing it
 
 
 @app.get("/cases/{name}/seg.nii.gz")

@@ -40,4 +40,5 @@ def answer_to(name: str) -> tuple[str, dict[str, Any]]:
     try:
         return "200 OK", dict(segmenter.predict(cases[name]).volumes_ml)
     except FastBTSError as error:
-        return "422 Unprocessable Content", {"error": str(error)}
+        message = str(error).replace(str(cases[name]), name)
+        return "422 Unprocessable Content", {"error": message}

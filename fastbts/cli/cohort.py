@@ -8,17 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from fastbts.cli.common import overall_bar, tell_error
+from fastbts.cli.common import overall_bar
 from fastbts.cli.results import is_image_name, result_files, write_result
 from fastbts.cli.verbosity import is_quiet, say
-from fastbts.cohort.jobs import Job, new_jobs
-from fastbts.cohort.outcome import DONE, FAILED, Outcome
+from fastbts.cohort.jobs import new_jobs
+from fastbts.cohort.outcome import FAILED, Outcome
 from fastbts.cohort.part import Part
 from fastbts.cohort.plan import FORMATS, Plan, layout, make_plan
-from fastbts.cohort.run import noted, outcome_of, outcomes
+from fastbts.cohort.run import finish, noted, outcomes
 from fastbts.cohort.summary import written_at_the_end
-from fastbts.errors import FastBTSError, OptionsError
+from fastbts.errors import OptionsError
 from fastbts.progress import Progress
+from fastbts.segmentation import FailedCase
 
 OutFormat = Annotated[
     str,
@@ -50,8 +51,7 @@ Ray = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
-        help="compute on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT, or local for a new one "
-        "here",
+        help="compute on a Ray cluster: auto, HOST:PORT, or local for a new one here",
     ),
 ]
 
@@ -107,24 +107,16 @@ def write_results(plan: Plan, predict: Callable[[Progress], Iterator[Any]]) -> N
     with overall_bar(n) as bar, written_at_the_end(plan.summary):
         results = predict(progress)
         for i, job in enumerate(plan.jobs):  # noqa: B007, `progress` reads it
-            outcome = _written(job, next(results), alone=plan.n_cases == 1)
+            result = next(results)
+            if plan.n_cases == 1 and isinstance(result, FailedCase):
+                raise result.error  # its type is the exit code
+            outcome = finish(job, result, write_result)
             if outcome.state == FAILED:
+                typer.echo(f"error: {outcome.error}", err=True)
                 failures.append(outcome)
             if plan.summary:
                 plan.summary.add(outcome)
     end(plan, failures)
-
-
-def _written(job: Job, result: Any, *, alone: bool) -> Outcome:
-    """Writes a result; prints an error as a line, unless this is the only case."""
-    try:
-        write_result(_prepared(job, result), dict(job.save), name=job.name)
-    except FastBTSError as error:
-        if alone:
-            raise
-        tell_error(error)
-        return Outcome.failed(job.name, error)
-    return Outcome(job.name, DONE) if alone else outcome_of(job)
 
 
 def on_cluster(plan: Plan, how: Mapping[str, Any], read: Mapping[str, Any], address: str) -> None:
@@ -154,9 +146,3 @@ def end(plan: Plan, failures: Sequence[Outcome]) -> None:
         for outcome in failures:
             typer.echo(f"  {outcome.case}: {outcome.error}", err=True)
     raise typer.Exit(3 if len(failures) < n else 1)
-
-
-def _prepared(job: Job, result: Any) -> Any:
-    from fastbts.segmentation import FailedCase
-
-    return result if isinstance(result, FailedCase) else job.prepared(result)

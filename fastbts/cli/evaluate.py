@@ -11,7 +11,7 @@ import typer
 from fastbts.about import __version__
 from fastbts.cli.common import app, reported_errors, tell_error
 from fastbts.cli.results import Overwrite
-from fastbts.errors import FastBTSError
+from fastbts.errors import GeometryError, InputError
 from fastbts.labels import SCHEMES
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def evaluate(
         for name, pair in found.pairs.items():
             try:
                 rows += score_case(name, *pair, **schemes[name], lesions=lesions)
-            except FastBTSError as error:
+            except (InputError, GeometryError) as error:
                 if len(found.pairs) == 1:
                     raise
                 tell_error(error)

@@ -18,7 +18,7 @@ from fastbts.write.nifti import IMAGE_SUFFIXES, image_stem
 from fastbts.write.outputs import case_files, check_outputs, kept_files, replaced_files
 
 if TYPE_CHECKING:
-    from fastbts import FailedCase, Segmentation, Segmenter
+    from fastbts import Segmentation, Segmenter
 
 Overwrite = Annotated[
     bool,
@@ -141,16 +141,14 @@ def check_extras(paths: Sequence[Path]) -> None:
 
 
 def write_result(
-    result: Segmentation | FailedCase,
-    save: dict[str, Any],
+    result: Segmentation,
+    save: Mapping[str, Any],
     fractional: bool = False,
     name: str = "",
 ) -> None:
-    """Writes a result and prints a summary, or raises the error of its case."""
-    from fastbts.segmentation import NO_TUMOUR, FailedCase
+    """Writes a result and prints a summary."""
+    from fastbts.segmentation import NO_TUMOUR
 
-    if isinstance(result, FailedCase):
-        raise result.error
     outputs = check_outputs(**save, regions=(*result.regions,))
     earlier, kept = replaced_files(outputs), kept_files(outputs)
     written = result.save(**save, fractional=fractional, name=name)

@@ -15,16 +15,10 @@ from fastbts.about import __version__
 from fastbts.cli.checks import Check, print_checks
 from fastbts.cli.common import AsJson, EngineOption, app, reported_errors
 from fastbts.errors import FastBTSError
-from fastbts.results.saved import (
-    BAD_REPORT,
-    are_equal_ml,
-    counted_ml,
-    results_in,
-)
+from fastbts.results.saved import are_equal_ml, counted_ml, results_in
 from fastbts.write.nifti import IMAGE_SUFFIXES
-from fastbts.write.ours import digest_of, read_report
+from fastbts.write.ours import UNREADABLE, digest_of, read_report
 
-UNREADABLE = (FastBTSError, OSError)
 NO_REPORT = (
     "no report lists this file: its run was stopped, or the report was removed or damaged; "
     "run fastbts predict again"
@@ -91,7 +85,7 @@ def verify_result(report_path: Path, engine: str | Path | None = None) -> Iterat
         made_by = Path(default_engine_path() if engine is None else engine)
         yield _tried("engine", _engine, made_by, report["engine"]["sha256"])
         yield _version(report["software"]["fastbts"])
-    except (*UNREADABLE, *BAD_REPORT) as error:
+    except (FastBTSError, *UNREADABLE) as error:
         detail = f"{report_path}: cannot be used: {type(error).__name__}: {error}"
         yield Check("report", False, detail)
 
@@ -100,7 +94,7 @@ def _tried(name: str, check: Callable[..., Check], *args: Any) -> Check:
     """A check; one of a file that cannot be read has failed, and the others go on."""
     try:
         return check(*args)
-    except UNREADABLE as error:
+    except (FastBTSError, OSError) as error:
         return Check(name, False, str(error))
 
 

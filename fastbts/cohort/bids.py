@@ -45,7 +45,7 @@ FIELDS = {
 README = f"""\
 Brain-tumour segmentations by fastbts {__version__}: one label image per case, with a table of its
 labels (.tsv) and a report (.json) of volumes, confidence, warnings and settings. summary.csv has a
-line for each case. {DISCLAIMER}
+line for each case. Limits: {DISCLAIMER}.
 """
 
 

@@ -186,12 +186,18 @@ class StuckError(FastBTSError, TimeoutError):
 
 
 def _connect(ray: Any, address: str) -> None:
+    if address.startswith("ray://"):
+        raise OptionsError(
+            f"--ray {address}: Ray Data does not work over Ray's client protocol; run this on a "
+            "machine of the cluster, and give auto or HOST:PORT"
+        )
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # of many types
         raise OptionsError(
-            f"--ray {address}: no Ray cluster: {error}; start one with `ray start --head`, or give "
-            f"{LOCAL} for one on this machine"
+            f"--ray {address}: no Ray cluster: {error}; start one with `ray start --head`, give "
+            f"{LOCAL} for one on this machine, or set RAY_AUTH_MODE=token if the cluster needs "
+            "Ray's token"
         ) from error
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fastbts.cohort.outcome import own_report
 from fastbts.engine.file import EngineFile
 from fastbts.errors import CaseError
 from fastbts.labels import ENGINE_SCHEME
@@ -15,7 +14,7 @@ from fastbts.read.find import find_stack, images_of
 from fastbts.segmentation import Segmentation
 from fastbts.spec import EngineSpec
 from fastbts.write.kinds import sidecar_of
-from fastbts.write.ours import is_unchanged
+from fastbts.write.ours import is_unchanged, own_report
 
 
 @dataclass(frozen=True)

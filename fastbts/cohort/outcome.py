@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from fastbts.errors import InputError
-from fastbts.write.ours import SOFTWARE, UNREADABLE, read_report
+from fastbts.write.ours import UNREADABLE, own_report
 
 DONE, FAILED, WAITING = "done", "failed", "waiting"
 """States of a case."""
@@ -75,15 +73,6 @@ class Outcome:
         """What `to_json` gave."""
         values = json.loads(text)
         return cls(**{**values, "warnings": tuple(values["warnings"])})
-
-
-def own_report(path: Path) -> dict[str, Any] | None:
-    """The report of a result; None if there is none of ours."""
-    try:
-        report = read_report(path)
-        return report if report["software"][SOFTWARE] and report["files_sha256"] else None
-    except (InputError, *UNREADABLE):
-        return None
 
 
 def utc(seconds: float | None = None) -> str:

@@ -45,7 +45,8 @@ class Plan:
         of_part = f"{self.part}: {n} of {self.n_cases} cases" if self.part.n_parts > 1 else ""
         done = f"{self.n_done} of {n} done before, {len(self.jobs)} to do" if self.n_done else ""
         names = f" ({', '.join(job.name for job in self.jobs)})" if of_part and self.jobs else ""
-        return ("; ".join(filter(None, (of_part, done))) or f"{n} cases") + names
+        text = "; ".join(filter(None, (of_part, done)))
+        return (text or ("1 case" if n == 1 else f"{n} cases")) + names
 
 
 def layout(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,8 @@ def predict(
         nnunet_order: See `Segmenter.predict`.
         order: See `Segmenter.predict`.
         grid: See `Segmenter.predict`.
-        address: Of a Ray cluster: "auto", "HOST:PORT", "ray://HOST:PORT", or "local" for a new one
-            on this machine. None: no cluster.
+        address: Of a Ray cluster: "auto", "HOST:PORT", or "local" for a new one on this machine.
+            None: no cluster.
     Returns:
         What became of each case of this part, without those that were done.
     Raises:
@@ -134,19 +134,27 @@ def noted(plan: Plan, results: Iterable[Outcome]) -> Iterator[Outcome]:
             yield outcome
 
 
-def finish(job: Job, result: Segmentation | FailedCase) -> Outcome:
-    """Writes a result; an error is the outcome."""
+def save(result: Segmentation, files: Mapping[str, Any], name: str) -> None:
+    """Writes a result."""
+    result.save(**files, name=name)
+
+
+def finish(
+    job: Job, result: Segmentation | FailedCase, write: Callable[..., object] = save
+) -> Outcome:
+    """Writes a result; an error is the outcome.
+
+    Args:
+        job: Its case and files.
+        result: Of the case.
+        write: Takes the arguments of `save`.
+    """
     try:
         if isinstance(result, FailedCase):
             raise result.error
-        job.prepared(result).save(**job.save, name=job.name)
+        write(job.prepared(result), job.save, name=job.name)
     except FastBTSError as error:
         return Outcome.failed(job.name, error)
-    return outcome_of(job)
-
-
-def outcome_of(job: Job) -> Outcome:
-    """The outcome of a case whose result was just written."""
     return Outcome.of_report(job.name, job.report) or Outcome(
         job.name, FAILED, error=f"{job.report}: was removed or changed by another process"
     )

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from fastbts.cohort.outcome import own_report
 from fastbts.cohort.pairs import WHOLE, Labels
 from fastbts.errors import FastBTSError, InputError, OptionsError
 from fastbts.labels import SCHEMES
 from fastbts.read.reference import read_labels
+from fastbts.write.ours import own_report
 
 AUTO = "auto"
 LABELS, REFERENCE_LABELS = "--labels", "--reference-labels"

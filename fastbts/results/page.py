@@ -9,8 +9,8 @@ from typing import Any
 
 from fastbts.errors import InputError
 from fastbts.results.compare import Change, Comparison
-from fastbts.results.saved import BAD_REPORT, SavedResult
-from fastbts.write.ours import is_unchanged, listed_files
+from fastbts.results.saved import SavedResult
+from fastbts.write.ours import UNREADABLE, is_unchanged, listed_files
 from fastbts.write.outputs import PAGES
 from fastbts.write.viewer.page import DATA, Panel, page
 from fastbts.write.viewer.text import provenance, section, table, warnings
@@ -85,14 +85,14 @@ def _content(result: SavedResult) -> dict[str, Any]:
         if not is_unchanged(path, listed[path]):
             raise ValueError("missing, or changed since the report was written")
         return _parsed(path)
-    except (OSError, *BAD_REPORT) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{path}: cannot be used: {error}; segment the case again with --html"
         ) from error
 
 
 def _parsed(path: Path) -> dict[str, Any]:
-    """The only result of a page; raises one of BAD_REPORT if it has another content than ours."""
+    """The only result of a page; raises one of UNREADABLE if it has another content than ours."""
     _, begin, rest = path.read_text("utf-8").partition(DATA)
     (content,) = json.loads(rest.partition("</script>")[0] if begin else "")
     if not content["images"] or {len(content["sides"]), len(content["centre"])} != {len(AXES)}:

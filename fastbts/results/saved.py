@@ -18,11 +18,11 @@ from fastbts.read.nifti import read_header
 from fastbts.read.reference import read_labels
 from fastbts.write.kinds import SUFFIXES
 from fastbts.write.nifti import IMAGE_SUFFIXES
-from fastbts.write.ours import is_ours, listed_files, read_report
+from fastbts.write.ours import UNREADABLE, is_ours, listed_files, read_report
 from fastbts.write.outputs import REPORT
 
-BAD_REPORT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-"""What a report with other content than ours raises."""
+FOLDERS = ("*", "sub-*/anat", "sub-*/ses-*/anat", "ses-*/anat")
+"""Where results are in a folder: in folders of cases, or as in a BIDS dataset."""
 VOLUME_TOLERANCE = 1e-4  # relative: precision of a voxel's volume from a float32 affine
 
 
@@ -64,12 +64,14 @@ def read_result(place: str | Path) -> SavedResult:
     try:
         report = read_report(path)
         stated = {str(name): float(ml) for name, ml in report["volumes_ml"].items()}
-        files = {path.with_name(name): str(digest) for name, digest in listed_files(path).items()}
+        files = {
+            path.with_name(name): str(digest) for name, digest in report["files_sha256"].items()
+        }
         _check_complete(report)
         counted, warnings = _of_masks(files, report, stated)
     except FastBTSError:
         raise
-    except (OSError, *BAD_REPORT) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{path}: no report of fastbts: {type(error).__name__}: {error}; expected the folder "
             "of a result that `fastbts predict` wrote"
@@ -78,7 +80,7 @@ def read_result(place: str | Path) -> SavedResult:
 
 
 def _check_complete(report: Mapping[str, Any]) -> None:
-    """Raises one of BAD_REPORT if something is missing that every report has."""
+    """Raises one of UNREADABLE if something is missing that every report has."""
     for name in ("engine", "input", "software"):
         dict(report[name])
     _ = report["engine"]["name"], report["label_scheme"], report["input"]["orientation"]
@@ -126,7 +128,7 @@ def _date(files: Iterable[Path]) -> date | None:
 
 
 def results_in(place: str | Path) -> tuple[list[Path], list[Path]]:
-    """What fastbts wrote in a folder and the folders in it; or a given report, or that of an image.
+    """What fastbts wrote in a folder and its `FOLDERS`; or a given report, or that of an image.
 
     Returns:
         The reports, and the images and previews that no report lists.
@@ -135,7 +137,8 @@ def results_in(place: str | Path) -> tuple[list[Path], list[Path]]:
     """
     place = Path(place)
     if place.is_dir():
-        folders = [place, *sorted(filter(Path.is_dir, place.iterdir()))]
+        found = {folder for pattern in FOLDERS for folder in place.glob(pattern)}
+        folders = [place, *sorted(filter(Path.is_dir, found))]
         reports = [report for folder in folders for report in _reports(folder)]
         unlisted = list(_unlisted((path for f in folders for path in sorted(f.iterdir())), reports))
     elif place.name.endswith(".json") and place.is_file():

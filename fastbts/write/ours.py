@@ -34,11 +34,11 @@ NRRD_CRC = "fastbts_voxels_crc32"
 # Manufacturer (0008,0070) of DICOM, explicit little endian, before any pixels.
 _MANUFACTURER = b"\x08\x00\x70\x00LO\x08\x00" + SOFTWARE.encode().ljust(8)
 MAX_HEADER_BYTES = 1 << 16
-# What a file with other content than ours raises.
 UNREADABLE = (
-    *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError),
+    *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
     *(RecursionError, struct.error, zlib.error, fast_zlib.error),
 )
+"""What reading a file raises that has other content than ours."""
 
 
 def is_ours(path: Path) -> bool:
@@ -77,15 +77,24 @@ def read_report(path: Path) -> dict[str, Any]:
     """The content of a report, which lists files of its own folder only.
 
     Raises:
-        InputError, OSError, or one of UNREADABLE: It has other content.
+        One of UNREADABLE: It has other content.
     """
     if path.stat().st_size > MAX_TEXT_BYTES:
         raise InputError(f"{path.stat().st_size} bytes, at most {MAX_TEXT_BYTES} are read")
     report: dict[str, Any] = json.loads(path.read_bytes())
-    for name in report["files_sha256"]:
-        if Path(name).name != name:
+    for name, _ in report["files_sha256"].items():
+        if name in ("", "..") or Path(name).name != name:
             raise InputError(f"lists the file {name!r}, which is not in the report's folder")
     return report
+
+
+def own_report(path: Path) -> dict[str, Any] | None:
+    """The report of a result; None if there is none of ours."""
+    try:
+        report = read_report(path)
+        return report if report["software"][SOFTWARE] and report["files_sha256"] else None
+    except UNREADABLE:
+        return None
 
 
 def digest_of(path: Path) -> str:
@@ -103,14 +112,8 @@ def is_unchanged(path: Path, digest: str | None) -> bool:
 
 def listed_files(report: Path) -> dict[str, str]:
     """Name of each file in the report's folder that it lists -> sha256; empty if not ours."""
-    try:
-        if report.stat().st_size > MAX_TEXT_BYTES:
-            return {}
-        content = json.loads(report.read_bytes())
-        listed = content["files_sha256"] if content["software"][SOFTWARE] else {}
-        return {name: digest for name, digest in listed.items() if Path(name).name == name}
-    except UNREADABLE:
-        return {}
+    content = own_report(report)
+    return content["files_sha256"] if content else {}
 
 
 def _is_table(path: Path) -> bool:

@@ -128,6 +128,8 @@ def test_no_cluster_at_the_address() -> None:
 
     with pytest.raises(OptionsError, match=r"--ray auto: no Ray cluster: nothing at auto; start"):
         _connect(NoRay(), "auto")
+    with pytest.raises(OptionsError, match=r"--ray ray://h:1: Ray Data does not work over"):
+        _connect(NoRay(), "ray://h:1")
 
 
 @pytest.mark.slow

@@ -238,6 +238,9 @@ def test_bids_derivatives(engine: Path, three: list[Path], tmp_path: Path) -> No
     table, listed = out / f"{BIDS[1]}.tsv", out / f"{BIDS[1]}.json"
     assert table.name in json.loads(listed.read_text())["files_sha256"]
     assert run("verify", listed, "--engine", engine)[0] == 0
+    code, output = run("verify", out, "--engine", engine)
+    assert code == 0
+    assert [f"{stem}.json" in output for stem in BIDS] == [True, True], "all of the dataset"
     ours = table.read_text()
     table.write_text("of others")
     code, output = run("verify", listed, "--engine", engine)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -252,6 +253,17 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
     code, output = run("evaluate", tmp_path / "m", tmp_path / "a/one.nii.gz")
     assert code == 1
     assert "voxels of TC are outside of WT" in output
+
+
+def test_an_extra_that_is_missing_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/one", "a/two", "b/one", "b/two"):
+        write(tmp_path / f"{name}.nii.gz", PREDICTED)
+    monkeypatch.setitem(sys.modules, "scipy.spatial", None)
+    code, output = run("evaluate", tmp_path / "a", tmp_path / "b")
+    assert code == 1
+    assert output.count("scipy is not installed; install it with: pip install") == 1
 
 
 @pytest.mark.slow

@@ -21,8 +21,8 @@ import pytest
 from PIL import Image
 
 from fastbts import OutputError, Segmentation, Segmenter
-from fastbts.files import atomic_write, write_set
-from fastbts.write.ours import is_ours
+from fastbts.files import atomic_write, write_json, write_set
+from fastbts.write.ours import is_ours, listed_files, own_report
 from tests.conftest import VoxelEngine
 from tests.write.result_files import contents, is_one_run
 
@@ -147,8 +147,20 @@ def test_a_report_names_no_files_elsewhere(
     report = json.loads((folder / "report.json").read_text())
     report["files_sha256"]["../other.nii.gz"] = ""
     (folder / "report.json").write_text(json.dumps(report))
-    save(results[1], folder)
+    with pytest.raises(OutputError, match=r"report\.json: exists, and fastbts did not write it"):
+        save(results[1], folder)
+    save(results[1], folder, overwrite=True)
     assert other.exists()
+
+
+@pytest.mark.parametrize("listed", [["seg.nii.gz"], {"": "0"}, {"..": "0"}, {"../x": "0"}, {}])
+def test_a_report_without_files_of_its_folder_is_not_ours(listed: Any, tmp_path: Path) -> None:
+    report = {"software": {"fastbts": "0"}, "files_sha256": {"seg.nii.gz": "0"}}
+    write_json(tmp_path / "report.json", report)
+    assert own_report(tmp_path / "report.json") == report
+    write_json(tmp_path / "report.json", report | {"files_sha256": listed})
+    assert own_report(tmp_path / "report.json") is None
+    assert listed_files(tmp_path / "report.json") == {}
 
 
 def test_equal_labels_give_equal_bytes(tmp_path: Path) -> None:
