@@ -134,6 +134,9 @@ class Recipe:
     """The network."""
     stages: tuple[StageConfig, ...] = (StageConfig(),)
     """Run in this order. The learning rate is constant until the last one, then falls to zero."""
+    window: tuple[int, ...] = ()
+    """(D, H, W) of the windows in which a large image is segmented; empty for the last crop. With
+    BatchNorm it may be larger than the crops: fewer windows overlap."""
     turns: dict[str, int] = field(default_factory=dict)
     """Turns per epoch of each case of a group (column `group` of cases.csv); 1 for other groups."""
     synthetic: float = 0.0
@@ -281,10 +284,11 @@ def _task_mistakes(recipe: Recipe) -> list[str]:
 
 def _crop_mistakes(recipe: Recipe) -> list[str]:
     stride = recipe.model.stride
+    sizes = {f"stages.{i}.crop": stage.crop for i, stage in enumerate(recipe.stages)}
     return [
-        f"stages.{i}.crop: {stage.crop} is not 3 multiples of the network's stride {stride}"
-        for i, stage in enumerate(recipe.stages)
-        if len(stage.crop) != 3 or any(size % stride for size in stage.crop)
+        f"{name}: {size} is not 3 multiples of the network's stride {stride}"
+        for name, size in {**sizes, "window": recipe.window or (stride,) * 3}.items()
+        if len(size) != 3 or any(n < 1 or n % stride for n in size)
     ]
 
 

@@ -61,6 +61,8 @@ def test_a_recipe_may_have_other_images_and_regions() -> None:
     spec = engine_spec(recipe)
     assert not spec.is_glioma
     assert engine_spec(Recipe()).is_glioma
+    assert engine_spec(Recipe()).window == Recipe().stages[-1].crop
+    assert engine_spec(load_recipe("steady")).window == (144, 176, 144), "larger than its crops"
     turned = parse_recipe({"regions": {"ET": [4], "TC": [1, 4], "WT": [1, 2, 4]}})
     assert not engine_spec(turned).is_glioma
     assert spec.labels == ((1, 2), (2,), (3,), (1, 2, 3))
@@ -112,6 +114,8 @@ def test_all_mistakes_are_reported_at_once() -> None:
         assert part in str(caught.value)
     with pytest.raises(RecipeError, match=r"stages\.0\.crop: \(30, 32, 32\) is not 3 multiples"):
         parse_recipe({"stages": [{"crop": [30, 32, 32]}]})
+    with pytest.raises(RecipeError, match=r"window: \(48, 0, 48\) is not 3 multiples of the net"):
+        parse_recipe({"window": [48, 0, 48]})
     with pytest.raises(RecipeError, match="turns: expected a mapping, got 3"):
         parse_recipe({"turns": 3})
     with pytest.raises(

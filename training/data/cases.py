@@ -154,7 +154,7 @@ def to_batch(samples: list[Sample]) -> Sample:
 
 def engine_spec(recipe: Recipe) -> EngineSpec:
     """The preprocessing and shapes that the recipe's network expects at inference."""
-    (d, h, w), (low, high) = recipe.stages[-1].crop, recipe.percentiles
+    (d, h, w), (low, high) = recipe.window or recipe.stages[-1].crop, recipe.percentiles
     return EngineSpec(
         name=f"fastbts-{recipe.name}",
         modalities=recipe.modalities,
