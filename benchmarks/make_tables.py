@@ -10,13 +10,13 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import brain_tables
+from benchmarks import accuracy_tables, brain_tables
 from benchmarks import network_tables as network
 from benchmarks import threads_tables as threads
+from benchmarks.accuracy_tables import REGIONS
 from benchmarks.markdown import table
 from benchmarks.peers import tables as peers
 
@@ -25,15 +25,6 @@ RESULTS = Path(__file__).parent / "results"
 MODELS = ("models/fastbts-light.md", "models/fastbts-brain.md")
 RESULT_PAGES = ("docs/results/accuracy.md", "docs/results/speed.md")
 PAGES = ("README.md", *RESULT_PAGES, "csrc/README.md", *MODELS, "training/README.md")
-REGIONS = ("WT", "TC", "ET", "mean")
-SCORES = {  # key in the evaluation's summary -> name in the table
-    "hd95_mm": "HD95, mm",
-    "hd95_nonempty_mm": "HD95 where both have voxels, mm",
-    "sensitivity": "sensitivity",
-    "lesion_recognition": "lesions found, F1",
-    "lesion_dice": "Dice of the lesions found",
-}
-PAPER_DICE = 0.8567  # "overall", BraTS 2020: abstract of arXiv 2507.09966 v1
 ARM_NAMES = {"all": "all, orthonormal text"}  # arms that need a longer name than in the results
 
 
@@ -71,59 +62,6 @@ def _speed_row(run: dict[str, Any]) -> tuple[str, ...]:
     outside = f"{info['outside_network_ms'] / 1000:.2f}" if "outside_network_ms" in info else ""
     peak = f"{info['peak_mb']:.0f}" if "peak_mb" in info else ""
     return job, info.get("precision", ""), median, outside, peak, " / ".join(times), dice
-
-
-def dice_table(results: dict[str, Any]) -> str:
-    """Dice per case and mean, and the difference from the paper's."""
-    rows = [
-        (row["case"], *(f"{row[r]:.3f}" for r in REGIONS))
-        for row in [*results["cases"], results["mean"]]
-    ]
-    difference = results["mean"]["mean"] - PAPER_DICE
-    return table(
-        ("case", *REGIONS),
-        rows,
-        f"The mean is {abs(difference):.3f} {'above' if difference > 0 else 'below'} the "
-        f"{PAPER_DICE} overall that the paper reports, on other data (BraTS 2020).",
-    )
-
-
-def scores_table(results: dict[str, Any]) -> str:
-    """Means per region of the other scores, Dice without each modality, calibration."""
-    n_cases, calibration = len(results["cases"]), results["calibration"]
-    rows = [
-        *_score_rows(results["summary"], n_cases),
-        *(
-            (f"Dice without {modality}", *(f"{score['dice'][r]:.3f}" for r in REGIONS))
-            for modality, score in results["missing_modalities"].items()
-        ),
-        ("expected calibration error", *(f"{calibration['ece'][r]:.4f}" for r in REGIONS)),
-        (
-            "best calibration temperature",
-            *(f"{calibration['best_temperature'][r]:.2f}" for r in REGIONS[:3]),
-            "",
-        ),
-    ]
-    return table(
-        ("score", *REGIONS),
-        rows,
-        f"n = {n_cases} cases. Calibration over {calibration['n_voxels'] / 1e6:.1f} million brain "
-        f"voxels in {calibration['bins']} bins, each region "
-        f"separately, at the engine's temperature of {calibration['temperature']:.2f}.",
-    )
-
-
-def _score_rows(summary: dict[str, Any], n_cases: int) -> Iterable[tuple[str, ...]]:
-    for key, name in SCORES.items():
-        if key in summary["mean"]:  # lesion-wise scores need --lesions
-            expected = {r: 3 if r == "mean" else n_cases for r in REGIONS}
-            yield name, *(_score(summary[r][key], expected[r]) for r in REGIONS)
-
-
-def _score(score: dict[str, Any], expected: int) -> str:
-    """A mean; with its n where that is not all."""
-    mean = "-" if score["mean"] is None else f"{score['mean']:#.3g}"
-    return mean if score["n"] == expected else f"{mean} (n={score['n']})"
 
 
 def precision_table(results: dict[str, Any]) -> str:
@@ -331,8 +269,7 @@ TABLES = {
     "ops": (ops_table, "ops.json"),
     "ops-tuned": (ops_table, "ops-tuned.json"),
     "speed": (speed_table, "predict.json"),
-    "dice": (dice_table, "dice-val.json"),
-    "scores": (scores_table, "dice-val.json"),
+    **accuracy_tables.TABLES,
     "precision": (precision_table, "precision.json"),
     "layers": (network.layers_table, "layers.json"),
     "variants": (network.variants_table, "variants.json"),
@@ -350,9 +287,7 @@ def filled(text: str, results: Path = RESULTS) -> str:
     """The text with all its tables regenerated."""
 
     def fill(match: re.Match[str]) -> str:
-        make, file = TABLES[match["name"]]
-        path = results / file
-        content = make(json.loads(path.read_text())) if path.is_file() else "Not measured yet."
+        content = _made(match["name"], results) or "Not measured yet."
         return f"{match['start']}{content}\n{match['end']}"
 
     marker = r"(?P<start><!-- table:(?P<name>[\w-]+) -->\n).*?(?P<end><!-- end -->)"
@@ -361,12 +296,17 @@ def filled(text: str, results: Path = RESULTS) -> str:
 
 def printed(results: Path) -> str:
     """The tables of those result files that are in a folder."""
-    found = {name: (make, results / file) for name, (make, file) in TABLES.items()}
-    return "\n\n".join(
-        f"{name}\n\n{make(json.loads(path.read_text()))}"
-        for name, (make, path) in found.items()
-        if path.is_file()
-    )
+    made = {name: _made(name, results) for name in TABLES}
+    return "\n\n".join(f"{name}\n\n{content}" for name, content in made.items() if content)
+
+
+def _made(name: str, results: Path) -> str:
+    """A table of its result files; empty if one of them is missing."""
+    make, *files = TABLES[name]
+    paths = [results / file for file in files]
+    if not all(path.is_file() for path in paths):
+        return ""
+    return make(*(json.loads(path.read_text()) for path in paths))
 
 
 def main() -> None:

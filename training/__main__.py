@@ -15,8 +15,9 @@ from fastbts.errors import FastBTSError, OptionsError
 COMMANDS = {
     "train": "Train the network of a recipe, or continue an interrupted run.",
     "export": "Write the network of a checkpoint as an engine file.",
-    "tune": "Choose an engine's temperature, thresholds and small-part rules.",
+    "tune": "Choose an engine's temperatures, thresholds and small-part rules.",
     "evaluate": "Score an engine on labelled cases.",
+    "learning": "Show how Dice grew with training.",
     "brain": "Score an engine for brain masks.",
     "confidence": "Check the confidence of an engine's results and propose its limits.",
     "ablate": "Compare mechanisms, cases and steps by many small trainings.",
