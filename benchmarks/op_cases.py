@@ -165,7 +165,7 @@ def label() -> Case:
 def expected_dice() -> Case:
     """Of a whole brain, every second voxel."""
     logits, size, n = random(3, *TENSOR), TENSOR, int(np.prod(TENSOR)) // 8
-    rule = {"temperature": 2.0, "thresholds": (0.5,) * 3, "step": 2}
+    rule = {"temperatures": (2.0,) * 3, "thresholds": (0.5,) * 3, "step": 2}
     return Case(
         {"logits": logits, "offset": (0, 0, 0), "size": size, **rule},
         logits.nbytes // 4,

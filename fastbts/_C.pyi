@@ -100,7 +100,7 @@ def expected_dice(
     offset: typing.Annotated[collections.abc.Sequence[int], "FixedSize(3)"],
     size: typing.Annotated[collections.abc.Sequence[int], "FixedSize(3)"],
     step: int,
-    temperature: float,
+    temperatures: collections.abc.Sequence[float],
     thresholds: collections.abc.Sequence[float],
     sums: typing.Any,
     n_threads: int,

@@ -57,7 +57,7 @@ class Segmentation:
         output: The network's logits on the grid of its tensor: (K, D, H, W) float32 on its device,
             or packed.
         placement: Where that grid is in the volume.
-        temperature: What logits are divided by for probabilities.
+        temperatures: What the logits of each region are divided by for probabilities.
         inputs: Further files that must not be overwritten, besides those that `volume` names.
         dicom_files: The DICOM series whose grid the labels have, in the order of the slices; empty
             where there is none.
@@ -71,7 +71,7 @@ class Segmentation:
     volume: Volume
     output: Array | PackedLogits
     placement: Placement
-    temperature: float = field(default=1.0)
+    temperatures: tuple[float, ...] = (1.0, 1.0, 1.0)
     inputs: tuple[Path, ...] = ()
     dicom_files: tuple[Path, ...] = ()
     regions: Mapping[str, tuple[int, ...]] = field(
@@ -108,11 +108,11 @@ class Segmentation:
         shape = self.volume.geometry.shape
         whole = np.zeros((len(self.logits), *shape[::-1]), np.float32).transpose(0, 3, 2, 1)
         view = to_network_axes(whole, self.volume.geometry)
+        logits = self.placement.in_box(self.logits)
+        divisors = np.array(self.temperatures, np.float32)[:, None, None, None]
         # exp overflows to inf for logits under -88: the probability is 0 all the same.
         with np.errstate(over="ignore"):
-            view[(slice(None), *self.placement.in_volume)] = 1 / (
-                1 + np.exp(-self.placement.in_box(self.logits) / self.temperature)
-            )
+            view[(slice(None), *self.placement.in_volume)] = 1 / (1 + np.exp(-logits / divisors))
         return whole
 
     def save(

@@ -298,7 +298,7 @@ class Segmenter:
                 lambda: self._loaded(clock),
                 None if is_inspected else partial(_inspect, volume),
             ).run()
-        return Segmentation(*predicted, self.spec.temperature, regions=self.spec.region_labels)
+        return Segmentation(*predicted, self.spec.temperatures, regions=self.spec.region_labels)
 
     def _options_of_a_case(self) -> SegmenterOptions:
         """The options with the share of the threads that one of the parallel cases has."""

@@ -39,8 +39,9 @@ class EngineSpec:
     """A smaller total of enhancing tumour becomes necrotic core; chosen on validation cases."""
     min_part_mm3: float = 0.0
     """Smaller connected parts of the tumour become background; chosen on validation cases."""
-    temperature: float = 1.0
-    """Calibration: probability = sigmoid(logit / temperature); chosen on validation cases."""
+    temperatures: tuple[float, ...] = ()
+    """Calibration of each region: probability = sigmoid(logit / temperature); chosen on validation
+    cases. Empty means 1 for each."""
     optional_modalities: tuple[str, ...] = ()
     """Modalities that a case may lack, as training dropped them at random; one must be present."""
     labels: tuple[tuple[int, ...], ...] = ()
@@ -48,6 +49,8 @@ class EngineSpec:
     TC and ET, and 1, 2, ... for other regions."""
 
     def __post_init__(self) -> None:
+        if not self.temperatures:
+            object.__setattr__(self, "temperatures", (1.0,) * len(self.regions))
         if not self.labels:
             of_gliomas = self.regions == REGIONS
             numbers = tuple((n + 1,) for n in range(len(self.regions)))

@@ -120,7 +120,7 @@ def all_scores(
         "groups": group_means(cases, {folder.name: group_of(folder) for folder in folders}),
         "regions": evaluation.rows,
         "summary": summary(evaluation.rows),
-        "calibration": calibration_record(evaluation.histogram, spec.temperature, spec.regions),
+        "calibration": calibration_record(evaluation.histogram, spec.temperatures, spec.regions),
         "missing_modalities": losses,
     }
 
@@ -187,4 +187,4 @@ def command(
     if figure:
         from training.scores.figure import write_figure
 
-        write_figure(figure, spec.name, evaluation.rows, evaluation.histogram, spec.temperature)
+        write_figure(figure, spec.name, evaluation.rows, evaluation.histogram, spec.temperatures)

@@ -1,6 +1,6 @@
 """Tuning: chooses an engine's settings after the network, on validation cases.
 
-The network runs once per case. Then the temperature is chosen by likelihood, and thresholds and
+The network runs once per case. Then the temperatures are chosen by likelihood, thresholds and
 small-part rules by Dice on the input's grid. The choice is written into the engine's manifest, with
 the scores before and after: `python -m training tune ENGINE --data DIR`.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any
 
 import numpy as np
@@ -43,6 +44,7 @@ RULE = (
     f"above {LEAST_GAIN}; a small-part rule is taken where the mean gain is above {LEAST_GAIN} "
     f"and no case loses more than {MOST_LOSS}"
 )
+SETTINGS = ("temperatures", "thresholds", "min_et_mm3", "min_part_mm3")
 Gains = NDArray[np.float64]
 
 
@@ -86,10 +88,10 @@ def infer(segmenter: Segmenter, folders: list[Path]) -> tuple[list[TuningCase], 
 
 
 def tuned(spec: EngineSpec, cases: list[TuningCase], histogram: Histogram) -> EngineSpec:
-    """Chooses temperature, thresholds and small-part rules by `RULE`; ignores those of `spec`."""
-    temperature, halves = fit_temperature(histogram), (0.5,) * len(spec.regions)
+    """Chooses temperatures, thresholds and small-part rules by `RULE`; ignores those of `spec`."""
+    temperatures, halves = tuple(map(fit_temperature, histogram)), (0.5,) * len(spec.regions)
     spec = replace(
-        spec, temperature=temperature, thresholds=halves, min_et_mm3=0.0, min_part_mm3=0.0
+        spec, temperatures=temperatures, thresholds=halves, min_et_mm3=0.0, min_part_mm3=0.0
     )
     for region in reversed(range(len(halves))):  # ET first: TC contains ET, WT contains TC
         spec = best(cases, spec, (_with_threshold(spec, region, t) for t in THRESHOLDS), steady)
@@ -144,11 +146,9 @@ def scores(spec: EngineSpec, cases: list[TuningCase], histogram: Histogram) -> d
     dice = {region: float(np.mean([case[region] for case in per_case])) for region in spec.regions}
     return {
         "dice": {**dice, "mean": float(np.mean([*dice.values()]))},
-        "ece": calibration_errors(histogram, spec.temperature, spec.regions),
-        "nll": mean_nll(histogram, spec.temperature),
-        "settings": {
-            k: getattr(spec, k) for k in ("temperature", "thresholds", "min_et_mm3", "min_part_mm3")
-        },
+        "ece": calibration_errors(histogram, spec.temperatures, spec.regions),
+        "nll": fmean(map(mean_nll, histogram, spec.temperatures)),
+        "settings": {name: getattr(spec, name) for name in SETTINGS},
     }
 
 
@@ -198,7 +198,7 @@ def command(
         Path | None, typer.Option("--out", "-o", help="engine file to write; default: ENGINE")
     ] = None,
 ) -> None:
-    """Choose an engine's temperature, thresholds and small-part rules."""
+    """Choose an engine's temperatures, thresholds and small-part rules."""
     target = out or engine
     record = tune(engine, target, find_cases(data, split), split=split, precision=precision)
     console = Console()

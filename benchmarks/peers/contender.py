@@ -25,15 +25,16 @@ class Spec:
     window: tuple[int, int, int]
     percentiles: tuple[float, float]
     thresholds: tuple[float, ...]
-    temperature: float
+    temperatures: tuple[float, ...]
     min_part_mm3: float
     min_et_mm3: float
 
     @property
     def least_logits(self) -> NDArray[np.float32]:
         """From these logits on a voxel belongs to WT, TC and ET; (3, 1, 1, 1)."""
-        p = np.array(self.thresholds, np.float32)[:, None, None, None]
-        return np.float32(self.temperature) * np.log(p / (1 - p))
+        p, temperatures = np.array([self.thresholds, self.temperatures], np.float32)
+        least: NDArray[np.float32] = temperatures * np.log(p / (1 - p))
+        return least[:, None, None, None]
 
 
 @dataclass(frozen=True)

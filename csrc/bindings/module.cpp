@@ -148,21 +148,22 @@ void bind_labels(py::module_& module) {
   module.def(
       "expected_dice",
       [](const Array& logits, int patch, const Shape<3>& offset, const Shape<3>& size,
-         std::int64_t step, double temperature, const std::vector<double>& thresholds,
-         const Array& sums, int n_threads, StreamHandle stream) {
+         std::int64_t step, const std::vector<double>& temperatures,
+         const std::vector<double>& thresholds, const Array& sums, int n_threads,
+         StreamHandle stream) {
         const auto borrow_args = [&](Borrower& borrow) -> ExpectedDiceArgs {
           return {borrow.numbers<4>(logits, "logits", "(K, D, H, W)", Rows::kDense),
                   patch,
                   offset,
                   size,
                   step,
-                  temperature,
+                  temperatures,
                   thresholds,
                   borrow.array<std::int64_t, 2>(sums, "sums", "int64 (K, 4)")};
         };
         run(expected_dice, "expected_dice", n_threads, stream, borrow_args);
       },
-      "logits"_a, "patch"_a, "offset"_a, "size"_a, "step"_a, "temperature"_a, "thresholds"_a,
+      "logits"_a, "patch"_a, "offset"_a, "size"_a, "step"_a, "temperatures"_a, "thresholds"_a,
       "sums"_a, "n_threads"_a, "stream"_a);
 
   module.def(

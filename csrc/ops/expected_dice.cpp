@@ -12,12 +12,17 @@ void expected_dice(const ExpectedDiceArgs& args, int n_threads, Stream stream) {
   require<InputError>(voxels[0] <= kMostRegions, "expected_dice: logits: expected at most ",
                       kMostRegions, " regions, got shape ", voxels);
   require<OptionsError>(args.step >= 1, "expected_dice: step: expected 1 or more, got ", args.step);
-  require<OptionsError>(args.temperature > 0,
-                        "expected_dice: temperature: expected a number above 0, got ",
-                        args.temperature);
+  require<OptionsError>(args.temperatures.size() == n_regions,
+                        "expected_dice: temperatures: expected one for each of ", n_regions,
+                        " regions, got ", args.temperatures.size());
   require<OptionsError>(args.thresholds.size() == n_regions,
                         "expected_dice: thresholds: expected one for each of ", n_regions,
                         " regions, got ", args.thresholds.size());
+  for (const double temperature : args.temperatures) {
+    require<OptionsError>(temperature > 0,
+                          "expected_dice: temperatures: expected numbers above 0, got ",
+                          temperature);
+  }
   for (const double threshold : args.thresholds) {
     require<OptionsError>(0 < threshold && threshold < 1,
                           "expected_dice: thresholds: expected probabilities between 0 and 1, got ",

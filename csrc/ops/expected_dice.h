@@ -13,8 +13,7 @@ struct ExpectedDiceArgs {
   int patch;
   Shape<3> offset, size;
   std::int64_t step;
-  double temperature;
-  std::vector<double> thresholds;
+  std::vector<double> temperatures, thresholds;
   View<std::int64_t, 2> sums;
 };
 
@@ -24,7 +23,7 @@ struct ExpectedDiceArgs {
 ///   patch        p: 1, or 2 for packed logits (K p^3, D'/p, H'/p, W'/p), on the CPU
 ///   offset, size 3                voxels of logits    read     the box
 ///   step         1 or more        voxels              read
-///   temperature  above 0                              read
+///   temperatures K                above 0             read
 ///   thresholds   K                probability, 0..1   read     of sigmoid(logit), as for `label`
 ///   sums         (K, 4)           int64, dense        written  sum(m), sum(p), sum(p m), max(p); p
 ///                                                              in units of 2^-30, so that the

@@ -51,8 +51,9 @@ template <typename T>
 Sums sum_plane(const ExpectedDiceArgs& args, std::int64_t k, std::int64_t d,
                std::vector<float>& row) {
   const PackedRows<T> rows(args.logits.as<T>(), args.patch);
-  const float least = least_logit(args.thresholds[static_cast<std::size_t>(k)]),
-              inverse_temperature = static_cast<float>(1 / args.temperature);
+  const auto region = static_cast<std::size_t>(k);
+  const float least = least_logit(args.thresholds[region]),
+              inverse_temperature = static_cast<float>(1 / args.temperatures[region]);
   const std::int64_t n = sampled(args, 2);
   Sums part;
   wide([&] {

@@ -29,14 +29,15 @@ void expected_dice_cuda(const ExpectedDiceArgs& args, Stream stream) {
   if (launch.blocks.x == 0 || n_w == 0 || n_k == 0) return;
   launch.blocks.y = static_cast<unsigned>(n_k);
   RegionLimits limits{};
-  for (std::size_t k = 0; k < args.thresholds.size(); ++k)
+  for (std::size_t k = 0; k < args.thresholds.size(); ++k) {
     limits.least[k] = least_logit(args.thresholds[k]);
+    limits.inverse_temperature[k] = static_cast<float>(1 / args.temperatures[k]);
+  }
   dispatch_floats(sample.dtype, [&, n = n_d * n_h](auto tag) {
     using T = typename decltype(tag)::type;
     expected_dice_kernel<<<launch.blocks, launch.threads, 0, cuda_stream(stream)>>>(
-        strided(sample.as<T>()), limits, static_cast<float>(1 / args.temperature),
-        kProbabilityUnits, reinterpret_cast<unsigned long long*>(args.sums.data),
-        static_cast<std::uint32_t>(n));
+        strided(sample.as<T>()), limits, kProbabilityUnits,
+        reinterpret_cast<unsigned long long*>(args.sums.data), static_cast<std::uint32_t>(n));
     CUDA_CHECK_LAUNCH("expected_dice_kernel");
   });
 }

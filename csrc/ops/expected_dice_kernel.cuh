@@ -6,7 +6,8 @@
 namespace fastbts {
 
 struct RegionLimits {
-  float least[kMostRegions];  // least logits of each region
+  float least[kMostRegions];                // least logits of each region
+  float inverse_temperature[kMostRegions];
 };
 
 /// One thread per sampled voxel, of which each row is (d, h); blockIdx.y is the region. Reads a
@@ -14,14 +15,14 @@ struct RegionLimits {
 /// TB/s (H100), 2.6 us at 4.3 TB/s (H200). Estimate: 6-10 us.
 template <typename T>
 FASTBTS_KERNEL void expected_dice_kernel(Strided<const T, 4> logits, RegionLimits limits,
-                                         float inverse_temperature, float units_of_one,
-                                         unsigned long long* sums, std::uint32_t n_rows) {
+                                         float units_of_one, unsigned long long* sums,
+                                         std::uint32_t n_rows) {
   unsigned long long n_inside = 0, all = 0, inside = 0, most = 0;
   for (std::uint32_t row = first_row(); row < n_rows; row += row_step()) {
     const auto [d, h] = Row<2>(row, logits.shape + 1).index;
     for (std::int64_t w = threadIdx.x; w < logits.shape[3]; w += blockDim.x) {
       const float logit = to_float(logits.at(blockIdx.y, d, h, w));
-      const float p = 1 / (1 + expf(-logit * inverse_temperature));
+      const float p = 1 / (1 + expf(-logit * limits.inverse_temperature[blockIdx.y]));
       const auto units = static_cast<unsigned long long>((p > 0 ? p : 0) * units_of_one);
       const bool is_inside = logit >= limits.least[blockIdx.y];
       n_inside += is_inside;

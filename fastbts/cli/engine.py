@@ -197,6 +197,7 @@ def _described(file: EngineFile) -> str:
 
 def _network(spec: EngineSpec) -> dict[str, str]:
     thresholds = zip(spec.regions, spec.thresholds, strict=True)
+    temperatures = zip(spec.regions, spec.temperatures, strict=True)
     window = " x ".join(map(str, spec.window))
     named = ", ".join(f"{value} {name}" for name, value in label_names(spec.region_labels).items())
     return {
@@ -207,7 +208,7 @@ def _network(spec: EngineSpec) -> dict[str, str]:
         "trained at": f"{spec.spacing_mm:g} mm, windows of {window} voxels (Z, Y, X)",
         "small-ET rule": f"below {spec.min_et_mm3:g} mm3" if spec.min_et_mm3 else "off",
         "small parts": f"removed below {spec.min_part_mm3:g} mm3" if spec.min_part_mm3 else "kept",
-        "calibration": f"temperature {spec.temperature:g}" if spec.temperature != 1 else "none",
+        "calibration": ", ".join(f"{region} / {t:g}" for region, t in temperatures),
     }
 
 

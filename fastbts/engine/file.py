@@ -342,7 +342,8 @@ def _consistent(spec: EngineSpec) -> bool:
         and 0 < spec.spacing_mm < math.inf
         and 0 <= spec.min_et_mm3 < math.inf
         and 0 <= spec.min_part_mm3 < math.inf
-        and MIN_TEMPERATURE <= spec.temperature <= MAX_TEMPERATURE
+        and len(spec.temperatures) == len(spec.regions)
+        and all(MIN_TEMPERATURE <= t <= MAX_TEMPERATURE for t in spec.temperatures)
         and len(set(spec.optional_modalities) & set(spec.modalities))
         == len(spec.optional_modalities)
     )

@@ -111,15 +111,15 @@ def expected_dice(
     logits: NDArray[np.float32],
     offset: Size,
     size: Size,
-    temperature: float,
+    temperatures: Sequence[float],
     thresholds: Sequence[float],
     step: int = 1,
 ) -> NDArray[np.float64]:
     """Returns sum(m), sum(p), sum(p m) and max(p) of each region; p in units of 2^-30."""
     box = tuple(slice(o, o + n, step) for o, n in zip(offset, size, strict=True))
     rows = []
-    for z, threshold in zip(
-        logits[(slice(None), *box)].astype(np.float64), thresholds, strict=True
+    for z, temperature, threshold in zip(
+        logits[(slice(None), *box)].astype(np.float64), temperatures, thresholds, strict=True
     ):
         p = np.nan_to_num(1 / (1 + np.exp(-z / temperature)))
         inside = z >= np.log(threshold / (1 - threshold))

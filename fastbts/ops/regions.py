@@ -101,7 +101,7 @@ def expected_dice(
     logits: Array | PackedLogits,
     offset: Size,
     size: Size,
-    temperature: float,
+    temperatures: Sequence[float],
     thresholds: Sequence[float],
     step: int = 1,
     n_threads: int = 0,
@@ -118,7 +118,7 @@ def expected_dice(
         logits: (K, D, H, W) float32, or packed, at most 8 regions; NaN counts as p = 0.
         offset: Where the box begins in the logits.
         size: Its voxels.
-        temperature: Above 0.
+        temperatures: Above 0, one per region.
         thresholds: Of sigmoid(logit), one per region, as for `label`.
         step: Takes every `step`-th voxel along each axis.
         n_threads: 0 for all CPUs.
@@ -137,7 +137,7 @@ def expected_dice(
         offset,
         size,
         step,
-        temperature,
+        list(temperatures),
         list(thresholds),
         sums,
         n_threads,

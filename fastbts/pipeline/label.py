@@ -216,8 +216,7 @@ class RegionLabelling:
 def _sets(logits: NDArray[np.float32], spec: EngineSpec) -> NDArray[np.uint8]:
     """Regions that each voxel (D, H, W) belongs to, as an index of `label_table`."""
     sets = np.zeros(logits.shape[1:], np.uint8)
-    for k, (region, threshold) in enumerate(zip(logits, spec.thresholds, strict=True)):
-        least = spec.temperature * np.log(threshold / (1 - threshold))
+    for k, (region, least) in enumerate(zip(logits, least_logits(spec), strict=True)):
         sets |= (region >= least).astype(np.uint8) << k
     return sets
 
@@ -255,7 +254,13 @@ def _check_finite(n_nonfinite: int) -> None:
 
 def uncalibrated(spec: EngineSpec) -> tuple[float, ...]:
     """The thresholds for sigmoid(logit), which the op compares, instead of sigmoid(logit / T)."""
-    return tuple(_sigmoid(spec.temperature * math.log(t / (1 - t))) for t in spec.thresholds)
+    return tuple(_sigmoid(least) for least in least_logits(spec))
+
+
+def least_logits(spec: EngineSpec) -> tuple[float, ...]:
+    """The logits from which a voxel belongs to each region."""
+    settings = zip(spec.temperatures, spec.thresholds, strict=True)
+    return tuple(temperature * math.log(t / (1 - t)) for temperature, t in settings)
 
 
 def _sigmoid(logit: float) -> float:

@@ -58,7 +58,7 @@ def report(
         },
         "windows": dict(inferred.windows),
         "postprocessing": {
-            "temperature": spec.temperature,
+            "temperatures": dict(zip(spec.regions, spec.temperatures, strict=True)),
             "thresholds": dict(zip(spec.regions, spec.thresholds, strict=True)),
             "small_parts": labelled.small_parts,
             "small_et": labelled.small_et,

@@ -6,7 +6,6 @@ mask there are no brain voxels to take statistics of.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from fastbts import ops
 from fastbts.engine.interface import Engine
 from fastbts.errors import OptionsError
 from fastbts.ops import Size
+from fastbts.pipeline.label import least_logits
 from fastbts.pipeline.masks import Mask, filled, largest_part
 from fastbts.spec import EngineSpec
 from fastbts.volume import Geometry, to_network_axes
@@ -47,8 +47,7 @@ def brain_mask(
             "use an engine of the recipe brain"
         )
     logits = _mean_logits(images, geometry, engine, n_threads)
-    threshold = spec.thresholds[0]
-    found = logits > spec.temperature * math.log(threshold / (1 - threshold))
+    found = logits > least_logits(spec)[0]
     cleaned = filled(largest_part(found, n_threads), n_threads) if found.any() else found
     mask = np.zeros(geometry.shape, bool)
     to_network_axes(mask, geometry)[...] = cleaned

@@ -41,7 +41,7 @@ SPEC = Spec(
     window=(48, 64, 48),
     percentiles=(0.1, 99.9),
     thresholds=(0.5, 0.5, 0.5),
-    temperature=1.0,
+    temperatures=(1.0, 1.0, 1.0),
     min_part_mm3=0.0,
     min_et_mm3=0.0,
 )
@@ -190,8 +190,8 @@ def labels_with(regions: np.ndarray, **rules: float) -> list[int]:
 def test_thresholds_are_those_of_calibrated_probabilities() -> None:
     from dataclasses import replace
 
-    spec = replace(SPEC, thresholds=(0.5, 0.4, 0.6), temperature=2.0)
-    p = 1 / (1 + np.exp(-spec.least_logits.ravel() / 2))
+    spec = replace(SPEC, thresholds=(0.5, 0.4, 0.6), temperatures=(2.0, 1.5, 0.5))
+    p = 1 / (1 + np.exp(-spec.least_logits.ravel() / spec.temperatures))
     assert p == pytest.approx([0.5, 0.4, 0.6])
 
 

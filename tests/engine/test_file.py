@@ -114,8 +114,9 @@ def test_forged_specs_are_refused(tmp_path: Path, good: Path) -> None:
         ({"modalities": [*"abcdefghi"]}, "contradicts"),
         ({"min_et_mm3": float("inf")}, "contradicts"),
         ({"min_part_mm3": -1.0}, "contradicts"),
-        ({"temperature": 0.0}, "contradicts"),
-        ({"temperature": float("nan")}, "contradicts"),
+        ({"temperatures": [1.0, 1.0, 0.0]}, "contradicts"),
+        ({"temperatures": [float("nan"), 1.0, 1.0]}, "contradicts"),
+        ({"temperatures": [1.0]}, "contradicts"),
         ({"optional_modalities": ["ct"]}, "contradicts"),
         ({"optional_modalities": ["t1", "t1"]}, "contradicts"),
         ({"optional_modalities": [1]}, "optional_modalities"),
@@ -137,7 +138,8 @@ def test_older_specs_have_no_labels(tmp_path: Path, good: Path) -> None:
         return read_engine_file(_forge(tmp_path / "x.fbts", forged)).spec
 
     assert read().is_glioma
-    assert read(regions=["brain"], thresholds=[0.5]).region_labels == {"brain": (1,)}
+    brain = read(regions=["brain"], thresholds=[0.5], temperatures=[1.0])
+    assert brain.region_labels == {"brain": (1,)}
     with pytest.raises(EngineFileError, match=r"no labels of ET, TC, WT; .* export the engine"):
         read(regions=["ET", "TC", "WT"])
 

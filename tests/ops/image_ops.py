@@ -95,7 +95,7 @@ def expected_dice_example(rng: Random, size: Size, _: str = "float32") -> Argume
         "logits": 3 * noise(rng, 2, *(n + 3 for n in size)),
         "offset": (0, 1, 3),
         "size": size,
-        "temperature": 1.7,
+        "temperatures": (1.7, 0.9),
         "thresholds": (0.4, 0.6),
         "step": 2,
     }

@@ -20,7 +20,7 @@ def test_by_hand(device: Ops) -> None:
     values = [0.0, np.log(3), -np.inf, np.nan]
     logits = np.array([values, [-np.inf] * 4], np.float32).reshape(2, 1, 1, 4)
     sums = np.full((2, 4), 7, np.int64)
-    device.expected_dice(logits, (0, 0, 0), (1, 1, 4), 1.0, (0.6, 0.5), sums=sums)
+    device.expected_dice(logits, (0, 0, 0), (1, 1, 4), (1.0, 1.0), (0.6, 0.5), sums=sums)
     assert sums[0, 0] == 1
     np.testing.assert_allclose(sums[0, 1:] / UNIT, [1.25, 0.75, 0.75], rtol=1e-6)
     assert sums[1].tolist() == [0, 0, 0, 0]
@@ -30,7 +30,7 @@ def test_voxels_below_one_unit_are_still_in_the_region(device: Ops) -> None:
     """A low temperature makes their probability sigmoid(-50)."""
     logits = np.full((1, 1, 1, 3), -5, np.float32)
     sums = np.empty((1, 4), np.int64)
-    device.expected_dice(logits, (0, 0, 0), (1, 1, 3), 0.1, (0.001,), sums=sums)
+    device.expected_dice(logits, (0, 0, 0), (1, 1, 3), (0.1,), (0.001,), sums=sums)
     assert sums.tolist() == [[3, 0, 0, 0]]
 
 
@@ -38,7 +38,7 @@ def test_only_the_box_counts_and_every_second_voxel(device: Ops) -> None:
     logits = np.full((1, 6, 6, 6), -99, np.float32)
     logits[0, 1:4:2, 2:5:2, 0:5:2] = 99
     sums = np.empty((1, 4), np.int64)
-    device.expected_dice(logits, (1, 2, 0), (3, 3, 5), 1.0, (0.5,), 2, sums=sums)
+    device.expected_dice(logits, (1, 2, 0), (3, 3, 5), (1.0,), (0.5,), 2, sums=sums)
     assert sums.tolist() == [[12, 12 * UNIT, 12 * UNIT, UNIT]]
 
 
@@ -57,8 +57,9 @@ def test_an_empty_box_has_no_sums() -> None:
     ("changed", "error", "message"),
     [
         ({"step": 0}, OptionsError, "step: expected 1 or more, got 0"),
-        ({"temperature": 0.0}, OptionsError, "temperature: expected a number above 0, got 0"),
-        ({"thresholds": (0.5,)}, OptionsError, "expected one for each of 2 regions, got 1"),
+        ({"temperatures": (1.0, 0.0)}, OptionsError, "temperatures: expected numbers above 0"),
+        ({"temperatures": (1.0,)}, OptionsError, "temperatures: expected one for each of 2"),
+        ({"thresholds": (0.5,)}, OptionsError, "thresholds: expected one for each of 2 regions"),
         ({"thresholds": (0.5, 1.0)}, OptionsError, "probabilities between 0 and 1, got 1"),
         ({"offset": (9, 0, 0)}, OptionsError, "expected the box of (5, 6, 7) at (9, 0, 0)"),
         ({"size": (-1, 1, 1)}, OptionsError, "expected the box of (-1, 1, 1)"),

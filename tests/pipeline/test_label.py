@@ -105,23 +105,25 @@ def test_logits_that_are_not_finite_are_refused_at_another_spacing(small_case: C
             segmenter.predict(images, affine=affine)
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
-def test_thresholds_are_on_calibrated_probabilities(small_case: Case, temperature: float) -> None:
+@pytest.mark.parametrize("temperatures", [(0.5, 0.5, 0.5), (1.0, 1.0, 1.0), (2.5, 1.0, 0.7)])
+def test_thresholds_are_on_calibrated_probabilities(
+    small_case: Case, temperatures: tuple[float, ...]
+) -> None:
     images, affine = small_case
-    engine = VoxelEngine(temperature=temperature, thresholds=(0.5, 0.4, 0.7))
+    engine = VoxelEngine(temperatures=temperatures, thresholds=(0.5, 0.4, 0.7))
     result = Segmenter(engine, warm_up=False).predict(images, affine=affine)
     plain = Segmenter(VoxelEngine(), warm_up=False).predict(images, affine=affine)
     both = np.stack([result.probabilities[2], plain.probabilities[2]])
     inside = (np.abs(both - 0.5) < 0.4999).all(axis=0)  # float32 resolves their logits
     logits, expected = np.log(both[:, inside]) - np.log1p(-both[:, inside])
-    np.testing.assert_allclose(temperature * logits, expected, atol=2e-3)
+    np.testing.assert_allclose(temperatures[2] * logits, expected, atol=2e-3)
     np.testing.assert_array_equal(result.labels == 4, result.probabilities[2] >= 0.7)
     assert 0 < (result.labels == 4).sum() < inside.sum()
 
 
 def test_extreme_thresholds_do_not_overflow(small_case: Case) -> None:
     """The op's threshold is the sigmoid of -69000: no voxel of the brain box is below it."""
-    engine = VoxelEngine(temperature=100.0, thresholds=(1e-300, 1e-300, 1e-300))
+    engine = VoxelEngine(temperatures=(100.0,) * 3, thresholds=(1e-300, 1e-300, 1e-300))
     labels = Segmenter(engine, warm_up=False).predict(small_case[0], affine=small_case[1]).labels
     assert (labels > 0).sum() == np.prod(np.ptp(np.argwhere(labels), axis=0) + 1)
 

@@ -71,7 +71,7 @@ def both(images: np.ndarray, spec: dict[str, Any], **options: Any) -> list[Segme
     ("spec", "options"),
     [
         ({}, {}),
-        ({"temperature": 2.5, "thresholds": (0.5, 0.4, 0.7)}, {}),
+        ({"temperatures": (2.5, 1.0, 0.6), "thresholds": (0.5, 0.4, 0.7)}, {}),
         ({"spacing_mm": 2.0}, {}),
         ({"spacing_mm": 2.0}, {"mode": "sliding"}),
         ({}, {"min_part_mm3": 2}),

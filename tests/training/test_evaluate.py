@@ -10,7 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from benchmarks.make_tables import ablation_table, dice_table, scores_table
+from benchmarks.accuracy_tables import dice_table, groups_table, scores_table
+from benchmarks.make_tables import ablation_table
 from fastbts import MODALITIES, FastBTSError
 from fastbts.metrics import region_dice
 from tests.conftest import write_voxel_engine
@@ -75,6 +76,22 @@ def test_evaluate_writes_what_it_measured(
     assert f"expected calibration error: WT {errors['WT']:.5f}, TC " in printed
 
 
+def test_table_of_groups_by_hand() -> None:
+    def scores(mean: float) -> dict[str, object]:
+        row = {"WT": 0.9, "TC": 0.8, "ET": 0.7, "mean": mean}
+        groups = {"LGG": {"n": 1, **row}, "HGG": {"n": 2, **row}}
+        return {"cases": [{}, {}, {}], "groups": groups, "mean": row}
+
+    pairs = (("HGG", 0.9), ("HGG", 0.7), ("LGG", 0.5))
+    train = [{"group": group, "dice": {"WT": dice, "TC": dice}} for group, dice in pairs]
+    made = groups_table(scores(0.8), scores(0.6), {"cases": {"train": train}})
+    assert made.splitlines()[2:] == [
+        "| high-grade gliomas | 2 | 0.900 | 0.800 | 0.700 | 0.800 | 0.600 | 0.800 (n=2) |",
+        "| low-grade gliomas | 1 | 0.900 | 0.800 | 0.700 | 0.800 | 0.600 | 0.500 (n=1) |",
+        "| all | 3 | 0.900 | 0.800 | 0.700 | 0.800 | 0.600 | 0.700 (n=3) |",
+    ]
+
+
 def test_table_of_scores_by_hand() -> None:
     three = {"mean": 0.5, "n": 3}
     found = {"hd95_mm": three, "lesion_recognition": three, "lesion_dice": {"mean": 0.25, "n": 2}}
@@ -89,8 +106,9 @@ def test_table_of_scores_by_hand() -> None:
         "missing_modalities": {"t2": {"dice": {"WT": 0.9, "TC": 0.8, "ET": 0.7, "mean": 0.8}}},
         "calibration": {
             "ece": {"WT": 0.008, "TC": 0.004, "ET": 0.003, "mean": 0.005},
-            "best_temperature": {"WT": 1.8, "TC": 2.4, "ET": 3.3},
-            "temperature": 2.2,
+            "ece_uncalibrated": {"WT": 0.009, "TC": 0.008, "ET": 0.007, "mean": 0.008},
+            "best_temperatures": {"WT": 1.8, "TC": 2.4, "ET": 3.3},
+            "temperatures": {"WT": 1.7, "TC": 2.2, "ET": 3.0},
             "bins": 15,
             "n_voxels": 8_640_000,
         },
@@ -101,11 +119,12 @@ def test_table_of_scores_by_hand() -> None:
         "| Dice of the lesions found | 0.250 (n=2) | 0.250 (n=2) | 0.250 (n=2) | - (n=0) |",
         "| Dice without t2 | 0.900 | 0.800 | 0.700 | 0.800 |",
         "| expected calibration error | 0.0080 | 0.0040 | 0.0030 | 0.0050 |",
-        "| best calibration temperature | 1.80 | 2.40 | 3.30 | |",
+        "| the same, without temperatures | 0.0090 | 0.0080 | 0.0070 | 0.0080 |",
+        "| temperature of the engine | 1.70 | 2.20 | 3.00 | |",
+        "| best temperature for these cases | 1.80 | 2.40 | 3.30 | |",
         "",
         "n = 3 cases. Calibration over 8.6 million brain voxels in 15 bins, each region "
-        "separately, at the",
-        "engine's temperature of 2.20.",
+        "separately.",
     ]
 
 

@@ -121,38 +121,41 @@ def expected_calibration_error(region: Histogram, temperature: float = 1.0) -> f
 
 
 def calibration_errors(
-    histogram: Histogram, temperature: float = 1.0, regions: Sequence[str] = REGIONS
+    histogram: Histogram, temperatures: Sequence[float], regions: Sequence[str] = REGIONS
 ) -> dict[str, float]:
     """Expected calibration error of each region, and "mean", the mean of all.
 
     Args:
         histogram: Of the regions, (K, 2, number of MIDDLES).
-        temperature: Divisor of all logits.
+        temperatures: Divisors of each region's logits.
         regions: Their names.
     """
     errors = {
-        r: expected_calibration_error(h, temperature)
-        for r, h in zip(regions, histogram, strict=True)
+        r: expected_calibration_error(h, t)
+        for r, h, t in zip(regions, histogram, temperatures, strict=True)
     }
     return {**errors, "mean": fmean(errors.values())}
 
 
 def calibration_record(
-    histogram: Histogram, temperature: float, names: Sequence[str] = REGIONS
+    histogram: Histogram, temperatures: Sequence[float], names: Sequence[str] = REGIONS
 ) -> dict[str, Any]:
-    """Calibration at an engine's temperature, as plain values for JSON.
+    """Calibration at an engine's temperatures, as plain values for JSON.
 
     Returns:
-        "ece", see `calibration_errors`; "best_temperature" of each region alone: above
-        `temperature` the region is over-confident, below it under-confident; "reliability", region
-        -> three lists over bins, None where a bin is empty; "bins", "voxels" and "n_voxels".
+        "ece", see `calibration_errors`, and "ece_uncalibrated", of the logits as they are;
+        "temperatures" and "best_temperatures" for these cases: a region whose best one is above the
+        engine's is over-confident, below it under-confident; "reliability", region -> three lists
+        over bins, None where a bin is empty; "bins", "voxels" and "n_voxels".
     """
     regions = dict(zip(names, histogram, strict=True))
+    own = dict(zip(names, temperatures, strict=True))
     return {
-        "ece": calibration_errors(histogram, temperature, names),
-        "temperature": temperature,
-        "best_temperature": {name: fit_temperature(region) for name, region in regions.items()},
-        "reliability": {name: _diagram(region, temperature) for name, region in regions.items()},
+        "ece": calibration_errors(histogram, temperatures, names),
+        "ece_uncalibrated": calibration_errors(histogram, (1.0,) * len(regions), names),
+        "temperatures": own,
+        "best_temperatures": {name: fit_temperature(region) for name, region in regions.items()},
+        "reliability": {name: _diagram(regions[name], t) for name, t in own.items()},
         "bins": N_BINS,
         "voxels": "brain",
         "n_voxels": int(histogram[0].sum()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,11 @@ from training.scores.calibration import N_BINS, Histogram, expected_calibration_
 
 
 def write_figure(
-    path: Path, title: str, rows: list[Row], histogram: Histogram, temperature: float
+    path: Path,
+    title: str,
+    rows: list[Row],
+    histogram: Histogram,
+    temperatures: Sequence[float],
 ) -> None:
     """Draws a PNG.
 
@@ -23,7 +28,7 @@ def write_figure(
         title: Name of the engine.
         rows: One per case and region.
         histogram: Of logits at brain voxels, (K, 2, bins).
-        temperature: The engine's.
+        temperatures: The engine's.
     """
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
@@ -33,7 +38,7 @@ def write_figure(
     left.set_ylim(0, 1)
     distances = _by_region(rows, "hd95_nonempty_mm")
     _points(middle, "HD95 in mm, where both masks are non-empty", distances)
-    _diagram(right, region_names(rows), histogram, temperature)
+    _diagram(right, region_names(rows), histogram, temperatures)
     figure.savefig(path, format="png")
 
 
@@ -56,9 +61,11 @@ def _points(axes: Axes, title: str, values: dict[str, list[Any]]) -> None:
     axes.set_title(title)
 
 
-def _diagram(axes: Axes, regions: list[str], histogram: Histogram, temperature: float) -> None:
+def _diagram(
+    axes: Axes, regions: list[str], histogram: Histogram, temperatures: Sequence[float]
+) -> None:
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
-    for region, of_region in zip(regions, histogram, strict=True):
+    for region, of_region, temperature in zip(regions, histogram, temperatures, strict=True):
         confidence, share, _ = reliability(of_region, temperature)
         error = expected_calibration_error(of_region, temperature)
         axes.plot(confidence, share, "o-", label=f"{region}, ECE {error:.4f}")

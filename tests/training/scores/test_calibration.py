@@ -23,6 +23,8 @@ from training.scores.calibration import (
     reliability,
 )
 
+ONES = (1.0, 1.0, 1.0)
+
 
 def histogram_of(logits: list[float], inside: list[bool]) -> np.ndarray:
     return logit_histogram(np.array([logits], np.float32), np.array([inside]))
@@ -72,7 +74,7 @@ def test_regions_do_not_compensate_each_other() -> None:
     assert expected_calibration_error(histogram.sum(0)) == pytest.approx(0, abs=2e-3), (
         "added up, they seem calibrated"
     )
-    assert calibration_errors(histogram) == pytest.approx(
+    assert calibration_errors(histogram, ONES) == pytest.approx(
         {"WT": 0.25, "TC": 0.25, "ET": 0, "mean": 0.5 / 3}, abs=2e-3
     )
     with pytest.raises(
@@ -82,12 +84,17 @@ def test_regions_do_not_compensate_each_other() -> None:
 
 
 def test_record_shows_which_region_is_over_confident() -> None:
-    histogram = drawn(1.4, 2.0, 3.0)
-    record = json.loads(json.dumps(calibration_record(histogram, 2.0), allow_nan=False))
-    assert record["best_temperature"] == pytest.approx({"WT": 1.4, "TC": 2.0, "ET": 3.0}, rel=0.03)
-    assert record["ece"] == calibration_errors(histogram, 2.0)
+    histogram, own = drawn(1.4, 2.0, 3.0), {"WT": 2.0, "TC": 2.0, "ET": 2.0}
+    record = json.loads(
+        json.dumps(calibration_record(histogram, (*own.values(),)), allow_nan=False)
+    )
+    best = record["best_temperatures"]
+    assert best == pytest.approx({"WT": 1.4, "TC": 2.0, "ET": 3.0}, rel=0.03)
+    assert record["ece"] == calibration_errors(histogram, (2.0, 2.0, 2.0))
+    assert record["ece_uncalibrated"] == calibration_errors(histogram, ONES)
     assert record["ece"]["TC"] < 0.005 < 0.02 < min(record["ece"]["WT"], record["ece"]["ET"])
-    assert (record["temperature"], record["bins"], record["n_voxels"]) == (2.0, 15, 200_000)
+    assert max(calibration_errors(histogram, (*best.values(),)).values()) < 0.005
+    assert (record["temperatures"], record["bins"], record["n_voxels"]) == (own, 15, 200_000)
     whole, enhancing = (record["reliability"][region] for region in ("WT", "ET"))
     assert whole["share"][-2] > whole["probability"][-2] + 0.02, (
         "under-confident: more are inside than it says"
@@ -95,7 +102,7 @@ def test_record_shows_which_region_is_over_confident() -> None:
     assert enhancing["share"][-2] < enhancing["probability"][-2] - 0.02
     assert sum(whole["n"]) == 200_000
     narrow = calibration_record(
-        logit_histogram(np.full((3, 2), 9, np.float32), np.ones((3, 2), bool)), 1.0
+        logit_histogram(np.full((3, 2), 9, np.float32), np.ones((3, 2), bool)), ONES
     )
     assert narrow["reliability"]["WT"]["share"] == [None] * 14 + [1], "JSON has no NaN"
     assert narrow["reliability"]["WT"]["n"] == [0] * 14 + [2]
@@ -111,9 +118,9 @@ def test_likelihood_by_hand() -> None:
 def test_temperature_is_found(temperature: float) -> None:
     histogram = drawn(*[temperature] * 3)
     assert fit_temperature(histogram) == pytest.approx(temperature, rel=0.03)
-    assert max(calibration_errors(histogram, temperature).values()) < 0.005
+    assert max(calibration_errors(histogram, (temperature,) * 3).values()) < 0.005
     if temperature != 1:
-        assert min(calibration_errors(histogram).values()) > 0.03
+        assert min(calibration_errors(histogram, ONES).values()) > 0.03
         assert mean_nll(histogram, temperature) < mean_nll(histogram, 1.0)
 
 
