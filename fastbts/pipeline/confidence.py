@@ -21,7 +21,7 @@ from fastbts.spec import EngineSpec
 
 UNITS = 2**30  # of the sums of probabilities
 STEP = 2  # every second voxel along each axis is enough
-DOUBTFUL = {"WT": 0.75, "TC": 0.6, "ET": 0.85}
+DOUBTFUL = {"WT": 0.75, "TC": 0.25, "ET": 0.75}
 """A lower confidence is doubtful; other regions have no limit. From
 benchmarks/results/confidence.json: at most one in 20 training cases with a Dice of 0.8 or more is
 below."""
@@ -39,7 +39,7 @@ def probability_sums(
     Args:
         logits: (K, D, H, W) on the tensor's grid, or packed.
         placement: Where the brain box is in it.
-        spec: Has regions, thresholds and temperature.
+        spec: Has regions, thresholds and temperatures.
         workspace: Where the logits are.
         n_threads: CPU threads; 0 for all.
     """
@@ -47,7 +47,7 @@ def probability_sums(
         logits,
         placement.offset,
         placement.size,
-        spec.temperature,
+        spec.temperatures,
         uncalibrated(spec),
         STEP,
         n_threads,
