@@ -39,4 +39,6 @@ def test_training_continues_from_the_shipped_weights(
         load_command(name).make_context(name, given)
     trained = averaged_weights(load_checkpoint(run / "last.ckpt")[1])
     for name, weight in engine_weights(default_engine_path()).items():
+        if ".running_" in name:  # statistics of other images
+            continue
         np.testing.assert_allclose(trained[name].numpy(), weight.numpy(), atol=0.01, err_msg=name)

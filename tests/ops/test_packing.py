@@ -109,7 +109,7 @@ def test_labels_and_sums_of_packed_logits_are_those_of_voxels(
         np.testing.assert_array_equal(labels[0], expected)
         assert counts == n
     for step in (1, 2, 3):
-        args = (offset, size, 1.3, thresholds, step, n_threads)
+        args = (offset, size, [1.3, 0.7, 2.0][: len(thresholds)], thresholds, step, n_threads)
         sums = ops.expected_dice(packed, *args)
         np.testing.assert_array_equal(sums, ops.expected_dice(voxels, *args))
 

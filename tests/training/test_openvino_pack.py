@@ -25,7 +25,8 @@ Floats = NDArray[np.float32]
 
 def exported(config: UNetConfig) -> EngineFile:
     spec, n = spec_of(config), config.n_regions
-    spec = replace(spec, labels=spec.labels[:n], thresholds=spec.thresholds[:n])
+    thresholds, temperatures = spec.thresholds[:n], spec.temperatures[:n]
+    spec = replace(spec, labels=spec.labels[:n], thresholds=thresholds, temperatures=temperatures)
     onnx = to_onnx(randomized(config), spec).SerializeToString()
     return parse_engine_file(pack_engine(spec, {"model.onnx": onnx}), "exported")
 

@@ -94,7 +94,7 @@ def change_constant(name: str, factor: float) -> Callable[[onnx.ModelProto], Non
 
 CHANGES = {
     "slope": change_number("leaky_relu", "alpha", 0.02),
-    "epsilon": change_number("instance_norm", "epsilon", 1e-3),
+    "epsilon": change_number("batch_norm", "epsilon", 1e-3),
     "stride": change_number("conv3d", "strides", [1, 1, 2]),
     "padding": change_number("conv3d", "pads", [0] * 6),
     "dilation": change_number("conv3d", "dilations", [2] * 3),
@@ -104,7 +104,7 @@ CHANGES = {
     "packing": change_number("permute", "perm", list(range(8))),
     "transposition": change_number("linear_2", "transB", 0),
     "activation": change_kind("leaky_relu_3", "Relu"),
-    "norm": change_kind("instance_norm_4", "LpNormalization"),
+    "norm": change_kind("batch_norm_4", "LpNormalization"),
     "softmax": change_kind("softmax", "Sigmoid"),
     "pooling": change_kind("mean", "ReduceMax"),
     "order of a concatenation": change_input("cat_1", 0, "semantic_bridge"),
@@ -124,8 +124,8 @@ CHANGES = {
     "slope of the head": change_number("leaky_relu_15", "alpha", 0.02),
     "one of FiLM": change_constant("scalar_tensor_default_3", 2),
     "two of the fusion": change_constant("scalar_tensor_default_2", 2),
-    "root of the width": change_constant("val_159", 2),
-    "least length": change_constant("val_105", 1e9),
+    "root of the width": change_constant("val_160", 2),
+    "least length": change_constant("val_106", 1e9),
     "lengths": change_input("clamp_min", 0, "linalg_vector_norm_1"),
 }
 
