@@ -51,7 +51,8 @@ class Segmenter:
         precision: See `load_engine`.
         trusted_key: See `load_engine`.
         options: How to run.
-        warm_up: Runs the network once on zeros, so that the first case is as fast as the others.
+        warm_up: Runs the network once on a window of zeros, so that the first case is nearly as
+            fast as the others. It takes longer than it gains if only one case follows.
         background: Returns as soon as the engine file has been read and checked, and compiles the
             network in a thread. The first prediction reads its case meanwhile and then waits; it
             raises what the backend raises.
@@ -370,15 +371,13 @@ def _overridden(spec: EngineSpec, options: SegmenterOptions) -> EngineSpec:
 
 
 def _warm_up(engine: Engine, lender: Workspaces) -> None:
-    """Runs the network on zeros; on a device at the size of a window, as runtimes there prepare for
-    each shape."""
-    spec, side = engine.spec, 2 * engine.spec.stride
+    """Runs the network on zeros of a window's size: memory and kernels are prepared for it."""
     if lender.device != "cpu":
         with lender.lend() as workspace:
             warm_up_on_device(cast(DeviceEngine, engine), workspace)
         return
-    size = (side, side, side) if device_of(engine) == "cpu" else spec.window
-    engine.infer(np.zeros((1, len(spec.modalities), *size), np.float32))
+    spec = engine.spec
+    engine.infer(np.zeros((1, len(spec.modalities), *spec.window), np.float32))
 
 
 def _future(load: Callable[[], Engine], background: bool) -> Future[Engine]:
