@@ -36,11 +36,12 @@ mkdir -p "$run"
 touch "$run/log.jsonl"
 before=$(wc -l < "$run/log.jsonl")
 sitting $((seconds * 2 / 3)) --recipe "$recipe" --out "$run" ${start:+--start "$start"}
-# Seconds per step without the start, from the log of this sitting; then what fits into the rest.
+# Seconds per step without the start, from the log of this sitting, or of earlier ones if it was too
+# short for a step; then what fits into the rest.
 steps=$("$python" - "$run/log.jsonl" "$before" $((began + seconds - $(date +%s))) << 'PYTHON'
 import json, statistics, sys
-rows = [json.loads(line) for line in open(sys.argv[1])][int(sys.argv[2]):]
-step_s = statistics.median(row["s"] for row in rows)
+rows = [json.loads(line) for line in open(sys.argv[1])]
+step_s = statistics.median(row["s"] for row in rows[int(sys.argv[2]):] or rows)
 print(max(2, int(0.8 * (int(sys.argv[3]) - 10) / step_s)))
 PYTHON
 )
