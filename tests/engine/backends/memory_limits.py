@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,13 +58,14 @@ def main(backend: str, n_steps: int) -> int:
     cut = np.ascontiguousarray(np.asarray(large.data)[:, 72:168, 72:168, 36:116])
     small = fastbts.Volume(cut, large.affine)
     options = fastbts.SegmenterOptions(mode="one-pass")
-    seen: Counter[str] = Counter()
+    choice: dict[str, Any] = {"backend": backend, "options": options, "warm_up": False}
+    seen: Counter[str] = Counter()  # no warm-up: it would take what the large case needs
     for extra in np.linspace(LEAST_MB, MOST_MB, n_steps).astype(int).tolist():
-        with fastbts.Segmenter(backend=backend, options=options) as segmenter:
+        with fastbts.Segmenter(**choice) as segmenter:
             want = segmenter.predict(small).labels.copy()
             assert want.any()
             seen[outcome(segmenter, large, used() + (extra << 20))] += 1
-            with fastbts.Segmenter(backend=backend, options=options) as other:
+            with fastbts.Segmenter(**choice) as other:
                 seen["wrong afterwards"] += n_wrong(segmenter, other, small, want)
     print(dict(seen))
     untyped = sum(n for name, n in seen.items() if name.startswith("untyped"))
