@@ -6,7 +6,7 @@
 namespace fastbts {
 
 struct RegionLimits {
-  float least[kMostRegions];                // least logits of each region
+  float least[kMostRegions];  // least logits of each region
   float inverse_temperature[kMostRegions];
 };
 
