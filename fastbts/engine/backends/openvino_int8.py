@@ -6,8 +6,8 @@ import logging
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,8 @@ def _quantized(
 ) -> Any:
     nncf = _nncf()
     try:
-        with redirect_stdout(StringIO()):  # NNCF draws progress bars, also into pipes
+        # NNCF draws progress bars, also into pipes.
+        with redirect_stdout(StringIO()), _errors_only(logging.getLogger("nncf")):
             return nncf.quantize(
                 network,
                 nncf.Dataset(samples),
@@ -190,5 +191,15 @@ def _nncf() -> Any:
     # Where others imported NNCF before; fastbts uses no network.
     for event in ("start_session", "send_event", "end_session"):
         setattr(telemetry, event, lambda *args, **kwargs: None)
-    nncf.set_log_level(logging.ERROR)
     return nncf
+
+
+@contextmanager
+def _errors_only(logger: logging.Logger) -> Iterator[None]:
+    """`nncf.set_log_level` would also change handlers, which may be the caller's, and for good."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,17 @@ def test_sensitivity_is_the_share_of_the_error() -> None:
     given = iter([exact, exact + 1, exact + 1, exact])  # float32, int8, int8 but for each layer
     found = sensitivities(network, quantized, [sample], lambda *_: [next(given)])
     assert found == {"good": 0, "bad": 1}
+
+
+def test_logging_of_the_caller_is_left_as_it_was() -> None:
+    logger, handler = logging.getLogger("nncf"), logging.NullHandler(logging.DEBUG)
+    before, sample = logger.level, np.ones((1, 4, 8, 8, 8), np.float32)
+    logger.addHandler(handler)
+    try:
+        quantized_network(two_layers(), [[sample]])
+    finally:
+        logger.removeHandler(handler)
+    assert (logger.level, handler.level) == (before, logging.DEBUG)
 
 
 def test_layers_are_kept_by_their_gain_per_multiplication(monkeypatch: pytest.MonkeyPatch) -> None:
