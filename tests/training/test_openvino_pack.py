@@ -83,7 +83,8 @@ def run(network: Any, file: EngineFile, x: Floats, text: Floats) -> Floats:
         call.infer()
         result: Floats = call.get_output_tensor(0).data.copy()
         return result
-    call.set_input_tensor(0, as_tensor(ov, packed(packing, x[0], 1)))
+    entry = packed(packing, x[0], 1)  # OpenVINO reads it in place, and does not keep it alive
+    call.set_input_tensor(0, as_tensor(ov, entry))
     out = np.empty(packing.shape(3, x.shape[2:]), packing.logits_dtype)
     call.set_output_tensor(as_tensor(ov, out))
     call.infer()
