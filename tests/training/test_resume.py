@@ -84,7 +84,7 @@ def run_program(command: list[str]) -> None:
 def start(command: list[str]) -> BaseProcess:
     """The program in a process of its own, forked from one that has imported PyTorch already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training.train"])
+    context.set_forkserver_preload(["training.train", "monai.transforms"])
     process = context.Process(target=run_program, args=(command,))
     process.start()
     return process

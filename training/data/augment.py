@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai import transforms as mt
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -134,6 +133,9 @@ class Augment:
     """Augments a crop: mirror, affine, then intensity; the background stays zero."""
 
     def __init__(self, config: AugmentConfig) -> None:
+        # Only here: the import takes as long as that of torch, and most commands make no crops.
+        from monai import transforms as mt
+
         self._config = c = config
         self._mirror = mt.Compose(
             [mt.RandFlipd(KEYS, prob=p, spatial_axis=axis) for axis, p in enumerate(c.mirror)]
