@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study import machine
+from benchmarks.machine import machine
 from benchmarks.threads import phantoms
 from fastbts import __version__
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -31,6 +30,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.machine import machine
 from fastbts import GeometryError, Segmenter, read_case
 from fastbts.metrics import region_dice
 from fastbts.phantom import PhantomCase
@@ -223,14 +223,6 @@ def _children_s() -> float:
 
 def rounded(scores: dict[str, float]) -> dict[str, float]:
     return {region: round(float(score), 4) for region, score in scores.items()}
-
-
-def machine() -> dict[str, Any]:
-    from fastbts.engine.backends.openvino import OpenVINOEngine
-
-    name = OpenVINOEngine.package().Core().get_property("CPU", "FULL_DEVICE_NAME")
-    load = round(os.getloadavg()[0], 1)
-    return {"cpu": str(name).strip(), "n_cpus": os.cpu_count(), "load_at_the_end": load}
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.study import machine
+from benchmarks.machine import machine
 from fastbts import Segmentation, Segmenter, SegmenterOptions, __version__, find_cases
 from fastbts.phantom import make_case, write_case
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.study import machine
+from benchmarks.machine import machine
 from benchmarks.triton.client import PROTOCOLS, Client
 from benchmarks.triton.server import Server, serving
 from fastbts import FastBTSError, Segmenter, __version__
