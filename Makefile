@@ -28,7 +28,8 @@ demo: $(VENV)/installed  ## install, segment a synthetic case, show where the re
 # torch's threads must not spin while they wait: with several tests at once they would take the
 # cores from each other.
 PYTEST := OMP_WAIT_POLICY=passive $(DEV)/bin/python -m pytest
-PARALLEL := -p no:benchmark -n $(JOBS) --dist loadfile
+# A file's tests share fixtures, so they run in one process; in the order of tests/conftest.py.
+PARALLEL := -p no:benchmark -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # A test that fails beside others runs once more alone: servers and kills depend on the load. Both
 # results are printed.

@@ -33,7 +33,7 @@ esac
 tests=$PWD/tests
 cd "$venv"
 OMP_WAIT_POLICY=passive bin/python -P -m pytest -c "$tests/../pyproject.toml" -o pythonpath= \
-  --rootdir "$tests/.." -q -n "${JOBS:-auto}" --dist loadfile \
+  --rootdir "$tests/.." -q -n "${JOBS:-auto}" --dist loadfile --no-loadscope-reorder \
   -m "not slow and not serial and not data" \
   "$tests"/{cli,formats,read,write,pipeline,phantom,study} \
   "$tests"/test_{files,metrics,segmentation,segmenter,volume}.py

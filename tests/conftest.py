@@ -19,6 +19,13 @@ from tests.fakes import EmulatedCuda, emulated_cuda
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: one process takes a whole file, and none should be left alone
+    with a long one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_model_cache() -> None:
     """Tests compile their networks, and leave nothing in the user's cache."""
