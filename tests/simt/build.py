@@ -38,7 +38,7 @@ def sanitizers() -> tuple[str, ...]:
 def shared_library(name: str, sources: Sequence[Path], options: Sequence[str] = ()) -> Path:
     """A library of these sources; emulated code alone is sanitized."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with _locked(FOLDER / "lock"), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with locked(FOLDER / "lock"), ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(partial(_compiled, options=tuple(options)), sources))
         library = FOLDER / f"{name}-{_digest(*map(str, objects), *sanitizers())}.so"
         if not library.exists():
@@ -50,7 +50,7 @@ def shared_library(name: str, sources: Sequence[Path], options: Sequence[str] = 
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Holds a lock that other processes wait for; it ends with the process, too."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from fastbts import MODALITIES
+from fastbts import MODALITIES, EngineSpec
 from fastbts.phantom import make_case, write_case
+from tests.simt.build import locked
 from tests.test_segmenter import expected_labels
 from tests.training.clips import register_tiny_clip
 from training.config import load_recipe
 from training.data.cases import TrainingCase, engine_spec, prepare_case
+from training.export import halve_weights, to_onnx
+from training.model import UNet3d
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +34,33 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_case(replace(case, volume=volume), folder / f"case{seed}")
     (folder / "cases.csv").write_text("case,split\ncase1,train\ncase2,train\ncase3,val\n")
     return folder
+
+
+Exported = Callable[[UNet3d, EngineSpec], bytes]
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """ONNX of a network as in an engine file; the processes of pytest-xdist share their exports.
+
+    An export takes up to half a minute, and several files test the same networks.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+
+    def export(network: UNet3d, spec: EngineSpec) -> bytes:
+        weights = [weight.numpy().tobytes() for weight in network.state_dict().values()]
+        digest = hashlib.sha256(
+            b"".join([repr((network, network.config, spec)).encode(), *weights])
+        )
+        path = folder / f"{digest.hexdigest()}.onnx"
+        with locked(path.with_suffix(".lock")):
+            if not path.exists():
+                path.write_bytes(halve_weights(to_onnx(network, spec)).SerializeToString())
+        return path.read_bytes()
+
+    return export
 
 
 @pytest.fixture(scope="session")

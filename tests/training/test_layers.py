@@ -11,18 +11,18 @@ import pytest
 from benchmarks import layers, network_tables, variants
 from benchmarks.peak import peak_gflops
 from fastbts.engine.file import write_engine_file
-from tests.training.test_native_reader import CONFIGS, randomized, spec_of
-from tests.training.tiny import TINY
-from training.export import to_onnx
+from tests.training.conftest import Exported
+from tests.training.kinds import CONFIGS, randomized, spec_of
 
 CONFIG = next(c for c in CONFIGS if c.patch == 2 and c.semantic.fusion)
+PLAIN = next(c for c in CONFIGS if c.patch == 2 and not c.semantic.fusion)
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def engine(tmp_path_factory: pytest.TempPathFactory, exported: Exported) -> Path:
     path = tmp_path_factory.mktemp("engine") / "tiny.fbts"
-    onnx = to_onnx(randomized(CONFIG), spec_of(CONFIG)).SerializeToString()
-    write_engine_file(path, spec_of(CONFIG), {"model.onnx": onnx})
+    content = {"model.onnx": exported(randomized(CONFIG), spec_of(CONFIG))}
+    write_engine_file(path, spec_of(CONFIG), content)
     return path
 
 
@@ -73,12 +73,12 @@ def test_the_peak_is_of_the_precision_that_was_asked_for() -> None:
 def test_variants_are_exported_and_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(variants, "PRECISIONS", ("fp32",))
     monkeypatch.setattr(variants.OpenVINOEngine, "build", lambda *_: {})
-    names, spec = ["skips added", "joined, then 1^3", "one convolution less"], spec_of(TINY)
-    variants.export(tmp_path, TINY, spec, names)
+    names, spec = ["skips added", "joined, then 1^3", "one convolution less"], spec_of(PLAIN)
+    variants.export(tmp_path, PLAIN, spec, names)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    variants.export(tmp_path, TINY, spec, names)
+    variants.export(tmp_path, PLAIN, spec, names)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    side = 2 * TINY.stride
+    side = 2 * PLAIN.stride
     found = variants.measure(tmp_path, names, (side, side, side), 1)
     assert all(found[name]["fp32"] > 0 for name in names)
     results = {"cpu": "1.0 on CPU: fp32", "rounds": 1, "ms": {"a": {"fp32": 8}, "b": {"fp32": 6}}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,19 +15,17 @@ from fastbts.engine.backends.openvino_pack import as_tensor, packed, packing_of,
 from fastbts.engine.file import EngineFile, pack_engine, parse_engine_file
 from fastbts.errors import OptionsError
 from fastbts.ops import PackedLogits
-from tests.training.test_native_reader import CONFIGS, randomized, spec_of
-from training.export import to_onnx
+from tests.training.conftest import Exported
+from tests.training.kinds import CONFIGS, name_of, randomized, spec_of
 from training.model import UNetConfig
 
 Floats = NDArray[np.float32]
 
 
-def exported(config: UNetConfig) -> EngineFile:
-    spec, n = spec_of(config), config.n_regions
-    thresholds, temperatures = spec.thresholds[:n], spec.temperatures[:n]
-    spec = replace(spec, labels=spec.labels[:n], thresholds=thresholds, temperatures=temperatures)
-    onnx = to_onnx(randomized(config), spec).SerializeToString()
-    return parse_engine_file(pack_engine(spec, {"model.onnx": onnx}), "exported")
+def engine_file(config: UNetConfig, exported: Exported) -> EngineFile:
+    spec = spec_of(config)
+    content = {"model.onnx": exported(randomized(config), spec)}
+    return parse_engine_file(pack_engine(spec, content), "exported")
 
 
 def noise(config: UNetConfig) -> Floats:
@@ -41,9 +38,9 @@ def noise(config: UNetConfig) -> Floats:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.norm}-{len(c.widths)}-{c.patch}")
-def test_logits_are_those_of_pytorch(config: UNetConfig) -> None:
-    file, x = exported(config), noise(config)
+@pytest.mark.parametrize("config", CONFIGS[::-1], ids=name_of)  # not as in another process
+def test_logits_are_those_of_pytorch(config: UNetConfig, exported: Exported) -> None:
+    file, x = engine_file(config, exported), noise(config)
     with torch.inference_mode():
         exact = randomized(config)(torch.from_numpy(x)).numpy()
     engine = OpenVINOEngine(file, precision="fp32")
@@ -93,9 +90,11 @@ def run(network: Any, file: EngineFile, x: Floats, text: Floats) -> Floats:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("low", "kind"), [(-128 / 127, "i8"), (-1.0, "f32")])
-def test_a_network_in_int8_gets_int8_where_steps_are_symmetric(low: float, kind: str) -> None:
+def test_a_network_in_int8_gets_int8_where_steps_are_symmetric(
+    low: float, kind: str, exported: Exported
+) -> None:
     config = next(c for c in CONFIGS if c.patch == 2 and c.semantic.fusion)
-    ov, file, x = OpenVINOEngine.package(), exported(config), noise(config)
+    ov, file, x = OpenVINOEngine.package(), engine_file(config, exported), noise(config)
     text = randomized(config).get_buffer("text").numpy()
     whole, inner = (
         with_steps(_read(_core(), open_network(file)), "where", 4.0, 4 * low) for _ in range(2)
@@ -108,9 +107,9 @@ def test_a_network_in_int8_gets_int8_where_steps_are_symmetric(low: float, kind:
 
 
 @pytest.mark.slow
-def test_a_network_without_the_names_of_its_onnx_keeps_its_packing() -> None:
+def test_a_network_without_the_names_of_its_onnx_keeps_its_packing(exported: Exported) -> None:
     config = next(c for c in CONFIGS if c.patch == 2)
-    ov, file = OpenVINOEngine.package(), exported(config)
+    ov, file = OpenVINOEngine.package(), engine_file(config, exported)
     network = _read(_core(), open_network(file))
     for op in network.get_ops():
         for end in op.outputs():

@@ -21,10 +21,11 @@ from fastbts.engine.load import open_engine
 from fastbts.engine.onnx_bytes import read_metadata
 from fastbts.engine.onnx_half import emulate_half
 from fastbts.pipeline.normalize import normalize
-from tests.training.tiny import MECHANISMS, randomize_zeros, tiny
+from tests.training.conftest import Exported
+from tests.training.tiny import MECHANISMS, randomize_zeros, rounded, tiny
 from training.clip.prompts import ORTHONORMAL
 from training.config import parse_recipe
-from training.export import halve_weights, optional_modalities, to_onnx
+from training.export import optional_modalities
 from training.model import UNet3d
 from training.start import begin_from
 
@@ -34,27 +35,23 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def network() -> UNet3d:
-    network = randomize_zeros(tiny(*MECHANISMS)).eval()
-    with torch.no_grad():
-        for weight in network.parameters():
-            weight.copy_(weight.half().float())
-    return network
+    return rounded(randomize_zeros(tiny(*MECHANISMS)).eval())
 
 
 @pytest.fixture(scope="module")
-def exported(network: UNet3d) -> onnx.ModelProto:
-    return halve_weights(to_onnx(network, SPEC))
+def model(network: UNet3d, exported: Exported) -> onnx.ModelProto:
+    return onnx.load_from_string(exported(network, SPEC))
 
 
 @pytest.fixture(scope="module", params=["openvino", "onnxruntime"])
 def engine(
     request: pytest.FixtureRequest,
-    exported: onnx.ModelProto,
+    model: onnx.ModelProto,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Engine]:
     path = tmp_path_factory.mktemp("engine") / "tiny.fbts"
     write_engine_file(
-        path, SPEC, {"model.onnx": exported.SerializeToString()}, prompts={"encoder": ORTHONORMAL}
+        path, SPEC, {"model.onnx": model.SerializeToString()}, prompts={"encoder": ORTHONORMAL}
     )
     engine = load_engine(path, precision="fp32", backend=request.param)
     yield engine
@@ -71,14 +68,14 @@ def op_types(model: onnx.ModelProto) -> set[str]:
 
 
 @pytest.mark.slow
-def test_the_mechanisms_are_nodes_with_bodies(exported: onnx.ModelProto) -> None:
-    nodes = Counter(node.op_type for node in exported.graph.node if node.domain == "fastbts")
+def test_the_mechanisms_are_nodes_with_bodies(model: onnx.ModelProto) -> None:
+    nodes = Counter(node.op_type for node in model.graph.node if node.domain == "fastbts")
     assert nodes == {
         "SemanticBridge": 1,
         "SemanticAttention": 2,
         "CaseConv": 1,
     }  # gates on the skips at strides 2 and 4
-    assert {f.name: len(f.input) for f in exported.functions} == {
+    assert {f.name: len(f.input) for f in model.functions} == {
         "SemanticBridge": 6,
         "SemanticAttention": 10,
         "CaseConv": 3,
@@ -86,8 +83,8 @@ def test_the_mechanisms_are_nodes_with_bodies(exported: onnx.ModelProto) -> None
     }
 
 
-def test_the_file_says_what_it_is(exported: onnx.ModelProto) -> None:
-    about = read_metadata(exported.SerializeToString())
+def test_the_file_says_what_it_is(model: onnx.ModelProto) -> None:
+    about = read_metadata(model.SerializeToString())
     assert (about["name"], about["version"], about["precision"]) == (
         SPEC.name,
         fastbts.__version__,
@@ -97,10 +94,10 @@ def test_the_file_says_what_it_is(exported: onnx.ModelProto) -> None:
 
 
 def test_a_network_is_read_back_from_its_engine(
-    network: UNet3d, exported: onnx.ModelProto, tmp_path: Path
+    network: UNet3d, model: onnx.ModelProto, tmp_path: Path
 ) -> None:
     path, record = tmp_path / "tiny.fbts", {"recipe": {"model": asdict(network.config)}}
-    write_engine_file(path, SPEC, {"model.onnx": exported.SerializeToString()}, training=record)
+    write_engine_file(path, SPEC, {"model.onnx": model.SerializeToString()}, training=record)
     begun, image = UNet3d(network.config), torch.randn(1, 4, 32, 32, 48)
     missing = begin_from(begun, path)
     assert all(name.startswith(("side_heads.", "bridge.teacher.")) for name in missing)
@@ -112,7 +109,7 @@ def test_a_network_is_read_back_from_its_engine(
 @pytest.mark.slow
 @pytest.mark.parametrize(("precision", "allowed"), [("fp16", 0.01), ("bf16", 0.06)])
 def test_precisions_agree_with_pytorch(
-    network: UNet3d, exported: onnx.ModelProto, precision: str, allowed: float
+    network: UNet3d, model: onnx.ModelProto, precision: str, allowed: float
 ) -> None:
     """float16 has 11 bits of mantissa, bfloat16 8; some 15 layers lose one digit."""
     x = np.random.default_rng(0).standard_normal((1, 4, 32, 32, 48), np.float32)
@@ -120,7 +117,7 @@ def test_precisions_agree_with_pytorch(
     with torch.inference_mode():
         exact = network(torch.from_numpy(x)).numpy()
         peer = copy.deepcopy(network).to(kind)(torch.from_numpy(x).to(kind)).float().numpy()
-    content = emulate_half(exported.SerializeToString(), precision)
+    content = emulate_half(model.SerializeToString(), precision)
     file = parse_engine_file(pack_engine(SPEC, {"model.onnx": content}), "emulated.fbts")
     logits = open_engine(file, backend="onnxruntime", precision="fp32").infer(x)
     assert np.abs(logits - exact).max() <= allowed * np.abs(exact).max()
@@ -129,12 +126,12 @@ def test_precisions_agree_with_pytorch(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_tensorrt_rtx_builds_it(exported: onnx.ModelProto, precision: str) -> None:
+def test_tensorrt_rtx_builds_it(model: onnx.ModelProto, precision: str) -> None:
     trt = pytest.importorskip(
         "tensorrt_rtx_bindings",
         reason="TensorRT-RTX is not installed: pip install 'fastbts[tensorrt-rtx]'",
     )
-    content = exported.SerializeToString()
+    content = model.SerializeToString()
     file = parse_engine_file(pack_engine(SPEC, {"model.onnx": content}), "exported.fbts")
     plan = build_plan(trt, file, Wanted("tensorrt-rtx", precision))
     layers = re.findall(
@@ -150,11 +147,11 @@ def test_tensorrt_rtx_builds_it(exported: onnx.ModelProto, precision: str) -> No
     assert "Name: text, IOMode: Input" in plan.log
 
 
-def test_text_is_an_input_with_a_default(network: UNet3d, exported: onnx.ModelProto) -> None:
-    assert [i.name for i in exported.graph.input] == ["volume", "text"]
-    default = next(i for i in exported.graph.initializer if i.name == "text")
+def test_text_is_an_input_with_a_default(network: UNet3d, model: onnx.ModelProto) -> None:
+    assert [i.name for i in model.graph.input] == ["volume", "text"]
+    default = next(i for i in model.graph.initializer if i.name == "text")
     assert np.array_equal(onnx.numpy_helper.to_array(default), network.get_buffer("text").numpy())
-    assert not [i.name for i in exported.graph.initializer if "teacher" in i.name], (
+    assert not [i.name for i in model.graph.initializer if "teacher" in i.name], (
         "the teacher's head is for training only"
     )
 
@@ -217,10 +214,13 @@ def test_wrong_text_is_refused(engine: Engine) -> None:
 
 
 @pytest.mark.slow
-def test_bypass_leaves_nothing_behind(exported: onnx.ModelProto, tmp_path: Path) -> None:
-    plain = halve_weights(to_onnx(tiny().eval(), SPEC))
+def test_bypass_leaves_nothing_behind(
+    model: onnx.ModelProto, exported: Exported, tmp_path: Path
+) -> None:
+    network = rounded(randomize_zeros(tiny()).eval())
+    plain = onnx.load_from_string(exported(network, SPEC))
     assert [i.name for i in plain.graph.input] == ["volume"]
-    used, more = (op_types(model) for model in (plain, exported))
+    used, more = op_types(plain), op_types(model)
     assert [f.name for f in plain.functions] == ["InstanceNormalization"]
     semantic = {"MatMul", "Gemm", "Sigmoid", "Softmax", "Gelu", "Resize", "ReduceMax", "ReduceMean"}
     assert not used & semantic

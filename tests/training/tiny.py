@@ -41,3 +41,11 @@ def randomize_zeros(network: UNet3d) -> UNet3d:
             if not weight.any():
                 weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
     return network
+
+
+def rounded(network: UNet3d) -> UNet3d:
+    """Rounds the weights to float16, as engine files store them."""
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.copy_(weight.half().float())
+    return network
