@@ -8,13 +8,17 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from fastbts import EngineSpec
 from fastbts.engine.backends import BACKENDS
+from fastbts.engine.file import write_engine_file
 from fastbts.engine.load import default_engine_path
 from fastbts.phantom import make_case, write_case
 from tests.conftest import write_voxel_engine
@@ -27,18 +31,17 @@ pytestmark = [
 ]
 ON_CPU = [name for name, row in BACKENDS.items() if "cpu" in row.devices]
 SETTINGS = ("ORT_DISABLE_TELEMETRY", "NNCF_CI", "CI")  # with which some libraries send nothing
-WAIT = "import time; time.sleep({})"
 WATCHED_S = 8
 """How long a process lives after its work: ONNX Runtime sends for the first time after seconds."""
 
 
-def calls(tmp_path: Path, script: str) -> list[str]:
+def calls(tmp_path: Path, code: str) -> list[str]:
     """Internet calls of a Python script and of the processes that it starts."""
     log = tmp_path / "strace.log"
     environment = {key: value for key, value in os.environ.items() if key not in SETTINGS}
     command = [str(STRACE), "-f", "-qq", "-e", "trace=network", "-o", str(log)]
     done = subprocess.run(
-        [*command, sys.executable, "-c", script],
+        [*command, sys.executable, "-c", code],
         capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=900,
     )  # fmt: skip
     if "ptrace" in done.stderr.lower():
@@ -47,15 +50,17 @@ def calls(tmp_path: Path, script: str) -> list[str]:
     return re.findall(r".*AF_INET.*", log.read_text())
 
 
-def command(*arguments: object, wait_s: int = WATCHED_S) -> str:
-    """A script that runs a command and then stays alive."""
+def script(*commands: Sequence[object]) -> str:
+    """A script that runs commands, each given by its arguments, and then stays alive."""
+    lines = [[str(argument) for argument in arguments] for arguments in commands]
     return f"""
-import sys, time
+import time
 from typer.testing import CliRunner
 from fastbts.cli import app
-result = CliRunner().invoke(app, {[str(a) for a in arguments]!r})
-assert result.exit_code == 0, result.output
-time.sleep({wait_s})
+for arguments in {lines!r}:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, (arguments, result.output)
+time.sleep({WATCHED_S})
 """
 
 
@@ -71,36 +76,61 @@ def test_strace_sees_internet_calls(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", ON_CPU)
-def test_predict(tmp_path: Path, case: Path, backend: str) -> None:
-    assert calls(tmp_path, command("predict", case, "-o", "out", "--backend", backend)) == []
+def test_predict_and_bench(tmp_path: Path, case: Path, backend: str) -> None:
+    predict = ("predict", case, "-o", "out", "--backend", backend)
+    bench = ("bench", "--rounds", 1, "--backend", backend)
+    assert calls(tmp_path, script(predict, bench)) == []
 
 
-def test_doctor(tmp_path: Path) -> None:
-    assert calls(tmp_path, command("doctor")) == []
+def test_demo_and_doctor(tmp_path: Path) -> None:
+    assert calls(tmp_path, script(["demo", "--out", "demo"], ["doctor"])) == []
 
 
-def test_demo(tmp_path: Path) -> None:
-    assert calls(tmp_path, command("demo", "--out", "demo")) == []
+def write_convolutions(path: Path) -> Path:
+    """An engine file of two convolutions: NNCF takes a minute for the shipped network."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng, pads = np.random.default_rng(0), {"kernel_shape": [3] * 3, "pads": [1] * 6}
+    weights = [
+        numpy_helper.from_array(rng.standard_normal((n, 4, 3, 3, 3), np.float32), name)
+        for name, n in (("first", 4), ("second", 3))
+    ]
+    nodes = [
+        helper.make_node("Conv", ["volume", "first"], ["features"], **pads),
+        helper.make_node("Conv", ["features", "second"], ["logits"], **pads),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", n, "d", "h", "w"])
+        for name, n in (("volume", 4), ("logits", 3))
+    ]
+    graph = helper.make_graph(nodes, "two", ends[:1], ends[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model)
+    spec = EngineSpec(name="two", stride=8, window=(16, 24, 16))
+    write_engine_file(path, spec, {"model.onnx": model.SerializeToString()})
+    return path
 
 
-@pytest.mark.parametrize("backend", ON_CPU)
-def test_bench(tmp_path: Path, backend: str) -> None:
-    assert calls(tmp_path, command("bench", "--rounds", 1, "--backend", backend)) == []
+def build(folder: Path, case: Path, backend: str, precision: str) -> list[object]:
+    """Arguments of a command that builds an engine file."""
+    int8 = precision == "int8"
+    engine = write_convolutions(folder / "two.fbts") if int8 else default_engine_path()
+    to = ("-o", f"{precision}.fbts", "--backend", backend, "--precision", precision)
+    return ["build", engine, *to, "--calibrate", case, "--accept-parity"]
 
 
-@pytest.mark.parametrize(
-    ("backend", "precision"),
-    [("openvino", "fp32"), ("openvino", "int8"), ("onnxruntime", "fp32"), ("tensorrt-rtx", "fp32")],
-)
-def test_build(tmp_path: Path, case: Path, backend: str, precision: str) -> None:
-    needed = "nncf" if precision == "int8" else BACKENDS[backend].package
-    if find_spec(needed) is None:
-        pytest.skip(f"{needed} is not installed")
-    script = command(
-        *("build", default_engine_path(), "-o", "x.fbts", "--backend", backend),
-        *("--precision", precision, "--calibrate", case, "--accept-parity"),
-    )
-    assert calls(tmp_path, script) == []
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime", "tensorrt-rtx"])
+def test_build(tmp_path: Path, case: Path, backend: str) -> None:
+    if find_spec(BACKENDS[backend].package) is None:
+        pytest.skip(f"{BACKENDS[backend].package} is not installed")
+    assert calls(tmp_path, script(build(tmp_path, case, backend, "fp32"))) == []
+
+
+def test_build_int8(tmp_path: Path, case: Path) -> None:
+    if find_spec("nncf") is None:
+        pytest.skip("nncf is not installed")
+    assert calls(tmp_path, script(build(tmp_path, case, "openvino", "int8"))) == []
 
 
 ASKED_BY_RAY = {"169.254.169.254", "8.8.8.8"}
@@ -119,9 +149,11 @@ def own_addresses() -> set[str]:
 def test_a_ray_cluster_on_this_machine_reaches_no_other(tmp_path: Path, case: Path) -> None:
     pytest.importorskip("ray.data", reason="needs fastbts[ray]")
     engine = write_voxel_engine(tmp_path / "voxel.fbts")
-    script = command("predict", case, "-o", "out", "--engine", engine, "--ray", "local")
+    predict = ("predict", case, "-o", "out", "--engine", engine, "--ray", "local")
     out = re.compile(r"\b(?:connect|send\w+)\(.*?\"(?:::ffff:)?([\d.]+|[\da-f:]*:[\da-f:]+)\"")
-    found = [out.search(call) for call in calls(tmp_path, script) if "htons(53)" not in call]
+    found = [
+        out.search(call) for call in calls(tmp_path, script(predict)) if "htons(53)" not in call
+    ]
     hosts = {match[1] for match in found if match}
     assert hosts & own_addresses(), "strace sees Ray's own calls"
     assert hosts <= own_addresses() | ASKED_BY_RAY
@@ -130,13 +162,10 @@ def test_a_ray_cluster_on_this_machine_reaches_no_other(tmp_path: Path, case: Pa
 @pytest.mark.parametrize("first", ["openvino", "nncf"])
 def test_libraries_that_others_imported_first(tmp_path: Path, case: Path, first: str) -> None:
     """What those imports send is not ours; nothing is added to it."""
-    if find_spec(first) is None:
-        pytest.skip(f"{first} is not installed")
+    if find_spec("nncf") is None:
+        pytest.skip("nncf is not installed")
     imported = f"import {first}, time\n"
-    build = command(
-        *("build", default_engine_path(), "-o", "x.fbts", "--precision", "int8"),
-        *("--calibrate", case, "--accept-parity"),
-    )
-    script = imported + command("predict", case, "-o", "out") + build
-    own = calls(tmp_path, imported + WAIT.format(2 * WATCHED_S))
-    assert len(calls(tmp_path, script)) <= len(own)
+    predict = ("predict", case, "-o", "out")
+    ours = script(predict, build(tmp_path, case, "openvino", "int8"))
+    own = calls(tmp_path, f"{imported}time.sleep({WATCHED_S})")
+    assert len(calls(tmp_path, imported + ours)) <= len(own)

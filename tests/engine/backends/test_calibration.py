@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,12 +43,19 @@ def test_a_damaged_record_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_ranges_are_those_of_openvinos_int8() -> None:
+def test_ranges_are_those_of_openvinos_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("nncf", reason="NNCF is not installed: pip install 'fastbts[quantize]'")
     tensor = np.random.default_rng(0).standard_normal((4, 32, 32, 48)).astype(np.float32)
+    builds, build = list[dict[str, bytes]](), OpenVINOEngine.build
+
+    def kept(*arguments: Any) -> dict[str, bytes]:
+        builds.append(build(*arguments))
+        return builds[-1]
+
+    monkeypatch.setattr(OpenVINOEngine, "build", kept)
     measured = calibrated_ranges(ONNX, [tensor])
     # The first convolution reads the images; a range may be a little wider than what was seen.
     assert measured["where"] == pytest.approx(np.abs(tensor).max(), rel=0.2)
-    quantized = OpenVINOEngine.build(ONNX, "int8", [tensor])
+    (quantized,) = builds
     file = with_payloads(**{name.replace(".", "_"): c for name, c in quantized.items()})
     assert calibrated_ranges(file, []) == measured
