@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ import yaml
 
 from examples import train_own_data
 from fastbts.engine.load import default_engine_path
+from training import start
 from training.__main__ import load_command
 from training.loop.checkpoint import averaged_weights, load_checkpoint
-from training.start import engine_weights
 
 
 @pytest.mark.slow
@@ -27,6 +28,7 @@ def test_training_continues_from_the_shipped_weights(
     values = yaml.safe_load(train_own_data.RECIPE.read_text())
     short = {"stages": [{"steps": 1, "crop": [32, 32, 32]}], "warmup_steps": 1}
     recipe.write_text(yaml.safe_dump(values | short))
+    monkeypatch.setattr(start, "engine_weights", cache(start.engine_weights))  # it exports
     real, others = train_own_data.training, list[list[str]]()
     monkeypatch.setattr(
         train_own_data,
@@ -38,7 +40,7 @@ def test_training_continues_from_the_shipped_weights(
     for name, *given in others:  # tests/training runs them; here only whether they take these
         load_command(name).make_context(name, given)
     trained = averaged_weights(load_checkpoint(run / "last.ckpt")[1])
-    for name, weight in engine_weights(default_engine_path()).items():
+    for name, weight in start.engine_weights(default_engine_path()).items():
         if ".running_" in name:  # statistics of other images
             continue
         np.testing.assert_allclose(trained[name].numpy(), weight.numpy(), atol=0.01, err_msg=name)
