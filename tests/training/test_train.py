@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import lightning as L
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -16,10 +13,11 @@ from torch import nn
 
 from fastbts import Segmenter
 from fastbts.scores.tables import dice_rows, mean_row
+from tests.training.commands import terminate_at
 from training.config import Recipe, StageConfig, load_recipe
 from training.data.cases import CropDataset, TrainingCase, engine_spec, to_batch
 from training.evaluate import evaluate
-from training.loop.callbacks import Log, Terminated, ramped
+from training.loop.callbacks import Terminated, ramped
 from training.loop.checkpoint import (
     CheckpointError,
     averaged_weights,
@@ -102,18 +100,6 @@ def test_validation_measures_the_average_and_changes_no_weight(
         assert logged[region][-1].value == pytest.approx(expected[region], abs=1e-6)
     alone = fit(recipe, cases, tmp_path / "b").state_dict()
     assert all(torch.equal(averaged.state_dict()[n], weight) for n, weight in alone.items())
-
-
-def terminate_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets a run get SIGTERM at the end of that step."""
-    log = Log.on_train_batch_end
-
-    def log_and_terminate(self: Log, trainer: L.Trainer, *rest: Any) -> None:
-        log(self, trainer, *rest)
-        if trainer.global_step == step:
-            signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr(Log, "on_train_batch_end", log_and_terminate)
 
 
 @pytest.mark.slow
