@@ -30,13 +30,15 @@ demo: $(VENV)/installed  ## install, segment a synthetic case, show where the re
 PYTEST := OMP_WAIT_POLICY=passive $(DEV)/bin/python -m pytest
 # A file's tests share fixtures, so they run in one process; in the order of tests/conftest.py.
 PARALLEL := -p no:benchmark -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# Files of serial tests: the others need not be imported.
+SERIAL := $(shell grep -rl --include=*.py mark.serial tests)
 
 # A test that fails beside others runs once more alone: servers and kills depend on the load. Both
 # results are printed.
 test: $(DEV)/installed  ## all tests; those on real cases need FASTBTS_DATA or ../shared/data
 	@$(PYTEST) $(PARALLEL) -m "not serial"; parallel=$$?; \
 	if [ $$parallel -eq 1 ]; then $(PYTEST) -p no:benchmark --last-failed; parallel=$$?; fi; \
-	$(PYTEST) -m serial; serial=$$?; \
+	$(PYTEST) -m serial $(SERIAL); serial=$$?; \
 	[ $$parallel -eq 0 ] && [ $$serial -eq 0 ]
 
 test-quick: $(DEV)/installed  ## the tests that take a minute: not the slow ones, no real cases
@@ -44,7 +46,7 @@ test-quick: $(DEV)/installed  ## the tests that take a minute: not the slow ones
 
 guards: $(DEV)/installed  ## the guards at length (an hour): fuzzing, kills, memory, forks, network
 	@export FASTBTS_GUARDS=1; $(PYTEST) $(PARALLEL) -m "guard and not serial"; parallel=$$?; \
-	$(PYTEST) -m "guard and serial"; serial=$$?; \
+	$(PYTEST) -m "guard and serial" $(SERIAL); serial=$$?; \
 	[ $$parallel -eq 0 ] && [ $$serial -eq 0 ]
 
 versions:  ## test lowest, locked and newest versions of the dependencies, each in its own venv
