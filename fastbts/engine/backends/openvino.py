@@ -215,7 +215,11 @@ def _core() -> Any:
     """
     with _CORE_LOCK:  # two threads may load their first engines at the same time
         if not _CORES:
-            core = OpenVINOEngine.package().Core()
+            ov = OpenVINOEngine.package()
+            # OpenVINO 2026.4 makes its table of types at the first use. Two threads that were the
+            # first would wait for each other for ever: for that table, and for Python's lock.
+            ov.Type.f32.to_dtype()
+            core = ov.Core()
             register_nodes(core)
             keep_in_children(core)
             _CORES.append(core)

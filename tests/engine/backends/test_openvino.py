@@ -90,6 +90,27 @@ os.kill(os.getpid(), signal.SIGINT)
     assert done.stdout == "handled\n"
 
 
+@pytest.mark.slow
+def test_threads_do_not_wait_for_each_other_at_the_first_use_of_a_type() -> None:
+    """Several may load their first engines at once; OpenVINO alone would hang."""
+    script = """
+import sys, threading
+from fastbts.engine.backends.openvino import OpenVINOEngine, _core
+_core()
+kind, together = OpenVINOEngine.package().Type.f32, threading.Barrier(4)
+sys.setswitchinterval(1e-6)
+def use():
+    together.wait()
+    kind.to_dtype()
+threads = [threading.Thread(target=use) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
 @pytest.mark.skipif(N_CPUS < 2, reason="needs two CPUs")
 def test_engines_of_one_thread_do_not_share_a_cpu() -> None:
     """OpenVINO would pin the threads of both, and of other processes, to the first CPU."""
