@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from fastbts.engine.backends.openvino import OpenVINOEngine, _core, _logits
 from fastbts.engine.backends.openvino_int8 import _quantized as quantized_network
 from fastbts.engine.backends.openvino_int8 import quantize, sensitivities, worth_keeping
 
-pytest.importorskip("nncf", reason="NNCF is not installed: pip install 'fastbts[quantize]'")
+# Not imported here: each process that collects tests would do so.
+pytestmark = pytest.mark.skipif(
+    find_spec("nncf") is None, reason="NNCF is not installed: pip install 'fastbts[quantize]'"
+)
 
 
 def two_layers() -> Any:
@@ -71,6 +75,7 @@ def test_sensitivity_is_the_share_of_the_error() -> None:
 
 
 def test_logging_of_the_caller_is_left_as_it_was() -> None:
+    openvino_int8._nncf()  # its import sets a level
     logger, handler = logging.getLogger("nncf"), logging.NullHandler(logging.DEBUG)
     before, sample = logger.level, np.ones((1, 4, 8, 8, 8), np.float32)
     logger.addHandler(handler)
