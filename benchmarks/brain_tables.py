@@ -27,7 +27,7 @@ def brain_cases_table(results: dict[str, Any]) -> str:
     return table(
         ("image", "mean Dice", "lowest Dice", "tumour lost, mean %", "largest %"),
         _cells(results["means"], {"image": "", **dict.fromkeys(names, ".3f")}),
-        f"n = {results['means'][0]['n']} cases. `all`: the mean of the logits of the four images.",
+        f"n = {results['means'][0]['n']} cases. `all`: the median of the logits of the four images.",
     )
 
 

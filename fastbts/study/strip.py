@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from fastbts import ops
 from fastbts.engine.interface import Engine
 from fastbts.errors import OptionsError
-from fastbts.ops import Size
 from fastbts.pipeline.label import least_logits
 from fastbts.pipeline.masks import Mask, filled, largest_part
 from fastbts.spec import EngineSpec
@@ -25,7 +24,7 @@ from fastbts.volume import Geometry, to_network_axes
 def brain_mask(
     images: Sequence[NDArray[Any]], geometry: Geometry, engine: Engine, n_threads: int = 0
 ) -> Mask:
-    """Finds the brain in one image of a head, or in several by the mean of their logits.
+    """Finds the brain in one image of a head, or in several by the median of their logits.
 
     An image that is 0 in a voxel, as outside its field of view, has no say there, unless all are.
 
@@ -46,7 +45,8 @@ def brain_mask(
             f"image; got {len(spec.modalities)}, {len(spec.regions)} and {len(images)} images; "
             "use an engine of the recipe brain"
         )
-    logits = _mean_logits(images, geometry, engine, n_threads)
+    full = to_network_axes(images[0], geometry).shape
+    logits = ops.resample(_vote(images, geometry, engine, n_threads)[None], full, n_threads)[0]
     found = logits > least_logits(spec)[0]
     cleaned = filled(largest_part(found, n_threads), n_threads) if found.any() else found
     mask = np.zeros(geometry.shape, bool)
@@ -54,42 +54,44 @@ def brain_mask(
     return mask
 
 
-def _mean_logits(
+def _vote(
     images: Sequence[NDArray[Any]], geometry: Geometry, engine: Engine, n_threads: int
 ) -> NDArray[np.float32]:
-    """Over the images that show something in a voxel, in network axes (D, H, W)."""
-    total, shown, count = np.zeros((3, *to_network_axes(images[0], geometry).shape), np.float32)
+    """Median of the logits of the images that show something in a voxel, (d, h, w).
+
+    The median, because images err in different places: in the T2, fluid looks like brain.
+    """
+    logits, shown = [], []
     for image in images:
-        logits = head_logits(image, geometry, engine, n_threads)
-        seen = to_network_axes(image, geometry) != 0
-        total += logits
-        shown += logits * seen
-        count += seen
-    mean: NDArray[np.float32] = np.where(
-        count > 0, shown / np.maximum(count, 1), total / np.float32(len(images))
+        tensor, seen = head_tensor(
+            to_network_axes(image, geometry), geometry, engine.spec, n_threads
+        )
+        d, h, w = seen.shape
+        logits.append(engine.infer(tensor[None])[0, 0, :d, :h, :w])
+        shown.append(seen)
+    return _median(np.stack(logits), np.stack(shown))
+
+
+def _median(values: NDArray[np.float32], shown: Mask) -> NDArray[np.float32]:
+    """Median over the first axis of the values that are shown; of all where none is."""
+    counts = shown | ~shown.any(axis=0)
+    ordered = np.sort(np.where(counts, values, np.float32(np.inf)), axis=0)
+    n = counts.sum(axis=0)[None]
+    low, high = (
+        np.take_along_axis(ordered, middle, axis=0)[0] for middle in ((n - 1) // 2, n // 2)
     )
-    return mean
-
-
-def head_logits(
-    image: NDArray[Any], geometry: Geometry, engine: Engine, n_threads: int = 0
-) -> NDArray[np.float32]:
-    """Logits of one image (i, j, k), at its spacing but in network axes: (D, H, W)."""
-    tensor, size = head_tensor(to_network_axes(image, geometry), geometry, engine.spec, n_threads)
-    d, h, w = size
-    logits = engine.infer(tensor[None])[0][:, :d, :h, :w]
-    full = to_network_axes(image, geometry).shape
-    return ops.resample(np.ascontiguousarray(logits), full, n_threads)[0]
+    median: NDArray[np.float32] = (low + high) / 2
+    return median
 
 
 def head_tensor(
     image: NDArray[Any], geometry: Geometry, spec: EngineSpec, n_threads: int = 0
-) -> tuple[NDArray[np.float32], Size]:
+) -> tuple[NDArray[np.float32], Mask]:
     """Input of the engine for an image in network axes.
 
     Returns:
         The image at `spec.spacing_mm`, scaled, with zeros at the end of each axis, (1, D, H, W);
-        and its size without them.
+        and without them, where it is not 0: (d, h, w).
     """
     spacing = [0.0, 0.0, 0.0]
     for axis, (patient_axis, _) in enumerate(geometry.ras_axes):
@@ -102,7 +104,7 @@ def head_tensor(
     padded = [-(-n // spec.stride) * spec.stride for n in size]
     tensor = np.zeros((1, *padded), np.float32)
     tensor[0, :d, :h, :w] = scaled(small, spec.percentiles)
-    return tensor, (d, h, w)
+    return tensor, small != 0
 
 
 def _resampled(image: NDArray[Any], size: Sequence[int], n_threads: int) -> NDArray[np.float32]:

@@ -84,6 +84,15 @@ def test_several_images_vote_by_their_logits() -> None:
     assert not brain_mask([np.zeros_like(half)], GEOMETRY, BrightEngine()).any()
 
 
+def test_one_wrong_image_is_outvoted() -> None:
+    """However sure it is: the mean would follow it."""
+    wrong = image().copy()
+    wrong[40:55, 20:50, 5:15] = 1000
+    dim = image().copy()
+    dim[40:55, 20:50, 5:15] = 450
+    assert not brain_mask([dim, wrong, dim, dim], GEOMETRY, BrightEngine())[50, 30, 10]
+
+
 def test_an_image_has_no_say_outside_its_field_of_view() -> None:
     """Else three short images cut the brain that the fourth one shows."""
     short = image()
@@ -112,8 +121,8 @@ def test_fine_voxels_are_averaged() -> None:
     stripes[:2, :2, :2] = 0, 0
     geometry = Geometry((64, 64, 64), np.diag([0.5, 0.5, 0.5, 1.0]))
     spec = EngineSpec(**{**SPEC.__dict__, "percentiles": (0.0, 100.0)})
-    tensor, size = head_tensor(to_network_axes(stripes, geometry), geometry, spec)
-    assert size == (16, 16, 16)
+    tensor, seen = head_tensor(to_network_axes(stripes, geometry), geometry, spec)
+    assert seen.shape == (16, 16, 16)
     inside = tensor[0, 2:, 2:, 2:]
     assert inside.std() < 0.05, "stripes of 0.5 mm are gone, not aliased"
 
