@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from fastbts import _C
 from fastbts.about import __version__ as __version__
 from fastbts.device.host_cpus import n_limited_cpus
-from fastbts.engine.interface import Engine
 from fastbts.errors import (
     CaseError,
     DeviceError,
@@ -25,17 +24,18 @@ from fastbts.errors import (
     OptionsError,
     OutputError,
 )
-from fastbts.spec import EngineSpec
-from fastbts.volume import MODALITIES, Geometry, Volume
 
 if TYPE_CHECKING:
+    from fastbts.engine.interface import Engine
     from fastbts.engine.load import load_engine
     from fastbts.options import SegmenterOptions
     from fastbts.read.case import read_case, read_files
     from fastbts.read.find import find_cases
     from fastbts.segmentation import FailedCase, Segmentation
     from fastbts.segmenter import Segmenter
+    from fastbts.spec import EngineSpec
     from fastbts.study.study import Study, read_study
+    from fastbts.volume import MODALITIES, Geometry, Volume
 
 __all__ = [
     "MODALITIES",
@@ -63,13 +63,18 @@ __all__ = [
     "read_study",
 ]
 
-# Loaded on first use, so that `import fastbts` costs NumPy and little else.
+# Loaded on first use, so that `import fastbts` costs little: not even NumPy is imported by it.
 _LAZY = {
+    "MODALITIES": "fastbts.volume",
+    "Engine": "fastbts.engine.interface",
+    "EngineSpec": "fastbts.spec",
     "FailedCase": "fastbts.segmentation",
+    "Geometry": "fastbts.volume",
     "Segmentation": "fastbts.segmentation",
     "Segmenter": "fastbts.segmenter",
     "SegmenterOptions": "fastbts.options",
     "Study": "fastbts.study.study",
+    "Volume": "fastbts.volume",
     "find_cases": "fastbts.read.find",
     "load_engine": "fastbts.engine.load",
     "read_case": "fastbts.read.case",

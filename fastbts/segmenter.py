@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.device.host_cpus import n_cpus, n_limited_cpus
+from fastbts.device.huge_pages import huge_pages
 from fastbts.device.interface import Workspace
 from fastbts.device.lend import Workspaces, pipeline_device, workspaces
 from fastbts.engine.file import EngineFile
@@ -52,7 +53,9 @@ class Segmenter:
         trusted_key: See `load_engine`.
         options: How to run.
         warm_up: Runs the network once on a window of zeros, so that the first case is nearly as
-            fast as the others. It takes longer than it gains if only one case follows.
+            fast as the others, and on Linux moves the memory that this took to huge pages, unless
+            the system has them switched off. It takes longer than it gains if only one case
+            follows.
         background: Returns as soon as the engine file has been read and checked, and compiles the
             network in a thread. The first prediction reads its case meanwhile and then waits; it
             raises what the backend raises.
@@ -377,7 +380,8 @@ def _warm_up(engine: Engine, lender: Workspaces) -> None:
             warm_up_on_device(cast(DeviceEngine, engine), workspace)
         return
     spec = engine.spec
-    engine.infer(np.zeros((1, len(spec.modalities), *spec.window), np.float32))
+    with huge_pages():
+        engine.infer(np.zeros((1, len(spec.modalities), *spec.window), np.float32))
 
 
 def _future(load: Callable[[], Engine], background: bool) -> Future[Engine]:

@@ -44,6 +44,9 @@ def main() -> None:
     stdout = open_streams()
     command, *options = [word for word in sys.argv[1:] if word not in VERBOSITY] or [""]
     if command in SEGMENTING:
+        # Before NumPy is imported: its threads for matrices wait busily, on the cores that load
+        # the network meanwhile.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from fastbts.cli.ahead import begin
 
         begin(options)

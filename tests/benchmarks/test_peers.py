@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from benchmarks.bench_peers import in_sizes, rounds_of, shares, started
-from benchmarks.peers import numpy_steps
+from benchmarks.peers import measure, numpy_steps
 from benchmarks.peers.cases import Case, case_of, cube
 from benchmarks.peers.contender import Kit, Machine, Spec
 from benchmarks.peers.fit import exponent
@@ -241,6 +241,31 @@ def test_shares_are_of_the_peak_and_of_the_time() -> None:
         "share_of_peak": 0.5,
         "share_outside": 0.2,
     }
+
+
+def test_no_contender_always_starts_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later ones get other memory, which is faster."""
+    starts: list[str] = []
+
+    class Started:
+        loaded: ClassVar[dict[str, Any]] = {"load_s": 0.0, "about": {}}
+
+        def __init__(self, name: str, kit: Kit, machine: Machine) -> None:
+            starts.append(name)
+
+        def __enter__(self) -> Started:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    monkeypatch.setattr(measure, "Process", Started)
+    names, nothing = ("ours", "openvino-fp32", "torch"), Kit(Path(), Path(), Path())
+    for _ in range(40):
+        with running(names, nothing, MACHINE) as runners:
+            assert tuple(runners.rows) == names
+            assert set(runners.processes) == set(names)
+    assert set(starts[::3]) == set(names)
 
 
 def test_rounds_become_medians() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -83,3 +84,18 @@ def test_what_segments_begins_at_once(
     with pytest.raises(SystemExit, match="end"):
         cli.main()
     assert calls == begun
+
+
+def test_what_segments_has_no_threads_of_numpy_that_wait_busily() -> None:
+    """Their number is fixed when NumPy is imported, so it must not be imported before."""
+    script = (
+        "import os, sys, fastbts.cli as cli; "
+        "assert 'numpy' not in sys.modules; "
+        "cli._app = lambda modules: lambda: sys.exit(os.environ['OPENBLAS_NUM_THREADS']); "
+        "sys.argv = ['fastbts', 'predict', '--help']; cli.main()"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
+    for given, used in (({}, "1"), ({"OPENBLAS_NUM_THREADS": "7"}, "7")):
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, env=environment | given, capture_output=True, text=True)
+        assert done.stderr.strip() == used
