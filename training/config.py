@@ -137,6 +137,8 @@ class Recipe:
     window: tuple[int, ...] = ()
     """(D, H, W) of the windows in which a large image is segmented; empty for the last crop. With
     BatchNorm it may be larger than the crops: fewer windows overlap."""
+    threshold: float = 0.5
+    """Probability from which a voxel belongs to a region; `training tune` chooses one for each."""
     turns: dict[str, int] = field(default_factory=dict)
     """Turns per epoch of each case of a group (column `group` of cases.csv); 1 for other groups."""
     synthetic: float = 0.0
@@ -275,6 +277,8 @@ def _task_mistakes(recipe: Recipe) -> list[str]:
             f"percentiles, spacing_mm: {recipe.percentiles}, {recipe.spacing_mm}: expected two "
             "ascending numbers from 0 to 100, and a positive one"
         )
+    if not 0 < recipe.threshold < 1:
+        mistakes.append(f"threshold: {recipe.threshold}, expected a number between 0 and 1")
     if recipe.augment.low_grade and (modalities, regions) != (MODALITIES, REGION_LABELS):
         mistakes.append(
             "augment.low_grade: needs the modalities and regions of glioma; set it to 0"

@@ -81,6 +81,7 @@ def test_a_recipe_may_have_other_images_and_regions() -> None:
         ({"regions": {"WT": [], "TC": [1], "ET": [4]}}, r"expected name: \[labels\]"),
         ({"regions": {"WT": [0], "TC": [1], "ET": [4]}}, "labels from 1 to 255"),
         ({"source": "files"}, "source: expected one of cases, heads, got 'files'"),
+        ({"threshold": 1.0}, "threshold: 1.0, expected a number between 0 and 1"),
         ({"percentiles": [99.0, 1.0]}, "two ascending numbers"),
         ({"spacing_mm": 0}, "a positive one"),
         (

@@ -163,7 +163,7 @@ def engine_spec(recipe: Recipe) -> EngineSpec:
         spacing_mm=recipe.spacing_mm,
         window=(d, h, w),
         percentiles=(low, high),
-        thresholds=(0.5,) * len(recipe.regions),
+        thresholds=(recipe.threshold,) * len(recipe.regions),
         labels=tuple(recipe.regions.values()),
     )
 

@@ -1,4 +1,4 @@
-"""What synthetic heads are made of: label maps of heads, and brains of labelled cases, at 2 mm."""
+"""What synthetic heads are made of: label maps of heads, and brains of labelled cases, at 1 mm."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ from fastbts.pipeline.masks import filled
 from training.data.anatomy import CORTEX, FIRST_OUTSIDE, FLUID, NUCLEI, read_label_maps
 from training.data.cases import TrainingCase
 
-VOXEL_MM = 2.0
-"""Voxel of a synthetic head: two voxels of its label map, or of a case, per axis."""
-
 AIR, CSF, GREY, WHITE, DEEP, BONE, MARROW, FAT = range(8)
 """Kinds of tissue; each label outside the brain that has no kind of its own follows from 8 on."""
 SKULL, SOFT_TISSUE, SUBARACHNOID = 515, 507, 24  # SynthSeg's numbers
@@ -31,12 +28,12 @@ GAP_MM = 3  # gaps in the brain up to twice as wide belong to the mask: sulci an
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """A label map of a head in network axes, (Z, Y, X) of RAS+.
+    """A label map of a head in network axes, (Z, Y, X) of RAS+, at 1 mm.
 
     Attributes:
-        kind: Kind of tissue, uint8 (2D, 2H, 2W) at 1 mm.
-        brain: Share of brain mask, float32 (D, H, W) at 2 mm.
-        centre, size: Middle and size of the brain's box, in voxels of 2 mm, float64 (3,).
+        kind: Kind of tissue, uint8 (D, H, W).
+        brain: Brain mask, uint8 (D, H, W).
+        centre, size: Middle and size of the brain's box, in mm, float64 (3,).
     """
 
     kind: Tensor
@@ -47,13 +44,13 @@ class Head:
 
 @dataclass(frozen=True, eq=False)
 class Brain:
-    """The brain of a labelled case in network axes, at 2 mm.
+    """The brain of a labelled case in network axes, at 1 mm.
 
     Attributes:
         images: (M, D, H, W) float16: normalised, 0 outside the brain.
-        seen: Share of what the images show, float32 (D, H, W).
-        brain: Share of brain mask, which has sulci too, float32 (D, H, W).
-        tumour: Share of labelled tumour, float32 (D, H, W).
+        seen: What the images show, uint8 (D, H, W).
+        brain: Brain mask, which has sulci too, uint8 (D, H, W).
+        tumour: Labelled tumour, uint8 (D, H, W).
         centre, size: As of `Head`.
     """
 
@@ -77,10 +74,9 @@ def make_head(labels: NDArray[np.integer]) -> Head:
             "label map: no voxel has a FreeSurfer label of the brain; "
             "expected labels such as 2, 3, 41, 42"
         )
-    cut = _even_box(labels > 0)
-    labels = labels[cut]
-    share = _halved(torch.from_numpy(_mask(brain[cut])).float())
-    return Head(torch.from_numpy(_kinds(labels)), share, *_box(share))
+    cut = _box_with_air(labels > 0)
+    mask = _mask(brain[cut])
+    return Head(torch.from_numpy(_kinds(labels[cut])), _bytes(mask), *_box(mask))
 
 
 def _mask(brain: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -112,33 +108,28 @@ def _near(mask: NDArray[np.bool_], n: int) -> NDArray[np.bool_]:
 
 
 def make_brain(case: TrainingCase) -> Brain:
-    """Halves the resolution of a prepared case, which has 1 mm."""
-    pads = [(GAP_MM + 1, GAP_MM + 1 + n % 2) for n in case.label.shape]
-    images = np.pad(case.image.astype(np.float32), [(0, 0), *pads])
+    """Takes images and masks of a prepared case, which has 1 mm."""
+    pad = [(GAP_MM + 1, GAP_MM + 1)] * 3
+    images = np.pad(case.image.astype(np.float16), [(0, 0), *pad])
     inside = filled((images != 0).any(axis=0), n_threads=1)
-    label = np.pad(case.label, pads)
-    masks = inside, _mask(inside), (label > 0) & inside
-    seen, brain, tumour = (_halved(torch.from_numpy(mask).float()) for mask in masks)
-    # Zeros outside the brain must not darken its surface.
-    means = torch.stack([_halved(torch.from_numpy(x)) for x in images]) / seen.clamp(min=0.125)
-    return Brain(means.half(), seen, brain, tumour, *_box(brain))
+    brain, tumour = _mask(inside), (np.pad(case.label, pad) > 0) & inside
+    masks = (_bytes(mask) for mask in (inside, brain, tumour))
+    return Brain(torch.from_numpy(images), *masks, *_box(brain))
 
 
-def _halved(volume: Tensor) -> Tensor:
-    return functional.avg_pool3d(volume[None, None], 2)[0, 0]
+def _bytes(mask: NDArray[np.bool_]) -> Tensor:
+    return torch.from_numpy(mask.view(np.uint8))
 
 
-def _even_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
-    """The box around a mask with a margin of air, its sides even numbers of voxels."""
+def _box_with_air(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
+    """The box around a mask with a margin of air."""
     found = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    starts = [max(0, int(f[0]) - FAT_MM) for f in found]
-    stops = [min(n, int(f[-1]) + 1 + FAT_MM) for f, n in zip(found, mask.shape, strict=True)]
-    return tuple(slice(a, b - (b - a) % 2) for a, b in zip(starts, stops, strict=True))
+    return tuple(slice(max(0, int(f[0]) - FAT_MM), int(f[-1]) + 1 + FAT_MM) for f in found)
 
 
-def _box(share: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Middle and size of the box around a share of at least a half, in voxels."""
-    where = (share >= 0.5).nonzero().numpy()
+def _box(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Middle and size of the box around a mask, in voxels."""
+    where = np.argwhere(mask)
     low, high = where.min(axis=0), where.max(axis=0)
     return (low + high) / 2, (high - low + 1).astype(np.float64)
 

@@ -4,7 +4,8 @@ As in SynthStrip (Hoopes et al. 2022, doi:10.1016/j.neuroimage.2022.119474): a l
 is deformed, each tissue gets a random intensity, and blur, thick slices, bias field, noise and a
 cropped field of view make it a scan. Tumours and resection cavities belong to the brain. Instead of
 its own brain, a head may have that of a labelled case, with its real tumour. Everything is in
-network axes, (D, H, W) = (Z, Y, X) of RAS+, at 2 mm.
+network axes, (D, H, W) = (Z, Y, X) of RAS+, at the recipe's spacing. Sources of 1 mm are
+interpolated linearly, as raw images are at inference.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from training.config import HeadConfig, Recipe
 from training.data import head_sources as hs
 from training.data.anatomy import ShapeFile
 from training.data.cases import Sample
-from training.data.scan import bias, box_mean, field_of_view, halved, noisy, sliced
+from training.data.scan import bias, box_mean, field_of_view, noisy, sliced
 from training.data.synthetic import BRAIN_MM, FIELD_CENTRE_MM, FIELD_MM, rotation, smooth
 
 # Intensities of tissues in FLAIR, T1, T1ce and T2, as a share of the image's range. Estimates, from
@@ -79,7 +80,7 @@ class HeadMaker:
 
         Args:
             recipe: Has the seed and how heads vary.
-            size: (D, H, W) in voxels of 2 mm.
+            size: (D, H, W) in voxels.
             index: Number of the head.
         """
         rng = np.random.default_rng((recipe.seed, 5, index))
@@ -87,8 +88,8 @@ class HeadMaker:
         head = self.heads[int(rng.integers(len(self.heads)))]
         real = bool(self.brains) and rng.random() < config.real_brain
         brain = self.brains[int(rng.integers(len(self.brains)))] if real else None
-        image, inside, tumour = self._scene(head, brain, _grid(size, config, rng), config, rng)
-        scanned, seen = scan(image, inside, config, rng)
+        image, inside, tumour = self._scene(head, brain, place(size, recipe, rng), config, rng)
+        scanned, seen = scan(image, inside, recipe, rng)
         kept = seen.to(torch.uint8)
         whole = _as_input(scanned, seen, recipe.percentiles, rng)
         return HeadSample(whole[None], inside * kept, tumour * inside * kept)
@@ -109,11 +110,11 @@ class HeadMaker:
             means[[hs.GREY, hs.WHITE, hs.DEEP]] = means[hs.CSF]
         image, inside = _head_image(head, grid, zoom, means, rng)
         if brain is not None and number is not None:
-            return _with_brain(image, brain, number, grid, float(means[hs.CSF]), rng)
+            return with_brain(image, brain, number, grid, float(means[hs.CSF]), rng)
         if self.shapes is None or rng.random() >= config.tumour:
             return image, inside, torch.zeros_like(inside)
         shape = self.shapes.read(int(rng.integers(len(self.shapes.names))))
-        parts = _place(shape, head, grid, rng)
+        parts = _put(shape, head, grid, rng)
         return _with_tumour(image, inside, parts, float(means[hs.CSF]), config, rng)
 
 
@@ -171,14 +172,13 @@ def intensities(
     return np.maximum(means, 0).astype(np.float32)
 
 
-def _grid(size: tuple[int, ...], config: HeadConfig, rng: np.random.Generator) -> Tensor:
+def place(size: tuple[int, ...], recipe: Recipe, rng: np.random.Generator) -> Tensor:
     """Place of each voxel in the undeformed brain, mm from its middle, (3, D, H, W)."""
-    half = (np.array(size) - 1) / 2
+    config, half = recipe.heads, (np.array(size) - 1) / 2 * recipe.spacing_mm
     coarse = [max(2, n // 8) for n in size]
     middle = rng.uniform(-1, 1, 3) * config.shift_mm
     axes = [
-        torch.linspace(-h * hs.VOXEL_MM, h * hs.VOXEL_MM, n) + float(m)
-        for h, n, m in zip(half, coarse, middle, strict=True)
+        torch.linspace(-h, h, n) + float(m) for h, n, m in zip(half, coarse, middle, strict=True)
     ]
     place = torch.stack(torch.meshgrid(*axes, indexing="ij"))
     place = place + rng.uniform(0, config.elastic_mm) * smooth(coarse, (5, 5, 5), 3, rng)
@@ -197,8 +197,8 @@ def _sample(volume: Tensor, voxels: Tensor) -> Tensor:
 
 
 def _voxels(grid: Tensor, centre: NDArray[np.float64], zoom: NDArray[np.float64]) -> Tensor:
-    """Places in mm from the brain's middle -> places in voxels of a source."""
-    scale, start = (torch.tensor(x, dtype=torch.float32) for x in (zoom / hs.VOXEL_MM, centre))
+    """Places in mm from the brain's middle -> places in voxels of a source, `zoom` per mm."""
+    scale, start = (torch.tensor(x, dtype=torch.float32) for x in (zoom, centre))
     return grid * scale[:, None, None, None] + start[:, None, None, None]
 
 
@@ -210,14 +210,12 @@ def _head_image(
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Image with texture and brain mask, (D, H, W) each."""
-    fine = halved(torch.from_numpy(means[head.kind.numpy()]))
     # Tissues outside the brain are mixtures, so their texture may be strong.
     rough = rng.uniform(0, 0.3, hs.N_KINDS) * (rng.random(hs.N_KINDS) < 0.6)
     rough[: hs.BONE + 1] = rng.uniform(0, 0.08, hs.BONE + 1)
     rough[hs.AIR] = 0
-    kinds = head.kind[::2, ::2, ::2].numpy()
-    texture = torch.from_numpy(rough.astype(np.float32)[kinds])
-    stack = torch.stack([fine, texture, head.brain])
+    by_kind = torch.from_numpy(np.stack([means, rough.astype(np.float32)]))
+    stack = torch.cat([by_kind[:, head.kind.long()], head.brain[None]])
     image, texture, share = _sample(stack, _voxels(grid, head.centre, zoom))
     image = image + texture * _noise(image.shape, rng)
     inside = share > 0.5
@@ -239,7 +237,7 @@ def _add_vessels(image: Tensor, where: Tensor, rng: np.random.Generator) -> None
     image[sheets] = float(rng.uniform(0, 1.3))
 
 
-def _with_brain(
+def with_brain(
     image: Tensor,
     brain: hs.Brain,
     number: int,
@@ -248,20 +246,19 @@ def _with_brain(
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Puts a real brain into a head, with a gap of fluid around it."""
-    stack = torch.stack([brain.images[number].float(), brain.seen, brain.brain, brain.tumour])
+    stack = torch.stack([brain.images[number], brain.seen, brain.brain, brain.tumour]).float()
     voxels = _voxels(grid, brain.centre, np.ones(3))
     real, share, covered, tumour = _sample(stack, voxels)
     inside = covered > 0.5
-    real = (REAL_MEAN + REAL_SPREAD * real).clamp(min=0.01)
+    # Zeros outside the brain must not darken its surface.
+    real = (REAL_MEAN + REAL_SPREAD * real / share.clamp(min=0.125)).clamp(min=0.01)
     gap = box_mean(share, 5) > rng.uniform(0.02, 0.5)
     outside = torch.where(inside | gap, fluid, image)
     mixed = torch.lerp(outside, real, share)
     return mixed, inside.to(torch.uint8), (inside & (tumour > 0.5)).to(torch.uint8)
 
 
-def _place(
-    shape: NDArray[np.uint8], head: hs.Head, grid: Tensor, rng: np.random.Generator
-) -> Tensor:
+def _put(shape: NDArray[np.uint8], head: hs.Head, grid: Tensor, rng: np.random.Generator) -> Tensor:
     """Share of whole tumour, core and rim in each voxel, float32 (3, D, H, W)."""
     voxel_mm = np.array(FIELD_MM) / shape.shape
     low, high = (f(np.argwhere(shape), axis=0) for f in (np.min, np.max))
@@ -269,10 +266,10 @@ def _place(
     cut = torch.from_numpy(shape[tuple(map(slice, start, stop))].copy())
     nested = torch.stack([cut > 0, (cut == NCR) | (cut == ET), cut == ET]).float()
     # The label maps' brains have other sizes than those of the shapes.
-    zoom = np.array(BRAIN_MM) / (head.size * hs.VOXEL_MM) * rng.uniform(0.8, 1.25, 3)
+    zoom = np.array(BRAIN_MM) / head.size * rng.uniform(0.8, 1.25, 3)
     shift = rng.normal(0, 10, 3)
     centre = (np.array(FIELD_CENTRE_MM) + shift) / voxel_mm - start - 0.5
-    return _sample(nested, _voxels(grid, centre, zoom * hs.VOXEL_MM / voxel_mm))
+    return _sample(nested, _voxels(grid, centre, zoom / voxel_mm))
 
 
 def _with_tumour(
@@ -299,9 +296,10 @@ def _with_tumour(
 
 
 def scan(
-    image: Tensor, inside: Tensor, config: HeadConfig, rng: np.random.Generator
+    image: Tensor, inside: Tensor, recipe: Recipe, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Makes a scan of the scene (D, H, W); returns it and where its field of view is."""
+    config = recipe.heads
     stripped = rng.random() < config.stripped
     if stripped:
         image = image * inside
@@ -310,7 +308,7 @@ def scan(
     if rng.random() < config.bias_field:
         image = bias(image, rng)
     if rng.random() < config.thick_slices:
-        image = sliced(image, hs.VOXEL_MM, rng)
+        image = sliced(image, recipe.spacing_mm, rng)
     scanned = noisy(image, rng)
     return scanned * inside if stripped else scanned, seen
 

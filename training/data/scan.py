@@ -23,13 +23,6 @@ def box_mean(volume: Tensor, n: int) -> Tensor:
     return total / n**3
 
 
-def halved(volume: Tensor) -> Tensor:
-    """Means of 2^3 voxels of (D, H, W), whose sides are even."""
-    pairs = volume[::2] + volume[1::2]
-    pairs = pairs[:, ::2] + pairs[:, 1::2]
-    return (pairs[:, :, ::2] + pairs[:, :, 1::2]) / 8
-
-
 def sliced(image: Tensor, voxel_mm: float, rng: np.random.Generator) -> Tensor:
     """Averages over thick slices along one axis and interpolates between them."""
     size, axis = list(image.shape), int(rng.choice(3, p=AXIS_SHARE))

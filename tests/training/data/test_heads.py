@@ -15,11 +15,21 @@ from training.config import HeadConfig, Recipe, load_recipe
 from training.data import head_sources as hs
 from training.data.anatomy import ShapeFile
 from training.data.head_sources import make_brain, make_head, read_heads
-from training.data.heads import HeadCrops, HeadMaker, intensities, validation_heads
+from training.data.heads import (
+    REAL_MEAN,
+    REAL_SPREAD,
+    HeadCrops,
+    HeadMaker,
+    intensities,
+    place,
+    validation_heads,
+    with_brain,
+)
 from training.data.scan import field_of_view, sliced
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE = (40, 44, 40)
+ODD = (41, 45, 41)  # no voxel has its middle on a surface of the blocks
 WHOLE = HeadConfig(cropped=0, shift_mm=0, rotate_rad=0, scale=0, elastic_mm=0)
 
 
@@ -40,14 +50,14 @@ def maker(shapes: ShapeFile) -> HeadMaker:
 
 def test_a_head_by_its_labels() -> None:
     head = make_head(head_labels())
-    assert head.kind.shape == tuple(2 * n for n in head.brain.shape) == (76, 76, 76)
+    assert head.kind.shape == head.brain.shape
     row = head.kind[37, 37]
     at = [int(row[6 + depth]) for depth in (-1, 0, 3, 6, 7, 11, 14, 20, 31)]
     skin = hs.FAT + 1 + hs.OUTSIDE.index(511)
     outside = [hs.AIR, skin, hs.FAT, hs.BONE, hs.MARROW]
     assert at == [*outside, hs.CSF, hs.GREY, hs.WHITE, hs.CSF], "a ventricle is fluid"
-    assert head.size.tolist() == [20, 20, 20], "38 mm, in voxels of which half is brain"
-    assert head.brain[19, 19, 10:12].tolist() == [1, 1], "a sulcus belongs to the mask"
+    assert head.size.tolist() == [38, 38, 38], "mm"
+    assert head.brain[38, 38, 19:24].all(), "a sulcus belongs to the mask"
 
 
 def test_heads_are_read_from_a_folder(tmp_path: Path) -> None:
@@ -61,11 +71,19 @@ def test_heads_are_read_from_a_folder(tmp_path: Path) -> None:
 
 def test_a_brain_of_a_case() -> None:
     brain = make_brain(block_case())
-    assert brain.images.shape == (4, 25, 24, 23)
-    assert brain.seen.sum() * 8 == brain.brain.sum() * 8 == 37 * 36 * 34
-    assert brain.tumour.sum() * 8 == 1000
-    edge = brain.images[0, brain.brain > 0].float()
-    assert edge.std() < 1, "means of brain voxels, which the zeros outside do not pull to 0"
+    assert brain.images.shape == (4, 49, 48, 46)
+    assert brain.seen.sum() == brain.brain.sum() == 37 * 36 * 34
+    assert brain.tumour.sum() == 1000
+    assert brain.size.tolist() == [37, 36, 34], "mm"
+
+
+def test_zeros_outside_a_real_brain_do_not_darken_its_surface() -> None:
+    case = block_case()
+    case.image[case.image != 0] = 2
+    rng, value = np.random.default_rng(0), REAL_MEAN + 2 * REAL_SPREAD
+    grid = place(SIZE, recipe(), rng)
+    image, inside, _ = with_brain(torch.zeros(SIZE), make_brain(case), 0, grid, value, rng)
+    assert image[inside > 0].sub(value).abs().max() < 0.01, "in fluid as bright as the brain"
 
 
 def test_a_head_is_an_image_and_a_mask(maker: HeadMaker) -> None:
@@ -81,7 +99,7 @@ def test_a_head_is_an_image_and_a_mask(maker: HeadMaker) -> None:
 def test_the_mask_is_the_brain(maker: HeadMaker) -> None:
     plain = replace(recipe(), heads=replace(WHOLE, tumour=0))
     for index in range(3):
-        volume = maker(plain, SIZE, index).brain.sum() * 8
+        volume = maker(plain, ODD, index).brain.sum() * 8
         assert abs(volume - 38**3) < 0.1 * 38**3
 
 
