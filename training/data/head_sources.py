@@ -113,8 +113,8 @@ def make_brain(case: TrainingCase) -> Brain:
     images = np.pad(case.image.astype(np.float16), [(0, 0), *pad])
     inside = filled((images != 0).any(axis=0), n_threads=1)
     brain, tumour = _mask(inside), (np.pad(case.label, pad) > 0) & inside
-    masks = (_bytes(mask) for mask in (inside, brain, tumour))
-    return Brain(torch.from_numpy(images), *masks, *_box(brain))
+    seen, covered, sick = (_bytes(mask) for mask in (inside, brain, tumour))
+    return Brain(torch.from_numpy(images), seen, covered, sick, *_box(brain))
 
 
 def _bytes(mask: NDArray[np.bool_]) -> Tensor:
