@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fastbts.engine.interface import Engine
 from fastbts.engine.load import BRAIN_ENGINE, default_engine_path, load_engine
 from fastbts.errors import InputError
+from fastbts.pipeline.masks import filled
 from fastbts.study.strip import brain_mask
 from fastbts.volume import MAX_BRAIN_ML, Geometry
 
@@ -52,12 +53,13 @@ def unstripped(data: NDArray[np.float32], grid: Geometry, why: str) -> Stripping
     return Stripping(_ml(data.any(axis=0), grid), {}, why)
 
 
-def trimmed(data: NDArray[np.float32], grid: Geometry) -> Stripping:
-    """Gives images that are stripped already the brain of most of them, in place.
+def trimmed(data: NDArray[np.float32], grid: Geometry, reference: int) -> Stripping:
+    """Gives images that are stripped already the brain of one of them, in place.
 
-    Resampled from thick slices, an image reaches millimetres beyond its brain.
+    Resampled from thick slices, an image reaches millimetres beyond its brain. The network takes
+    such rims for brain, which changes its input everywhere: most of the images may have them.
     """
-    mask = np.count_nonzero(data, axis=0) >= len(data) / 2
+    mask = filled(data[reference] != 0) & (np.count_nonzero(data, axis=0) >= len(data) / 2)
     for image in data:
         image *= mask
     return Stripping(_ml(mask, grid), {}, STRIPPED)

@@ -201,7 +201,7 @@ def read_study(
             elif not all(stripped):
                 brain = stripping.strip(data, grid, stripped, brain_engine, n_threads, trusted_key)
             elif alignment.pairs:
-                brain = stripping.trimmed(data, grid)
+                brain = stripping.trimmed(data, grid, list(choice.series).index(fixed))
             else:
                 brain = stripping.unstripped(data, grid, stripping.STRIPPED)
             seen = coverage(data.any(axis=0), grid, choice.series, alignment)

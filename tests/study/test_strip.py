@@ -15,6 +15,7 @@ from fastbts.engine.load import BRAIN_ENGINE, default_engine_path
 from fastbts.phantom import make_case
 from fastbts.phantom.skull import with_skull
 from fastbts.study.strip import brain_mask, head_tensor, scaled
+from fastbts.study.stripping import trimmed
 from fastbts.volume import to_network_axes
 
 SPEC = EngineSpec(
@@ -134,6 +135,18 @@ def test_scaling_ignores_the_units() -> None:
     assert (one.min(), one.max()) == (0, 1)
     np.testing.assert_allclose(one, other, atol=1e-5)
     assert not scaled(np.full((4, 4, 4), 5, np.float32)).any()
+
+
+def test_stripped_images_get_the_brain_of_the_reference() -> None:
+    """Most images may reach beyond the brain: those of thick slices do."""
+    thick = image().astype(np.float32)
+    thick[8:42, 18:52, 4:16] = 500
+    reference = image().astype(np.float32)
+    reference[20:24, 30:34, 9] = 0  # a dark place inside
+    data = np.stack([thick, thick, reference, thick])
+    found = trimmed(data, GEOMETRY, 2)
+    assert found.brain_ml == (image() > 0).sum() * GEOMETRY.voxel_ml
+    assert np.array_equal(data[0] > 0, image() > 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from tests.training.commands import terminate_at
 from training.config import Recipe, StageConfig, load_recipe
 from training.data.cases import CropDataset, TrainingCase, engine_spec, to_batch
 from training.evaluate import evaluate
-from training.loop.callbacks import Terminated, ramped
+from training.loop.callbacks import Checkpoints, Terminated, ramped
 from training.loop.checkpoint import (
     CheckpointError,
     averaged_weights,
@@ -138,6 +140,22 @@ def test_an_endless_run_stops_continues_and_decays(
     )
     scores = [json.loads(line) for line in (shipped / "dice.jsonl").read_text().splitlines()]
     assert {"step", "WT", "TC", "ET", "mean"} <= scores[0].keys()
+
+
+def test_a_run_terminated_before_its_first_step_saves_that_step(
+    cases: list[TrainingCase], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until training starts, Lightning handles the signal: it trains one step and saves nothing."""
+    start = Checkpoints.on_train_start
+
+    def terminated(self: Checkpoints, *arguments: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        start(self, *arguments)
+
+    monkeypatch.setattr(Checkpoints, "on_train_start", terminated)
+    with pytest.raises(Terminated, match="saved step 1 "):
+        fit(short(4), cases, tmp_path)
+    assert load_checkpoint(tmp_path / "last.ckpt")[1]["step"] == 1
 
 
 def test_a_checkpoint_of_weights_only_is_not_continued(

@@ -128,6 +128,7 @@ class Checkpoints(Checkpoint):
         run without saving.
         """
         self._saved = time.monotonic()
+        self._terminated = trainer.received_sigterm  # before the first step
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_terminated", True))
 
