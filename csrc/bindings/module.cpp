@@ -247,7 +247,8 @@ void bind_registration(py::module_& module) {
 using Sizes = py::typing::Tuple<py::int_, py::ellipsis>;
 using Description = py::typing::Tuple<py::object, py::int_, Sizes, Sizes, py::str, py::int_, bool>;
 
-/// Owner, address, shape, strides in bytes, type, device (-1: host memory) and whether it is writable.
+/// Owner, address, shape, strides in bytes, type, device (-1: host memory), whether it is
+/// writable.
 Description describe(const Array& array, StreamHandle stream) {
   Borrower borrow("describe", stream_of(stream));
   const Source& source = borrow.described_array(array, "array");

@@ -43,8 +43,8 @@ FASTBTS_DEVICE void count_lanes(unsigned* counts, std::int64_t m, std::int64_t n
   if (nonzero) atomicAdd(counts + n_modalities + m, static_cast<unsigned>(__popc(nonzero)));
 }
 
-/// Voxels of a row that a lane scans at once, a warp apart, and modalities: so that the latencies of
-/// their loads overlap.
+/// Voxels of a row that a lane scans at once, a warp apart, and modalities: so that the latencies
+/// of their loads overlap.
 inline constexpr unsigned kVoxels = 2, kModalities = 4;
 
 /// Scans kVoxels voxels of a row, from c on; returns a bit for each that is brain.

@@ -32,8 +32,8 @@ struct Conv3dArgs {
 ///   stats   (B, N, T, 2)                float32, dense      written  or none; spread 1 only
 /// D' = spread ((D - 1) / stride + 1), also H', W'. taps is kernel^3. tiles[n/32, c/16, t, n%32,
 /// c%16] is the weight of input c, output n, tap t = (kd 3 + kh) 3 + kw; sizes are rounded up, and
-/// zeros fill the rest. With spread 2 output n = (child C' + c') of voxel (d, h, w) is channel c' of
-/// voxel (2d + child / 4, 2h + child / 2 % 2, 2w + child % 2). stats are the sum and the sum of
+/// zeros fill the rest. With spread 2 output n = (child C' + c') of voxel (d, h, w) is channel c'
+/// of voxel (2d + child / 4, 2h + child / 2 % 2, 2w + child % 2). stats are the sum and the sum of
 /// squares of y over each of T bricks (`conv3d_bricks`), for `fold_stats`.
 /// On the CPU floats are float32. On a CUDA device x and tiles are float16, out float16 or float32,
 /// sums float32: the order is fixed, so that two runs give the same bits.

@@ -17,8 +17,8 @@ struct ExpectedDiceArgs {
   View<std::int64_t, 2> sums;
 };
 
-/// Sums p = sigmoid(logit / temperature) over every step-th voxel of a box, for the expected Dice of
-/// each region, 2 sum(p m) / (sum(p) + sum(m)) with its mask m.
+/// Sums p = sigmoid(logit / temperature) over every step-th voxel of a box, for the expected Dice
+/// of each region, 2 sum(p m) / (sum(p) + sum(m)) with its mask m.
 ///   logits       (K, D', H', W')  floats, rows dense  read     K at most 8; NaN has p = 0
 ///   patch        p: 1, or 2 for packed logits (K p^3, D'/p, H'/p, W'/p), on the CPU
 ///   offset, size 3                voxels of logits    read     the box

@@ -35,10 +35,11 @@ struct NormalizeArgs {
 ///                                                                         of the clipped values
 ///   scratch      n                uint8, dense                   written  on a CUDA device: at
 ///                                                                         least normalize_scratch
-/// On the CPU the tensor is float32, bfloat16 or int8, with what `pack` makes of its float32 voxels;
-/// on a CUDA device, where all arrays must be, float32, float16 or bfloat16. There a brain voxel that is NaN or infinite makes mean and std of its modality NaN; on the CPU it
-/// throws. A modality that is constant over the brain has std 0 and becomes 0. Mean and std are
-/// summed in float64 in an order that depends on the layout of volume, not on n_threads.
+/// On the CPU the tensor is float32, bfloat16 or int8, with what `pack` makes of its float32
+/// voxels; on a CUDA device, where all arrays must be, float32, float16 or bfloat16. There a brain
+/// voxel that is NaN or infinite makes mean and std of its modality NaN; on the CPU it throws. A
+/// modality that is constant over the brain has std 0 and becomes 0. Mean and std are summed in
+/// float64 in an order that depends on the layout of volume, not on n_threads.
 void normalize(const NormalizeArgs& args, int n_threads, Stream stream);
 
 void normalize_cpu(const NormalizeArgs& args, int n_threads);

@@ -12,7 +12,8 @@
 #define FASTBTS_KERNEL __global__
 #define FASTBTS_DEVICE __device__ __forceinline__
 #define FASTBTS_SHARED __shared__
-/// Threads of a block, and the blocks that must fit on a multiprocessor: so many registers a thread.
+/// Threads of a block, and the blocks that must fit on a multiprocessor: so many registers
+/// a thread.
 #define FASTBTS_BOUNDS(threads, blocks) __launch_bounds__(threads, blocks)
 /// The emulation throws where an address is no multiple of n_bytes: on a GPU such an access ends
 /// all work of the process there.

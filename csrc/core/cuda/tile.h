@@ -25,9 +25,9 @@ inline Tiles tiles_of(const std::int64_t* shape) {
 /// Voxels that a thread reads at once, so that their latencies overlap.
 inline constexpr int kReads = 4;
 
-/// Writes all voxels of an array (C, D, H, W) of this shape. read(c, d, h, w, step, T* values) gives
-/// kReads values, step apart along W, also of voxels outside the array; write(c, d, h, w, value)
-/// takes one. Blocks of kTile x a few threads; all threads must call it.
+/// Writes all voxels of an array (C, D, H, W) of this shape. read(c, d, h, w, step, T* values)
+/// gives kReads values, step apart along W, also of voxels outside the array; write(c, d, h, w,
+/// value) takes one. Blocks of kTile x a few threads; all threads must call it.
 template <typename T, typename Read, typename Write>
 FASTBTS_DEVICE void for_each_tile(const Tiles& tiles, std::uint32_t n_tiles,
                                   const std::int64_t* shape, Read read, Write write) {
