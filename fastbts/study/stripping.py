@@ -53,13 +53,16 @@ def unstripped(data: NDArray[np.float32], grid: Geometry, why: str) -> Stripping
     return Stripping(_ml(data.any(axis=0), grid), {}, why)
 
 
-def trimmed(data: NDArray[np.float32], grid: Geometry, reference: int) -> Stripping:
+def trimmed(
+    data: NDArray[np.float32], grid: Geometry, reference: int, n_threads: int = 0
+) -> Stripping:
     """Gives images that are stripped already the brain of one of them, in place.
 
     Resampled from thick slices, an image reaches millimetres beyond its brain. The network takes
     such rims for brain, which changes its input everywhere: most of the images may have them.
     """
-    mask = filled(data[reference] != 0) & (np.count_nonzero(data, axis=0) >= len(data) / 2)
+    seen = filled(data[reference] != 0, n_threads)
+    mask = seen & (np.count_nonzero(data, axis=0) >= len(data) / 2)
     for image in data:
         image *= mask
     return Stripping(_ml(mask, grid), {}, STRIPPED)

@@ -201,7 +201,8 @@ def read_study(
             elif not all(stripped):
                 brain = stripping.strip(data, grid, stripped, brain_engine, n_threads, trusted_key)
             elif alignment.pairs:
-                brain = stripping.trimmed(data, grid, list(choice.series).index(fixed))
+                of = list(choice.series).index(fixed)
+                brain = stripping.trimmed(data, grid, of, n_threads)
             else:
                 brain = stripping.unstripped(data, grid, stripping.STRIPPED)
             seen = coverage(data.any(axis=0), grid, choice.series, alignment)

@@ -180,12 +180,12 @@ def place(size: tuple[int, ...], recipe: Recipe, rng: np.random.Generator) -> Te
     axes = [
         torch.linspace(-h, h, n) + float(m) for h, n, m in zip(half, coarse, middle, strict=True)
     ]
-    place = torch.stack(torch.meshgrid(*axes, indexing="ij"))
-    place = place + rng.uniform(0, config.elastic_mm) * smooth(coarse, (5, 5, 5), 3, rng)
+    points = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+    points = points + rng.uniform(0, config.elastic_mm) * smooth(coarse, (5, 5, 5), 3, rng)
     scale = 1 + rng.uniform(-config.scale, config.scale, 3)
     mirror = np.array([1, 1, rng.choice([-1, 1])])
     matrix = rotation(rng.uniform(-config.rotate_rad, config.rotate_rad, 3)) * scale * mirror
-    there = torch.einsum("ab,bdhw->adhw", torch.from_numpy(matrix.astype(np.float32)), place)
+    there = torch.einsum("ab,bdhw->adhw", torch.from_numpy(matrix.astype(np.float32)), points)
     return functional.interpolate(there[None], size, mode="trilinear", align_corners=True)[0]
 
 
