@@ -88,10 +88,23 @@ class TrainingModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with lr 1, so that the schedule's values are exactly the learning rates."""
         optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=1.0, weight_decay=self.recipe.weight_decay
+            self.network.parameters(),
+            lr=1.0,
+            weight_decay=self.recipe.weight_decay,
+            # 5 % less time per step. The scaler of 16-mixed would unscale after the clipping.
+            fused=self.recipe.precision != "16-mixed",
         )
         schedule = LambdaLR(optimiser, lambda step: learning_rate(self.recipe, step))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips the norm; by torch, as Lightning refuses to where the optimiser is fused."""
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val or torch.inf)
 
     def loss(self, image: Tensor, label: Tensor, teacher: Tensor | None = None) -> Tensor:
         """Loss of a batch.
