@@ -38,6 +38,10 @@ def zeroed(layer: Layer) -> Layer:
 class FrozenBatchNorm3d(nn.BatchNorm3d):
     """BatchNorm with constant statistics: computes the same in training and at inference."""
 
+    def __init__(self, n_channels: int, momentum: float) -> None:
+        super().__init__(n_channels, momentum=momentum)
+        self.train()  # a new module is in training mode, and Lightning leaves it there
+
     def train(self, mode: bool = True) -> FrozenBatchNorm3d:
         """Stays in eval mode."""
         super().train(False)

@@ -51,7 +51,7 @@ def test_frozen_batch_norm_computes_the_same_in_training() -> None:
     network = UNet3d(UNetConfig(widths=(4, 8, 8), norm="frozen"))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     x = torch.randn(2, 4, 32, 32, 32)
-    learning = network.train()(x).levels[0]
+    learning = network(x).levels[0]  # not `.train()` first: Lightning does not call it
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     # Not bit for bit: training keeps channels last in memory.
     assert torch.allclose(learning, network.eval()(x), atol=1e-5)
