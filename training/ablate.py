@@ -1,9 +1,10 @@
-"""Ablation: what mechanisms, more cases, more steps and synthetic cases bring.
+"""Ablation: what mechanisms, text, more cases, more steps and synthetic cases bring.
 
-Trains every arm from scratch with every seed: `python -m training ablate --data DIR --out RUN`.
-One seed means the same initial backbone and the same crops in all arms, so arms are compared case
-by case and seed by seed. A finished run has a file in RUN/runs and is not repeated. Seeds run one
-after the other, so an interrupted ablation has complete seeds.
+Trains every arm with every seed, from scratch or from a common start: `python -m training ablate
+--data DIR --out RUN`. One seed means the same initial backbone and the same crops in all arms, so
+arms are compared case by case and seed by seed. With two folds a seed trains on one half of the
+training cases and is scored on the other half, too. A finished run has a file in RUN/runs and is
+not repeated. Seeds run one after the other, so an interrupted ablation has complete seeds.
 """
 
 from __future__ import annotations
@@ -23,21 +24,35 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from numpy.typing import NDArray
 from rich.progress import track
 
 from fastbts import EngineSpec, FastBTSError, OptionsError, Segmenter, SegmenterOptions, read_case
 from fastbts.metrics import region_dice
-from training.clip.prompts import Prompts, save_prompts, shuffled, vector_prompts
+from training.clip.encoder import file_sha256
+from training.clip.prompts import (
+    Prompts,
+    save_prompts,
+    shuffled,
+    vector_prompts,
+    zeroed_prompts,
+)
 from training.config import Recipe, load_recipe
-from training.data.cases import TrainingCase, engine_spec, find_cases, prepare_case, read_labels
+from training.data.cases import (
+    TrainingCase,
+    engine_spec,
+    find_cases,
+    group_of,
+    prepare_case,
+    read_labels,
+)
 from training.data.synthetic import load_synthetic
 from training.model import UNet3d
 from training.network_engine import NetworkEngine
-from training.scores.paired_statistics import compare
+from training.scores.arms import summarise
 from training.train import fit
 
 ALL = ("fusion", "bridge", "guidance", "attention", "head")
+CLIP_TEXTS = ("clip", "shuffled")
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,7 @@ class Arm:
     semantic: tuple[str, ...] = ()
     """Mechanisms that are on; none is the plain U-Net, without their modules."""
     text: str = ""
-    """Text vectors instead of orthonormal ones: "clip" or "shuffled"."""
+    """Text vectors instead of orthonormal ones: "clip", "shuffled" or "zeroed"."""
     n_cases: int = 0
     """Training cases, drawn by the seed; a smaller set is part of a larger one. 0 for all."""
     effort: float = 1.0
@@ -63,9 +78,15 @@ ARMS = {
     "bridge": Arm(("bridge",)),
     "guidance": Arm(("guidance",)),
     "attention": Arm(("attention",)),
-    "all": Arm(ALL),
+    "plain, equal time": Arm(effort=1.1, bases=()),
+    "all": Arm(ALL, bases=("plain", "plain, equal time")),
+    "all, zeroed text": Arm(ALL, text="zeroed", bases=("plain, equal time", "all")),
     "all, shuffled CLIP text": Arm(ALL, text="shuffled", bases=("plain", "all")),
-    "all, CLIP text": Arm(ALL, text="clip", bases=("plain", "all", "all, shuffled CLIP text")),
+    "all, CLIP text": Arm(
+        ALL,
+        text="clip",
+        bases=("plain", "plain, equal time", "all", "all, zeroed text", "all, shuffled CLIP text"),
+    ),
     "synthetic": Arm(synthetic=0.3),
     "plain, 7 cases": Arm(n_cases=7),
     "plain, 14 cases": Arm(n_cases=14),
@@ -84,6 +105,8 @@ class Job:
     data: Path
     out: Path
     synthetic: Path | None = None
+    start: Path | None = None
+    n_folds: int = 1
 
     @property
     def arm(self) -> Arm:
@@ -101,7 +124,12 @@ class Job:
         """What the result depends on, in plain values."""
         recipe = dataclasses.asdict(self.recipe)
         del recipe["prompts"]  # a path of this machine
-        values = {"arm": dataclasses.asdict(self.arm), "recipe": recipe}
+        values = {
+            "arm": dataclasses.asdict(self.arm),
+            "recipe": recipe,
+            "start": file_sha256(self.start) if self.start else "",
+            "n_folds": self.n_folds,
+        }
         plain: dict[str, Any] = json.loads(json.dumps(values))  # tuples become lists
         return plain
 
@@ -132,6 +160,18 @@ def clip_prompts(path: Path) -> dict[str, Prompts]:
     return {"clip": prompts, "shuffled": shuffled(prompts)}
 
 
+def held_out(folders: Sequence[Path], seed: int, n_folds: int) -> list[Path]:
+    """Training cases that a seed does not train on, but is scored on; none with one fold.
+
+    Every group is dealt out to the folds in turn, the same for all seeds; seed s leaves out fold
+    s mod `n_folds`.
+    """
+    if n_folds == 1:
+        return []
+    dealt = sorted(folders, key=lambda folder: (group_of(folder), folder.name))
+    return dealt[seed % n_folds :: n_folds]
+
+
 def choose_cases(cases: Sequence[TrainingCase], n: int, seed: int) -> list[TrainingCase]:
     """n cases drawn by the seed, in the order given; all for n = 0."""
     order = np.random.default_rng((seed, 5)).permutation(len(cases))
@@ -144,14 +184,15 @@ def _cases(data: Path, cache: Path, spec: EngineSpec) -> list[TrainingCase]:
 
 
 def run_job(job: Job) -> None:
-    """Trains, segments the validation cases in one pass, and writes the result atomically."""
+    """Trains, segments cases it did not learn in one pass, and writes the result atomically."""
     began = time.monotonic()
-    cases = choose_cases(
-        _cases(job.data, job.out / "cache", EngineSpec()), job.arm.n_cases, job.seed
-    )
+    others = held_out(find_cases(job.data, "train"), job.seed, job.n_folds)
+    names = {folder.name for folder in others}
+    cases = [c for c in _cases(job.data, job.out / "cache", EngineSpec()) if c.name not in names]
+    cases = choose_cases(cases, job.arm.n_cases, job.seed)
     made = load_synthetic(job.synthetic) if job.arm.synthetic and job.synthetic else []
     with tempfile.TemporaryDirectory(dir=job.out) as run:
-        network = fit(job.recipe, [*cases, *made], Path(run)).eval()
+        network = fit(job.recipe, [*cases, *made], Path(run), start=job.start).eval()
     result = {
         "name": job.name,
         "seed": job.seed,
@@ -159,7 +200,8 @@ def run_job(job: Job) -> None:
         "n_synthetic": len(made),
         "steps": job.recipe.steps,
         "train_s": round(time.monotonic() - began, 1),
-        "scores": _scores(network, job),
+        "scores": _scores(network, job, find_cases(job.data, "val")),
+        "held_out": _scores(network, job, others),
         **job.settings,
     }
     temporary = job.result.with_suffix(".tmp")
@@ -167,21 +209,21 @@ def run_job(job: Job) -> None:
     temporary.replace(job.result)
 
 
-def _scores(network: UNet3d, job: Job) -> list[dict[str, Any]]:
-    """Name and Dice of each validation case."""
+def _scores(network: UNet3d, job: Job, folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """Name and Dice of each case."""
     engine = NetworkEngine(network, engine_spec(job.recipe))
-    options = SegmenterOptions(mode="one-pass", n_threads=1)
+    options = SegmenterOptions(mode="one-pass", n_threads=torch.get_num_threads())
     segmenter = Segmenter(engine, options=options, warm_up=False)
     scores = []
     with torch.autocast("cpu", torch.bfloat16):
-        for folder in find_cases(job.data, "val"):
+        for folder in folders:
             labels = segmenter.predict(read_case(folder)).labels
             scores.append({"case": folder.name, **region_dice(labels, read_labels(folder))})
     return scores
 
 
-def _start_worker() -> None:
-    torch.set_num_threads(1)
+def _start_worker(threads: int) -> None:
+    torch.set_num_threads(threads)
     # The start method is inherited; the platform's default does not send the data loader's
     # process every case.
     multiprocessing.set_start_method(None, force=True)
@@ -204,48 +246,9 @@ def finished(job: Job) -> bool:
     return True
 
 
-def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means per arm, and each arm against its bases over the seeds that both have.
-
-    Args:
-        runs: Contents of result files.
-    Returns:
-        "arms": name -> n and mean Dice per region; "comparisons": see
-        `training.scores.paired_statistics.compare`.
-    """
-    arms, comparisons = {}, []
-    for name in ARMS:
-        of_arm = [run for run in runs if run["name"] == name]
-        if of_arm:
-            arms[name] = _means(of_arm)
-        for base in ARMS[name].bases:
-            differences = _differences(runs, name, base)
-            if differences.size:
-                comparisons.append({"name": name, "base": base, **compare(differences)})
-    return {"arms": arms, "comparisons": comparisons}
-
-
-def _means(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Row of one arm: its settings, and means over seeds and cases."""
-    scores = [score for run in runs for score in run["scores"]]
-    means = {region: float(np.mean([s[region] for s in scores])) for region in ("WT", "TC", "ET")}
-    counts = {key: runs[0][key] for key in ("n_cases", "n_synthetic", "steps")}
-    return {**counts, "n_seeds": len(runs), **means, "mean": sum(means.values()) / 3}
-
-
-def _differences(runs: Sequence[dict[str, Any]], name: str, base: str) -> NDArray[np.float64]:
-    """Difference of the Dice, mean of the regions, (n_cases, n_seeds)."""
-    dice = {
-        (run["name"], run["seed"], s["case"]): (s["WT"] + s["TC"] + s["ET"]) / 3
-        for run in runs
-        for s in run["scores"]
-    }
-    seeds_of = {arm: {seed for n, seed, _ in dice if n == arm} for arm in (name, base)}
-    seeds = sorted(seeds_of[name] & seeds_of[base])
-    cases = sorted({case for _, _, case in dice})
-    return np.array(
-        [[dice[name, seed, case] - dice[base, seed, case] for seed in seeds] for case in cases]
-    )
+def bases() -> dict[str, tuple[str, ...]]:
+    """Arms, and those that each is compared with."""
+    return {name: arm.bases for name, arm in ARMS.items()}
 
 
 def plan(
@@ -257,6 +260,8 @@ def plan(
     arms: Sequence[str] = (),
     clip_vectors: Path | None = None,
     synthetic: Path | None = None,
+    start: Path | None = None,
+    n_folds: int = 1,
 ) -> list[Job]:
     """All jobs, seed by seed; without the arms that need vectors or cases that are not given.
 
@@ -271,7 +276,8 @@ def plan(
     names = [
         name
         for name in arms or ARMS
-        if (clip_vectors or not ARMS[name].text) and (synthetic or not ARMS[name].synthetic)
+        if (clip_vectors or ARMS[name].text not in CLIP_TEXTS)
+        and (synthetic or not ARMS[name].synthetic)
     ]
     if not names or seeds < 1:
         raise OptionsError(
@@ -279,24 +285,25 @@ def plan(
             "--clip-vectors, synthetic ones --synthetic"
         )
     (out / "runs").mkdir(parents=True, exist_ok=True)
-    for kind, prompts in (clip_prompts(clip_vectors) if clip_vectors else {}).items():
+    made = {"zeroed": zeroed_prompts(base.model.semantic.text_width)}
+    for kind, prompts in (made | (clip_prompts(clip_vectors) if clip_vectors else {})).items():
         save_prompts(out / f"prompts-{kind}.npz", prompts)
     return [
-        Job(name, seed, arm_recipe(name, base, seed, out), data, out, synthetic)
+        Job(name, seed, arm_recipe(name, base, seed, out), data, out, synthetic, start, n_folds)
         for seed in range(seeds)
         for name in names
     ]
 
 
-def train_all(jobs: list[Job], processes: int) -> None:
-    """Runs the jobs in so many processes."""
+def train_all(jobs: list[Job], processes: int, threads: int) -> None:
+    """Runs the jobs in so many processes with so many threads each."""
     if not jobs:
         return
     # Prepared once, before all workers need them.
     _cases(jobs[0].data, jobs[0].out / "cache", EngineSpec())
     # Not fork: a forked process that has used torch's threads can hang.
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, spawn, _start_worker) as pool:
+    with ProcessPoolExecutor(processes, spawn, _start_worker, (threads,)) as pool:
         for _ in track(pool.map(run_job, jobs), "training", total=len(jobs)):
             pass
 
@@ -310,7 +317,15 @@ def command(
         list[str] | None,
         typer.Option(help=f"repeatable; default: all of {'; '.join(ARMS)}", show_default=False),
     ] = None,
-    processes: Annotated[int, typer.Option(help="parallel runs, each with one thread")] = 2,
+    processes: Annotated[int, typer.Option(help="parallel runs")] = 2,
+    threads: Annotated[int, typer.Option(help="threads of each run")] = 1,
+    start: Annotated[
+        Path | None, typer.Option(help="checkpoint or engine file with the first weights")
+    ] = None,
+    folds: Annotated[
+        int,
+        typer.Option(min=1, help="parts of the training cases; a seed is scored on one of them"),
+    ] = 1,
     clip_vectors: Annotated[
         Path | None, typer.Option(help="torch file of CLIP text vectors; else no CLIP arms")
     ] = None,
@@ -333,10 +348,12 @@ def command(
         arms=arm or (),
         clip_vectors=clip_vectors,
         synthetic=synthetic,
+        start=start,
+        n_folds=folds,
     )
     if not summarise_only:
-        train_all([job for job in jobs if not finished(job)], processes)
+        train_all([job for job in jobs if not finished(job)], processes, threads)
     runs = [json.loads(job.result.read_text()) for job in jobs if finished(job)]
-    about = {"torch": torch.__version__, "threads": 1, "recipe": jobs[0].settings["recipe"]}
-    content = json.dumps({**about, **summarise(runs), "runs": runs}, indent=1) + "\n"
+    about = {"torch": torch.__version__, "threads": threads, "recipe": jobs[0].settings["recipe"]}
+    content = json.dumps({**about, **summarise(runs, bases()), "runs": runs}, indent=1) + "\n"
     (json_file or out / "ablation.json").write_text(content)

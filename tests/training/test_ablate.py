@@ -15,17 +15,19 @@ from training.ablate import (
     ARMS,
     Job,
     arm_recipe,
+    bases,
     choose_cases,
     clip_prompts,
     finished,
+    held_out,
     plan,
-    summarise,
 )
 from training.clip.encoder import ClipError
 from training.clip.prompts import PromptsError, load_prompts
 from training.config import load_recipe
 from training.data.cases import TrainingCase
 from training.loop.module import TrainingModule
+from training.scores.arms import summarise
 
 
 def run_of(name: str, seed: int, dice: list[float]) -> dict[str, object]:
@@ -36,7 +38,9 @@ def run_of(name: str, seed: int, dice: list[float]) -> dict[str, object]:
         "n_cases": 28,
         "n_synthetic": 0,
         "steps": 360,
+        "train_s": 60.0,
         "scores": scores,
+        "held_out": [],
     }
 
 
@@ -100,7 +104,7 @@ def test_summary_by_hand() -> None:
         run_of("plain", 1, [0.5, 0.5]),
         run_of("all", 1, [0.4, 0.4]),
     ]
-    summary = summarise(runs)
+    summary = summarise(runs, bases())
     assert summary["arms"]["plain"]["mean"] == pytest.approx(0.525)
     assert summary["arms"]["plain"]["n_seeds"] == 2
     by_name = {c["name"]: c for c in summary["comparisons"]}
@@ -112,6 +116,40 @@ def test_summary_by_hand() -> None:
     assert by_name["all"]["difference"] == pytest.approx(-0.1)
 
 
+def test_summary_of_held_out_cases_by_hand() -> None:
+    runs = [
+        run_of(name, seed, [dice]) | {"held_out": [{"case": case, "WT": d, "TC": d, "ET": d}]}
+        for name, seed, case, dice, d in (
+            ("plain", 0, "t0", 0.5, 0.4),
+            ("plain", 1, "t1", 0.5, 0.6),
+            ("plain", 2, "t0", 0.5, 0.2),
+            ("bridge", 0, "t0", 0.5, 0.5),
+            ("bridge", 1, "t1", 0.5, 0.9),
+            ("bridge", 2, "t0", 0.5, 0.5),
+        )
+    ]
+    summary = summarise(runs, bases())["held_out"]
+    assert summary["arms"]["plain"]["mean"] == pytest.approx(0.4)
+    (pair,) = summary["comparisons"]
+    # t0 by the seeds 0 and 2: 0.1 and 0.3; t1 by seed 1: 0.3.
+    assert pair["difference"] == pytest.approx((0.2 + 0.3) / 2)
+    assert (pair["n_cases"], pair["n_seeds"]) == (2, 1)
+
+
+def test_every_group_is_dealt_out_to_the_folds(tmp_path: Path) -> None:
+    groups = ["HGG"] * 5 + ["LGG"] * 3
+    lines = [f"c{i},train,{group}" for i, group in enumerate(groups)]
+    (tmp_path / "cases.csv").write_text("\n".join(["case,split,group", *lines]) + "\n")
+    folders = [tmp_path / f"c{i}" for i in range(8)]
+    first, second = (held_out(folders, seed, 2) for seed in (0, 1))
+    assert sorted([*first, *second]) == folders, "each case once"
+    for group in ("HGG", "LGG"):
+        counts = [sum(groups[int(f.name[1:])] == group for f in fold) for fold in (first, second)]
+        assert abs(counts[0] - counts[1]) <= 1
+    assert held_out(folders, 2, 2) == first, "the same for all seeds"
+    assert held_out(folders, 0, 1) == []
+
+
 def test_tables_of_a_summary(tmp_path: Path) -> None:
     runs = [
         run_of("plain", 0, [0.5] * 6),
@@ -120,7 +158,7 @@ def test_tables_of_a_summary(tmp_path: Path) -> None:
     ]
     page = "<!-- table:ablation -->\n<!-- end -->\n<!-- table:curve -->\n<!-- end -->\n"
     assert filled(page, tmp_path).count("Not measured yet.") == 2
-    (tmp_path / "ablation.json").write_text(json.dumps(summarise(runs)))
+    (tmp_path / "ablation.json").write_text(json.dumps(summarise(runs, bases())))
     text = filled(page, tmp_path)
     assert (
         "| bridge | 1 | 0.600 | 0.600 | 0.600 | 0.600 | plain | +10.0 [+10.0, +10.0] | 0.031 |"

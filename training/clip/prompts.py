@@ -38,11 +38,11 @@ class Prompts:
     Attributes:
         labels: Regions, K names in the order of the network's outputs.
         texts: Per region the prompts that its embedding stands for.
-        embeddings: (K, T) float32, rows of length 1.
+        embeddings: (K, T) float32, rows of length 1; or all zero, for a network without text.
         encoder: What made the embeddings: `ClipSource.encoder`, a file of vectors, `ORTHONORMAL`.
         sha256: Of the embeddings as little-endian float32, row by row; computed.
     Raises:
-        PromptsError: Not one row of length 1 per label.
+        PromptsError: Not one such row per label.
     """
 
     labels: tuple[str, ...]
@@ -54,7 +54,7 @@ class Prompts:
     def __post_init__(self) -> None:
         shape, lengths = self.embeddings.shape, np.linalg.norm(self.embeddings, axis=-1)
         fits = len(shape) == 2 and len(self.labels) == len(self.texts) == shape[0]
-        if not fits or not np.allclose(lengths, 1, atol=1e-4):
+        if not fits or (self.embeddings.any() and not np.allclose(lengths, 1, atol=1e-4)):
             raise PromptsError(
                 f"{len(self.labels)} labels, {len(self.texts)} texts, embeddings {shape} with "
                 f"lengths {lengths}: expected one row of length 1 per label; "
@@ -161,6 +161,12 @@ def shuffled(prompts: Prompts) -> Prompts:
         np.roll(prompts.embeddings, -1, axis=0),
         f"{prompts.encoder}, shuffled",
     )
+
+
+def zeroed_prompts(width: int, labels: Sequence[str] = REGIONS) -> Prompts:
+    """No text: the control for what text adds to its mechanisms."""
+    vectors = np.zeros((len(labels), width), np.float32)
+    return Prompts(tuple(labels), ((),) * len(labels), vectors, "zeros, no text")
 
 
 def save_prompts(path: Path, prompts: Prompts) -> None:
