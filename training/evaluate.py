@@ -24,6 +24,7 @@ from fastbts.scores.regions import region_scores
 from fastbts.scores.tables import Row, dice_rows, group_means, mean_row, summary, write_csv
 from training.data.cases import find_cases, group_of, read_images, read_labels
 from training.scores.calibration import Histogram, brain_logits, calibration_record, logit_histogram
+from training.scores.groups import balanced_mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,11 +114,18 @@ def all_scores(
     """
     cases = dice_rows(evaluation.rows)
     mean = mean_row(cases)
+    groups = {folder.name: group_of(folder) for folder in folders}
+    means, names = zip(*((case["mean"], groups[case["case"]]) for case in cases), strict=True)
+    mean_of_groups, error = balanced_mean(np.array(means), names)
     losses = {m: {"dice": d, "loss": mean["mean"] - d["mean"]} for m, d in missing.items()}
     return {
         "cases": cases,
         "mean": mean,
-        "groups": group_means(cases, {folder.name: group_of(folder) for folder in folders}),
+        "groups": group_means(cases, groups),
+        "balanced": {
+            "mean": mean_of_groups,
+            "standard_error": error if np.isfinite(error) else None,
+        },
         "regions": evaluation.rows,
         "summary": summary(evaluation.rows),
         "calibration": calibration_record(evaluation.histogram, spec.temperatures, spec.regions),
@@ -130,6 +138,9 @@ def show(scores: dict[str, Any], title: str) -> None:
     console, n = Console(), len(scores["cases"])
     console.print(dice_table(scores["cases"], scores["groups"], title))
     console.print(summary_table(scores["summary"], n))
+    mean, error = scores["balanced"].values()
+    error = "undefined: too few cases" if error is None else f"{error:.4f}"
+    console.print(f"mean of the groups {mean:.4f}, its standard error {error}")
     console.print(calibration_line(scores["calibration"]))
     for modality, without in scores["missing_modalities"].items():
         regions = ", ".join(f"{region} {value:.4f}" for region, value in without["dice"].items())

@@ -7,7 +7,7 @@ the scores before and after: `python -m training tune ENGINE --data DIR`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -24,7 +24,7 @@ from fastbts.engine.file import read_engine_file, write_engine_file
 from fastbts.metrics import region_dice
 from fastbts.pipeline.label import label
 from fastbts.placement import Placement
-from training.data.cases import find_cases, read_images, read_labels
+from training.data.cases import find_cases, group_of, read_images, read_labels
 from training.scores.calibration import (
     Histogram,
     brain_logits,
@@ -33,16 +33,16 @@ from training.scores.calibration import (
     logit_histogram,
     mean_nll,
 )
+from training.scores.groups import balanced_mean
 
 THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(9))
 VOLUMES_MM3 = (10.0, 25.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
-LEAST_GAIN = 0.001  # of the mean Dice of a case
-MOST_LOSS = 0.005  # of any case's mean Dice by a small-part rule
+LEAST_GAIN = 0.001  # of the mean Dice
+NOT_WORSE = 0.8  # share of the cases
 RULE = (
-    "from thresholds of 0.5 and no small-part rules, one parameter after the other: a threshold "
-    "moves where the cases' mean gain in Dice (mean of the regions) less two standard errors is "
-    f"above {LEAST_GAIN}; a small-part rule is taken where the mean gain is above {LEAST_GAIN} "
-    f"and no case loses more than {MOST_LOSS}"
+    "from thresholds of 0.5 and no small-part rules, one parameter after the other: a setting is "
+    f"taken where at least {NOT_WORSE:.0%} of the cases are not worse, and the gain in Dice (mean "
+    f"of the regions, groups of cases count the same) is above {LEAST_GAIN} and its standard error"
 )
 SETTINGS = ("temperatures", "thresholds", "min_et_mm3", "min_part_mm3")
 Gains = NDArray[np.float64]
@@ -57,12 +57,14 @@ class TuningCase:
         placement: Position of the tensor in the image.
         geometry: The image's grid.
         reference: Labels (i, j, k) uint8, of the engine's regions.
+        group: Name of a group of similar cases, from cases.csv.
     """
 
     logits: NDArray[np.float32]
     placement: Placement
     geometry: Geometry
     reference: NDArray[np.uint8]
+    group: str = ""
 
     def dice(self, spec: EngineSpec) -> dict[str, float]:
         """Dice of each region under a spec's thresholds and rules."""
@@ -82,7 +84,8 @@ def infer(segmenter: Segmenter, folders: list[Path]) -> tuple[list[TuningCase], 
             segmenter.predict(read_images(folder, spec.modalities)),
             read_labels(folder, spec),
         )
-        cases.append(TuningCase(result.logits, result.placement, result.volume.geometry, reference))
+        placed = result.logits, result.placement, result.volume.geometry
+        cases.append(TuningCase(*placed, reference, group_of(folder)))
         histograms.append(logit_histogram(*brain_logits(result, reference)))
     return cases, np.sum(histograms, axis=0)
 
@@ -94,25 +97,22 @@ def tuned(spec: EngineSpec, cases: list[TuningCase], histogram: Histogram) -> En
         spec, temperatures=temperatures, thresholds=halves, min_et_mm3=0.0, min_part_mm3=0.0
     )
     for region in reversed(range(len(halves))):  # ET first: TC contains ET, WT contains TC
-        spec = best(cases, spec, (_with_threshold(spec, region, t) for t in THRESHOLDS), steady)
-    spec = best(cases, spec, (replace(spec, min_part_mm3=mm3) for mm3 in VOLUMES_MM3), harmless)
+        spec = best(cases, spec, (_with_threshold(spec, region, t) for t in THRESHOLDS))
+    spec = best(cases, spec, (replace(spec, min_part_mm3=mm3) for mm3 in VOLUMES_MM3))
     if not spec.is_glioma:
         return spec
-    return best(cases, spec, (replace(spec, min_et_mm3=mm3) for mm3 in VOLUMES_MM3), harmless)
+    return best(cases, spec, (replace(spec, min_et_mm3=mm3) for mm3 in VOLUMES_MM3))
 
 
-def best(
-    cases: list[TuningCase],
-    spec: EngineSpec,
-    candidates: Iterable[EngineSpec],
-    accepted: Callable[[Gains], bool],
-) -> EngineSpec:
+def best(cases: list[TuningCase], spec: EngineSpec, candidates: Iterable[EngineSpec]) -> EngineSpec:
     """The accepted candidate of largest mean gain, the first of equals; else `spec` itself."""
-    before, chosen, largest = case_scores(cases, spec), spec, 0.0
+    before, groups = case_scores(cases, spec), [case.group for case in cases]
+    chosen, largest = spec, 0.0
     for candidate in candidates:
         gains = case_scores(cases, candidate) - before
-        if accepted(gains) and gains.mean() > largest:
-            chosen, largest = candidate, float(gains.mean())
+        gain, _ = balanced_mean(gains, groups)
+        if accepted(gains, groups) and gain > largest:
+            chosen, largest = candidate, gain
     return chosen
 
 
@@ -121,18 +121,10 @@ def case_scores(cases: list[TuningCase], spec: EngineSpec) -> Gains:
     return np.array([np.mean([*case.dice(spec).values()]) for case in cases])
 
 
-def steady(gains: Gains) -> bool:
-    """Whether the mean gain less two standard errors exceeds `LEAST_GAIN`."""
-    error = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.inf
-    return bool(gains.mean() - 2 * error > LEAST_GAIN)
-
-
-def harmless(gains: Gains) -> bool:
-    """Whether the mean gain exceeds `LEAST_GAIN` and no case loses more than `MOST_LOSS`.
-
-    A small-part rule changes few cases, so the standard error over all says little.
-    """
-    return bool(gains.mean() > LEAST_GAIN and gains.min() >= -MOST_LOSS)
+def accepted(gains: Gains, groups: Sequence[str]) -> bool:
+    """Whether a setting that changes the cases' Dice by `gains` is taken; see `RULE`."""
+    gain, error = balanced_mean(gains, groups)
+    return gain > max(LEAST_GAIN, error) and bool(np.mean(gains >= 0) >= NOT_WORSE)
 
 
 def scores(spec: EngineSpec, cases: list[TuningCase], histogram: Histogram) -> dict[str, Any]:

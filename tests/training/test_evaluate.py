@@ -73,6 +73,8 @@ def test_evaluate_writes_what_it_measured(
     assert "without flair: WT " in printed
     assert "HGG (n=2)" in printed
     assert "LGG (n=1)" in printed
+    assert scores["balanced"]["mean"] == pytest.approx(scores["mean"]["mean"]), "one group of three"
+    assert f"mean of the groups {scores['mean']['mean']:.4f}, its standard error 0." in printed
     assert f"expected calibration error: WT {errors['WT']:.5f}, TC " in printed
 
 

@@ -15,7 +15,8 @@ from fastbts.placement import Placement
 from tests.conftest import write_voxel_engine
 from tests.training.commands import run
 from training.data.cases import read_labels
-from training.tune import THRESHOLDS, VOLUMES_MM3, TuningCase, best, harmless, infer, steady
+from training.scores.groups import balanced_mean
+from training.tune import THRESHOLDS, VOLUMES_MM3, TuningCase, accepted, best, infer
 
 
 def test_tune_writes_the_engine_that_it_measured(voxel_cases: Path, tmp_path: Path) -> None:
@@ -59,13 +60,10 @@ def test_thresholds_move_to_those_of_the_labels(voxel_cases: Path, tmp_path: Pat
             cases,
             spec,
             [replace(spec, thresholds=_moved(spec, region, t)) for t in THRESHOLDS],
-            steady,
         )
     assert spec.thresholds == (0.7, 0.7, 0.7)
     assert (
-        best(
-            cases, spec, [replace(spec, thresholds=_moved(spec, 0, t)) for t in THRESHOLDS], steady
-        )
+        best(cases, spec, [replace(spec, thresholds=_moved(spec, 0, t)) for t in THRESHOLDS])
         == spec
     )
 
@@ -94,28 +92,37 @@ def test_small_et_rule_by_hand() -> None:
     rules = [replace(spec, min_et_mm3=mm3) for mm3 in VOLUMES_MM3]
     false, true = blocks(et=2, reference_et=0), blocks(et=3, reference_et=3)
     assert (false.dice(spec)["ET"], true.dice(spec)["ET"]) == (0, 1)
-    assert best([false, true], spec, rules, harmless).min_et_mm3 == 10, (
+    assert best([false, false, false, true], spec, rules).min_et_mm3 == 10, (
         "8 mm3 go, 27 mm3 stay; the smallest of equals"
     )
-    assert best([true, true], spec, rules, harmless) == spec
+    assert best([true, true], spec, rules) == spec
     assert (
-        best([blocks(et=3, reference_et=0), blocks(et=2, reference_et=2)], spec, rules, harmless)
-        == spec
+        best([blocks(et=3, reference_et=0), blocks(et=2, reference_et=2)], spec, rules) == spec
     ), "no rule that costs a case"
 
 
 def test_small_part_rule_by_hand() -> None:
     spec = EngineSpec()
     rules = [replace(spec, min_part_mm3=mm3) for mm3 in VOLUMES_MM3]
-    assert best([blocks(3, 3, stray=True), blocks(3, 3)], spec, rules, harmless).min_part_mm3 == 10
-    assert best([blocks(3, 3)], spec, rules, harmless) == spec
+    stray = [blocks(3, 3, stray=True)] * 2
+    assert best([*stray, blocks(3, 3)], spec, rules).min_part_mm3 == 10
+    assert best([blocks(3, 3)], spec, rules) == spec
 
 
-def test_rules_of_consistency_by_hand() -> None:
-    assert steady(np.array([0.010, 0.012, 0.011]))
-    assert not steady(np.array([0.1, -0.05, 0.02])), "mean 0.023, standard error 0.043"
-    assert not steady(np.array([0.0009] * 3)), "not worth it"
-    assert not steady(np.array([0.2])), "one case says nothing about consistency"
-    assert harmless(np.array([0, 0, 0.3]))
-    assert not harmless(np.array([0.3, -0.006]))
-    assert not harmless(np.array([0.0, 0.001]))
+def test_what_is_accepted_by_hand() -> None:
+    one = ["HGG"] * 5
+    assert accepted(np.array([0.010, 0.012, 0.011, 0.01, 0.01]), one)
+    assert accepted(np.array([0.010, 0.012, 0.011, 0.01, -0.001]), one), "4 of 5 are not worse"
+    assert not accepted(np.array([0.010, 0.012, 0.011, -0.001, -0.001]), one)
+    assert not accepted(np.array([0.1, 0.0, 0.0, 0.0, 0.0]), one), "mean 0.02, its error 0.02"
+    assert not accepted(np.array([0.0009] * 5), one), "not worth it"
+    assert not accepted(np.array([0.2]), ["HGG"]), "one case says nothing about consistency"
+
+
+def test_groups_count_the_same() -> None:
+    values = np.array([0.8, 0.9, 0.7, 0.5, 0.7])
+    groups = ["HGG", "HGG", "2021", "LGG", "LGG"]
+    # The one case of 2021 counts with HGG: means 0.8 and 0.6, errors 0.1 / 3**0.5 and 0.1.
+    mean, error = balanced_mean(values, groups)
+    assert mean == pytest.approx(0.7)
+    assert error == pytest.approx((0.01 / 3 + 0.01) ** 0.5 / 2)
