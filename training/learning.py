@@ -1,12 +1,15 @@
-"""The learning curve of a run: `python -m training learning RUN`.
+"""The learning curve of runs: `python -m training learning RUN`.
 
 Dice of the averaged network on validation cases by group, against the voxels that it was trained
-on. The rate of such a run is constant; the shipped network comes from a decay that follows.
+on. The rate of such a run is constant; the shipped network comes from a decay that follows, and the
+next run may start from that one (`--after`).
 """
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,47 +17,61 @@ import typer
 from matplotlib.figure import Figure
 
 from fastbts.errors import FastBTSError
-from training.config import load_recipe
+from training.config import StageConfig, load_recipe
 
 
-def record(run: Path, decayed: Path | None = None) -> dict[str, Any]:
-    """The points of a run as JSON.
+def record(run: Path, decayed: Path | None = None, after: Path | None = None) -> dict[str, Any]:
+    """The points of a run, and of those before it, as JSON.
 
     Args:
         run: Folder of `training train`, with recipe.yaml and dice.jsonl.
         decayed: Scores by `training evaluate` of the network that was decayed from the run's end.
+        after: Record of the run whose decayed network was the start.
+    Returns:
+        "runs", the last one is `run`: "recipe"; "points", each with "gvoxel", 10^9 voxels from the
+        start of the first run on; "decayed", the same for the decayed network.
     Raises:
         FastBTSError: The run was not validated.
     """
     recipe, log = load_recipe(run / "recipe.yaml"), run / "dice.jsonl"
     if not log.is_file():
         raise FastBTSError(f"{log}: missing; train with labelled validation cases")
-    depth, height, width = recipe.stages[0].crop
-    return {
-        "recipe": recipe.name,
-        "voxels_per_step": recipe.stages[0].batch * depth * height * width,
-        "points": [json.loads(line) for line in log.read_text().splitlines()],
-        "decay_steps": recipe.stages[-1].steps,
-        "decayed": _group_dice(decayed) if decayed else {},
-    }
+    runs = json.loads(after.read_text())["runs"] if after else []
+    begin = runs[-1]["decayed"]["gvoxel"] if runs else 0.0
+    points = [json.loads(line) for line in log.read_text().splitlines()]
+    for point in points:
+        point["gvoxel"] = round(begin + n_voxels(recipe.stages, point["step"]) / 1e9, 3)
+    last = recipe.stages[-1]
+    end = points[-1]["gvoxel"] + n_voxels([last], last.steps) / 1e9
+    about = {"gvoxel": round(end, 3), **_group_dice(decayed)} if decayed else {}
+    return {"runs": [*runs, {"recipe": recipe.name, "points": points, "decayed": about}]}
+
+
+def n_voxels(stages: Sequence[StageConfig], steps: int) -> int:
+    """Voxels of the crops of a run's first steps."""
+    total = 0
+    for stage in stages:
+        n = min(stage.length, steps)
+        total, steps = total + n * stage.batch * math.prod(stage.crop), steps - n
+    return total
 
 
 def draw(curve: dict[str, Any], path: Path) -> None:
-    """Draws a PNG: one line per group and one for the mean, stars for the decayed network."""
+    """Draws a PNG: one colour per group and one for the mean, stars for decayed networks."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes, points = figure.subplots(), curve["points"]
-    gvoxel = curve["voxels_per_step"] / 1e9
-    end = (points[-1]["step"] + curve["decay_steps"]) * gvoxel
-    for group in [name for name in points[0] if name not in ("step", "WT", "TC", "ET")]:
-        (line,) = axes.plot(
-            [point["step"] * gvoxel for point in points],
-            [point[group] for point in points],
-            "o-",
-            label=group,
-        )
-        if group in curve["decayed"]:
-            axes.plot(end, curve["decayed"][group], "*", color=line.get_color(), markersize=12)
-    axes.set_xlabel(f"voxels of training, in 10^9 (recipe {curve['recipe']}; stars: after decay)")
+    axes, runs = figure.subplots(), curve["runs"]
+    groups = [n for n in runs[0]["points"][0] if n not in ("step", "gvoxel", "WT", "TC", "ET")]
+    for i, group in enumerate(groups):
+        for run in runs:
+            label = group if run is runs[0] else None
+            at = [point["gvoxel"] for point in run["points"]]
+            dice = [point[group] for point in run["points"]]
+            axes.plot(at, dice, "o-", color=f"C{i}", label=label)
+            if group in run["decayed"]:
+                axes.plot(run["decayed"]["gvoxel"], run["decayed"][group], f"C{i}*", markersize=12)
+    axes.set_xlabel(
+        f"voxels of training, in 10^9 (recipe {runs[-1]['recipe']}; stars: after decay)"
+    )
     axes.set_ylabel("mean Dice of the validation cases")
     figure.legend(loc="outside upper center", ncols=5)
     figure.savefig(path, format="png")
@@ -65,12 +82,15 @@ def command(
     decayed: Annotated[
         Path | None, typer.Option(help="scores of the decayed network, by `evaluate --json`")
     ] = None,
+    after: Annotated[
+        Path | None, typer.Option(help="JSON of the run that this one started from")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="file for the points")] = None,
     figure: Annotated[Path | None, typer.Option(help="PNG file for the curve")] = None,
 ) -> None:
     """Show how Dice grew with training."""
-    curve = record(run, decayed)
-    for point in curve["points"]:
+    curve = record(run, decayed, after)
+    for point in curve["runs"][-1]["points"]:
         typer.echo("  ".join(f"{name} {value}" for name, value in point.items()))
     if json_file:
         json_file.write_text(json.dumps(curve, indent=1) + "\n")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.training.commands import run
-from training.config import RECIPES
+from training.config import RECIPES, StageConfig
+from training.learning import n_voxels
 
 
 def test_curve_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,11 +23,25 @@ def test_curve_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     files = ("--json", tmp_path / "curve.json", "--figure", tmp_path / "curve.png")
     assert run("learning", tmp_path, "--decayed", tmp_path / "val.json", *files) == 0
     assert "step 2000  ET 0.7  HGG 0.8  mean 0.75" in capsys.readouterr().out
-    curve = json.loads((tmp_path / "curve.json").read_text())
-    assert curve["voxels_per_step"] == 2 * 96**3
-    assert curve["points"] == points
-    assert curve["decayed"] == {"HGG": 0.82, "mean": 0.78}
+    (first,) = json.loads((tmp_path / "curve.json").read_text())["runs"]
+    step = 2 * 96**3 / 1e9
+    assert [point.pop("gvoxel") for point in first["points"]] == [
+        pytest.approx(n * step, abs=1e-3) for n in (1000, 2000)
+    ]
+    assert first["points"] == points
+    assert first["decayed"]["gvoxel"] == pytest.approx(2800 * step, abs=1e-3)
+    assert first["decayed"]["HGG"] == 0.82
+    again = ("--after", tmp_path / "curve.json", "--json", tmp_path / "both.json")
+    assert run("learning", tmp_path, *again, "--figure", tmp_path / "curve.png") == 0
+    runs = json.loads((tmp_path / "both.json").read_text())["runs"]
+    assert runs[1]["points"][0]["gvoxel"] == pytest.approx(3800 * step, abs=1e-2)
     assert (tmp_path / "curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_voxels_of_stages() -> None:
+    stages = [StageConfig(10, (32, 32, 32), 2), StageConfig(0, (64, 64, 64), 1)]
+    assert n_voxels(stages, 4) == 4 * 2 * 32**3
+    assert n_voxels(stages, 13) == 10 * 2 * 32**3 + 3 * 64**3
 
 
 def test_a_run_without_validation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
