@@ -70,7 +70,7 @@ def draw(curve: dict[str, Any], path: Path) -> None:
             if group in run["decayed"]:
                 axes.plot(run["decayed"]["gvoxel"], run["decayed"][group], f"C{i}*", markersize=12)
     axes.set_xlabel(
-        f"voxels of training, in 10^9 (recipe {runs[-1]['recipe']}; stars: after decay)"
+        f"10^9 voxels of training (recipe {runs[-1]['recipe']}; stars: after decay)"
     )
     axes.set_ylabel("mean Dice of the validation cases")
     figure.legend(loc="outside upper center", ncols=5)
