@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.commands import run
-from training.config import RECIPES, StageConfig
+from training.config import RECIPES, StageConfig, load_recipe
 from training.learning import n_voxels
 
 
@@ -24,17 +24,22 @@ def test_curve_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert run("learning", tmp_path, "--decayed", tmp_path / "val.json", *files) == 0
     assert "step 2000  ET 0.7  HGG 0.8  mean 0.75" in capsys.readouterr().out
     (first,) = json.loads((tmp_path / "curve.json").read_text())["runs"]
-    step = 2 * 96**3 / 1e9
+    stages = load_recipe("steady").stages
+    step, last = (n_voxels([stage], 1) / 1e9 for stage in stages)
     assert [point.pop("gvoxel") for point in first["points"]] == [
         pytest.approx(n * step, abs=1e-3) for n in (1000, 2000)
     ]
     assert first["points"] == points
-    assert first["decayed"]["gvoxel"] == pytest.approx(2800 * step, abs=1e-3)
+    assert first["decayed"]["gvoxel"] == pytest.approx(
+        2000 * step + stages[-1].steps * last, abs=1e-3
+    )
     assert first["decayed"]["HGG"] == 0.82
     again = ("--after", tmp_path / "curve.json", "--json", tmp_path / "both.json")
     assert run("learning", tmp_path, *again, "--figure", tmp_path / "curve.png") == 0
     runs = json.loads((tmp_path / "both.json").read_text())["runs"]
-    assert runs[1]["points"][0]["gvoxel"] == pytest.approx(3800 * step, abs=1e-2)
+    assert runs[1]["points"][0]["gvoxel"] == pytest.approx(
+        first["decayed"]["gvoxel"] + 1000 * step, abs=1e-2
+    )
     assert (tmp_path / "curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
