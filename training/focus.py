@@ -37,6 +37,8 @@ COLUMNS = {
     "worst_change": "worst change of Dice",
     "ms_whole": "ms, whole brain",
     "ms_focus": "ms, focus",
+    "first_ms_whole": "ms in the first turn, whole brain",
+    "first_ms_focus": "ms in the first turn, focus",
 }
 """Key of a summary -> title of its row."""
 
@@ -86,6 +88,7 @@ def compared(segmenters: dict[str, Segmenter], folder: Path, rounds: int) -> Row
         "focus": record,
         "dice": {way: {r: round(v, 4) for r, v in d.items()} for way, d in dice.items()},
         "ms": {way: round(median(ms), 1) for way, ms in times.items()},
+        "first_ms": {way: round(ms[0], 1) for way, ms in times.items()},
         "stages_ms": dict(focus.timings_ms),
     }
 
@@ -103,7 +106,11 @@ def summary(rows: list[Row]) -> dict[str, Any]:
         "voxels": round(fmean(row["voxels"] for row in rows), 4),
         **{f"dice_{way}": round(fmean(dice[way]), 4) for way in WAYS},
         "worst_change": round(min(changes), 4),
-        **{f"ms_{way}": round(median(row["ms"][way] for row in rows), 1) for way in WAYS},
+        **{
+            f"{key}_{way}": round(median(row[key][way] for row in rows), 1)
+            for key in ("ms", "first_ms")
+            for way in WAYS
+        },
         "whole_brain": {reason: n for reason, n in reasons.items() if reason},
     }
 

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts import ops
+from fastbts.device.host import HOST
+from fastbts.device.interface import Array, Workspace
 from fastbts.engine.finder import FACTOR
 from fastbts.engine.interface import Engine
 from fastbts.ops import Box, Size
@@ -50,9 +52,11 @@ class Part:
     size: Size
     box: Box
 
-    def cut(self, tensor: NDArray[np.float32], n_threads: int = 0) -> NDArray[np.float32]:
-        """The part of a tensor (M, D, H, W)."""
-        return ops.window(tensor, np.array([self.begin], np.int32), self.size, n_threads)[0]
+    def cut(self, tensor: Array, workspace: Workspace = HOST, n_threads: int = 0) -> Array:
+        """The part of a tensor (M, D, H, W), in memory that the workspace may keep."""
+        out = workspace.kept("part", (1, len(tensor), *self.size), np.float32)
+        origin = np.array([self.begin], np.int32)
+        return ops.window(tensor, origin, self.size, n_threads, out=out)[0]
 
     def placed(self, whole: Placement) -> Placement:
         """Where the part is in the volume; the tensor is at `whole` and not resampled."""
@@ -103,9 +107,9 @@ class Focus:
             **about,
         }
 
-    def tensor(self, whole: NDArray[np.float32], n_threads: int = 0) -> NDArray[np.float32]:
+    def tensor(self, whole: Array, workspace: Workspace = HOST, n_threads: int = 0) -> Array:
         """What the network gets of the whole tensor (M, D, H, W)."""
-        return whole if self.used is None else self.used.cut(whole, n_threads)
+        return whole if self.used is None else self.used.cut(whole, workspace, n_threads)
 
     def checked(self, labels: NDArray[np.uint8], geometry: Geometry) -> Focus:
         """The same; or the whole brain if the labels (i, j, k) of the part reach its faces."""
@@ -128,9 +132,10 @@ def begun(finder: Engine | None, volume: Volume, spec: EngineSpec, whole: Placem
 
 def found(
     finder: Engine,
-    tensor: NDArray[np.float32],
+    tensor: Array,
     whole: Placement,
     stride: int,
+    workspace: Workspace = HOST,
     n_threads: int = 0,
 ) -> Focus:
     """Lets the finder look for the tumour.
@@ -140,11 +145,12 @@ def found(
         tensor: (M, D, H, W), normalised; its sizes are even.
         whole: Where that is in the volume, not resampled.
         stride: Of the network that gets the part.
+        workspace: Of the CPU.
         n_threads: CPU threads; 0 for all.
     Raises:
         DeviceError: See `Engine.infer`.
     """
-    box = found_box(finder, tensor, n_threads)
+    box = found_box(finder, tensor, workspace, n_threads)
     if box is None:
         return Focus(whole, reason=NOTHING)
     part = part_around(box, whole, stride)
@@ -153,15 +159,19 @@ def found(
     return Focus(whole, part, reason)
 
 
-def found_box(finder: Engine, tensor: NDArray[np.float32], n_threads: int = 0) -> Box | None:
+def found_box(
+    finder: Engine, tensor: Array, workspace: Workspace = HOST, n_threads: int = 0
+) -> Box | None:
     """Box of all that the finder finds, in the voxels of the tensor (M, D, H, W); None for nothing.
 
     Small parts that may be wrong count too: what is not in the box is lost.
     """
     spec, (d, h, w) = finder.spec, (n // FACTOR for n in tensor.shape[1:])
-    halved = ops.resample(tensor, (d, h, w), n_threads)
-    origin, size = np.zeros((1, 3), np.int32), [_multiple(n, spec.stride) for n in (d, h, w)]
-    padded = ops.window(halved, origin, (size[0], size[1], size[2]), n_threads)
+    halved = workspace.kept("halved", (len(tensor), d, h, w), np.float32)
+    ops.resample(tensor, (d, h, w), n_threads, out=halved)
+    size = _three([_multiple(n, spec.stride) for n in (d, h, w)])
+    padded = workspace.kept("halved and padded", (1, len(tensor), *size), np.float32)
+    ops.window(halved, np.zeros((1, 3), np.int32), size, n_threads, out=padded)
     logits = finder.infer(padded)[0, 0, :d, :h, :w]
     mask = logits >= least_logits(spec)[0]
     if not mask.any():

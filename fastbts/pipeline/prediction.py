@@ -126,8 +126,8 @@ class Prediction:
         finder, stride = self.finder(), self.spec.stride
         assert finder is not None, "it can look"
         with self.clock("find", 0.12):
-            n_threads = self.options.n_threads
-            focus = found(finder, prepared.tensor, prepared.placement, stride, n_threads)
+            there = prepared.tensor, prepared.placement, stride
+            focus = found(finder, *there, self.workspace, self.options.n_threads)
         queued = self._labelled(engine, prepared, focus)
         with self.clock("label", 0.95):
             checked = focus.checked(queued.labelling.labels, self.volume.geometry)
@@ -139,7 +139,7 @@ class Prediction:
         """Infers and labels the tensor, or the part of it that the focus says."""
         volume, spec, workspace = self.volume, self.spec, self.workspace
         n_threads, placement = self.options.n_threads, focus.placement
-        tensor = focus.tensor(prepared.tensor, n_threads)
+        tensor = focus.tensor(prepared.tensor, workspace, n_threads)
         inferred = infer(engine, tensor, spec, self.options, self.clock, workspace, plan)
         if self.options.focus:
             inferred = replace(inferred, windows={**inferred.windows, "focus": focus.record})

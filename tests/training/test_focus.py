@@ -88,6 +88,7 @@ def row(share: float, reason: str | None, dice: tuple[float, float]) -> dict[str
         "focus": focus,
         "dice": {"whole": {"WT": dice[0]}, "focus": {"WT": dice[1]}},
         "ms": {"whole": 400.0, "focus": 200.0},
+        "first_ms": {"whole": 500.0, "focus": 300.0},
     }
 
 
@@ -107,6 +108,8 @@ def test_summary() -> None:
         "worst_change": -0.1,
         "ms_whole": 400.0,
         "ms_focus": 200.0,
+        "first_ms_whole": 500.0,
+        "first_ms_focus": 300.0,
         "whole_brain": {
             "the tumour reaches a face of the part": 1,
             "the finder found nothing": 1,
