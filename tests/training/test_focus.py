@@ -115,3 +115,14 @@ def test_summary() -> None:
             "the finder found nothing": 1,
         },
     }
+
+
+def test_table() -> None:
+    rows = [row(0.25, None, (0.8, 0.9)), row(0.0, "the finder found nothing", (0.8, 0.7))]
+    engine = {"name": "x", "precision": "bf16", "device": "cpu"}
+    text = focus_table({"engine": engine, "rounds": 3, "summary": {"val": summary(rows)}})
+    expected = (
+        *("validation", "2", "90.00% (90.00%)", "62%", "0.8000", "0.8000", "-0.1000", "1"),
+        *("0.400 (0.500)", "0.200 (0.300)", "2.00"),
+    )
+    assert f"| {' | '.join(expected)} |" in text
