@@ -106,20 +106,18 @@ class Prediction:
         with self.clock("normalize", 0.1):
             brain = find_brain(volume, workspace, n_threads) if brain is None else brain
             placement = placed(brain, volume, spec)
-        engine, focus = self.engine(), Focus(placement)
+        engine, focus, looks, plan = self.engine(), Focus(placement), False, None
         if self.options.focus:
             focus = begun(self.finder(), volume, spec, placement)
-        looks = self.options.focus and not focus.reason
-        can_plan = workspace.stream is None and not looks
-        plan = self._plan(engine, placement.padded) if can_plan else None
+            looks = not focus.reason
+        if workspace.stream is None and not looks:
+            plan = self._plan(engine, placement.padded)
         with self.clock("normalize", 0.1):
             prepared = normalize(volume, spec, workspace, n_threads, brain, plan and plan.packing)
         _log(prepared.brain.warnings)
-        return (
-            self._focused(engine, prepared)
-            if looks
-            else self._labelled(engine, prepared, focus, plan)
-        )
+        if looks:
+            return self._focused(engine, prepared)
+        return self._labelled(engine, prepared, focus, plan)
 
     def _focused(self, engine: Engine, prepared: Prepared) -> _Queued:
         """Infers and labels where the finder finds the tumour, on the CPU; or the whole brain."""
