@@ -27,6 +27,10 @@ class SegmenterOptions:
     passes: int = 1
     """2: the network runs a second time on the image moved by one voxel along each axis, and the
     logits are averaged. Twice as long, a little more accurate."""
+    focus: bool = False
+    """The engine's finder finds the tumour at half of the resolution, and the network runs only
+    there: faster, on CPUs. It needs the path of an engine file that has a finder.
+    `report["windows"]["focus"]` has the part, or why the whole brain was done."""
     n_threads: int = 0
     """CPU threads; 0 for all that the process may use, by its affinity and its container."""
     parallel: int = 1
@@ -49,8 +53,9 @@ class SegmenterOptions:
         if isinstance(self.passes, bool) or self.passes not in (1, 2):
             raise OptionsError(f"passes {self.passes!r}: expected 1 or 2")
         check_threads(self.n_threads, self.parallel)
-        if not isinstance(self.allow_missing, bool):
-            raise OptionsError(f"allow_missing {self.allow_missing!r}: expected True or False")
+        for name in ("focus", "allow_missing"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise OptionsError(f"{name} {value!r}: expected True or False")
         part = 0 if self.min_part_mm3 is None else self.min_part_mm3
         if not isinstance(part, int | float) or not 0 <= part < math.inf:
             raise OptionsError(f"min_part_mm3 {part!r}: expected 0 (off) or a volume in mm3")

@@ -23,17 +23,24 @@ class Placement:
         box: The brain box in the volume's (Z, Y, X) axes, half-open.
         size: The brain box's size at the network's spacing.
         padded: (D, H, W) of the tensor, with the box in its middle.
+        brain: The brain box of a case with focus, where `box` is a part of it; else None.
     """
 
     box: Box
     size: Size
     padded: Size
+    brain: Box | None = None
 
     @property
     def offset(self) -> Size:
         """Where the brain box begins inside the tensor."""
         d, h, w = ((n - s) // 2 for n, s in zip(self.padded, self.size, strict=True))
         return d, h, w
+
+    @property
+    def brain_box(self) -> Box:
+        """The whole brain box, also where the tensor is a part of it."""
+        return self.box if self.brain is None else self.brain
 
     @property
     def in_volume(self) -> Slices:

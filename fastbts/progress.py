@@ -51,6 +51,7 @@ class Clock:
             Cancelled: See `check_cancelled`.
         """
         check_cancelled()
+        fraction = max(fraction, self._reported[1])  # work that is done again was done before
         if self._progress and (stage, fraction) != self._reported:
             self._progress(stage, fraction)
             self._reported = stage, fraction

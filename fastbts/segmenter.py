@@ -10,23 +10,23 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Semaphore
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.device.host_cpus import n_cpus, n_limited_cpus
-from fastbts.device.huge_pages import huge_pages
 from fastbts.device.interface import Workspace
 from fastbts.device.lend import Workspaces, pipeline_device, workspaces
 from fastbts.engine.file import EngineFile
+from fastbts.engine.finder import needed_finder, open_finder
 from fastbts.engine.fork import check_fork, enter_process, is_forked
-from fastbts.engine.interface import DeviceEngine, Engine, device_of
+from fastbts.engine.interface import Engine, device_of
 from fastbts.engine.load import check_choice, chosen_device, open_engine, read_engine
 from fastbts.errors import FastBTSError, OptionsError, memory_errors
 from fastbts.options import SegmenterOptions
 from fastbts.pipeline.batch import in_order
-from fastbts.pipeline.infer import warm_up_on_device
+from fastbts.pipeline.infer import warm_up as warm_up_network
 from fastbts.pipeline.prediction import Prediction
 from fastbts.progress import Clock, Progress
 from fastbts.read.inputs import as_volume, check_cases, check_names, one_case
@@ -68,7 +68,7 @@ class Segmenter:
     Raises:
         EngineFileError, DeviceError: See `load_engine`.
         OptionsError: See `load_engine`; or `engine` is loaded, and backend, device, precision or
-            trusted_key were given as well.
+            trusted_key were given as well; or focus is on, and its file has no finder.
     """
 
     def __init__(
@@ -90,22 +90,21 @@ class Segmenter:
         source = _source(engine, trusted_key, choice)
         self.spec = _overridden(source.spec, self.options)
         self._owned = isinstance(source, EngineFile)
-
+        finder = needed_finder(source) if self.options.focus else None
+        self._finder: Engine | None = None
         self._lender = workspaces("cpu") if _is_on_cpu(source, **choice) else None
 
         def load() -> Engine:
-            engine = source
+            engine, share = source, (self.options.n_threads, self.options.parallel)
             if isinstance(engine, EngineFile):
-                engine = open_engine(
-                    engine,
-                    **choice,
-                    n_threads=self.options.n_threads,
-                    parallel=self.options.parallel,
-                )
+                engine = open_engine(engine, **choice, n_threads=share[0], parallel=share[1])
+            if finder is not None:
+                self._finder = open_finder(finder, engine, *share)
             if self._lender is None:
                 self._lender = workspaces(pipeline_device(device_of(engine)))
-            if warm_up:
-                _warm_up(engine, self._lender)
+            for network in (engine, self._finder):
+                if warm_up and network is not None:
+                    warm_up_network(network, self._lender)
             return engine
 
         if self._owned:
@@ -267,7 +266,9 @@ class Segmenter:
     def close(self) -> None:
         """Frees the engine, unless it was loaded by the caller, and memory kept on its device."""
         if self._owned and not is_forked() and self._engine.exception() is None:
-            self.engine.close()
+            for engine in (self.engine, self._finder):
+                if engine is not None:
+                    engine.close()
         if self._lender is not None:  # known once the engine is loaded
             self._lender.close()
 
@@ -301,6 +302,7 @@ class Segmenter:
                 workspace,
                 lambda: self._loaded(clock),
                 None if is_inspected else partial(_inspect, volume),
+                lambda: self._finder,
             ).run()
         return Segmentation(*predicted, self.spec.temperatures, regions=self.spec.region_labels)
 
@@ -371,17 +373,6 @@ def _overridden(spec: EngineSpec, options: SegmenterOptions) -> EngineSpec:
     part = spec.min_part_mm3 if options.min_part_mm3 is None else options.min_part_mm3
     optional = spec.optional_modalities if options.allow_missing else ()
     return replace(spec, min_part_mm3=part, optional_modalities=optional)
-
-
-def _warm_up(engine: Engine, lender: Workspaces) -> None:
-    """Runs the network on zeros of a window's size: memory and kernels are prepared for it."""
-    if lender.device != "cpu":
-        with lender.lend() as workspace:
-            warm_up_on_device(cast(DeviceEngine, engine), workspace)
-        return
-    spec = engine.spec
-    with huge_pages():
-        engine.infer(np.zeros((1, len(spec.modalities), *spec.window), np.float32))
 
 
 def _future(load: Callable[[], Engine], background: bool) -> Future[Engine]:

@@ -78,12 +78,12 @@ class VoxelEngine:
         pass
 
 
-def write_voxel_engine(path: Path, **spec: Any) -> Path:
+def write_voxel_engine(path: Path, channels: tuple[int, ...] = (0, 3, 2), **spec: Any) -> Path:
     """`VoxelEngine` as an engine file, with half of its logits: it is less sure."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    constants = {"channels": np.array([0, 3, 2]), "one": np.float32(1), "gain": np.float32(4)}
+    constants = {"channels": np.array(channels), "one": np.float32(1), "gain": np.float32(4)}
     nodes = [
         helper.make_node("Gather", ["volume", "channels"], ["picked"], axis=1),
         helper.make_node("Sub", ["picked", "one"], ["shifted"]),
@@ -91,7 +91,7 @@ def write_voxel_engine(path: Path, **spec: Any) -> Path:
     ]
     ends = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", n, "d", "h", "w"])
-        for name, n in (("volume", 4), ("logits", 3))
+        for name, n in (("volume", 4), ("logits", len(channels)))
     ]
     weights = [
         numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
@@ -102,6 +102,18 @@ def write_voxel_engine(path: Path, **spec: Any) -> Path:
     spec = {"name": "voxel", "stride": 8, "window": (16, 24, 16), **spec}
     write_engine_file(path, EngineSpec(**spec), {"model.onnx": model.SerializeToString()})
     return path
+
+
+def write_voxel_finder(path: Path, **spec: Any) -> Path:
+    """A finder for it: the tumour is where FLAIR, at 2 mm, is well above the mean."""
+    of_finder: dict[str, Any] = {
+        "name": "voxel-finder",
+        "regions": ("WT",),
+        "labels": ((1, 2, 4),),
+        "thresholds": (0.9,),
+        "spacing_mm": 2.0,
+    }
+    return write_voxel_engine(path, (0,), **{**of_finder, **spec})
 
 
 def unknown_node() -> bytes:

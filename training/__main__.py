@@ -20,6 +20,7 @@ COMMANDS = {
     "learning": "Show how Dice grew with training.",
     "brain": "Score an engine for brain masks.",
     "confidence": "Check the confidence of an engine's results and propose its limits.",
+    "focus": "Compare focus with the whole brain.",
     "ablate": "Compare mechanisms, cases and steps by many small trainings.",
     "prompts": "Write the text embeddings of the prompts.",
     "synthetic": "Write synthetic training cases.",

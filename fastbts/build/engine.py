@@ -33,6 +33,7 @@ from fastbts.engine.file import (
     parse_spec,
     read_engine_file,
 )
+from fastbts.engine.finder import FINDER
 from fastbts.engine.load import build_payloads, check_network, open_engine
 from fastbts.engine.onnx_bytes import read_metadata
 from fastbts.errors import DeviceError, EngineFileError, OptionsError
@@ -69,7 +70,8 @@ def build_engine(
     Args:
         source: Any engine file; or an ONNX with its spec under the key "spec", in its metadata (as
             `training export` writes it) or in a JSON file next to it (`model.onnx`, `model.json`).
-        target: The engine file to write. It keeps the ONNX, so it can be a source itself.
+        target: The engine file to write. It keeps the ONNX, so it can be a source itself, and a
+            finder.
         backend: One of `fastbts.engine.backends.BACKENDS`.
         precision: A precision that the backend has.
         calibrate: Case folders. int8 takes the ranges of its activations from them; for TensorRT,
@@ -108,6 +110,7 @@ def build_engine(
     payloads: dict[str, bytes | memoryview] = {
         "model.onnx": file.payloads["model.onnx"],
         **build_payloads(file, backend, precision, tensors, max_batch),
+        **{name: file.payloads[name] for name in (FINDER,) if name in file.payloads},
     }
     about: dict[str, Any] = {
         "backend": backend,

@@ -25,6 +25,7 @@ from fastbts.engine.auto_precision import (
     int8_parity,
 )
 from fastbts.engine.backends import BACKENDS, DEFAULT_BACKEND, devices, precisions
+from fastbts.errors import OptionsError
 from fastbts.labels import label_names
 
 if TYPE_CHECKING:
@@ -33,8 +34,20 @@ if TYPE_CHECKING:
 
 Source = Annotated[Path, typer.Argument(help="engine file, or an ONNX of `training export`")]
 Target = Annotated[Path, typer.Option("--out", "-o", help="engine file to write")]
-Backend = Annotated[str, typer.Option(help=", ".join(BACKENDS))]
-Precision = Annotated[str, typer.Option(help=f"{', '.join(precisions())}: if the backend has it")]
+Backend = Annotated[
+    str | None, typer.Option(help=f"{', '.join(BACKENDS)}; default: {DEFAULT_BACKEND}")
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(help=f"{', '.join(precisions())}: if the backend has it; default: fp32"),
+]
+Finder = Annotated[
+    Path | None,
+    typer.Option(
+        help="engine file of a finder (`python -m training export`) to put in for --focus; alone: "
+        "all else stays as it is, but for a signature"
+    ),
+]
 Calibrate = Annotated[
     list[Path] | None,
     typer.Option(
@@ -76,17 +89,22 @@ def info(engine: EngineArgument = None, as_json: AsJson = False) -> None:
 def build(
     source: Source,
     out: Target,
-    backend: Backend = DEFAULT_BACKEND,
-    precision: Precision = "fp32",
+    backend: Backend = None,
+    precision: Precision = None,
     calibrate: Calibrate = None,
     data: Data = None,
     batch: MaxBatch = 1,
     accept_parity: AcceptParity = False,
+    finder: Finder = None,
 ) -> None:
     """Builds an engine for a backend and precision.
 
     Writes it only if its results agree with those of float32 (parity).
     """
+    if finder is not None:
+        others = (backend, precision, calibrate, data, accept_parity or None)
+        _put_finder(source, out, finder, alone=not any(others) and batch == 1)
+        return
     from fastbts.build.engine import build_engine
     from fastbts.engine.file import read_engine_file
 
@@ -94,8 +112,8 @@ def build(
         about = build_engine(
             source,
             out,
-            backend=backend,
-            precision=precision,
+            backend=backend or DEFAULT_BACKEND,
+            precision=precision or "fp32",
             calibrate=calibrate or [],
             data=data,
             max_batch=batch,
@@ -103,9 +121,23 @@ def build(
             progress=progress,
         )
     parity = _listed(about["parity"]) or "not measured"
-    say(f"wrote {out} for {backend}, {precision}; against float32: {parity}")
+    built = f"{about['backend']}, {about['precision']}"
+    say(f"wrote {out} for {built}; against float32: {parity}")
     for what, text in _auto_precision(read_engine_file(out)).items():
         say(f"{what}: {text}")
+
+
+def _put_finder(source: Path, out: Path, finder: Path, *, alone: bool) -> None:
+    from fastbts.build.finder import add_finder
+
+    with reported_errors():
+        if not alone:
+            raise OptionsError(
+                f"--finder {finder}: cannot be combined with other options of a build; put the "
+                "finder in first or afterwards, builds keep it"
+            )
+        about = add_finder(source, out, finder)
+    say(f"wrote {out} with the finder {about['name']}")
 
 
 @app.command(name="export-triton")
@@ -185,6 +217,7 @@ def _described(file: EngineFile) -> str:
         "trained on": about.get("data") or "not stated",
         "steps": about.get("training", {}).get("steps", "not stated"),
         "prompts": file.prompts,
+        "finder": _finder(file),
         "export parity": _listed(about.get("parity", {})) or "not measured",
         "license": about.get("license", "not stated"),
         "signature": "present; check it with: fastbts verify-engine"
@@ -193,6 +226,17 @@ def _described(file: EngineFile) -> str:
         **_built(file),
     }
     return "\n".join(f"{key:14} {value}" for key, value in lines.items())
+
+
+def _finder(file: EngineFile) -> str:
+    from fastbts.engine.finder import FINDER, finder_of
+
+    finder = finder_of(file)
+    if finder is None:
+        return "none"
+    spec, n_bytes = finder.spec, len(file.payloads[FINDER])
+    (threshold,) = spec.thresholds
+    return f"{spec.name}, at {spec.spacing_mm:g} mm from p = {threshold:g}, {n_bytes / 1e6:.1f} MB"
 
 
 def _network(spec: EngineSpec) -> dict[str, str]:

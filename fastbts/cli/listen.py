@@ -22,6 +22,7 @@ from fastbts.cli.common import (
 from fastbts.cli.results import (
     AllowMissing,
     BrainEngine,
+    Focus,
     Fractional,
     MinPart,
     Mode,
@@ -92,6 +93,7 @@ def listen(
     mode: Mode = "auto",
     overlap: Overlap = 0.5,
     passes: Passes = 1,
+    focus: Focus = False,
     min_part_mm3: MinPart = None,
 ) -> None:
     """Runs a DICOM node that segments studies.
@@ -126,6 +128,7 @@ def listen(
             mode=mode,
             overlap=overlap,
             passes=passes,
+            focus=focus,
             n_threads=threads,
             allow_missing=allow_missing,
             min_part_mm3=min_part_mm3,

@@ -30,6 +30,7 @@ from fastbts.cli.common import (
 )
 from fastbts.cli.results import (
     AllowMissing,
+    Focus,
     Html,
     Labels,
     MinPart,
@@ -124,6 +125,7 @@ def predict(
     mode: Mode = "auto",
     overlap: Overlap = 0.5,
     passes: Passes = 1,
+    focus: Focus = False,
     min_part_mm3: MinPart = None,
 ) -> None:
     """Segments registered, skull-stripped cases.
@@ -159,6 +161,7 @@ def predict(
             "mode": mode,
             "overlap": overlap,
             "passes": passes,
+            "focus": focus,
             "n_threads": threads,
             "allow_missing": allow_missing,
             "min_part_mm3": min_part_mm3,

@@ -44,6 +44,13 @@ Passes = Annotated[
     int,
     typer.Option(help="2: average with a pass on the image moved by a voxel; twice as long"),
 ]
+Focus = Annotated[
+    bool,
+    typer.Option(
+        "--focus",
+        help="run the network only where the engine's finder finds the tumour; faster on CPUs",
+    ),
+]
 TrustedKey = Annotated[
     Path | None, typer.Option(help="public key (PEM) that must have signed the engine file")
 ]
@@ -172,5 +179,13 @@ def how(report: Mapping[str, Any]) -> str:
     times = ", ".join(f"{stage} {ms:.0f}" for stage, ms in report["timings_ms"].items())
     return (
         f"{engine['name']} by {engine['backend']} on {engine['device']} in {engine['precision']}; "
-        f"{windows['mode']}; ms: {times}"
+        f"{windows['mode']}{_focus(windows.get('focus'))}; ms: {times}"
     )
+
+
+def _focus(record: Mapping[str, Any] | None) -> str:
+    """What focus did, after the mode."""
+    if record is None:
+        return ""
+    whole = record.get("whole_brain")
+    return f", whole brain: {whole}" if whole else f", focus on {record['share']:.0%}"

@@ -23,6 +23,7 @@ from fastbts.cli.common import (
 from fastbts.cli.results import (
     AllowMissing,
     BrainEngine,
+    Focus,
     Fractional,
     Html,
     Labels,
@@ -97,6 +98,7 @@ def study(
     mode: Mode = "auto",
     overlap: Overlap = 0.5,
     passes: Passes = 1,
+    focus: Focus = False,
     min_part_mm3: MinPart = None,
 ) -> None:
     """Segments a raw study, DICOM or NIfTI.
@@ -120,6 +122,7 @@ def study(
             mode=mode,
             overlap=overlap,
             passes=passes,
+            focus=focus,
             n_threads=threads,
             allow_missing=allow_missing,
             min_part_mm3=min_part_mm3,

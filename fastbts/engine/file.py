@@ -37,6 +37,7 @@ SECTIONS = {
     "parity": dict,
     "prompts": dict,
     "build": dict,
+    "finder": dict,
     "signature": dict,
 }
 _PREAMBLE = struct.Struct("<8sII32s")

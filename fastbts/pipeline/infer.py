@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from fastbts import ops
 from fastbts.device.host import HOST
+from fastbts.device.huge_pages import huge_pages
 from fastbts.device.interface import Array, Workspace
+from fastbts.device.lend import Workspaces
 from fastbts.engine.interface import DeviceEngine, Engine, PackedEngine, batch_of, packing_of
 from fastbts.ops import PackedLogits, Packing, Size
 from fastbts.options import SegmenterOptions
@@ -121,6 +123,17 @@ def infer(
             logits, about = run.passes(tensor, way)
     how = {"mode": plan.mode, "reason": plan.reason, "passes": options.passes}
     return Inferred(logits, {**how, **about})
+
+
+def warm_up(engine: Engine, lender: Workspaces) -> None:
+    """Runs the network on zeros of a window's size: memory and kernels are prepared for it."""
+    if lender.device != "cpu":
+        with lender.lend() as workspace:
+            warm_up_on_device(cast(DeviceEngine, engine), workspace)
+        return
+    spec = engine.spec
+    with huge_pages():
+        engine.infer(np.zeros((1, len(spec.modalities), *spec.window), np.float32))
 
 
 def warm_up_on_device(engine: DeviceEngine, workspace: Workspace) -> None:

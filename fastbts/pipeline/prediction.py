@@ -1,4 +1,4 @@
-"""One case on its way through the stages: normalize, infer, label, report."""
+"""One case on its way through the stages: normalize, find (with focus), infer, label, report."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from fastbts.ops import PackedLogits, Size
 from fastbts.options import SegmenterOptions
 from fastbts.pipeline.brain import Brain, find_brain
 from fastbts.pipeline.confidence import confidence, doubts, probability_sums
+from fastbts.pipeline.focus import Focus, begun, found
 from fastbts.pipeline.infer import Inferred, Plan, infer, planned
 from fastbts.pipeline.label import Labelling, RegionLabelling, labelling_of
 from fastbts.pipeline.normalize import Prepared, normalize, placed, statistics
@@ -55,6 +56,7 @@ class _Queued:
     labelling: Labelling | RegionLabelling
     sums: Array
     logits: Array | PackedLogits
+    placement: Placement
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,7 @@ class Prediction:
         workspace: Where to run.
         engine: Gives the engine, on the device of the workspace; waits for it if need be.
         inspect: On a device, for a case without quality control yet.
+        finder: With focus, gives the finder once the engine is loaded; None where it is not used.
     """
 
     volume: Volume
@@ -78,6 +81,7 @@ class Prediction:
     workspace: Workspace
     engine: Callable[[], Engine]
     inspect: Inspect | None = None
+    finder: Callable[[], Engine | None] = lambda: None
 
     def run(self) -> Predicted:
         """Segments the case.
@@ -102,12 +106,41 @@ class Prediction:
         with self.clock("normalize", 0.1):
             brain = find_brain(volume, workspace, n_threads) if brain is None else brain
             placement = placed(brain, volume, spec)
-        engine = self.engine()
-        plan = self._plan(engine, placement.padded) if workspace.stream is None else None
+        engine, focus, looks, plan = self.engine(), Focus(placement), False, None
+        if self.options.focus:
+            focus = begun(self.finder(), volume, spec, placement)
+            looks = not focus.reason
+        if workspace.stream is None and not looks:
+            plan = self._plan(engine, placement.padded)
         with self.clock("normalize", 0.1):
             prepared = normalize(volume, spec, workspace, n_threads, brain, plan and plan.packing)
         _log(prepared.brain.warnings)
-        inferred = infer(engine, prepared.tensor, spec, self.options, self.clock, workspace, plan)
+        if looks:
+            return self._focused(engine, prepared)
+        return self._labelled(engine, prepared, focus, plan)
+
+    def _focused(self, engine: Engine, prepared: Prepared) -> _Queued:
+        """Infers and labels where the finder finds the tumour, on the CPU; or the whole brain."""
+        finder, stride = self.finder(), self.spec.stride
+        assert finder is not None, "it can look"
+        with self.clock("find", 0.12):
+            there = prepared.tensor, prepared.placement, stride
+            focus = found(finder, *there, self.workspace, self.options.n_threads)
+        queued = self._labelled(engine, prepared, focus)
+        with self.clock("label", 0.95):
+            checked = focus.checked(queued.labelling.labels, self.volume.geometry)
+        return queued if checked is focus else self._labelled(engine, prepared, checked)
+
+    def _labelled(
+        self, engine: Engine, prepared: Prepared, focus: Focus, plan: Plan | None = None
+    ) -> _Queued:
+        """Infers and labels the tensor, or the part of it that the focus says."""
+        volume, spec, workspace = self.volume, self.spec, self.workspace
+        n_threads, placement = self.options.n_threads, focus.placement
+        tensor = focus.tensor(prepared.tensor, workspace, n_threads)
+        inferred = infer(engine, tensor, spec, self.options, self.clock, workspace, plan)
+        if self.options.focus:
+            inferred = replace(inferred, windows={**inferred.windows, "focus": focus.record})
         logits = inferred.logits
         with self.clock("label", 0.95):
             make = labelling_of(spec)
@@ -115,7 +148,7 @@ class Prediction:
             sums = probability_sums(logits, placement, spec, workspace, n_threads)
             if not isinstance(logits, PackedLogits):
                 logits = workspace.own(logits)
-        return _Queued(engine, prepared, inferred, labelling, sums, logits)
+        return _Queued(engine, prepared, inferred, labelling, sums, logits, placement)
 
     def _plan(self, engine: Engine, size: Size) -> Plan:
         """Made before the tensor, which may be packed."""
@@ -167,7 +200,7 @@ class Prediction:
             about,
             volume,
             queued.logits,
-            prepared.placement,
+            queued.placement,
         )
 
 

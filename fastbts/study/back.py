@@ -66,17 +66,29 @@ def _moved(
     result: Segmentation, target: Geometry, n_threads: int
 ) -> tuple[NDArray[np.float32], Placement]:
     """Logits in a box of the target grid, and where that is."""
-    source, box = network_affine(result.volume.geometry), result.placement.box
-    source[:3, 3] += source[:3, :3] @ [float(start) for start, _ in box]
-    affine = network_affine(target)
+    source, affine = _begins_at(result.placement.box, result), network_affine(target)
+    brain = _moved_box(result.placement.brain_box, result, target)
     logits = result.placement.in_box(result.logits)
-    inside = _covered(np.linalg.inv(affine) @ source, logits.shape[1:], _network_shape(target))
+    inside = _moved_box(result.placement.box, result, target)
     affine[:3, 3] += affine[:3, :3] @ [float(start) for start, _ in inside]
     size = box_size(inside)
     moved = np.stack(
         [resampled(SpatialImage(part, source), affine, size, n_threads) for part in logits]
     )
-    return moved, Placement(inside, size, size)
+    return moved, Placement(inside, size, size, brain)
+
+
+def _moved_box(box: Box, result: Segmentation, target: Geometry) -> Box:
+    """The voxels of the target grid whose centres are in a box of the result's grid."""
+    to_target = np.linalg.inv(network_affine(target)) @ _begins_at(box, result)
+    return _covered(to_target, box_size(box), _network_shape(target))
+
+
+def _begins_at(box: Box, result: Segmentation) -> Floats:
+    """From a voxel of a box of the result's grid to its position in mm."""
+    affine = network_affine(result.volume.geometry)
+    affine[:3, 3] += affine[:3, :3] @ [float(start) for start, _ in box]
+    return affine
 
 
 def _covered(to_target: Floats, shape: tuple[int, ...], limit: tuple[int, int, int]) -> Box:

@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -220,7 +221,11 @@ def read_labels(folder: Path, spec: EngineSpec = GLIOMA) -> NDArray[np.uint8]:
 
 
 def prepare_case(folder: Path, spec: EngineSpec, cache: Path) -> TrainingCase:
-    """Preprocesses a case with `fastbts`; cached in a folder, by case and settings."""
+    """Preprocesses a case with `fastbts`; cached in a folder, by case and settings.
+
+    At a spacing that is a multiple of the case's, as for a finder, the normalised images are
+    averaged over blocks of voxels.
+    """
     settings = {
         k: v for k, v in asdict(spec).items() if k in ("modalities", "percentiles", "spacing_mm")
     }
@@ -243,7 +248,8 @@ def _network_arrays(
     folder: Path, spec: EngineSpec
 ) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
     volume = read_images(folder, spec.modalities)
-    prepared = normalize(volume, spec)
+    factor = max(1, round(spec.spacing_mm / max(volume.geometry.spacing_mm)))
+    prepared = normalize(volume, replace(spec, spacing_mm=spec.spacing_mm / factor))
     placement = prepared.placement
     if placement.resampled:
         raise FastBTSError(
@@ -251,5 +257,17 @@ def _network_arrays(
             "training; resample the case first"
         )
     label = to_network_axes(read_labels(folder, spec), volume.geometry)[placement.in_volume]
-    image = prepared.tensor[(slice(None), *placement.in_tensor)].astype(np.float16)
-    return image, np.ascontiguousarray(label)
+    image = _blocks(prepared.tensor[(slice(None), *placement.in_tensor)], factor).mean(axis=-1)
+    return image.astype(np.float16), np.ascontiguousarray(_blocks(label, factor).max(axis=-1))
+
+
+def _blocks(array: NDArray[Any], factor: int) -> NDArray[Any]:
+    """Blocks of so many voxels along the last three axes, filled up with zeros; last axis: voxels
+    of a block. A finder sees normalised images at half of the resolution, as their means; a label
+    that is anywhere in a block counts, so that small parts remain."""
+    *rest, d, h, w = array.shape
+    more = [(0, 0)] * len(rest) + [(0, -n % factor) for n in (d, h, w)]
+    *_, d, h, w = (padded := np.pad(array, more)).shape
+    split = padded.reshape(*rest, d // factor, factor, h // factor, factor, w // factor, factor)
+    together = np.moveaxis(split, (-5, -3), (-3, -2))
+    return together.reshape(*together.shape[:-3], factor**3)

@@ -46,7 +46,7 @@ class Cut:
         labels = to_network_axes(on_host(segmentation.labels), geometry)
         affine = network_affine(geometry)
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        brain = [(side.start, side.stop) for side in segmentation.placement.in_volume]
+        brain = segmentation.placement.brain_box
         ends = [_with_labels(labels, axis, *side) for axis, side in enumerate(brain)]
         box = [
             (max(first - int(MARGIN_MM / mm), 0), min(last + int(MARGIN_MM / mm), n))
