@@ -14,6 +14,7 @@ from fastbts.errors import FastBTSError, OptionsError
 
 COMMANDS = {
     "train": "Train the network of a recipe, or continue an interrupted run.",
+    "average": "Write the mean of networks with a common start.",
     "export": "Write the network of a checkpoint as an engine file.",
     "tune": "Choose an engine's temperatures, thresholds and small-part rules.",
     "evaluate": "Score an engine on labelled cases.",

@@ -69,9 +69,7 @@ def draw(curve: dict[str, Any], path: Path) -> None:
             axes.plot(at, dice, "o-", color=f"C{i}", label=label)
             if group in run["decayed"]:
                 axes.plot(run["decayed"]["gvoxel"], run["decayed"][group], f"C{i}*", markersize=12)
-    axes.set_xlabel(
-        f"10^9 voxels of training (recipe {runs[-1]['recipe']}; stars: after decay)"
-    )
+    axes.set_xlabel(f"10^9 voxels of training (recipe {runs[-1]['recipe']}; stars: after decay)")
     axes.set_ylabel("mean Dice of the validation cases")
     figure.legend(loc="outside upper center", ncols=5)
     figure.savefig(path, format="png")

@@ -145,13 +145,19 @@ def _values(stored: list[Node], numbered: list[Node], end: int, path: Path) -> A
         raise _other_graph(path, f"{len(stored)} nodes, expected these {len(numbered)}")
     values = np.full(end, np.nan, np.float32)
     for (kind, contents), (_, all_numbers) in zip(stored, numbered, strict=True):
-        for content, numbers in zip(contents, all_numbers, strict=True):
+        for content, numbers in zip(_with_zeros(contents, all_numbers), all_numbers, strict=True):
             if numbers is None:
                 continue
             if content is None or content.shape != numbers.shape:
                 raise _other_graph(path, f"a node {kind} without weights of shape {numbers.shape}")
             _sort(values, content, numbers)
     return values
+
+
+def _with_zeros(contents: list[Array | None], like: list[Array | None]) -> list[Array | None]:
+    """The inputs of a node, and the bias that the exporter leaves out where it is zero."""
+    zeros = [None if numbers is None else np.zeros_like(numbers) for numbers in like]
+    return contents + zeros[len(contents) :]
 
 
 def _sort(values: Array, content: Array, numbers: Array) -> None:
