@@ -1,8 +1,8 @@
 """The learning curve of runs: `python -m training learning RUN`.
 
 Dice of the averaged network on validation cases by group, against the voxels that it was trained
-on. The rate of such a run is constant; the shipped network comes from a decay that follows, and the
-next run may start from that one (`--after`).
+on. The rate of such a run is constant; the shipped network comes from a decay that follows or a mean
+of networks, and the next run may start from that one (`--after`).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from fastbts.errors import FastBTSError
 from training.config import StageConfig, load_recipe
 
 
-def record(run: Path, decayed: Path | None = None, after: Path | None = None) -> dict[str, Any]:
+def record(run: Path, shipped: Path | None = None, after: Path | None = None) -> dict[str, Any]:
     """The points of a run, and of those before it, as JSON.
 
     Args:
         run: Folder of `training train`, with recipe.yaml and dice.jsonl.
-        decayed: Scores by `training evaluate` of the network that was decayed from the run's end.
-        after: Record of the run whose decayed network was the start.
+        shipped: Scores by `training evaluate` of the network that was shipped from the run's end.
+        after: Record of the run whose shipped network was the start.
     Returns:
         "runs", the last one is `run`: "recipe"; "points", each with "gvoxel", 10^9 voxels from the
-        start of the first run on; "decayed", the same for the decayed network.
+        start of the first run on; "shipped", the same for the shipped network.
     Raises:
         FastBTSError: The run was not validated.
     """
@@ -37,14 +37,14 @@ def record(run: Path, decayed: Path | None = None, after: Path | None = None) ->
     if not log.is_file():
         raise FastBTSError(f"{log}: missing; train with labelled validation cases")
     runs = json.loads(after.read_text())["runs"] if after else []
-    begin = runs[-1]["decayed"]["gvoxel"] if runs else 0.0
+    begin = runs[-1]["shipped"]["gvoxel"] if runs else 0.0
     points = [json.loads(line) for line in log.read_text().splitlines()]
     for point in points:
         point["gvoxel"] = round(begin + n_voxels(recipe.stages, point["step"]) / 1e9, 3)
     last = recipe.stages[-1]
     end = points[-1]["gvoxel"] + n_voxels([last], last.steps) / 1e9
-    about = {"gvoxel": round(end, 3), **_group_dice(decayed)} if decayed else {}
-    return {"runs": [*runs, {"recipe": recipe.name, "points": points, "decayed": about}]}
+    about = {"gvoxel": round(end, 3), **_group_dice(shipped)} if shipped else {}
+    return {"runs": [*runs, {"recipe": recipe.name, "points": points, "shipped": about}]}
 
 
 def n_voxels(stages: Sequence[StageConfig], steps: int) -> int:
@@ -57,7 +57,7 @@ def n_voxels(stages: Sequence[StageConfig], steps: int) -> int:
 
 
 def draw(curve: dict[str, Any], path: Path) -> None:
-    """Draws a PNG: one colour per group and one for the mean, stars for decayed networks."""
+    """Draws a PNG: one colour per group and one for the mean, stars for shipped networks."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes, runs = figure.subplots(), curve["runs"]
     groups = [n for n in runs[0]["points"][0] if n not in ("step", "gvoxel", "WT", "TC", "ET")]
@@ -67,9 +67,9 @@ def draw(curve: dict[str, Any], path: Path) -> None:
             at = [point["gvoxel"] for point in run["points"]]
             dice = [point[group] for point in run["points"]]
             axes.plot(at, dice, "o-", color=f"C{i}", label=label)
-            if group in run["decayed"]:
-                axes.plot(run["decayed"]["gvoxel"], run["decayed"][group], f"C{i}*", markersize=12)
-    axes.set_xlabel(f"10^9 voxels of training (recipe {runs[-1]['recipe']}; stars: after decay)")
+            if group in run["shipped"]:
+                axes.plot(run["shipped"]["gvoxel"], run["shipped"][group], f"C{i}*", markersize=12)
+    axes.set_xlabel(f"10^9 voxels of training (recipe {runs[-1]['recipe']}; stars: shipped)")
     axes.set_ylabel("mean Dice of the validation cases")
     figure.legend(loc="outside upper center", ncols=5)
     figure.savefig(path, format="png")
@@ -77,8 +77,8 @@ def draw(curve: dict[str, Any], path: Path) -> None:
 
 def command(
     run: Annotated[Path, typer.Argument(help="folder of the run", metavar="RUN")],
-    decayed: Annotated[
-        Path | None, typer.Option(help="scores of the decayed network, by `evaluate --json`")
+    shipped: Annotated[
+        Path | None, typer.Option(help="scores of the shipped network, by `evaluate --json`")
     ] = None,
     after: Annotated[
         Path | None, typer.Option(help="JSON of the run that this one started from")
@@ -87,7 +87,7 @@ def command(
     figure: Annotated[Path | None, typer.Option(help="PNG file for the curve")] = None,
 ) -> None:
     """Show how Dice grew with training."""
-    curve = record(run, decayed, after)
+    curve = record(run, shipped, after)
     for point in curve["runs"][-1]["points"]:
         typer.echo("  ".join(f"{name} {value}" for name, value in point.items()))
     if json_file:

@@ -21,7 +21,7 @@ from fastbts.spec import EngineSpec
 
 UNITS = 2**30  # of the sums of probabilities
 STEP = 2  # every second voxel along each axis is enough
-DOUBTFUL = {"WT": 0.75, "TC": 0.25, "ET": 0.75}
+DOUBTFUL = {"WT": 0.75, "TC": 0.3, "ET": 0.75}
 """A lower confidence is doubtful; other regions have no limit. From
 benchmarks/results/confidence.json: at most one in 20 training cases with a Dice of 0.8 or more is
 below."""

@@ -21,7 +21,7 @@ def test_curve_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     groups = {"HGG": {"n": 8, "mean": 0.82}}
     (tmp_path / "val.json").write_text(json.dumps({"groups": groups, "mean": {"mean": 0.78}}))
     files = ("--json", tmp_path / "curve.json", "--figure", tmp_path / "curve.png")
-    assert run("learning", tmp_path, "--decayed", tmp_path / "val.json", *files) == 0
+    assert run("learning", tmp_path, "--shipped", tmp_path / "val.json", *files) == 0
     assert "step 2000  ET 0.7  HGG 0.8  mean 0.75" in capsys.readouterr().out
     (first,) = json.loads((tmp_path / "curve.json").read_text())["runs"]
     stages = load_recipe("steady").stages
@@ -30,15 +30,15 @@ def test_curve_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         pytest.approx(n * step, abs=1e-3) for n in (1000, 2000)
     ]
     assert first["points"] == points
-    assert first["decayed"]["gvoxel"] == pytest.approx(
+    assert first["shipped"]["gvoxel"] == pytest.approx(
         2000 * step + stages[-1].steps * last, abs=1e-3
     )
-    assert first["decayed"]["HGG"] == 0.82
+    assert first["shipped"]["HGG"] == 0.82
     again = ("--after", tmp_path / "curve.json", "--json", tmp_path / "both.json")
     assert run("learning", tmp_path, *again, "--figure", tmp_path / "curve.png") == 0
     runs = json.loads((tmp_path / "both.json").read_text())["runs"]
     assert runs[1]["points"][0]["gvoxel"] == pytest.approx(
-        first["decayed"]["gvoxel"] + 1000 * step, abs=1e-2
+        first["shipped"]["gvoxel"] + 1000 * step, abs=1e-2
     )
     assert (tmp_path / "curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
