@@ -78,8 +78,8 @@ def test_step_is_that_of_a_plain_loop(cases: list[TrainingCase], tmp_path: Path)
         network.parameters(), lr=learning_rate(recipe, 0), weight_decay=recipe.weight_decay
     ).step()
     trained = load_checkpoint(tmp_path / "last.ckpt")[1]["network"]
-    for name, weight in network.state_dict().items():
-        assert torch.equal(trained[name], weight), name
+    for name, weight in network.state_dict().items():  # the fused optimiser rounds in its own way
+        torch.testing.assert_close(trained[name], weight, rtol=1e-5, atol=1e-7, msg=name)
 
 
 @pytest.mark.slow
