@@ -1,8 +1,8 @@
 """The learning curve of runs: `python -m training learning RUN`.
 
 Dice of the averaged network on validation cases by group, against the voxels that it was trained
-on. The rate of such a run is constant; the shipped network comes from a decay that follows or a mean
-of networks, and the next run may start from that one (`--after`).
+on. The rate of such a run is constant; the shipped network comes from a decay that follows, or is a
+mean of networks. The next run may start from that one (`--after`).
 """
 
 from __future__ import annotations
