@@ -55,7 +55,7 @@ def test_ranges_are_those_of_openvinos_int8(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(OpenVINOEngine, "build", kept)
     measured = calibrated_ranges(ONNX, [tensor])
     # The first convolution reads the images; a range may be a little wider than what was seen.
-    assert measured["where"] == pytest.approx(np.abs(tensor).max(), rel=0.2)
+    assert measured["where"] == pytest.approx(np.abs(tensor).max(), rel=0.3)
     (quantized,) = builds
     file = with_payloads(**{name.replace(".", "_"): c for name, c in quantized.items()})
     assert calibrated_ranges(file, []) == measured

@@ -315,7 +315,7 @@ def test_commands_without_a_gpu(tmp_path: Path, small_phantom: None) -> None:
     assert "measured_with onnxruntime, emulated yes" in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["case", "rtx.fbts"]
     file = read_engine_file(out)
-    assert set(file.payloads) == {"model.onnx", "engine.plan", "engine.json"}
+    assert set(file.payloads) == {"model.onnx", "engine.plan", "engine.json", "finder.fbts"}
     assert file.manifest["build"]["backend"] == "tensorrt-rtx"
     assert json.loads(bytes(file.payloads["engine.json"]))["max_batch"] == 2
     assert file.manifest["build"]["parity"]["emulated"] is True
