@@ -18,6 +18,10 @@ from numpy.typing import NDArray
 
 from fastbts.errors import CaseError, GeometryError, InputError
 
+# OpenBLAS tries for ever where it gets no memory for its buffer, and keeps one that it once got: it
+# shall get it before the images and the network take the memory.
+np.linalg.inv(np.eye(2))
+
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 """The order in which fastbts stores modalities, unless an engine says otherwise."""
 IF_MISSING = (
