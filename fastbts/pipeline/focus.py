@@ -21,6 +21,7 @@ from fastbts.engine.finder import FACTOR
 from fastbts.engine.interface import Engine
 from fastbts.ops import Box, Size
 from fastbts.pipeline.label import least_logits
+from fastbts.pipeline.normalize import padded_side, padded_size
 from fastbts.placement import Placement, box_size
 from fastbts.spec import EngineSpec
 from fastbts.volume import Geometry, Volume, to_network_axes
@@ -166,13 +167,13 @@ def found_box(
 
     Small parts that may be wrong count too: what is not in the box is lost.
     """
-    spec, (d, h, w) = finder.spec, (n // FACTOR for n in tensor.shape[1:])
-    halved = workspace.kept("halved", (len(tensor), d, h, w), np.float32)
-    ops.resample(tensor, (d, h, w), n_threads, out=halved)
-    size = _three([_multiple(n, spec.stride) for n in (d, h, w)])
-    padded = workspace.kept("halved and padded", (1, len(tensor), *size), np.float32)
-    ops.window(halved, np.zeros((1, 3), np.int32), size, n_threads, out=padded)
-    logits = finder.infer(padded)[0, 0, :d, :h, :w]
+    spec, half = finder.spec, _three([n // FACTOR for n in tensor.shape[1:]])
+    halved = workspace.kept("halved", (len(tensor), *half), np.float32)
+    ops.resample(tensor, half, n_threads, out=halved)
+    size, (d, h, w) = padded_size(half, spec.stride), half
+    given = workspace.kept("halved and padded", (1, len(tensor), *size), np.float32)
+    ops.window(halved, np.zeros((1, 3), np.int32), size, n_threads, out=given)
+    logits = finder.infer(given)[0, 0, :d, :h, :w]
     mask = logits >= least_logits(spec)[0]
     if not mask.any():
         return None
@@ -214,7 +215,7 @@ def _side(
     """
     end = offset + size
     first, last = (min(max(n, offset), end) for n in (found[0] - MARGIN, found[1] + MARGIN))
-    for n in range(_multiple(last - first, stride), size, stride):
+    for n in range(padded_side(last - first, stride), size, stride):
         begins = range(0, padded - n + 1, FACTOR)
         for begin in sorted(begins, key=lambda begin: abs(2 * begin + n - first - last)):
             lost = int(begin < offset or begin + n > end)
@@ -227,11 +228,6 @@ def _side(
 def _extent(indices: NDArray[np.intp]) -> tuple[int, int]:
     """From the first to the last of the finder's voxels along an axis, in voxels of the tensor."""
     return FACTOR * int(indices.min()), FACTOR * (int(indices.max()) + 1)
-
-
-def _multiple(n: int, stride: int) -> int:
-    """The next multiple of the stride, at least two: as of the whole tensor."""
-    return -(-max(n, 2 * stride) // stride) * stride
 
 
 def _share(part: Part, whole: Placement) -> float:

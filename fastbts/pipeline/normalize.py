@@ -89,7 +89,7 @@ def placed(brain: Brain, volume: Volume, spec: EngineSpec) -> Placement:
         GeometryError: See `normalize`.
     """
     size = _network_size(brain.box.size, volume, spec)
-    return Placement(brain.box.bounds, size, _padded(size, spec.stride))
+    return Placement(brain.box.bounds, size, padded_size(size, spec.stride))
 
 
 def statistics(
@@ -168,10 +168,15 @@ def _whole(size: Size) -> Box:
     return (0, d), (0, h), (0, w)
 
 
-def _padded(size: Size, stride: int) -> Size:
-    """The next multiples of the stride; at least two, so that the coarsest level can normalise."""
-    d, h, w = (-(-max(n, 2 * stride) // stride) * stride for n in size)
+def padded_size(size: Size, stride: int) -> Size:
+    """What a network with this stride takes for an image of this size; see `padded_side`."""
+    d, h, w = (padded_side(n, stride) for n in size)
     return d, h, w
+
+
+def padded_side(n: int, stride: int) -> int:
+    """The next multiple of the stride; at least two, so that the coarsest level can normalise."""
+    return -(-max(n, 2 * stride) // stride) * stride
 
 
 def _network_size(brain: Size, volume: Volume, spec: EngineSpec) -> Size:

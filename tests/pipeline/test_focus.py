@@ -13,7 +13,7 @@ from fastbts.build.finder import add_finder
 from fastbts.engine.interface import Engine
 from fastbts.ops import resample
 from fastbts.pipeline.focus import MARGIN, Focus, is_cut_off, part_around
-from fastbts.pipeline.normalize import _padded
+from fastbts.pipeline.normalize import padded_size
 from fastbts.placement import Placement, box_size
 from fastbts.write.viewer.images import Cut
 from tests.conftest import VoxelEngine, write_voxel_engine, write_voxel_finder
@@ -238,7 +238,7 @@ def test_parts_are_where_their_voxels_are() -> None:
         ends = [int(v) for v in starts + sizes]
         bounds = tuple((int(a), b) for a, b in zip(starts, ends, strict=True))
         size = box_size(bounds)
-        whole = Placement(bounds, size, _padded(size, stride))
+        whole = Placement(bounds, size, padded_size(size, stride))
         first = [int(rng.integers(0, p // 2)) * 2 for p in whole.padded]
         pairs = zip(first, whole.padded, strict=True)
         last = [int(rng.integers(f // 2 + 1, p // 2 + 1)) * 2 for f, p in pairs]
