@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy_tables, brain_tables, focus_tables
+from benchmarks import accuracy_tables, brain_tables, focus_tables, pareto_tables
 from benchmarks import network_tables as network
 from benchmarks import threads_tables as threads
 from benchmarks.accuracy_tables import REGIONS
@@ -267,6 +267,7 @@ def _measured(results: dict[str, Any]) -> str:
 TABLES = {
     **brain_tables.TABLES,
     **focus_tables.TABLES,
+    **pareto_tables.TABLES,
     "ops": (ops_table, "ops.json"),
     "ops-tuned": (ops_table, "ops-tuned.json"),
     "speed": (speed_table, "predict.json"),

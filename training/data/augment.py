@@ -79,18 +79,20 @@ def carve_mix(host: Crop, donor: Crop, rng: np.random.Generator) -> Crop:
     instead of the signed distance. The edge is blended over three voxels.
     """
     (image, label), (donor_image, donor_label) = host, donor
-    tumour = torch.from_numpy((donor_label > 0).astype(np.float32))[None, None]
-    carved = functional.avg_pool3d(tumour, 7, 1, 3)[0, 0].numpy() > rng.uniform(0.02, 0.5)
+    carved = _share(donor_label > 0, 7) > rng.uniform(0.02, 0.5)
     carved &= image.any(0) & donor_image.any(0)
-    soft = _blurred(carved)
+    soft = _share(carved, 3)
     mixed = image + soft * (donor_image - image)
     return mixed * (image != 0), np.where(carved, donor_label, label)
 
 
-def _blurred(mask: Array) -> Array:
-    """A mask (D, H, W) as float32 with a soft edge of three voxels."""
+def _share(mask: Array, size: int) -> Array:
+    """Share of a mask (D, H, W) in the cube of `size` voxels around each voxel, float32."""
     values = torch.from_numpy(mask.astype(np.float32))[None, None]
-    return functional.avg_pool3d(values, 3, 1, 1)[0, 0].numpy()
+    # One axis after the other: the mean over a whole cube of 7 takes 20 times as long.
+    for kernel in ((size, 1, 1), (1, size, 1), (1, 1, size)):
+        values = functional.avg_pool3d(values, kernel, 1, [n // 2 for n in kernel])
+    return values[0, 0].numpy()
 
 
 LOW_GRADE_CORE = {"flair": (-0.5, 2.2), "t1": (-2.2, -0.8), "t2": (1.5, 3.2)}
@@ -117,7 +119,7 @@ def low_grade_core(image: Array, label: Array, rng: np.random.Generator) -> tupl
     nearby = functional.avg_pool3d(blocks, 3, 1, 1, count_include_pad=False)  # within 12 voxels
     share = functional.interpolate(nearby, label.shape, mode="trilinear")[0, 0].numpy()
     core = np.isin(label, (1, 4)) | ((share > rng.uniform(0.6, 0.95)) & (label > 0))
-    soft = _blurred(core)
+    soft = _share(core, 3)
     flair, t1, t2 = (rng.uniform(*bounds) for bounds in LOW_GRADE_CORE.values())
     painted = image.copy()
     for modality, mean in zip(painted, (flair, t1, t1 + rng.normal(0, 0.2), t2), strict=True):
