@@ -131,7 +131,11 @@ def draw(summary: dict[str, Row], path: Path) -> None:
         point = row["ms"], row["dice"]
         axes.plot(*point, "o", color="C0" if row["front"] else "C7")
         axes.annotate(name, point, (5, -10), textcoords="offset points", fontsize=8)
-    axes.set(xscale="log", xlabel="median ms of a case", ylabel="mean Dice of validation")
+    ends = [row["ms"] for row in summary.values()]
+    axes.set(xscale="log", xlim=(min(ends) / 1.2, max(ends) * 1.6))
+    axes.set(xlabel="median ms of a case", ylabel="mean Dice of the validation cases")
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.xaxis.set_minor_formatter("{x:.0f}")
     axes.grid(alpha=0.3, which="both")
     figure.savefig(path, dpi=90, metadata={"Software": None})
 

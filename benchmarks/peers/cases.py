@@ -62,14 +62,19 @@ def case_of(folder: Path, work: Path) -> Case:
 
 
 def cube(case: Case, n: int, work: Path) -> Case:
-    """Brain everywhere in n^3 voxels: the middle of a case's brain, mirrored at its sides."""
+    """Brain in n^3 voxels but for the outermost: the middle of a case's brain, mirrored.
+
+    fastbts refuses images without background, whose brains it cannot compare.
+    """
     images = np.load(case.images)
     brain = np.argwhere((images != 0).any(axis=0))
-    side = min(n, 64, *images.shape[1:])
+    inner = n - 2
+    side = min(inner, 64, *images.shape[1:])
     starts = (brain.min(axis=0) + brain.max(axis=0) - side) // 2
     cut = images[(slice(None), *(slice(max(s, 0), max(s, 0) + side) for s in starts))]
-    grown = np.pad(np.maximum(cut, 1), ((0, 0), *[(0, n - side)] * 3), mode="symmetric")
-    return _stored(f"cube-{n}", grown.transpose(0, 3, 2, 1), RAS, work)
+    grown = np.pad(np.maximum(cut, 1), ((0, 0), *[(0, inner - side)] * 3), mode="symmetric")
+    framed = np.pad(grown, ((0, 0), *[(1, 1)] * 3))
+    return _stored(f"cube-{n}", framed.transpose(0, 3, 2, 1), RAS, work)
 
 
 def _stored(

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from benchmarks import bench_peers
 from benchmarks.bench_peers import in_sizes, rounds_of, shares, started
 from benchmarks.peers import measure, numpy_steps
 from benchmarks.peers.cases import Case, case_of, cube
@@ -205,11 +206,35 @@ def test_agreement_counts_labelled_voxels() -> None:
     assert found["dice"]["WT"] == pytest.approx(6 / 7, abs=1e-4)
 
 
-def test_cubes_are_brain_everywhere(case: Case, tmp_path: Path) -> None:
-    images = np.load(cube(case, 80, tmp_path).images)
+def test_cubes_are_brain_but_for_a_frame(case: Case, tmp_path: Path) -> None:
+    made = cube(case, 80, tmp_path)
+    images = np.load(made.images)
     assert images.shape == (4, 80, 80, 80)
-    assert images.min() > 0
+    assert images[:, 1:-1, 1:-1, 1:-1].min() > 0
     assert images.std(axis=(1, 2, 3)).min() > 0
+    tensor = normalize(Volume(images, made.affine), EngineSpec()).tensor
+    assert tensor.shape == (4, 80, 80, 80), "as large as the cube"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [64, 96])
+def test_cubes_are_segmented_by_fastbts(n: int, kit: Kit, case: Case, tmp_path: Path) -> None:
+    made = cube(case, n, tmp_path)
+    with Process("ours", kit, MACHINE) as process:
+        assert process.predict(made.images, made.affine)["seconds"] > 0
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_threads_runs(
+    kit: Kit, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Benchmark(Rounds):
+        extra_info: ClassVar[dict[str, Any]] = {}
+
+    monkeypatch.setattr(bench_peers, "THREADED", ("ours",))
+    bench_peers.test_threads(Benchmark(), 1, case, kit, MACHINE, tmp_path)
+    row = Benchmark.extra_info["contenders"]["ours"]
+    assert (len(row["seconds"]), row["agreement"] > 0.9) == (5, True)
 
 
 def test_a_case_without_reference_is_refused(case: Case, tmp_path: Path) -> None:
