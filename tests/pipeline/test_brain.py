@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import maximum_filter
 
 from fastbts import InputError, Segmenter, Volume, read_case
 from fastbts.metrics import region_dice
 from fastbts.phantom.case import PhantomCase, make_case
-from fastbts.pipeline.brain import find_brain
+from fastbts.pipeline.brain import _nearly_all, find_brain
 from fastbts.pipeline.masks import dilated, filled, largest_part
 from fastbts.read.reference import read_reference
 from fastbts.volume import to_network_axes
@@ -351,6 +352,22 @@ def test_dilated_and_filled() -> None:
     mask[2, 3, 3] = True
     assert dilated(mask, 1).sum() == 27
     assert dilated(mask, 9).all()
+    rng = np.random.default_rng(0)
+    for shape in ((5, 7, 1), (12, 9, 20)):
+        mask = rng.random(shape) > 0.97
+        for n in (1, 2, 3, 5, 8):
+            assert np.array_equal(dilated(mask, n), maximum_filter(mask, 2 * n + 1)), (shape, n)
+
+
+@pytest.mark.parametrize("n", [1, 2, 70, 5000, 200_000])
+def test_nearly_all_is_the_percentile(n: int) -> None:
+    for values in (
+        np.random.default_rng(n).exponential(3, n),
+        np.zeros(n),
+        np.arange(n, 0.0, -1),
+        np.where(np.arange(n) % 61 == 0, 1.0, 0.0),  # the sample is all of the high ones
+    ):
+        assert _nearly_all(values) == pytest.approx(np.percentile(values, 99.9), abs=1e-9)
     shell = np.ones((5, 5, 5), bool)
     shell[2, 2, 2] = shell[0, 2, 2] = False
     holes = filled(shell)
