@@ -58,8 +58,15 @@ N_STREAM = 6
 THREADED = ("ours", "ours-fp32", "openvino-bf16", "torch-tuned")
 SIZES = (64, 96, 128, 160, 192, 224, 256, 320)
 # torch needs more memory per voxel
-ONE_PASS = {"ours": SIZES, "openvino-bf16": SIZES, "torch-tuned": SIZES[:-1]}
-IN_WINDOWS = {"ours-sliding": (160, 192, 256), "monai-bf16": (64, 128, 192)}
+ONE_PASS: dict[str, Sequence[int]] = {
+    "ours": SIZES,
+    "openvino-bf16": SIZES,
+    "torch-tuned": SIZES[:-1],
+}
+IN_WINDOWS: dict[str, Sequence[int]] = {
+    "ours-sliding": (160, 192, 256),
+    "monai-bf16": (64, 128, 192),
+}
 
 
 @pytest.fixture(scope="session")

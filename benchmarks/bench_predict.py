@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from fastbts import Segmenter, Volume
 from fastbts.metrics import region_dice
@@ -21,7 +22,9 @@ from training.data.cases import read_labels
 ROUNDS = 7
 
 
-def _add_info(benchmark: Any, segmenter: Segmenter, labels: np.ndarray, folder: Path) -> None:
+def _add_info(
+    benchmark: Any, segmenter: Segmenter, labels: NDArray[np.uint8], folder: Path
+) -> None:
     """Accuracy, reported next to the speed."""
     benchmark.extra_info.update(
         segmenter.engine.description,

@@ -96,9 +96,9 @@ def test_semantic_path(
     benchmark.pedantic(turn, rounds=N_ROUNDS, warmup_rounds=2)
     for name, (engine, numbers) in built.items():
         times = {
-            "wall_s": np.median(wall_s[name]),
+            "wall_s": float(np.median(wall_s[name])),
             "wall_min_s": min(wall_s[name]),
-            "processor_s": np.median(processor_s[name]),
+            "processor_s": float(np.median(processor_s[name])),
         }
         benchmark.extra_info[name] = {
             k: round(float(v), 4) for k, v in {**times, **numbers}.items()

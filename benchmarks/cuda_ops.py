@@ -147,8 +147,8 @@ def machine() -> dict[str, Any]:
 def main(path: Path, option: str = "") -> int:
     """Adds the results to the file; returns how many ops failed or disagree with the CPU's."""
     hold_torch_to_float32()
-    compiled, names = option == "--compiled", WITH_TORCH if option == "--compiled" else CASES
-    names = [name for name in names if OPS[name].on_cuda]
+    compiled = option == "--compiled"
+    names = [name for name in (WITH_TORCH if compiled else CASES) if OPS[name].on_cuda]
     n_failed, copied = 0, measured(copy())["gb_per_s"]
     for name in names:
         line: dict[str, Any] = {"step": "op", "op": name, "passed": True, **machine()}

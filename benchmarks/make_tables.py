@@ -264,7 +264,7 @@ def _measured(results: dict[str, Any]) -> str:
     )
 
 
-TABLES = {
+TABLES: dict[str, tuple[Any, ...]] = {
     **brain_tables.TABLES,
     **focus_tables.TABLES,
     **pareto_tables.TABLES,

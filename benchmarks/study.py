@@ -50,7 +50,7 @@ CASES = (
     "Brats18_TCIA10_628_1",
 )
 MOVING = (FLAIR, T1, T2)
-FAR = {"degrees": (12.0, -10.0, 15.0), "mm": (30.0, -30.0, 33.0)}
+FAR_DEGREES, FAR_MM = (12.0, -10.0, 15.0), (30.0, -30.0, 33.0)
 """54 mm away."""
 MAX_DEGREES, MAX_MM = 15.0, 50.0  # of a random start
 STARTS = ("unmoved", "near", "far", "random")
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     starts = [(s, n) for s in given.starts for n in range(given.seeds if s == "random" else 1)]
     pairs = list(registrations(given.data, given.cases, starts))
     ways = list(whole_ways(given)) if given.rounds else []
-    results = {
+    results: dict[str, Any] = {
         "machine": machine(),
         "registration": {"summary": summary(pairs), "pairs": pairs},
         "study": ways,
@@ -103,7 +103,7 @@ def moved(scan: Scan, start: str, seed: int) -> Scan:
     if start == "unmoved":
         return replace(scan, degrees=(0, 0, 0), mm=(0, 0, 0))
     if start == "far":
-        return replace(scan, **FAR)
+        return replace(scan, degrees=FAR_DEGREES, mm=FAR_MM)
     if start == "near":
         return scan
     rng = np.random.default_rng([seed, *scan.modality.encode()])

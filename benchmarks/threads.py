@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -91,7 +91,7 @@ def batch(cases: list[Path], out: Path, rounds: int, end: float) -> list[Row]:
 
 
 def interleaved(
-    settings: dict[Any, Callable[[], Any]],
+    settings: Mapping[Any, Callable[[], Any]],
     rounds: int,
     end: float,
     n_cpus: Callable[[Any], int],

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from fastbts.engine.file import EngineFile, read_engine_file
 from fastbts.engine.load import default_engine_path
@@ -89,8 +90,9 @@ class TorchEngine:
     ) -> Any:
         """See `fastbts.engine.DeviceEngine.infer`; arrays of the host are copied there and back."""
         if not isinstance(tensor, np.ndarray):
-            with torch.cuda.stream(torch.cuda.ExternalStream(stream or 0, self.device)):
-                torch.from_dlpack(out).copy_(self.logits(torch.from_dlpack(tensor)))
+            queue = torch.cuda.ExternalStream(stream or 0, self.device)  # type: ignore[no-untyped-call]
+            with torch.cuda.stream(queue):
+                from_dlpack(out).copy_(self.logits(from_dlpack(tensor)))
             return out
         result = self.logits(torch.from_numpy(tensor).to(self._on)).float().cpu().numpy()
         if out is None:

@@ -94,9 +94,8 @@ class Field:
     def skip(self, name: str, error: ContenderError) -> None:
         """Leaves a contender out from now on."""
         self.processes.pop(name, None)
-        self.rows[name] = Measured(
-            info={"title": CONTENDERS[name].title, "skipped": str(error).partition(": ")[2]}
-        )
+        reason = str(error).partition(": ")[2].replace(f"{ROOT}/", "")
+        self.rows[name] = Measured(info={"title": CONTENDERS[name].title, "skipped": reason})
 
     def turn(self, name: str, run: Callable[[Process], Answer]) -> None:
         """One round of a contender, when the threads of the one before no longer spin."""

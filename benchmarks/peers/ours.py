@@ -48,6 +48,9 @@ class Ours:
         return np.asarray(result.labels)
 
     def predict_files(self, folders: Sequence[Path], out: Path) -> None:
-        results = self._segmenter.predict_batch(folders)
+        import fastbts
+
+        results = self._segmenter.predict_batch(folders, stop_on_error=True)
         for folder, result in zip(folders, results, strict=True):
+            assert isinstance(result, fastbts.Segmentation)
             result.save(out / f"{folder.name}.nii.gz")

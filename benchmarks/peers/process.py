@@ -51,7 +51,7 @@ class Process:
             stderr=subprocess.DEVNULL,
             text=True,
             cwd=ROOT,
-            env=os.environ | BYTECODE | CONTENDERS[name].environment,
+            env={**os.environ, **BYTECODE, **CONTENDERS[name].environment},
         )
         self.loaded = self._answer()
 

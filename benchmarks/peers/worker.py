@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def peak_mb() -> float:
     return float(kb) * 1024 / 1e6
 
 
-ACTIONS = {"predict": predicted, "files": predicted_files}
+ACTIONS: dict[str, Callable[..., dict[str, Any]]] = {"predict": predicted, "files": predicted_files}
 
 
 def answers(requests: Iterator[str], first: dict[str, Any]) -> Iterator[dict[str, Any]]:
