@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.peers.process import peak_mb_of
 from fastbts import Segmenter, Volume
 from fastbts.metrics import region_dice
 from training.data.cases import read_labels
@@ -67,7 +68,6 @@ def test_files_to_file_in_a_fresh_process(
     folder, out = tmp_path / "cache", tmp_path / "out"
     command = [sys.executable, "-m", "fastbts", "predict", str(case_folder), "-o", str(out)]
     environment = fresh_environment("off" if cache == "off" else str(folder))
-    peaks_mb: list[float] = []
     infer_ms: list[float] = []
 
     def empty() -> None:
@@ -75,7 +75,7 @@ def test_files_to_file_in_a_fresh_process(
             shutil.rmtree(folder, ignore_errors=True)
 
     def run() -> None:
-        peaks_mb.append(run_process(command, environment))
+        run_process(command, environment)
         infer_ms.append(json.loads((out / "report.json").read_text())["timings_ms"]["infer"])
 
     benchmark.pedantic(run, setup=empty, rounds=ROUNDS, warmup_rounds=1)
@@ -87,7 +87,7 @@ def test_files_to_file_in_a_fresh_process(
         n_cpus=os.cpu_count(),
         model_cache=cache,
         outside_network_ms=outside_ms,
-        peak_mb=max(peaks_mb),
+        peak_mb=peak_mb_of(command, environment),
     )
 
 
@@ -106,11 +106,7 @@ def fresh_environment(cache: str) -> dict[str, str]:
     return {**kept, "FASTBTS_CACHE": cache}
 
 
-def run_process(command: list[str], environment: dict[str, str]) -> float:
-    """Runs a command to its end; returns its peak memory in MB."""
+def run_process(command: list[str], environment: dict[str, str]) -> None:
+    """Runs a command to its end."""
     quiet = subprocess.DEVNULL
-    process = subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    subprocess.run(command, env=environment, stdout=quiet, stderr=quiet, check=True)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -99,7 +99,7 @@ class Process:
         return answer
 
 
-def peak_mb_of(command: Sequence[str]) -> float:
+def peak_mb_of(command: Sequence[str], environment: Mapping[str, str] | None = None) -> float:
     """Largest resident memory of a command in MB.
 
     It is started by a small process: on Linux a new process counts its parent's memory as its own.
@@ -107,7 +107,11 @@ def peak_mb_of(command: Sequence[str]) -> float:
     run = "import subprocess, sys, resource as r; subprocess.run(sys.argv[1:], check=True); "
     tell = "print(r.getrusage(r.RUSAGE_CHILDREN).ru_maxrss)"
     done = subprocess.run(
-        [sys.executable, "-c", run + tell, *command], check=True, capture_output=True, text=True
+        [sys.executable, "-c", run + tell, *command],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     unit = 1 if sys.platform == "darwin" else 1024
     return int(done.stdout.split()[-1]) * unit / 1e6
