@@ -18,6 +18,7 @@ OUTSIDE = (
     *("training/README.md", "csrc/README.md", "fastbts/engine/FORMAT.md"),
     *("models/fastbts-light.md", "models/fastbts-brain.md"),
     *("benchmarks/results/dice-val.csv", "benchmarks/results/dice-val.png"),
+    "benchmarks/results/peers.png",
 )
 """Files that become part of the site, under the same path."""
 
