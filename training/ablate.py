@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from threading import Thread
 from typing import Annotated, Any
 
 import numpy as np
@@ -228,6 +230,14 @@ def _start_worker(threads: int) -> None:
     # The start method is inherited; the platform's default does not send the data loader's
     # process every case.
     multiprocessing.set_start_method(None, force=True)
+    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process after its parent: one that is killed cannot stop its workers."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def finished(job: Job) -> bool:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -226,3 +230,46 @@ def test_arms_that_cannot_be_trained_are_refused(tmp_path: Path) -> None:
         plan(tmp_path, tmp_path, arms=["synthetic"])
     with pytest.raises(ClipError, match=r"none\.pth: cannot be read"):
         plan(tmp_path, tmp_path, clip_vectors=tmp_path / "none.pth")
+
+
+KILLED = """
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from os import getpid
+from training.ablate import _start_worker
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, get_context("spawn"), _start_worker, (1,)) as pool:
+        print(pool.submit(getpid).result(), flush=True)
+        pool.submit(time.sleep, 600).result()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="a killed process's children have no parent")
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    path = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path}
+    with subprocess.Popen(
+        [sys.executable, script], env=environment, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout
+        worker = int(parent.stdout.readline())
+        os.kill(worker, 0)  # it is there
+        parent.kill()
+    end = time.monotonic() + 20
+    while is_running(worker):
+        assert time.monotonic() < end, "the worker goes on without its parent"
+        time.sleep(0.2)
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{process}/stat")  # a zombie that nobody waits for has ended, too
+    return not (state.is_file() and state.read_text().rpartition(")")[2].split()[0] == "Z")
