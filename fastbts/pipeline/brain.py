@@ -253,9 +253,9 @@ def _tolerance(image: NDArray[Any], level: _Level, is_outside: Mask, is_near: Ma
     Ringing of an interpolation decays with the distance from the brain, and is larger at its
     surface than where it can be told from the brain.
     """
-    outside = _deviation(image[is_outside], level.value)
-    if not level.scale or not outside.size:
+    if not level.scale or not is_outside.any():
         return 0.0
+    outside = _deviation(image[is_outside], level.value)
     near = _deviation(image[is_near], level.value)
     tolerance = min(SAFETY * _nearly_all(outside), MARGIN * float(outside.max()))
     # Whether its median is less than half of that near the brain.
