@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from fastbts import FastBTSError
 from fastbts.labels import ED, ET, NCR
 from fastbts.volume import Geometry, to_network_axes
+from training.data.scan import box_mean
 
 MARGIN_MM = 16
 """Margin around the brain, so that a deformed anatomy never reaches the edge of its map."""
@@ -78,12 +78,10 @@ def _tissue(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
 
 def smooth_share(brain: NDArray[np.bool_]) -> Tensor:
     """A brain mask, smoothed by three box filters of 7 voxels along each axis."""
-    share = torch.from_numpy(brain.astype(np.float32))[None, None]
-    for axis in (0, 1, 2) * 3:
-        size, pad = [1, 1, 1], [0, 0, 0]
-        size[axis], pad[axis] = 7, 3
-        share = functional.avg_pool3d(share, size, 1, pad)
-    return share[0, 0]
+    share = torch.from_numpy(brain.astype(np.float32))
+    for _ in range(3):
+        share = box_mean(share, 7)
+    return share
 
 
 def read_anatomies(folder: Path) -> list[Anatomy]:
