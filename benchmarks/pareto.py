@@ -27,6 +27,7 @@ from fastbts.engine.finder import FINDER
 from fastbts.engine.load import read_engine
 from fastbts.metrics import region_dice
 from training.data.cases import find_cases, group_of, read_images, read_labels
+from training.focus import in_turns
 from training.scores.groups import balanced_mean
 
 Row = dict[str, Any]
@@ -82,13 +83,11 @@ def compared(segmenters: dict[str, Segmenter], folder: Path, rounds: int) -> Row
     """One case in all ways, in turns: Dice by region and median milliseconds of each."""
     spec = next(iter(segmenters.values())).spec
     images, reference = read_images(folder, spec.modalities), read_labels(folder, spec)
-    times: dict[str, list[float]] = {name: [] for name in segmenters}
-    dice: dict[str, dict[str, float]] = {}
-    for _ in range(rounds):
-        for name, segmenter in segmenters.items():
-            result = segmenter.predict(images)
-            times[name].append(result.timings_ms["total"])
-            dice[name] = region_dice(result.labels, reference, spec.region_labels)
+    results, times = in_turns(segmenters, images, rounds)
+    dice = {
+        name: region_dice(result.labels, reference, spec.region_labels)
+        for name, result in results.items()
+    }
     return {
         "case": folder.name,
         "group": group_of(folder),

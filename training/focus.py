@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from fastbts import Segmentation, Segmenter, SegmenterOptions
+from fastbts import Segmentation, Segmenter, SegmenterOptions, Volume
 from fastbts.metrics import region_dice
 from fastbts.pipeline.focus import CUT_OFF
 from fastbts.volume import to_network_axes
@@ -64,16 +64,24 @@ def voxels(record: dict[str, Any]) -> float:
     return 1.0 + (record["share"] if record["whole_brain"] == CUT_OFF else 0.0)
 
 
+def in_turns(
+    segmenters: dict[str, Segmenter], images: Volume, rounds: int
+) -> tuple[dict[str, Segmentation], dict[str, list[float]]]:
+    """One case by all ways, in turns: the last result and the milliseconds of each."""
+    times: dict[str, list[float]] = {way: [] for way in segmenters}
+    results: dict[str, Segmentation] = {}
+    for _ in range(rounds):
+        for way, segmenter in segmenters.items():
+            results[way] = segmenter.predict(images)
+            times[way].append(results[way].timings_ms["total"])
+    return results, times
+
+
 def compared(segmenters: dict[str, Segmenter], folder: Path, rounds: int) -> Row:
     """One case by both ways, in turns."""
     spec = segmenters["whole"].spec
     images, reference = read_images(folder, spec.modalities), read_labels(folder, spec)
-    times: dict[str, list[float]] = {way: [] for way in WAYS}
-    results: dict[str, Segmentation] = {}
-    for _ in range(rounds):
-        for way in WAYS:
-            results[way] = segmenters[way].predict(images)
-            times[way].append(results[way].timings_ms["total"])
+    results, times = in_turns(segmenters, images, rounds)
     focus = results["focus"]
     record, part = focus.report["windows"]["focus"], recall(focus, reference)
     dice = {
