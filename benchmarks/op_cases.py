@@ -151,8 +151,7 @@ def blend() -> Case:
 def label() -> Case:
     size = (138, 171, 141)
     logits, labels, own = random(3, *size) - 1, *(np.zeros(VOLUME, np.uint8) for _ in range(2))
-    begin = [n // 2 - k // 2 for n, k in zip(VOLUME, size, strict=True)]
-    d, h, w = ((first, first + k) for first, k in zip(begin, size, strict=True))
+    d, h, w = ((n // 2 - k // 2, n // 2 - k // 2 + k) for n, k in zip(VOLUME, size, strict=True))
     box = d, h, w
     rule = {"offset": (0, 0, 0), "box": box, "thresholds": (0.5,) * 3, "values": (2, 1, 4)}
     return Case(

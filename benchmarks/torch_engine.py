@@ -90,7 +90,9 @@ class TorchEngine:
     ) -> Any:
         """See `fastbts.engine.DeviceEngine.infer`; arrays of the host are copied there and back."""
         if not isinstance(tensor, np.ndarray):
-            queue = torch.cuda.ExternalStream(stream or 0, self.device)  # type: ignore[no-untyped-call]
+            queue = torch.cuda.ExternalStream(  # type: ignore[no-untyped-call]
+                stream or 0, self.device
+            )
             with torch.cuda.stream(queue):
                 from_dlpack(out).copy_(self.logits(from_dlpack(tensor)))
             return out

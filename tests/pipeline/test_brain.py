@@ -357,6 +357,11 @@ def test_dilated_and_filled() -> None:
         mask = rng.random(shape) > 0.97
         for n in (1, 2, 3, 5, 8):
             assert np.array_equal(dilated(mask, n), maximum_filter(mask, 2 * n + 1)), (shape, n)
+    shell = np.ones((5, 5, 5), bool)
+    shell[2, 2, 2] = shell[0, 2, 2] = False
+    holes = filled(shell)
+    assert holes[2, 2, 2]
+    assert not holes[0, 2, 2], "open to the outside"
 
 
 @pytest.mark.parametrize("n", [1, 2, 70, 5000, 200_000])
@@ -368,8 +373,3 @@ def test_nearly_all_is_the_percentile(n: int) -> None:
         np.where(np.arange(n) % 61 == 0, 1.0, 0.0),  # the sample is all of the high ones
     ):
         assert _nearly_all(values) == pytest.approx(np.percentile(values, 99.9), abs=1e-9)
-    shell = np.ones((5, 5, 5), bool)
-    shell[2, 2, 2] = shell[0, 2, 2] = False
-    holes = filled(shell)
-    assert holes[2, 2, 2]
-    assert not holes[0, 2, 2], "open to the outside"
