@@ -1,5 +1,6 @@
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <numeric>
 
 #include "core/array/dense.h"
@@ -23,20 +24,31 @@ struct Brain {
   std::unique_ptr<std::uint8_t[]>
       storage;  // of mask; not initialised, so that its threads touch it first
   std::vector<std::int64_t> slice_begin;  // brain voxels before each slice, and of all
+  std::vector<unsigned> bits;  // of each modality of integers: those that any of its values has
 };
+
+/// Marks where a row of a modality is not 0; returns the bits that any of its integers has.
+template <typename T>
+unsigned mark_nonzero(const T* values, std::int64_t stride, std::int64_t n,
+                      std::uint8_t* __restrict row) {
+  Bits<T> bits = 0;
+  with_step(stride, [&](auto step) {
+    for (std::int64_t c = 0; c < n; ++c) {
+      row[c] |= static_cast<std::uint8_t>(values[c * step] != T{0});
+      if constexpr (kCountable<T>) bits |= static_cast<Bits<T>>(values[c * step]);
+    }
+  });
+  return static_cast<unsigned>(bits);
+}
 
 /// Marks the brain of one row; returns how many voxels that is.
 template <typename T>
 std::int32_t mark_brain(const View<const T, 4>& box, std::int64_t a, std::int64_t b,
-                        std::uint8_t* __restrict row) {
+                        std::uint8_t* row, std::vector<unsigned>& bits) {
   const std::int64_t n = box.shape[3];
   std::fill(row, row + padded(n), std::uint8_t{0});
   for (std::int64_t m = 0; m < box.shape[0]; ++m) {
-    const T* values = box.at(m, a, b);
-    with_step(box.strides[3], [&](auto step) {
-      for (std::int64_t c = 0; c < n; ++c)
-        row[c] |= static_cast<std::uint8_t>(values[c * step] != T{0});
-    });
+    bits[static_cast<std::size_t>(m)] |= mark_nonzero(box.at(m, a, b), box.strides[3], n, row);
   }
   return std::accumulate(row, row + n, std::int32_t{0});
 }
@@ -48,11 +60,16 @@ Brain find_brain(const View<const T, 4>& box, int n_threads) {
   brain.storage.reset(new std::uint8_t[static_cast<std::size_t>(n_a * n_b * padded(n_c))]);
   brain.mask = {brain.storage.get(), {n_a, n_b, n_c}, {n_b * padded(n_c), padded(n_c), 1}};
   brain.slice_begin.assign(n_a + 1, 0);
+  brain.bits.assign(static_cast<std::size_t>(box.shape[0]), 0);
+  std::mutex mutex;
   parallel_for(n_a, n_threads, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<unsigned> bits(brain.bits.size());
     for (std::int64_t a = begin; a < end; ++a) {
       for (std::int64_t b = 0; b < n_b; ++b)
-        brain.slice_begin[a + 1] += mark_brain(box, a, b, brain.mask.at(a, b));
+        wide([&] { brain.slice_begin[a + 1] += mark_brain(box, a, b, brain.mask.at(a, b), bits); });
     }
+    const std::lock_guard<std::mutex> lock(mutex);
+    for (std::size_t m = 0; m < bits.size(); ++m) brain.bits[m] |= bits[m];
   });
   std::partial_sum(brain.slice_begin.begin(), brain.slice_begin.end(), brain.slice_begin.begin());
   return brain;
@@ -97,10 +114,11 @@ std::vector<T> gather_brain(const View<const T, 3>& box, const Brain& brain, int
   return values;
 }
 
-/// Counts the brain values of one modality.
+/// Counts the brain values of one modality, which have only these bits.
 template <typename T>
-Histogram<T> count_brain(const View<const T, 3>& box, const Brain& brain, int n_threads) {
-  Histogram<T> histogram;
+Histogram<T> count_brain(const View<const T, 3>& box, const Brain& brain, unsigned bits,
+                         int n_threads) {
+  Histogram<T> histogram = histogram_of_bits<T>(bits);
   count(box.shape[0], n_threads, histogram, [&](std::int64_t begin, std::int64_t end, auto&& add) {
     for (std::int64_t a = begin; a < end; ++a) for_brain(box, brain, a, add);
   });
@@ -108,12 +126,14 @@ Histogram<T> count_brain(const View<const T, 3>& box, const Brain& brain, int n_
 }
 
 template <typename T>
-Stats stats_of_brain(const View<const T, 3>& box, const Brain& brain,
+Stats stats_of_brain(const View<const T, 4>& box, const Brain& brain, std::int64_t m,
                      const std::array<double, 2>& percentiles, int n_threads) {
   if constexpr (kCountable<T>) {
-    return stats_of(count_brain(box, brain, n_threads), brain.slice_begin.back(), percentiles);
+    const unsigned bits = brain.bits[static_cast<std::size_t>(m)];
+    return stats_of(count_brain(box.slice(m), brain, bits, n_threads), brain.slice_begin.back(),
+                    percentiles);
   } else {
-    return stats_of(gather_brain(box, brain, n_threads), percentiles, n_threads);
+    return stats_of(gather_brain(box.slice(m), brain, n_threads), percentiles, n_threads);
   }
 }
 
@@ -194,9 +214,15 @@ void score_row(const T* values, std::int64_t step, const std::uint8_t* mask, std
   score_row<T, std::int64_t, std::int64_t>(values, step, mask, mask_step, score, n, z);
 }
 
+/// What becomes of z-scores; from the last to the first if `mirrored`.
 template <typename Out>
-void fuse_row(const float* __restrict z, std::int64_t n, Fusion fusion, Out* __restrict out) {
-  for (std::int64_t c = 0; c < n; ++c) out[c] = fused<Out>(z[c], fusion);
+void fuse_row(const float* __restrict z, std::int64_t n, Fusion fusion, bool mirrored,
+              Out* __restrict out) {
+  if (mirrored) {
+    for (std::int64_t c = 0; c < n; ++c) out[n - 1 - c] = fused<Out>(z[c], fusion);
+  } else {
+    for (std::int64_t c = 0; c < n; ++c) out[c] = fused<Out>(z[c], fusion);
+  }
 }
 
 /// Writes slice d, along the first axis of the order, of the part of a channel that is in the box.
@@ -208,11 +234,11 @@ void write_slice(const Source<T>& source, std::int64_t m, const Child& child, st
   if (!slices.contains(d)) return;
   View<const T, 3> box = every(source.box.slice(m), child.first, p).permuted(order);
   View<const std::uint8_t, 3> mask = every(source.mask, child.first, p).permuted(order);
-  View<Out, 3> target = channel.cropped(child.box).permuted(order);
-  if (box.strides[2] < 0) {  // memory is read forwards, as prefetchers like it
+  const View<Out, 3> target = channel.cropped(child.box).permuted(order);
+  const bool mirrored = box.strides[2] < 0;
+  if (mirrored) {  // memory is read forwards, as prefetchers like it
     box = box.mirrored(2);
     mask = mask.mirrored(2);
-    target = target.mirrored(2);
   }
   const ZScore<T>& score = source.scores[static_cast<std::size_t>(m)];
   const Fusion& fusion = source.fusions[static_cast<std::size_t>(m)];
@@ -223,7 +249,7 @@ void write_slice(const Source<T>& source, std::int64_t m, const Child& child, st
                   wide([&] {
                     score_row(box.at(a, b), box.strides[2], mask.at(a, b), mask.strides[2], score,
                               n, z.data());
-                    fuse_row(z.data(), n, fusion, row);
+                    fuse_row(z.data(), n, fusion, mirrored, row);
                   });
                 });
 }
@@ -328,7 +354,7 @@ void run(const NormalizeArgs& args, int n_threads) {
   const Brain brain = find_brain(in_order, n_threads);
   Source<T> source{box, mask_of(brain, box, order), {}, {}};
   for (std::int64_t m = 0; m < box.shape[0]; ++m) {
-    const Stats stats = stats_of_brain(in_order.slice(m), brain, args.percentiles, n_threads);
+    const Stats stats = stats_of_brain(in_order, brain, m, args.percentiles, n_threads);
     require<InputError>(
         std::isfinite(stats.std), "normalize: volume: modality ", m,
         " has NaN or infinite brain voxels, or values too large for float64 statistics");

@@ -30,13 +30,16 @@ Real clip(Real value, Real lo, Real hi) {
 template <typename T>
 inline constexpr bool kCountable = std::is_integral_v<T> && sizeof(T) <= 2;
 
+/// Unsigned integer of the width of T.
+template <typename T>
+using Bits = std::make_unsigned_t<Key<T>>;
+
 /// Values counted by order key: bin i holds the keys from first + (i << shift). With a
 /// shift of 0 it is exact.
 template <typename T>
 struct Histogram {
-  using Unsigned = std::make_unsigned_t<Key<T>>;
+  using Unsigned = Bits<T>;
 
-  Histogram() : Histogram(std::numeric_limits<Key<T>>::min(), std::numeric_limits<Key<T>>::max()) {}
   Histogram(Key<T> least, Key<T> most) : first(static_cast<Unsigned>(least)) {
     const auto range = static_cast<Unsigned>(static_cast<Unsigned>(most) - first);
     while (range >> shift > 0xFFFF) ++shift;
@@ -58,6 +61,16 @@ struct Histogram {
   int shift = 0;
   std::vector<std::int64_t> counts;
 };
+
+/// For integers that have only these bits: a bin for each, which are far fewer than the type has.
+template <typename T>
+Histogram<T> histogram_of_bits(unsigned bits) {
+  for (unsigned shift = 1; shift < 16; shift *= 2) bits |= bits >> shift;
+  const T most = static_cast<T>(bits);
+  if (most < T{0})
+    return {to_key(std::numeric_limits<T>::min()), to_key(std::numeric_limits<T>::max())};
+  return {to_key(T{0}), to_key(most)};
+}
 
 inline constexpr std::int64_t kBlock =
     1 << 16;  // values summed in order; fixed, so that sums do not depend on threads

@@ -144,6 +144,15 @@ def test_wide_ranges_of_values(device: Ops, dtype: str) -> None:
     check(device, volume, full_box(volume), volume.shape[1:])
 
 
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2"])
+def test_small_integers_of_any_range(device: Ops, dtype: str) -> None:
+    limits, rng = np.iinfo(dtype), np.random.default_rng(2)
+    for least, most in [(0, 3), (0, 64), (0, limits.max), (limits.min, limits.max)]:
+        volume = rng.integers(least, most, (2, 7, 8, 9), dtype, endpoint=True)
+        volume[0, 0, 0] = least, *[most] * 8
+        check(device, volume, full_box(volume), volume.shape[1:])
+
+
 def test_every_orientation_in_memory_gives_the_same(device: Ops) -> None:
     for dtype in ("i2", "f4"):
         volume = noise_image((9, 18, 21), dtype)

@@ -48,14 +48,18 @@ void store_rows(const T* rows, const View<T, 2>& target, bool nontemporal) {
   }
 }
 
-/// Fills target (D, H, W) row by row through a small buffer, so that both sides are touched a cache
-/// line at a time whatever their strides. compute(d, h, row) writes one dense row; axes must be in
-/// transfer_order. If `nontemporal`, store_fence() must follow.
+/// Fills target (D, H, W) row by row: dense rows at once, others through a small buffer, so that
+/// both sides are touched a cache line at a time whatever their strides. compute(d, h, row) writes
+/// one dense row; axes must be in transfer_order. If `nontemporal`, store_fence() must follow.
 template <typename T, typename Compute>
 void transfer_rows(const View<T, 3>& target, std::int64_t d, bool nontemporal, Compute&& compute) {
   constexpr std::int64_t kTile =
       64 / static_cast<std::int64_t>(sizeof(T));  // rows that fill one cache line sideways
   const auto [n_d, n_h, n_w] = target.shape;
+  if (target.strides[2] == 1 && !nontemporal) {
+    for (std::int64_t h = 0; h < n_h; ++h) compute(d, h, target.at(d, h));
+    return;
+  }
   std::vector<T> buffer(static_cast<std::size_t>(kTile * n_w));
   for (std::int64_t begin = 0; begin < n_h; begin += kTile) {
     const std::int64_t n_rows = std::min(kTile, n_h - begin);
