@@ -4,6 +4,7 @@ failed.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterable
@@ -41,6 +42,7 @@ def main() -> None:
     All that a command wrote is on disk by then, so the process ends at once: unloading the
     interpreter and OpenVINO would take a tenth of a second.
     """
+    gc.disable()  # nothing that imports make is garbage, but every collection would look at all
     stdout = open_streams()
     command, *options = [word for word in sys.argv[1:] if word not in VERBOSITY] or [""]
     if command in SEGMENTING:
@@ -51,7 +53,10 @@ def main() -> None:
 
         begin(options)
     try:
-        _app([module for module, names in COMMANDS.items() if command in names] or COMMANDS)()
+        run = _app([module for module, names in COMMANDS.items() if command in names] or COMMANDS)
+        gc.freeze()
+        gc.enable()
+        run()
     except SystemExit as done:
         if isinstance(done.code, int):
             os._exit(close_streams(stdout, done.code))
