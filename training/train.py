@@ -65,6 +65,7 @@ def fit(
     Raises:
         Terminated: SIGTERM came and the run is saved.
         CheckpointError: The last checkpoint cannot be continued, or `start` does not fit.
+        OptionsError: The recipe's norm is frozen, and there is no start, or none with statistics.
     """
     run.mkdir(parents=True, exist_ok=True)
     average, checkpoints = MovingAverage(recipe.ema), Checkpoints(run / "last.ckpt", recipe)
@@ -73,8 +74,8 @@ def fit(
     trainer = _trainer(recipe, run, callbacks, validate=bool(val))
     module, data = TrainingModule(recipe), CropData(cases, recipe, val or (), workers, heads)
     last = checkpoints.path if checkpoints.path.is_file() else None
-    if start is not None and last is None:
-        _start_from(start, module.network, cases)
+    if last is None:
+        _begin(recipe, module.network, start, cases)
     with warnings.catch_warnings():
         # Lightning guesses that more workers would help and that the loader cannot resume. Ours
         # resumes by the number of the step.
@@ -83,7 +84,16 @@ def fit(
     return average.network
 
 
-def _start_from(start: Path, network: UNet3d, cases: Sequence[TrainingCase]) -> None:
+def _begin(
+    recipe: Recipe, network: UNet3d, start: Path | None, cases: Sequence[TrainingCase]
+) -> None:
+    if start is None:
+        if recipe.model.norm == "frozen":
+            raise OptionsError(
+                "model.norm: frozen needs statistics, which a new network has not; give --start "
+                "CHECKPOINT or ENGINE, or train with batch or instance"
+            )
+        return
     not_in_file = begin_from(network, start)
     if any(name.endswith(".running_mean") for name in not_in_file):
         if not cases:

@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 
+from fastbts import OptionsError
 from fastbts.engine.file import read_engine_file, write_engine_file
 from tests.training.tiny import MECHANISMS, TINY, randomize_zeros
 from training import start
@@ -98,6 +99,13 @@ def test_statistics_of_one_case_make_batch_norm_an_instance_norm(
     assert all(torch.equal(one, two) for one, two in zip(means, again, strict=True)), (
         "a mean, not a sum"
     )
+
+
+def test_frozen_statistics_need_a_start(cases: list[TrainingCase], tmp_path: Path) -> None:
+    recipe = load_recipe("smoke")
+    frozen = replace(recipe, model=replace(recipe.model, norm="frozen"))
+    with pytest.raises(OptionsError, match=r"model\.norm: frozen needs statistics.* give --start"):
+        fit(frozen, cases[:1], tmp_path)
 
 
 @pytest.mark.slow
