@@ -47,9 +47,8 @@ std::int32_t mark_brain(const View<const T, 4>& box, std::int64_t a, std::int64_
                         std::uint8_t* row, std::vector<unsigned>& bits) {
   const std::int64_t n = box.shape[3];
   std::fill(row, row + padded(n), std::uint8_t{0});
-  for (std::int64_t m = 0; m < box.shape[0]; ++m) {
+  for (std::int64_t m = 0; m < box.shape[0]; ++m)
     bits[static_cast<std::size_t>(m)] |= mark_nonzero(box.at(m, a, b), box.strides[3], n, row);
-  }
   return std::accumulate(row, row + n, std::int32_t{0});
 }
 
