@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy_tables, brain_tables, focus_tables, pareto_tables
+from benchmarks import ablation_tables, accuracy_tables, brain_tables, focus_tables, pareto_tables
 from benchmarks import network_tables as network
 from benchmarks import threads_tables as threads
 from benchmarks.accuracy_tables import REGIONS
@@ -25,7 +25,6 @@ RESULTS = Path(__file__).parent / "results"
 MODELS = ("models/fastbts-light.md", "models/fastbts-brain.md")
 RESULT_PAGES = ("docs/results/accuracy.md", "docs/results/speed.md")
 PAGES = ("README.md", *RESULT_PAGES, "csrc/README.md", *MODELS, "training/README.md")
-ARM_NAMES = {"all": "all, orthonormal text"}  # arms that need a longer name than in the results
 
 
 def speed_table(results: dict[str, Any]) -> str:
@@ -119,45 +118,6 @@ def cost_table(results: dict[str, Any]) -> str:
         f"All mechanisms cost {cost['wall']} of wall time and {cost['processor']} of processor "
         "time (medians of pairs).",
     )
-
-
-def ablation_table(results: dict[str, Any]) -> str:
-    """Each arm compared with others: difference of the mean Dice in points, interval and p."""
-    rows: list[tuple[str, ...]] = []
-    for name, arm in results["arms"].items():
-        against = [_comparison(c) for c in results["comparisons"] if c["name"] == name]
-        first, *others = against or [("", "", "")]
-        rows.append((ARM_NAMES.get(name, name), str(arm["n_seeds"]), *_dice(arm), *first))
-        rows += [("",) * 6 + other for other in others]
-    n_cases = results["comparisons"][0]["n_cases"] if results["comparisons"] else 0
-    return table(
-        ("network", "seeds", *REGIONS, "against", "points, 95 % interval", "p"),
-        rows,
-        f"n = {n_cases} validation cases; compared over the seeds that both networks have. "
-        "Interval: bootstrap over cases and seeds. p: exact Wilcoxon signed-rank test over case "
-        "means, not corrected "
-        f"for the number of rows; the smallest possible p is {2 ** (1 - n_cases):.3f}.",
-    )
-
-
-def _comparison(comparison: dict[str, Any]) -> tuple[str, str, str]:
-    points = [f"{100 * comparison[key]:+.1f}" for key in ("difference", "low", "high")]
-    base = ARM_NAMES.get(comparison["base"], comparison["base"])
-    return base, f"{points[0]} [{points[1]}, {points[2]}]", f"{comparison['p']:.3f}"
-
-
-def _dice(arm: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(f"{arm[r]:.3f}" for r in REGIONS)
-
-
-def curve_table(results: dict[str, Any]) -> str:
-    """Dice of the plain network by training cases and steps."""
-    plain = [arm for name, arm in results["arms"].items() if name.startswith("plain")]
-    rows = [
-        (str(arm["n_cases"]), str(arm["steps"]), str(arm["n_seeds"]), *_dice(arm))
-        for arm in sorted(plain, key=lambda arm: (arm["steps"], arm["n_cases"]))
-    ]
-    return table(("training cases", "steps", "seeds", *REGIONS), rows)
 
 
 def ops_table(results: dict[str, Any]) -> str:
@@ -276,8 +236,8 @@ TABLES: dict[str, tuple[Any, ...]] = {
     "layers": (network.layers_table, "layers.json"),
     "variants": (network.variants_table, "variants.json"),
     "cost": (cost_table, "semantic.json"),
-    "ablation": (ablation_table, "ablation.json"),
-    "curve": (curve_table, "ablation.json"),
+    "ablation": (ablation_tables.validation_table, "ablation.json"),
+    "ablation-held-out": (ablation_tables.held_out_table, "ablation.json"),
     "registration": (registration_table, "study.json"),
     "study": (study_table, "study.json"),
     **{f"peers-{name}": (make, "peers.json") for name, make in peers.TABLES.items()},

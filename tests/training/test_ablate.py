@@ -155,21 +155,18 @@ def test_every_group_is_dealt_out_to_the_folds(tmp_path: Path) -> None:
 
 
 def test_tables_of_a_summary(tmp_path: Path) -> None:
-    runs = [
-        run_of("plain", 0, [0.5] * 6),
-        run_of("bridge", 0, [0.6] * 6),
-        run_of("plain, 7 cases", 0, [0.4] * 6),
-    ]
-    page = "<!-- table:ablation -->\n<!-- end -->\n<!-- table:curve -->\n<!-- end -->\n"
+    runs = [run_of("plain", 0, [0.5] * 6), run_of("bridge", 0, [0.6] * 6)]
+    page = "<!-- table:ablation -->\n<!-- end -->\n<!-- table:ablation-held-out -->\n<!-- end -->\n"
     assert filled(page, tmp_path).count("Not measured yet.") == 2
     (tmp_path / "ablation.json").write_text(json.dumps(summarise(runs, bases())))
     text = filled(page, tmp_path)
-    assert (
-        "| bridge | 1 | 0.600 | 0.600 | 0.600 | 0.600 | plain | +10.0 [+10.0, +10.0] | 0.031 |"
-        in text
-    )
+    row = "| bridge | 360 | 1 | 0.600 | 0.600 | 0.600 | 0.600 | plain | +10.0 [+10.0, +10.0] | "
+    assert text.count(row) == 1, "without folds no training case is held out"
     assert "n = 6 validation cases;" in text
-    assert text.count("| 28 | 360 | 1 | 0.500 |") == 1, "the curve: plain ones only"
+    for result in runs:
+        result["held_out"] = result["scores"][:5]
+    (tmp_path / "ablation.json").write_text(json.dumps(summarise(runs, bases())))
+    assert "n = 5 training cases, each scored by" in filled(page, tmp_path)
 
 
 @pytest.mark.slow

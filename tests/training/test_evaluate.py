@@ -10,8 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from benchmarks.ablation_tables import validation_table
 from benchmarks.accuracy_tables import dice_table, groups_table, scores_table
-from benchmarks.make_tables import ablation_table
 from fastbts import MODALITIES, FastBTSError
 from fastbts.metrics import region_dice
 from tests.conftest import write_voxel_engine
@@ -131,15 +131,15 @@ def test_table_of_scores_by_hand() -> None:
 
 
 def test_table_of_the_ablation_says_what_text_is_meant() -> None:
-    arm = {"n_seeds": 3, "WT": 0.8, "TC": 0.4, "ET": 0.2, "mean": 0.5}
+    arm = {"steps": 2000, "n_seeds": 3, "WT": 0.8, "TC": 0.4, "ET": 0.2, "mean": 0.5}
     against = {"n_cases": 6, "difference": 0.01, "low": -0.01, "high": 0.03, "p": 0.5}
     arms = {"plain": arm, "all": arm, "all, CLIP text": arm}
     pairs = [
         {"name": "all", "base": "plain", **against},
         {"name": "all, CLIP text", "base": "all", **against},
     ]
-    lines = ablation_table({"arms": arms, "comparisons": pairs}).splitlines()
-    assert lines[3].startswith("| all, orthonormal text | 3 | 0.800 |")
+    lines = validation_table({"arms": arms, "comparisons": pairs}).splitlines()
+    assert lines[3].startswith("| all, orthonormal text | 2000 | 3 | 0.800 |")
     assert lines[4].endswith("| all, orthonormal text | +1.0 [-1.0, +3.0] | 0.500 |")
 
 
