@@ -21,7 +21,8 @@ def held_out_table(results: dict[str, Any]) -> str:
         return ""
     return _table(
         results["held_out"],
-        "training cases, each scored by the networks of the seed that did not learn it.",
+        "training cases, those that the seeds of both networks leave out, each scored by the "
+        "networks of the seed that did not learn it.",
     )
 
 
@@ -34,13 +35,14 @@ def _table(summary: dict[str, Any], cases: str) -> str:
         settings = (ARM_NAMES.get(name, name), str(arm["steps"]), str(arm["n_seeds"]))
         rows.append((*settings, *_dice(arm), *first))
         rows += [("",) * 7 + other for other in others]
-    n_cases = summary["comparisons"][0]["n_cases"] if summary["comparisons"] else 0
+    counts = {comparison["n_cases"] for comparison in summary["comparisons"]} or {0}
+    n = " or ".join(map(str, sorted(counts, reverse=True)))
     return table(
         ("network", "steps", "seeds", *REGIONS, "against", "points, 95 % interval", "p"),
         rows,
-        f"n = {n_cases} {cases} Interval: bootstrap over cases and seeds. p: exact Wilcoxon "
+        f"n = {n} {cases} Interval: bootstrap over cases and seeds. p: exact Wilcoxon "
         "signed-rank test over case means, not corrected for the number of rows; the smallest "
-        f"possible p is {2 ** (1 - n_cases):.2g}.",
+        f"possible p is {2 ** (1 - max(counts)):.2g}.",
     )
 
 

@@ -166,7 +166,7 @@ def test_tables_of_a_summary(tmp_path: Path) -> None:
     for result in runs:
         result["held_out"] = result["scores"][:5]
     (tmp_path / "ablation.json").write_text(json.dumps(summarise(runs, bases())))
-    assert "n = 5 training cases, each scored by" in filled(page, tmp_path)
+    assert "n = 5 training cases, those that the seeds" in filled(page, tmp_path)
 
 
 @pytest.mark.slow
