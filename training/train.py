@@ -65,7 +65,8 @@ def fit(
     Raises:
         Terminated: SIGTERM came and the run is saved.
         CheckpointError: The last checkpoint cannot be continued, or `start` does not fit.
-        OptionsError: The recipe's norm is frozen, and there is no start, or none with statistics.
+        OptionsError: The recipe's norm is frozen and there is no start; or a start has no
+            statistics, and there are no cases to measure them on.
     """
     run.mkdir(parents=True, exist_ok=True)
     average, checkpoints = MovingAverage(recipe.ema), Checkpoints(run / "last.ckpt", recipe)
