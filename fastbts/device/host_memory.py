@@ -25,6 +25,12 @@ def free_bytes(proc: Path = PROC, cgroups: Path = CGROUPS) -> int | None:
     return max(0, min(found)) if found else None
 
 
+def limit_bytes(proc: Path = PROC) -> int | None:
+    """Memory that `ulimit -v` and `-d` leave: beyond it every allocation fails. None: no limit."""
+    found = list(_of_limits(proc))
+    return max(0, min(found)) if found else None
+
+
 def _of_machine(proc: Path) -> Iterator[int]:
     fields = _fields(proc / "meminfo")
     if "MemAvailable:" in fields:

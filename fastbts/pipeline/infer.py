@@ -132,7 +132,8 @@ def warm_up(engine: Engine, lender: Workspaces) -> None:
             warm_up_on_device(cast(DeviceEngine, engine), workspace)
         return
     spec = engine.spec
-    with huge_pages():
+    n_voxels = math.prod(spec.window)
+    with huge_pages(), memory_explained(engine, n_voxels, HOST.free_bytes(), ""):
         engine.infer(np.zeros((1, len(spec.modalities), *spec.window), np.float32))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fastbts.device.host_memory import limit_bytes
 from fastbts.engine.interface import Engine, parallel_of
 from fastbts.errors import DeviceError, is_out_of_memory
 
@@ -50,6 +51,9 @@ def memory_explained(
 ) -> Iterator[None]:
     """Turns a lack of memory for the network into a DeviceError that says what it needs.
 
+    A limit that leaves too little is not tried: OpenVINO's threads may end the process when an
+    allocation fails.
+
     Args:
         engine: The network.
         n_voxels: Of the largest tensor in the block.
@@ -57,7 +61,10 @@ def memory_explained(
         way_out: Ends the message.
     """
     needed = pass_bytes(engine, n_voxels)
+    limit = limit_bytes() if engine.description["device"] == "cpu" else None
     try:
+        if limit is not None and limit < needed:
+            raise MemoryError
         yield
     except Exception as error:
         if not is_out_of_memory(error):
@@ -70,4 +77,4 @@ def memory_explained(
 
 
 def _gb(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB"
+    return f"{n_bytes / 1e9:.2f} GB"

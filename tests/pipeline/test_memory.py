@@ -5,14 +5,16 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fastbts import load_engine
+from fastbts import DeviceError, load_engine
 from fastbts.device.host_memory import free_bytes
-from fastbts.pipeline.memory import ONE_PASS_BYTES, choose_mode, pass_bytes
+from fastbts.pipeline import memory
+from fastbts.pipeline.memory import ONE_PASS_BYTES, choose_mode, memory_explained, pass_bytes
 from tests.conftest import VoxelEngine, write_voxel_engine
 
 MB = 1 << 20
@@ -94,15 +96,30 @@ def test_ulimits_count(limit: str) -> None:
     assert resource.getrlimit(getattr(resource, limit))[0] != 2 << 30
 
 
+@pytest.mark.parametrize(("device", "ran"), [("cpu", []), ("cuda", [True])])
+def test_what_a_limit_leaves_no_room_for_is_not_tried(
+    monkeypatch: pytest.MonkeyPatch, device: str, ran: list[bool]
+) -> None:
+    """OpenVINO ended the process in one of thirty such calls."""
+    engine, n, tried = VoxelEngine(), 10**6, []
+    engine.description["device"] = device
+    monkeypatch.setattr(memory, "limit_bytes", lambda: pass_bytes(engine, n) - 1)
+    message = "needs about 0.16 GB for 1000000 voxels, 0.10 GB were free"
+    refused = pytest.raises(DeviceError, match=message) if device == "cpu" else nullcontext()
+    with refused, memory_explained(engine, n, 10**8, ""):
+        tried.append(True)
+    assert tried == ran
+
+
 def test_one_pass_is_chosen_where_it_fits_or_nothing_else_would() -> None:
     engine, n = VoxelEngine(), 10**6
     assert choose_mode(engine, n, n // 10, "cpu", 10**6) == (
         "sliding",
-        "one pass needs about 0.2 GB more, 0.0 GB are free",
+        "one pass needs about 0.16 GB more, 0.00 GB are free",
     )
     assert choose_mode(engine, n, n // 10, "cpu", 10**9) == (
         "one-pass",
-        "one pass needs about 0.2 GB more, 1.0 GB are free",
+        "one pass needs about 0.16 GB more, 1.00 GB are free",
     )
     assert choose_mode(engine, n, n, "cpu", 0) == ("one-pass", "a sliding window is not smaller")
     assert choose_mode(engine, n, n // 10, "cpu", None) == (
@@ -130,7 +147,7 @@ def test_each_of_the_passes_at_once_needs_its_own_memory(tmp_path: Path) -> None
     assert choose_mode(engine, n, n // 10, "cpu", 330 * 10**6)[0] == "one-pass"
     assert choose_mode(engine, n, n // 10, "cpu", 310 * 10**6) == (
         "sliding",
-        "2 passes at once, each of which needs about 0.2 GB more, 0.3 GB are free",
+        "2 passes at once, each of which needs about 0.16 GB more, 0.31 GB are free",
     )
     small, large = (np.zeros((1, 4, 16, 16, side), np.float32) for side in (8, 24))
     engine.infer(large)
