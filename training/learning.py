@@ -26,7 +26,7 @@ def record(run: Path, shipped: Path | None = None, after: Path | None = None) ->
     Args:
         run: Folder of `training train`, with recipe.yaml and dice.jsonl.
         shipped: Scores by `training evaluate` of the network that was shipped from the run's end.
-        after: Record of the run whose shipped network was the start.
+        after: Record of the runs before; the last network shipped from them was the start.
     Returns:
         "runs", the last one is `run`: "recipe"; "points", each with "gvoxel", 10^9 voxels from the
         start of the first run on; "shipped", the same for the shipped network.
@@ -37,7 +37,7 @@ def record(run: Path, shipped: Path | None = None, after: Path | None = None) ->
     if not log.is_file():
         raise FastBTSError(f"{log}: missing; train with labelled validation cases")
     runs = json.loads(after.read_text())["runs"] if after else []
-    begin = runs[-1]["shipped"]["gvoxel"] if runs else 0.0
+    begin = next((run["shipped"]["gvoxel"] for run in reversed(runs) if run["shipped"]), 0.0)
     points = [json.loads(line) for line in log.read_text().splitlines()]
     for point in points:
         point["gvoxel"] = round(begin + n_voxels(recipe.stages, point["step"]) / 1e9, 3)
@@ -66,7 +66,9 @@ def draw(curve: dict[str, Any], path: Path) -> None:
             label = group if run is runs[0] else None
             at = [point["gvoxel"] for point in run["points"]]
             dice = [point[group] for point in run["points"]]
-            axes.plot(at, dice, "o-", color=f"C{i}", label=label)
+            # Runs from one start lie over each other: the last one is dashed.
+            line = "o--" if run is runs[-1] and not run["shipped"] else "o-"
+            axes.plot(at, dice, line, color=f"C{i}", label=label)
             if group in run["shipped"]:
                 axes.plot(run["shipped"]["gvoxel"], run["shipped"][group], f"C{i}*", markersize=12)
     axes.set_xlabel(f"10^9 voxels of training (recipe {runs[-1]['recipe']}; stars: shipped)")
@@ -81,7 +83,8 @@ def command(
         Path | None, typer.Option(help="scores of the shipped network, by `evaluate --json`")
     ] = None,
     after: Annotated[
-        Path | None, typer.Option(help="JSON of the run that this one started from")
+        Path | None,
+        typer.Option(help="JSON of the runs before; their last shipped network was the start"),
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="file for the points")] = None,
     figure: Annotated[Path | None, typer.Option(help="PNG file for the curve")] = None,

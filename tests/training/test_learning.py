@@ -41,6 +41,10 @@ def test_curve_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         first["shipped"]["gvoxel"] + 1000 * step, abs=1e-2
     )
     assert (tmp_path / "curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    again = ("--after", tmp_path / "both.json", "--json", tmp_path / "all.json")
+    assert run("learning", tmp_path, *again) == 0
+    runs = json.loads((tmp_path / "all.json").read_text())["runs"]
+    assert runs[2]["points"] == runs[1]["points"], "from the same start: the second shipped nothing"
 
 
 def test_voxels_of_stages() -> None:
