@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks import op_peers
 from fastbts import ops
+from fastbts.labels import ED, ET, NCR
 from fastbts.ops import reference
 from tests.ops.op import noise
 from tests.ops.registry import OPS
@@ -220,6 +221,23 @@ def components() -> Case:
     )
 
 
+def stray_core() -> Case:
+    """Core in a ring, and single voxels of it in the oedema, which are too small to be changed:
+    every run does the same."""
+    lines = (np.linspace(-1, 1, n) for n in TENSOR)
+    radius = sum(axis**2 for axis in np.meshgrid(*lines, indexing="ij", sparse=True))
+    labels = np.select([radius < 0.05, radius < 0.1, radius < 0.3], [NCR, ET, ED]).astype(np.uint8)
+    labels[(labels == ED) & (np.random.default_rng(0).random(TENSOR) < 0.01)] = NCR
+    box, values = tuple((0, n) for n in TENSOR), (ED, NCR, ET)
+    ndimage = optional("scipy.ndimage")
+    return Case(
+        {"labels": labels, "box": box, "values": values, "min_voxels": 500},
+        labels.nbytes,
+        peers={"scipy": op_peers.scipy_enclosed(ndimage, labels, NCR)} if ndimage else {},
+        result=lambda written: written[1][0],
+    )
+
+
 def mutual_information() -> Case:
     """As the finest level of a registration asks for it: a quadratic is fitted to 28 poses."""
     rng, n = np.random.default_rng(0), 80_000
@@ -265,6 +283,7 @@ CASES: dict[str, Callable[[], Case]] = {
         resample,
         resample_affine,
         components,
+        stray_core,
         mutual_information,
         semantic_bridge,
         semantic_attention,

@@ -116,6 +116,11 @@ def scipy_components(ndimage: Any, labels: NDArray[np.uint8]) -> Job:
     return lambda: len(np.bincount(ndimage.label(labels, neighbours)[0].ravel())) - 1
 
 
+def scipy_enclosed(ndimage: Any, labels: NDArray[np.uint8], core: int) -> Job:
+    """Voxels of the largest part of core; does not look at what the parts touch."""
+    return lambda: np.bincount(ndimage.label(labels == core)[0].ravel())[1:].max()
+
+
 def bridge_tensors(weights: Sequence[Any]) -> list[Any]:
     """`BridgeWeights`, as tensors, in the shapes that `bridge_with_torch` takes."""
     conv, bias, axis_bias, expand = weights

@@ -36,6 +36,7 @@ __all__: list[str] = [
     "semantic_bridge",
     "semantic_bridge_scratch",
     "similarity",
+    "stray_core",
     "text_reads",
     "unpack",
     "window",
@@ -240,6 +241,19 @@ def similarity(
     scale: float,
     bias: typing.Any,
     out: typing.Any,
+    n_threads: int,
+    stream: int,
+) -> None: ...
+def stray_core(
+    labels: typing.Any,
+    box: typing.Annotated[
+        collections.abc.Sequence[typing.Annotated[collections.abc.Sequence[int], "FixedSize(2)"]],
+        "FixedSize(3)",
+    ],
+    values: typing.Annotated[collections.abc.Sequence[int], "FixedSize(3)"],
+    min_voxels: int,
+    counts: typing.Any,
+    scratch: typing.Any | None,
     n_threads: int,
     stream: int,
 ) -> None: ...

@@ -21,6 +21,7 @@
 #include "ops/resample_affine.h"
 #include "ops/semantic_attention.h"
 #include "ops/semantic_bridge.h"
+#include "ops/stray_core.h"
 #include "ops/window.h"
 
 namespace fastbts {
@@ -178,6 +179,23 @@ void bind_labels(py::module_& module) {
         });
       },
       "labels"_a, "box"_a, "min_voxels"_a, "counts"_a, "scratch"_a, "n_threads"_a, "stream"_a);
+
+  module.def(
+      "stray_core",
+      [](const Array& labels, const Bounds3& box, const std::array<std::uint8_t, 3>& values,
+         std::int64_t min_voxels, const Array& counts, const std::optional<Array>& scratch,
+         int n_threads, StreamHandle stream) {
+        run(stray_core, "stray_core", n_threads, stream, [&](Borrower& borrow) -> StrayCoreArgs {
+          return {borrow.array<std::uint8_t, 3>(labels, "labels", "uint8 (D, H, W)", Rows::kAny),
+                  to_box(box),
+                  values,
+                  min_voxels,
+                  borrow.array<std::int64_t, 1>(counts, "counts", "int64 (3)"),
+                  borrow.optional<std::int32_t, 2>(scratch, "scratch", "int32 (4, n)")};
+        });
+      },
+      "labels"_a, "box"_a, "values"_a, "min_voxels"_a, "counts"_a, "scratch"_a, "n_threads"_a,
+      "stream"_a);
 }
 
 void bind_network(py::module_& module) {

@@ -1,24 +1,13 @@
+#include <algorithm>
 #include <limits>
 
 #include "core/array/dense.h"
 #include "core/cuda/launch.h"
 #include "ops/components.h"
 #include "ops/components_kernel.cuh"
+#include "ops/label_box.h"
 
 namespace fastbts {
-namespace {
-
-LabelBox label_box(const View<std::uint8_t, 3>& any_order) {
-  const auto labels = any_order.permuted(memory_order(any_order.shape, any_order.strides));
-  LabelBox box{labels.data, {}, {}};
-  for (std::size_t axis = 0; axis < 3; ++axis) {
-    box.size[axis] = static_cast<int>(labels.shape[axis]);
-    box.steps[axis] = labels.strides[axis];
-  }
-  return box;
-}
-
-}  // namespace
 
 void components_cuda(const ComponentsArgs& args, Stream stream) {
   const cudaStream_t queue = cuda_stream(stream);

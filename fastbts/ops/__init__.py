@@ -1,9 +1,9 @@
 """The arithmetic in C++, on NumPy arrays or arrays on a CUDA device.
 
 Around the network: `brain_box`, `normalize`, `window`, `blend`, `resample`, `resample_affine`
-(`image.py`), `label`, `components`, `expected_dice` (`regions.py`). Inside it: `semantic_bridge`,
-`semantic_attention` (`semantic.py`). To register images: `mutual_information` (`registration.py`),
-on the CPU only.
+(`image.py`), `label`, `components`, `stray_core`, `expected_dice` (`regions.py`). Inside it:
+`semantic_bridge`, `semantic_attention` (`semantic.py`). To register images: `mutual_information`
+(`registration.py`), on the CPU only.
 `fastbts.ops.reference` defines each op in a few lines of NumPy. The layers of the whole network,
 for the native engine, are in `fastbts.ops.network`.
 

@@ -6,6 +6,7 @@ Argument names and shapes are those of the ops; results are float64 where theirs
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 Size = tuple[int, int, int]
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 Weights = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+FACES = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))
+CORNERS = [(d, h, w) for d, h, w in product((-1, 0, 1), repeat=3)]
+"""Steps to the voxels that share a face, or at least a corner."""
 
 
 def brain_box(volume: NDArray[Any]) -> tuple[Box, int, tuple[int, ...], tuple[int, ...]]:
@@ -181,7 +185,33 @@ def components(
     return result, n_before, n_after
 
 
-def _flood(waiting: NDArray[np.bool_], start: Size) -> list[Size]:
+def stray_core(
+    labels: NDArray[np.uint8], box: Box, values: tuple[int, int, int], min_voxels: int
+) -> tuple[NDArray[np.uint8], int, int, int]:
+    """Returns the labels with stray core changed, and voxels enclosed, stray, and changed."""
+    result, (edema, core, et) = labels.copy(), values
+    inside = result[tuple(slice(*bounds) for bounds in box)]
+    waiting, around = inside == core, np.pad(inside, 1)
+    enclosed, stray = list[Size](), list[Size]()
+    for start in np.argwhere(waiting).tolist():
+        part = _flood(waiting, tuple(start), FACES)
+        beside = [around[d + 1, h + 1, w + 1] for voxel in part for d, h, w in _near(voxel, FACES)]
+        faces = [label for label in beside if label != core]
+        if len(part) >= max(1, min_voxels):
+            to_et = Fraction(faces.count(et), len(faces))
+            enclosed += part if to_et >= Fraction(3, 5) else []
+            stray += part if to_et < Fraction(1, 5) else []
+    changed = stray if 10 * len(enclosed) >= len(stray) else []
+    for voxel in changed:
+        inside[voxel] = edema
+    return result, len(enclosed), len(stray), len(changed)
+
+
+def _near(voxel: Size, steps: Sequence[Size]) -> list[Size]:
+    return [(voxel[0] + d, voxel[1] + h, voxel[2] + w) for d, h, w in steps]
+
+
+def _flood(waiting: NDArray[np.bool_], start: Size, steps: Sequence[Size] = CORNERS) -> list[Size]:
     """Removes the connected part around a voxel from `waiting`; returns its voxels."""
     part: list[Size] = []
     front = [start]
@@ -190,10 +220,7 @@ def _flood(waiting: NDArray[np.bool_], start: Size) -> list[Size]:
         if _inside(voxel, waiting.shape) and waiting[voxel]:
             waiting[voxel] = False
             part.append(voxel)
-            front += [
-                (voxel[0] + d, voxel[1] + h, voxel[2] + w)
-                for d, h, w in product((-1, 0, 1), repeat=3)
-            ]
+            front += _near(voxel, steps)
     return part
 
 

@@ -13,7 +13,15 @@ from fastbts.ops.arrays import Array, is_on_device, output_array, stream_handle
 from fastbts.ops.image import Box, Size
 from fastbts.ops.packing import PackedLogits, layout
 
-__all__ = ["Parts", "RegionCounts", "components", "expected_dice", "label"]
+__all__ = [
+    "Parts",
+    "RegionCounts",
+    "StrayCore",
+    "components",
+    "expected_dice",
+    "label",
+    "stray_core",
+]
 
 
 class RegionCounts(NamedTuple):
@@ -45,6 +53,19 @@ class Parts(NamedTuple):
         """From the numbers that the op writes."""
         n_before, n_after, *n_removed = counts
         return cls(n_before, n_after, {label: n for label, n in enumerate(n_removed) if n})
+
+
+class StrayCore(NamedTuple):
+    """Voxels of core in enclosed parts, in stray ones, and those that became oedema."""
+
+    n_enclosed: int
+    n_stray: int
+    n_changed: int
+
+    @classmethod
+    def of(cls, counts: Sequence[int]) -> StrayCore:
+        """From the numbers that the op writes."""
+        return cls(*counts)
 
 
 def label(
@@ -178,3 +199,42 @@ def components(
     counts = output_array("components: counts", counts, labels, (258,), np.int64)
     _C.components(labels, box, min_voxels, counts, scratch, n_threads, stream_handle(stream))
     return None if is_on_device(counts) else Parts.of(np.asarray(counts).tolist())
+
+
+def stray_core(
+    labels: Array,
+    box: Box,
+    values: tuple[int, int, int],
+    min_voxels: int,
+    n_threads: int = 0,
+    *,
+    counts: Array | None = None,
+    scratch: Array | None = None,
+    stream: Any = None,
+) -> StrayCore | None:
+    """Makes stray necrotic core oedema, where other core shows what core of this tumour looks like.
+
+    A part is a set of voxels of core that touch by faces inside the box, at least `min_voxels` of
+    them. Of its faces to other voxels, or to the outside, a stray part has less than a fifth to
+    enhancing tumour, an enclosed one at least three fifths. Stray parts change if the enclosed ones
+    have at least a tenth of their voxels: without such a core in a ring nothing says that core away
+    from enhancing tumour is wrong, as in low-grade gliomas.
+
+    Args:
+        labels: (D, H, W) uint8, any strides, changed inside the box only.
+        box: Part of the labels to process.
+        values: Labels of ED, NCR, ET (oedema, necrotic core, enhancing tumour).
+        min_voxels: Smallest size of a part that counts.
+        n_threads: 0 for all CPUs.
+        counts: (3,) int64, written: the numbers returned; needed on a device.
+        scratch: (4, n) int32, n at least the voxels of the box; needed on a device, unused on the
+            CPU.
+        stream: CUDA stream, for arrays on a device.
+
+    Returns:
+        The counts; None on a device, where `counts` has them once the stream is waited for.
+    """
+    counts = output_array("stray_core: counts", counts, labels, (3,), np.int64)
+    handle = stream_handle(stream)
+    _C.stray_core(labels, box, values, min_voxels, counts, scratch, n_threads, handle)
+    return None if is_on_device(counts) else StrayCore.of(np.asarray(counts).tolist())

@@ -39,6 +39,10 @@ def on(device: str) -> Ops:
     return {"cpu": ops, "cuda": CudaDevice(), "emulated": EmulatedDevice()}[device]
 
 
+RESULTS = {"label": ops.RegionCounts, "components": ops.Parts, "stray_core": ops.StrayCore}
+"""What ops return that write numbers."""
+
+
 class Device:
     """The functions of `fastbts.ops` for NumPy arrays, which are copied to a device and back."""
 
@@ -61,7 +65,7 @@ class Device:
             given[name][...] = fetched(there[name])
             if result is there[name]:
                 return given[name]
-        made = {"label": ops.RegionCounts, "components": ops.Parts}.get(op.name)
+        made = RESULTS.get(op.name)
         return made.of(there["counts"].tolist()) if made else fetched(result)
 
     def moved(self, op: Op, arguments: dict[str, Any]) -> dict[str, Any]:

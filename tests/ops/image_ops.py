@@ -145,6 +145,25 @@ def components_outputs(given: Arguments) -> Arguments:
     return {"counts": np.empty(258, np.int64), "scratch": np.empty((2, n), np.int32)}
 
 
+def stray_core_example(rng: Random, size: Size, _: str) -> Arguments:
+    """Blocks of two voxels a side, so that some parts are enclosed and some stray."""
+    half = tuple((n + 1) // 2 for n in size)
+    blocks = rng.choice(np.array([0, 1, 2, 4], np.uint8), half, p=(0.1, 0.3, 0.3, 0.3))
+    d, h, w = size
+    labels = blocks.repeat(2, 0).repeat(2, 1).repeat(2, 2)[:d, :h, :w].copy()
+    return {"labels": labels, "box": inner(size), "values": (2, 1, 4), "min_voxels": 5}
+
+
+def stray_core_exact(**given: Any) -> tuple[Any, ...]:
+    after, *counts = reference.stray_core(**given)
+    return after, np.array(counts)
+
+
+def stray_core_outputs(given: Arguments) -> Arguments:
+    n = math.prod(stop - start for start, stop in given["box"])
+    return {"counts": np.empty(3, np.int64), "scratch": np.empty((4, n), np.int32)}
+
+
 def mutual_information_example(rng: Random, size: Size, _: str = "float32") -> Arguments:
     """Points around a moving image of few grey levels, under two maps."""
     points = rng.uniform(-1, 1, (500, 3)) * size
@@ -241,6 +260,15 @@ IMAGE_OPS = (
         components_exact,
         results=("labels", "counts"),
         outputs=components_outputs,
+        strided=("labels",),
+        same_bits=True,
+    ),
+    Op(
+        "stray_core",
+        stray_core_example,
+        stray_core_exact,
+        results=("labels", "counts"),
+        outputs=stray_core_outputs,
         strided=("labels",),
         same_bits=True,
     ),

@@ -65,6 +65,13 @@ def test_components_refuses_scratch_that_is_too_small(gpu: Device) -> None:
             run_with(gpu, OPS["components"], scratch=scratch)
 
 
+def test_stray_core_refuses_scratch_that_is_too_small(gpu: Device) -> None:
+    """The box has 2 x 3 x 5 voxels."""
+    for scratch in (None, gpu.put(np.empty((4, 29), np.int32))):
+        with pytest.raises(InputError, match=r"stray_core: scratch: expected shape \(4, 30\) or"):
+            run_with(gpu, OPS["stray_core"], scratch=scratch)
+
+
 def test_bridge_refuses_scratch_that_is_too_small(gpu: Device) -> None:
     with pytest.raises(InputError, match=r"semantic_bridge: scratch: expected at least \d+"):
         run_with(gpu, OPS["semantic_bridge"], scratch=gpu.put(np.empty(8, np.float32)))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fastbts import ops
 from fastbts.ops import reference
 from tests.ops.devices import EmulatedDevice
+from tests.ops.image_ops import stray_core_example
 from tests.ops.views import IMAGE_TYPES, noise_image, orientations, restrided
 from tests.tolerances import assert_close
 
@@ -265,6 +266,18 @@ def test_components_in_any_memory_order(
     on_cpu = (rng.random((5, 10, 11)) < density) * rng.integers(1, 5, (5, 10, 11), np.uint8)
     labels = restrided(on_cpu.copy(), axes, steps)
     assert EmulatedDevice(seed=3).components(labels, box, 4) == ops.components(on_cpu, box, 4)
+    assert np.array_equal(labels, on_cpu)
+
+
+@pytest.mark.parametrize("steps", BACKWARDS)
+@pytest.mark.parametrize("axes", ORDERS)
+def test_stray_core_in_any_memory_order(axes: tuple[int, ...], steps: tuple[int, ...]) -> None:
+    box = ((0, 5), (1, 9), (0, 11))
+    on_cpu = stray_core_example(np.random.default_rng(0), (5, 10, 11), "")["labels"]
+    labels = restrided(on_cpu.copy(), axes, steps)
+    expected = ops.stray_core(on_cpu, box, (2, 1, 4), 1)
+    assert expected.n_changed > 0
+    assert EmulatedDevice(seed=3).stray_core(labels, box, (2, 1, 4), 1) == expected
     assert np.array_equal(labels, on_cpu)
 
 

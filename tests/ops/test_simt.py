@@ -135,6 +135,20 @@ def test_components_of_any_density(seed: int, density: float) -> None:
     assert np.array_equal(labels, on_cpu)
 
 
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+@on_every_seed
+def test_stray_core_of_any_grain(seed: int, blocks: int) -> None:
+    """Parts of one voxel up to parts of nearly all core."""
+    rng, box = np.random.default_rng(blocks), ((1, 8), (2, 9), (1, 10))
+    labels = rng.choice(np.array([0, 1, 2, 4], np.uint8), (9, 10, 11), p=(0.1, 0.3, 0.2, 0.4))
+    for axis in range(3):
+        labels = labels.repeat(blocks, axis)
+    labels = labels[:9, :10, :11].copy()
+    expected = ops.stray_core(on_cpu := labels.copy(), box, (2, 1, 4), 2)
+    assert EmulatedDevice(seed=seed).stray_core(labels, box, (2, 1, 4), 2) == expected
+    assert np.array_equal(labels, on_cpu)
+
+
 @pytest.mark.parametrize("image", ["i2", "f4", "f8"])
 @on_every_seed
 def test_nearest_voxels_of_any_type(seed: int, image: str) -> None:
