@@ -44,7 +44,9 @@ RULE = (
     f"taken where at least {NOT_WORSE:.0%} of the cases are not worse, and the gain in Dice (mean "
     f"of the regions, groups of cases count the same) is above {LEAST_GAIN} and its standard error"
 )
-SETTINGS = ("temperatures", "thresholds", "min_et_mm3", "min_part_mm3")
+SETTINGS = ("temperatures", "thresholds", "stray_core_mm3", "min_et_mm3", "min_part_mm3")
+STRAY_CORE_MM3 = 500.0
+"""The rule for stray core is taken from this size on, or not: it changes few cases."""
 Gains = NDArray[np.float64]
 
 
@@ -93,14 +95,14 @@ def infer(segmenter: Segmenter, folders: list[Path]) -> tuple[list[TuningCase], 
 def tuned(spec: EngineSpec, cases: list[TuningCase], histogram: Histogram) -> EngineSpec:
     """Chooses temperatures, thresholds and small-part rules by `RULE`; ignores those of `spec`."""
     temperatures, halves = tuple(map(fit_temperature, histogram)), (0.5,) * len(spec.regions)
-    spec = replace(
-        spec, temperatures=temperatures, thresholds=halves, min_et_mm3=0.0, min_part_mm3=0.0
-    )
+    spec = replace(spec, temperatures=temperatures, thresholds=halves)
+    spec = replace(spec, stray_core_mm3=0.0, min_et_mm3=0.0, min_part_mm3=0.0)
     for region in reversed(range(len(halves))):  # ET first: TC contains ET, WT contains TC
         spec = best(cases, spec, (_with_threshold(spec, region, t) for t in THRESHOLDS))
     spec = best(cases, spec, (replace(spec, min_part_mm3=mm3) for mm3 in VOLUMES_MM3))
     if not spec.is_glioma:
         return spec
+    spec = best(cases, spec, [replace(spec, stray_core_mm3=STRAY_CORE_MM3)])
     return best(cases, spec, (replace(spec, min_et_mm3=mm3) for mm3 in VOLUMES_MM3))
 
 

@@ -101,10 +101,29 @@ def region_labels(regions: NDArray[np.bool_], spec: Spec) -> NDArray[np.uint8]:
         labels[region] = value
     if spec.min_part_mm3:
         labels[_small(labels > 0, math.ceil(spec.min_part_mm3))] = 0
+    if spec.stray_core_mm3:
+        labels[_stray_core(labels, math.ceil(spec.stray_core_mm3))] = ED
     enhancing = labels == ET if spec.min_et_mm3 else None
     if enhancing is not None and enhancing.sum() < spec.min_et_mm3:
         labels[enhancing] = NCR
     return labels
+
+
+def _stray_core(labels: NDArray[np.uint8], least: int) -> NDArray[np.bool_]:
+    """Core that hardly touches enhancing tumour, where enough of it is enclosed by that."""
+    from scipy import ndimage
+
+    parts, n = ndimage.label(labels == NCR)
+    around, faces, to_et = np.pad(labels, 1), np.zeros(n + 1), np.zeros(n + 1)
+    for axis in range(3):
+        for step in (-1, 1):
+            beside = np.roll(around, step, axis)[1:-1, 1:-1, 1:-1]
+            faces += np.bincount(parts.ravel(), (beside != NCR).ravel(), n + 1)
+            to_et += np.bincount(parts.ravel(), (beside == ET).ravel(), n + 1)
+    sizes = np.bincount(parts.ravel(), minlength=n + 1)
+    large = (sizes >= least) & (np.arange(n + 1) > 0)
+    enclosed, stray = large & (5 * to_et >= 3 * faces), large & (5 * to_et < faces)
+    return (stray & (10 * sizes[enclosed].sum() >= sizes[stray].sum()))[parts]
 
 
 def _small(mask: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:

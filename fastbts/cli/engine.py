@@ -251,6 +251,9 @@ def _network(spec: EngineSpec) -> dict[str, str]:
         "labels": "as in brats2021" if spec.is_glioma else named,
         "trained at": f"{spec.spacing_mm:g} mm, windows of {window} voxels (Z, Y, X)",
         "small-ET rule": f"below {spec.min_et_mm3:g} mm3" if spec.min_et_mm3 else "off",
+        "stray core": (
+            f"oedema from {spec.stray_core_mm3:g} mm3 on" if spec.stray_core_mm3 else "kept"
+        ),
         "small parts": f"removed below {spec.min_part_mm3:g} mm3" if spec.min_part_mm3 else "kept",
         "calibration": ", ".join(f"{region} / {t:g}" for region, t in temperatures),
     }

@@ -287,8 +287,8 @@ def parse_spec(values: Any) -> EngineSpec:
         EngineFileError: Missing or unknown fields, wrong types, or contradictory values.
     """
     default = asdict(EngineSpec())
-    # Older files of glioma engines have no labels.
-    if not isinstance(values, dict) or {*values, "labels"} != set(default):
+    # Older files of glioma engines have no labels, and no rule for stray core.
+    if not isinstance(values, dict) or {*values, "labels", "stray_core_mm3"} != set(default):
         raise EngineFileError(
             f"manifest's spec: expected exactly the fields {', '.join(default)}, got {values!r}"
         )
@@ -334,7 +334,7 @@ def _consistent(spec: EngineSpec) -> bool:
         and _are_names(spec.regions)
         and len(spec.labels) == len(spec.regions)
         and all(0 < label <= MAX_LABEL for labels in spec.labels for label in labels)
-        and (spec.is_glioma or not spec.min_et_mm3)
+        and (spec.is_glioma or not (spec.min_et_mm3 or spec.stray_core_mm3))
         and _are_names(spec.modalities)
         and 0 <= low < high <= 100
         and spec.stride > 0
@@ -342,6 +342,7 @@ def _consistent(spec: EngineSpec) -> bool:
         and all(0 < n <= MAX_WINDOW and n % spec.stride == 0 for n in spec.window)
         and 0 < spec.spacing_mm < math.inf
         and 0 <= spec.min_et_mm3 < math.inf
+        and 0 <= spec.stray_core_mm3 < math.inf
         and 0 <= spec.min_part_mm3 < math.inf
         and len(spec.temperatures) == len(spec.regions)
         and all(MIN_TEMPERATURE <= t <= MAX_TEMPERATURE for t in spec.temperatures)

@@ -1,4 +1,4 @@
-"""From logits to labels on the input's grid: thresholds, then the rules for small parts and ET."""
+"""From logits to labels on the input's grid: thresholds, then the rules for parts of the tumour."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastbts.device.host import HOST
 from fastbts.device.interface import Array, Workspace
 from fastbts.errors import DeviceError
 from fastbts.labels import ED, ET, NCR, label_table
-from fastbts.ops import PackedLogits, Parts, RegionCounts
+from fastbts.ops import PackedLogits, Parts, RegionCounts, StrayCore
 from fastbts.placement import Placement, box_size
 from fastbts.spec import EngineSpec
 from fastbts.volume import Geometry, to_network_axes
@@ -26,16 +26,15 @@ class Labelled:
     Attributes:
         labels: (i, j, k) uint8, values of `fastbts.labels`, or those of the engine's other regions.
         volumes_ml: Volume per region, in millilitres.
-        small_parts: What the removal of small parts did: threshold_mm3 and, if that is not 0,
-            n_parts_before, n_parts_after, removed_mm3.
-        small_et: What the small-ET rule did: threshold_mm3, applied, et_mm3_before, et_mm3_after;
-            empty for other regions.
+        rules: What each rule did. small_parts: threshold_mm3 and, if that is not 0, n_parts_before,
+            n_parts_after, removed_mm3. stray_core: threshold_mm3 and, if that is not 0,
+            enclosed_mm3, stray_mm3, changed_mm3. small_et: threshold_mm3, applied, et_mm3_before,
+            et_mm3_after. The last two are empty for other regions.
     """
 
     labels: Array
     volumes_ml: dict[str, float]
-    small_parts: dict[str, float]
-    small_et: dict[str, float | bool]
+    rules: dict[str, dict[str, float | bool]]
 
 
 def label(
@@ -48,7 +47,8 @@ def label(
     """Turns logits (K, D, H, W) on the tensor's grid into labels on the input's grid.
 
     Connected parts of the whole tumour smaller than `spec.min_part_mm3` become background; then
-    enhancing tumour of less than `spec.min_et_mm3` in total becomes necrotic core.
+    stray necrotic core from `spec.stray_core_mm3` on becomes oedema (`fastbts.ops.stray_core`);
+    then enhancing tumour of less than `spec.min_et_mm3` in total becomes necrotic core.
 
     Raises:
         DeviceError: Logits inside the brain box are NaN or infinite.
@@ -88,35 +88,40 @@ class Labelling:
         self._logits, self._offset = placement.restore(logits, workspace, n_threads)
         self.numbers = self._mark(ET)
 
-    def concluded(
-        self, counts: NDArray[np.int64], parts: NDArray[np.int64] | None = None
-    ) -> Labelled:
+    def concluded(self, counts: NDArray[np.int64], *of_rules: NDArray[np.int64]) -> Labelled:
         """Applies the rules for which the numbers are needed; then the labels are complete.
 
         Args:
             counts: The first of `numbers`, (4,).
-            parts: The second, if there is one, (258,).
+            of_rules: The others: (258,) of small parts, (3,) of stray core, where the rule is on.
         Raises:
             DeviceError: Logits inside the brain box are NaN or infinite.
         """
-        found, voxel_mm3 = RegionCounts.of(counts.tolist()), self._voxel_ml * 1000
+        found, spec = RegionCounts.of(counts.tolist()), self._spec
         _check_finite(found.n_nonfinite)
-        left, small_parts = _without_parts(found, parts, self._spec.min_part_mm3, voxel_mm3)
-        n_voxels = dict(zip(self._spec.regions, left[:3], strict=True))
+        voxel_mm3 = self._voxel_ml * 1000
+        rest = iter(of_rules)
+        parts = next(rest) if spec.min_part_mm3 else None
+        core = StrayCore.of(next(rest).tolist()) if spec.stray_core_mm3 else None
+        left, small_parts = _without_parts(found, parts, spec.min_part_mm3, voxel_mm3)
+        n_voxels = dict(zip(spec.regions, left[:3], strict=True))
         et_mm3 = n_voxels["ET"] * voxel_mm3
-        small = 0 < et_mm3 < self._spec.min_et_mm3
-        if small:
+        small = 0 < et_mm3 < spec.min_et_mm3
+        if small:  # without enhancing tumour no core is stray
             self._mark(NCR)
             self._workspace.wait()
-            n_voxels["ET"] = 0
-        rule = {
-            "threshold_mm3": self._spec.min_et_mm3,
+            n_voxels["ET"], core = 0, core and core._replace(n_changed=0)
+        n_voxels["TC"] -= core.n_changed if core else 0
+        small_et = {
+            "threshold_mm3": spec.min_et_mm3,
             "applied": small,
             "et_mm3_before": round(et_mm3, 3),
             "et_mm3_after": 0.0 if small else round(et_mm3, 3),
         }
+        stray_core = _stray_core(core, spec.stray_core_mm3, voxel_mm3)
         volumes_ml = {region: n * self._voxel_ml for region, n in n_voxels.items()}
-        return Labelled(self.labels, volumes_ml, small_parts, rule)
+        rules = {"small_parts": small_parts, "stray_core": stray_core, "small_et": small_et}
+        return Labelled(self.labels, volumes_ml, rules)
 
     def _mark(self, et: int) -> list[Array]:
         """Writes the labels, with this one for enhancing tumour; returns `numbers`."""
@@ -133,7 +138,7 @@ class Labelling:
             counts=counts,
             stream=stream,
         )
-        return [counts, *self._remove_parts()]
+        return [counts, *self._remove_parts(), *self._change_stray_core(et)]
 
     def _remove_parts(self) -> list[Array]:
         """Applies the threshold for small parts, if there is one; returns the counts of parts."""
@@ -150,6 +155,23 @@ class Labelling:
             stream=self._workspace.stream,
         )
         return [parts]
+
+    def _change_stray_core(self, et: int) -> list[Array]:
+        """Makes stray core oedema, if the rule is on; returns its counts."""
+        if not self._spec.stray_core_mm3 or et != ET:
+            return []
+        box, counts = self._placement.box, self._workspace.kept("stray core", (3,), np.int64)
+        ops.stray_core(
+            self._view,
+            box,
+            (ED, NCR, ET),
+            _min_voxels(self._spec.stray_core_mm3, self._voxel_ml * 1000),
+            self._n_threads,
+            counts=counts,
+            scratch=self._workspace.scratch("stray core", (4, math.prod(box_size(box))), np.int32),
+            stream=self._workspace.stream,
+        )
+        return [counts]
 
 
 class RegionLabelling:
@@ -194,11 +216,12 @@ class RegionLabelling:
             region: int(self._n_of_label[list(labels)].sum()) * self._voxel_ml
             for region, labels in self._spec.region_labels.items()
         }
-        return Labelled(self.labels, volumes_ml, self._parts, {})
+        rules: dict[str, dict[str, float | bool]] = {"stray_core": {}, "small_et": {}}
+        return Labelled(self.labels, volumes_ml, {"small_parts": self._parts, **rules})
 
     def _remove_parts(
         self, view: NDArray[np.uint8], placement: Placement, n_threads: int
-    ) -> dict[str, float]:
+    ) -> dict[str, float | bool]:
         """Applies the threshold for small parts, if there is one; returns its record."""
         threshold, voxel_mm3 = self._spec.min_part_mm3, self._voxel_ml * 1000
         if not threshold:
@@ -231,7 +254,7 @@ def _without_parts(
     parts: NDArray[np.int64] | None,
     min_part_mm3: float,
     voxel_mm3: float,
-) -> tuple[RegionCounts, dict[str, float]]:
+) -> tuple[RegionCounts, dict[str, float | bool]]:
     """The counts per region that small parts leave, and a record of their removal."""
     if parts is None:
         return counts, {"threshold_mm3": 0.0}
@@ -242,6 +265,16 @@ def _without_parts(
     left = RegionCounts(counts.n_wt - n_wt, counts.n_tc - n_tc, counts.n_et - n_et, 0)
     record = {"threshold_mm3": min_part_mm3, "n_parts_before": n_before, "n_parts_after": n_after}
     return left, {**record, "removed_mm3": round(n_wt * voxel_mm3, 3)}
+
+
+def _stray_core(
+    core: StrayCore | None, threshold_mm3: float, voxel_mm3: float
+) -> dict[str, float | bool]:
+    """A record of the rule for stray core."""
+    if core is None:
+        return {"threshold_mm3": 0.0}
+    volumes = {name[2:] + "_mm3": round(n * voxel_mm3, 3) for name, n in core._asdict().items()}
+    return {"threshold_mm3": threshold_mm3, **volumes}
 
 
 def _check_finite(n_nonfinite: int) -> None:

@@ -60,8 +60,7 @@ def report(
         "postprocessing": {
             "temperatures": dict(zip(spec.regions, spec.temperatures, strict=True)),
             "thresholds": dict(zip(spec.regions, spec.thresholds, strict=True)),
-            "small_parts": labelled.small_parts,
-            "small_et": labelled.small_et,
+            **labelled.rules,
         },
         "volumes_ml": dict(labelled.volumes_ml),
         "confidence": dict(confidences),

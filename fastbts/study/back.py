@@ -24,7 +24,7 @@ def on_reference(
     """The result on the grid of the reference series.
 
     Labels, volumes and confidence are computed anew from the resampled logits, so that the rules
-    for small parts hold on this grid.
+    for parts hold on this grid.
 
     Args:
         result: On the working grid, see `working_grid`.
@@ -42,11 +42,7 @@ def on_reference(
     kept = [warning for warning in result.warnings if warning not in former]
     report = {
         **result.report,
-        "postprocessing": {
-            **result.report["postprocessing"],
-            "small_parts": labelled.small_parts,
-            "small_et": labelled.small_et,
-        },
+        "postprocessing": {**result.report["postprocessing"], **labelled.rules},
         "volumes_ml": dict(labelled.volumes_ml),
         "confidence": dict(confidences),
         "warnings": [*kept, *doubts(confidences)],

@@ -22,7 +22,7 @@ from tests.conftest import VoxelEngine
 from tests.device.cases import AFFINES, LAYOUTS, assert_same, images, on_device, on_the_host
 from tests.fakes import EmulatedCuda, cupy
 from tests.fakes.voxel_engine import DeviceVoxelEngine
-from tests.pipeline.test_label import speckled_case
+from tests.pipeline.test_label import ringed_case, speckled_case
 
 
 def segmenter(cuda: EmulatedCuda, spec: Any = None, batch: int = 1, **options: Any) -> Segmenter:
@@ -122,6 +122,15 @@ def test_rules_for_small_parts_and_small_et(emulated: EmulatedCuda, where: str) 
     rules = expected.report["postprocessing"]
     assert rules["small_et"]["applied"]
     assert rules["small_parts"]["n_parts_before"] > rules["small_parts"]["n_parts_after"] > 0
+    given = on_device(array) if where == "device" else array
+    assert_same(segmenter(emulated, spec).predict(given, affine=AFFINES["LPS"]), expected)
+
+
+@pytest.mark.parametrize("where", ["device", "host"])
+def test_the_rule_for_stray_core(emulated: EmulatedCuda, where: str) -> None:
+    array, spec = ringed_case(), {"stray_core_mm3": 20.0, "min_part_mm3": 2.0}
+    expected = on_the_host(array, affine=AFFINES["LPS"], spec=spec)
+    assert expected.report["postprocessing"]["stray_core"]["changed_mm3"] == 125
     given = on_device(array) if where == "device" else array
     assert_same(segmenter(emulated, spec).predict(given, affine=AFFINES["LPS"]), expected)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fastbts import DeviceError, Segmenter, SegmenterOptions
+from fastbts.labels import ED, ET, NCR
 from tests.conftest import VoxelEngine
 
 Case = tuple[np.ndarray, np.ndarray]
@@ -69,6 +70,43 @@ def test_the_engine_may_ask_to_remove_small_parts() -> None:
         segmenter = Segmenter(engine, options=SegmenterOptions(min_part_mm3=option), warm_up=False)
         report = segmenter.predict(images, affine=np.eye(4)).report["postprocessing"]["small_parts"]
         assert report.get("n_parts_after", 6) == n_after
+
+
+def ringed_case() -> np.ndarray:
+    """Images (4, 30, 24, 24): oedema, in it core of 4^3 voxels in a ring, and of 5^3 without."""
+    images = np.zeros((4, 30, 24, 24), np.float32)
+    images[:, 2:28, 2:22, 2:22] = np.random.default_rng(0).normal(100, 0.1, (4, 26, 20, 20))
+    images[0, 5:24, 5:13, 5:13] = 200
+    images[2:, 6:12, 6:12, 6:12], images[2, 7:11, 7:11, 7:11] = 200, 100
+    images[3, 17:22, 7:12, 7:12] = 200
+    return images
+
+
+def test_core_away_from_the_ring_becomes_oedema() -> None:
+    images = ringed_case()
+    plain, ruled, small = (
+        Segmenter(VoxelEngine(**rules), warm_up=False).predict(images, affine=np.eye(4))
+        for rules in (
+            {},
+            {"stray_core_mm3": 20.0, "min_part_mm3": 2.0},
+            {"stray_core_mm3": 20.0, "min_et_mm3": 1e9},
+        )
+    )
+    assert plain.report["postprocessing"]["stray_core"] == {"threshold_mm3": 0.0}
+    stray = np.zeros_like(plain.labels, bool)
+    stray[17:22, 7:12, 7:12] = True
+    assert (plain.labels[stray] == NCR).all()
+    np.testing.assert_array_equal(ruled.labels, np.where(stray, ED, plain.labels))
+    assert ruled.report["postprocessing"]["stray_core"] == {
+        "threshold_mm3": 20.0, "enclosed_mm3": 64.0, "stray_mm3": 125.0, "changed_mm3": 125.0,
+    }  # fmt: skip
+    assert ruled.volumes_ml["TC"] == pytest.approx(plain.volumes_ml["TC"] - 0.125)
+    assert ruled.volumes_ml["TC"] == pytest.approx((ruled.labels % 3 == 1).sum() / 1000)
+    assert ruled.volumes_ml["WT"] == pytest.approx(plain.volumes_ml["WT"])
+    # Without enhancing tumour nothing says that this core is stray.
+    np.testing.assert_array_equal(small.labels, np.where(plain.labels == ET, NCR, plain.labels))
+    assert small.report["postprocessing"]["stray_core"]["changed_mm3"] == 0
+    assert small.volumes_ml["TC"] == pytest.approx(plain.volumes_ml["TC"])
 
 
 class SickEngine(VoxelEngine):

@@ -16,7 +16,7 @@ from tests.conftest import write_voxel_engine
 from tests.training.commands import run
 from training.data.cases import read_labels
 from training.scores.groups import balanced_mean
-from training.tune import THRESHOLDS, VOLUMES_MM3, TuningCase, accepted, best, infer
+from training.tune import STRAY_CORE_MM3, THRESHOLDS, VOLUMES_MM3, TuningCase, accepted, best, infer
 
 
 def test_tune_writes_the_engine_that_it_measured(voxel_cases: Path, tmp_path: Path) -> None:
@@ -107,6 +107,26 @@ def test_small_part_rule_by_hand() -> None:
     stray = [blocks(3, 3, stray=True)] * 2
     assert best([*stray, blocks(3, 3)], spec, rules).min_part_mm3 == 10
     assert best([blocks(3, 3)], spec, rules) == spec
+
+
+def ringed(is_stray: bool) -> TuningCase:
+    """Core of 8^3 voxels in a ring of enhancing tumour, and of 8^3 beside it: oedema, or core."""
+    logits, reference = np.full((3, 24, 24, 24), -5, np.float32), np.zeros((24,) * 3, np.uint8)
+    logits[0], reference[...] = 5, 2
+    ring, inner, beside = slice(1, 11), slice(2, 10), slice(13, 21)
+    logits[1:, ring, ring, ring], reference[ring, ring, ring] = 5, 4
+    logits[2, inner, inner, inner], reference[inner, inner, inner] = -5, 1
+    logits[1, beside, beside, beside] = 5
+    reference[beside, beside, beside] = 2 if is_stray else 1
+    placement = Placement(((0, 24),) * 3, (24, 24, 24), (24, 24, 24))
+    return TuningCase(logits, placement, Geometry((24, 24, 24), np.eye(4)), reference)
+
+
+def test_stray_core_rule_by_hand() -> None:
+    spec = EngineSpec()
+    rule = replace(spec, stray_core_mm3=STRAY_CORE_MM3)
+    assert best([ringed(is_stray=True)] * 3, spec, [rule]) == rule
+    assert best([ringed(is_stray=True), ringed(is_stray=False)], spec, [rule]) == spec
 
 
 def test_what_is_accepted_by_hand() -> None:
