@@ -95,15 +95,13 @@ def test_agrees_with_the_reference(
 
 
 def test_agrees_with_the_reference_on_fresh_random_labels() -> None:
-    rng, n_changed = np.random.default_rng(), 0
+    rng = np.random.default_rng()
     for _ in range(60):
         size = tuple(map(int, rng.integers(1, 12, 3)))
         given = stray_core_example(rng, (size[0], size[1], size[2]), "")
         expected, *counts = reference.stray_core(**given)
         assert ops.stray_core(**given) == tuple(counts)
         assert np.array_equal(given["labels"], expected)
-        n_changed += counts[2]
-    assert n_changed > 0
 
 
 def test_only_the_box_counts(device: Ops) -> None:

@@ -39,7 +39,9 @@ def test_auto_slides_when_one_pass_does_not_fit(
     result = Segmenter(VoxelEngine(), warm_up=False).predict(images, affine=affine)
     windows = result.report["windows"]
     assert windows["mode"] == mode
-    assert re.fullmatch(r"one pass needs about 0\.00 GB more, [\d.]+ GB are free", windows["reason"])
+    assert re.fullmatch(
+        r"one pass needs about 0\.00 GB more, [\d.]+ GB are free", windows["reason"]
+    )
 
 
 def test_one_pass_where_the_system_does_not_say_what_is_free(
