@@ -93,10 +93,16 @@ def infer(segmenter: Segmenter, folders: list[Path]) -> tuple[list[TuningCase], 
 
 
 def tuned(spec: EngineSpec, cases: list[TuningCase], histogram: Histogram) -> EngineSpec:
-    """Chooses temperatures, thresholds and small-part rules by `RULE`; ignores those of `spec`."""
+    """Chooses temperatures, thresholds and rules for parts by `RULE`; ignores those of `spec`."""
     temperatures, halves = tuple(map(fit_temperature, histogram)), (0.5,) * len(spec.regions)
-    spec = replace(spec, temperatures=temperatures, thresholds=halves)
-    spec = replace(spec, stray_core_mm3=0.0, min_et_mm3=0.0, min_part_mm3=0.0)
+    spec = replace(
+        spec,
+        temperatures=temperatures,
+        thresholds=halves,
+        stray_core_mm3=0.0,
+        min_et_mm3=0.0,
+        min_part_mm3=0.0,
+    )
     for region in reversed(range(len(halves))):  # ET first: TC contains ET, WT contains TC
         spec = best(cases, spec, (_with_threshold(spec, region, t) for t in THRESHOLDS))
     spec = best(cases, spec, (replace(spec, min_part_mm3=mm3) for mm3 in VOLUMES_MM3))

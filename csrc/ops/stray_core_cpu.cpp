@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <vector>
 
 #include "ops/label_runs.h"
@@ -63,14 +62,29 @@ void for_each_run(const Runs& all, std::int64_t n_h, Fn fn) {
   }
 }
 
+std::size_t root_of(Sets& sets, std::size_t run) {
+  return static_cast<std::size_t>(sets.root(static_cast<std::int64_t>(run)));
+}
+
 /// The part of each set of runs, at its root.
 std::vector<Part> measure(const Core& core, const Runs& all, Sets& sets) {
   std::vector<Part> parts(all.runs.size());
   for_each_run(all, core.labels.shape[1], [&](std::int64_t d, std::int64_t h, std::size_t i) {
-    const auto root = static_cast<std::size_t>(sets.root(static_cast<std::int64_t>(i)));
-    parts[root] += core.part_of(d, h, all.runs[i]);
+    parts[root_of(sets, i)] += core.part_of(d, h, all.runs[i]);
   });
   return parts;
+}
+
+/// Gives the voxels of stray parts another label.
+void change_strays(const View<std::uint8_t, 3>& labels, std::uint8_t edema, const Runs& all,
+                   Sets& sets, const std::vector<Part>& parts) {
+  for_each_run(all, labels.shape[1], [&](std::int64_t d, std::int64_t h, std::size_t i) {
+    const Part& part = parts[root_of(sets, i)];
+    if (!is_stray(part.n_faces, part.n_to_et)) return;
+    std::uint8_t* row = labels.at(d, h);
+    for (std::int64_t w = all.runs[i].begin; w < all.runs[i].end; ++w)
+      row[w * labels.strides[2]] = edema;
+  });
 }
 
 }  // namespace
@@ -81,30 +95,18 @@ void stray_core_cpu(const StrayCoreArgs& args, int n_threads) {
   const auto is_core = [core = core](std::uint8_t label) { return label == core; };
   const Runs all = find_all_runs(labels, is_core, n_threads);
   Sets sets = unite_runs(all, labels.shape[0], labels.shape[1], Touch::kFaces);
-  const std::vector<Part> parts = measure({labels, core, et}, all, sets);
-  const auto counts = [&](const Part& part) {
-    return part.n_voxels > 0 && part.n_voxels >= args.min_voxels;
-  };
+  std::vector<Part> parts = measure({labels, core, et}, all, sets);
   std::int64_t n_enclosed = 0, n_stray = 0;
-  for (const Part& part : parts) {
-    if (!counts(part)) continue;
+  for (Part& part : parts) {
+    if (part.n_voxels < args.min_voxels) part = {};  // neither stray nor enclosed: no voxels
     if (is_enclosed(part.n_faces, part.n_to_et)) n_enclosed += part.n_voxels;
     if (is_stray(part.n_faces, part.n_to_et)) n_stray += part.n_voxels;
   }
-  const bool change = strays_change(n_enclosed, n_stray);
+  const bool change = n_stray > 0 && strays_change(n_enclosed, n_stray);
   args.counts.data[0] = n_enclosed;
   args.counts.data[1] = n_stray;
   args.counts.data[2] = change ? n_stray : 0;
-  if (!change || n_stray == 0) return;
-  for_each_run(
-      all, labels.shape[1], [&, edema = edema](std::int64_t d, std::int64_t h, std::size_t i) {
-        const auto root = static_cast<std::size_t>(sets.root(static_cast<std::int64_t>(i)));
-        const Part& part = parts[root];
-        if (!counts(part) || !is_stray(part.n_faces, part.n_to_et)) return;
-        std::uint8_t* row = labels.at(d, h);
-        for (std::int64_t w = all.runs[i].begin; w < all.runs[i].end; ++w)
-          row[w * labels.strides[2]] = edema;
-      });
+  if (change) change_strays(labels, edema, all, sets, parts);
 }
 
 }  // namespace fastbts
