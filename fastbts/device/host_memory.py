@@ -31,6 +31,29 @@ def limit_bytes(proc: Path = PROC) -> int | None:
     return max(0, min(found)) if found else None
 
 
+def check_limits(needed: int, what: str) -> None:
+    """Raises MemoryError where `ulimit -v` and `-d` leave less than what is needed.
+
+    To try it would not do: where a small allocation fails, CPython waits forever for a thread that
+    could not start, and the threads of OpenVINO end the process.
+
+    Args:
+        needed: In bytes.
+        what: Begins the message.
+    """
+    left = limit_bytes()
+    if left is not None and left < needed:
+        raise MemoryError(
+            f"{what} needs about {in_gb(needed)}, the limits of this process (ulimit -v, -d) "
+            f"leave {in_gb(left)}"
+        )
+
+
+def in_gb(n_bytes: int) -> str:
+    """The way that messages give amounts of memory."""
+    return f"{n_bytes / 1e9:.2f} GB"
+
+
 def _of_machine(proc: Path) -> Iterator[int]:
     fields = _fields(proc / "meminfo")
     if "MemAvailable:" in fields:

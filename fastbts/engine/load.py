@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbts.device.host_memory import check_limits
 from fastbts.engine.auto_precision import int8_parity
 from fastbts.engine.backends import BACKENDS, Backend, device_kind, devices, precisions
 from fastbts.engine.file import EngineFile, named, read_engine_file
@@ -23,6 +24,8 @@ from fastbts.options import check_threads
 NUMBERED = re.compile(r"cuda:(0|[1-9][0-9]{0,5})")
 """A CUDA device by its number."""
 
+LOAD_BYTES = 500_000_000
+"""Address space that OpenVINO takes with the network, from 0.45 GB measured."""
 
 TUMOUR_ENGINE, BRAIN_ENGINE = "fastbts-light.fbts", "fastbts-brain.fbts"
 """Names of the shipped engines."""
@@ -116,6 +119,8 @@ def _opened(
     if precision == "auto" and row.name == built_for and int8_parity(file) is None:
         precision = built_in
     check_network(file)
+    with memory_errors(file.path):
+        check_limits(LOAD_BYTES, "loading it")
     choice = {"device": device, "precision": precision}
     return row.engine_class()(file, **choice, n_threads=n_threads, parallel=parallel)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fastbts.device.host_memory import limit_bytes
+from fastbts.device.host_memory import check_limits, in_gb
 from fastbts.engine.interface import Engine, parallel_of
 from fastbts.errors import DeviceError, is_out_of_memory
 
@@ -36,7 +36,7 @@ def choose_mode(
     needed, n = pass_bytes(engine, n_voxels), parallel_of(engine)
     mode = "one-pass" if n * needed <= free else "sliding"
     passes = "one pass needs" if n == 1 else f"{n} passes at once, each of which needs"
-    return mode, f"{passes} about {_gb(needed)} more, {_gb(free)} are free"
+    return mode, f"{passes} about {in_gb(needed)} more, {in_gb(free)} are free"
 
 
 def pass_bytes(engine: Engine, n_voxels: int) -> int:
@@ -51,8 +51,7 @@ def memory_explained(
 ) -> Iterator[None]:
     """Turns a lack of memory for the network into a DeviceError that says what it needs.
 
-    A limit that leaves too little is not tried: OpenVINO's threads may end the process when an
-    allocation fails.
+    Where a limit leaves too little, it is not tried: see `check_limits`.
 
     Args:
         engine: The network.
@@ -61,20 +60,15 @@ def memory_explained(
         way_out: Ends the message.
     """
     needed = pass_bytes(engine, n_voxels)
-    limit = limit_bytes() if engine.description["device"] == "cpu" else None
     try:
-        if limit is not None and limit < needed:
-            raise MemoryError
+        if engine.description["device"] == "cpu":
+            check_limits(needed, "the network")
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        left = "" if free is None else f", {_gb(free)} were free"
+        left = "" if free is None else f", {in_gb(free)} were free"
         raise DeviceError(
-            f"out of memory: the network needs about {_gb(needed)} for {n_voxels} voxels{left}; "
+            f"out of memory: the network needs about {in_gb(needed)} for {n_voxels} voxels{left}; "
             f"free memory or use a larger machine{way_out}"
         ) from error
-
-
-def _gb(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.2f} GB"

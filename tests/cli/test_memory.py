@@ -20,10 +20,13 @@ from fastbts.phantom import make_case, write_case
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs ulimit -v")
 def test_predict_under_address_space_limits(tmp_path: Path) -> None:
-    """What a limit allows depends on the machine: 0.6 GB is too little for the images alone."""
+    """What a limit allows depends on the machine: 0.6 GB is too little for any.
+
+    Without a least amount, one of a hundred such calls waited forever for a thread.
+    """
     write_case(make_case(0), tmp_path / "case")
     codes = []
-    for kb in (600_000, 800_000, 900_000, 1_000_000, 1_100_000, 1_200_000, 1_300_000):
+    for kb in (300_000, 600_000, 1_200_000, 1_300_000, 1_350_000, 1_400_000, 1_500_000):
         out = tmp_path / str(kb)
         command = f"ulimit -v {kb}; {sys.executable} -m fastbts predict case -o {out}"
         done = subprocess.run(
@@ -35,7 +38,7 @@ def test_predict_under_address_space_limits(tmp_path: Path) -> None:
             assert line.startswith("error: ")
             assert "memory" in line
             assert not list(out.glob("*"))
-    assert codes[0] == 1
+    assert codes[:2] == [1, 1]
     assert set(codes) <= {0, 1}
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from fastbts import DeviceError, load_engine
-from fastbts.device.host_memory import free_bytes
-from fastbts.pipeline import memory
+from fastbts.device import host_memory
+from fastbts.device.host_memory import check_limits, free_bytes
 from fastbts.pipeline.memory import ONE_PASS_BYTES, choose_mode, memory_explained, pass_bytes
 from tests.conftest import VoxelEngine, write_voxel_engine
 
@@ -96,6 +96,18 @@ def test_ulimits_count(limit: str) -> None:
     assert resource.getrlimit(getattr(resource, limit))[0] != 2 << 30
 
 
+def test_a_limit_that_leaves_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_memory, "limit_bytes", lambda: 580_000_000)
+    check_limits(580_000_000, "fastbts predict")
+    with pytest.raises(MemoryError, match=r"^fastbts predict needs about 1.00 GB, .* 0.58 GB$"):
+        check_limits(1_000_000_000, "fastbts predict")
+    monkeypatch.setattr(host_memory, "limit_bytes", lambda: None)
+    check_limits(1 << 60, "anything")
+    monkeypatch.setattr(host_memory, "limit_bytes", lambda: 0)
+    with pytest.raises(DeviceError, match=r"light.fbts: out of memory: .*\(ulimit -v, -d\)"):
+        load_engine()
+
+
 @pytest.mark.parametrize(("device", "ran"), [("cpu", []), ("cuda", [True])])
 def test_what_a_limit_leaves_no_room_for_is_not_tried(
     monkeypatch: pytest.MonkeyPatch, device: str, ran: list[bool]
@@ -103,7 +115,7 @@ def test_what_a_limit_leaves_no_room_for_is_not_tried(
     """OpenVINO ended the process in one of thirty such calls."""
     engine, n, tried = VoxelEngine(), 10**6, []
     engine.description["device"] = device
-    monkeypatch.setattr(memory, "limit_bytes", lambda: pass_bytes(engine, n) - 1)
+    monkeypatch.setattr(host_memory, "limit_bytes", lambda: pass_bytes(engine, n) - 1)
     message = "needs about 0.16 GB for 1000000 voxels, 0.10 GB were free"
     refused = pytest.raises(DeviceError, match=message) if device == "cpu" else nullcontext()
     with refused, memory_explained(engine, n, 10**8, ""):

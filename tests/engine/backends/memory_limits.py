@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 import fastbts
+from fastbts.device import host_memory
 from fastbts.phantom import make_case
-from fastbts.pipeline import memory
 
 NONE = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 LEAST_MB, MOST_MB = 10, 400  # what a full-size pass takes beyond a small one is in between
@@ -59,7 +59,7 @@ def main(backend: str, n_steps: int) -> int:
     cut = np.ascontiguousarray(np.asarray(large.data)[:, 72:168, 72:168, 36:116])
     small = fastbts.Volume(cut, large.affine)
     if backend == "onnxruntime":  # try what would be refused; OpenVINO could end the process
-        memory.limit_bytes = lambda: None
+        host_memory.limit_bytes = lambda: None
     options = fastbts.SegmenterOptions(mode="one-pass")
     choice: dict[str, Any] = {"backend": backend, "options": options, "warm_up": False}
     seen: Counter[str] = Counter()  # no warm-up: it would take what the large case needs
