@@ -117,8 +117,13 @@ def scipy_components(ndimage: Any, labels: NDArray[np.uint8]) -> Job:
 
 
 def scipy_enclosed(ndimage: Any, labels: NDArray[np.uint8], core: int) -> Job:
-    """Voxels of the largest part of core; does not look at what the parts touch."""
-    return lambda: np.bincount(ndimage.label(labels == core)[0].ravel())[1:].max()
+    """Inner voxels of the largest part of core; does not look at what the parts touch."""
+
+    def largest() -> np.int64:
+        inner = ndimage.binary_erosion(labels == core)
+        return np.bincount(ndimage.label(inner)[0].ravel())[1:].max()
+
+    return largest
 
 
 def bridge_tensors(weights: Sequence[Any]) -> list[Any]:

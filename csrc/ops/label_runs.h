@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "core/array/tensor_view.h"
@@ -22,12 +23,23 @@ struct Runs {
   std::vector<std::int64_t> row_begin;
 };
 
-/// Appends the runs of a row.
+/// The first label of a dense row from w on that is not 0, or at most seven before it.
+inline std::int64_t skip_background(const std::uint8_t* row, std::int64_t w, std::int64_t n) {
+  for (std::uint64_t eight = 0; w + 8 <= n; w += 8) {
+    std::memcpy(&eight, row + w, 8);
+    if (eight != 0) break;
+  }
+  return w;
+}
+
+/// Appends the runs of a row. Most labels are 0, which never belongs.
 template <typename Belongs>
 void find_runs(const std::uint8_t* row, std::int64_t stride, std::int64_t n, Belongs belongs,
                std::vector<Run>& runs) {
   with_step(stride, [&](auto step) {
     for (std::int64_t w = 0; w < n; ++w) {
+      if (step == 1 && row[w] == 0) w = skip_background(row, w, n);
+      if (w == n) break;
       if (!belongs(row[w * step])) continue;
       const std::int64_t begin = w;
       while (w < n && belongs(row[w * step])) ++w;

@@ -30,7 +30,14 @@ void stray_core_cuda(const StrayCoreArgs& args, Stream stream) {
   CUDA_CHECK_LAUNCH("stray_core_count_kernel");
   stray_core_judge_kernel<<<n_blocks(n), kBlockThreads, 0, queue>>>(box, parts, min_voxels, counts);
   CUDA_CHECK_LAUNCH("stray_core_judge_kernel");
-  stray_core_change_kernel<<<n_blocks(n), kBlockThreads, 0, queue>>>(box, values, parts, min_voxels,
+  stray_core_mark_kernel<<<n_blocks(n), kBlockThreads, 0, queue>>>(box, parts, min_voxels, counts);
+  CUDA_CHECK_LAUNCH("stray_core_mark_kernel");
+  for (int step = 1; step <= kCoreReach; ++step) {
+    stray_core_spread_kernel<<<n_blocks(n), kBlockThreads, 0, queue>>>(box, values, parts.parent,
+                                                                       step, counts);
+    CUDA_CHECK_LAUNCH("stray_core_spread_kernel");
+  }
+  stray_core_change_kernel<<<n_blocks(n), kBlockThreads, 0, queue>>>(box, values, parts.parent,
                                                                      counts);
   CUDA_CHECK_LAUNCH("stray_core_change_kernel");
 }

@@ -191,20 +191,33 @@ def stray_core(
     """Returns the labels with stray core changed, and voxels enclosed, stray, and changed."""
     result, (edema, core, et) = labels.copy(), values
     inside = result[tuple(slice(*bounds) for bounds in box)]
-    waiting, around = inside == core, np.pad(inside, 1)
-    enclosed, stray = list[Size](), list[Size]()
-    for start in np.argwhere(waiting).tolist():
+    is_core = inside == core
+    touches_et = _beside(inside == et).max(0)
+    inner = is_core & _beside(is_core).min(0)
+    waiting, marks = inner.copy(), inner.astype(np.uint8)
+    n_enclosed = n_stray = 0
+    for start in np.argwhere(inner).tolist():
         part = _flood(waiting, tuple(start), FACES)
-        beside = [around[d + 1, h + 1, w + 1] for voxel in part for d, h, w in _near(voxel, FACES)]
-        faces = [label for label in beside if label != core]
-        if len(part) >= max(1, min_voxels):
-            to_et = Fraction(faces.count(et), len(faces))
-            enclosed += part if to_et >= Fraction(3, 5) else []
-            stray += part if to_et < Fraction(1, 5) else []
-    changed = stray if 10 * len(enclosed) >= len(stray) else []
-    for voxel in changed:
-        inside[voxel] = edema
-    return result, len(enclosed), len(stray), len(changed)
+        faces = [at for voxel in part for at in _near(voxel, FACES) if not inner[at]]
+        if len(part) < max(1, min_voxels):
+            continue
+        contact = Fraction(int(sum(touches_et[at] for at in faces)), len(faces))
+        n_enclosed += len(part) * (contact >= Fraction(7, 10))
+        if contact < Fraction(1, 4):
+            n_stray += len(part)
+            marks[tuple(np.transpose(part))] = 2
+    for _ in range(3):
+        marks = np.where(is_core & (marks == 0), _beside(marks).max(0), marks)
+    changed = (marks == 2) & (20 * n_enclosed >= n_stray)
+    inside[changed] = edema
+    return result, n_enclosed, n_stray, int(changed.sum())
+
+
+def _beside(volume: NDArray[Any]) -> NDArray[Any]:
+    """(6, D, H, W): the six neighbours of each voxel; 0 outside."""
+    padded, inside = np.pad(volume, 1), (slice(1, -1),) * 3
+    steps = product(range(3), (-1, 1))
+    return np.stack([np.roll(padded, step, axis)[inside] for axis, step in steps])
 
 
 def _near(voxel: Size, steps: Sequence[Size]) -> list[Size]:

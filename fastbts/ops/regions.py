@@ -56,7 +56,7 @@ class Parts(NamedTuple):
 
 
 class StrayCore(NamedTuple):
-    """Voxels of core in enclosed parts, in stray ones, and those that became oedema."""
+    """Inner voxels of enclosed parts and of stray ones, and all voxels that became oedema."""
 
     n_enclosed: int
     n_stray: int
@@ -214,17 +214,20 @@ def stray_core(
 ) -> StrayCore | None:
     """Makes stray necrotic core oedema, where other core shows what core of this tumour looks like.
 
-    A part is a set of voxels of core that touch by faces inside the box, at least `min_voxels` of
-    them. Of its faces to other voxels, or to the outside, a stray part has less than a fifth to
-    enhancing tumour, an enclosed one at least three fifths. Stray parts change if the enclosed ones
-    have at least a tenth of their voxels: without such a core in a ring nothing says that core away
-    from enhancing tumour is wrong, as in low-grade gliomas.
+    Inner voxels are core whose six neighbours are core, inside the box. A part is a set of inner
+    voxels that touch by faces, at least `min_voxels` of them: a thin bridge does not join two. Its
+    contact is the share of its faces, all of which lead to core around it, behind which that core
+    shares a face with enhancing tumour: less than a quarter makes it stray, at least seven tenths
+    enclosed. If the enclosed parts have at least a twentieth of the voxels of the stray ones, these
+    change, with the core that three steps by faces, through core, lead to, unless other inner
+    voxels are nearer. Without a core in a ring nothing says that core away from enhancing tumour is
+    wrong, as in low-grade gliomas.
 
     Args:
         labels: (D, H, W) uint8, any strides, changed inside the box only.
         box: Part of the labels to process.
         values: Labels of ED, NCR, ET (oedema, necrotic core, enhancing tumour).
-        min_voxels: Smallest size of a part that counts.
+        min_voxels: Smallest part that counts.
         n_threads: 0 for all CPUs.
         counts: (3,) int64, written: the numbers returned; needed on a device.
         scratch: (4, n) int32, n at least the voxels of the box; needed on a device, unused on the

@@ -128,7 +128,7 @@ def test_rules_for_small_parts_and_small_et(emulated: EmulatedCuda, where: str) 
 
 @pytest.mark.parametrize("where", ["device", "host"])
 def test_the_rule_for_stray_core(emulated: EmulatedCuda, where: str) -> None:
-    array, spec = ringed_case(), {"stray_core_mm3": 20.0, "min_part_mm3": 2.0}
+    array, spec = ringed_case(), {"stray_core_mm3": 8.0, "min_part_mm3": 2.0}
     expected = on_the_host(array, affine=AFFINES["LPS"], spec=spec)
     assert expected.report["postprocessing"]["stray_core"]["changed_mm3"] == 125
     given = on_device(array) if where == "device" else array

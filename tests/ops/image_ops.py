@@ -146,12 +146,16 @@ def components_outputs(given: Arguments) -> Arguments:
 
 
 def stray_core_example(rng: Random, size: Size, _: str) -> Arguments:
-    """Blocks of two voxels a side, so that some parts are enclosed and some stray."""
-    half = tuple((n + 1) // 2 for n in size)
-    blocks = rng.choice(np.array([0, 1, 2, 4], np.uint8), half, p=(0.1, 0.3, 0.3, 0.3))
+    """Blocks of three voxels a side; where there is room core in a ring, and core away from it."""
+    blocks = rng.choice(
+        np.array([0, 1, 2, 4], np.uint8), tuple(-(-n // 3) for n in size), p=(0.1, 0.4, 0.2, 0.3)
+    )
     d, h, w = size
-    labels = blocks.repeat(2, 0).repeat(2, 1).repeat(2, 2)[:d, :h, :w].copy()
-    return {"labels": labels, "box": inner(size), "values": (2, 1, 4), "min_voxels": 5}
+    labels = blocks.repeat(3, 0).repeat(3, 1).repeat(3, 2)[:d, :h, :w].copy()
+    if d >= 5 and h >= 5 and w >= 11:
+        labels[-5:, -5:, -11:] = np.repeat(np.array([2, 4], np.uint8), (6, 5))
+        labels[-4:-1, -4:-1, [-10, -9, -8, -4, -3, -2]] = 1
+    return {"labels": labels, "box": inner(size), "values": (2, 1, 4), "min_voxels": 1}
 
 
 def stray_core_exact(**given: Any) -> tuple[Any, ...]:

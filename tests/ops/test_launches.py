@@ -20,7 +20,7 @@ LAUNCHES = {
     ("blend", "float32"): 1,
     ("label", "float32"): 2,
     ("components", "float32"): 5,
-    ("stray_core", "float32"): 6,
+    ("stray_core", "float32"): 10,
     ("expected_dice", "float32"): 2,
 }
 """Of one call, by op and element type of the image; set memory included."""

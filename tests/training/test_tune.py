@@ -110,10 +110,10 @@ def test_small_part_rule_by_hand() -> None:
 
 
 def ringed(is_stray: bool) -> TuningCase:
-    """Core of 8^3 voxels in a ring of enhancing tumour, and of 8^3 beside it: oedema, or core."""
+    """Core of 10^3 voxels in a ring of enhancing tumour, and of 10^3 beside it: oedema, or core."""
     logits, reference = np.full((3, 24, 24, 24), -5, np.float32), np.zeros((24,) * 3, np.uint8)
     logits[0], reference[...] = 5, 2
-    ring, inner, beside = slice(1, 11), slice(2, 10), slice(13, 21)
+    ring, inner, beside = slice(1, 13), slice(2, 12), slice(13, 23)
     logits[1:, ring, ring, ring], reference[ring, ring, ring] = 5, 4
     logits[2, inner, inner, inner], reference[inner, inner, inner] = -5, 1
     logits[1, beside, beside, beside] = 5
