@@ -187,7 +187,7 @@ def test_a_plan_needs_the_plugins_that_it_calls(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(
         DeviceError,
         match=r"calls version 0 of the plugins of fastbts, this installation has version 1; run: "
-        r"fastbts build x\.fbts -o OUT\.fbts --backend tensorrt$",
+        r"fastbts build x\.fbts -o OUT\.fbts --backend tensorrt --precision int8$",
     ):
         checked_record(with_record(plugin_version="0"), "tensorrt")
     assert checked_record(with_record(replace(PLAN, plugins=False), plugin_version="0"), "tensorrt")
