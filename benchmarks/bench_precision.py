@@ -1,7 +1,7 @@
 """Precisions compared: `python -m benchmarks.bench_precision --engine int8.fbts --data DIR`.
 
-Runs float32, bf16 and int8 of one engine file in turn on each validation case, so that a change of
-the machine's load affects all of them. Writes Dice, by case and by group, and times to
+Runs float32, bf16 and int8 of one engine file in turn on each case, so that a change of the
+machine's load affects all of them. Writes Dice, by case and by group, and times to
 `benchmarks/results/precision.json`.
 """
 
@@ -91,15 +91,14 @@ def main() -> None:
     parser.add_argument(
         "--engine", type=Path, required=True, help="engine file with an int8 network"
     )
-    parser.add_argument(
-        "--cases", type=int, default=0, help="number of validation cases; 0 for all"
-    )
+    parser.add_argument("--split", choices=("val", "train"), default="val")
+    parser.add_argument("--cases", type=int, default=0, help="number of cases; 0 for all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--json", type=Path, default=Path(__file__).parent / "results/precision.json"
     )
     args = parser.parse_args()
-    cases = joined_groups(listed_cases(args.data, "val"))[: args.cases or None]
+    cases = joined_groups(listed_cases(args.data, args.split))[: args.cases or None]
     options = SegmenterOptions(mode="one-pass")
     segmenters = {
         p: Segmenter(args.engine, backend="openvino", precision=p, options=options)
@@ -112,6 +111,7 @@ def main() -> None:
         **about,
         "precision": auto.name,
         "precision_reason": auto.reason,
+        "split": args.split,
         "n_cases": len(cases),
         "rounds": args.rounds,
         "summary": summary(rows),

@@ -17,6 +17,7 @@ from benchmarks import ablation_tables, accuracy_tables, brain_tables, focus_tab
 from benchmarks import network_tables as network
 from benchmarks import threads_tables as threads
 from benchmarks.accuracy_tables import REGIONS
+from benchmarks.focus_tables import SPLITS
 from benchmarks.markdown import table
 from benchmarks.peers import tables as peers
 
@@ -87,15 +88,16 @@ def precision_table(results: dict[str, Any]) -> str:
             "speed relative to bf16",
         ),
         rows,
-        f"{results['n_cases']} validation cases, {results['rounds']} interleaved rounds, one pass, "
-        f"on {results['device_name']}.{_default(results)}",
+        f"{results['n_cases']} {SPLITS[results['split']]} cases, interleaved rounds: "
+        f"{results['rounds']}, one pass, on {results['device_name']}.{_default(results)}",
     )
 
 
 def _default(results: dict[str, Any]) -> str:
-    """The precision that "auto" took; older results do not state it."""
-    reason = results.get("precision_reason")
-    return f" Here the default is {results['precision']}: {reason}." if reason else ""
+    """The precision that "auto" took, and why; depends on the validation cases."""
+    if results["split"] != "val":
+        return ""
+    return f" Here the default is {results['precision']}: {results['precision_reason']}."
 
 
 def cost_table(results: dict[str, Any]) -> str:
@@ -233,6 +235,7 @@ TABLES: dict[str, tuple[Any, ...]] = {
     "speed": (speed_table, "predict.json"),
     **accuracy_tables.TABLES,
     "precision": (precision_table, "precision.json"),
+    "precision-train": (precision_table, "precision-train.json"),
     "layers": (network.layers_table, "layers.json"),
     "variants": (network.variants_table, "variants.json"),
     "cost": (cost_table, "semantic.json"),

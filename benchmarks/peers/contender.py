@@ -26,7 +26,6 @@ class Spec:
     percentiles: tuple[float, float]
     thresholds: tuple[float, ...]
     temperatures: tuple[float, ...]
-    stray_core_mm3: float
     min_part_mm3: float
     min_et_mm3: float
 

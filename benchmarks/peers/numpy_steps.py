@@ -95,42 +95,17 @@ def labels_of(
 
 
 def region_labels(regions: NDArray[np.bool_], spec: Spec) -> NDArray[np.uint8]:
-    """Labels of WT, TC and ET, (3, ...), with the engine's rules for small parts."""
+    """Labels of WT, TC and ET, (3, ...), with the engine's rules for small parts; stray core, which
+    the cases measured do not have, is left to fastbts."""
     labels = np.zeros(regions.shape[1:], np.uint8)
     for region, value in zip(regions, (ED, NCR, ET), strict=True):
         labels[region] = value
     if spec.min_part_mm3:
         labels[_small(labels > 0, math.ceil(spec.min_part_mm3))] = 0
-    if spec.stray_core_mm3:
-        labels[_stray_core(labels, math.ceil(spec.stray_core_mm3))] = ED
     enhancing = labels == ET if spec.min_et_mm3 else None
     if enhancing is not None and enhancing.sum() < spec.min_et_mm3:
         labels[enhancing] = NCR
     return labels
-
-
-def _stray_core(labels: NDArray[np.uint8], least: int) -> NDArray[np.bool_]:
-    """Core away from enhancing tumour, where enough of it is enclosed by that."""
-    from scipy import ndimage
-
-    core = labels == NCR
-    inner = ndimage.binary_erosion(core)
-    rim, near_et = core & ~inner, core & ~inner & ndimage.binary_dilation(labels == ET)
-    parts, n = ndimage.label(inner)
-    around, faces, to_et = np.pad(parts, 1), np.zeros(n + 1), np.zeros(n + 1)
-    for axis in range(3):
-        for step in (-1, 1):
-            beside = np.roll(around, step, axis)[1:-1, 1:-1, 1:-1]
-            faces += np.bincount(beside[rim], minlength=n + 1)
-            to_et += np.bincount(beside[near_et], minlength=n + 1)
-    sizes = np.bincount(parts.ravel(), minlength=n + 1)
-    large = (sizes >= least) & (np.arange(n + 1) > 0)
-    enclosed, stray = large & (10 * to_et >= 7 * faces), large & (4 * to_et < faces)
-    marks, cross = inner.astype(np.uint8) + stray[parts], ndimage.generate_binary_structure(3, 1)
-    for _ in range(3):
-        near = ndimage.maximum_filter(marks, footprint=cross, mode="constant")
-        marks = np.where(core & (marks == 0), near, marks)
-    return (marks == 2) & (20 * sizes[enclosed].sum() >= sizes[stray].sum())
 
 
 def _small(mask: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:

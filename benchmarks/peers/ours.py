@@ -39,7 +39,7 @@ class Ours:
             engine["backend"]: engine["backend_version"],
             "precision": engine["precision"],
             "around": "fastbts: checks of the images, crop, clip, z-score, one pass, thresholds, "
-            "expected Dice, report",
+            "rule for stray core, expected Dice, report",
         }
 
     def predict(self, images: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[np.uint8]:

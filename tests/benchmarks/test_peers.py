@@ -33,12 +33,10 @@ from benchmarks.peers.process import ContenderError, Process
 from benchmarks.peers.registry import CONTENDERS
 from fastbts import CaseError
 from fastbts.labels import ED, ET, NCR
-from fastbts.ops import reference
 from fastbts.phantom import make_case, write_case
 from fastbts.pipeline.normalize import normalize
 from fastbts.spec import EngineSpec
 from fastbts.volume import Volume
-from tests.ops.image_ops import stray_core_example
 
 SPEC = Spec(
     stride=16,
@@ -46,7 +44,6 @@ SPEC = Spec(
     percentiles=(0.1, 99.9),
     thresholds=(0.5, 0.5, 0.5),
     temperatures=(1.0, 1.0, 1.0),
-    stray_core_mm3=0.0,
     min_part_mm3=0.0,
     min_et_mm3=0.0,
 )
@@ -186,24 +183,11 @@ def test_regions_become_labels_by_the_rules_of_the_engine() -> None:
     assert labels_with(regions, min_et_mm3=2.0) == [NCR, NCR, NCR, ED, ED, 0, 0, ED]
 
 
-def test_stray_core_becomes_oedema_as_in_the_engine() -> None:
-    labels = stray_core_example(np.random.default_rng(0), (17, 19, 21), "")["labels"]
-    regions = np.stack([labels > 0, (labels == NCR) | (labels == ET), labels == ET])
-    expected, *counts = reference.stray_core(labels, ((0, 17), (0, 19), (0, 21)), (ED, NCR, ET), 5)
-    assert counts[2] > 0
-    spec = replace(SPEC, stray_core_mm3=5.0)
-    assert np.array_equal(numpy_steps.region_labels(regions, spec), expected)
-
-
 def labels_with(regions: np.ndarray, **rules: float) -> list[int]:
-    from dataclasses import replace
-
     return numpy_steps.region_labels(regions, replace(SPEC, **rules)).ravel().tolist()
 
 
 def test_thresholds_are_those_of_calibrated_probabilities() -> None:
-    from dataclasses import replace
-
     spec = replace(SPEC, thresholds=(0.5, 0.4, 0.6), temperatures=(2.0, 1.5, 0.5))
     p = 1 / (1 + np.exp(-spec.least_logits.ravel() / spec.temperatures))
     assert p == pytest.approx([0.5, 0.4, 0.6])

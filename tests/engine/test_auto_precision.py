@@ -12,6 +12,7 @@ from fastbts import EngineFileError
 from fastbts.engine import auto_precision
 from fastbts.engine.auto_precision import choose, int8_instructions
 from fastbts.engine.file import EngineFile
+from fastbts.engine.load import default_engine_path, read_engine
 from fastbts.spec import EngineSpec
 
 GOOD = {
@@ -45,6 +46,15 @@ def test_int8_is_taken_where_it_is_fast_and_as_good(features: Path) -> None:
         "this CPU has AVX512-VNNI, and on 12 cases int8 changes mean Dice by +0.0003 (HGG + 2021), "
         "-0.0020 (LGG), and that of the worst case by -0.0100; allowed are -0.002 and -0.01",
     )
+
+
+def test_the_shipped_engine_takes_int8(features: Path) -> None:
+    """Its parity was measured with the labels of its own rules: measure it anew after a change."""
+    shipped = read_engine(default_engine_path())
+    assert choose(shipped, "auto", has_bf16=True).name == "int8"
+    features.write_text("flags : fpu avx2 avx512_bf16\n")
+    assert choose(shipped, "auto", has_bf16=True).name == "bf16"
+    assert choose(shipped, "auto", has_bf16=False).name == "fp32"
 
 
 @pytest.mark.parametrize(
