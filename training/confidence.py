@@ -166,12 +166,13 @@ def command(
     engine: Annotated[
         Path | None, typer.Option(help="engine file; default: the shipped engine")
     ] = None,
+    precision: Annotated[str, typer.Option(help="auto, or one that the engine has")] = "auto",
     json_file: Annotated[
         Path | None, typer.Option("--json", help="file to write all figures to")
     ] = None,
 ) -> None:
     """Check the confidence of an engine's results and propose its limits."""
-    scores = record(Segmenter(engine), data)
+    scores = record(Segmenter(engine, precision=precision), data)
     show(scores)
     if json_file:
         json_file.write_text(json.dumps(scores, indent=1) + "\n")

@@ -161,7 +161,7 @@ def command(
     ] = None,
     split: Annotated[str, typer.Option(help="split of cases.csv")] = "val",
     mode: Annotated[str, typer.Option(help="auto, one-pass or sliding")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, or one that the engine has")] = "auto",
     lesions: Annotated[
         bool, typer.Option("--lesions", help="also lesion-wise scores (panoptica)")
     ] = False,
