@@ -61,10 +61,11 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """A head of 64 x 64 x 48 voxels of 1 mm."""
+    """A head of 96 x 96 x 80 voxels of 1 mm."""
     work = tmp_path_factory.mktemp("cases")
-    made = make_case(0, shape=(64, 64, 48))
-    small = type(made)(Volume(made.volume.data, LPS), made.labels, "small")
+    made = make_case(0, shape=(96, 96, 80))
+    data = np.ascontiguousarray(made.volume.data[:, ::-1, ::-1])
+    small = type(made)(Volume(data, LPS), made.labels[::-1, ::-1].copy(), "small")
     write_case(small, work / "small")
     return case_of(work / "small", work)
 
