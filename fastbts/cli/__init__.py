@@ -35,7 +35,7 @@ COMMANDS = {
 SEGMENTING = ("predict", "demo")
 """Commands that take the shipped engine unless an option says otherwise."""
 LEAST_BYTES = {"predict": 1_300_000_000, "demo": 1_300_000_000, "study": 1_300_000_000}
-"""Address space without which a command is not begun; `predict` needs 1.4 GB for any brain, most
+"""Address space without which a command is not begun; `predict` needs 1.7 GB for any brain, most
 of it as reserves of the threads' allocators."""
 LEAST_BYTES_OF_OTHERS = 500_000_000
 VERBOSITY = ("-q", "--quiet", "-v", "--verbose")

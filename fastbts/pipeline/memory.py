@@ -9,10 +9,10 @@ from fastbts.device.host_memory import check_limits, in_gb
 from fastbts.engine.interface import Engine, parallel_of
 from fastbts.errors import DeviceError, is_out_of_memory
 
-ONE_PASS_BYTES = {"fp32": 160, "bf16": 115, "fp16": 160, "int8": 100}
+ONE_PASS_BYTES = {"fp32": 160, "bf16": 115, "fp16": 160, "int8": 135}
 """Memory that a pass of the shipped network takes per voxel of its tensor: a fifth more than the
 largest rise of resident memory over 64^3 to 160 x 160 x 96 voxels (fp32 135 with OpenVINO, 122 with
-ONNX Runtime; bf16 97; int8 83; fp16 was not measured)."""
+ONNX Runtime; bf16 97; int8 113 from 96^3 on; fp16 was not measured)."""
 
 
 def choose_mode(

@@ -26,7 +26,7 @@ def test_predict_under_address_space_limits(tmp_path: Path) -> None:
     """
     write_case(make_case(0), tmp_path / "case")
     codes = []
-    for kb in (300_000, 600_000, 1_200_000, 1_300_000, 1_350_000, 1_400_000, 1_500_000):
+    for kb in (300_000, 600_000, 1_200_000, 1_300_000, 1_350_000, 1_500_000, 1_800_000):
         out = tmp_path / str(kb)
         command = f"ulimit -v {kb}; {sys.executable} -m fastbts predict case -o {out}"
         done = subprocess.run(

@@ -20,7 +20,7 @@ from fastbts.device import host_memory
 from fastbts.phantom import make_case
 
 NONE = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-LEAST_MB, MOST_MB = 10, 400  # what a full-size pass takes beyond a small one is in between
+LEAST_MB, MOST_MB = 10, 600  # what a full-size pass takes beyond a small one is in between
 
 
 def used() -> int:
