@@ -38,8 +38,8 @@ class EngineSpec:
     min_et_mm3: float = 0.0
     """A smaller total of enhancing tumour becomes necrotic core; chosen on validation cases."""
     stray_core_mm3: float = 0.0
-    """From this size on a part of the core that hardly touches enhancing tumour becomes oedema,
-    where other core is enclosed by it (`fastbts.ops.stray_core`); 0 for never."""
+    """From this size of its inner voxels on a part of the core that hardly touches enhancing tumour
+    becomes oedema, where other core is enclosed by it (`fastbts.ops.stray_core`); 0 for never."""
     min_part_mm3: float = 0.0
     """Smaller connected parts of the tumour become background; chosen on validation cases."""
     temperatures: tuple[float, ...] = ()

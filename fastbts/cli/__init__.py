@@ -34,7 +34,7 @@ COMMANDS = {
 """Module -> its commands, in the order of the help text, which is that of use."""
 SEGMENTING = ("predict", "demo")
 """Commands that take the shipped engine unless an option says otherwise."""
-LEAST_BYTES = {"predict": 1_300_000_000, "demo": 1_300_000_000, "study": 1_300_000_000}
+LEAST_BYTES = dict.fromkeys((*SEGMENTING, "study"), 1_300_000_000)
 """Address space without which a command is not begun; `predict` needs 1.7 GB for any brain, most
 of it as reserves of the threads' allocators."""
 LEAST_BYTES_OF_OTHERS = 500_000_000

@@ -65,9 +65,14 @@ def _of_limits(proc: Path) -> Iterator[int]:
         import resource
     except ImportError:  # Windows
         return
+    limits = {
+        "VmSize:": resource.getrlimit(resource.RLIMIT_AS)[0],
+        "VmData:": resource.getrlimit(resource.RLIMIT_DATA)[0],
+    }
+    if set(limits.values()) == {resource.RLIM_INFINITY}:
+        return  # as nearly always: nothing has to be read
     used = _fields(proc / "self/status")
-    for limit, field in ((resource.RLIMIT_AS, "VmSize:"), (resource.RLIMIT_DATA, "VmData:")):
-        soft, _ = resource.getrlimit(limit)
+    for field, soft in limits.items():
         if soft != resource.RLIM_INFINITY and field in used:
             yield soft - (used[field] << 10)
 

@@ -28,8 +28,8 @@ class Labelled:
         volumes_ml: Volume per region, in millilitres.
         rules: What each rule did. small_parts: threshold_mm3 and, if that is not 0, n_parts_before,
             n_parts_after, removed_mm3. stray_core: threshold_mm3 and, if that is not 0,
-            enclosed_mm3, stray_mm3, changed_mm3. small_et: threshold_mm3, applied, et_mm3_before,
-            et_mm3_after. The last two are empty for other regions.
+            enclosed_mm3 and stray_mm3 of inner voxels, changed_mm3. small_et: threshold_mm3,
+            applied, et_mm3_before, et_mm3_after. The last two are empty for other regions.
     """
 
     labels: Array
