@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastbts.labels import REGION_LABELS, is_glioma
@@ -13,6 +14,11 @@ REGIONS = tuple(REGION_LABELS)
 
 NAME = re.compile(r"\w[\w .+-]*")
 """Of a modality or a region; parts of files' names."""
+
+MIN_STRIDES = 2
+"""Least voxels along each axis at a network's coarsest level. Instance normalisation needs more
+than one; and with one, OpenVINO 2026.4 computes convolutions in bf16 and attention wrongly, without
+an error."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class EngineSpec:
     regions: tuple[str, ...] = REGIONS
     """Output channels in order; they may overlap."""
     stride: int = 16
-    """Spatial sizes must be multiples of this."""
+    """Spatial sizes must be multiples of this, see `takes`."""
     spacing_mm: float = 1.0
     """Isotropic spacing of the training data; other grids are resampled to it and back."""
     window: tuple[int, int, int] = (144, 176, 144)
@@ -59,6 +65,15 @@ class EngineSpec:
             numbers = tuple((n + 1,) for n in range(len(self.regions)))
             labels = tuple(REGION_LABELS.values()) if of_gliomas else numbers
             object.__setattr__(self, "labels", labels)
+
+    @property
+    def least_side(self) -> int:
+        """Of the images that the network takes."""
+        return MIN_STRIDES * self.stride
+
+    def takes(self, size: Sequence[int]) -> bool:
+        """Whether the network takes images of this size."""
+        return all(n >= self.least_side and n % self.stride == 0 for n in size)
 
     @property
     def region_labels(self) -> dict[str, tuple[int, ...]]:

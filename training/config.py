@@ -12,7 +12,7 @@ import yaml
 from fastbts import MODALITIES, FastBTSError
 from fastbts.engine.file import MAX_CHANNELS
 from fastbts.labels import REGION_LABELS
-from fastbts.spec import NAME
+from fastbts.spec import MIN_STRIDES, NAME
 from training.clip.encoder import ClipSource
 from training.model import NORMS, UNetConfig
 
@@ -288,8 +288,11 @@ def _task_mistakes(recipe: Recipe) -> list[str]:
 
 def _crop_mistakes(recipe: Recipe) -> list[str]:
     stride = recipe.model.stride
+    mistakes, least = [], MIN_STRIDES * stride
+    if recipe.window and min(recipe.window) < least:
+        mistakes.append(f"window: {recipe.window}, expected sides of at least {least}")
     sizes = {f"stages.{i}.crop": stage.crop for i, stage in enumerate(recipe.stages)}
-    return [
+    return mistakes + [
         f"{name}: {size} is not 3 multiples of the network's stride {stride}"
         for name, size in {**sizes, "window": recipe.window or (stride,) * 3}.items()
         if len(size) != 3 or any(n < 1 or n % stride for n in size)

@@ -106,8 +106,9 @@ output [
 
 def _network_config(file: EngineFile, name: str, device: str, instances: int) -> str:
     spec = file.spec
-    zeros = f"dims: [ {len(spec.modalities)}, {', '.join([str(2 * spec.stride)] * 3)} ]"
-    return f'''# D, H, W: multiples of {spec.stride}. Input: from fastbts.pipeline.normalize.
+    zeros = f"dims: [ {len(spec.modalities)}, {', '.join([str(spec.least_side)] * 3)} ]"
+    return f'''# D, H, W: multiples of {spec.stride}, {spec.least_side} or more.
+# Input: from fastbts.pipeline.normalize.
 name: "{name}"
 platform: "onnxruntime_onnx"
 max_batch_size: {MAX_BATCH}

@@ -339,7 +339,8 @@ def _consistent(spec: EngineSpec) -> bool:
         and 0 <= low < high <= 100
         and spec.stride > 0
         and len(spec.window) == 3
-        and all(0 < n <= MAX_WINDOW and n % spec.stride == 0 for n in spec.window)
+        and spec.takes(spec.window)
+        and max(spec.window) <= MAX_WINDOW
         and 0 < spec.spacing_mm < math.inf
         and 0 <= spec.min_et_mm3 < math.inf
         and 0 <= spec.stray_core_mm3 < math.inf

@@ -15,7 +15,7 @@ from fastbts.errors import GeometryError, InputError
 from fastbts.ops import Box, Packing, Size
 from fastbts.pipeline.brain import Brain, find_brain
 from fastbts.placement import Placement
-from fastbts.spec import EngineSpec
+from fastbts.spec import MIN_STRIDES, EngineSpec
 from fastbts.volume import Volume
 
 MAX_VOXELS = 64_000_000  # 400 mm cubed at 1 mm: no head is larger, and four images fit in memory
@@ -175,8 +175,8 @@ def padded_size(size: Size, stride: int) -> Size:
 
 
 def padded_side(n: int, stride: int) -> int:
-    """The next multiple of the stride; at least two, so that the coarsest level can normalise."""
-    return -(-max(n, 2 * stride) // stride) * stride
+    """The next side that a network takes, see `EngineSpec.takes`."""
+    return -(-max(n, MIN_STRIDES * stride) // stride) * stride
 
 
 def _network_size(brain: Size, volume: Volume, spec: EngineSpec) -> Size:

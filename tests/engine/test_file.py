@@ -98,6 +98,7 @@ def test_forged_specs_are_refused(tmp_path: Path, good: Path) -> None:
     spec = read_engine_file(good).manifest["spec"]
     for change, message in [
         ({"window": [100, 176, 144]}, "contradicts"),
+        ({"window": [16, 176, 144]}, "contradicts"),
         ({"thresholds": [0.5]}, "contradicts"),
         ({"surprise": 1}, "exactly the fields"),
         ({"stride": "16"}, "stride"),

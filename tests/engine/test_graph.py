@@ -178,4 +178,4 @@ def test_logits_of_another_shape_are_an_error_when_they_are_computed(
         path = tmp_path / "x.fbts"
         write_engine_file(path, SPEC, {"model.onnx": model(nodes, ends)})
         with pytest.raises((DeviceError, EngineFileError)):
-            load_engine(path, backend=backend).infer(np.ones((1, 4, 16, 16, 16), np.float32))
+            load_engine(path, backend=backend).infer(np.ones((1, 4, 32, 32, 32), np.float32))

@@ -161,7 +161,7 @@ def test_each_of_the_passes_at_once_needs_its_own_memory(tmp_path: Path) -> None
         "sliding",
         "2 passes at once, each of which needs about 0.16 GB more, 0.31 GB are free",
     )
-    small, large = (np.zeros((1, 4, 16, 16, side), np.float32) for side in (8, 24))
+    small, large = (np.zeros((1, 4, 16, 16, side), np.float32) for side in (16, 24))
     engine.infer(large)
     assert engine.n_voxels_held == 0, "the other stream holds nothing"
     with engine._held(large[0, 0].size):  # another call runs

@@ -117,6 +117,8 @@ def test_all_mistakes_are_reported_at_once() -> None:
         parse_recipe({"stages": [{"crop": [30, 32, 32]}]})
     with pytest.raises(RecipeError, match=r"window: \(48, 0, 48\) is not 3 multiples of the net"):
         parse_recipe({"window": [48, 0, 48]})
+    with pytest.raises(RecipeError, match=r"window: \(48, 16, 48\), expected sides of at least 32"):
+        parse_recipe({"window": [48, 16, 48]})
     with pytest.raises(RecipeError, match="turns: expected a mapping, got 3"):
         parse_recipe({"turns": 3})
     with pytest.raises(

@@ -28,14 +28,10 @@ def images(spec: EngineSpec, max_side: int | None, device: str, tensor: Tensor) 
         OptionsError: The shape does not fit the network, or the array cannot be used on `device`.
     """
     n_modalities, sides = len(spec.modalities), tensor.shape[2:]
-    if (
-        tensor.ndim != 5
-        or tensor.shape[1] != n_modalities
-        or any(n == 0 or n % spec.stride for n in sides)
-    ):
+    if tensor.ndim != 5 or tensor.shape[1] != n_modalities or not spec.takes(sides):
         raise OptionsError(
             f"tensor of shape {tensor.shape}: expected (B, {n_modalities}, D, H, W) with D, H, W "
-            f"multiples of {spec.stride}"
+            f"multiples of {spec.stride}, {spec.least_side} or more"
         )
     if max_side is not None and max(sides) > max_side:
         raise OptionsError(
@@ -61,12 +57,12 @@ def packed_images(spec: EngineSpec, packing: Packing | None, tensor: NDArray[Any
         tensor.shape != shape
         or tensor.dtype != packing.dtype
         or not tensor.flags.c_contiguous
-        or any(n == 0 or n % spec.stride for n in size)
+        or not spec.takes(size)
     ):
         raise OptionsError(
             f"packed tensor: {_described(tensor)}: expected contiguous {np.dtype(packing.dtype)} "
             f"of shape ({shape[0]}, D, H, W) with sides that are multiples of "
-            f"{spec.stride // packing.patch}"
+            f"{spec.stride // packing.patch}, {spec.least_side // packing.patch} or more"
         )
     return packing
 

@@ -147,8 +147,7 @@ def _parsable(file: EngineFile, wanted: Wanted, plugins: bool) -> bytes:
 
 def _profile(builder: Any, spec: EngineSpec, max_batch: int) -> Any:
     profile = builder.create_optimization_profile()
-    # Tensors have at least two strides per side (`pipeline/normalize.py`).
-    least, most = 2 * spec.stride, MAX_SIDE // spec.stride * spec.stride
+    least, most = spec.least_side, MAX_SIDE // spec.stride * spec.stride
     sides = ((least,) * 3, spec.window, (most,) * 3)
     batches = (1, max_batch, max_batch)
     shapes = zip(batches, sides, strict=True)

@@ -14,7 +14,7 @@ from fastbts.engine.backends.tensorrt import TensorRTEngine
 from tests.fakes.cuda_runtime import FakeCuda
 from tests.fakes.tensorrt import FakeTensorRT, voxel_network
 
-SMALL, LARGE = (1, 4, 16, 8, 8), (1, 4, 16, 16, 24)
+SMALL, LARGE = (1, 4, 16, 16, 16), (1, 4, 16, 48, 24)
 Load = Callable[..., TensorRTEngine]
 """Loads a plan of a `FakeTensorRT`: (trt, device="cuda", **record)."""
 

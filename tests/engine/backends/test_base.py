@@ -53,7 +53,7 @@ def test_logits_are_written_to_out(engine: Engine) -> None:
 
 
 def test_threads_can_share_an_engine(engine: Engine) -> None:
-    inputs = [noise(1, 4, 32, 32, side) for side in (16, 32, 48)]
+    inputs = [noise(1, 4, 32, 32, side) for side in (32, 48, 64)]
     expected, got = [engine.infer(x) for x in inputs], dict[int, np.ndarray]()
     barrier = Barrier(len(inputs))
 
@@ -81,9 +81,23 @@ def test_wrong_out_is_refused(engine: Engine) -> None:
 
 
 def test_wrong_tensors_are_refused(engine: Engine) -> None:
-    for shape in [(4, 32, 32, 32), (1, 3, 32, 32, 32), (1, 4, 32, 33, 32), (1, 4, 32, 32, 0)]:
-        with pytest.raises(OptionsError, match=r"expected \(B, 4, D, H, W\) .* multiples of 16"):
+    wrong = [(4, 32, 32, 32), (1, 3, 32, 32, 32), (1, 4, 32, 33, 32), (1, 4, 32, 32, 0)]
+    expected = r"expected \(B, 4, D, H, W\) with D, H, W multiples of 16, 32 or more"
+    for shape in [*wrong, (1, 4, 16, 32, 32), (1, 4, 64, 64, 16)]:
+        with pytest.raises(OptionsError, match=expected):
             engine.infer(np.zeros(shape, np.float32))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["auto", "fp32"])
+@pytest.mark.parametrize("backend", ON_CPU)
+def test_earlier_sizes_leave_no_trace(backend: str, precision: str) -> None:
+    """Kernels that a runtime made for one size, and what is in its memory, serve the next one."""
+    used = load_engine(backend=backend, precision=precision)
+    for size in [(32, 32, 32), (64, 64, 32), (64, 80, 64), (48, 64, 32), (32, 32, 64)]:
+        x = noise(1, 4, *size)
+        fresh = load_engine(backend=backend, precision=precision).infer(x)
+        assert np.abs(used.infer(x) - fresh).max() <= 1e-4 * np.abs(fresh).max(), size
 
 
 @pytest.mark.parametrize("backend", ON_CPU)
@@ -91,11 +105,11 @@ def test_text_is_refused_by_a_network_that_reads_none(backend: str, tmp_path: Pa
     engine = load_engine(write_voxel_engine(tmp_path / "voxel.fbts"), backend=backend)
     assert engine.text is None
     with pytest.raises(OptionsError, match=r"voxel\.fbts: its network reads no text; omit `text`"):
-        engine.infer(np.zeros((1, 4, 16, 16, 16), np.float32), noise(3, 8))
+        engine.infer(np.zeros((1, 4, 32, 32, 32), np.float32), noise(3, 8))
 
 
 def test_text_replaces_the_table_in_the_network(engine: Engine) -> None:
-    x, table = noise(1, 4, 16, 16, 16), engine.text
+    x, table = noise(1, 4, 32, 32, 32), engine.text
     assert table is not None
     np.testing.assert_array_equal(engine.infer(x, table.copy()), engine.infer(x))
     assert not np.array_equal(engine.infer(x, table[::-1]), engine.infer(x))
@@ -106,11 +120,11 @@ def test_text_replaces_the_table_in_the_network(engine: Engine) -> None:
 @pytest.mark.parametrize("backend", ON_CPU)
 def test_closed_engine_raises_device_error(backend: str) -> None:
     engine = load_engine(precision="fp32", backend=backend)
-    engine.infer(np.zeros((1, 4, 16, 16, 16), np.float32))
+    engine.infer(np.zeros((1, 4, 32, 32, 32), np.float32))
     engine.close()
     engine.close()
     with pytest.raises(DeviceError, match="the engine has been closed; load it again"):
-        engine.infer(np.zeros((1, 4, 16, 16, 16), np.float32))
+        engine.infer(np.zeros((1, 4, 32, 32, 32), np.float32))
 
 
 @pytest.mark.parametrize("backend", ON_CPU)
@@ -118,7 +132,7 @@ def test_calls_run_at_once_with_equal_results(backend: str) -> None:
     """On streams of their own, and one call more waits for its turn."""
     alone = load_engine(precision="fp32", backend=backend, n_threads=1)
     engine = load_engine(precision="fp32", backend=backend, n_threads=2, parallel=2)
-    inputs = [noise(1, 4, 32, 32, side) for side in (16, 32, 48, 64)] * 2
+    inputs = [noise(1, 4, 32, 32, side) for side in (32, 48, 64, 80)] * 2
     with ThreadPoolExecutor(3) as pool:
         for got, x in zip(pool.map(engine.infer, inputs), inputs, strict=True):
             np.testing.assert_array_equal(got, alone.infer(x))

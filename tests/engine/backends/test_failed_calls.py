@@ -18,7 +18,7 @@ from fastbts.engine.file import read_engine_file
 from fastbts.engine.load import default_engine_path
 from tests.budget import budget
 
-INPUT = np.ones((1, 4, 16, 16, 16), np.float32)
+INPUT = np.ones((1, 4, 32, 32, 32), np.float32)
 SCRIPT = Path(__file__).with_name("memory_limits.py")
 
 

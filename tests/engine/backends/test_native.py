@@ -46,7 +46,7 @@ def test_the_shipped_network_gives_the_logits_of_openvino() -> None:
 
 
 def test_other_text_gives_other_logits() -> None:
-    x = np.random.default_rng(0).standard_normal((1, 4, 16, 16, 16), np.float32)
+    x = np.random.default_rng(0).standard_normal((1, 4, 32, 32, 32), np.float32)
     with closing(load_engine(backend="openvino", precision="fp32")) as engine:
         assert engine.text is not None
         text = np.ascontiguousarray(engine.text[::-1])

@@ -18,7 +18,7 @@ from tests.fakes.cuda_runtime import FakeCuda
 from tests.fakes.onnxruntime import FakeOnnxRuntime
 from tests.fakes.tensorrt import voxel_network
 
-SHAPE = (1, 4, 16, 8, 8)
+SHAPE = (1, 4, 16, 16, 16)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_arrays_of_the_device_are_bound_and_not_waited_for(
     cuda: FakeCuda, ort: FakeOnnxRuntime, path: Path
 ) -> None:
     engine, workspace = load_engine(path, device="cuda:1"), CudaWorkspace(1)
-    x, logits = workspace.put(noise(), "x"), workspace.kept("out", (1, 3, 16, 8, 8), np.float32)
+    x, logits = workspace.put(noise(), "x"), workspace.kept("out", (1, 3, 16, 16, 16), np.float32)
     n_waits = cuda.calls["cudaStreamSynchronize"]
     engine.infer(x, out=logits, stream=workspace.stream)  # type: ignore[call-arg]
     assert cuda.calls["cudaStreamSynchronize"] == n_waits
@@ -110,7 +110,7 @@ def test_sessions_end_after_their_work(
     cuda: FakeCuda, ort: FakeOnnxRuntime, path: Path, closes: bool
 ) -> None:
     engine, workspace = load_engine(path, device="cuda"), CudaWorkspace(0)
-    x, logits = workspace.put(noise(), "x"), workspace.kept("out", (1, 3, 16, 8, 8), np.float32)
+    x, logits = workspace.put(noise(), "x"), workspace.kept("out", (1, 3, 16, 16, 16), np.float32)
     engine.infer(x, out=logits, stream=workspace.stream)  # type: ignore[call-arg]
     if closes:
         engine.close()

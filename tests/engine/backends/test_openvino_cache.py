@@ -44,7 +44,7 @@ def engine_file(tmp_path: Path) -> Path:
     return write_voxel_engine(tmp_path / "voxel.fbts")
 
 
-X = np.random.default_rng(0).standard_normal((1, 4, 16, 16, 16)).astype(np.float32)
+X = np.random.default_rng(0).standard_normal((1, 4, 32, 32, 32)).astype(np.float32)
 
 
 def test_second_engine_is_not_compiled(

@@ -67,7 +67,7 @@ def run(*arguments: object) -> str:
 
 
 def test_new_backend_loads(toy: str) -> None:
-    x = np.random.default_rng(0).standard_normal((2, 4, 16, 16, 32), np.float32)
+    x = np.random.default_rng(0).standard_normal((2, 4, 32, 32, 48), np.float32)
     engine = load_engine(backend="toy", n_threads=3)
     np.testing.assert_array_equal(engine.infer(x), x[:, :3])
     assert engine.description["backend"] == "toy"
@@ -106,9 +106,9 @@ def test_errors_of_a_runtime_become_ours(monkeypatch: pytest.MonkeyPatch, toy: s
     ):
         load_engine(backend="toy", n_threads=2)
     engine = load_engine(backend="toy")
-    message = r"\.fbts: toy failed on a tensor of shape \(1, 4, 16, 16, 16\): out of memory"
+    message = r"\.fbts: toy failed on a tensor of shape \(1, 4, 32, 32, 32\): out of memory"
     with pytest.raises(DeviceError, match=message):
-        engine.infer(np.zeros((1, 4, 16, 16, 16), np.float32))
+        engine.infer(np.zeros((1, 4, 32, 32, 32), np.float32))
 
 
 def test_missing_package_is_reported_by_doctor(monkeypatch: pytest.MonkeyPatch, toy: str) -> None:

@@ -129,9 +129,9 @@ def test_batches_are_what_the_plan_takes(
     engine = load(trt, max_batch=4)
     assert engine.batch == 4
     assert load(trt).batch == 1
-    check(engine, (6, 4, 8, 8, 8))
+    check(engine, (6, 4, 16, 16, 16))
     assert trt.runs == {"direct": 2}, "4 and 2"
-    case = OnDevice((6, 4, 8, 8, 8))
+    case = OnDevice((6, 4, 16, 16, 16))
     case.infer(engine)
     case.check()
     assert trt.runs == {"direct": 4}
@@ -147,7 +147,7 @@ def test_arrays_that_cannot_be_used_are_refused(
         (elsewhere.tensor, logits, r"tensor: .* on cuda:1: this engine runs on cuda:0; give a Nu"),
         (tensor, None, r"out: expected a float32 array of shape .* on cuda:0, .*; got None"),
         (tensor, host, r"out: expected a float32 array .* on cuda:0, .*; got float32 of shape"),
-        (tensor, logits[:1], r"out: expected a float32 array of shape \(2, 3, 16, 16, 24\)"),
+        (tensor, logits[:1], r"out: expected a float32 array of shape \(2, 3, 16, 48, 24\)"),
         (tensor[:, ::-1], logits, r"tensor: .* with strides .*: expected contiguous float32"),
         (case.x, logits, r"out: .* on cuda:0: expected a writable, contiguous float32"),
     ):
@@ -161,7 +161,7 @@ def test_arrays_that_cannot_be_used_are_refused(
 
 
 def test_arrays_of_a_device_are_refused_by_an_engine_of_the_cpu(cuda: FakeCuda) -> None:
-    engine, case = load_engine(device="cpu"), OnDevice((1, 4, 16, 16, 16))
+    engine, case = load_engine(device="cpu"), OnDevice((1, 4, 32, 32, 32))
     assert engine.device == "cpu"  # type: ignore[attr-defined]
     with pytest.raises(OptionsError, match="on cuda:0: this engine runs on cpu; give a NumPy"):
         engine.infer(case.tensor, out=case.logits)  # type: ignore[arg-type]

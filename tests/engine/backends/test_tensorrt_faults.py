@@ -143,9 +143,9 @@ def test_refused_shape_is_an_error_with_its_reason(
 ) -> None:
     sides = [(1, 4, n, n, n) for n in (8, 16, 32)]
     engine = load(installed(cuda, monkeypatch, profile=tuple(sides)))
-    message = r"volume of shape \(1, 4, 8, 8, 40\): refused by the plan: ERROR: .* not in the"
+    message = r"volume of shape \(1, 4, 16, 16, 40\): refused by the plan: ERROR: .* not in the"
     with pytest.raises(DeviceError, match=message):
-        engine.infer(noise((1, 4, 8, 8, 40)))
+        engine.infer(noise((1, 4, 16, 16, 40)))
     check(engine, SMALL)
 
 

@@ -51,7 +51,7 @@ def test_larger_shape_ends_the_graphs_of_the_smaller_memory(
 
 def test_a_slot_keeps_eight_contexts(cuda: FakeCuda, full: FakeTensorRT, load: Load) -> None:
     engine = load(full)
-    shapes = [(1, 4, 8, 8, 8 * n) for n in range(12, 0, -1)]
+    shapes = [(1, 4, 16, 16, 8 * n) for n in range(13, 1, -1)]
     for shape in shapes * 2:
         check(engine, shape)
     assert len(full.contexts) == 8
@@ -72,7 +72,7 @@ def test_new_addresses_in_every_call_need_one_context(full: FakeTensorRT, load: 
 
 
 def test_new_addresses_leave_the_graphs_of_others(full: FakeTensorRT, load: Load) -> None:
-    engine, others = load(full), [OnDevice((1, 4, 8, 8, 8 * n)) for n in range(1, 8)]
+    engine, others = load(full), [OnDevice((1, 4, 16, 16, 8 * n)) for n in range(2, 9)]
     for case in [OnDevice(LARGE), *others, *others]:
         case.infer(engine)
         case.check()

@@ -77,7 +77,7 @@ def test_arrays_of_cupy_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         engine = load_engine(write_fake_plan(tmp_path / "plan.fbts", trt), device="cuda")
         made, stream = cupy.cuda.Stream(non_blocking=True), cupy.cuda.Stream(non_blocking=True)
         with made:  # the engine's stream waits for the work on this one
-            tensor, out = cupy.empty(x.shape, x.dtype), cupy.empty((1, 3, 16, 8, 8), x.dtype)
+            tensor, out = cupy.empty(x.shape, x.dtype), cupy.empty((1, 3, 16, 16, 16), x.dtype)
             tensor.set(x)
             assert engine.infer(tensor, out=out, stream=stream) is out  # type: ignore[call-arg]
         np.testing.assert_array_equal(out.get(stream), voxel_network(x, None))
