@@ -187,7 +187,8 @@ class _Run:
     def sliding(self, tensor: Array, done: Done, name: str) -> tuple[Array, dict[str, Any]]:
         """Window by window, or some at a time where the engine takes more."""
         space, shape = self.workspace, self._shape(tensor)
-        plan = WindowPlan.cover(shape[1:], self.spec.window, self.options.overlap)
+        window, stride = self.spec.window, self.spec.stride
+        plan = WindowPlan.cover(shape[1:], window, self.options.overlap, stride)
         logits, n_batch = space.zeros(shape, np.float32), min(batch_of(self.engine), len(plan))
         inputs = space.kept("windows", (n_batch, len(tensor), *plan.size), np.float32)
         outputs = space.kept("window logits", (n_batch, len(logits), *plan.size), np.float32)

@@ -27,19 +27,32 @@ class WindowPlan:
     weights: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
     @classmethod
-    def cover(cls, shape: Size, size: Size, overlap: float) -> WindowPlan:
-        """Covers `shape` with windows of `size` that overlap by at least the fraction `overlap`."""
+    def cover(cls, shape: Size, most: Size, overlap: float, stride: int = 1) -> WindowPlan:
+        """Covers `shape` with windows that overlap by at least the fraction `overlap`.
+
+        They are as many as windows of size `most` would be, and no larger than that needs; their
+        sides are multiples of `stride`.
+        """
+        d, h, w = (fitted_side(n, m, overlap, stride) for n, m in zip(shape, most, strict=True))
+        size = d, h, w
         starts = [axis_starts(n, w, overlap) for n, w in zip(shape, size, strict=True)]
         weights = [axis_weights(s, n, w) for s, n, w in zip(starts, shape, size, strict=True)]
         index = np.stack(
             np.meshgrid(*(np.arange(len(s)) for s in starts), indexing="ij"), axis=-1
         ).reshape(-1, 3)
         origins = np.stack([starts[a][index[:, a]] for a in range(3)], axis=1)
-        d, h, w = (np.ascontiguousarray(weights[a][index[:, a]]) for a in range(3))
-        return cls(size, np.ascontiguousarray(origins, np.int32), (d, h, w))
+        of_d, of_h, of_w = (np.ascontiguousarray(weights[a][index[:, a]]) for a in range(3))
+        return cls(size, np.ascontiguousarray(origins, np.int32), (of_d, of_h, of_w))
 
     def __len__(self) -> int:
         return len(self.origins)
+
+
+def fitted_side(n: int, most: int, overlap: float, stride: int) -> int:
+    """The smallest side of as many windows as windows of side `most` would be, along one axis."""
+    count = len(axis_starts(n, most, overlap))
+    sides = range(stride, most, stride)
+    return next((side for side in sides if len(axis_starts(n, side, overlap)) <= count), most)
 
 
 def axis_starts(n: int, window: int, overlap: float) -> NDArray[np.int64]:

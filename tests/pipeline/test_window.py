@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastbts.pipeline.window import WindowPlan, axis_starts, axis_weights
+from fastbts.pipeline.window import WindowPlan, axis_starts, axis_weights, fitted_side
 
 
 def test_starts_by_hand() -> None:
@@ -32,15 +32,39 @@ def test_window_beyond_the_tensor_counts_only_inside() -> None:
 def test_partition_of_unity(
     shape: tuple[int, int, int], size: tuple[int, int, int], overlap: float
 ) -> None:
-    plan = WindowPlan.cover(shape, size, overlap)
-    total = np.zeros(shape)
+    plan, total = WindowPlan.cover(shape, size, overlap), np.zeros(shape)
     for b, origin in enumerate(plan.origins):
         product = np.einsum("i,j,k->ijk", *(axis[b].astype(np.float64) for axis in plan.weights))
-        low, high = np.maximum(origin, 0), np.minimum(origin + size, shape)
+        low, high = np.maximum(origin, 0), np.minimum(origin + plan.size, shape)
         into = tuple(slice(a, z) for a, z in zip(low, high, strict=True))
         out_of = tuple(slice(a - o, z - o) for a, z, o in zip(low, high, origin, strict=True))
         total[into] += product[out_of]
     np.testing.assert_allclose(total, 1, atol=1e-5)
+
+
+def test_windows_are_no_larger_than_their_number_needs() -> None:
+    plan = WindowPlan.cover((160, 192, 144), (144, 176, 144), 0.5, 16)
+    assert plan.size == (112, 128, 144)
+    assert plan.origins.tolist() == [[d, h, 0] for d in (0, 48) for h in (0, 64)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    n_strides=st.integers(2, 30),
+    most=st.integers(2, 12),
+    stride=st.integers(1, 16),
+    overlap=st.floats(0, 0.9),
+)
+def test_fitted_sides(n_strides: int, most: int, stride: int, overlap: float) -> None:
+    n, most = n_strides * stride, most * stride
+    side = fitted_side(n, most, overlap, stride)
+    starts = axis_starts(n, side, overlap)
+    assert 2 * stride <= side <= min(n, most), "networks take no less"
+    assert side % stride == 0
+    assert len(starts) == len(axis_starts(n, most, overlap))
+    assert np.diff(starts, prepend=0).max() <= side * (1 - overlap) + 1, "they overlap enough"
+    shorter = side - stride
+    assert not shorter or len(axis_starts(n, shorter, overlap)) > len(starts)
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
