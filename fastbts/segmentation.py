@@ -34,8 +34,6 @@ from fastbts.write.outputs import (
     named_paths,
     replaced_files,
 )
-from fastbts.write.preview import write_preview
-from fastbts.write.viewer.write import write_viewer
 
 NO_TUMOUR = (
     "no tumour was found: no DICOM segmentation was written, as DICOM has none without a segment"
@@ -219,6 +217,8 @@ class Segmentation:
             OutputError: The file cannot be written, is one of the inputs, or was not written by
                 fastbts.
         """
+        from fastbts.write.viewer.write import write_viewer
+
         inputs: list[str | Path] = [*self.volume.names, *self.inputs]
         target = check_single(path, PAGES, overwrite=overwrite, inputs=inputs)
         write_viewer(target, self, name=name)
@@ -258,9 +258,13 @@ class Segmentation:
             write_nrrd(path, on_host(self.labels), self.volume.geometry, open_file=open_file)
         self._write_dicom(named[Kind.SEG], named[Kind.SR], fractional, open_file)
         if outputs.preview:
+            from fastbts.write.preview import write_preview
+
             picture = write_preview(outputs.preview, self, new_file, name=name)
             hashes[outputs.preview.name] = picture
         if outputs.html:
+            from fastbts.write.viewer.write import write_viewer
+
             hashes[outputs.html.name] = write_viewer(outputs.html, self, new_file, name=name)
         for path, text in outputs.tables.items():
             with open_file(path) as file:
