@@ -22,14 +22,29 @@ def largest_part(mask: Mask, n_threads: int = 0) -> Mask:
     return part.astype(bool) if n_least > 1 else mask
 
 
+def bounds_of(mask: Mask) -> tuple[slice, slice, slice]:
+    """The smallest box around a mask; empty for an empty one."""
+    bounds = ops.brain_box(mask[None].view(np.uint8)).bounds
+    d, h, w = (slice(begin, end) for begin, end in bounds)
+    return d, h, w
+
+
 def dilated(mask: Mask, n: int) -> Mask:
     """The mask and all voxels up to n away from it along each axis (a cube)."""
+    sides = zip(bounds_of(mask), mask.shape, strict=True)
+    box = tuple(slice(max(s.start - n, 0), min(s.stop + n, side)) for s, side in sides)
+    wider = np.zeros_like(mask)
+    wider[box] = _dilated(mask[box], n)
+    return wider
+
+
+def _dilated(mask: Mask, n: int) -> Mask:
     for axis in range(3):
         rows = np.moveaxis(mask, axis, 0)
         reach, most = 0, min(n, len(rows) - 1)
         while reach < most:
             shift = min(most - reach, 2 * reach + 1)  # leaves no gap
-            wider = rows.copy()
+            wider = rows.copy(order="K")  # of memory
             wider[shift:] |= rows[:-shift]
             wider[:-shift] |= rows[shift:]
             rows, reach = wider, reach + shift

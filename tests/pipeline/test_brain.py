@@ -14,8 +14,9 @@ from scipy.ndimage import maximum_filter
 from fastbts import InputError, Segmenter, Volume, read_case
 from fastbts.metrics import region_dice
 from fastbts.phantom.case import PhantomCase, make_case
-from fastbts.pipeline.brain import _nearly_all, find_brain
-from fastbts.pipeline.masks import dilated, filled, largest_part
+from fastbts.pipeline.background import FEW, _highest_and_low, _nearly_all
+from fastbts.pipeline.brain import find_brain
+from fastbts.pipeline.masks import bounds_of, dilated, filled, largest_part
 from fastbts.read.reference import read_reference
 from fastbts.volume import to_network_axes
 
@@ -133,6 +134,16 @@ def test_the_brain_is_that_of_the_clean_case(kind: str) -> None:
     assert not got.view[:, ~brain].any()
     assert wanted.warnings == ()
     assert len(got.warnings) > 0
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0, 3, 2, 1), (0, 2, 3, 1), (0, 1, 3, 2)])
+@pytest.mark.parametrize("kind", ["Rician noise", "edges of NaN and infinity"])
+def test_the_order_of_memory_changes_nothing(kind: str, axes: tuple[int, ...]) -> None:
+    volume = changed(head(), KINDS[kind])
+    stored = np.ascontiguousarray(volume.data.transpose(axes)).transpose(np.argsort(axes))
+    wanted, got = find_brain(volume), find_brain(replace(volume, data=stored))
+    assert (got.box, got.backgrounds) == (wanted.box, wanted.backgrounds)
+    np.testing.assert_array_equal(got.view, wanted.view)
 
 
 def test_ringing_that_decays_enlarges_the_brain_by_a_voxel() -> None:
@@ -370,6 +381,19 @@ def test_nearly_all_is_the_percentile(n: int) -> None:
         np.random.default_rng(n).exponential(3, n),
         np.zeros(n),
         np.arange(n, 0.0, -1),
-        np.where(np.arange(n) % 61 == 0, 1.0, 0.0),  # the sample is all of the high ones
+        np.where(np.arange(n) % 64 == 0, 1.0, 0.0),  # the sample is all of the high ones
+        np.where(np.arange(n) % 64 == 1, 1.0, 0.0),  # or none of them
     ):
-        assert _nearly_all(values) == pytest.approx(np.percentile(values, 99.9), abs=1e-9)
+        image = np.zeros((2, 8, -(-n // 8)))
+        outside = np.zeros(image.shape, bool)
+        image[0].T.flat[:n], outside[0].T.flat[:n] = values, True
+        highest, n_low = _highest_and_low(image, 0.0, outside, 0.5)
+        assert _nearly_all(highest, n) == pytest.approx(np.percentile(values, FEW), abs=1e-9)
+        assert n_low == np.count_nonzero(values < 0.5)
+
+
+def test_bounds_of() -> None:
+    mask = np.zeros((5, 6, 7), bool)
+    assert not mask[bounds_of(mask)].size
+    mask[1, 2:4, 6] = True
+    assert bounds_of(mask) == (slice(1, 2), slice(2, 4), slice(6, 7))
