@@ -18,10 +18,11 @@ class Ours:
     Args:
         precision: "auto" for the default.
         mode: "auto", "one-pass" or "sliding".
+        warm_up: False for a process that segments one case.
     """
 
-    def __init__(self, precision: str = "auto", mode: str = "auto") -> None:
-        self._precision, self._mode = precision, mode
+    def __init__(self, precision: str = "auto", mode: str = "auto", warm_up: bool = True) -> None:
+        self._precision, self._mode, self._warm_up = precision, mode, warm_up
         self.stages_ms: dict[str, float] = {}
 
     def load(self, kit: Kit, machine: Machine) -> None:
@@ -32,6 +33,7 @@ class Ours:
             precision=self._precision,
             device=machine.device,
             options=fastbts.SegmenterOptions(n_threads=machine.n_threads, mode=self._mode),
+            warm_up=self._warm_up,
         )
         engine = self._segmenter.engine.description
         self.about = {

@@ -49,6 +49,7 @@ CONTENDERS = {
     "ours-int8": Row("fastbts, int8", *OURS, {"precision": "int8"}),
     "ours-bf16": Row("fastbts, bf16", *OURS, {"precision": "bf16"}),
     "ours-fp32": Row("fastbts, fp32", *OURS, {"precision": "fp32"}),
+    "ours-once": Row("fastbts, default, not warmed up", *OURS, {"warm_up": False}),
     "ours-sliding": Row("fastbts, default, in windows", *OURS, {"mode": "sliding"}),
     "openvino-bf16": Row(
         "OpenVINO and NumPy, bf16", "openvino_plain", "PlainOpenVINO", {"precision": "bf16"}

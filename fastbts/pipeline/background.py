@@ -94,6 +94,7 @@ def tolerance_of(image: NDArray[Any], level: Level, is_outside: Mask, is_near: M
     return min(max(tolerance, RINGING * level.scale if decays else 0.0), DARK * level.scale)
 
 
+@np.errstate(all="ignore")  # of what is not finite, or absurd
 def without(
     image: NDArray[Any], value: float, brain: Mask, target: NDArray[Any], box: tuple[slice, ...]
 ) -> None:
@@ -112,12 +113,9 @@ def without(
 
 def counts_outside(image: NDArray[Any], mask: Mask, brain: Mask) -> tuple[int, int]:
     """Non-finite voxels, and voxels of a mask outside the brain."""
-    finite = (
-        image.size
-        if _is_integer(image)
-        else sum(int(np.count_nonzero(np.isfinite(image[part]))) for part in slabs(image))
-    )
-    return image.size - finite, n_outside(mask, brain)
+    parts = () if _is_integer(image) else slabs(image)
+    n_nonfinite = sum(int(np.count_nonzero(~np.isfinite(image[part]))) for part in parts)
+    return n_nonfinite, n_outside(mask, brain)
 
 
 def n_outside(mask: Mask, brain: Mask) -> int:
