@@ -69,7 +69,7 @@ class VoxelEngine:
     ) -> np.ndarray:
         self.n_calls += 1
         assert text is None
-        assert not any(n % self.spec.stride for n in tensor.shape[2:])
+        assert self.spec.takes(tensor.shape[2:])
         out = np.empty((len(tensor), 3, *tensor.shape[2:]), np.float32) if out is None else out
         out[:] = (tensor[:, [0, 3, 2]] - 1.0) * 8.0
         return out

@@ -17,6 +17,7 @@ from fastbts.engine.interface import Engine
 from fastbts.errors import OptionsError
 from fastbts.pipeline.label import least_logits
 from fastbts.pipeline.masks import Mask, filled, largest_part
+from fastbts.pipeline.normalize import padded_size
 from fastbts.spec import EngineSpec
 from fastbts.volume import Geometry, to_network_axes
 
@@ -101,8 +102,7 @@ def head_tensor(
     ]
     small = _resampled(image, size, n_threads)
     d, h, w = size
-    padded = [-(-n // spec.stride) * spec.stride for n in size]
-    tensor = np.zeros((1, *padded), np.float32)
+    tensor = np.zeros((1, *padded_size((d, h, w), spec.stride)), np.float32)
     tensor[0, :d, :h, :w] = scaled(small, spec.percentiles)
     return tensor, small != 0
 

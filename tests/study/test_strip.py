@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,7 @@ class BrightEngine:
         *,
         out: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
+        assert self.spec.takes(tensor.shape[2:])
         self.seen.append(tensor.shape)
         return 8 * (tensor - np.float32(0.5))
 
@@ -61,6 +62,12 @@ def image() -> NDArray[np.int16]:
     voxels = np.zeros((60, 64, 20), np.int16)
     voxels[10:40, 20:50, 5:15] = 1000
     return voxels
+
+
+def test_a_thin_field_of_view_is_padded_to_what_the_engine_takes() -> None:
+    engine = BrightEngine()
+    brain_mask([image()[:, :, 5:7]], replace(GEOMETRY, shape=(60, 64, 2)), engine)
+    assert engine.seen == [(1, 1, 16, 32, 32)]
 
 
 def test_the_mask_is_in_the_images_own_grid() -> None:
