@@ -288,14 +288,14 @@ def _task_mistakes(recipe: Recipe) -> list[str]:
 
 def _crop_mistakes(recipe: Recipe) -> list[str]:
     stride = recipe.model.stride
-    mistakes, least = [], MIN_STRIDES * stride
-    if recipe.window and min(recipe.window) < least:
-        mistakes.append(f"window: {recipe.window}, expected sides of at least {least}")
     sizes = {f"stages.{i}.crop": stage.crop for i, stage in enumerate(recipe.stages)}
-    return mistakes + [
-        f"{name}: {size} is not 3 multiples of the network's stride {stride}"
-        for name, size in {**sizes, "window": recipe.window or (stride,) * 3}.items()
-        if len(size) != 3 or any(n < 1 or n % stride for n in size)
+    sizes |= {"window": recipe.window} if recipe.window else {}
+    least = dict.fromkeys(sizes, stride)
+    least |= dict.fromkeys([*sizes][-1:], MIN_STRIDES * stride)  # the last is the engine's window
+    return [
+        f"{name}: {size} is not 3 multiples of the network's stride {stride}, {least[name]} or more"
+        for name, size in sizes.items()
+        if len(size) != 3 or any(n < least[name] or n % stride for n in size)
     ]
 
 

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from fastbts.engine.file import EngineFile, read_engine_file
+from fastbts.pipeline.normalize import padded_size
 from training.config import model_config
 from training.data.augment import cut
 from training.data.cases import TrainingCase
@@ -84,8 +85,10 @@ def measure_statistics(network: UNet3d, cases: Sequence[TrainingCase]) -> None:
 
 
 def padded(case: TrainingCase, stride: int) -> Tensor:
-    """All of a case, zero-padded to multiples of the stride as at inference: (1, M, D, H, W)."""
-    size = tuple(-(-n // stride) * stride for n in case.label.shape)
+    """All of a case, zero-padded to a size that a network with this stride takes, as at inference:
+    (1, M, D, H, W)."""
+    d, h, w = case.label.shape
+    size = padded_size((d, h, w), stride)
     start = -((np.array(size) - case.label.shape) // 2)
     return torch.from_numpy(cut(case.image, case.label, start, size)[0][None])
 

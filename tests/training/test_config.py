@@ -117,8 +117,11 @@ def test_all_mistakes_are_reported_at_once() -> None:
         parse_recipe({"stages": [{"crop": [30, 32, 32]}]})
     with pytest.raises(RecipeError, match=r"window: \(48, 0, 48\) is not 3 multiples of the net"):
         parse_recipe({"window": [48, 0, 48]})
-    with pytest.raises(RecipeError, match=r"window: \(48, 16, 48\), expected sides of at least 32"):
+    small = r"\(48, 16, 48\) is not 3 multiples of the network's stride 16, 32 or more"
+    with pytest.raises(RecipeError, match=f"window: {small}"):
         parse_recipe({"window": [48, 16, 48]})
+    with pytest.raises(RecipeError, match=rf"stages\.0\.crop: {small}"):
+        parse_recipe({"stages": [{"steps": 1, "crop": [48, 16, 48]}]})
     with pytest.raises(RecipeError, match="turns: expected a mapping, got 3"):
         parse_recipe({"turns": 3})
     with pytest.raises(

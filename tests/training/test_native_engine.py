@@ -28,7 +28,7 @@ from training.clip.prompts import ORTHONORMAL
 from training.model import UNet3d
 
 SPEC = EngineSpec(stride=16, window=(32, 32, 32))
-SHAPE = (1, 4, 16, 32, 16)
+SHAPE = (1, 4, 32, 48, 32)
 pytestmark = pytest.mark.slow
 
 
