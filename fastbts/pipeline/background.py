@@ -82,15 +82,15 @@ def tolerance_of(image: NDArray[Any], level: Level, is_outside: Mask, is_near: M
     Ringing of an interpolation decays with the distance from the brain, and is larger at its
     surface than where it can be told from the brain.
     """
-    n_outside = int(np.count_nonzero(is_outside))
-    if not level.scale or not n_outside:
+    n = int(np.count_nonzero(is_outside))
+    if not level.scale or not n:
         return 0.0
     near = [_deviation(image[part][is_near[part]], level.value) for part in slabs(image)]
     surface = float(np.median(np.concatenate(near))) if any(map(len, near)) else 0.0
     highest, n_low = _highest_and_low(image, level.value, is_outside, surface / 2)
-    few = _nearly_all(highest, n_outside)
+    few = _nearly_all(highest, n)
     tolerance = min(SAFETY * few, MARGIN * float(highest.max()))
-    decays = 2 * n_low > n_outside  # the median is less than half of that near the brain
+    decays = 2 * n_low > n  # the median is less than half of that near the brain
     return min(max(tolerance, RINGING * level.scale if decays else 0.0), DARK * level.scale)
 
 
@@ -105,7 +105,7 @@ def without(
     image, brain, target = image[box], brain[box], target[box]
     for part in slabs(image):
         inside = brain[part]
-        if not _is_integer(image):
+        if not is_integer(image):
             inside = inside & np.isfinite(image[part])
         shifted = np.subtract(image[part], target.dtype.type(value), dtype=target.dtype)
         np.copyto(target[part], shifted, where=inside)
@@ -113,7 +113,7 @@ def without(
 
 def counts_outside(image: NDArray[Any], mask: Mask, brain: Mask) -> tuple[int, int]:
     """Non-finite voxels, and voxels of a mask outside the brain."""
-    parts = () if _is_integer(image) else slabs(image)
+    parts = () if is_integer(image) else slabs(image)
     n_nonfinite = sum(int(np.count_nonzero(~np.isfinite(image[part]))) for part in parts)
     return n_nonfinite, n_outside(mask, brain)
 
@@ -139,12 +139,13 @@ def _deviation(image: NDArray[Any], value: float) -> NDArray[Any]:
     with np.errstate(all="ignore"):
         distance = np.subtract(image, real.type(value), dtype=real)
     np.abs(distance, out=distance)
-    if not _is_integer(image):
+    if not is_integer(image):
         np.copyto(distance, 0, where=~np.isfinite(distance))
     return distance
 
 
-def _is_integer(image: NDArray[Any]) -> bool:
+def is_integer(image: NDArray[Any]) -> bool:
+    """Whether all values are finite."""
     return np.issubdtype(image.dtype, np.integer)
 
 

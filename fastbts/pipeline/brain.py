@@ -27,6 +27,7 @@ from fastbts.pipeline.background import (
     Level,
     counts_outside,
     is_above,
+    is_integer,
     level_of,
     n_outside,
     tolerance_of,
@@ -162,9 +163,10 @@ def _cleaned_by(pool: Executor, volume: Volume, view: NDArray[Any], n_threads: i
     masks = list(pool.map(is_above, view, levels, tolerances))
     brain, voted = _vote(masks, volume.geometry.voxel_ml, n_threads)
     _check_finite(volume, view, brain, n_threads)
-    clean = _without_background(pool, view, brain, [level.value for level in levels])
-    box = ops.brain_box(clean, n_threads)
-    if not box.n_brain:
+    box = bounds_of(brain, n_threads)
+    clean = _without_background(pool, view, brain, box, [level.value for level in levels])
+    found = ops.brain_box(clean, n_threads)
+    if not found.n_brain:
         raise InputError(
             f"{', '.join(volume.names)}: no brain was found; expected skull-stripped MR images; "
             "check the files, or give raw images to `fastbts study` (fastbts.read_study)"
@@ -174,7 +176,7 @@ def _cleaned_by(pool: Executor, volume: Volume, view: NDArray[Any], n_threads: i
         Background(level.value, tolerance, *counts, voted=use)
         for level, tolerance, counts, use in zip(levels, tolerances, outside, voted, strict=True)
     ]
-    return Brain(clean, box, backgrounds, tuple(_warnings(volume, masks, brain, backgrounds)))
+    return Brain(clean, found, backgrounds, tuple(_warnings(volume, masks, brain, backgrounds)))
 
 
 def _tolerances(
@@ -185,8 +187,8 @@ def _tolerances(
     head = np.zeros_like(view[0], bool)
     for mask in pool.map(is_above, view, levels, limits):
         head |= mask
-    head = dilated(largest_part(head, n_threads), RIM)
-    near = dilated(head, 2) & ~head
+    head = dilated(largest_part(head, n_threads), RIM, n_threads)
+    near = dilated(head, 2, n_threads) & ~head
     return list(pool.map(tolerance_of, view, levels, repeat(~head), repeat(near)))
 
 
@@ -207,7 +209,7 @@ def _vote(masks: Sequence[Mask], voxel_ml: float, n_threads: int) -> tuple[Mask,
     union = np.zeros_like(core)
     for mask in compress(masks, voted):
         union |= mask
-    union &= dilated(core, RIM)
+    union &= dilated(core, RIM, n_threads)
     return largest_part(union, n_threads), voted
 
 
@@ -225,6 +227,8 @@ def _check_finite(volume: Volume, view: NDArray[Any], brain: Mask, n_threads: in
     NaN near its surface that goes on outside the brain, or outside the image, is background; so
     are a few voxels inside where NaN is what the image has outside.
     """
+    if is_integer(view):
+        return
     nonfinite = [~np.isfinite(image) for image in view]
     if not any(mask.any() for mask in nonfinite):
         return
@@ -235,7 +239,7 @@ def _check_finite(volume: Volume, view: NDArray[Any], brain: Mask, n_threads: in
         is_background = 2 * np.count_nonzero(mask & ~inside) > np.count_nonzero(~inside)
         around = mask & (edge | ~(brain if is_background else inside))
         for _ in range(RIM):
-            around = dilated(around, 1) & mask
+            around = dilated(around, 1, n_threads) & mask
         n_bad = np.count_nonzero(mask & ~around)
         if n_bad > (MAX_HOLES * np.count_nonzero(inside) if is_background else 0):
             raise InputError(
@@ -245,12 +249,15 @@ def _check_finite(volume: Volume, view: NDArray[Any], brain: Mask, n_threads: in
 
 
 def _without_background(
-    pool: Executor, view: NDArray[Any], brain: Mask, values: Sequence[float]
+    pool: Executor,
+    view: NDArray[Any],
+    brain: Mask,
+    box: tuple[slice, ...],
+    values: Sequence[float],
 ) -> NDArray[Any]:
-    """A copy that is 0 outside the brain, less the background inside."""
+    """A copy that is 0 outside the brain, which is in a box, less the background inside."""
     real = np.result_type(view.dtype, np.float32) if any(values) else view.dtype
     clean = np.zeros_like(view, real)  # in the order of the view's memory, as all here
-    box = bounds_of(brain)
     list(pool.map(without, view, values, repeat(brain), clean, repeat(box)))
     return clean
 

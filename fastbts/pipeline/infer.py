@@ -19,7 +19,7 @@ from fastbts.engine.interface import DeviceEngine, Engine, PackedEngine, batch_o
 from fastbts.ops import PackedLogits, Packing, Size
 from fastbts.options import SegmenterOptions
 from fastbts.pipeline.memory import choose_mode, memory_explained
-from fastbts.pipeline.window import WindowPlan
+from fastbts.pipeline.window import WindowPlan, fitted_size
 from fastbts.progress import Clock
 from fastbts.spec import EngineSpec
 
@@ -75,7 +75,7 @@ def planned(
     """
     mode, reason = options.mode, "the mode was given"
     if mode == "auto":
-        n_voxels, n_window = math.prod(size), math.prod(spec.window)
+        n_voxels, n_window = math.prod(size), math.prod(_window(size, spec, options, workspace))
         free = workspace.free_bytes()
         free = None if free is None else max(0, free - tensor_bytes)
         mode, reason = choose_mode(engine, n_voxels, n_window, workspace.device, free)
@@ -107,7 +107,8 @@ def infer(
     """
     if plan is None:
         plan = planned(engine, tensor.shape[1:], spec, options, workspace)._replace(packing=None)
-    n_voxels, n_window = tensor.size // len(spec.modalities), math.prod(spec.window)
+    d, h, w = tensor.shape[1:] if plan.packing is None else plan.packing.size(tensor.shape)
+    n_voxels, n_window = d * h * w, math.prod(_window((d, h, w), spec, options, workspace))
     free = workspace.free_bytes()
     largest, way_out = n_voxels, ""
     if plan.mode == "sliding":
@@ -123,6 +124,16 @@ def infer(
             logits, about = run.passes(tensor, way)
     how = {"mode": plan.mode, "reason": plan.reason, "passes": options.passes}
     return Inferred(logits, {**how, **about})
+
+
+def _window(size: Size, spec: EngineSpec, options: SegmenterOptions, workspace: Workspace) -> Size:
+    """Size of the sliding windows over a tensor: no larger than their number needs.
+
+    On a device it is the engine's, for which runtimes there have prepared kernels and graphs.
+    """
+    if workspace.stream is not None:
+        return spec.window
+    return fitted_size(size, spec.window, options.overlap, spec.stride)
 
 
 def warm_up(engine: Engine, lender: Workspaces) -> None:
@@ -187,8 +198,8 @@ class _Run:
     def sliding(self, tensor: Array, done: Done, name: str) -> tuple[Array, dict[str, Any]]:
         """Window by window, or some at a time where the engine takes more."""
         space, shape = self.workspace, self._shape(tensor)
-        window, stride = self.spec.window, self.spec.stride
-        plan = WindowPlan.cover(shape[1:], window, self.options.overlap, stride)
+        window = _window(shape[1:], self.spec, self.options, space)
+        plan = WindowPlan.cover(shape[1:], window, self.options.overlap)
         logits, n_batch = space.zeros(shape, np.float32), min(batch_of(self.engine), len(plan))
         inputs = space.kept("windows", (n_batch, len(tensor), *plan.size), np.float32)
         outputs = space.kept("window logits", (n_batch, len(logits), *plan.size), np.float32)

@@ -22,16 +22,16 @@ def largest_part(mask: Mask, n_threads: int = 0) -> Mask:
     return part.astype(bool) if n_least > 1 else mask
 
 
-def bounds_of(mask: Mask) -> tuple[slice, slice, slice]:
+def bounds_of(mask: Mask, n_threads: int = 0) -> tuple[slice, slice, slice]:
     """The smallest box around a mask; empty for an empty one."""
-    bounds = ops.brain_box(mask[None].view(np.uint8)).bounds
+    bounds = ops.brain_box(mask[None].view(np.uint8), n_threads).bounds
     d, h, w = (slice(begin, end) for begin, end in bounds)
     return d, h, w
 
 
-def dilated(mask: Mask, n: int) -> Mask:
+def dilated(mask: Mask, n: int, n_threads: int = 0) -> Mask:
     """The mask and all voxels up to n away from it along each axis (a cube)."""
-    sides = zip(bounds_of(mask), mask.shape, strict=True)
+    sides = zip(bounds_of(mask, n_threads), mask.shape, strict=True)
     box = tuple(slice(max(s.start - n, 0), min(s.stop + n, side)) for s, side in sides)
     wider = np.zeros_like(mask)
     wider[box] = _dilated(mask[box], n)

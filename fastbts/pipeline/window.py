@@ -27,25 +27,28 @@ class WindowPlan:
     weights: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
     @classmethod
-    def cover(cls, shape: Size, most: Size, overlap: float, stride: int = 1) -> WindowPlan:
-        """Covers `shape` with windows that overlap by at least the fraction `overlap`.
-
-        They are as many as windows of size `most` would be, and no larger than that needs; their
-        sides are multiples of `stride`.
-        """
-        d, h, w = (fitted_side(n, m, overlap, stride) for n, m in zip(shape, most, strict=True))
-        size = d, h, w
+    def cover(cls, shape: Size, size: Size, overlap: float) -> WindowPlan:
+        """Covers `shape` with windows of `size` that overlap by at least the fraction `overlap`."""
         starts = [axis_starts(n, w, overlap) for n, w in zip(shape, size, strict=True)]
         weights = [axis_weights(s, n, w) for s, n, w in zip(starts, shape, size, strict=True)]
         index = np.stack(
             np.meshgrid(*(np.arange(len(s)) for s in starts), indexing="ij"), axis=-1
         ).reshape(-1, 3)
         origins = np.stack([starts[a][index[:, a]] for a in range(3)], axis=1)
-        of_d, of_h, of_w = (np.ascontiguousarray(weights[a][index[:, a]]) for a in range(3))
-        return cls(size, np.ascontiguousarray(origins, np.int32), (of_d, of_h, of_w))
+        d, h, w = (np.ascontiguousarray(weights[a][index[:, a]]) for a in range(3))
+        return cls(size, np.ascontiguousarray(origins, np.int32), (d, h, w))
 
     def __len__(self) -> int:
         return len(self.origins)
+
+
+def fitted_size(shape: Size, most: Size, overlap: float, stride: int) -> Size:
+    """The smallest size of as many windows as windows of size `most` would be; see `cover`.
+
+    Its sides are multiples of `stride`, if those of `shape` are.
+    """
+    d, h, w = (fitted_side(n, m, overlap, stride) for n, m in zip(shape, most, strict=True))
+    return d, h, w
 
 
 def fitted_side(n: int, most: int, overlap: float, stride: int) -> int:

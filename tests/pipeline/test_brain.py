@@ -136,7 +136,7 @@ def test_the_brain_is_that_of_the_clean_case(kind: str) -> None:
     assert len(got.warnings) > 0
 
 
-@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0, 3, 2, 1), (0, 2, 3, 1), (0, 1, 3, 2)])
+@pytest.mark.parametrize("axes", [(0, 3, 2, 1), (0, 2, 3, 1), (0, 1, 3, 2), (1, 2, 3, 0)])
 @pytest.mark.parametrize("kind", ["Rician noise", "edges of NaN and infinity"])
 def test_the_order_of_memory_changes_nothing(kind: str, axes: tuple[int, ...]) -> None:
     volume = changed(head(), KINDS[kind])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fastbts import DeviceError, OptionsError, Segmenter, SegmenterOptions
+from fastbts.pipeline.infer import planned
 from tests.conftest import VoxelEngine
 
 Case = tuple[np.ndarray, np.ndarray]
@@ -75,6 +76,17 @@ class BlockEngine(VoxelEngine):
         if given.get("out") is not None:
             given["out"][:] = logits
         return logits
+
+
+def test_memory_is_judged_by_windows_that_are_no_larger_than_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, size = VoxelEngine(window=(16, 24, 16)), (24, 16, 16)
+    monkeypatch.setattr("fastbts.device.host.free_bytes", lambda: 1)
+    plan = planned(engine, size, engine.spec, SegmenterOptions())
+    assert plan.mode == "sliding", "two windows of 16 x 16 x 16"
+    whole = planned(engine, (16, 24, 8), engine.spec, SegmenterOptions())
+    assert whole[:2] == ("one-pass", "a sliding window is not smaller")
 
 
 @pytest.mark.parametrize("mode", ["one-pass", "sliding"])

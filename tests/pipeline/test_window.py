@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastbts.pipeline.window import WindowPlan, axis_starts, axis_weights, fitted_side
+from fastbts.pipeline.window import WindowPlan, axis_starts, axis_weights, fitted_side, fitted_size
 
 
 def test_starts_by_hand() -> None:
@@ -32,10 +32,11 @@ def test_window_beyond_the_tensor_counts_only_inside() -> None:
 def test_partition_of_unity(
     shape: tuple[int, int, int], size: tuple[int, int, int], overlap: float
 ) -> None:
-    plan, total = WindowPlan.cover(shape, size, overlap), np.zeros(shape)
+    plan = WindowPlan.cover(shape, size, overlap)
+    total = np.zeros(shape)
     for b, origin in enumerate(plan.origins):
         product = np.einsum("i,j,k->ijk", *(axis[b].astype(np.float64) for axis in plan.weights))
-        low, high = np.maximum(origin, 0), np.minimum(origin + plan.size, shape)
+        low, high = np.maximum(origin, 0), np.minimum(origin + size, shape)
         into = tuple(slice(a, z) for a, z in zip(low, high, strict=True))
         out_of = tuple(slice(a - o, z - o) for a, z, o in zip(low, high, origin, strict=True))
         total[into] += product[out_of]
@@ -43,8 +44,10 @@ def test_partition_of_unity(
 
 
 def test_windows_are_no_larger_than_their_number_needs() -> None:
-    plan = WindowPlan.cover((160, 192, 144), (144, 176, 144), 0.5, 16)
-    assert plan.size == (112, 128, 144)
+    shape, most = (160, 192, 144), (144, 176, 144)
+    assert fitted_size(shape, most, 0.5, 16) == (112, 128, 144)
+    assert len(WindowPlan.cover(shape, most, 0.5)) == 4
+    plan = WindowPlan.cover(shape, (112, 128, 144), 0.5)
     assert plan.origins.tolist() == [[d, h, 0] for d in (0, 48) for h in (0, 64)]
 
 
