@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -23,9 +25,8 @@ from training.evaluate import dice_without, evaluate
 
 pytestmark = pytest.mark.data
 
-# A little below the published figures, which are in models/fastbts-light.md.
-LEAST_DICE = {"WT": 0.88, "TC": 0.75, "ET": 0.69}
-LEAST_MEAN_DICE = 0.80  # the project's target for a training on the CPU
+PUBLISHED = Path(__file__).parents[1] / "benchmarks/results/dice-val.json"
+LEAST_WITHOUT_FLAIR = 0.7  # Dice of WT; a little below what is published
 # A crop size of the recipe `clip-light-long`, shorter than each case along some axis. Most cases
 # fit into the engine's own window, so that nothing would slide.
 WINDOW = (128, 160, 128)
@@ -39,12 +40,16 @@ def val_scores(shipped_segmenter: Segmenter, val_cases: list[Path]) -> list[dict
     return dice_rows(evaluate(one_pass, val_cases).rows)
 
 
-def test_dice_on_validation_cases(val_scores: list[dict[str, float]]) -> None:
-    mean = mean_row(val_scores)
-    assert len(val_scores) == 6
-    for region, least in LEAST_DICE.items():
-        assert mean[region] >= least, (region, val_scores)
-    assert mean["mean"] >= LEAST_MEAN_DICE, val_scores
+def test_dice_on_validation_cases_is_what_is_published(val_scores: list[dict[str, Any]]) -> None:
+    """In any precision: the loss that int8 may have is allowed."""
+    published = {row["case"]: row for row in json.loads(PUBLISHED.read_text())["cases"]}
+    known = [row for row in val_scores if row["case"] in published]
+    assert known, "none of these cases is a published one"
+    for row in known:
+        assert row["mean"] >= published[row["case"]]["mean"] - 0.01, row
+    assert mean_row(known)["mean"] == pytest.approx(
+        fmean(published[row["case"]]["mean"] for row in known), abs=0.005
+    )
 
 
 def test_one_pass_is_not_worse_than_sliding(
@@ -67,7 +72,7 @@ def test_whole_tumour_is_found_without_flair(
     tolerant = Segmenter(
         shipped_segmenter.engine, options=SegmenterOptions(allow_missing=True), warm_up=False
     )
-    assert dice_without(tolerant, val_cases, "flair")["WT"] >= 0.75
+    assert dice_without(tolerant, val_cases, "flair")["WT"] >= LEAST_WITHOUT_FLAIR
 
 
 def test_backends_agree_on_a_real_case(val_cases: list[Path]) -> None:
