@@ -49,6 +49,7 @@ def test_what_is_not_needed_is_not_imported(arguments: tuple[str, ...]) -> None:
     ).stdout.split()
     assert slow & found <= {*own}, "older versions of typer import rich"
     assert "pydantic" not in found
+    assert "fastbts.write.viewer.write" not in found
     others = {"fastbts.cli.study", "fastbts.write.preview"}
     assert others & found == (set() if arguments[:1] == ("predict",) else others)
 
