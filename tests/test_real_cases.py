@@ -26,7 +26,13 @@ from training.evaluate import dice_without, evaluate
 pytestmark = pytest.mark.data
 
 PUBLISHED = Path(__file__).parents[1] / "benchmarks/results/dice-val.json"
-LEAST_WITHOUT_FLAIR = 0.7  # Dice of WT; a little below what is published
+# For the first six validation cases, which every layout of the data has.
+FIRST = {
+    *("Brats18_2013_3_1", "Brats18_CBICA_ABM_1", "Brats18_CBICA_AMH_1", "Brats18_CBICA_ASV_1"),
+    *("Brats18_TCIA03_265_1", "Brats18_TCIA10_628_1"),
+}
+LEAST_DICE = {"WT": 0.88, "TC": 0.75, "ET": 0.69}
+LEAST_MEAN_DICE = 0.80  # the project's target for a training on the CPU
 # A crop size of the recipe `clip-light-long`, shorter than each case along some axis. Most cases
 # fit into the engine's own window, so that nothing would slide.
 WINDOW = (128, 160, 128)
@@ -38,6 +44,15 @@ def val_scores(shipped_segmenter: Segmenter, val_cases: list[Path]) -> list[dict
         shipped_segmenter.engine, options=SegmenterOptions(mode="one-pass"), warm_up=False
     )
     return dice_rows(evaluate(one_pass, val_cases).rows)
+
+
+def test_dice_on_validation_cases(val_scores: list[dict[str, Any]]) -> None:
+    first = [row for row in val_scores if row["case"] in FIRST]
+    mean = mean_row(first)
+    assert len(first) == 6
+    for region, least in LEAST_DICE.items():
+        assert mean[region] >= least, (region, first)
+    assert mean["mean"] >= LEAST_MEAN_DICE, first
 
 
 def test_dice_on_validation_cases_is_what_is_published(val_scores: list[dict[str, Any]]) -> None:
@@ -72,7 +87,8 @@ def test_whole_tumour_is_found_without_flair(
     tolerant = Segmenter(
         shipped_segmenter.engine, options=SegmenterOptions(allow_missing=True), warm_up=False
     )
-    assert dice_without(tolerant, val_cases, "flair")["WT"] >= LEAST_WITHOUT_FLAIR
+    first = [case for case in val_cases if case.name in FIRST]
+    assert dice_without(tolerant, first, "flair")["WT"] >= 0.75
 
 
 def test_backends_agree_on_a_real_case(val_cases: list[Path]) -> None:

@@ -37,7 +37,7 @@ class Engine(Protocol):
         """Runs the network.
 
         Args:
-            tensor: Normalised images, (B, M, D, H, W); D, H, W as `spec.takes`.
+            tensor: Normalised images, (B, M, D, H, W); a size that `spec.takes`.
             text: Unit-length embeddings that replace `self.text`, in its shape.
             out: Array for the logits, (B, K, D, H, W) float32, contiguous; None for a new one.
 
@@ -68,7 +68,7 @@ class PackedEngine(Engine, Protocol):
         """Runs the network over one case.
 
         Args:
-            tensor: (M p^3, D/p, H/p, W/p), contiguous, as `packing` says; D, H, W as `spec.takes`.
+            tensor: (M p^3, D/p, H/p, W/p), contiguous, as `packing` says; a size that `spec.takes`.
         Raises:
             OptionsError, DeviceError: See `Engine.infer`.
         """

@@ -75,7 +75,8 @@ def planned(
     """
     mode, reason = options.mode, "the mode was given"
     if mode == "auto":
-        n_voxels, n_window = math.prod(size), math.prod(_window(size, spec, options, workspace))
+        n_voxels = math.prod(size)
+        n_window = math.prod(_window_size(size, spec, options, workspace))
         free = workspace.free_bytes()
         free = None if free is None else max(0, free - tensor_bytes)
         mode, reason = choose_mode(engine, n_voxels, n_window, workspace.device, free)
@@ -108,7 +109,7 @@ def infer(
     if plan is None:
         plan = planned(engine, tensor.shape[1:], spec, options, workspace)._replace(packing=None)
     d, h, w = tensor.shape[1:] if plan.packing is None else plan.packing.size(tensor.shape)
-    n_voxels, n_window = d * h * w, math.prod(_window((d, h, w), spec, options, workspace))
+    n_voxels, n_window = d * h * w, math.prod(_window_size((d, h, w), spec, options, workspace))
     free = workspace.free_bytes()
     largest, way_out = n_voxels, ""
     if plan.mode == "sliding":
@@ -126,7 +127,9 @@ def infer(
     return Inferred(logits, {**how, **about})
 
 
-def _window(size: Size, spec: EngineSpec, options: SegmenterOptions, workspace: Workspace) -> Size:
+def _window_size(
+    size: Size, spec: EngineSpec, options: SegmenterOptions, workspace: Workspace
+) -> Size:
     """Size of the sliding windows over a tensor: no larger than their number needs.
 
     On a device it is the engine's, for which runtimes there have prepared kernels and graphs.
@@ -198,7 +201,7 @@ class _Run:
     def sliding(self, tensor: Array, done: Done, name: str) -> tuple[Array, dict[str, Any]]:
         """Window by window, or some at a time where the engine takes more."""
         space, shape = self.workspace, self._shape(tensor)
-        window = _window(shape[1:], self.spec, self.options, space)
+        window = _window_size(shape[1:], self.spec, self.options, space)
         plan = WindowPlan.cover(shape[1:], window, self.options.overlap)
         logits, n_batch = space.zeros(shape, np.float32), min(batch_of(self.engine), len(plan))
         inputs = space.kept("windows", (n_batch, len(tensor), *plan.size), np.float32)
