@@ -113,10 +113,17 @@ def check_writable(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
 def check_not_input(path: str | Path, inputs: Iterable[str | Path]) -> None:
     """Raises OutputError if `path` is one of the inputs, which would be overwritten."""
     for given in inputs:
-        if os.path.exists(path) and os.path.exists(given) and os.path.samefile(path, given):
+        if _is_same(path, given):
             raise OutputError(
                 f"{path}: is an input of this case and would be overwritten; choose another output"
             )
+
+
+def _is_same(path: str | Path, given: str | Path) -> bool:
+    try:
+        return os.path.samefile(path, given)
+    except (OSError, ValueError):  # one of them is not there, or has a NUL in its name
+        return False
 
 
 def write_json(
@@ -196,9 +203,13 @@ def _refuse_irregular(path: Path) -> None:
     """Refuses folders, devices and pipes; a rename would replace a device or pipe by a file."""
     if "\0" in str(path):
         raise OutputError(f"{path}: has a NUL in its name, which no file has; rename the output")
-    if path.is_dir():
+    try:  # looks once: another process may remove it at any moment
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if stat.S_ISDIR(mode):
         raise OutputError(f"{path}: is a folder; expected the name of a file")
-    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+    if not stat.S_ISREG(mode):
         raise OutputError(f"{path}: is a device or pipe; expected the name of a file")
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,26 @@ def test_check_leaves_nothing_behind(tmp_path: Path) -> None:
     check_writable(tmp_path / "old", inputs=[tmp_path / "other", "flair"])
     assert entries(tmp_path) == ["old"]
     assert (tmp_path / "old").read_bytes() == b"old"
+
+
+def test_a_file_may_go_while_it_is_checked(tmp_path: Path) -> None:
+    """As when another process replaces its result."""
+    path, done = tmp_path / "report.json", threading.Event()
+    (tmp_path / "input").write_bytes(b"")
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            path.write_bytes(b"")
+            path.unlink()
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        for _ in range(2000):  # before, 60 of them failed
+            check_writable(path, inputs=[tmp_path / "input", tmp_path / "a\0b"])
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_json_is_valid_utf8(tmp_path: Path) -> None:

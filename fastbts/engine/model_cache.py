@@ -74,7 +74,7 @@ def describe() -> str:
         NoCacheError: See `opened_folder`.
     """
     with opened_folder() as folder:
-        sizes = [e.stat().st_size for e in os.scandir(folder) if e.name.endswith(SUFFIX)]
+        sizes = [status.st_size for status, name in _files(folder) if name.endswith(SUFFIX)]
         return f"{cache_folder()}: {len(sizes)} networks, {sum(sizes) / 1e6:.0f} MB"
 
 
@@ -167,10 +167,15 @@ def _write(folder: int, name: str, key: str, blob: memoryview) -> None:
 def _prune(folder: int) -> None:
     """Removes the files used longest ago beyond `MAX_BYTES`, and what killed processes left."""
     now, total = time.time(), 0
-    files = [(entry.stat(follow_symlinks=False), entry.name) for entry in os.scandir(folder)]
-    for status, name in sorted(files, key=lambda file: -file[0].st_mtime):
+    for status, name in sorted(_files(folder), key=lambda file: -file[0].st_mtime):
         total += status.st_size if name.endswith(SUFFIX) else 0
         abandoned = name.endswith(TEMPORARY) and now - status.st_mtime > ABANDONED_S
         if abandoned or (name.endswith(SUFFIX) and total > MAX_BYTES):
             with suppress(FileNotFoundError):  # another process was faster
                 os.unlink(name, dir_fd=folder)
+
+
+def _files(folder: int) -> Iterator[tuple[os.stat_result, str]]:
+    for entry in os.scandir(folder):
+        with suppress(FileNotFoundError):  # another process removed it
+            yield entry.stat(follow_symlinks=False), entry.name

@@ -216,6 +216,20 @@ def test_what_killed_processes_left_is_removed(folder: Path) -> None:
     assert left == {"new.tmp", "notes.txt"}
 
 
+def test_a_file_may_go_while_the_folder_is_listed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in "abc":
+        store(key, lambda: b"network")
+    entries = list(os.scandir(folder))
+    Path(entries[1].path).unlink()  # as another process does
+    monkeypatch.setattr(os, "scandir", lambda _: entries)
+    assert "2 networks" in model_cache.describe()
+    monkeypatch.setattr(model_cache, "MAX_BYTES", 20)  # less than two
+    store("d", lambda: b"network")
+    assert len(list(folder.iterdir())) == 1
+
+
 def test_processes_and_threads_side_by_side(folder: Path) -> None:
     """Whoever loads while others store gets a complete file or none."""
     content = bytes(range(256)) * 4000
