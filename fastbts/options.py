@@ -21,8 +21,8 @@ class SegmenterOptions:
 
     mode: str = "auto"
     """"one-pass": the whole brain box at once, fastest. "sliding": overlapping windows, bounded
-    memory, several times as long. "auto": one pass if the memory that is free suffices for it."""
-    overlap: float = 0.5
+    memory, takes longer. "auto": one pass if the memory that is free suffices for it."""
+    overlap: float = 0.25
     """Minimum overlap of neighbouring sliding windows, as a fraction of their size."""
     passes: int = 1
     """2: the network runs a second time on the image moved by one voxel along each axis, and the

@@ -36,7 +36,7 @@ class EngineSpec:
     spacing_mm: float = 1.0
     """Isotropic spacing of the training data; other grids are resampled to it and back."""
     window: tuple[int, int, int] = (144, 176, 144)
-    """(D, H, W) the network was trained on; sliding windows are no larger."""
+    """(D, H, W) the network was trained on; sliding windows have no more voxels."""
     percentiles: tuple[float, float] = (0.1, 99.9)
     """Intensities are clipped at these percentiles of the brain voxels before the z-score."""
     thresholds: tuple[float, ...] = (0.5, 0.5, 0.5)

@@ -96,7 +96,7 @@ def study(
     trusted_key: TrustedKey = None,
     threads: Threads = 0,
     mode: Mode = "auto",
-    overlap: Overlap = 0.5,
+    overlap: Overlap = 0.25,
     passes: Passes = 1,
     focus: Focus = False,
     min_part_mm3: MinPart = None,

@@ -75,8 +75,7 @@ def planned(
     """
     mode, reason = options.mode, "the mode was given"
     if mode == "auto":
-        n_voxels = math.prod(size)
-        n_window = math.prod(_window_size(size, spec, options, workspace))
+        n_voxels, n_window = math.prod(size), math.prod(spec.window)
         free = workspace.free_bytes()
         free = None if free is None else max(0, free - tensor_bytes)
         mode, reason = choose_mode(engine, n_voxels, n_window, workspace.device, free)
@@ -109,12 +108,10 @@ def infer(
     if plan is None:
         plan = planned(engine, tensor.shape[1:], spec, options, workspace)._replace(packing=None)
     d, h, w = tensor.shape[1:] if plan.packing is None else plan.packing.size(tensor.shape)
-    n_voxels, n_window = d * h * w, math.prod(_window_size((d, h, w), spec, options, workspace))
-    free = workspace.free_bytes()
-    largest, way_out = n_voxels, ""
+    free, largest, way_out = workspace.free_bytes(), d * h * w, ""
     if plan.mode == "sliding":
-        largest = n_window
-    elif n_voxels > n_window:
+        largest = math.prod(_window_size((d, h, w), spec, options, workspace))
+    elif largest > math.prod(spec.window):
         way_out = ", or use mode='sliding' (--mode sliding)"
     run = _Run(engine, spec, options, clock, workspace)
     with memory_explained(engine, largest, free, way_out):
@@ -130,7 +127,7 @@ def infer(
 def _window_size(
     size: Size, spec: EngineSpec, options: SegmenterOptions, workspace: Workspace
 ) -> Size:
-    """Size of the sliding windows over a tensor: no larger than their number needs.
+    """Size of the sliding windows over a tensor: the one that computes the fewest voxels.
 
     On a device it is the engine's, for which runtimes there have prepared kernels and graphs.
     """

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.ops import Size
+from fastbts.spec import MIN_STRIDES
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,26 +46,41 @@ class WindowPlan:
 
 
 def fitted_size(shape: Size, most: Size, overlap: float, stride: int) -> Size:
-    """The smallest size of as many windows as windows of size `most` would be; see `cover`.
+    """The size of the windows that cover `shape` with the fewest voxels in all; see `cover`.
 
-    Its sides are multiples of `stride`, if those of `shape` are.
+    A window has at most as many voxels as `most`, which bounds the memory, and sides from half of
+    those of `most` on, multiples of `stride` if those of `shape` are.
     """
-    d, h, w = (fitted_side(n, m, overlap, stride) for n, m in zip(shape, most, strict=True))
-    return d, h, w
+    n_most = math.prod(most)
+    if math.prod(shape) <= n_most:
+        return shape
+    sides = [fitted_sides(n, m, overlap, stride) for n, m in zip(shape, most, strict=True)]
+
+    def n_covered(size: Size) -> tuple[int, int]:
+        n_windows = math.prod(axis_count(n, w, overlap) for n, w in zip(shape, size, strict=True))
+        return n_windows * math.prod(size), n_windows
+
+    sizes = [(d, h, w) for d, h, w in itertools.product(*sides) if d * h * w <= n_most]
+    return min(sizes, key=n_covered)
 
 
-def fitted_side(n: int, most: int, overlap: float, stride: int) -> int:
-    """The smallest side of as many windows as windows of side `most` would be, along one axis."""
-    count = len(axis_starts(n, most, overlap))
-    sides = range(stride, most, stride)
-    return next((side for side in sides if len(axis_starts(n, side, overlap)) <= count), most)
+def fitted_sides(n: int, most: int, overlap: float, stride: int) -> list[int]:
+    """The smallest side of each number of windows along an axis, if half of `most` or longer."""
+    least = min(n, max(MIN_STRIDES, -(-most // (2 * stride))) * stride)
+    of_count = {axis_count(n, side, overlap): side for side in range(n, least - 1, -stride)}
+    return list(of_count.values())
+
+
+def axis_count(n: int, window: int, overlap: float) -> int:
+    """Number of windows along one axis."""
+    return 1 + max(0, math.ceil((n - window) / max(1.0, window * (1 - overlap))))
 
 
 def axis_starts(n: int, window: int, overlap: float) -> NDArray[np.int64]:
     """First voxels of the windows along one axis, evenly spread; a single window is centred."""
     if n <= window:
         return np.array([(n - window) // 2])
-    count = int(np.ceil((n - window) / max(1.0, window * (1 - overlap)))) + 1
+    count = axis_count(n, window, overlap)
     return np.round(np.linspace(0, n - window, count)).astype(np.int64)
 
 

@@ -72,7 +72,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 @pytest.fixture(scope="module")
 def in_windows(kit: Kit, case: Case) -> np.ndarray:
-    """The labels of fastbts in windows, to which this small head is padded."""
+    """The labels of fastbts in windows."""
     path = case.images.parent / "in-windows.npy"
     with Process("ours-sliding", kit, MACHINE) as process:
         process.predict(case.images, case.affine, path)

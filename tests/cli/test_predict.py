@@ -127,10 +127,10 @@ def test_backend_is_chosen_by_name(
 
 def test_sliding_mode_on_request(case: Path, voxel_engine: Path, tmp_path: Path) -> None:
     command = ("predict", case, "-o", tmp_path / "out", "--engine", voxel_engine)
-    assert run(*command, "--mode", "sliding", "--overlap", 0.25)[0] == 0
+    assert run(*command, "--mode", "sliding", "--overlap", 0.5)[0] == 0
     windows = json.loads((tmp_path / "out/report.json").read_text())["windows"]
     assert windows["mode"] == "sliding"
-    assert windows["overlap"] == 0.25
+    assert windows["overlap"] == 0.5
     assert windows["count"] > 1
 
 

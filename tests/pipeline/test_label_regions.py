@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from fastbts import DeviceError, OptionsError, Segmentation, Segmenter, SegmenterOptions, Volume
-from fastbts.cli.verify import verify_result
 from fastbts.labels import REGION_LABELS, label_names, label_table
 from fastbts.ops import reference
+from tests.cli.commands import run
 from tests.conftest import VoxelEngine
 from tests.device.cases import assert_same
 from tests.fakes import EmulatedCuda, cupy
@@ -108,6 +108,12 @@ def test_logits_that_are_not_finite_are_refused(small_case: Case) -> None:
         Segmenter(SickEngine(**OTHER), warm_up=False).predict(small_case[0], affine=small_case[1])
 
 
+def is_verified(report: Path, name: str) -> bool:
+    """Whether a check of `fastbts verify` passes; that of the engine does not."""
+    checks = json.loads(run("verify", report, "--json")[1])
+    return {check["name"]: check["ok"] for check in checks}[name]
+
+
 def test_files_of_other_regions(small_case: Case, tmp_path: Path) -> None:
     volume = Volume(*small_case, OTHER["modalities"])
     result = Segmenter(VoxelEngine(**OTHER), warm_up=False).predict(volume)
@@ -116,13 +122,13 @@ def test_files_of_other_regions(small_case: Case, tmp_path: Path) -> None:
     stated = nib.load(image).header.extensions[0].get_content()
     assert b'"labels": {"core": 1, "lesion": 2, "rim": 4}' in stated
     assert json.loads(report.read_text())["region_labels"]["core"] == [1, 4]
-    assert {check.name: check.ok for check in verify_result(report)}["volumes"]
+    assert is_verified(report, "volumes")
     masks = result.save(tmp_path / "x.nii.gz", labels="regions", preview=tmp_path / "x.png")
     names = ["x_lesion.nii.gz", "x_core.nii.gz", "x_rim.nii.gz", "x.png", "x.json"]
     assert [path.name for path in masks] == names
     assert not image.exists(), "files of the earlier result go"
     assert np.array_equal(nib.load(masks[1]).dataobj, np.isin(result.labels, (1, 4)))
-    assert {check.name: check.ok for check in verify_result(report)}["volumes"]
+    assert is_verified(report, "volumes")
 
 
 @pytest.mark.parametrize("name", ["x.dcm", "x.sr.dcm", "x.seg.nrrd"])

@@ -1,9 +1,12 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastbts.pipeline.window import WindowPlan, axis_starts, axis_weights, fitted_side, fitted_size
+from fastbts.ops import Size
+from fastbts.pipeline.window import WindowPlan, axis_starts, axis_weights, fitted_size
 
 
 def test_starts_by_hand() -> None:
@@ -43,31 +46,40 @@ def test_partition_of_unity(
     np.testing.assert_allclose(total, 1, atol=1e-5)
 
 
-def test_windows_are_no_larger_than_their_number_needs() -> None:
-    shape, most = (160, 192, 144), (144, 176, 144)
-    assert fitted_size(shape, most, 0.5, 16) == (112, 128, 144)
-    assert len(WindowPlan.cover(shape, most, 0.5)) == 4
-    plan = WindowPlan.cover(shape, (112, 128, 144), 0.5)
-    assert plan.origins.tolist() == [[d, h, 0] for d in (0, 48) for h in (0, 64)]
+@pytest.mark.parametrize(
+    ("shape", "size", "origins"),
+    [
+        ((96, 240, 144), (96, 240, 144), [[0, 0, 0]]),  # no more voxels than a window
+        ((160, 192, 144), (160, 112, 144), [[0, 0, 0], [0, 80, 0]]),  # 2 parts, not 2 x 2
+        ((192, 192, 192), (192, 192, 80), [[0, 0, 0], [0, 0, 56], [0, 0, 112]]),
+    ],
+)
+def test_windows_compute_few_voxels(shape: Size, size: Size, origins: list[list[int]]) -> None:
+    assert fitted_size(shape, (144, 176, 144), 0.25, 16) == size
+    assert WindowPlan.cover(shape, size, 0.25).origins.tolist() == origins
+
+
+SIDES = st.tuples(*[st.integers(2, 20)] * 3)
 
 
 @settings(max_examples=300, deadline=None)
-@given(
-    n_strides=st.integers(2, 30),
-    most=st.integers(2, 12),
-    stride=st.integers(1, 16),
-    overlap=st.floats(0, 0.9),
-)
-def test_fitted_sides(n_strides: int, most: int, stride: int, overlap: float) -> None:
-    n, most = n_strides * stride, most * stride
-    side = fitted_side(n, most, overlap, stride)
-    starts = axis_starts(n, side, overlap)
-    assert 2 * stride <= side <= min(n, most), "networks take no less"
-    assert side % stride == 0
-    assert len(starts) == len(axis_starts(n, most, overlap))
-    assert np.diff(starts, prepend=0).max() <= side * (1 - overlap) + 1, "they overlap enough"
-    shorter = side - stride
-    assert not shorter or len(axis_starts(n, shorter, overlap)) > len(starts)
+@given(n_strides=SIDES, most=SIDES, stride=st.integers(1, 16), overlap=st.floats(0, 0.9))
+def test_fitted_sizes(n_strides: Size, most: Size, stride: int, overlap: float) -> None:
+    shape, most = ((n * stride, m * stride, k * stride) for n, m, k in (n_strides, most))
+    size = fitted_size(shape, most, overlap, stride)
+    assert math.prod(size) <= math.prod(most), "the memory is bounded"
+    for n, m, w in zip(shape, most, size, strict=True):
+        assert w % stride == 0
+        assert min(n, max(2 * stride, m / 2)) <= w <= n, "networks take no less, and see far"
+        assert np.diff(axis_starts(n, w, overlap)).max(initial=0) <= w * (1 - overlap) + 1
+    clipped: Size = tuple(map(min, shape, most))  # type: ignore[assignment]
+    assert n_computed(shape, size, overlap) <= n_computed(shape, clipped, overlap)
+
+
+def n_computed(shape: Size, size: Size, overlap: float) -> int:
+    """Voxels of all windows."""
+    counts = (len(axis_starts(n, w, overlap)) for n, w in zip(shape, size, strict=True))
+    return math.prod(counts) * math.prod(size)
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
