@@ -195,6 +195,8 @@ def varints(view: memoryview) -> Iterator[int]:
 
 
 def _varint(view: memoryview, at: int) -> tuple[int, int]:
+    if at < len(view) and view[at] < 128:  # as most are
+        return view[at], at + 1
     value = 0
     for n, byte in enumerate(view[at : at + 10]):
         value |= (byte & 127) << 7 * n
