@@ -90,11 +90,11 @@ def test_process_table_divides_by_the_cases(results: dict[str, Any]) -> None:
 
 
 def test_volume_table_has_exponents_and_threads(results: dict[str, Any]) -> None:
-    text = tables.volume_table(results)
+    text = tables.volume_table(results).replace("\n", " ")
     assert "| fastbts | 9.00 | 0.88 | 2.10 | 1.00 |" in text
     assert "| fastbts, in windows | | | 4.19 | |" in text
     assert "2.0 at 128^3, whose voxels they hold 1.0 times" in text
-    assert "fastbts 1.80 times as fast" in text.replace("\n", " ")
+    assert "fastbts 1.80 times as fast" in text
 
 
 def test_peak_table_has_shares(results: dict[str, Any]) -> None:

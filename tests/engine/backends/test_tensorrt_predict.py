@@ -53,7 +53,6 @@ def test_windows_run_in_batches(
 ) -> None:
     options = SegmenterOptions(mode="sliding")
     expected = on_cpu(tmp_path, small_case, options)
-    n_windows = expected.report["windows"]["count"]
     with emulated_cuda() as cuda:
         profile = tuple((b, 4, n, n, n) for b, n in ((1, 8), (3, 16), (3, 64)))
         trt = FakeTensorRT(cuda, profile=profile)
@@ -62,6 +61,8 @@ def test_windows_run_in_batches(
         with Segmenter(path, device="cuda", options=options, warm_up=False) as segmenter:
             result = segmenter.predict(small_case[0], affine=small_case[1])
         np.testing.assert_array_equal(result.labels, expected.labels)
+        n_windows = result.report["windows"]["count"]  # of the engine's size, unlike on the CPU
+        assert n_windows > 6
         n_runs = trt.runs["direct"] + cuda.calls["cudaGraphLaunch"]
         assert n_runs == -(-n_windows // 3)
         assert cuda.calls["cudaGraphLaunch"] >= 1
