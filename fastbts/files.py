@@ -107,7 +107,7 @@ def check_writable(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
         file, hidden = _open_temporary(_nearest_folder(path))
         file.close()
         if hidden:
-            hidden.unlink()
+            hidden.unlink(missing_ok=True)  # unlocked, another process may have removed it
 
 
 def check_not_input(path: str | Path, inputs: Iterable[str | Path]) -> None:

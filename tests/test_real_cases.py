@@ -33,8 +33,8 @@ FIRST = {
 }
 LEAST_DICE = {"WT": 0.88, "TC": 0.75, "ET": 0.69}
 LEAST_MEAN_DICE = 0.80  # the project's target for a training on the CPU
-# A crop size of the recipe `clip-light-long`, shorter than each case along some axis. Most cases
-# fit into the engine's own window, so that nothing would slide.
+# A crop size of the recipe `clip-light-long`, with fewer voxels than each case. Most cases have no
+# more than the engine's own window, so that nothing would slide.
 WINDOW = (128, 160, 128)
 
 

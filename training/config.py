@@ -135,8 +135,9 @@ class Recipe:
     stages: tuple[StageConfig, ...] = (StageConfig(),)
     """Run in this order. The learning rate is constant until the last one, then falls to zero."""
     window: tuple[int, ...] = ()
-    """(D, H, W) of the windows in which a large image is segmented; empty for the last crop. With
-    BatchNorm it may be larger than the crops: fewer windows overlap."""
+    """(D, H, W) of the windows in which a large image is segmented; empty for the last crop. On the
+    CPU fastbts takes other sides with at most as many voxels. With BatchNorm it may be larger than
+    the crops: fewer windows overlap."""
     threshold: float = 0.5
     """Probability from which a voxel belongs to a region; `training tune` chooses one for each."""
     turns: dict[str, int] = field(default_factory=dict)

@@ -110,7 +110,7 @@ def infer(
     d, h, w = tensor.shape[1:] if plan.packing is None else plan.packing.size(tensor.shape)
     free, largest, way_out = workspace.free_bytes(), d * h * w, ""
     if plan.mode == "sliding":
-        largest = math.prod(_window_size((d, h, w), spec, options, workspace))
+        largest = math.prod(_window_size(engine, (d, h, w), spec, options))
     elif largest > math.prod(spec.window):
         way_out = ", or use mode='sliding' (--mode sliding)"
     run = _Run(engine, spec, options, clock, workspace)
@@ -124,14 +124,13 @@ def infer(
     return Inferred(logits, {**how, **about})
 
 
-def _window_size(
-    size: Size, spec: EngineSpec, options: SegmenterOptions, workspace: Workspace
-) -> Size:
+def _window_size(engine: Engine, size: Size, spec: EngineSpec, options: SegmenterOptions) -> Size:
     """Size of the sliding windows over a tensor: the one that computes the fewest voxels.
 
-    On a device it is the engine's, for which runtimes there have prepared kernels and graphs.
+    For a network on a device it is the engine's: runtimes there have prepared kernels and graphs
+    for it, and take no side that is much longer.
     """
-    if workspace.stream is not None:
+    if engine.description["device"] != "cpu":
         return spec.window
     return fitted_size(size, spec.window, options.overlap, spec.stride)
 
@@ -198,7 +197,7 @@ class _Run:
     def sliding(self, tensor: Array, done: Done, name: str) -> tuple[Array, dict[str, Any]]:
         """Window by window, or some at a time where the engine takes more."""
         space, shape = self.workspace, self._shape(tensor)
-        window = _window_size(shape[1:], self.spec, self.options, space)
+        window = _window_size(self.engine, shape[1:], self.spec, self.options)
         plan = WindowPlan.cover(shape[1:], window, self.options.overlap)
         logits, n_batch = space.zeros(shape, np.float32), min(batch_of(self.engine), len(plan))
         inputs = space.kept("windows", (n_batch, len(tensor), *plan.size), np.float32)

@@ -48,8 +48,9 @@ class WindowPlan:
 def fitted_size(shape: Size, most: Size, overlap: float, stride: int) -> Size:
     """The size of the windows that cover `shape` with the fewest voxels in all; see `cover`.
 
-    A window has at most as many voxels as `most`, which bounds the memory, and sides from half of
-    those of `most` on, multiples of `stride` if those of `shape` are.
+    A window has at most as many voxels as `most`, which bounds the memory. Its sides are those of
+    `shape`, or half of those of `most` or longer, and no less than a network takes; they are
+    multiples of `stride` if those of `shape` are.
     """
     n_most = math.prod(most)
     if math.prod(shape) <= n_most:
@@ -61,11 +62,11 @@ def fitted_size(shape: Size, most: Size, overlap: float, stride: int) -> Size:
         return n_windows * math.prod(size), n_windows
 
     sizes = [(d, h, w) for d, h, w in itertools.product(*sides) if d * h * w <= n_most]
-    return min(sizes, key=n_covered)
+    return min(sizes, key=n_covered, default=most)
 
 
 def fitted_sides(n: int, most: int, overlap: float, stride: int) -> list[int]:
-    """The smallest side of each number of windows along an axis, if half of `most` or longer."""
+    """The smallest side of each number of windows along an axis; see `fitted_size`."""
     least = min(n, max(MIN_STRIDES, -(-most // (2 * stride))) * stride)
     of_count = {axis_count(n, side, overlap): side for side in range(n, least - 1, -stride)}
     return list(of_count.values())

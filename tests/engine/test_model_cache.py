@@ -223,10 +223,11 @@ def test_a_file_may_go_while_the_folder_is_listed(
         store(key, lambda: b"network")
     entries = list(os.scandir(folder))
     Path(entries[1].path).unlink()  # as another process does
-    monkeypatch.setattr(os, "scandir", lambda _: entries)
-    assert "2 networks" in model_cache.describe()
-    monkeypatch.setattr(model_cache, "MAX_BYTES", 20)  # less than two
-    store("d", lambda: b"network")
+    with monkeypatch.context() as stale:
+        stale.setattr(os, "scandir", lambda _: entries)
+        assert "2 networks" in model_cache.describe()
+        stale.setattr(model_cache, "MAX_BYTES", 20)  # less than two
+        store("d", lambda: b"network")
     assert len(list(folder.iterdir())) == 1
 
 

@@ -89,6 +89,16 @@ def test_tensors_no_larger_than_a_window_are_one(monkeypatch: pytest.MonkeyPatch
     assert modes[48, 16, 16][0] == "sliding"
 
 
+@pytest.mark.parametrize(("device", "size"), [("cpu", [24, 16, 16]), ("cuda:0", [16, 24, 16])])
+def test_a_network_on_a_device_has_its_own_windows(device: str, size: list[int]) -> None:
+    """Also where the ops around it run on the CPU: a TensorRT plan takes no longer side."""
+    engine = VoxelEngine(window=(16, 24, 16))
+    engine.description["device"] = device
+    images = np.random.default_rng(0).integers(1, 900, (4, 24, 24, 24)).astype(np.int16)
+    segmenter = Segmenter(engine, options=SegmenterOptions(mode="sliding"), warm_up=False)
+    assert segmenter.predict(images, affine=np.eye(4)).report["windows"]["size_zyx"] == size
+
+
 @pytest.mark.parametrize("mode", ["one-pass", "sliding"])
 def test_two_passes_average_the_image_and_the_moved_image(small_case: Case, mode: str) -> None:
     images, affine = small_case
