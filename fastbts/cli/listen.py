@@ -35,6 +35,7 @@ from fastbts.cli.results import (
     new_segmenter,
 )
 from fastbts.errors import InputError, OptionsError
+from fastbts.options import SegmenterOptions
 
 if TYPE_CHECKING:
     from fastbts.node.node import Node
@@ -91,7 +92,7 @@ def listen(
     trusted_key: TrustedKey = None,
     threads: Threads = 0,
     mode: Mode = "auto",
-    overlap: Overlap = 0.25,
+    overlap: Overlap = SegmenterOptions.overlap,
     passes: Passes = 1,
     focus: Focus = False,
     min_part_mm3: MinPart = None,

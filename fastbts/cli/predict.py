@@ -123,7 +123,7 @@ def predict(
     trusted_key: TrustedKey = None,
     threads: Threads = 0,
     mode: Mode = "auto",
-    overlap: Overlap = 0.25,
+    overlap: Overlap = SegmenterOptions.overlap,
     passes: Passes = 1,
     focus: Focus = False,
     min_part_mm3: MinPart = None,

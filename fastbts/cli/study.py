@@ -44,6 +44,7 @@ from fastbts.cli.results import (
     write_result,
 )
 from fastbts.cli.verbosity import say
+from fastbts.options import SegmenterOptions
 from fastbts.write.dicom_headers import reference_headers
 from fastbts.write.kinds import Kind, check_no_dicom, check_regions, kind_of
 from fastbts.write.outputs import NRRD, SEG, SR, check_outputs
@@ -96,7 +97,7 @@ def study(
     trusted_key: TrustedKey = None,
     threads: Threads = 0,
     mode: Mode = "auto",
-    overlap: Overlap = 0.25,
+    overlap: Overlap = SegmenterOptions.overlap,
     passes: Passes = 1,
     focus: Focus = False,
     min_part_mm3: MinPart = None,

@@ -108,12 +108,12 @@ def infer(
     if plan is None:
         plan = planned(engine, tensor.shape[1:], spec, options, workspace)._replace(packing=None)
     d, h, w = tensor.shape[1:] if plan.packing is None else plan.packing.size(tensor.shape)
+    run = _Run(engine, spec, options, clock, workspace)
     free, largest, way_out = workspace.free_bytes(), d * h * w, ""
     if plan.mode == "sliding":
-        largest = math.prod(_window_size(engine, (d, h, w), spec, options))
+        largest = math.prod(run.window_size((d, h, w)))
     elif largest > math.prod(spec.window):
         way_out = ", or use mode='sliding' (--mode sliding)"
-    run = _Run(engine, spec, options, clock, workspace)
     with memory_explained(engine, largest, free, way_out):
         if plan.packing is not None:
             logits, about = run.packed_pass(tensor)
@@ -122,17 +122,6 @@ def infer(
             logits, about = run.passes(tensor, way)
     how = {"mode": plan.mode, "reason": plan.reason, "passes": options.passes}
     return Inferred(logits, {**how, **about})
-
-
-def _window_size(engine: Engine, size: Size, spec: EngineSpec, options: SegmenterOptions) -> Size:
-    """Size of the sliding windows over a tensor: the one that computes the fewest voxels.
-
-    For a network on a device it is the engine's: runtimes there have prepared kernels and graphs
-    for it, and take no side that is much longer.
-    """
-    if engine.description["device"] != "cpu":
-        return spec.window
-    return fitted_size(size, spec.window, options.overlap, spec.stride)
 
 
 def warm_up(engine: Engine, lender: Workspaces) -> None:
@@ -197,8 +186,7 @@ class _Run:
     def sliding(self, tensor: Array, done: Done, name: str) -> tuple[Array, dict[str, Any]]:
         """Window by window, or some at a time where the engine takes more."""
         space, shape = self.workspace, self._shape(tensor)
-        window = _window_size(self.engine, shape[1:], self.spec, self.options)
-        plan = WindowPlan.cover(shape[1:], window, self.options.overlap)
+        plan = WindowPlan.cover(shape[1:], self.window_size(shape[1:]), self.options.overlap)
         logits, n_batch = space.zeros(shape, np.float32), min(batch_of(self.engine), len(plan))
         inputs = space.kept("windows", (n_batch, len(tensor), *plan.size), np.float32)
         outputs = space.kept("window logits", (n_batch, len(logits), *plan.size), np.float32)
@@ -217,6 +205,16 @@ class _Run:
                 self._blend(part, here, (d, h, w), logits)
         size = {"size_zyx": list(plan.size), "overlap": self.options.overlap}
         return logits, {"count": len(plan), **size}
+
+    def window_size(self, size: Size) -> Size:
+        """Of the windows over a tensor: the one that computes the fewest voxels.
+
+        For a network on a device it is the engine's: runtimes there have prepared kernels and
+        graphs for it, and take no side that is much longer.
+        """
+        if self.engine.description["device"] != "cpu":
+            return self.spec.window
+        return fitted_size(size, self.spec.window, self.options.overlap, self.spec.stride)
 
     def _shape(self, tensor: Array) -> tuple[int, int, int, int]:
         """Of the logits, (K, D, H, W)."""

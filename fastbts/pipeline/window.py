@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbts.ops import Size
-from fastbts.spec import MIN_STRIDES
+from fastbts.pipeline.normalize import padded_side
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def fitted_size(shape: Size, most: Size, overlap: float, stride: int) -> Size:
 
 def fitted_sides(n: int, most: int, overlap: float, stride: int) -> list[int]:
     """The smallest side of each number of windows along an axis; see `fitted_size`."""
-    least = min(n, max(MIN_STRIDES, -(-most // (2 * stride))) * stride)
+    least = min(n, padded_side(-(-most // 2), stride))
     of_count = {axis_count(n, side, overlap): side for side in range(n, least - 1, -stride)}
     return list(of_count.values())
 
